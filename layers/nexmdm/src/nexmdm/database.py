@@ -1,0 +1,169 @@
+"""One connection per environment, and what happens when it breaks.
+
+A statement runs alone in autocommit, or inside `transaction()`; nothing else commits. A connection that broke, or that
+finds itself on a read-only server after a failover, is thrown away, and a statement that is safe to repeat runs once
+more on a fresh one. Everything passes through a transaction-mode pooler: no session SET, no `options`, no prepared
+statement.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Protocol
+
+import psycopg2
+from psycopg2 import errorcodes
+
+from nexmdm import settings
+from nexmdm.errors import Unavailable
+
+Row = dict[str, Any]
+Parameters = Mapping[str, Any]
+
+# The backend or the server went away, or this server takes no writes: another connection may do better.
+_ANOTHER_CONNECTION = {
+    errorcodes.ADMIN_SHUTDOWN,
+    errorcodes.CRASH_SHUTDOWN,
+    errorcodes.CANNOT_CONNECT_NOW,
+    errorcodes.READ_ONLY_SQL_TRANSACTION,
+}
+# Nothing was written, and the same statement can succeed a moment later on the same connection.
+_SAME_CONNECTION = {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
+# 08 connection, 53 resources (connections, disk, memory), 57 operator intervention (timeouts), 58 system, XX internal.
+_OUTAGE_CLASSES = {"08", "53", "57", "58", "XX"}
+_OUTAGES = _ANOTHER_CONNECTION | _SAME_CONNECTION | {errorcodes.LOCK_NOT_AVAILABLE}
+
+
+class Executor(Protocol):
+    """What a verb needs: run one statement, be it alone or in a transaction."""
+
+    def execute(self, sql: str, parameters: Parameters = {}, *, repeatable: bool = False) -> list[Row]:
+        """Run one statement with `%(name)s` parameters and return its rows.
+
+        Args:
+            repeatable: running it twice does the same as running it once.
+        """
+        ...
+
+
+class Database:
+    """A connection that is opened when it is first needed and replaced when it breaks. For one thread."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg2.extensions.connection | None = None
+
+    def execute(self, sql: str, parameters: Parameters = {}, *, repeatable: bool = False) -> list[Row]:
+        """Run one statement; outside of `transaction()` it commits by itself.
+
+        Raises:
+            Unavailable: an outage. Without `repeatable` the statement may have been committed.
+            psycopg2.Error: the statement was refused (a constraint, a bad value).
+        """
+        try:
+            return self._run(sql, parameters)
+        except psycopg2.Error as error:
+            again = repeatable and (self._connection is None or error.pgcode in _SAME_CONNECTION)
+            if not again:
+                raise _named(error) from error
+        try:
+            return self._run(sql, parameters)
+        except psycopg2.Error as error:
+            raise _named(error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator["Database"]:
+        """Commit what the block ran, or nothing of it.
+
+        A stale connection is noticed by BEGIN, which is always safe to repeat. An outage inside the block or at COMMIT
+        is `Unavailable`; after a COMMIT whose answer was lost the outcome is unknown, so callers repeat by key.
+        """
+        self.execute("BEGIN READ WRITE", repeatable=True)
+        try:
+            yield self
+            self.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def close(self) -> None:
+        """Throw the connection away; the next statement opens a fresh one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _run(self, sql: str, parameters: Parameters) -> list[Row]:
+        clean = False
+        try:
+            if self._connection is None:
+                self._connection = _connect(self._dsn)
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql, parameters or None)
+                names = [column.name for column in cursor.description or ()]
+                rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()] if names else []
+            clean = True
+            return rows
+        except psycopg2.Error as error:
+            clean = bool(self._connection) and not self._connection.closed and error.pgcode not in _ANOTHER_CONNECTION
+            raise
+        finally:
+            # Also for a BaseException in mid-call: an answer that was not read would be taken for the next one's.
+            if not clean:
+                self.close()
+
+    def _roll_back(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._run("ROLLBACK", {})
+        except psycopg2.Error:
+            self.close()
+
+
+class SessionDatabase:
+    """The same for callers who bring a SQLAlchemy `Session`: each statement is durable when it returns."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def execute(self, sql: str, parameters: Parameters = {}, *, repeatable: bool = False) -> list[Row]:
+        try:
+            result = self._session.connection().exec_driver_sql(sql, dict(parameters))
+            rows = [dict(row) for row in result.mappings()] if result.returns_rows else []
+            self._session.commit()
+            return rows
+        except BaseException:
+            self._session.rollback()
+            raise
+
+
+@lru_cache(maxsize=1)
+def environment() -> Database:
+    """The one database of this execution environment."""
+    return Database(settings.load().dsn)
+
+
+def elapsed_ms(start: float) -> float:
+    """Milliseconds since `start`, a `time.perf_counter()`."""
+    return (time.perf_counter() - start) * 1000
+
+
+def _connect(dsn: str) -> psycopg2.extensions.connection:
+    # A peer that vanished is noticed by TCP: a dead connection costs seconds, not the function's timeout.
+    connection = psycopg2.connect(
+        dsn, connect_timeout=3, keepalives_idle=10, keepalives_interval=3, keepalives_count=3, tcp_user_timeout=8000
+    )
+    connection.autocommit = True
+    return connection
+
+
+def _named(error: psycopg2.Error) -> Exception:
+    """`Unavailable` for an outage, else the error itself."""
+    code = error.pgcode
+    if code is None:
+        # No SQLSTATE: libpq itself failed (connect, socket). A ProgrammingError without one is our own mistake.
+        return Unavailable() if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) else error
+    if code[:2] in _OUTAGE_CLASSES or code in _OUTAGES:
+        return Unavailable()
+    return error

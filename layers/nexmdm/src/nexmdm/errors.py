@@ -1,0 +1,93 @@
+"""Everything that can go wrong for a caller, and the one place where it becomes an HTTP status.
+
+A problem is answered as RFC 9457 `application/problem+json`; `detail` is kept where the old server had it.
+"""
+
+
+class Problem(Exception):
+    """A named failure. `detail` is read by people: it names the field or the limit and what to do."""
+
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers or {}
+        self.members = members
+
+    def document(self) -> dict[str, object]:
+        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail, **self.members}
+
+
+class Malformed(Problem):
+    """The body is not the JSON that it says it is."""
+
+    status, title = 400, "Malformed request"
+
+
+class NotAuthenticated(Problem):
+    """The credential is wrong. Never raised because of an outage: an agent that sees it five times enrols again."""
+
+    status, title = 401, "Not authenticated"
+
+
+class NoCredential(Problem):
+    """No credential was sent at all."""
+
+    status, title = 403, "No credential"
+
+
+class Forbidden(Problem):
+    status, title = 403, "Forbidden"
+
+
+class NotFound(Problem):
+    status, title = 404, "Not found"
+
+
+class UnknownDevice(NotFound):
+    title = "Unknown device"
+
+
+class Conflict(Problem):
+    status, title = 409, "Conflict"
+
+
+class AliasTaken(Conflict):
+    title = "Alias taken"
+
+
+class DeviceDeleted(Problem):
+    """The agent knows `reason`; the device was deleted by an operator."""
+
+    status, title = 410, "Device deleted"
+
+    def __init__(self) -> None:
+        super().__init__("This device was deleted. Enrol it again to bring it back.", reason="device_deleted")
+
+
+class TooLarge(Problem):
+    status, title = 413, "Body too large"
+
+
+class Invalid(Problem):
+    """A field does not hold what it should.
+
+    Args:
+        path: JSONPath of the field, such as `$.battery.pct`, or `query.limit`.
+    """
+
+    status, title = 422, "Invalid field"
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(f"{path}: {detail}", errors=[{"path": path, "detail": detail}])
+
+
+class Unavailable(Problem):
+    """The database cannot be reached or cannot serve now; nothing was lost, try again."""
+
+    status, title = 503, "Temporarily unavailable"
+
+    def __init__(self, detail: str = "The database is not available. Try again.", retry_after: int = 5) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})

@@ -1,0 +1,56 @@
+"""Settings of an environment, the same names in Lambda and on one machine.
+
+Nothing is read at import: `load()` reads the process environment at first use and keeps the answer.
+"""
+
+import os
+import re
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+_DRIVER = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
+
+
+class SettingsError(Exception):
+    """A setting is missing or out of bounds; the text names the variable and what it should hold."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
+    """Every setting with its bounds; the environment variable is the field's name in capitals."""
+
+    database_url: Annotated[str, Meta(pattern=r"^postgres(ql)?(\+\w+)?://", description="postgresql://user@host/db")]
+    heartbeat_bucket_seconds: Annotated[int, Meta(ge=1, le=86_400, description="seconds, 1..86400")] = 10
+    heartbeat_interval_seconds: Annotated[int, Meta(ge=10, le=86_400, description="seconds, 10..86400")] = 600
+    heartbeat_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
+    unity_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "io.unitynodes.unityapp"
+
+    @property
+    def dsn(self) -> str:
+        """The address as libpq takes it."""
+        return _DRIVER.sub("postgresql://", self.database_url)
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The address as SQLAlchemy takes it: a plain one means psycopg2 here, not SQLAlchemy 2.1's psycopg 3."""
+        return _DRIVER.sub("postgresql+psycopg2://", self.database_url)
+
+
+@lru_cache(maxsize=1)
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: names the variable and what it should hold, never its value.
+    """
+    known = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
+    given = {name: os.environ[name] for name in known if os.environ.get(name)}
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        name = next((n for n in known if f"`{n}`" in str(error) or f"$.{n}`" in str(error)), "")
+        meta = getattr(known.get(name), "type", None)
+        should = "; ".join(m.description for m in getattr(meta, "__metadata__", ()) if m.description)
+        raise SettingsError(f"{name or 'settings'} is {'wrong' if name in given else 'not set'}: it should hold {should or error}") from None

