@@ -78,7 +78,7 @@ def address(socket_folder: str, database: str) -> str:
 
 
 def _lease(data: Path, version: int) -> tuple[socket.socket, str]:
-    """An open connection to the keeper of `data`, which is started when there is none, and the server's socket folder."""
+    """A connection to the keeper of `data`, which is started when there is none, and the server's socket folder."""
     data = data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60

@@ -20,7 +20,7 @@ LONGEST_SOCKET_PATH = 100  # of a Unix socket, less than the 104 bytes of the st
 
 
 def keeper_address(data: Path) -> str:
-    """Where the keeper of a data folder listens: beside the folder, or for a long path in the system's temporary one."""
+    """Where the keeper of a data folder listens: beside the folder; for a long path, in the temporary folder."""
     beside = f"{data}.keeper"
     if len(beside.encode()) < LONGEST_SOCKET_PATH:
         return beside

@@ -21,7 +21,7 @@ Resources:
         Ping: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: post, Path: /ping, Auth: {Authorizer: NONE}}}
         List: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: GET, Path: "/pings/{id}"}}
         Sweep: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minute), Input: '{"task": "sweep"}'}}
-        Night: {Type: ScheduleV2, Properties: {ScheduleExpression: cron(0 3 * * ? *)}}
+        Night: {Type: ScheduleV2, Properties: {ScheduleExpression: "cron(0 3 * * ? *)"}}
 """
 
 
