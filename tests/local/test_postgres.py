@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import psycopg2
 import pytest
 
 from local import postgres
+from tests.local.processes import eventually
 
 ANOTHER_USER = textwrap.dedent("""
     import pathlib, sys, time
@@ -33,13 +33,6 @@ def servers(data: Path) -> list[psutil.Process]:
         if str(data) in words and process.info["status"] != psutil.STATUS_ZOMBIE and ANOTHER_USER not in words:
             found.append(process)
     return found
-
-
-def eventually(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
