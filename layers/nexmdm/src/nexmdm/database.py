@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import psycopg2
 from psycopg2 import errorcodes
@@ -66,11 +66,11 @@ class Database:
         except psycopg2.Error as error:
             again = repeatable and (self._connection is None or error.pgcode in _SAME_CONNECTION)
             if not again:
-                raise _named(error) from error
+                _raise_named(error)
         try:
             return self._run(sql, parameters)
         except psycopg2.Error as error:
-            raise _named(error) from error
+            _raise_named(error)
 
     @contextmanager
     def transaction(self) -> Iterator["Database"]:
@@ -158,12 +158,14 @@ def _connect(dsn: str) -> psycopg2.extensions.connection:
     return connection
 
 
-def _named(error: psycopg2.Error) -> Exception:
-    """`Unavailable` for an outage, else the error itself."""
+def _raise_named(error: psycopg2.Error) -> NoReturn:
+    """Raise `Unavailable` for an outage, else the error itself."""
     code = error.pgcode
     if code is None:
         # No SQLSTATE: libpq itself failed (connect, socket). A ProgrammingError without one is our own mistake.
-        return Unavailable() if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError) else error
-    if code[:2] in _OUTAGE_CLASSES or code in _OUTAGES:
-        return Unavailable()
-    return error
+        outage = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    else:
+        outage = code[:2] in _OUTAGE_CLASSES or code in _OUTAGES
+    if outage:
+        raise Unavailable from error
+    raise error

@@ -17,7 +17,13 @@ class Problem(Exception):
         self.members = members
 
     def document(self) -> dict[str, object]:
-        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail, **self.members}
+        return {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.members,
+        }
 
 
 class Malformed(Problem):

@@ -36,6 +36,11 @@ def db_operation(event: str, entity: str, keys: dict[str, object], latency_ms: f
     )
 
 
+def device_id_mismatch(device_id: str, claimed: str) -> None:
+    """The body names another device than its token does; the token counts."""
+    logger().warning("device_id in the body is not the token's", extra={"device_id": device_id, "claimed": claimed})
+
+
 def failure(error: BaseException) -> None:
     """Record an unexpected error by its type and where it was raised.
 

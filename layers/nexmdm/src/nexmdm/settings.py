@@ -53,4 +53,6 @@ def load() -> Settings:
         name = next((n for n in known if f"`{n}`" in str(error) or f"$.{n}`" in str(error)), "")
         meta = getattr(known.get(name), "type", None)
         should = "; ".join(m.description for m in getattr(meta, "__metadata__", ()) if m.description)
-        raise SettingsError(f"{name or 'settings'} is {'wrong' if name in given else 'not set'}: it should hold {should or error}") from None
+        raise SettingsError(
+            f"{name or 'settings'} is {'wrong' if name in given else 'not set'}: it should hold {should or error}"
+        ) from None

@@ -1,0 +1,79 @@
+"""POST /v1/register for devices; enrolment tokens for operators."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from nexmdm import database, enrollment
+from nexmdm.edge import Request, Response, Routes
+from nexmdm.errors import Invalid, NoCredential
+from nexmdm.pages import Page, PageQuery
+
+routes = Routes()
+handler = routes.handle
+
+Alias = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Registration(Struct):
+    """The alias comes in the body (started by ADB) or in the query (QR scan)."""
+
+    alias: Alias | None = None
+    hardware_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+class NewTokens(Struct, forbid_unknown_fields=True):
+    aliases: Annotated[list[Alias], Meta(min_length=1, max_length=500)]
+    scope: Literal["register", "apk_download"] = "register"
+    expires_in_sec: Annotated[int, Meta(ge=60, le=31_536_000)] = 1800
+    uses_allowed: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    note: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class TokenIds(Struct, forbid_unknown_fields=True):
+    token_ids: Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(min_length=1, max_length=500)]
+
+
+@routes("POST /v1/register")
+def register(request: Request) -> dict[str, Any]:
+    headers = request.headers
+    token = headers.get("x-admin-key") or headers.get("x-admin") or request.bearer
+    if not token:
+        raise NoCredential("Send the enrolment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
+    body, query = request.json(Registration), request.parameters(Registration)
+    alias = body.alias or query.alias
+    if alias is None:
+        raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
+    return enrollment.register(database.environment(), token, alias, body.hardware_id or query.hardware_id)
+
+
+@routes("POST /v1/enroll-tokens")
+def create_tokens(request: Request) -> Response:
+    new = request.json(NewTokens)
+    tokens = enrollment.create_tokens(
+        database.environment(),
+        aliases=new.aliases,
+        scope=new.scope,
+        expires_in_sec=new.expires_in_sec,
+        uses_allowed=new.uses_allowed,
+        note=new.note,
+        by=request.operator,
+    )
+    # The only answer that holds the secrets: nobody on the way may keep it.
+    return Response({"items": tokens}, 201, {"Cache-Control": "no-store"})
+
+
+@routes("GET /v1/enroll-tokens")
+def list_tokens(request: Request) -> Page:
+    return enrollment.list_tokens(database.environment(), request.parameters(PageQuery))
+
+
+@routes("DELETE /v1/enroll-tokens/{token_id}")
+def revoke_token(request: Request) -> Response:
+    enrollment.revoke_token(database.environment(), request.path["token_id"], request.operator)
+    return Response(status=204)
+
+
+@routes("POST /v1/enroll-tokens/batch-delete")
+def revoke_tokens(request: Request) -> dict[str, Any]:
+    token_ids = request.json(TokenIds).token_ids
+    return {"revoked": enrollment.revoke_tokens(database.environment(), token_ids, request.operator)}

@@ -1,0 +1,105 @@
+"""One PostgreSQL for the run, one template built by `alembic upgrade head`, one database copied from it for each test.
+
+DATABASE_URL points the suite at another server (its role must be allowed to create databases); else the embedded one
+serves, of the version that POSTGRES_VERSION names (18 or 16).
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from nexmdm import database, partitions, settings
+from psycopg2.extensions import make_dsn
+
+from local import postgres
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_sql(dsn: str, *statements: str) -> None:
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    try:
+        for statement in statements:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+    finally:
+        connection.close()
+
+
+def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Alembic as a person runs it, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of the server's maintenance database."""
+    if os.environ.get("DATABASE_URL"):
+        yield os.environ["DATABASE_URL"]
+        return
+    # As root the server runs under another user, who cannot enter pytest's own folders.
+    with (
+        tempfile.TemporaryDirectory(prefix="nexmdm-suite-") as folder,
+        postgres.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
+    ):
+        run_sql(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")  # the machine's crash is not tested
+        yield url
+
+
+def url_of(server: str, name: str) -> str:
+    """The same server's database `name`, as a URL."""
+    before, _, query = server.partition("?")
+    return f"{before.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a database at head, with partitions, that others are copied from."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    run_sql(server, f"CREATE DATABASE {name}")
+    upgraded = alembic(url_of(server, name), "upgrade", "head")
+    assert upgraded.returncode == 0, upgraded.stderr
+    config = settings.Settings(database_url=url_of(server, name))
+    made = database.Database(config.dsn)
+    partitions.ensure_partitions(made, config)
+    made.close()
+    yield name
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def url(server: str, template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a database of this test's own, which DATABASE_URL names and `database.environment()` is connected to."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    own = url_of(server, name)
+    monkeypatch.setenv("DATABASE_URL", own)
+    settings.load.cache_clear()
+    database.environment.cache_clear()
+    yield own
+    database.environment().close()
+    settings.load.cache_clear()
+    database.environment.cache_clear()
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def db(url: str) -> Iterator[database.Database]:
+    """A connection to the test's database."""
+    connection = database.Database(make_dsn(url))
+    yield connection
+    connection.close()
