@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 import psycopg2
@@ -20,6 +21,7 @@ from nexmdm.errors import Unavailable
 
 Row = dict[str, Any]
 Parameters = Mapping[str, Any]
+NONE: Parameters = MappingProxyType({})
 
 # The backend or the server went away, or this server takes no writes: another connection may do better.
 _ANOTHER_CONNECTION = {
@@ -38,7 +40,7 @@ _OUTAGES = _ANOTHER_CONNECTION | _SAME_CONNECTION | {errorcodes.LOCK_NOT_AVAILAB
 class Executor(Protocol):
     """What a verb needs: run one statement, be it alone or in a transaction."""
 
-    def execute(self, sql: str, parameters: Parameters = {}, *, repeatable: bool = False) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement with `%(name)s` parameters and return its rows.
 
         Args:
@@ -54,7 +56,7 @@ class Database:
         self._dsn = dsn
         self._connection: psycopg2.extensions.connection | None = None
 
-    def execute(self, sql: str, parameters: Parameters = {}, *, repeatable: bool = False) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement; outside of `transaction()` it commits by itself.
 
         Raises:
@@ -116,7 +118,7 @@ class Database:
         if self._connection is None:
             return
         try:
-            self._run("ROLLBACK", {})
+            self._run("ROLLBACK", NONE)
         except psycopg2.Error:
             self.close()
 
@@ -127,7 +129,7 @@ class SessionDatabase:
     def __init__(self, session: Any) -> None:
         self._session = session
 
-    def execute(self, sql: str, parameters: Parameters = {}, *, repeatable: bool = False) -> list[Row]:
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         try:
             result = self._session.connection().exec_driver_sql(sql, dict(parameters))
             rows = [dict(row) for row in result.mappings()] if result.returns_rows else []
