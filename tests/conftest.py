@@ -83,7 +83,7 @@ def template(server: str) -> Iterator[str]:
 
 @pytest.fixture
 def url(server: str, template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a database of this test's own, which DATABASE_URL names and `database.environment()` is connected to."""
+    """The URL of a database of this test's own, named by DATABASE_URL."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     own = url_of(server, name)

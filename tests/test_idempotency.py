@@ -9,6 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 DEVICE = "test_device_001"
+DAY = 86_400
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def session(db: Database):
 
 def test_heartbeat_time_bucketing(session: Session, db: Database):
     # A bucket of a day: the test cannot straddle a boundary but at midnight, and a bucket of 10 s often would.
-    first = record_heartbeat_with_bucketing(session, DEVICE, {"status": "ok", "battery_pct": 85}, bucket_seconds=86_400)
+    first = record_heartbeat_with_bucketing(session, DEVICE, {"status": "ok", "battery_pct": 85}, DAY)
     second = record_heartbeat_with_bucketing(
         session, DEVICE, {"status": "ok", "battery_pct": 84}, bucket_seconds=86_400
     )

@@ -100,7 +100,7 @@ def register(db: Database, token: str, alias: str, hardware_id: str | None) -> R
 def _register(db: Database, token: str, alias: str, hardware_id: str | None) -> Row:
     device_token = secrets.token_urlsafe(32)
     with db.transaction() as tx:
-        enrollment = tx.execute(_LOCK_TOKEN, {"token_hash": sha256_of(token)})
+        enrollment = tx.execute(_LOCK_ENROLLMENT, {"token_hash": sha256_of(token)})
         if not enrollment:
             raise NotAuthenticated(_REFUSED)
         held = tx.execute(_LOCK_ALIAS, {"alias": alias})
@@ -116,9 +116,7 @@ def _register(db: Database, token: str, alias: str, hardware_id: str | None) -> 
         else:
             _use(tx, values)
             if held and enrollment[0]["alias"] != alias:
-                raise AliasTaken(
-                    f"alias: {alias!r} is taken. Use a token that was made for this alias, or another alias."
-                )
+                raise AliasTaken(f"alias: {alias!r} is taken. Use a token made for this alias, or another alias.")
             tx.execute(_TAKE_OVER if held else _CREATE_DEVICE, values)
     return {"device_token": device_token, "device_id": values["device_id"]}
 
@@ -160,9 +158,10 @@ UPDATE enrollment_tokens SET status = 'revoked' WHERE token_id = ANY(%(token_ids
 """
 
 # The lock makes registrations with one token take turns; the uses are counted by _USE.
-_LOCK_TOKEN = """
+_LOCK_ENROLLMENT = """
 SELECT token_id, alias FROM enrollment_tokens
-WHERE token_hash = %(token_hash)s AND scope = 'register' AND status <> 'revoked' AND expires_at > statement_timestamp()
+WHERE token_hash = %(token_hash)s AND scope = 'register' AND status <> 'revoked'
+  AND expires_at > statement_timestamp()
 FOR UPDATE
 """
 
@@ -179,7 +178,8 @@ UPDATE enrollment_tokens SET
     last_used_at = statement_timestamp(),
     used_at = coalesce(used_at, statement_timestamp()),
     device_id = %(device_id)s
-WHERE token_id = %(token_id)s AND status = 'active' AND expires_at > statement_timestamp() AND uses_consumed < uses_allowed
+WHERE token_id = %(token_id)s AND status = 'active' AND expires_at > statement_timestamp()
+  AND uses_consumed < uses_allowed
 RETURNING token_id
 """
 

@@ -17,13 +17,8 @@ class Problem(Exception):
         self.members = members
 
     def document(self) -> dict[str, object]:
-        return {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            **self.members,
-        }
+        document = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+        return document | self.members
 
 
 class Malformed(Problem):

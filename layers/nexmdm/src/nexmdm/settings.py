@@ -50,9 +50,13 @@ def load() -> Settings:
     try:
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
-        name = next((n for n in known if f"`{n}`" in str(error) or f"$.{n}`" in str(error)), "")
-        meta = getattr(known.get(name), "type", None)
-        should = "; ".join(m.description for m in getattr(meta, "__metadata__", ()) if m.description)
-        raise SettingsError(
-            f"{name or 'settings'} is {'wrong' if name in given else 'not set'}: it should hold {should or error}"
-        ) from None
+        raise _named(error, given) from None
+
+
+def _named(error: msgspec.ValidationError, given: dict[str, str]) -> SettingsError:
+    for field in msgspec.structs.fields(Settings):
+        name = field.encode_name
+        if f"`{name}`" in str(error) or f"$.{name}`" in str(error):
+            should = "; ".join(meta.description for meta in field.type.__metadata__ if meta.description)
+            return SettingsError(f"{name} is {'wrong' if name in given else 'not set'}: it should hold {should}")
+    return SettingsError(str(error))
