@@ -1,0 +1,84 @@
+"""What the fleet sent and what it was answered, so that a run can be compared with the rows in the database."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+KEPT_SECONDS = 24 * 3600  # buckets older than this are no longer compared: retention may take their rows
+Key = tuple[str, int]  # device id, start of the bucket in seconds since 1970
+
+
+@dataclass
+class Ledger:
+    """bucket_seconds: the server's HEARTBEAT_BUCKET_SECONDS. Buckets are compared from the first whole one on.
+
+    accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors and latencies any
+    request; unreachable counts requests without an answer.
+    """
+
+    bucket_seconds: int = 10
+    started: float = field(default_factory=time.time)
+    accepted: int = 0
+    deduplicated: int = 0
+    rejected: int = 0
+    server_errors: int = 0
+    unreachable: int = 0
+    retries: int = 0
+    dropped: int = 0
+    duplicated: int = 0
+    wiped: int = 0
+    registered: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=5000))
+
+    def __post_init__(self) -> None:
+        self.since = self.bucket(self.started) + self.bucket_seconds
+        self._stored: set[Key] = set()
+        self._uncertain: set[Key] = set()
+
+    def bucket(self, taken_at: float) -> int:
+        return int(taken_at // self.bucket_seconds) * self.bucket_seconds
+
+    def answered(self, status: int, seconds: float) -> None:
+        """Any request of a device got an answer."""
+        self.statuses[status] += 1
+        self.latencies.append(seconds)
+        if status >= 500:
+            self.server_errors += 1
+
+    def heartbeat_accepted(self, device_id: str, taken_at: float, duplicate: bool) -> None:
+        self.accepted += 1
+        self.deduplicated += duplicate
+        key = (device_id, self.bucket(taken_at))
+        self._uncertain.discard(key)
+        if key[1] >= self.since:
+            self._stored.add(key)
+
+    def heartbeat_uncertain(self, device_id: str, taken_at: float) -> None:
+        """It was sent and no answer, or a server error, came back: it may be stored or not."""
+        key = (device_id, self.bucket(taken_at))
+        if key[1] >= self.since and key not in self._stored:
+            self._uncertain.add(key)
+
+    @property
+    def distinct_buckets(self) -> int:
+        """How many rows the database must hold of the buckets from `since` on, at least."""
+        self._forget_old()
+        return len(self._stored)
+
+    @property
+    def uncertain_buckets(self) -> int:
+        """How many more it may hold."""
+        return len(self._uncertain)
+
+    def percentile(self, share: float) -> float | None:
+        """Of the latest latencies, in seconds."""
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
+
+    def _forget_old(self) -> None:
+        oldest = self.bucket(time.time() - KEPT_SECONDS)
+        if oldest > self.since + 3600:
+            self.since = oldest
+            self._stored = {key for key in self._stored if key[1] >= oldest}
+            self._uncertain = {key for key in self._uncertain if key[1] >= oldest}

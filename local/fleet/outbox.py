@@ -1,0 +1,79 @@
+"""What a device has still to send: 24 hours, 500 items and 10 MB at the most, oldest heartbeats dropped first."""
+
+import random
+import time
+from dataclasses import dataclass, field
+
+LONGEST_AGE = 24 * 3600
+MOST_ITEMS = 500
+MOST_BYTES = 10 * 1024 * 1024
+FIRST_PAUSE, LONGEST_PAUSE, JITTER = 2.0, 300.0, 0.25
+
+
+@dataclass(eq=False)
+class Item:
+    """One request. `taken_at`: the device's clock when a heartbeat was made, seconds since 1970; else None."""
+
+    path: str
+    content: bytes
+    taken_at: float | None = None
+    header: str = "Authorization"
+    created: float = field(default_factory=time.monotonic)
+    attempts: int = 0
+    not_before: float = 0.0
+
+    @property
+    def is_heartbeat(self) -> bool:
+        return self.taken_at is not None
+
+
+class Outbox:
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Item) -> list[Item]:
+        """Returns what had to be dropped for it."""
+        self._items.append(item)
+        return self._trim()
+
+    def remove(self, item: Item) -> None:
+        if item in self._items:
+            self._items.remove(item)
+
+    def due(self) -> Item | None:
+        """The oldest item that may be tried now."""
+        now = time.monotonic()
+        return next((item for item in self._items if item.not_before <= now), None)
+
+    def due_heartbeats(self, count: int) -> list[Item]:
+        now = time.monotonic()
+        return [item for item in self._items if item.is_heartbeat and item.not_before <= now][:count]
+
+    def next_due(self) -> float | None:
+        """Seconds until something may be tried; None when nothing waits."""
+        return max(0.0, min(item.not_before for item in self._items) - time.monotonic()) if self._items else None
+
+    def all_due(self) -> None:
+        """The network is back: what waited is drained now."""
+        for item in self._items:
+            item.not_before = 0.0
+
+    def _trim(self) -> list[Item]:
+        oldest = time.monotonic() - LONGEST_AGE
+        dropped = [item for item in self._items if item.created < oldest]
+        self._items = [item for item in self._items if item.created >= oldest]
+        size = sum(len(item.content) for item in self._items)
+        while len(self._items) > MOST_ITEMS or size > MOST_BYTES:
+            victim = next((item for item in self._items if item.is_heartbeat), self._items[0])
+            self._items.remove(victim)
+            size -= len(victim.content)
+            dropped.append(victim)
+        return dropped
+
+
+def pause(attempts: int, rng: random.Random) -> float:
+    """Seconds before the next try after `attempts` failed ones: 2 s × 2^n up to 300 s, 0 to 25 % more."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts - 1, 10)) * (1 + rng.uniform(0, JITTER))

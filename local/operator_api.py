@@ -1,0 +1,56 @@
+"""Calls of an operator: signed with the key pair by botocore, as the command line and every AWS tool would."""
+
+import json
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from local.signature import SERVICE, KeyPair
+
+REGION = "eu-west-1"
+
+
+class Signed(httpx.Auth):
+    """httpx's way to sign each request as it goes out."""
+
+    requires_request_body = True
+
+    def __init__(self, keys: KeyPair, region: str = REGION) -> None:
+        self._signer = SigV4Auth(Credentials(keys.key_id, keys.secret, keys.token), SERVICE, region)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        headers = {"host": request.headers["host"]}
+        signed = AWSRequest(request.method, str(request.url), data=request.content, headers=headers)
+        self._signer.add_auth(signed)
+        request.headers.update(dict(signed.headers.items()))
+        yield request
+
+
+class Operator:
+    """What an operator does, over HTTP. Raises httpx.HTTPError when it cannot be done."""
+
+    def __init__(self, http: httpx.AsyncClient, keys: KeyPair) -> None:
+        self._http, self._auth = http, Signed(keys)
+
+    async def enrolment_tokens(self, aliases: list[str], seconds: int = 3600) -> dict[str, str]:
+        """A token of one use for each alias: {alias: token}."""
+        tokens = {}
+        for start in range(0, len(aliases), 500):
+            part = aliases[start : start + 500]
+            answer = await self.call("POST", "/v1/enroll-tokens", {"aliases": part, "expires_in_sec": seconds})
+            tokens |= {item["alias"]: item["token"] for item in answer["items"]}
+        return tokens
+
+    async def summary(self) -> dict[str, Any]:
+        return await self.call("GET", "/v1/fleet/summary")
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        content = json.dumps(body).encode() if body is not None else b""
+        headers = {"Content-Type": "application/json"}
+        answer = await self._http.request(method, path, content=content, headers=headers, auth=self._auth)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
