@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+UNUSED_SECONDS = 10
 LONGEST_SOCKET_PATH = 100  # of a Unix socket, less than the 104 bytes of the strictest system
 
 
@@ -41,6 +42,8 @@ def keep(data: Path, version: int) -> None:
             print("ready", flush=True)
             os.close(1)
             waiting = _serve(listener, str(server.get_postmaster_info().socket_dir))
+            listener.close()  # whoever comes now starts the next keeper, which waits for the lock
+            os.unlink(keeper_address(data))
         finally:
             server.stop()
         # Those who wait for the end see it when the kernel closes their connections: then this process is gone too.
@@ -69,7 +72,10 @@ def _serve(listener: socket.socket, greeting: str) -> list[socket.socket]:
     selector.register(listener, selectors.EVENT_READ)
     leases: set[socket.socket] = set()
     while True:
-        for key, _ in selector.select():
+        ready = selector.select(None if leases else UNUSED_SECONDS)
+        if not ready:  # who started it went away before its lease began
+            return []
+        for key, _ in ready:
             if key.fileobj is listener:
                 _welcome(listener, selector, leases, greeting)
                 continue
@@ -77,9 +83,6 @@ def _serve(listener: socket.socket, greeting: str) -> list[socket.socket]:
             if said and b"stop" not in said:
                 continue
             if said or leases == {key.fileobj}:
-                listener.close()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(keeper_address(Path(sys.argv[1])))
                 return list(leases)
             selector.unregister(key.fileobj)
             leases.discard(key.fileobj)

@@ -36,6 +36,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--environments", type=int, default=4, metavar="N", help="processes per function (default: 4)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="where the functions print (default: stderr)")
     parser.add_argument("--template", type=Path, default=template.TEMPLATE, help=argparse.SUPPRESS)
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input is closed")
     parser.add_argument(
         "--every",
         action="append",
@@ -74,11 +75,19 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, output: I
         for schedule in declared.schedules
         if (every := rates.get(schedule.function.name, schedule.every))
     ]
+    if options.until_stdin_closes:
+        asyncio.get_running_loop().add_reader(0, _stop_at_end_of_stdin)
     try:
         await serve(application, listener)
     finally:
         for schedule in schedules:
             schedule.cancel()
+
+
+def _stop_at_end_of_stdin() -> None:
+    if not os.read(0, 64):
+        asyncio.get_running_loop().remove_reader(0)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def serve(application: gateway.Gateway, listener: socket.socket) -> None:

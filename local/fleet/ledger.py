@@ -10,10 +10,10 @@ Key = tuple[str, int]  # device id, start of the bucket in seconds since 1970
 
 @dataclass
 class Ledger:
-    """bucket_seconds: the server's HEARTBEAT_BUCKET_SECONDS. Buckets are compared from the first whole one on.
+    """bucket_seconds: the server's HEARTBEAT_BUCKET_SECONDS. Buckets count from `since`, the first whole one, on.
 
-    accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors and latencies any
-    request; unreachable counts requests without an answer.
+    accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors any
+    request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds.
     """
 
     bucket_seconds: int = 10
@@ -29,7 +29,7 @@ class Ledger:
     wiped: int = 0
     registered: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=5000))
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
     def __post_init__(self) -> None:
         self.since = self.bucket(self.started) + self.bucket_seconds
@@ -39,10 +39,11 @@ class Ledger:
     def bucket(self, taken_at: float) -> int:
         return int(taken_at // self.bucket_seconds) * self.bucket_seconds
 
-    def answered(self, status: int, seconds: float) -> None:
+    def answered(self, path: str, status: int, seconds: float) -> None:
         """Any request of a device got an answer."""
         self.statuses[status] += 1
-        self.latencies.append(seconds)
+        if path.startswith("/v1/heartbeat"):
+            self.latencies.append(seconds)
         if status >= 500:
             self.server_errors += 1
 

@@ -33,5 +33,5 @@ class Link:
         except httpx.TransportError:
             self._ledger.unreachable += 1
             return None
-        self._ledger.answered(answer.status_code, time.perf_counter() - start)
+        self._ledger.answered(path, answer.status_code, time.perf_counter() - start)
         return answer
