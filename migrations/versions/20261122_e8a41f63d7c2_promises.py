@@ -48,7 +48,7 @@ def downgrade() -> None:
     op.drop_constraint("ck_apk_download_events_source", "apk_download_events")
     op.drop_constraint("fk_apk_download_events_token_id", "apk_download_events")
     op.drop_column("apk_download_events", "device_id")
-    for index in ("batch_id", "open", "pending"):
+    for index in ("batch_id", "created_at", "open", "pending"):
         op.drop_index(f"ix_fcm_dispatches_{index}", "fcm_dispatches")
     for name in DISPATCH_COLUMNS:
         op.drop_column("fcm_dispatches", name)
@@ -186,7 +186,7 @@ def dispatch_checks() -> None:
         "fence_while_sending": "state <> 'sending' OR fence > 0",
         "next_while_waiting": "(state = 'retry_wait') = (next_at IS NOT NULL)",
         "accepted_is_not_completed": "state <> 'accepted' OR completed_at IS NULL",
-        "secrets_only_while_sendable": "secrets IS NULL OR (completed_at IS NULL"
+        "secrets_only_while_sendable": "secrets IS NULL OR secrets = '{}'::jsonb OR (completed_at IS NULL"
         " AND state IN ('accepted', 'sending', 'retry_wait', 'unknown'))",
         "batch_member": "(batch_id IS NULL) OR request_id = batch_id || ':' || device_id",
     }
@@ -201,6 +201,7 @@ def dispatch_indexes() -> None:
         ["batch_id", "state"],
         postgresql_where=sa.text("batch_id IS NOT NULL"),
     )
+    op.create_index("ix_fcm_dispatches_created_at", "fcm_dispatches", ["created_at", "request_id"])
     op.create_index(
         "ix_fcm_dispatches_open",
         "fcm_dispatches",

@@ -221,7 +221,9 @@ class FcmDispatch(Base):
         CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
         CheckConstraint("state <> 'accepted' OR completed_at IS NULL", name="accepted_is_not_completed"),
         CheckConstraint(
-            "secrets IS NULL OR (completed_at IS NULL AND state IN ('accepted', 'sending', 'retry_wait', 'unknown'))",
+            # '{}' says that there were some and that they were wiped: such a row cannot be sent again.
+            "secrets IS NULL OR secrets = '{}'::jsonb"
+            " OR (completed_at IS NULL AND state IN ('accepted', 'sending', 'retry_wait', 'unknown'))",
             name="secrets_only_while_sendable",
         ),
         CheckConstraint("(batch_id IS NULL) OR request_id = batch_id || ':' || device_id", name="batch_member"),
@@ -229,6 +231,7 @@ class FcmDispatch(Base):
         Index("idx_fcm_action_sent", "action", "sent_at"),
         Index("ix_fcm_dispatches_sent_at", "sent_at"),
         Index("ix_fcm_dispatches_batch_id", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
+        Index("ix_fcm_dispatches_created_at", "created_at", "request_id"),
         # What the sweep looks for, and nothing else: it stays small however many rows are settled.
         Index(
             "ix_fcm_dispatches_open",
