@@ -77,7 +77,7 @@ Resources:
 """
 
 RUN = """
-    import asyncio, pathlib, socket, sys
+    import asyncio, pathlib, sys
     from dataclasses import replace
     from local import gateway, serve, template
 
@@ -87,7 +87,7 @@ RUN = """
 
     async def main():
         application = gateway.Gateway(declared, gateway.key_pair(), limit=3, integration_seconds=2)
-        await serve.serve(application, socket.create_server(("127.0.0.1", 0)))
+        await serve.serve(application, serve.listen("127.0.0.1", 0))
 
     asyncio.run(main())
 """
