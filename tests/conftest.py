@@ -11,15 +11,22 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import hypothesis
 import psycopg2
 import pytest
 from nexmdm import database, partitions, settings
 from psycopg2.extensions import make_dsn
 
 from local import postgres
+from tests.api import enrol
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run; a machine's slow moment is no failure.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 def run_sql(dsn: str, *statements: str) -> None:
@@ -103,3 +110,14 @@ def db(url: str) -> Iterator[database.Database]:
     connection = database.Database(make_dsn(url))
     yield connection
     connection.close()
+
+
+class Device(NamedTuple):
+    id: str
+    token: str
+
+
+@pytest.fixture
+def device(url: str) -> Device:
+    """An enrolled device with the alias `lobby`, which has not called yet."""
+    return Device(*enrol("lobby"))

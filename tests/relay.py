@@ -1,0 +1,104 @@
+"""A relay between libpq and PostgreSQL that writes down the messages of the frontend, and can cut the line.
+
+    with relay(url) as line:
+        ... connect to line.url ...
+        line.sent          # types of the messages since the start, such as ["Q", "Q", "X"]
+        line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
+        line.cut()         # every connection at once
+        line.close()       # and nobody gets a new one
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from psycopg2.extensions import parse_dsn
+
+
+class Relay:
+    def __init__(self, url: str) -> None:
+        target = parse_dsn(url)
+        host, port = target.get("host", "localhost"), target.get("port", "5432")
+        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        user, password = target.get("user", "postgres"), target.get("password", "")
+        self.url = (
+            f"postgresql://{quote(user)}:{quote(password)}@127.0.0.1:{self._listener.getsockname()[1]}"
+            f"/{target['dbname']}?sslmode=disable&gssencmode=disable"
+        )
+        self.sent: list[str] = []
+        self.connections = 0
+        self._lines: list[tuple[socket.socket, socket.socket]] = []
+        self._losing = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose_answers(self) -> None:
+        self._losing = True
+
+    def cut(self) -> None:
+        lines, self._lines = self._lines, []
+        for line in lines:
+            for end in line:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        self._losing = False
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
+                server.connect(self._target)
+                self.connections += 1
+                self._lines.append((client, server))
+                threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._return, args=(client, server), daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        """Message by message: the first has no type byte, each of the others has one before its length."""
+        with contextlib.suppress(OSError, EOFError), client, server:
+            message = _exactly(client, 4)
+            server.sendall(message + _exactly(client, struct.unpack("!i", message)[0] - 4))
+            while True:
+                head = _exactly(client, 5)
+                rest = _exactly(client, struct.unpack("!i", head[1:])[0] - 4)
+                self.sent.append(head[:1].decode())
+                server.sendall(head + rest)
+
+    def _return(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while answer := server.recv(65536):
+                if self._losing:
+                    self.cut()
+                    return
+                client.sendall(answer)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_RDWR)
+
+
+def _exactly(source: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = source.recv(count - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+@contextlib.contextmanager
+def relay(url: str) -> Iterator[Relay]:
+    line = Relay(url)
+    try:
+        yield line
+    finally:
+        line.close()
