@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nexmdm import logs, wire
+from nexmdm import logs, metrics, wire
 from nexmdm.errors import Forbidden, Malformed, NoCredential, NotFound, Problem
 
 T = TypeVar("T")
@@ -119,6 +119,8 @@ class Routes:
         except Exception as error:
             logs.failure(error)
             return _problem(Problem("Something went wrong here. It was recorded; try again later."))
+        finally:
+            metrics.flush()
 
 
 def _answer(result: Any) -> dict[str, Any]:

@@ -59,6 +59,13 @@ class AliasTaken(Conflict):
     title = "Alias taken"
 
 
+class Sending(Conflict):
+    """The command is being sent at this moment: nobody can say yet what becomes of it."""
+
+    def __init__(self) -> None:
+        super().__init__("The command is being sent at this moment. Ask again.", headers={"Retry-After": "2"})
+
+
 class DeviceDeleted(Problem):
     """The agent knows `reason`; the device was deleted by an operator."""
 
@@ -83,6 +90,15 @@ class Invalid(Problem):
 
     def __init__(self, path: str, detail: str) -> None:
         super().__init__(f"{path}: {detail}", errors=[{"path": path, "detail": detail}])
+
+
+class PayloadMismatch(Problem):
+    """An idempotency key was given again with something else."""
+
+    status, title = 422, "Idempotency key reused"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request_id: {request_id!r} stands for another command. Use a new one.")
 
 
 class Unavailable(Problem):

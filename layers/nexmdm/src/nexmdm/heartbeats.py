@@ -10,26 +10,30 @@ from typing import Any
 
 import msgspec
 
-from nexmdm import logs
+from nexmdm import logs, messages, secret
 from nexmdm.database import Executor, Row, elapsed_ms
 from nexmdm.devices import token_id
+from nexmdm.dispatches import COMPLETED
 from nexmdm.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
 from nexmdm.heartbeat_body import Report
 from nexmdm.settings import Settings
+
+MAX_PENDING = 20  # commands in one answer; the next heartbeat's answer has the next ones
 
 
 class Recorded(msgspec.Struct):
     """What became of the reports of one call.
 
     `created` holds the positions (from 0) of the reports that became rows; the others were duplicates. `buckets` are
-    the reports' buckets, in order. `pending` are the device's commands that may still be delivered.
+    the reports' buckets, in order. `pending` are the messages of
+    the device's commands that may still be delivered.
     """
 
     device_id: str
     created: set[int]
     buckets: list[datetime]
     last_status_updated: bool
-    pending: list[dict[str, Any]]
+    pending: list[dict[str, str]]
 
 
 def record(db: Executor, token: str, reports: list[Report], settings: Settings) -> Recorded:
@@ -45,7 +49,7 @@ def record(db: Executor, token: str, reports: list[Report], settings: Settings) 
         raise NotAuthenticated("The device token is not valid.")
     if row["deleted"]:
         raise DeviceDeleted
-    return _recorded(row)
+    return _recorded(row, settings)
 
 
 def record_for_device(
@@ -59,7 +63,7 @@ def record_for_device(
     row = _run(db, _BY_ID, {"token_id": None, "device_id": device_id}, reports, settings, bucket_seconds)
     if row is None or row["deleted"]:
         raise UnknownDevice(f"There is no device {device_id}.")
-    return _recorded(row)
+    return _recorded(row, settings)
 
 
 def _run(
@@ -80,9 +84,16 @@ def _run(
     return rows[0]
 
 
-def _recorded(row: Row) -> Recorded:
-    created = {n - 1 for n in row["created"]}
-    return Recorded(row["device_id"], created, row["buckets"], row["last_status_updated"], row["pending"])
+def _recorded(row: Row, settings: Settings) -> Recorded:
+    pending = row["pending"] or []
+    key = secret.resolve(settings.command_hmac_key) if pending and settings.command_hmac_key else None
+    return Recorded(
+        device_id=row["device_id"],
+        created={n - 1 for n in row["created"]},
+        buckets=row["buckets"],
+        last_status_updated=row["last_status_updated"],
+        pending=[messages.build(dispatch, key) for dispatch in pending],
+    )
 
 
 def _log(row: Row, latency_ms: float) -> None:
@@ -126,8 +137,8 @@ _DEVICE_TYPES = {
 _COLUMNS = ", ".join(_REPORT_TYPES)
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _REPORT_TYPES)
 _FACTS = ", ".join(f"{name} = coalesce(newest.{name}, d.{name})" for name in _DEVICE_TYPES)
-_FACTS_NEW = ", ".join(f"coalesce(newest.{name}, device.{name})" for name in _DEVICE_TYPES)
-_FACTS_OLD = ", ".join(f"device.{name}" for name in _DEVICE_TYPES)
+_FACTS_NEW = ", ".join(f"coalesce(newest.{name}, d.{name})" for name in _DEVICE_TYPES)
+_FACTS_OLD = ", ".join(f"d.{name}" for name in _DEVICE_TYPES)
 _ITEM_TYPES = {
     "device_ts": "timestamptz",
     "fcm_token": "text",
@@ -140,12 +151,12 @@ _NAMES = ", ".join(_ITEM_TYPES)
 
 _STATEMENT = f"""
 WITH device AS MATERIALIZED (
-    SELECT d.*, l.last_ts, l.last_seen_at
+    SELECT d.id, d.deleted_at, d.fcm_token, d.fcm_token_at, l.last_ts, l.last_seen_at
     FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE {{who}}
 ), report AS MATERIALIZED (
     -- A queue keeps its own time when that is plausible; else the receive time stands in for it.
-    SELECT r.*, at.ts,
+    SELECT r.*, device.id AS device_id, device.last_ts, at.ts,
         date_bin(make_interval(secs => %(bucket_seconds)s), at.ts, timestamptz '1970-01-01 00:00:00+00') AS bucket
     FROM device
     CROSS JOIN ROWS FROM (json_to_recordset(%(reports)s) AS ({_ITEM})) WITH ORDINALITY AS r({_NAMES}, n)
@@ -154,22 +165,20 @@ WITH device AS MATERIALIZED (
          AND r.device_ts <= statement_timestamp() + interval '5 minutes' THEN r.device_ts
         ELSE statement_timestamp() END AS ts) AS at
     WHERE device.deleted_at IS NULL
-), newest AS (
+), newest AS MATERIALIZED (
     SELECT * FROM report ORDER BY ts DESC, n DESC LIMIT 1
 ), inserted AS (
     -- An exact repeat of the newest report is stopped here: a conflict would still consume a sequence value.
     INSERT INTO device_heartbeats (device_id, bucket, ts, received_at, {_COLUMNS})
-    SELECT device.id, bucket, ts, statement_timestamp(), {_COLUMNS}
-    FROM report CROSS JOIN device
-    WHERE ts IS DISTINCT FROM device.last_ts
+    SELECT device_id, bucket, ts, statement_timestamp(), {_COLUMNS}
+    FROM report WHERE ts IS DISTINCT FROM last_ts
     ORDER BY n
     ON CONFLICT (device_id, bucket) DO NOTHING
     RETURNING bucket
 ), advanced AS (
     INSERT INTO device_last_status AS l (device_id, last_ts, last_seen_at, {_COLUMNS})
-    SELECT device.id, ts, statement_timestamp(), {_COLUMNS}
-    FROM newest CROSS JOIN device
-    WHERE device.last_ts IS NULL OR ts > device.last_ts
+    SELECT device_id, ts, statement_timestamp(), {_COLUMNS}
+    FROM newest WHERE last_ts IS NULL OR ts > last_ts
     ON CONFLICT (device_id) DO UPDATE
     SET last_ts = excluded.last_ts, last_seen_at = greatest(l.last_seen_at, excluded.last_seen_at), {_UPDATES}
     WHERE excluded.last_ts > l.last_ts
@@ -177,43 +186,52 @@ WITH device AS MATERIALIZED (
 ), seen AS (
     -- Nothing newer, yet the server heard from the device. A repeat changes nothing, unless the device has been silent
     -- for an interval: then even a repeat (a clock that stands still) is a sign of life.
-    UPDATE device_last_status l SET last_seen_at = greatest(l.last_seen_at, statement_timestamp())
-    FROM newest CROSS JOIN device
-    WHERE l.device_id = device.id AND newest.ts <= device.last_ts
-      AND (EXISTS (SELECT FROM inserted)
-           OR device.last_seen_at < statement_timestamp() - make_interval(secs => %(interval_seconds)s))
-), touched AS (
+    UPDATE device_last_status SET last_seen_at = greatest(last_seen_at, statement_timestamp())
+    WHERE device_id = (
+        SELECT id FROM device
+        WHERE (SELECT ts FROM newest) <= last_ts
+          AND (EXISTS (SELECT FROM inserted)
+               OR last_seen_at < statement_timestamp() - make_interval(secs => %(interval_seconds)s)))
+), confirmed AS (
     -- The first authenticated call makes the token that it used the only one; a newer report may bring a new FCM token
     -- and new facts about the device.
     UPDATE devices d SET
         token_id = coalesce(%(token_id)s, d.token_id),
         prior_token_id = CASE WHEN %(token_id)s IS NULL THEN d.prior_token_id END,
-        confirmed_at = CASE WHEN %(token_id)s IS NULL THEN d.confirmed_at
-                            ELSE coalesce(d.confirmed_at, statement_timestamp()) END,
+        confirmed_at = coalesce(d.confirmed_at, CASE WHEN %(token_id)s IS NOT NULL THEN statement_timestamp() END),
         fcm_token = CASE WHEN change.fcm_token THEN newest.fcm_token ELSE d.fcm_token END,
         fcm_token_at = CASE WHEN change.fcm_token THEN newest.ts ELSE d.fcm_token_at END,
         {_FACTS}
     FROM device
     LEFT JOIN newest ON true
-    CROSS JOIN LATERAL (SELECT
-        coalesce(newest.fcm_token <> coalesce(device.fcm_token, '')
-                 AND (device.fcm_token_at IS NULL OR newest.ts > device.fcm_token_at), false) AS fcm_token,
-        coalesce(device.last_ts IS NULL OR newest.ts > device.last_ts, false)
-            AND ({_FACTS_NEW}) IS DISTINCT FROM ({_FACTS_OLD}) AS facts
-    ) AS change
-    WHERE d.id = device.id AND device.deleted_at IS NULL
-      AND (%(token_id)s IS NULL OR d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-      AND ((%(token_id)s IS NOT NULL AND device.confirmed_at IS NULL) OR change.fcm_token OR change.facts)
+    CROSS JOIN LATERAL (SELECT coalesce(
+        newest.fcm_token <> coalesce(device.fcm_token, '') AND coalesce(newest.ts > device.fcm_token_at, true), false
+    ) AS fcm_token) AS change
+    WHERE d.id = device.id AND device.deleted_at IS NULL AND {{who}}
+      AND ((%(token_id)s IS NOT NULL AND d.confirmed_at IS NULL)
+           OR change.fcm_token
+           OR (coalesce(newest.ts > device.last_ts, newest.ts IS NOT NULL)
+               AND ({_FACTS_NEW}) IS DISTINCT FROM ({_FACTS_OLD})))
+), answered AS (
+    UPDATE fcm_dispatches f SET {COMPLETED}, result = 'OK'
+    FROM report
+    WHERE f.request_id = report.ping_request_id AND f.device_id = report.device_id
+      AND f.action = 'ping' AND f.completed_at IS NULL
 )
-SELECT device.id AS device_id,
-    device.deleted_at IS NOT NULL AS deleted,
+SELECT id AS device_id,
+    deleted_at IS NOT NULL AS deleted,
     ARRAY(SELECT bucket FROM report ORDER BY n) AS buckets,
     ARRAY(SELECT min(n) FROM report JOIN inserted USING (bucket)
-          WHERE ts IS DISTINCT FROM device.last_ts GROUP BY bucket) AS created,
+          WHERE ts IS DISTINCT FROM last_ts GROUP BY bucket) AS created,
     EXISTS (SELECT FROM advanced) AS last_status_updated,
-    '[]'::json AS pending
+    (SELECT json_agg(p) FROM (
+        SELECT request_id, device_id, action, payload, secrets FROM fcm_dispatches
+        WHERE device_id = device.id AND state IN ('accepted', 'retry_wait', 'unknown') AND completed_at IS NULL
+          AND expires_at > statement_timestamp()
+          AND request_id <> ALL (ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL))
+        ORDER BY created_at LIMIT {MAX_PENDING}) AS p) AS pending
 FROM device
 """
 
-_BY_TOKEN = _STATEMENT.replace("{who}", "d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s")
+_BY_TOKEN = _STATEMENT.replace("{who}", "(d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)")
 _BY_ID = _STATEMENT.replace("{who}", "d.id = %(device_id)s")

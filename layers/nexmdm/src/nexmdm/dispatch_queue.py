@@ -1,0 +1,258 @@
+"""The sending half of the dispatch state machine. PostgreSQL is the queue, the lock and the clock.
+
+    accepted, retry_wait -> sending          claim: committed before any byte leaves, under a fence and a lease
+    sending -> sent, failed, retry_wait, unknown    settle: by the holder of the fence
+    unknown -> sent, failed, retry_wait      the same, when the holder comes late
+    sending -> unknown                       the lease passed. Never back to claimable: the message may be on its way
+    accepted, retry_wait -> expired          expires_at passed
+
+Zero rows from a guarded UPDATE mean: somebody else was first, stop.
+"""
+
+import random
+import time
+from typing import Any, Literal
+
+import msgspec
+
+from nexmdm import logs, metrics
+from nexmdm.database import Executor, Row, elapsed_ms
+
+FCM_TTL_SECONDS = 240  # the agent drops what arrives 300 s after its ts
+
+Outcome = Literal["sent", "failed", "retry_wait", "unknown"]
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What became of one POST to FCM.
+
+    Attributes:
+        outcome: sent (accepted), failed (refused for good), retry_wait (certainly not accepted), unknown.
+        fcm_status: FCM's answer as text.
+        retry_after: seconds that FCM asked to wait.
+        unregistered_token: the address that FCM no longer knows.
+    """
+
+    outcome: Outcome
+    fcm_status: str
+    fcm_message_id: str | None = None
+    http_code: int | None = None
+    latency_ms: int | None = None
+    error_msg: str | None = None
+    response_json: str | None = None
+    retry_after: float | None = None
+    unregistered_token: str | None = None
+
+
+class Claim(msgspec.Struct):
+    """A dispatch that the caller now holds: it alone may send it, once, before `until` (seconds of `time.time()`)."""
+
+    dispatch: Row
+    until: float
+
+    @property
+    def ttl_seconds(self) -> int:
+        """How long FCM may keep the message: not beyond the command's own end."""
+        return int(min(FCM_TTL_SECONDS, self.dispatch["seconds_left"]))
+
+
+def claim(db: Executor, request_id: str, lease_seconds: int) -> Claim | None:
+    """Claim one dispatch, or None: it is not due, not sendable, or another holds it."""
+    return next(iter(_claim(db, _CLAIM_ONE, {"request_id": request_id}, lease_seconds)), None)
+
+
+def claim_due(db: Executor, limit: int, lease_seconds: int, batch_id: str | None = None) -> list[Claim]:
+    """Claim up to `limit` dispatches that are due, oldest first, skipping those that others hold."""
+    return _claim(db, _CLAIM_DUE, {"limit": limit, "batch_id": batch_id}, lease_seconds)
+
+
+def claim_again(
+    db: Executor, request_id: str, *, lease_seconds: int, ttl_seconds: int | None, by: str, reason: str
+) -> Claim | None:
+    """An operator's resend of an unknown, failed, expired or unacknowledged dispatch; None when it is none of those."""
+    parameters = {"request_id": request_id, "ttl_seconds": ttl_seconds, "by": by, "reason": reason}
+    return next(iter(_claim(db, _CLAIM_AGAIN, parameters, lease_seconds)), None)
+
+
+def settle(db: Executor, request_id: str, fence: int, result: Result) -> str | None:
+    """Record what became of the POST made under `fence`; returns the new state, or None when the fence was lost."""
+    start = time.perf_counter()
+    # What FCM asks for, or 5 s doubled with every attempt up to 300 s; never less, up to a quarter more.
+    jitter = random.uniform(1, 1.25)  # noqa: S311
+    rows = db.execute(
+        _SETTLE,
+        {**msgspec.structs.asdict(result), "request_id": request_id, "fence": fence, "jitter": jitter},
+        # The guard makes it safe to run twice: a second run finds the row settled and says so.
+        repeatable=True,
+    )
+    _count(result)
+    state = rows[0]["state"] if rows else None
+    keys = {"request_id": request_id, "fence": fence, "outcome": result.outcome, "state": state}
+    logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
+    return state
+
+
+def end_leases(db: Executor) -> int:
+    """Dispatches whose lease passed become `unknown` (or `sent` when the device has answered); returns how many."""
+    return _transition(db, _END_LEASES, "DispatchUnknown", "unknown")
+
+
+def expire(db: Executor) -> int:
+    """Dispatches whose time is over and that were not sent become `expired`; returns how many."""
+    return _transition(db, _EXPIRE, "DispatchExpired", "expired")
+
+
+def oldest_open_seconds(db: Executor) -> float:
+    """The age of the oldest dispatch that is neither settled nor unknown, in seconds; 0 when there is none."""
+    return db.execute(_OLDEST_OPEN, repeatable=True)[0]["age"]
+
+
+def _claim(db: Executor, sql: str, parameters: dict[str, Any], lease_seconds: int) -> list[Claim]:
+    start = time.perf_counter()
+    # Taken before the database takes its own: the holder's idea of the lease ends first.
+    until = time.time() + lease_seconds
+    rows = db.execute(sql, {**parameters, "lease_seconds": lease_seconds, "fcm_ttl_seconds": FCM_TTL_SECONDS})
+    keys = {"claimed": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
+    logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
+    return [Claim(row, until) for row in rows]
+
+
+def _transition(db: Executor, sql: str, metric: str, state: str) -> int:
+    start = time.perf_counter()
+    rows = db.execute(sql, repeatable=True)
+    if rows:
+        keys = {"state": state, "count": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
+        logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
+    moved = sum(row["state"] == state for row in rows)
+    if moved:
+        metrics.count(metric, moved)
+    return moved
+
+
+def _count(result: Result) -> None:
+    metrics.count(
+        {
+            "sent": "DispatchSent",
+            "failed": "DispatchFailed",
+            "retry_wait": "DispatchRetried",
+            "unknown": "DispatchUnknown",
+        }[result.outcome]
+    )
+    if result.latency_ms is not None:
+        metrics.milliseconds("SendLatency", result.latency_ms)
+
+
+_CLAIMED = """
+    fence = f.fence + 1,
+    attempts = f.attempts + 1,
+    retries = f.attempts,
+    lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+    next_at = NULL,
+    sent_at = clock_timestamp(),
+    -- Until when FCM may still deliver this message, whatever we hear of it: retention waits for it.
+    fcm_expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s + %(fcm_ttl_seconds)s)"""
+
+_RETURNING = """
+RETURNING f.request_id, f.device_id, f.action, f.payload, f.secrets, f.fence, f.attempts, d.fcm_token,
+    extract(epoch FROM f.expires_at - clock_timestamp())::float8 AS seconds_left"""
+
+_SENDABLE = """
+    f.state IN ('accepted', 'retry_wait') AND f.completed_at IS NULL
+    AND coalesce(f.next_at, f.created_at) <= clock_timestamp() AND f.expires_at > clock_timestamp()
+    AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL"""
+
+_CLAIM_ONE = f"""
+UPDATE fcm_dispatches f SET state = 'sending', {_CLAIMED}
+FROM devices d
+WHERE f.request_id = %(request_id)s AND d.id = f.device_id AND {_SENDABLE}
+{_RETURNING}
+"""
+
+_CLAIM_DUE = f"""
+WITH due AS MATERIALIZED (
+    SELECT f.request_id FROM fcm_dispatches f JOIN devices d ON d.id = f.device_id
+    WHERE {_SENDABLE} AND (%(batch_id)s IS NULL OR f.batch_id = %(batch_id)s)
+    ORDER BY coalesce(f.next_at, f.lease_until, f.created_at)
+    LIMIT %(limit)s
+    FOR UPDATE OF f SKIP LOCKED
+)
+UPDATE fcm_dispatches f SET state = 'sending', {_CLAIMED}
+FROM due, devices d
+WHERE f.request_id = due.request_id AND d.id = f.device_id
+{_RETURNING}
+"""
+
+_CLAIM_AGAIN = f"""
+UPDATE fcm_dispatches f SET state = 'sending', {_CLAIMED},
+    expires_at = clock_timestamp() + coalesce(make_interval(secs => %(ttl_seconds)s), f.expires_at - f.created_at),
+    error_msg = NULL, response_json = NULL, http_code = NULL, fcm_status = 'pending',
+    audit = f.audit || jsonb_build_object(
+        'event', 'resend', 'from', f.state, 'by', %(by)s, 'reason', %(reason)s, 'at', clock_timestamp())
+FROM devices d
+WHERE f.request_id = %(request_id)s AND d.id = f.device_id
+  AND f.state IN ('unknown', 'failed', 'expired', 'sent') AND f.completed_at IS NULL
+  AND f.secrets IS DISTINCT FROM '{{}}'::jsonb
+  AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
+{_RETURNING}
+"""
+
+# A row that the device has completed meanwhile is `sent`, whatever FCM answered: an acknowledgement that overtook the
+# answer has moved it there already, and the answer is still worth keeping.
+_SETTLE = """
+WITH settled AS (
+    UPDATE fcm_dispatches f SET
+        state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE %(outcome)s END,
+        lease_until = NULL,
+        next_at = CASE WHEN f.completed_at IS NULL AND %(outcome)s = 'retry_wait' THEN clock_timestamp() + make_interval(
+            secs => coalesce(%(retry_after)s, least(5 * 2 ^ least(f.attempts - 1, 6), 300)) * %(jitter)s) END,
+        fcm_status = %(fcm_status)s,
+        fcm_message_id = coalesce(%(fcm_message_id)s, f.fcm_message_id),
+        http_code = %(http_code)s,
+        latency_ms = %(latency_ms)s,
+        error_msg = %(error_msg)s,
+        response_json = %(response_json)s,
+        secrets = CASE WHEN f.secrets IS NULL THEN NULL
+                       WHEN f.completed_at IS NOT NULL OR %(outcome)s IN ('sent', 'failed') THEN '{}'::jsonb
+                       ELSE f.secrets END
+    WHERE f.request_id = %(request_id)s AND f.fence = %(fence)s
+      AND (f.state IN ('sending', 'unknown')
+           OR (f.state = 'sent' AND f.completed_at IS NOT NULL AND f.http_code IS NULL))
+    RETURNING f.state, f.device_id
+), forgotten AS (
+    -- Only if it is still the address that was sent to: the device may have reported a new one meanwhile.
+    UPDATE devices d SET fcm_token = NULL FROM settled
+    WHERE d.id = settled.device_id AND d.fcm_token = %(unregistered_token)s
+)
+SELECT state FROM settled
+"""
+
+_END_LEASES = """
+WITH passed AS MATERIALIZED (
+    SELECT request_id FROM fcm_dispatches WHERE state = 'sending' AND lease_until < clock_timestamp()
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE fcm_dispatches f SET
+    state = CASE WHEN f.completed_at IS NULL THEN 'unknown' ELSE 'sent' END,
+    lease_until = NULL,
+    fcm_status = CASE WHEN f.completed_at IS NULL THEN 'unknown' ELSE f.fcm_status END,
+    error_msg = 'The sender did not come back within its lease; FCM may have the message.'
+FROM passed WHERE f.request_id = passed.request_id
+RETURNING f.request_id, f.state
+"""
+
+_EXPIRE = """
+WITH over AS MATERIALIZED (
+    SELECT request_id FROM fcm_dispatches
+    WHERE state IN ('accepted', 'retry_wait') AND expires_at <= clock_timestamp()
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE fcm_dispatches f SET state = 'expired', next_at = NULL,
+    secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END
+FROM over WHERE f.request_id = over.request_id
+RETURNING f.request_id, f.state
+"""
+
+_OLDEST_OPEN = """
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age
+FROM fcm_dispatches WHERE state IN ('accepted', 'retry_wait', 'sending')
+"""

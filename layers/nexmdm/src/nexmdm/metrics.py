@@ -1,0 +1,32 @@
+"""CloudWatch metrics, written as embedded metric format at the end of an invocation. Alarms name only these."""
+
+from functools import lru_cache
+from typing import Any
+
+NAMESPACE = "NexMDM"
+
+
+@lru_cache(maxsize=1)
+def _metrics() -> Any:
+    # Loaded by the first metric: most functions never count anything.
+    from aws_lambda_powertools import Metrics
+
+    return Metrics(namespace=NAMESPACE, service="nexmdm")
+
+
+def count(name: str, value: int = 1) -> None:
+    _metrics().add_metric(name=name, unit="Count", value=value)
+
+
+def milliseconds(name: str, value: float) -> None:
+    _metrics().add_metric(name=name, unit="Milliseconds", value=value)
+
+
+def seconds(name: str, value: float) -> None:
+    _metrics().add_metric(name=name, unit="Seconds", value=value)
+
+
+def flush() -> None:
+    """Write what was counted and forget it, so that nothing is carried over to the next call."""
+    if _metrics.cache_info().currsize and _metrics().metric_set:
+        _metrics().flush_metrics()
