@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from nexmdm import logs, metrics
+from nexmdm import logs, metrics, settings
 from nexmdm.database import Executor, Row, elapsed_ms
 
+DEFAULT_TTL_SECONDS = 600
 FCM_TTL_SECONDS = 240  # the agent drops what arrives 300 s after its ts
 
 Outcome = Literal["sent", "failed", "retry_wait", "unknown"]
@@ -72,6 +73,37 @@ def claim_again(
     """An operator's resend of an unknown, failed, expired or unacknowledged dispatch; None when it is none of those."""
     parameters = {"request_id": request_id, "ttl_seconds": ttl_seconds, "by": by, "reason": reason}
     return next(iter(_claim(db, _CLAIM_AGAIN, parameters, lease_seconds)), None)
+
+
+def claim_new(
+    db: Executor,
+    *,
+    request_id: str,
+    device_id: str,
+    action: str,
+    payload_hash: str | None,
+    fcm_status: str,
+    retries: int,
+) -> bool:
+    """Make a dispatch that the caller holds from the start and sends by itself; False when the request_id is taken or
+    there is no such device. The sweep never sends it: if it is not settled within the lease it becomes `unknown`."""
+    start = time.perf_counter()
+    config = settings.load()
+    parameters = {
+        "request_id": request_id,
+        "device_id": device_id,
+        "action": action,
+        "payload_hash": payload_hash,
+        "fcm_status": fcm_status,
+        "retries": retries,
+        "ttl_seconds": DEFAULT_TTL_SECONDS,
+        "lease_seconds": config.dispatch_lease_seconds,
+        "fcm_ttl_seconds": FCM_TTL_SECONDS,
+    }
+    made = bool(db.execute(_CLAIM_NEW, parameters))
+    event = "create" if made else "idempotency_hit"
+    logs.db_operation(event, "fcm_dispatches", {"request_id": request_id}, elapsed_ms(start))
+    return made
 
 
 def settle(db: Executor, request_id: str, fence: int, result: Result) -> str | None:
@@ -203,8 +235,9 @@ WITH settled AS (
     UPDATE fcm_dispatches f SET
         state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE %(outcome)s END,
         lease_until = NULL,
-        next_at = CASE WHEN f.completed_at IS NULL AND %(outcome)s = 'retry_wait' THEN clock_timestamp() + make_interval(
-            secs => coalesce(%(retry_after)s, least(5 * 2 ^ least(f.attempts - 1, 6), 300)) * %(jitter)s) END,
+        next_at = CASE WHEN f.completed_at IS NULL AND %(outcome)s = 'retry_wait'
+            THEN clock_timestamp() + %(jitter)s * make_interval(
+                secs => coalesce(%(retry_after)s, least(5 * 2 ^ least(f.attempts - 1, 6), 300))) END,
         fcm_status = %(fcm_status)s,
         fcm_message_id = coalesce(%(fcm_message_id)s, f.fcm_message_id),
         http_code = %(http_code)s,
@@ -224,6 +257,18 @@ WITH settled AS (
     WHERE d.id = settled.device_id AND d.fcm_token = %(unregistered_token)s
 )
 SELECT state FROM settled
+"""
+
+_CLAIM_NEW = """
+INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, fcm_status, retries, state, fence, attempts,
+    created_at, sent_at, expires_at, lease_until, fcm_expires_at)
+SELECT %(request_id)s, id, %(action)s, %(payload_hash)s, %(fcm_status)s, %(retries)s, 'sending', 1, 1,
+    clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
+    clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+    clock_timestamp() + make_interval(secs => %(lease_seconds)s + %(fcm_ttl_seconds)s)
+FROM devices WHERE id = %(device_id)s AND deleted_at IS NULL
+ON CONFLICT (request_id) DO NOTHING
+RETURNING request_id
 """
 
 _END_LEASES = """

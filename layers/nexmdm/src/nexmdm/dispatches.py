@@ -52,6 +52,16 @@ class Command(msgspec.Struct, frozen=True):
     def _secret_names(self) -> set[str]:
         return SECRETS.get(self.action, set())
 
+    def message(self, device_id: str, request_id: str) -> Row:
+        """As `messages.build` takes it, for one of its devices."""
+        return {
+            "request_id": request_id,
+            "device_id": device_id,
+            "action": self.action,
+            "payload": self.payload,
+            "secrets": self.secrets,
+        }
+
     def columns(self) -> dict[str, Any]:
         """The parameters of the statements that insert it."""
         return {
@@ -186,7 +196,7 @@ def acknowledge(db: Executor, token: str, report: Report, claimed_device_id: str
         "claimed": claimed_device_id,
         "request_id": report.request_id,
         "result": report.result[:200],
-        "message": report.message[:2048] if report.message else None,
+        "message": report.message,
     }
     row = authenticated(db.execute(_ACKNOWLEDGE, parameters, repeatable=True))
     keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result[:50]}

@@ -17,8 +17,9 @@ Event = dict[str, Any]
 class Request:
     """One HTTP request, as an HTTP API hands it over: header names in lower case, path parameters decoded."""
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, context: Any = None) -> None:
         self._event = event
+        self._lambda = context
         self._context: dict[str, Any] = event.get("requestContext") or {}
         self.headers: dict[str, str] = event.get("headers") or {}
         self.query: dict[str, str] = event.get("queryStringParameters") or {}
@@ -52,6 +53,11 @@ class Request:
         if not arn:
             raise Forbidden("This route is for operators: sign the request with AWS credentials (SigV4).")
         return arn
+
+    @property
+    def remaining_seconds(self) -> float:
+        """What is left of this invocation."""
+        return self._lambda.get_remaining_time_in_millis() / 1000
 
     @property
     def bearer(self) -> str | None:
@@ -113,7 +119,7 @@ class Routes:
             route = self._routes.get(event.get("routeKey", ""))
             if route is None:
                 raise NotFound("There is no such route.")
-            return _answer(route(Request(event)))
+            return _answer(route(Request(event, context)))
         except Problem as problem:
             return _problem(problem)
         except Exception as error:

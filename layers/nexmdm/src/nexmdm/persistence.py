@@ -4,14 +4,90 @@ Each call is durable when it returns, logs one `db_operation` record and does wh
 same constraints.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from nexmdm import heartbeats, settings, wire
+from nexmdm import dispatch_queue, heartbeats, settings, wire
 from nexmdm.database import SessionDatabase
+from nexmdm.dispatch_queue import Result
+from nexmdm.errors import NotFound, UnknownDevice
 from nexmdm.heartbeat_body import HeartbeatBody
-from nexmdm.models import DeviceHeartbeat
+from nexmdm.models import DeviceHeartbeat, FcmDispatch
+
+
+def record_fcm_dispatch(
+    db: Session,
+    request_id: str,
+    device_id: str,
+    action: str,
+    payload_hash: str | None = None,
+    fcm_status: str = "pending",
+    retries: int = 0,
+) -> dict[str, Any]:
+    """Claim a request_id before sending it to FCM.
+
+    Returns:
+        created (bool) and dispatch (the row). `created` means: the caller holds the claim and sends now, by itself, then
+        calls `record_fcm_result`; a row that is not settled within the lease becomes `unknown`. Without `created`
+        somebody else has claimed it: do not send.
+
+    Raises:
+        UnknownDevice: there is no such device.
+    """
+    created = dispatch_queue.claim_new(
+        SessionDatabase(db),
+        request_id=request_id,
+        device_id=device_id,
+        action=action,
+        payload_hash=payload_hash,
+        fcm_status=fcm_status,
+        retries=retries,
+    )
+    dispatch = _dispatch(db, request_id)
+    if dispatch is None:
+        raise UnknownDevice(f"There is no device {device_id!r}.")
+    return {"created": created, "dispatch": dispatch}
+
+
+def record_fcm_result(
+    db: Session,
+    request_id: str,
+    fcm_status: Literal["sent", "failed", "unknown"],
+    fcm_message_id: str | None = None,
+    http_code: int | None = None,
+    latency_ms: int | None = None,
+    error_msg: str | None = None,
+    response_json: str | None = None,
+) -> FcmDispatch:
+    """Settle a claim of `record_fcm_dispatch`; returns the row as it stands. A second result changes nothing.
+
+    Raises:
+        ValueError: fcm_status is none of sent, failed, unknown.
+        NotFound: there is no such request_id.
+    """
+    if fcm_status not in ("sent", "failed", "unknown"):
+        raise ValueError(f"fcm_status is {fcm_status!r}; it must be sent, failed or unknown")
+    result = Result(
+        outcome=fcm_status,
+        fcm_status=fcm_status,
+        fcm_message_id=fcm_message_id,
+        http_code=http_code,
+        latency_ms=latency_ms,
+        error_msg=error_msg,
+        response_json=response_json,
+    )
+    # A claim made there has fence 1; an operator's resend since then holds a higher one, and this result is too late.
+    dispatch_queue.settle(SessionDatabase(db), request_id, 1, result)
+    dispatch = _dispatch(db, request_id)
+    if dispatch is None:
+        raise NotFound(f"There is no dispatch {request_id!r}.")
+    return dispatch
+
+
+def _dispatch(db: Session, request_id: str) -> FcmDispatch | None:
+    """The row as the database has it now, not as this session remembers it."""
+    return db.get(FcmDispatch, request_id, populate_existing=True)
 
 
 def record_heartbeat_with_bucketing(

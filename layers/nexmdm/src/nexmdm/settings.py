@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     heartbeat_bucket_seconds: Annotated[int, Meta(ge=1, le=86_400, description="seconds, 1..86400")] = 10
     heartbeat_interval_seconds: Annotated[int, Meta(ge=10, le=86_400, description="seconds, 10..86400")] = 600
     heartbeat_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
-    dispatch_lease_seconds: Annotated[int, Meta(ge=1, le=900, description="seconds, 1..900")] = 60
+    dispatch_lease_seconds: Annotated[int, Meta(ge=1, le=900, description="seconds, 1..900")] = 90
     fcm_timeout_seconds: Annotated[float, Meta(gt=0, le=10, description="seconds, above 0, at most 10")] = 5
     bulk_inline_seconds: Annotated[float, Meta(ge=0, le=20, description="seconds, 0..20")] = 10
     fcm_endpoint: Annotated[str, Meta(pattern="^https?://", description="https://host")] = "https://fcm.googleapis.com"

@@ -1,0 +1,161 @@
+"""Commands in, messages out: accept, send, sweep; show, cancel and resend."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from nexmdm import actions, batches, database, dispatch_queue, dispatches, logs, messages, metrics, settings, wire
+from nexmdm.dispatches import Command
+from nexmdm.edge import Request, Response, Routes
+from nexmdm.errors import Forbidden, Invalid, Malformed
+from nexmdm.pages import Page
+
+from functions.fcm_dispatch import sending
+
+routes = Routes()
+
+REPLAYED = {"Idempotency-Replayed": "true"}
+LONGEST_DEVICE_ID = "0" * 64
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
+Ttl = Annotated[int, Meta(ge=1, le=86_400)]
+
+
+class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    action: str
+    params: dict[str, Any] = {}
+    ttl_seconds: Ttl = 600
+    request_id: RequestId | None = None
+
+
+class BulkBody(CommandBody, kw_only=True):
+    device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)] | None = (
+        None
+    )
+    filter: batches.Filter | None = None
+
+
+class ResendBody(Struct, forbid_unknown_fields=True):
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    ttl_seconds: Ttl | None = None
+
+
+def handler(event: dict[str, Any], context: Any) -> Any:
+    """An HTTP request, or the schedule that sweeps."""
+    return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
+
+
+def sweep(_event: dict[str, Any], context: Any) -> dict[str, int]:
+    """End passed leases, expire what is over, send what is due. Two at once do no harm."""
+    logs.begin(context.aws_request_id, context.function_name)
+    db, config = database.environment(), settings.load()
+    try:
+        report = {"unknown": dispatch_queue.end_leases(db), "expired": dispatch_queue.expire(db)}
+        sending.prepare()
+        report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
+        metrics.seconds("OldestOpenDispatchAge", dispatch_queue.oldest_open_seconds(db))
+        return report
+    finally:
+        metrics.flush()
+
+
+@routes("POST /v1/devices/{device_id}/commands")
+def command_device(request: Request) -> Response:
+    device_id = request.path["device_id"]
+    command = _command(request, request.json(CommandBody), {"device_id": device_id})
+    messages.check_size(command.message(device_id, command.request_id))
+    db, config = database.environment(), settings.load()
+    row, new = dispatches.accept(db, command)
+    if not new:
+        return Response(row, 200, REPLAYED)
+    sending.prepare()
+    if request.remaining_seconds > sending.send_budget_seconds(config):
+        claim = dispatch_queue.claim(db, command.request_id, config.dispatch_lease_seconds)
+        if claim:
+            sending.send(db, claim, config)
+    return Response(dispatches.show(db, command.request_id), 202)
+
+
+@routes("POST /v1/commands")
+def command_many(request: Request) -> Response:
+    body = request.json(BulkBody)
+    command = _command(request, body, {"selector": batches.selector(body.device_ids, body.filter)})
+    messages.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
+    db, config = database.environment(), settings.load()
+    new = batches.accept(db, command, config.heartbeat_interval_seconds)
+    if new:
+        sending.prepare()
+        sending.drain(db, config, _inline_seconds(request, config), batch_id=command.request_id)
+    batch = batches.show(db, command.request_id)
+    if body.device_ids:
+        # A statement over 16 KB pins its connection in a proxy: give that back, this environment may idle for long.
+        db.close()
+    return Response(batch, 202) if new else Response(batch, 200, REPLAYED)
+
+
+@routes("GET /v1/commands")
+def list_commands(request: Request) -> Page:
+    return dispatches.list_commands(database.environment(), request.parameters(dispatches.CommandsQuery))
+
+
+@routes("GET /v1/commands/{request_id}")
+def show_command(request: Request) -> dict[str, Any]:
+    db, request_id = database.environment(), request.path["request_id"]
+    return batches.show(db, request_id) or dispatches.show(db, request_id)
+
+
+@routes("POST /v1/commands/{request_id}/cancel")
+def cancel_command(request: Request) -> dict[str, Any]:
+    db, request_id = database.environment(), request.path["request_id"]
+    if batches.show(db, request_id):
+        batches.cancel(db, request_id, request.operator)
+        return batches.show(db, request_id)
+    return dispatches.cancel(db, request_id, request.operator)
+
+
+@routes("POST /v1/commands/{request_id}/resend")
+def resend_command(request: Request) -> Response:
+    body, request_id = request.json(ResendBody), request.path["request_id"]
+    db, config = database.environment(), settings.load()
+    dispatches.show(db, request_id)
+    sending.prepare()
+    claim = dispatch_queue.claim_again(
+        db,
+        request_id,
+        lease_seconds=config.dispatch_lease_seconds,
+        ttl_seconds=body.ttl_seconds,
+        by=request.operator,
+        reason=body.reason,
+    )
+    if claim is None:
+        raise dispatches.refuse_resend(dispatches.show(db, request_id))
+    sending.send(db, claim, config)
+    return Response(dispatches.show(db, request_id), 202)
+
+
+def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Command:
+    """The command that a body asks for, under its idempotency key.
+
+    Raises:
+        Malformed: no key was given.
+        Invalid: a field is wrong, or two different keys were given.
+        Forbidden: the action is switched off.
+    """
+    if body.action == "remote_exec_shell" and not settings.load().remote_exec_shell_enabled:
+        raise Forbidden("remote_exec_shell is switched off. Set REMOTE_EXEC_SHELL_ENABLED to allow it.")
+    header = request.headers.get("idempotency-key")
+    key = body.request_id or header
+    if key is None:
+        raise Malformed("Give an `Idempotency-Key` header or a `request_id`, so that a retry is not a second command.")
+    if header is not None:
+        key = wire.convert(header, RequestId, root="header.Idempotency-Key")
+        if body.request_id not in (None, key):
+            raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
+    params = actions.parameters(body.action, body.params)
+    return Command(key, target, body.action, params, body.ttl_seconds, request.operator)
+
+
+def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[], float]:
+    """What is left of a bulk call: it sends for BULK_INLINE_SECONDS, then the sweep goes on."""
+    stop = time.monotonic() + config.bulk_inline_seconds + sending.send_budget_seconds(config)
+    return lambda: min(request.remaining_seconds, stop - time.monotonic())

@@ -1,0 +1,78 @@
+"""Claim, send, settle: the loop that single commands, bulk commands and the sweep share.
+
+No transaction is open and no statement runs while a POST is under way: claims are committed before it and settled after
+it, by the thread that owns the database connection. Worker threads only talk to FCM.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from nexmdm import messages, secret
+from nexmdm.database import Executor
+from nexmdm.dispatch_queue import Claim, Result, claim_due, settle
+from nexmdm.settings import Settings
+
+CONCURRENCY = 32
+
+
+def send_budget_seconds(config: Settings) -> float:
+    """What must be left of an invocation before a send is started: connect, read, and settle."""
+    return 2 * config.fcm_timeout_seconds + 2
+
+
+def prepare() -> None:
+    """Load Firebase and its credential before anything is claimed: a lease is for sending, not for importing.
+
+    Raises:
+        SettingsError: there is no usable service account. Nothing was claimed.
+    """
+    from functions.fcm_dispatch import fcm
+
+    fcm.service()
+    fcm.drop_idle_connections()
+
+
+def send(db: Executor, claim: Claim, config: Settings) -> str | None:
+    """Send what was claimed and settle it; returns the new state, None when the fence was lost meanwhile."""
+    return _settle(db, claim, _post(claim, _hmac_key(config)))
+
+
+def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float], batch_id: str | None = None) -> int:
+    """Claim and send what is due, `CONCURRENCY` at a time, while the time lasts; returns how many were sent."""
+    key, budget, sent = _hmac_key(config), send_budget_seconds(config), 0
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        flying: dict[Future[Result], Claim] = {}
+        more = True
+        while more or flying:
+            more = more and remaining_seconds() > budget
+            if more and len(flying) < CONCURRENCY:
+                claims = claim_due(db, CONCURRENCY - len(flying), config.dispatch_lease_seconds, batch_id)
+                flying |= {pool.submit(_post, claim, key): claim for claim in claims}
+                more = bool(claims)
+            if flying:
+                done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                sent += _settle_all(db, ((flying.pop(future), future.result()) for future in list(done)))
+    return sent
+
+
+def _settle_all(db: Executor, results: Iterable[tuple[Claim, Result]]) -> int:
+    return sum(1 for claim, result in results if _settle(db, claim, result) is not None)
+
+
+def _settle(db: Executor, claim: Claim, result: Result) -> str | None:
+    return settle(db, claim.dispatch["request_id"], claim.dispatch["fence"], result)
+
+
+def _post(claim: Claim, hmac_key: str | None) -> Result:
+    from functions.fcm_dispatch import fcm
+
+    if time.time() >= claim.until:
+        # This environment was frozen between claim and POST. Nothing left, and the row is `unknown` to others by now.
+        return Result(outcome="retry_wait", fcm_status="LEASE_PASSED", error_msg="The lease passed before the POST.")
+    data = messages.build(claim.dispatch, hmac_key)
+    return fcm.send(data, claim.dispatch["fcm_token"], claim.ttl_seconds)
+
+
+def _hmac_key(config: Settings) -> str | None:
+    return secret.resolve(config.command_hmac_key) if config.command_hmac_key else None
