@@ -1,0 +1,11 @@
+"""A double of Firebase Cloud Messaging on a real socket: `python -m local.fcm --port 9100`.
+
+It speaks FCM v1 and the OAuth token endpoint, records each request with its outcome, delivers messages to whoever
+listens, and misbehaves for a device token as it is told, in answers and on the socket itself.
+"""
+
+from local.fcm.behaviours import Behaviour
+from local.fcm.double import Double
+from local.fcm.server import running, serve
+
+__all__ = ["Behaviour", "Double", "running", "serve"]

@@ -1,0 +1,35 @@
+"""`python -m local.fcm`: the double as a process. Prints `listening on URL`, then serves until it is stopped."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+
+from local.fcm.account import service_account
+from local.fcm.double import Double
+from local.fcm.server import serve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m local.fcm", description="A double of Firebase Cloud Messaging.")
+    parser.add_argument("--port", type=int, default=9100, help="0 for any free one (default: 9100)")
+    parser.add_argument("--misbehave", type=float, default=0, metavar="SHARE", help="of messages treated badly")
+    parser.add_argument("--account", type=Path, metavar="FILE", help="write a service account for it here")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser.parse_args()))
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    server, url = await serve(Double(options.misbehave), options.port)
+    if options.account:
+        options.account.write_text(service_account(url))
+    print(f"listening on {url}", flush=True)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    await stopped.wait()
+    server.close()
+
+
+if __name__ == "__main__":
+    main()
