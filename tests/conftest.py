@@ -63,7 +63,13 @@ def server() -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="nexmdm-suite-") as folder,
         postgres.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
     ):
-        run_sql(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")  # the machine's crash is not tested
+        # The machine's crash is not tested.
+        run_sql(
+            url,
+            "ALTER SYSTEM SET fsync = off",
+            "ALTER SYSTEM SET full_page_writes = off",
+            "SELECT pg_reload_conf()",
+        )
         yield url
 
 
