@@ -1,11 +1,11 @@
 """A relay between libpq and PostgreSQL that writes down the messages of the frontend, and can cut the line.
 
-    with relay(url) as line:
-        ... connect to line.url ...
-        line.sent          # types of the messages since the start, such as ["Q", "Q", "X"]
-        line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
-        line.cut()         # every connection at once
-        line.close()       # and nobody gets a new one
+with relay(url) as line:
+    ... connect to line.url ...
+    line.sent          # types of the messages since the start, such as ["Q", "Q", "X"]
+    line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
+    line.cut()         # every connection at once
+    line.close()       # and nobody gets a new one
 """
 
 import contextlib

@@ -135,7 +135,10 @@ def test_bucket_arithmetic(db, device):
         # Its last microsecond is in the same bucket, the one after that is not.
         end = start + timedelta(seconds=size)
         if end < anchor + timedelta(minutes=4):
-            assert record(db, device, report(end - timedelta(microseconds=1)), heartbeat_bucket_seconds=size).created == set()
+            assert (
+                record(db, device, report(end - timedelta(microseconds=1)), heartbeat_bucket_seconds=size).created
+                == set()
+            )
             assert record(db, device, report(end), heartbeat_bucket_seconds=size).created == {0}
 
     holds()

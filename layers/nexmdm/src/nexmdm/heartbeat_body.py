@@ -5,7 +5,7 @@ Keys that are not listed here are ignored. `battery`, `system`, `memory` and `ne
 device, so a whole number may arrive as `85.0`, and -1 stands for "unknown".
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct
@@ -120,7 +120,7 @@ class HeartbeatBody(Struct, kw_only=True):
         network = self.network or Network()
         unity = (self.app_versions or {}).get(unity_package) or App()
         return Report(
-            device_ts=self.timestamp_utc,
+            device_ts=_utc(self.timestamp_utc),
             status=self.status,
             ip=_first(self.ip, network.ip),
             battery_pct=_known(_first(self.battery_pct, battery.pct)),
@@ -150,6 +150,11 @@ class HeartbeatBody(Struct, kw_only=True):
 
 def _first(flat: T | None, nested: T | None) -> T | None:
     return nested if flat is None else flat
+
+
+def _utc(instant: datetime | None) -> datetime | None:
+    """Without an offset it is UTC, as the field's name says; PostgreSQL would take its own time zone."""
+    return instant.replace(tzinfo=UTC) if instant and instant.tzinfo is None else instant
 
 
 def _known(value: int | None) -> int | None:

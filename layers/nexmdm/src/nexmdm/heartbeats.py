@@ -5,7 +5,7 @@ and lists pending commands. A queue that is drained after an outage is the same 
 """
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -69,8 +69,11 @@ def record_for_device(
 def _run(
     db: Executor, sql: str, who: dict[str, Any], reports: list[Report], settings: Settings, bucket_seconds: int
 ) -> Row | None:
+    oldest, newest = _span(reports, settings, bucket_seconds)
     parameters = {
         **who,
+        "oldest": oldest,
+        "newest": newest,
         "reports": msgspec.json.encode(reports).decode(),
         "bucket_seconds": bucket_seconds,
         "retention_days": settings.heartbeat_retention_days,
@@ -82,6 +85,18 @@ def _run(
         return rows[0] if rows else None
     _log(rows[0], elapsed_ms(start))
     return rows[0]
+
+
+def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tuple[datetime | None, datetime | None]:
+    """Between which times a bucket may hold one of the reports already.
+
+    Constants, so that the planner looks at one partition and not at all. Reports without a plausible time are received
+    now, in a bucket that the unique key guards.
+    """
+    now, bucket = datetime.now(UTC), timedelta(seconds=bucket_seconds)
+    reach = timedelta(days=settings.heartbeat_retention_days + 1)
+    times = [r.device_ts for r in reports if r.device_ts is not None and abs(r.device_ts - now) < reach]
+    return (min(times) - bucket, max(times)) if times else (None, None)
 
 
 def _recorded(row: Row, settings: Settings) -> Recorded:
@@ -136,9 +151,14 @@ _DEVICE_TYPES = {
 }
 _COLUMNS = ", ".join(_REPORT_TYPES)
 _UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _REPORT_TYPES)
-_FACTS = ", ".join(f"{name} = coalesce(newest.{name}, d.{name})" for name in _DEVICE_TYPES)
+_FACTS_KEPT = ", ".join(
+    f"{name} = CASE WHEN EXISTS (SELECT FROM advanced) THEN coalesce(newest.{name}, d.{name}) ELSE d.{name} END"
+    for name in _DEVICE_TYPES
+)
 _FACTS_NEW = ", ".join(f"coalesce(newest.{name}, d.{name})" for name in _DEVICE_TYPES)
 _FACTS_OLD = ", ".join(f"d.{name}" for name in _DEVICE_TYPES)
+_NEWER_FCM_TOKEN = """coalesce(
+            newest.fcm_token <> coalesce(d.fcm_token, '') AND coalesce(newest.ts > d.fcm_token_at, true), false)"""
 _ITEM_TYPES = {
     "device_ts": "timestamptz",
     "fcm_token": "text",
@@ -168,11 +188,16 @@ WITH device AS MATERIALIZED (
 ), newest AS MATERIALIZED (
     SELECT * FROM report ORDER BY ts DESC, n DESC LIMIT 1
 ), inserted AS (
-    -- An exact repeat of the newest report is stopped here: a conflict would still consume a sequence value.
+    -- Repeats are stopped here: a conflict would still consume a sequence value. In the order of buckets, so that two
+    -- queues never wait for each other's rows.
     INSERT INTO device_heartbeats (device_id, bucket, ts, received_at, {_COLUMNS})
     SELECT device_id, bucket, ts, statement_timestamp(), {_COLUMNS}
-    FROM report WHERE ts IS DISTINCT FROM last_ts
-    ORDER BY n
+    FROM report
+    WHERE ts IS DISTINCT FROM last_ts AND (
+        SELECT h.hb_id FROM device_heartbeats h
+        WHERE h.device_id = report.device_id AND h.bucket = report.bucket AND h.bucket BETWEEN %(oldest)s AND %(newest)s
+    ) IS NULL
+    ORDER BY bucket, n
     ON CONFLICT (device_id, bucket) DO NOTHING
     RETURNING bucket
 ), advanced AS (
@@ -194,24 +219,20 @@ WITH device AS MATERIALIZED (
                OR last_seen_at < statement_timestamp() - make_interval(secs => %(interval_seconds)s)))
 ), confirmed AS (
     -- The first authenticated call makes the token that it used the only one; a newer report may bring a new FCM token
-    -- and new facts about the device.
+    -- and new facts about the device. Newer than the row itself, which a racing report may have changed since.
     UPDATE devices d SET
         token_id = coalesce(%(token_id)s, d.token_id),
         prior_token_id = CASE WHEN %(token_id)s IS NULL THEN d.prior_token_id END,
         confirmed_at = coalesce(d.confirmed_at, CASE WHEN %(token_id)s IS NOT NULL THEN statement_timestamp() END),
-        fcm_token = CASE WHEN change.fcm_token THEN newest.fcm_token ELSE d.fcm_token END,
-        fcm_token_at = CASE WHEN change.fcm_token THEN newest.ts ELSE d.fcm_token_at END,
-        {_FACTS}
+        fcm_token = CASE WHEN {_NEWER_FCM_TOKEN} THEN newest.fcm_token ELSE d.fcm_token END,
+        fcm_token_at = CASE WHEN {_NEWER_FCM_TOKEN} THEN newest.ts ELSE d.fcm_token_at END,
+        {_FACTS_KEPT}
     FROM device
     LEFT JOIN newest ON true
-    CROSS JOIN LATERAL (SELECT coalesce(
-        newest.fcm_token <> coalesce(device.fcm_token, '') AND coalesce(newest.ts > device.fcm_token_at, true), false
-    ) AS fcm_token) AS change
     WHERE d.id = device.id AND device.deleted_at IS NULL AND {{who}}
       AND ((%(token_id)s IS NOT NULL AND d.confirmed_at IS NULL)
-           OR change.fcm_token
-           OR (coalesce(newest.ts > device.last_ts, newest.ts IS NOT NULL)
-               AND ({_FACTS_NEW}) IS DISTINCT FROM ({_FACTS_OLD})))
+           OR {_NEWER_FCM_TOKEN}
+           OR (EXISTS (SELECT FROM advanced) AND ({_FACTS_NEW}) IS DISTINCT FROM ({_FACTS_OLD})))
 ), answered AS (
     UPDATE fcm_dispatches f SET {COMPLETED}, result = 'OK'
     FROM report
