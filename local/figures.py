@@ -1,40 +1,54 @@
-"""The numbers of a run: what the fleet counted beside what the database holds."""
+"""The numbers of a run: what the fleet and the operator counted beside what the database holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
 import psycopg2.extras
 
+from local.fcm.behaviours import AMBIGUOUS
+from local.fcm.double import Double
 from local.fleet.fleet import Fleet
+from local.operations import Operations
 
-ONLINE = "last_seen_at > clock_timestamp() - make_interval(secs => %(online_seconds)s)"
+OPEN = ("accepted", "sending", "retry_wait")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the database holds of a run. commands: {state: how many}; completed: how many were acknowledged."""
+
+    rows: int = 0
+    online: int = 0
+    latest: list[dict[str, Any]] = field(default_factory=list)
+    commands: dict[str, int] = field(default_factory=dict)
+    completed: int = 0
+
+    @property
+    def open_commands(self) -> int:
+        return sum(self.commands.get(state, 0) for state in OPEN)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """expected and uncertain: distinct buckets sent that must, and that may, be rows."""
-
-    devices: int
-    registered: int
-    online: int
-    accepted: int
-    deduplicated: int
-    rejected: int
-    server_errors: int
-    unreachable: int
-    retries: int
-    waiting: int
-    rows: int
+    fleet: Fleet
+    stored: Stored
+    operations: Operations
     expected: int
     uncertain: int
-    p50: float | None
-    p95: float | None
-    latest: list[dict[str, Any]]
 
     @property
     def consistent(self) -> bool:
-        return self.expected <= self.rows <= self.expected + self.uncertain
+        """Whether the rows are the distinct buckets sent, give or take those whose answer was lost."""
+        return self.expected <= self.stored.rows <= self.expected + self.uncertain
+
+    @property
+    def server_errors(self) -> int:
+        return self.fleet.ledger.server_errors + self.operations.server_errors
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(device.outbox) for device in self.fleet.devices)
 
 
 class Database:
@@ -44,17 +58,29 @@ class Database:
         self._url, self._online_seconds = url, 3 * interval
         self._connection = None
 
-    def read(self, device_ids: list[str], since: int) -> tuple[int, int, list[dict[str, Any]]]:
-        """(rows of these devices in buckets from `since` on, devices online, the latest reports).
+    def read(self, device_ids: list[str], since: int, request_ids: list[str]) -> Stored:
+        """Rows of these devices in buckets from `since` on, their last reports, the states of these commands.
 
         Raises:
             psycopg2.Error: it cannot be reached; the next call tries again.
         """
-        parameters = {"ids": device_ids, "since": since, "online_seconds": self._online_seconds}
+        parameters = {
+            "ids": device_ids,
+            "since": since,
+            "online_seconds": self._online_seconds,
+            "commands": request_ids,
+        }
         try:
             [rows] = self._rows(_ROWS, parameters)
-            [online] = self._rows(_COUNT_ONLINE, parameters)
-            return rows["n"], online["n"], self._rows(_LATEST, parameters)
+            [online] = self._rows(_ONLINE, parameters)
+            commands = self._rows(_COMMANDS, parameters) if request_ids else []
+            return Stored(
+                rows=rows["n"],
+                online=online["n"],
+                latest=self._rows(_LATEST, parameters),
+                commands={row["state"]: row["n"] for row in commands},
+                completed=sum(row["completed"] for row in commands),
+            )
         except psycopg2.Error:
             self.close()
             raise
@@ -76,26 +102,19 @@ class Database:
             return cursor.fetchall()
 
 
-def gather(fleet: Fleet, rows: int, online: int, latest: list[dict[str, Any]]) -> Figures:
+def gather(fleet: Fleet, operations: Operations, stored: Stored) -> Figures:
     ledger = fleet.ledger
-    return Figures(
-        devices=len(fleet.devices),
-        registered=len(fleet.device_ids),
-        online=online,
-        accepted=ledger.accepted,
-        deduplicated=ledger.deduplicated,
-        rejected=ledger.rejected,
-        server_errors=ledger.server_errors,
-        unreachable=ledger.unreachable,
-        retries=ledger.retries,
-        waiting=sum(len(device.outbox) for device in fleet.devices),
-        rows=rows,
-        expected=ledger.distinct_buckets,
-        uncertain=ledger.uncertain_buckets,
-        p50=ledger.percentile(0.5),
-        p95=ledger.percentile(0.95),
-        latest=latest,
-    )
+    return Figures(fleet, stored, operations, ledger.distinct_buckets, ledger.uncertain_buckets)
+
+
+def sent_twice(double: Double) -> list[str]:
+    """The request_ids of which more than one message was accepted, or may have been: there must be none."""
+    seen: dict[str, int] = {}
+    for record in double.requests():
+        if record.outcome in ("200", *AMBIGUOUS):
+            request_id = record.data.get("request_id", "")
+            seen[request_id] = seen.get(request_id, 0) + 1
+    return [request_id for request_id, count in seen.items() if count > 1]
 
 
 _ROWS = """
@@ -104,10 +123,18 @@ SELECT count(*) AS n FROM device_heartbeats WHERE device_id = ANY(%(ids)s) AND b
 
 _ANY_ROW = "SELECT FROM device_heartbeats WHERE bucket >= to_timestamp(%(since)s) LIMIT 1"
 
-_COUNT_ONLINE = f"SELECT count(*) AS n FROM device_last_status WHERE device_id = ANY(%(ids)s) AND {ONLINE}"
+_ONLINE = """
+SELECT count(*) AS n FROM device_last_status
+WHERE device_id = ANY(%(ids)s) AND last_seen_at > clock_timestamp() - make_interval(secs => %(online_seconds)s)
+"""
 
 _LATEST = """
 SELECT alias, last_seen_at, battery_pct, plugged, network_type, unity_running
 FROM device_last_status JOIN devices ON devices.id = device_id
 WHERE device_id = ANY(%(ids)s) ORDER BY last_seen_at DESC LIMIT 8
+"""
+
+_COMMANDS = """
+SELECT state, count(*) AS n, count(completed_at) AS completed FROM fcm_dispatches
+WHERE request_id = ANY(%(commands)s) OR batch_id = ANY(%(commands)s) GROUP BY state
 """

@@ -38,7 +38,7 @@ class View:
     def tell(self, text: str) -> None:
         self._events.append(f"{datetime.now(UTC):%H:%M:%S} {text}")
         if not self._console.is_terminal:
-            self._console.print(self._events[-1], highlight=False, soft_wrap=True)
+            self.print(self._events[-1])
 
     def show(self, figures: Figures) -> None:
         if self._console.is_terminal:
@@ -47,42 +47,56 @@ class View:
             )
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
-            self._console.print(line(figures), highlight=False, soft_wrap=True)
+            self.print(line(figures))
+
+    def print(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
 
     def _numbers(self, now: Figures) -> Table:
         clock = f"{self._title} · {_clock(time.monotonic() - self._started)}"
         table = Table(title=clock, box=box.SIMPLE, show_header=False)
-        rows = f"[{'green' if now.consistent else 'yellow'}]{now.rows}[/]"
-        table.add_row("devices", f"{now.registered} enrolled of {now.devices}, [green]{now.online}[/] online")
-        table.add_row("heartbeats", f"{now.accepted} accepted, {now.deduplicated} deduplicated")
-        table.add_row("refused", f"{now.rejected} rejected, {_alarming(now.server_errors)} answered 5xx")
-        table.add_row("network", f"{now.unreachable} unreachable, {now.retries} retries, {now.waiting} waiting")
+        ledger, stored = now.fleet.ledger, now.stored
+        rows = f"[{'green' if now.consistent else 'yellow'}]{stored.rows}[/]"
+        enrolled = f"{len(now.fleet.device_ids)} enrolled of {len(now.fleet.devices)}"
+        table.add_row("devices", f"{enrolled}, [green]{stored.online}[/] online")
+        table.add_row("heartbeats", f"{ledger.accepted} accepted, {ledger.deduplicated} deduplicated")
+        table.add_row("refused", f"{ledger.rejected} rejected, {_alarming(now.server_errors)} answered 5xx")
+        table.add_row("network", f"{ledger.unreachable} unreachable, {ledger.retries} retries, {now.waiting} waiting")
         table.add_row("rows", f"{rows} in the database, {now.expected} distinct buckets sent")
         table.add_row("latency", _latency(now))
+        table.add_row("commands", _commands(now))
         return table
 
 
-def line(figures: Figures) -> str:
+def line(now: Figures) -> str:
+    ledger = now.fleet.ledger
     return (
-        f"online {figures.online}/{figures.devices} · accepted {figures.accepted}, deduplicated {figures.deduplicated},"
-        f" rejected {figures.rejected}, 5xx {figures.server_errors}, unreachable {figures.unreachable} ·"
-        f" rows {figures.rows}, distinct buckets {figures.expected} · {_latency(figures)}"
+        f"online {now.stored.online}/{len(now.fleet.devices)} · accepted {ledger.accepted},"
+        f" deduplicated {ledger.deduplicated}, rejected {ledger.rejected}, 5xx {now.server_errors},"
+        f" unreachable {ledger.unreachable} · rows {now.stored.rows}, distinct buckets {now.expected} ·"
+        f" {_latency(now)} · commands: {_commands(now)}"
     )
 
 
-def _latest(figures: Figures) -> Table:
+def _commands(now: Figures) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in sorted(now.stored.commands.items()))
+    return f"{states or 'none yet'}; {now.stored.completed} done, {len(now.fleet.ledger.ran)} ran"
+
+
+def _latest(now: Figures) -> Table:
     table = Table("latest", "battery", "network", "unity", "seen", box=box.SIMPLE)
-    for row in figures.latest:
+    for row in now.stored.latest:
         battery = "–" if row["battery_pct"] is None else f"{row['battery_pct']} %{' ⚡' if row['plugged'] else ''}"
         unity = {True: "runs", False: "[red]down[/]"}.get(row["unity_running"], "–")
         table.add_row(row["alias"], battery, row["network_type"] or "–", unity, f"{row['last_seen_at']:%H:%M:%S}")
     return table
 
 
-def _latency(figures: Figures) -> str:
-    if figures.p50 is None:
+def _latency(now: Figures) -> str:
+    p50, p95 = now.fleet.ledger.percentile(0.5), now.fleet.ledger.percentile(0.95)
+    if p50 is None or p95 is None:
         return "p50 –, p95 –"
-    return f"p50 {figures.p50 * 1000:.1f} ms, p95 {figures.p95 * 1000:.1f} ms"
+    return f"p50 {p50 * 1000:.1f} ms, p95 {p95 * 1000:.1f} ms"
 
 
 def _alarming(count: int) -> str:

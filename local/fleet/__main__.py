@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from local.fleet import inbox
 from local.fleet.fleet import Fleet, TokensFor
 from local.fleet.pace import Pace
 from local.gateway import key_pair
@@ -33,6 +34,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--duplicates", type=float, default=0.05, help="share of heartbeats sent twice at once")
     parser.add_argument("--offline", type=float, default=0.01, help="share of heartbeats before which the network goes")
     parser.add_argument("--batches", type=float, default=0, help="share of devices that drain their queue in batches")
+    parser.add_argument("--fcm", metavar="URL", help="an FCM double (local.fcm) whose messages the devices receive")
+    parser.add_argument(
+        "--hmac-key", action="append", default=[], help="of the devices; the second is the rotation key"
+    )
     parser.add_argument("--minutes", type=float, help="stop after this long (default: on Ctrl-C)")
     parser.add_argument("--prefix", default="sim", help="of the aliases (default: sim)")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the devices' credentials here between runs")
@@ -55,14 +60,25 @@ async def _run(options: argparse.Namespace) -> int:
             offline_share=options.offline,
             batch_share=options.batches,
         )
-        fleet = Fleet(options.url, options.devices, _tokens(options, http), pace, options.keep, options.prefix)
+        fleet = Fleet(
+            options.url,
+            options.devices,
+            _tokens(options, http),
+            pace,
+            keep=options.keep,
+            prefix=options.prefix,
+            hmac_keys=tuple(options.hmac_key),
+        )
         running = asyncio.create_task(fleet.run())
-        reporting = asyncio.create_task(_report(fleet))
+        aside = [asyncio.create_task(_report(fleet))]
+        if options.fcm:
+            aside.append(asyncio.create_task(inbox.follow(options.fcm, fleet.deliver)))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
         with contextlib.suppress(asyncio.CancelledError, TimeoutError):
             await asyncio.wait_for(running, options.minutes and options.minutes * 60)
-        reporting.cancel()
+        for task in aside:
+            task.cancel()
         left = await fleet.drain(seconds=10)
         print(_line(fleet) + (f" · {left} unsent" if left else ""), flush=True)
         await fleet.close()

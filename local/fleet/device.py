@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from local.fleet.body import Phone
+from local.fleet.commands import Commands
 from local.fleet.credentials import Credentials, Keyring
 from local.fleet.ledger import Ledger
 from local.fleet.link import Link
@@ -32,6 +33,7 @@ class Device:
         pace: Pace,
         keyring: Keyring,
         token_for: Callable[[str], Awaitable[str | None]],
+        hmac_keys: tuple[str, ...] = (),
     ) -> None:
         self.alias = alias
         self.outbox = Outbox()
@@ -40,6 +42,7 @@ class Device:
         self._phone = Phone(alias, self._rng)
         self._link = Link(http, ledger)
         self._sender = Sender(self.outbox, self._link, ledger, pace, self._rng)
+        self._commands = Commands(self.queue, self.queue_heartbeat, ledger, hmac_keys)
         self._by_qr_code = self._rng.random() < 0.5
         self._offline_until = 0.0
         self._something_to_send = asyncio.Event()
@@ -79,6 +82,14 @@ class Device:
             body = self._phone.heartbeat(known.device_id, known.fcm_token, len(self.outbox), ping_request_id)
             taken_at = datetime.fromisoformat(body["timestamp_utc"]).timestamp()
             self.queue("/v1/heartbeat", body, taken_at=taken_at)
+
+    def receive(self, data: dict[str, str]) -> None:
+        """A message from FCM, which keeps it while the device has no network."""
+        wait = self._offline_until - time.monotonic()
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self.receive, data)
+        elif known := self.credentials:
+            self._commands.receive(known.device_id, data)
 
     async def _take_heartbeats(self) -> None:
         pace = self._pace

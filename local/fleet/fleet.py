@@ -17,7 +17,8 @@ MOST_CONNECTIONS = 64
 
 
 class Fleet:
-    """tokens_for: gives {alias: enrolment token}. keep: a file where credentials stay between runs."""
+    """tokens_for: gives {alias: enrolment token}. keep: a file where credentials stay between runs. hmac_keys: the
+    devices' primary and rotation key."""
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Fleet:
         keep: Path | None = None,
         prefix: str = "sim",
         ledger: Ledger | None = None,
+        hmac_keys: tuple[str, ...] = (),
     ) -> None:
         self.ledger = ledger or Ledger()
         self._tokens = _Tokens(tokens_for)
@@ -35,7 +37,7 @@ class Fleet:
         self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(40, pool=None), limits=limits)
         keyring = Keyring(keep)
         self.devices = [
-            Device(f"{prefix}-{number:04}", self._http, self.ledger, pace, keyring, self._tokens.one)
+            Device(f"{prefix}-{number:04}", self._http, self.ledger, pace, keyring, self._tokens.one, hmac_keys)
             for number in range(1, count + 1)
         ]
 
@@ -58,6 +60,12 @@ class Fleet:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    def deliver(self, fcm_token: str, data: dict[str, str]) -> None:
+        """A message to whichever device holds the FCM token now; to nobody when none does."""
+        for device in self.devices:
+            if device.credentials and device.credentials.fcm_token == fcm_token:
+                device.receive(data)
 
     @property
     def device_ids(self) -> list[str]:

@@ -14,6 +14,7 @@ class Ledger:
 
     accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors any
     request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds.
+    Messages are FCM's; `ran` counts (device id, request_id).
     """
 
     bucket_seconds: int = 10
@@ -28,6 +29,10 @@ class Ledger:
     duplicated: int = 0
     wiped: int = 0
     registered: int = 0
+    messages: int = 0
+    messages_refused: int = 0
+    messages_repeated: int = 0
+    ran: Counter[tuple[str, str]] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 

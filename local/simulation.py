@@ -1,0 +1,127 @@
+"""A fleet and an operator against a gateway: run them, show them, judge at the end what became of what they sent."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import time
+
+import httpx
+import psycopg2
+
+from local import figures, postgres
+from local.fcm.double import Double
+from local.figures import Figures
+from local.fleet.fleet import Fleet
+from local.fleet.ledger import Ledger
+from local.fleet.pace import Pace
+from local.gateway import key_pair
+from local.operations import TTL_SECONDS, Operations
+from local.operator_api import Operator
+from local.view import View, line
+
+DRAIN_SECONDS = 15
+SHOWN_EVERY = 1.0
+
+
+async def run(options: argparse.Namespace, url: str, double: Double, view: View, stop: asyncio.Event) -> int:
+    """Until `stop` or the end of the options' minutes; returns the exit code."""
+    database = figures.Database(os.environ["DATABASE_URL"], float(os.environ["HEARTBEAT_INTERVAL_SECONDS"]))
+    async with httpx.AsyncClient(base_url=url, timeout=40) as http:
+        operator = Operator(http, key_pair())
+        fleet = _fleet(options, url, operator, database)
+        double.on_delivery = lambda delivery: fleet.deliver(delivery.token, delivery.data)
+        operations = Operations(operator, fleet, options.commands)
+        simulated = _Simulation(fleet, operations, database, view)
+        with view:
+            await simulated.run(stop, options.minutes and options.minutes * 60)
+            left = await simulated.settle(stop, options.sweep)
+        last = await simulated.figures()
+        await fleet.close()
+    database.close()
+    return _judge(last, left, double, view)
+
+
+def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: figures.Database) -> Fleet:
+    ledger = Ledger(int(os.environ.get("HEARTBEAT_BUCKET_SECONDS", "10")))
+    if not database.has_rows_since(ledger.bucket(ledger.started)):
+        ledger.since = ledger.bucket(ledger.started)  # no earlier run wrote into the present bucket: it counts
+    return Fleet(
+        url,
+        options.devices,
+        operator.enrolment_tokens,
+        Pace(options.interval, backoff_scale=0.1, batch_share=0.25),
+        keep=postgres.STATE / "fleet.json",
+        ledger=ledger,
+        hmac_keys=(os.environ["COMMAND_HMAC_KEY"],),
+    )
+
+
+class _Simulation:
+    def __init__(self, fleet: Fleet, operations: Operations, database: figures.Database, view: View) -> None:
+        self._fleet, self._operations, self._database, self._view = fleet, operations, database, view
+
+    async def figures(self) -> Figures:
+        fleet, operations = self._fleet, self._operations
+        known = (fleet.device_ids, fleet.ledger.since, list(operations.request_ids))
+        return figures.gather(fleet, operations, await asyncio.to_thread(self._database.read, *known))
+
+    async def run(self, stop: asyncio.Event, seconds: float | None) -> None:
+        """A signal ends it, the end of the time, or an error in the fleet or the operator, which is raised."""
+        tasks = [asyncio.create_task(part) for part in (self._fleet.run(), self._operations.run(), self._show())]
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait({waiting, *tasks}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        failed = next((task for task in tasks if task.done()), None)
+        for task in (waiting, *tasks):
+            task.cancel()
+        await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        if failed:
+            failed.result()
+
+    async def settle(self, stop: asyncio.Event, sweep: float) -> int:
+        """Devices send what they still hold, commands reach an end; returns how many requests were never answered.
+
+        After Ctrl-C nothing is waited for but the devices.
+        """
+        self._view.tell("stopping: devices send what they still hold")
+        interrupted = stop.is_set()
+        left = await self._fleet.drain(DRAIN_SECONDS)
+        if not interrupted:
+            lease = float(os.environ.get("DISPATCH_LEASE_SECONDS", "90"))
+            deadline = time.monotonic() + max(lease, TTL_SECONDS) + 3 * sweep
+            while time.monotonic() < deadline and not stop.is_set():
+                open_commands = (await self.figures()).stored.open_commands
+                if not open_commands:
+                    break
+                self._view.tell(f"{open_commands} commands are still open; the sweep ends them")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), sweep)
+            left = await self._fleet.drain(DRAIN_SECONDS)
+        return left
+
+    async def _show(self) -> None:
+        while True:
+            try:
+                self._view.show(await self.figures())
+            except psycopg2.Error as error:
+                self._view.tell(f"the database does not answer: {str(error).splitlines()[0]}")
+            await asyncio.sleep(SHOWN_EVERY)
+
+
+def _judge(last: Figures, left: int, double: Double, view: View) -> int:
+    ledger = last.fleet.ledger
+    wrong = []
+    if not last.consistent:
+        wrong.append(f"{last.stored.rows} rows, but {last.expected} distinct buckets were sent")
+    if last.server_errors:
+        wrong.append(f"{last.server_errors} requests were answered 5xx; see {postgres.STATE}")
+    if twice := figures.sent_twice(double):
+        wrong.append(f"sent twice: {', '.join(twice)}")
+    if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
+        wrong.append(f"ran twice: {', '.join(twice)}")
+    view.print(line(last))
+    if left:
+        view.print(f"{left} requests were never answered")
+    for what in wrong:
+        view.print(f"WRONG: {what}", style="bold red")
+    return 1 if wrong else 0
