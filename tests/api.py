@@ -18,7 +18,11 @@ from local import payload, template
 from local.routing import Routes
 
 OPERATOR = "arn:aws:iam::000000000000:user/operator"
-CONTEXT = SimpleNamespace(aws_request_id="00000000-0000-0000-0000-000000000000", function_name="ofTheTest")
+CONTEXT = SimpleNamespace(
+    aws_request_id="00000000-0000-0000-0000-000000000000",
+    function_name="ofTheTest",
+    get_remaining_time_in_millis=lambda: 60_000,
+)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One POST to FCM, and what became of it. The only module that knows firebase-admin, and its private names.
 
-firebase-admin 7.7 sends a message again by itself: on 500, 503 and 429, on a lost answer, on 401, on a redirect. FCM has
-no idempotency key, so every one of those may reach the device twice. Here all of it is off, and a test counts POSTs at a
-socket; the version is pinned for the private names that this takes.
+firebase-admin 7.7 sends a message again by itself: on 500, 503 and 429, on a lost answer, on 401, on a redirect. FCM
+has no idempotency key, so every one of those may reach the device twice. Here all of it is off, and a test counts POSTs
+at a socket; the version is pinned for the private names that this takes.
 """
 
 import json
@@ -45,6 +45,9 @@ def service() -> Any:
     app = firebase_admin.initialize_app(certificate, {"httpTimeout": config.fcm_timeout_seconds}, name="nexmdm")
     made = messaging._get_messaging_service(app)
     made._fcm_url = f"{config.fcm_endpoint.rstrip('/')}/v1/projects/{app.project_id}/messages:send"
+    # google-auth 2 asks another Google host, in a thread of its own, which regions the account may call. FCM has none,
+    # and a thread does not live through a frozen environment.
+    made._credential._is_regional_access_boundary_lookup_required = lambda: False
     session = made._client.session
     session._max_refresh_attempts = 0
     session.max_redirects = 0

@@ -95,6 +95,8 @@ def accept(db: Executor, command: Command) -> tuple[Row, bool]:
             logs.db_operation("create", "fcm_dispatches", keys, elapsed_ms(start))
             return show(db, command.request_id), True
         found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
+        if not found and db.execute(_FIND_BATCH, {"request_id": command.request_id}, repeatable=True):
+            raise PayloadMismatch(command.request_id)
         if not found:
             raise UnknownDevice(f"There is no device {device_id!r}.")
     return _replay(found[0], command, start), False
@@ -223,12 +225,15 @@ _SHOW = f"{_SELECT} WHERE request_id = %(request_id)s"
 _FIND = f"SELECT {_COLUMNS}, payload_hash FROM fcm_dispatches WHERE request_id = %(request_id)s"
 _FILTERS = {"state": "state = %(state)s", "device_id": "device_id = %(device_id)s", "batch": "batch_id = %(batch)s"}
 
+_FIND_BATCH = "SELECT request_id FROM command_batches WHERE request_id = %(request_id)s"
+
 _ACCEPT = """
 INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
     created_at, sent_at, expires_at)
 SELECT %(request_id)s, id, %(action)s, %(payload_hash)s, %(payload)s::jsonb, %(secrets)s::jsonb, %(by)s, 'accepted',
     clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => %(ttl_seconds)s)
 FROM devices WHERE id = %(device_id)s AND deleted_at IS NULL
+  AND NOT EXISTS (SELECT FROM command_batches WHERE request_id = %(request_id)s)
 ON CONFLICT (request_id) DO NOTHING
 RETURNING request_id
 """

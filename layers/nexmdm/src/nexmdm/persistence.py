@@ -28,9 +28,9 @@ def record_fcm_dispatch(
     """Claim a request_id before sending it to FCM.
 
     Returns:
-        created (bool) and dispatch (the row). `created` means: the caller holds the claim and sends now, by itself, then
-        calls `record_fcm_result`; a row that is not settled within the lease becomes `unknown`. Without `created`
-        somebody else has claimed it: do not send.
+        created (bool) and dispatch (the row). `created` means: the caller holds the claim and sends now, by itself,
+        then calls `record_fcm_result`; a row that is not settled within the lease becomes `unknown`. Without
+        `created` somebody else has claimed it: do not send.
 
     Raises:
         UnknownDevice: there is no such device.
