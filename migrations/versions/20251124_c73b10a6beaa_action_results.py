@@ -14,9 +14,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("fcm_dispatches", sa.Column("completed_at", sa.TIMESTAMP(timezone=True)))
-    op.add_column("fcm_dispatches", sa.Column("result", sa.Text))
-    op.add_column("fcm_dispatches", sa.Column("result_message", sa.Text))
+    # A database of the old server may have them under an earlier stamp.
+    op.add_column("fcm_dispatches", sa.Column("completed_at", sa.TIMESTAMP(timezone=True)), if_not_exists=True)
+    op.add_column("fcm_dispatches", sa.Column("result", sa.Text), if_not_exists=True)
+    op.add_column("fcm_dispatches", sa.Column("result_message", sa.Text), if_not_exists=True)
 
 
 def downgrade() -> None:

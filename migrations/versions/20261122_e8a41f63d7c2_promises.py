@@ -1,15 +1,17 @@
 """What goes beyond the documents: the constraints and columns that keep the promises
 
 Revision ID: e8a41f63d7c2
-Revises: c73b10a6beaa
+Revises: b5d0c2f4a917
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from migrations.adoption import last_status as old_last_status
+
 revision = "e8a41f63d7c2"
-down_revision = "c73b10a6beaa"
+down_revision = "b5d0c2f4a917"
 branch_labels = None
 depends_on = None
 
@@ -36,10 +38,13 @@ DISPATCH_COLUMNS = ("state", "fence", "attempts", "lease_until", "next_at", "exp
 
 
 def upgrade() -> None:
+    # Rewrites what an old server left, with that server stopped; nothing else ever had rows at this revision.
+    op.execute("SET LOCAL statement_timeout = 0")
     devices()
     enrollment_tokens()
     heartbeats()
     last_status()
+    old_last_status.carry_over(op.get_bind())
     commands()
     downloads()
 
@@ -92,7 +97,9 @@ def enrollment_tokens() -> None:
 
 
 def heartbeats() -> None:
-    op.add_column("device_heartbeats", sa.Column("received_at", INSTANT, nullable=False, server_default=NOW))
+    op.add_column("device_heartbeats", sa.Column("received_at", INSTANT))
+    op.execute("UPDATE device_heartbeats SET received_at = ts")
+    op.alter_column("device_heartbeats", "received_at", nullable=False, server_default=NOW)
     for name, type_ in REPORT_COLUMNS.items():
         op.add_column("device_heartbeats", sa.Column(name, type_))
     op.create_check_constraint("status", "device_heartbeats", "status IN ('ok', 'warn', 'error')")
