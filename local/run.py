@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 
@@ -26,7 +27,6 @@ from local.signature import KeyPair
 from local.supervisor import GatewayFailed, Supervisor
 from local.view import View
 
-STATE = postgres.STATE
 # Of this machine's gateway and devices only, used when the environment names no others. They open nothing elsewhere.
 LOCAL_KEYS = KeyPair("AKIALOCALOPERATOR", "local-operator-secret")
 LOCAL_HMAC_KEY = "local-command-key"
@@ -36,7 +36,7 @@ console = Console()
 def main() -> None:
     options = _options()
     _default_settings(options)
-    STATE.mkdir(exist_ok=True)
+    options.state.mkdir(parents=True, exist_ok=True)
     try:
         with _step("PostgreSQL"):
             os.environ["DATABASE_URL"] = postgres.url()
@@ -56,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--commands", type=float, default=2, help="seconds between commands (default: 2)")
     parser.add_argument("--minutes", type=float, default=os.environ.get("DURATION"), help="end after this long")
     parser.add_argument("--port", type=int, default=8000, help="of the gateway (default: 8000, or a free one)")
+    parser.add_argument("--state", type=Path, default=postgres.STATE, metavar="DIR", help="of logs and credentials")
     parser.add_argument("--environments", type=int, default=4, help="processes per function (default: 4)")
     parser.add_argument("--sweep", type=float, default=5, help="seconds between sweeps of commands (default: 5)")
     parser.add_argument(
@@ -92,22 +93,23 @@ async def _run(options: argparse.Namespace) -> int:
     view = View(f"NexMDM · {options.devices} devices", console)
     double = Double(options.misbehave)
     with _step("FCM double"):
-        await _start_double(double)
-    arguments = ["--environments", str(options.environments), "--log", str(STATE / "functions.log")]
-    gateway = Supervisor([*arguments, "--every", f"fcm_dispatch={options.sweep}"], STATE / "gateway.log", view.tell)
+        await _start_double(double, options.state / "fcm-account.json")
+    arguments = ["--environments", str(options.environments), "--log", str(options.state / "functions.log")]
+    gateway = Supervisor(
+        [*arguments, "--every", f"fcm_dispatch={options.sweep}"], options.state / "gateway.log", view.tell
+    )
     try:
         with _step("gateway"):
             url = await gateway.start(_port(options.port))
-        console.print(f"{url}\nlogs in {STATE}; Ctrl-C stops", highlight=False)
+        console.print(f"{url}\nlogs in {options.state}; Ctrl-C stops", highlight=False)
         return await simulation.run(options, url, double, view, stop)
     finally:
         await gateway.stop()
 
 
-async def _start_double(double: Double) -> None:
+async def _start_double(double: Double, account: Path) -> None:
     """The functions find it through their settings."""
     _, url = await serve(double)
-    account = STATE / "fcm-account.json"
     account.write_text(service_account(url))
     os.environ["FCM_ENDPOINT"] = url
     os.environ["FCM_SERVICE_ACCOUNT"] = str(account)

@@ -9,7 +9,7 @@ import time
 import httpx
 import psycopg2
 
-from local import figures, postgres
+from local import figures
 from local.fcm.double import Double
 from local.figures import Figures
 from local.fleet.fleet import Fleet
@@ -51,7 +51,7 @@ def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: 
         options.devices,
         operator.enrolment_tokens,
         Pace(options.interval, backoff_scale=0.1, batch_share=0.25),
-        keep=postgres.STATE / "fleet.json",
+        keep=options.state / "fleet.json",
         ledger=ledger,
         hmac_keys=(os.environ["COMMAND_HMAC_KEY"],),
     )
@@ -114,11 +114,13 @@ def _judge(last: Figures, left: int, double: Double, view: View) -> int:
     if not last.consistent:
         wrong.append(f"{last.stored.rows} rows, but {last.expected} distinct buckets were sent")
     if last.server_errors:
-        wrong.append(f"{last.server_errors} requests were answered 5xx; see {postgres.STATE}")
+        wrong.append(f"{last.server_errors} requests were answered 5xx; the logs say why")
     if twice := figures.sent_twice(double):
         wrong.append(f"sent twice: {', '.join(twice)}")
     if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
         wrong.append(f"ran twice: {', '.join(twice)}")
+    if ledger.messages_refused:
+        wrong.append(f"devices refused {ledger.messages_refused} messages: signature or time")
     view.print(line(last))
     if left:
         view.print(f"{left} requests were never answered")

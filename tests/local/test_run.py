@@ -1,0 +1,122 @@
+"""`make run` for real: rows are the buckets sent, commands run once, and however it ends nothing is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from local.postgres import ROOT
+from tests.local.processes import ended
+
+
+class Run:
+    """A run with its own state folder; `wait_for` reads what it prints."""
+
+    def __init__(self, state, *options):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local.run", "--state", str(state), "--port", "0", "--interval", "1", *options],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines = []
+        self._reading = threading.Thread(target=lambda: self.lines.extend(iter(self._process.stdout.readline, "")))
+        self._reading.start()
+
+    def wait_for(self, text, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not any(text in line for line in self.lines):
+            assert self._process.poll() is None, self.lines
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.02)
+
+    def processes(self):
+        return psutil.Process(self._process.pid).children(recursive=True)
+
+    def gateway(self):
+        return next(process for process in self.processes() if "local.gateway" in process.cmdline())
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def end(self, seconds=90):
+        code = self._process.wait(seconds)
+        self._reading.join()
+        self._process.stdout.close()
+        return code
+
+
+@pytest.fixture
+def start(url, tmp_path):
+    started = []
+
+    def start(*options):
+        started.append(Run(tmp_path / "state", *options))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.send(signal.SIGKILL)
+        run.end()
+
+
+def test_a_bounded_run_ends_with_its_verdict(start, tmp_path):
+    run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
+    assert run.end() == 0, run.lines
+    last = run.lines[-1]
+    assert "online 5/5" in last
+    assert "5xx 0" in last
+    assert "sent" in last.partition("commands:")[2]
+    assert len(json.loads((tmp_path / "state" / "fleet.json").read_text())) == 5
+
+
+def test_a_killed_gateway_comes_back_and_nothing_is_lost(start):
+    run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
+    run.wait_for("accepted 0")
+    run.gateway().kill()
+    run.wait_for("the gateway is back")
+    assert run.end() == 0, run.lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_however_it_ends(start, number):
+    run = start("--devices", "3")
+    run.wait_for("online")
+    children = run.processes()
+    assert len(children) >= 2
+    run.send(number)
+    assert run.end(30) == (-9 if number == signal.SIGKILL else 0), run.lines
+    assert ended(children)
+
+
+def test_wrong_is_told(start, url):
+    import psycopg2
+
+    run = start("--devices", "3", "--minutes", "0.12")
+    run.wait_for("online 3/3")
+    connection = psycopg2.connect(url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM device_heartbeats")
+    connection.close()
+    assert run.end() == 1
+    assert any(line.startswith("WRONG: ") and "distinct buckets were sent" in line for line in run.lines)
+
+
+def test_without_a_database_it_says_so(tmp_path):
+    environment = {**os.environ, "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}
+    done = subprocess.run(
+        [sys.executable, "-m", "local.run", "--state", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "local.run: " in done.stderr
