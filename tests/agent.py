@@ -17,7 +17,7 @@ def an_hour_ago() -> datetime:
 def heartbeat(when: datetime | None = None, **changes: Any) -> dict[str, Any]:
     """A heartbeat with every field of the agent's; `changes` replace top-level fields.
 
-    Numbers inside battery, system, memory and network went through an untyped map on the device, which makes 85 an 85.0.
+    Numbers inside battery, system, memory and network went through an untyped map on the device: 85 became 85.0.
     """
     return {
         "device_id": "what the agent believes",

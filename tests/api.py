@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from urllib.parse import urlencode
 from local import payload, template
 from local.routing import Routes
 
+ROOT = Path(__file__).resolve().parent.parent
 OPERATOR = "arn:aws:iam::000000000000:user/operator"
 CONTEXT = SimpleNamespace(
     aws_request_id="00000000-0000-0000-0000-000000000000",

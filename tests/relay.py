@@ -19,14 +19,15 @@ from psycopg2.extensions import parse_dsn
 
 
 class Relay:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         target = parse_dsn(url)
-        host, port = target.get("host", "localhost"), target.get("port", "5432")
-        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        host, target_port = target.get("host", "localhost"), target.get("port", "5432")
+        self._target = f"{host}/.s.PGSQL.{target_port}" if host.startswith("/") else (host, int(target_port))
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
+        self.port: int = self._listener.getsockname()[1]
         user, password = target.get("user", "postgres"), target.get("password", "")
         self.url = (
-            f"postgresql://{quote(user)}:{quote(password)}@127.0.0.1:{self._listener.getsockname()[1]}"
+            f"postgresql://{quote(user)}:{quote(password)}@127.0.0.1:{self.port}"
             f"/{target['dbname']}?sslmode=disable&gssencmode=disable"
         )
         self.sent: list[str] = []
@@ -96,8 +97,9 @@ def _exactly(source: socket.socket, count: int) -> bytes:
 
 
 @contextlib.contextmanager
-def relay(url: str) -> Iterator[Relay]:
-    line = Relay(url)
+def relay(url: str, port: int = 0) -> Iterator[Relay]:
+    """port: where it listens; 0 for any free one."""
+    line = Relay(url, port)
     try:
         yield line
     finally:

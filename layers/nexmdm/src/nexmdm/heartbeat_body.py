@@ -19,7 +19,7 @@ Seconds = Annotated[int, Meta(ge=-1, le=10**12)]
 Dbm = Annotated[int, Meta(ge=-200, le=100)]
 Short = Annotated[str, Meta(max_length=50)]
 Name = Annotated[str, Meta(max_length=200)]
-RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
+RequestId = Annotated[str, Meta(max_length=128)]
 FcmToken = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
@@ -93,7 +93,7 @@ class HeartbeatBody(Struct, kw_only=True):
     system: System | None = None
     memory: Memory | None = None
     network: Network | None = None
-    fcm_token: FcmToken | None = None
+    fcm_token: Annotated[str, Meta(max_length=4096)] | None = None
     ping_request_id: RequestId | None = None
     is_device_owner: bool | None = None
     power_ok: bool | None = None
@@ -137,8 +137,8 @@ class HeartbeatBody(Struct, kw_only=True):
             doze_whitelisted=self.doze_whitelisted,
             net_validated=self.net_validated,
             queue_depth=_known(self.queue_depth),
-            fcm_token=self.fcm_token,
-            ping_request_id=self.ping_request_id,
+            fcm_token=self.fcm_token or None,  # an agent that has none yet may say so with an empty text
+            ping_request_id=self.ping_request_id or None,
             model=system.model,
             manufacturer=system.manufacturer,
             android_version=system.android_version,

@@ -157,7 +157,7 @@ _FACTS_KEPT = ", ".join(
 )
 _FACTS_NEW = ", ".join(f"coalesce(newest.{name}, d.{name})" for name in _DEVICE_TYPES)
 _FACTS_OLD = ", ".join(f"d.{name}" for name in _DEVICE_TYPES)
-_NEWER_FCM_TOKEN = """coalesce(
+_NEWER_FCM = """coalesce(
             newest.fcm_token <> coalesce(d.fcm_token, '') AND coalesce(newest.ts > d.fcm_token_at, true), false)"""
 _ITEM_TYPES = {
     "device_ts": "timestamptz",
@@ -224,14 +224,14 @@ WITH device AS MATERIALIZED (
         token_id = coalesce(%(token_id)s, d.token_id),
         prior_token_id = CASE WHEN %(token_id)s IS NULL THEN d.prior_token_id END,
         confirmed_at = coalesce(d.confirmed_at, CASE WHEN %(token_id)s IS NOT NULL THEN statement_timestamp() END),
-        fcm_token = CASE WHEN {_NEWER_FCM_TOKEN} THEN newest.fcm_token ELSE d.fcm_token END,
-        fcm_token_at = CASE WHEN {_NEWER_FCM_TOKEN} THEN newest.ts ELSE d.fcm_token_at END,
+        fcm_token = CASE WHEN {_NEWER_FCM} THEN newest.fcm_token ELSE d.fcm_token END,
+        fcm_token_at = CASE WHEN {_NEWER_FCM} THEN newest.ts ELSE d.fcm_token_at END,
         {_FACTS_KEPT}
     FROM device
     LEFT JOIN newest ON true
     WHERE d.id = device.id AND device.deleted_at IS NULL AND {{who}}
       AND ((%(token_id)s IS NOT NULL AND d.confirmed_at IS NULL)
-           OR {_NEWER_FCM_TOKEN}
+           OR {_NEWER_FCM}
            OR (EXISTS (SELECT FROM advanced) AND ({_FACTS_NEW}) IS DISTINCT FROM ({_FACTS_OLD})))
 ), answered AS (
     UPDATE fcm_dispatches f SET {COMPLETED}, result = 'OK'
