@@ -13,10 +13,16 @@ from nexmdm.database import Database
 
 from tests import agent
 from tests.agent import an_hour_ago
-from tests.api import ROOT, call, event
+from tests.api import ROOT, call, enrol, event
+from tests.conftest import Device
 from tests.relay import relay
 
 MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def device(url) -> Device:
+    return Device(*enrol("lobby"))
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ _ANOTHER_CONNECTION = {
     errorcodes.CANNOT_CONNECT_NOW,
     errorcodes.READ_ONLY_SQL_TRANSACTION,
 }
+# RDS Proxy pins a session to its client at a statement of more than this, until the client closes it.
+_PINNING_BYTES = 16 * 1024
 # Nothing was written, and the same statement can succeed a moment later on the same connection.
 _SAME_CONNECTION = {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
 # 08 connection, 53 resources (connections, disk, memory), 57 operator intervention (timeouts), 58 system, XX internal.
@@ -55,6 +57,7 @@ class Database:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: psycopg2.extensions.connection | None = None
+        self._in_transaction = False
 
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement; outside of `transaction()` it commits by itself.
@@ -66,7 +69,12 @@ class Database:
         try:
             return self._run(sql, parameters)
         except psycopg2.Error as error:
-            again = repeatable and (self._connection is None or error.pgcode in _SAME_CONNECTION)
+            # Not inside a transaction: what ran before it is gone with the connection.
+            again = (
+                repeatable
+                and not self._in_transaction
+                and (self._connection is None or error.pgcode in _SAME_CONNECTION)
+            )
             if not again:
                 _raise_named(error)
         try:
@@ -81,19 +89,30 @@ class Database:
         A stale connection is noticed by BEGIN, which is always safe to repeat. An outage inside the block or at COMMIT
         is `Unavailable`; after a COMMIT whose answer was lost the outcome is unknown, so callers repeat by key.
         """
-        self.execute("BEGIN READ WRITE", repeatable=True)
         try:
+            self._begin()
+            self._in_transaction = True
             yield self
             self.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
+        finally:
+            self._in_transaction = False
 
     def close(self) -> None:
         """Throw the connection away; the next statement opens a fresh one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def _begin(self) -> None:
+        try:
+            self.execute("BEGIN READ WRITE", repeatable=True)
+        except psycopg2.errors.FeatureNotSupported as error:
+            # What a server in recovery answers: after a failover the writer is elsewhere.
+            self.close()
+            raise Unavailable from error
 
     def _run(self, sql: str, parameters: Parameters) -> list[Row]:
         clean = False
@@ -104,7 +123,7 @@ class Database:
                 cursor.execute(sql, parameters or None)
                 names = [column.name for column in cursor.description or ()]
                 rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()] if names else []
-            clean = True
+                clean = self._in_transaction or len(cursor.query) <= _PINNING_BYTES
             return rows
         except psycopg2.Error as error:
             clean = bool(self._connection) and not self._connection.closed and error.pgcode not in _ANOTHER_CONNECTION

@@ -1,0 +1,306 @@
+"""Promise O1: after any failure the next call on the same environment works, or gives one 503."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from nexmdm.database import Database
+from nexmdm.errors import Unavailable
+from psycopg2.extensions import make_dsn
+
+from local import postgres
+from tests.conftest import run_sql
+from tests.relay import Relay
+from tests.relay import relay as relayed
+
+KILL_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
+
+
+@pytest.fixture
+def line(url) -> Iterator[tuple[Relay, Database]]:
+    with relayed(url) as line:
+        through = Database(make_dsn(line.url))
+        yield line, through
+        through.close()
+
+
+@pytest.fixture
+def notes(db) -> Database:
+    db.execute("CREATE TABLE notes (n int PRIMARY KEY)")
+    return db
+
+
+def kept(db: Database) -> list[int]:
+    return [row["n"] for row in db.execute("SELECT n FROM notes ORDER BY n")]
+
+
+def works(db: Database) -> bool:
+    return db.execute("SELECT 1 AS n") == [{"n": 1}]
+
+
+# --- one statement
+
+
+def test_a_statement_alone_is_durable_when_it_returns(url, notes):
+    notes.execute("INSERT INTO notes VALUES (1)")
+    other = Database(make_dsn(url))
+    assert kept(other) == [1]
+    other.close()
+
+
+def test_a_statement_without_rows_returns_none_and_one_with_rows_returns_them_by_name(notes):
+    assert notes.execute("INSERT INTO notes VALUES (1), (2)") == []
+    assert notes.execute("SELECT n, n * %(factor)s AS more FROM notes", {"factor": 3}) == [
+        {"n": 1, "more": 3},
+        {"n": 2, "more": 6},
+    ]
+
+
+def test_a_killed_backend_costs_one_outage_and_then_it_works(db):
+    assert works(db)
+    with pytest.raises(Unavailable):
+        db.execute(KILL_ME)
+    assert works(db)
+
+
+def test_a_repeatable_statement_does_not_notice_that_its_connection_died(line):
+    relay, db = line
+    assert works(db)
+    relay.cut()
+    assert db.execute("SELECT 1 AS n", repeatable=True) == [{"n": 1}]
+
+
+def test_a_statement_that_may_not_be_repeated_is_not(line, notes):
+    relay, db = line
+    assert works(db)
+    relay.lose_answers()
+    with pytest.raises(Unavailable):
+        db.execute("INSERT INTO notes VALUES (1)")
+    db.execute("INSERT INTO notes VALUES (2)")
+    assert kept(notes) == [1, 2]
+
+
+def test_a_repeatable_statement_is_run_twice_at_the_most(line):
+    relay, db = line
+    assert works(db)
+    del relay.sent[:]
+    with pytest.raises(Unavailable):
+        db.execute(KILL_ME, repeatable=True)
+    assert [sent for sent in relay.sent if sent != "X"] == ["Q", "Q"]
+    assert works(db)
+
+
+def test_nobody_listens(url):
+    db = Database("postgresql://postgres@127.0.0.1:1/nothing")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            db.execute("SELECT 1", repeatable=True)
+
+
+def test_a_timeout_of_the_server_is_an_outage_and_keeps_the_connection(db):
+    before = db.execute("SELECT pg_backend_pid() AS pid")
+    db.execute("SET statement_timeout = '50ms'")
+    with pytest.raises(Unavailable):
+        db.execute("SELECT pg_sleep(60)")
+    assert db.execute("SELECT pg_backend_pid() AS pid") == before
+
+
+def test_a_deadlock_is_run_once_more(url, notes):
+    """Two repeatable statements that lock the same rows in opposite order both succeed."""
+    notes.execute("INSERT INTO notes SELECT generate_series(1, 2)")
+    notes.execute("""CREATE FUNCTION lock_both(a int, b int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM 1 FROM notes WHERE n = a FOR UPDATE; PERFORM pg_sleep(0.2); PERFORM 1 FROM notes WHERE n = b FOR UPDATE;
+        END $$""")
+    failures = []
+
+    def lock(a: int, b: int) -> None:
+        db = Database(make_dsn(url))
+        try:
+            db.execute("SET deadlock_timeout = '50ms'")
+            db.execute(f"SELECT lock_both({a}, {b})", repeatable=True)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            db.close()
+
+    threads = [threading.Thread(target=lock, args=way) for way in ((1, 2), (2, 1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_what_the_server_refuses_is_not_an_outage(notes):
+    notes.execute("INSERT INTO notes VALUES (1)")
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        notes.execute("INSERT INTO notes VALUES (1)")
+    with pytest.raises(psycopg2.errors.SyntaxError):
+        notes.execute("SELEKT")
+    assert works(notes)
+
+
+# --- transactions
+
+
+def test_a_transaction_commits_all_or_nothing(notes):
+    with notes.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+        tx.execute("INSERT INTO notes VALUES (2)")
+    with pytest.raises(ZeroDivisionError), notes.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (3)")
+        raise ZeroDivisionError
+    assert kept(notes) == [1, 2]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_base_exception_rolls_back(notes, error):
+    with pytest.raises(error), notes.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+        raise error
+    assert kept(notes) == []
+    notes.execute("INSERT INTO notes VALUES (2)")
+    assert kept(notes) == [2]
+
+
+def test_a_stale_connection_is_noticed_when_a_transaction_begins(line, notes):
+    relay, db = line
+    assert works(db)
+    relay.cut()
+    with db.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+    assert kept(notes) == [1]
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_a_connection_lost_in_a_transaction_loses_all_of_it(line, notes, repeatable):
+    """Also a repeatable statement is not run alone when what came before it in the transaction is gone."""
+    relay, db = line
+    with pytest.raises(Unavailable), db.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+        relay.cut()
+        tx.execute("INSERT INTO notes VALUES (2)", repeatable=repeatable)
+    assert kept(notes) == []
+    assert works(db)
+
+
+def test_a_commit_whose_answer_was_lost_is_an_outage_and_not_repeated(line, notes):
+    relay, db = line
+    with pytest.raises(Unavailable), db.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+        relay.lose_answers()
+    assert kept(notes) == [1]
+    assert works(db)
+
+
+# --- BaseException in mid-call
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def interrupted_when(sleeping: Database) -> Iterator[None]:
+    """SIGUSR1 raises in this thread as soon as the server runs a pg_sleep for it."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def watch() -> None:
+        asleep = (
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        )
+        while not sleeping.execute(asleep)[0]["n"]:
+            pass
+        # A driver that waits inside libpq would not run a Python handler: the connection's end is what wakes it then.
+        os.kill(os.getpid(), signal.SIGUSR1)
+        sleeping.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        watcher.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_an_exception_while_a_query_runs_leaves_no_answer_for_the_next(url, db):
+    watcher = Database(make_dsn(url))
+    with pytest.raises((Interrupted, Unavailable)), interrupted_when(watcher):
+        db.execute("SELECT 'of the one before' AS n, pg_sleep(60)")
+    watcher.close()
+    assert works(db)
+
+
+def test_an_exception_while_a_transaction_runs_rolls_it_back(url, db, notes):
+    watcher = Database(make_dsn(url))
+    with pytest.raises((Interrupted, Unavailable)), interrupted_when(watcher), db.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+        tx.execute("SELECT pg_sleep(60)")
+    watcher.close()
+    db.execute("INSERT INTO notes VALUES (2)")
+    assert kept(notes) == [2]
+
+
+# --- failover
+
+
+def test_a_read_only_connection_is_replaced(url, db, notes):
+    """As after a failover that the connection survived: the role is a reader's, a new connection is a writer's."""
+    db.execute("SET default_transaction_read_only = on")
+    db.execute("INSERT INTO notes VALUES (1)", repeatable=True)
+    db.execute("SET default_transaction_read_only = on")
+    with pytest.raises(Unavailable):
+        db.execute("INSERT INTO notes VALUES (2)")
+    db.execute("INSERT INTO notes VALUES (3)")
+    assert kept(notes) == [1, 3]
+
+
+@pytest.fixture(scope="module")
+def standby() -> Iterator[str]:
+    """A server in recovery, as an Aurora reader is: it takes no write from anybody."""
+    version = int(os.environ.get("POSTGRES_VERSION", "18"))
+    with tempfile.TemporaryDirectory(prefix="nexmdm-standby-") as folder:
+        data = Path(folder) / "data"
+        with postgres.start(data, version=version) as url:
+            run_sql(url, "CREATE TABLE notes (n int)")
+        (data / "standby.signal").touch()
+        shutil.chown(data / "standby.signal", data.owner(), data.group())
+        with postgres.start(data, version=version) as url:
+            yield url
+
+
+def test_a_reader_is_an_outage_and_not_an_error(standby):
+    """Whatever a call begins with: the writer may be elsewhere a moment later, so no connection to a reader is kept."""
+    db = Database(make_dsn(standby))
+    calls = [
+        lambda: db.execute("INSERT INTO notes VALUES (1)", repeatable=True),
+        lambda: db.execute("SELECT * FROM notes FOR UPDATE"),
+        lambda: db.transaction().__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(Unavailable):
+            call()
+        assert db._connection is None
+    assert db.execute("SELECT n FROM notes") == []
+    db.close()
+
+
+# --- nothing secret
+
+
+def test_the_text_of_an_outage_says_nothing_of_the_statement(db):
+    with pytest.raises(Unavailable) as raised:
+        db.execute(f"{KILL_ME}, %(secret)s", {"secret": "canary"})
+    assert "canary" not in str(raised.value)
+    assert "canary" not in str(raised.value.document())
