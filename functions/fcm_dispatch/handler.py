@@ -17,7 +17,8 @@ routes = Routes()
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 LONGEST_DEVICE_ID = "0" * 64
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
+# Not `$`: in Python that lets a newline through. `:` is the server's own, for members of a batch.
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}(?![\s\S])")]
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
@@ -116,8 +117,11 @@ def cancel_command(request: Request) -> dict[str, Any]:
 @routes("POST /v1/commands/{request_id}/resend")
 def resend_command(request: Request) -> Response:
     body, request_id = request.json(ResendBody), request.path["request_id"]
+    key = _header_key(request)
     db, config = database.environment(), settings.load()
-    dispatches.show(db, request_id)
+    row = dispatches.show(db, request_id)
+    if key is not None and dispatches.was_resent(row, key):
+        return Response(row, 200, REPLAYED)
     sending.prepare()
     claim = dispatch_queue.claim_again(
         db,
@@ -126,6 +130,7 @@ def resend_command(request: Request) -> Response:
         ttl_seconds=body.ttl_seconds,
         by=request.operator,
         reason=body.reason,
+        key=key,
     )
     if claim is None:
         raise dispatches.refuse_resend(dispatches.show(db, request_id))
@@ -143,16 +148,19 @@ def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Com
     """
     if body.action == "remote_exec_shell" and not settings.load().remote_exec_shell_enabled:
         raise Forbidden("remote_exec_shell is switched off. Set REMOTE_EXEC_SHELL_ENABLED to allow it.")
-    header = request.headers.get("idempotency-key")
+    header = _header_key(request)
     key = body.request_id or header
     if key is None:
         raise Malformed("Give an `Idempotency-Key` header or a `request_id`, so that a retry is not a second command.")
-    if header is not None:
-        key = wire.convert(header, RequestId, root="header.Idempotency-Key")
-        if body.request_id not in (None, key):
-            raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
+    if header not in (None, key):
+        raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     params = actions.parameters(body.action, body.params)
     return Command(key, target, body.action, params, body.ttl_seconds, request.operator)
+
+
+def _header_key(request: Request) -> str | None:
+    header = request.headers.get("idempotency-key")
+    return None if header is None else wire.convert(header, RequestId, root="header.Idempotency-Key")
 
 
 def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[], float]:

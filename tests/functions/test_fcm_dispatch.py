@@ -315,3 +315,20 @@ def test_a_resend_is_audited_and_has_a_time_of_its_own(double: Double, device: s
     assert first.data["ts"] != second.data["ts"]
     left = db.execute("SELECT extract(epoch FROM expires_at - now())::float8 AS s FROM fcm_dispatches")[0]["s"]
     assert 100 < left <= 120
+
+
+def test_a_resend_with_a_key_is_done_once(double: Double, device: str):
+    double.behave(ADDRESS, "503", "200")
+    send(device)
+    resend = {"body": {"reason": "no answer"}, "headers": {"Idempotency-Key": "resend-1"}}
+    first = call("POST", "/v1/commands/r-1/resend", **resend)
+    again = call("POST", "/v1/commands/r-1/resend", **resend)
+
+    assert (first.status, again.status) == (202, 200)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json == first.json
+    assert len(double.posts("r-1")) == 2
+
+
+def test_a_key_does_not_end_with_a_newline(device: str):
+    send(device, "r-1\n").problem(422, "$.request_id")

@@ -68,10 +68,21 @@ def claim_due(db: Executor, limit: int, lease_seconds: int, batch_id: str | None
 
 
 def claim_again(
-    db: Executor, request_id: str, *, lease_seconds: int, ttl_seconds: int | None, by: str, reason: str
+    db: Executor,
+    request_id: str,
+    *,
+    lease_seconds: int,
+    ttl_seconds: int | None,
+    by: str,
+    reason: str,
+    key: str | None = None,
 ) -> Claim | None:
-    """An operator's resend of an unknown, failed, expired or unacknowledged dispatch; None when it is none of those."""
-    parameters = {"request_id": request_id, "ttl_seconds": ttl_seconds, "by": by, "reason": reason}
+    """An operator's resend of an unknown, failed, expired or unacknowledged dispatch; None when it is none of those.
+
+    Args:
+        key: the idempotency key of the resend itself: with the same one it is done once.
+    """
+    parameters = {"request_id": request_id, "ttl_seconds": ttl_seconds, "by": by, "reason": reason, "key": key}
     return next(iter(_claim(db, _CLAIM_AGAIN, parameters, lease_seconds)), None)
 
 
@@ -219,11 +230,12 @@ UPDATE fcm_dispatches f SET state = 'sending', {_CLAIMED},
     expires_at = clock_timestamp() + coalesce(make_interval(secs => %(ttl_seconds)s), f.expires_at - f.created_at),
     error_msg = NULL, response_json = NULL, http_code = NULL, fcm_status = 'pending',
     audit = f.audit || jsonb_build_object(
-        'event', 'resend', 'from', f.state, 'by', %(by)s, 'reason', %(reason)s, 'at', clock_timestamp())
+        'event', 'resend', 'from', f.state, 'by', %(by)s, 'reason', %(reason)s, 'at', clock_timestamp(), 'key', %(key)s)
 FROM devices d
 WHERE f.request_id = %(request_id)s AND d.id = f.device_id
   AND f.state IN ('unknown', 'failed', 'expired', 'sent') AND f.completed_at IS NULL
   AND f.secrets IS DISTINCT FROM '{{}}'::jsonb
+  AND (%(key)s IS NULL OR NOT f.audit @> jsonb_build_array(jsonb_build_object('key', %(key)s)))
   AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
 {_RETURNING}
 """

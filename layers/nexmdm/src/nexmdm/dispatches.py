@@ -164,6 +164,11 @@ def cancel(db: Executor, request_id: str, by: str) -> Row:
     return row
 
 
+def was_resent(row: Row, key: str) -> bool:
+    """Whether the resend that `key` stands for was done: an operator's retry after a lost answer is not another one."""
+    return any(entry.get("key") == key for entry in row["audit"])
+
+
 def refuse_resend(row: Row) -> Conflict:
     """Why a dispatch that `dispatch_queue.claim_again` did not take cannot be sent again, in words."""
     if row["state"] == "sending":
