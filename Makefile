@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format lock migrate clean
+.PHONY: help setup run test lint format lock migrate migration downgrade check-schema adopt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,19 @@ format: setup ## let ruff write the format
 
 migrate: setup ## bring the schema of DATABASE_URL (or of the local server) to head
 	@$(BIN)/python -m alembic upgrade head
+
+migration: setup ## write a new revision from the models: make migration m="what it does"
+	@test -n "$(m)" || { echo 'say what it does: make migration m="add devices.site"'; exit 2; }
+	@$(BIN)/python -m alembic revision --autogenerate -m "$(m)"
+
+downgrade: setup ## take the last revision back (or down to: make downgrade TO=base)
+	@$(BIN)/python -m alembic downgrade $(or $(TO),-1)
+
+check-schema: setup ## compare the database with the models, one line per difference
+	@$(BIN)/python -m local.schema
+
+adopt: setup ## take over a database of the old server (DRY_RUN=1 only looks)
+	@$(BIN)/python -m migrations.adoption $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 lock: ## pin requirements/*.in again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/dev.in -o requirements/dev.txt

@@ -1,22 +1,22 @@
-"""How Alembic reaches the database: DATABASE_URL, or the embedded server of this machine when it is unset."""
+"""How Alembic runs: one run at a time, one transaction per revision, no writer kept waiting, no session state.
 
-import os
+`config.attributes["seconds"]` bounds how long a run waits for another one and for locks (the migrate function sets it).
+"""
+
+import re
+from contextlib import nullcontext
 
 from alembic import context
 from nexmdm.models import Base
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
+from migrations.address import url
+from migrations.guard import Guard
+from migrations.retry import until_locks_are_free
 
-def url() -> str:
-    from nexmdm import settings
-
-    if not os.environ.get("DATABASE_URL"):
-        from local import postgres
-
-        os.environ["DATABASE_URL"] = postgres.url()
-        settings.load.cache_clear()
-    return settings.load().sqlalchemy_url
+# A writer that queues behind a revision waits at most for its lock wait and then for one statement.
+TIMEOUTS = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '2s'"
 
 
 def is_ours(obj: object, name: str | None, type_: str, reflected: bool, compare_to: object) -> bool:
@@ -25,7 +25,18 @@ def is_ours(obj: object, name: str | None, type_: str, reflected: bool, compare_
 
 
 def run() -> None:
+    if context.is_offline_mode():
+        raise SystemExit(
+            "--sql cannot be had: the revisions read the catalog. Use `make adopt DRY_RUN=1` to only look."
+        )
     engine = create_engine(url(), poolclass=NullPool, hide_parameters=True)
+    seconds = context.config.attributes.get("seconds", 900)
+    with Guard(engine, seconds) if _changes() else nullcontext() as guard:
+        event.listen(engine, "begin", _set_timeouts)
+        until_locks_are_free(lambda: _migrate(engine, guard), seconds, repeatable=_absolute())
+
+
+def _migrate(engine: Engine, guard: Guard | None) -> None:
     with engine.connect() as connection:
         context.configure(
             connection=connection,
@@ -33,9 +44,28 @@ def run() -> None:
             include_object=is_ours,
             transaction_per_migration=True,
             compare_type=True,
+            compare_server_default=True,
+            # Still the only run? Asked inside the revision's transaction, which rolls back when it is not.
+            on_version_apply=lambda **_: guard.check() if guard else None,
         )
         with context.begin_transaction():
             context.run_migrations()
+
+
+def _set_timeouts(connection: Connection) -> None:
+    """For the transaction only: behind a pooler the next one may belong to somebody else."""
+    connection.exec_driver_sql(TIMEOUTS)
+
+
+def _changes() -> bool:
+    """Reading commands (current, check, revision) need not be alone. Without a command line it is the function."""
+    options = context.config.cmd_opts
+    return options is None or options.cmd[0].__name__ in ("upgrade", "downgrade", "stamp")
+
+
+def _absolute() -> bool:
+    """`+2` means something else once a step of it was committed."""
+    return not re.search(r"[+-]\d+$", str(getattr(context.config.cmd_opts, "revision", "")))
 
 
 run()

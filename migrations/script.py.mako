@@ -3,7 +3,9 @@
 Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 
-Fits the code that is still running: add before use, and drop only what the release before this one no longer reads.
+Fits the code that is still running (docs/migrations.md): add before use; drop only what the release before this one no
+longer reads; a new column is nullable or has a constant default; a constraint is NOT VALID first and validated in the
+next revision; an index on a table in use is a revision of its own (migrations.concurrently).
 """
 
 import sqlalchemy as sa

@@ -1,0 +1,15 @@
+"""Which database: DATABASE_URL, or the embedded server of this machine when it is unset."""
+
+import os
+
+from nexmdm import settings
+
+
+def url() -> str:
+    """As SQLAlchemy takes it. The embedded server lives until this process ends, and child processes find it too."""
+    if not os.environ.get("DATABASE_URL"):
+        from local import postgres
+
+        os.environ["DATABASE_URL"] = postgres.url()
+        settings.load.cache_clear()
+    return settings.load().sqlalchemy_url
