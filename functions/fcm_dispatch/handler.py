@@ -88,9 +88,6 @@ def command_many(request: Request) -> Response:
         sending.prepare()
         sending.drain(db, config, _inline_seconds(request, config), batch_id=command.request_id)
     batch = batches.show(db, command.request_id)
-    if body.device_ids:
-        # A statement over 16 KB pins its connection in a proxy: give that back, this environment may idle for long.
-        db.close()
     return Response(batch, 202) if new else Response(batch, 200, REPLAYED)
 
 
