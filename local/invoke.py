@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from local import postgres, template
+from local import schema, template
 from local.environment import Environments, Outcome
 from local.template import Function
 
@@ -26,8 +26,9 @@ def main() -> None:
     try:
         function = template.load(options.template).function(options.function)
         event = _event(options.event)
-        os.environ.setdefault("DATABASE_URL", postgres.url())
-    except (LookupError, OSError, RuntimeError, ValueError) as error:
+        if not os.environ.get("DATABASE_URL"):
+            schema.prepare()
+    except (LookupError, OSError, RuntimeError, ValueError, schema.SchemaError) as error:
         sys.exit(f"local.invoke: {error.args[0] if isinstance(error, LookupError) else error}")
     outcome = asyncio.run(_once(function, event))
     print(json.dumps(outcome.error or outcome.result, indent=2, ensure_ascii=False))

@@ -37,6 +37,8 @@ def main() -> None:
     options = _options()
     _default_settings(options)
     options.state.mkdir(parents=True, exist_ok=True)
+    for log in ("functions.log", "gateway.log"):  # of this run only: they grow by megabytes an hour
+        (options.state / log).unlink(missing_ok=True)
     try:
         with _step("PostgreSQL"):
             os.environ["DATABASE_URL"] = postgres.url()

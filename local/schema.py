@@ -5,11 +5,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+from local import postgres
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class SchemaError(Exception):
     """Says what went wrong and what to do."""
+
+
+def prepare() -> None:
+    """DATABASE_URL names a database that can be used: the one that was given, which its owner migrates, or the embedded
+    one at head, which then runs until this process ends.
+
+    Raises:
+        SchemaError: it cannot.
+    """
+    if not os.environ.get("DATABASE_URL"):
+        os.environ["DATABASE_URL"] = postgres.url()
+        migrate(os.environ["DATABASE_URL"])
+    ensure_partitions()
 
 
 def migrate(url: str) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 
 import uvicorn
 
-from local import gateway, postgres, schema, template
+from local import gateway, schema, template
 from local.template import Schedule
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     options = _options()
     try:
         listener = listen(options.host, options.port)
-        _prepare_database()
+        schema.prepare()
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(open(options.log, "ab")) if options.log else None
             asyncio.run(_serve(options, listener, output))
@@ -59,14 +59,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from None
     return listener
-
-
-def _prepare_database() -> None:
-    """The embedded one is brought to head here; one that was given is its owner's to migrate."""
-    if not os.environ.get("DATABASE_URL"):
-        os.environ["DATABASE_URL"] = postgres.url()
-        schema.migrate(os.environ["DATABASE_URL"])
-    schema.ensure_partitions()
 
 
 async def _serve(options: argparse.Namespace, listener: socket.socket, output: IO | None) -> None:
