@@ -1,13 +1,27 @@
-"""Partitions of device_heartbeats: retention is a drop, and no heartbeat waits for one to be made."""
+"""Partitions of device_heartbeats: retention is a drop, and no heartbeat waits for one to be made.
 
+A partition is made as a table of its own and attached, which lets heartbeats go on (CREATE .. PARTITION OF would stop
+them); whatever needs a lock that heartbeats feel waits LOCK_TIMEOUT for it at most, lets them pass and tries again.
+Rows that found no partition are in the default one; they move into theirs when it is made.
+"""
+
+import random
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from nexmdm.database import Executor
+from psycopg2 import errorcodes
+
+from nexmdm.database import Executor, Row
 from nexmdm.settings import Settings
 
+# Six hours: see docs/migrations.md for the measurements. migrations/adoption cuts an old server's rows the same way.
 WIDTH = timedelta(hours=6)
 AHEAD = timedelta(days=7)
+LOCK_TIMEOUT = "500ms"
+TRIES = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TRY_AGAIN = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED}
 
 
 def name(start: datetime) -> str:
@@ -23,25 +37,98 @@ def wanted(now: datetime, settings: Settings) -> list[datetime]:
 
 
 def ensure_partitions(db: Executor, settings: Settings) -> int:
-    """Make the partitions that are missing and return how many were made. Safe to run at any time, by many at once."""
+    """Make the partitions that are missing and return how many were made. Safe to run at any time, by many at once.
+
+    Raises:
+        Unavailable: the locks were not to be had; what was made stays.
+    """
     now = db.execute("SELECT clock_timestamp() AS now", repeatable=True)[0]["now"]
-    present = {row["name"] for row in db.execute(_PRESENT, repeatable=True)}
+    present = {row["name"] for row in bounds(db)}
     missing = [start for start in wanted(now, settings) if name(start) not in present]
     for start in missing:
-        db.execute(_CREATE.format(name=name(start), lower=start.isoformat(), upper=(start + WIDTH).isoformat()))
+        make = _MAKE.format(name=name(start), lower=start.isoformat(), upper=(start + WIDTH).isoformat())
+        patiently(lambda sql=make: db.execute(sql))
     return len(missing)
 
 
-_PRESENT = """
-SELECT child.relname AS name FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
-WHERE inhparent = 'device_heartbeats'::regclass
+def bounds(db: Executor) -> list[Row]:
+    """name, lower and upper of each partition but the default one, oldest first."""
+    return db.execute(_BOUNDS, repeatable=True)
+
+
+def in_default(db: Executor) -> int:
+    """How many heartbeats found no partition. Above 0 means that nothing has made partitions for a week."""
+    return db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"]
+
+
+def drop(db: Executor, partition: str) -> int:
+    """Drop one partition and return how many rows it held.
+
+    Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late gets 0.
+    """
+    try:
+        rows = db.execute(f'SELECT count(*) AS n FROM "{partition}"', repeatable=True)[0]["n"]
+        patiently(lambda: db.execute(_DROP.format(name=partition)))
+    except Exception as error:
+        if _sqlstate(error) != errorcodes.UNDEFINED_TABLE:
+            raise
+        return 0
+    return rows
+
+
+def patiently(attempt: Callable[[], object]) -> object:
+    """Run what needs a lock, again after a pause when it was not to be had in time."""
+    for left in reversed(range(TRIES)):
+        try:
+            return attempt()
+        except Exception as error:
+            if _sqlstate(error) not in _TRY_AGAIN or not left:
+                raise
+        time.sleep(random.uniform(0.05, 0.25) * (TRIES - left))  # noqa: S311 (spreads retries, keeps no secret)
+    raise AssertionError("unreachable")
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    """Of the driver's error, be it wrapped by `Database` or by SQLAlchemy."""
+    driver = getattr(error, "orig", None) or error.__cause__ or error
+    return getattr(driver, "pgcode", None)
+
+
+_BOUNDS = """
+SELECT child.relname AS name, (found[1])::timestamptz AS lower, (found[2])::timestamptz AS upper
+FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+CROSS JOIN LATERAL regexp_match(
+    pg_get_expr(child.relpartbound, child.oid), 'FROM \\(''(.+)''\\) TO \\(''(.+)''\\)') AS found
+WHERE inhparent = 'device_heartbeats'::regclass AND found IS NOT NULL
+ORDER BY lower
 """
 
-# IF NOT EXISTS is not enough when two run at once: both may see nothing and one then fails on the catalog's unique key.
-_CREATE = """
+# The rows move before any lock that heartbeats feel is taken; then devices (attaching adds a foreign key) and the
+# default partition are locked, in the order in which a heartbeat takes them, for the few rows that came meanwhile.
+# The check spares the attachment a scan. Two makers take turns; the second finds the partition there.
+_MOVE = """
+    WITH moved AS (DELETE FROM device_heartbeats_default
+                   WHERE bucket >= '{lower}' AND bucket < '{upper}' RETURNING *)
+    INSERT INTO {name} SELECT * FROM moved;"""
+_MAKE = f"""
 DO $$ BEGIN
+    SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
     PERFORM pg_advisory_xact_lock(hashtext('nexmdm.partitions'));
-    SET LOCAL lock_timeout = '2s';
-    CREATE TABLE IF NOT EXISTS {name} PARTITION OF device_heartbeats FOR VALUES FROM ('{lower}') TO ('{upper}');
+    IF to_regclass('{{name}}') IS NOT NULL THEN RETURN; END IF;
+    CREATE TABLE {{name}} (LIKE device_heartbeats INCLUDING ALL,
+        CONSTRAINT in_range CHECK (bucket >= '{{lower}}' AND bucket < '{{upper}}'));
+    {_MOVE}
+    LOCK TABLE devices IN SHARE ROW EXCLUSIVE MODE;
+    LOCK TABLE device_heartbeats_default IN ACCESS EXCLUSIVE MODE;
+    {_MOVE}
+    ALTER TABLE device_heartbeats ATTACH PARTITION {{name}} FOR VALUES FROM ('{{lower}}') TO ('{{upper}}');
+    ALTER TABLE {{name}} DROP CONSTRAINT in_range;
+END $$
+"""
+
+_DROP = f"""
+DO $$ BEGIN
+    SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
+    DROP TABLE "{{name}}";
 END $$
 """

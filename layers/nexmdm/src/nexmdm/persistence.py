@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from nexmdm import dispatch_queue, heartbeats, settings, wire
+from nexmdm import dispatch_queue, heartbeats, retention, settings, wire
 from nexmdm.database import SessionDatabase
 from nexmdm.dispatch_queue import Result
 from nexmdm.errors import NotFound, UnknownDevice
@@ -117,3 +117,54 @@ def record_heartbeat_with_bucketing(
         "heartbeat": row,
         "last_status_updated": recorded.last_status_updated,
     }
+
+
+def cleanup_old_heartbeats(db: Session, retention_days: int = 2) -> int:
+    """Remove heartbeats whose time is more than `retention_days` ago; return how many went."""
+    own, bucket_seconds = SessionDatabase(db), settings.load().heartbeat_bucket_seconds
+    return retention.removed(
+        own,
+        "device_heartbeats",
+        retention_days,
+        lambda before: retention.heartbeats(own, before, bucket_seconds),
+    )
+
+
+def cleanup_old_fcm_dispatches(db: Session, retention_days: int = 2) -> int:
+    """Remove dispatches sent more than `retention_days` ago that are settled and that FCM can no longer deliver."""
+    own = SessionDatabase(db)
+    return retention.removed(own, "fcm_dispatches", retention_days, lambda before: retention.dispatches(own, before))
+
+
+def cleanup_old_apk_downloads(db: Session, retention_days: int = 7) -> int:
+    """Remove download events more than `retention_days` old; return how many went."""
+    own = SessionDatabase(db)
+    return retention.removed(
+        own, "apk_download_events", retention_days, lambda before: retention.downloads(own, before)
+    )
+
+
+def run_all_retention_cleanups(db: Session) -> dict[str, int]:
+    """Run the three cleanups with the retention of the settings.
+
+    Returns:
+        {"heartbeats": n, "fcm_dispatches": n, "apk_downloads": n}, how many rows went.
+
+    Raises:
+        ExceptionGroup: what stopped one or more of them; the others were run all the same.
+    """
+    days = retention.retention_days(settings.load())
+    counts, errors = {}, []
+    for policy, cleanup in (
+        ("heartbeats", cleanup_old_heartbeats),
+        ("fcm_dispatches", cleanup_old_fcm_dispatches),
+        ("apk_downloads", cleanup_old_apk_downloads),
+    ):
+        try:
+            counts[policy] = cleanup(db, retention_days=days[policy])
+        except Exception as error:
+            error.add_note(f"in the cleanup of {policy}")
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup(f"removed: {counts}", errors)
+    return counts

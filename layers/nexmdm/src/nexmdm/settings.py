@@ -25,6 +25,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     heartbeat_bucket_seconds: Annotated[int, Meta(ge=1, le=86_400, description="seconds, 1..86400")] = 10
     heartbeat_interval_seconds: Annotated[int, Meta(ge=10, le=86_400, description="seconds, 10..86400")] = 600
     heartbeat_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
+    dispatch_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
+    download_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 7
+    token_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
+    download_export_bucket: Annotated[str, Meta(min_length=3, description="an S3 bucket's name")] | None = None
     dispatch_lease_seconds: Annotated[int, Meta(ge=1, le=900, description="seconds, 1..900")] = 90
     fcm_timeout_seconds: Annotated[float, Meta(gt=0, le=10, description="seconds, above 0, at most 10")] = 5
     bulk_inline_seconds: Annotated[float, Meta(ge=0, le=20, description="seconds, 0..20")] = 10
@@ -33,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     command_hmac_key: Annotated[str, Meta(description="the key that devices hold, or a secret's ARN")] | None = None
     remote_exec_shell_enabled: Annotated[bool, Meta(description="true or false")] = False
     aws_endpoint_url_secrets_manager: Annotated[str, Meta(description="https://host")] | None = None
+    aws_endpoint_url_s3: Annotated[str, Meta(description="https://host")] | None = None
     unity_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "io.unitynodes.unityapp"
 
     @property

@@ -1,0 +1,19 @@
+"""The scheduled cleanup. The event may say {"dry_run": true}: then it only counts."""
+
+from typing import Any
+
+from nexmdm import cleanup, database, logs, metrics, settings
+
+# What the last step may still take, and writing metrics and log.
+MARGIN_SECONDS = 10
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
+    db, config = database.environment(), settings.load()
+    if event.get("dry_run") is True:
+        return cleanup.dry_run(db, config)
+    try:
+        return cleanup.clean(db, config, lambda: context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+    finally:
+        metrics.flush()

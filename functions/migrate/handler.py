@@ -1,0 +1,53 @@
+"""Brings the schema to head inside the deploy, as CloudFormation's custom resource, and makes partitions ahead.
+
+Create and Update migrate. Delete does nothing, and nothing ever downgrades: a database that is ahead of this code (a
+rollback after a migration) is left as it is, since every revision fits the release before it.
+"""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from nexmdm import database, logs, partitions, settings
+
+from functions.migrate import custom_resource
+from functions.migrate.schema import upgrade
+
+# Left for answering CloudFormation, which would otherwise wait for an hour.
+MARGIN_SECONDS = 15
+PHYSICAL_ID = "nexmdm-schema"
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
+    if "ResponseURL" not in event:
+        return _migrate(context)
+    answer = custom_resource.Answer(event, PHYSICAL_ID)
+    seconds = context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS
+    late = threading.Timer(max(seconds, 0), answer.failed, ["the migration takes longer than the function may run"])
+    late.daemon = True
+    late.start()
+    try:
+        result = {} if event["RequestType"] == "Delete" else _migrate(context)
+        answer.succeeded(result)
+    except BaseException as error:
+        logs.failure(error)
+        answer.failed(f"{type(error).__name__}: see the function's log")
+        raise
+    finally:
+        late.cancel()
+    return result
+
+
+def _migrate(context: Any) -> dict[str, Any]:
+    seconds = context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS
+    revision = upgrade(_migrations(), seconds)
+    made = partitions.ensure_partitions(database.environment(), settings.load())
+    return {"revision": revision, "partitions": made}
+
+
+def _migrations() -> Path:
+    """The folder of the migrations layer; beside `functions` on one machine."""
+    layer = Path(os.path.join(os.sep, "opt", "python", "migrations"))
+    return layer if layer.exists() else Path(__file__).resolve().parents[2] / "migrations"
