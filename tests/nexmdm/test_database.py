@@ -215,14 +215,12 @@ def interrupted_when(sleeping: Database) -> Iterator[None]:
         raise Interrupted
 
     def watch() -> None:
-        asleep = (
-            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-        )
-        while not sleeping.execute(asleep)[0]["n"]:
+        asleep = "pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while not sleeping.execute(f"SELECT pid FROM {asleep}"):
             pass
-        # A driver that waits inside libpq would not run a Python handler: the connection's end is what wakes it then.
         os.kill(os.getpid(), signal.SIGUSR1)
-        sleeping.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        # Python runs the handler when the driver comes back from libpq, which waits for the server.
+        sleeping.execute(f"SELECT pg_cancel_backend(pid) FROM {asleep}")
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     watcher = threading.Thread(target=watch)

@@ -4,6 +4,7 @@ Sending is `dispatch_queue`; bulk commands are `batches`. Zero rows from a guard
 """
 
 import time
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -124,7 +125,7 @@ class CommandsQuery(PageQuery, kw_only=True):
 
 def list_commands(db: Executor, query: CommandsQuery) -> Page:
     """A page of commands, newest first."""
-    created_at, request_id = query.after(2)
+    created_at, request_id = query.after(datetime, str)
     conditions = [_FILTERS[name] for name in _FILTERS if getattr(query, name) is not None]
     if created_at is not None:
         conditions.append("(created_at, request_id) < (%(created_at)s::timestamptz, %(request_id)s)")

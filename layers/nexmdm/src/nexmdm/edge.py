@@ -1,7 +1,6 @@
 """Between API Gateway (HTTP API, payload format 2.0) and the verbs: requests in, answers and problems out."""
 
 import base64
-import binascii
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -34,7 +33,7 @@ class Request:
             return text.encode(errors="surrogatepass")
         try:
             return base64.b64decode(text, validate=True)
-        except binascii.Error:
+        except ValueError:
             raise Malformed("The body is not valid base64.") from None
 
     @property

@@ -7,6 +7,7 @@ creates the device. Secrets are stored as SHA-256 only.
 import secrets
 import time
 import uuid
+from datetime import datetime
 from typing import Any
 
 from psycopg2.errors import UniqueViolation
@@ -51,7 +52,7 @@ def create_tokens(
 
 def list_tokens(db: Executor, query: PageQuery) -> Page:
     """The tokens, newest first, without their secrets. `status` of an active one whose time is over is `expired`."""
-    issued_at, token_id = query.after(2)
+    issued_at, token_id = query.after(datetime, str)
     rows = db.execute(
         _LIST_TOKENS, {"issued_at": issued_at, "token_id": token_id, "limit": query.limit + 1}, repeatable=True
     )

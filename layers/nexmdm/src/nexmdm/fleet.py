@@ -1,5 +1,6 @@
 """The fleet as operators look at it: pages of devices, one device's history, and the whole in one row."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -23,7 +24,7 @@ class DevicesQuery(PageQuery, kw_only=True):
 
 def devices(db: Executor, query: DevicesQuery, interval_seconds: int) -> Page:
     """A page of living devices by alias, each with its last status and `online`."""
-    (after,) = query.after(1)
+    (after,) = query.after(str)
     conditions = ["d.deleted_at IS NULL"]
     if after is not None:
         conditions.append("d.alias > %(after)s")
@@ -54,7 +55,7 @@ def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page:
     Raises:
         UnknownDevice: there is no such device.
     """
-    (before,) = query.after(1)
+    (before,) = query.after(datetime)
     rows = db.execute(
         _HEARTBEATS, {"device_id": device_id, "before": before, "limit": query.limit + 1}, repeatable=True
     )

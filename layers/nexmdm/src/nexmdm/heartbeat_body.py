@@ -153,8 +153,13 @@ def _first(flat: T | None, nested: T | None) -> T | None:
 
 
 def _utc(instant: datetime | None) -> datetime | None:
-    """Without an offset it is UTC, as the field's name says; PostgreSQL would take its own time zone."""
-    return instant.replace(tzinfo=UTC) if instant and instant.tzinfo is None else instant
+    """Without an offset it is UTC, as the field's name says; one that is no instant of years 1 to 9999 is unknown."""
+    if instant is None or instant.tzinfo is None:
+        return instant and instant.replace(tzinfo=UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        return None
 
 
 def _known(value: int | None) -> int | None:

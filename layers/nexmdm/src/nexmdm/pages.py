@@ -1,10 +1,10 @@
 """Keyset pages: `?limit=&cursor=` in, `{items, next_cursor}` out. A cursor is the key of the last item seen."""
 
 import base64
-import binascii
 import json
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 from nexmdm import wire
@@ -18,23 +18,22 @@ class PageQuery(Struct, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     cursor: Annotated[str, Meta(max_length=2000)] | None = None
 
-    def after(self, size: int) -> list[Any]:
-        """The key that the cursor stands for, or nulls for the first page.
+    def after(self, *types: type) -> list[Any]:
+        """The key that the cursor stands for, each part of its type (str or datetime), or nulls for the first page.
 
         Raises:
             Invalid: it is not a cursor of this list.
         """
         if self.cursor is None:
-            return [None] * size
+            return [None] * len(types)
         try:
             padded = self.cursor + "=" * (-len(self.cursor) % 4)
-            key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        except (binascii.Error, ValueError, RecursionError):
-            key = None
-        if not isinstance(key, list) or len(key) != size or not all(isinstance(part, str) for part in key):
-            raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
+            parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            key = list(msgspec.convert(parts, tuple[types]))
+        except (ValueError, RecursionError):
+            raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before") from None
         for part in key:
-            wire.storable(part, "query.cursor")
+            wire.storable(str(part), "query.cursor")
         return key
 
 
@@ -50,5 +49,5 @@ def page(rows: list[Row], limit: int, key: tuple[str, ...]) -> Page:
     items = rows[:limit]
     if len(rows) <= limit:
         return Page(items, None)
-    last = json.dumps([str(items[-1][name]) for name in key], separators=(",", ":"))
-    return Page(items, base64.urlsafe_b64encode(last.encode()).decode().rstrip("="))
+    last = msgspec.json.encode([items[-1][name] for name in key])
+    return Page(items, base64.urlsafe_b64encode(last).decode().rstrip("="))

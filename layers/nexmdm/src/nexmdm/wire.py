@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -93,8 +94,8 @@ def _decoder(flaws: list[_Flaw]) -> json.JSONDecoder:
         result = dict(items)
         if len(result) == len(items):
             return result
-        names = [name for name, _ in items]
-        twice = next(name for name in names if names.count(name) > 1)
+        times = Counter(name for name, _ in items)
+        twice = next(name for name, n in times.items() if n > 1)
         return flaw("this key is given twice in one object", f".{twice[:100]}")
 
     def number(digits: str) -> Any:

@@ -1,0 +1,98 @@
+"""Promise S2 over every HTTP route: no event makes a 5xx, and a refusal is a problem document."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from nexmdm import edge
+
+from local import payload, template
+from tests.api import CONTEXT, call, enrol, event
+
+TEXT = st.text(max_size=30)
+NASTY = st.sampled_from(
+    ["", "\x00", "\ud800", "null", "%00", "a" * 300, "-1", "1e400", "٣", "WyJ4Il0", "WzFd", "W10", "{}"]
+)
+QUERY = st.dictionaries(
+    st.sampled_from(
+        ["limit", "cursor", "online", "status", "alias", "agent_version", "state", "device_id", "batch", "token", "x"]
+    ),
+    TEXT | NASTY,
+    max_size=4,
+)
+HEADERS = st.dictionaries(
+    st.sampled_from(["authorization", "x-device-token", "x-admin-key", "x-admin", "idempotency-key", "content-type"]),
+    TEXT | NASTY | st.sampled_from(["Bearer", "Bearer ", "Bearer x y"]),
+    max_size=3,
+)
+BODIES = ["[]", "{}", '{"alias": 1}', '{"token_ids": [1]}', '{"aliases": ["\\u0000"]}']
+BODY = st.none() | TEXT | NASTY | st.sampled_from(BODIES)
+ROUTES = sorted(template.load().routes, key=lambda route: route.key)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_no_event_makes_a_5xx(url, route, monkeypatch):
+    _, token = enrol("lobby")
+
+    @given(query=QUERY, headers=HEADERS, body=BODY, name=TEXT | NASTY, base64=st.booleans(), signed_in=st.booleans())
+    @example(query={"cursor": "WyJ4Il0"}, headers={}, body=None, name="x", base64=False, signed_in=True)
+    @example(query={"cursor": "WyJ4IiwieCJd"}, headers={}, body=None, name="x", base64=False, signed_in=True)
+    @example(query={}, headers={}, body="ü", name="x", base64=True, signed_in=True)
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    def holds(query, headers, body, name, base64, signed_in):
+        path = "/".join("x" if part.startswith("{") else part for part in route.path.split("/"))
+        handler, sent = event(route.method, path, token=token if signed_in else None)
+        sent["headers"] |= headers
+        sent["queryStringParameters"] = query
+        sent["pathParameters"] = {part.strip("{+}"): name for part in route.path.split("/") if part.startswith("{")}
+        if body is not None:
+            sent |= {"body": body, "isBase64Encoded": base64}
+        answer = payload.response(json.loads(json.dumps(handler(sent, CONTEXT))))
+        assert answer.status < 500, (answer, sent)
+        if answer.status >= 400:
+            assert dict(answer.headers)["content-type"] == "application/problem+json"
+            assert json.loads(answer.body)["status"] == answer.status
+
+    holds()
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/v1/devices", {"limit": "0"}, "query.limit"),
+        ("/v1/devices", {"limit": "501"}, "query.limit"),
+        ("/v1/devices", {"limit": "many"}, "query.limit"),
+        ("/v1/devices", {"online": "maybe"}, "query.online"),
+        ("/v1/devices", {"status": "great"}, "query.status"),
+        ("/v1/devices", {"alias": "a\x00"}, "query.alias"),
+        ("/v1/devices", {"cursor": "x"}, "query.cursor"),
+        ("/v1/devices", {"cursor": "WzFd"}, "query.cursor"),
+        ("/v1/devices/x/heartbeats", {"cursor": "WyJ4Il0"}, "query.cursor"),
+        ("/v1/devices/x/heartbeats", {"cursor": "WyJcdTAwMDAiXQ"}, "query.cursor"),
+        ("/v1/enroll-tokens", {"cursor": "WyJ4IiwieCJd"}, "query.cursor"),
+        ("/v1/devices/%00", {}, "path.device_id"),
+    ],
+)
+def test_a_bad_query_or_path_names_its_field(url, path, query, field):
+    call("GET", path, query=query).problem(422, field)
+
+
+def test_a_base64_body_that_is_none_is_malformed(url):
+    for text in ("%%%", "ü", "YQ"):
+        handler, sent = event("POST", "/v1/register", headers={"x-admin-key": "x"})
+        answer = handler({**sent, "body": text, "isBase64Encoded": True}, CONTEXT)
+        assert answer["statusCode"] == 400, text
+
+
+def test_an_unknown_route_is_a_404_and_an_unexpected_error_a_500_that_says_nothing():
+    routes = edge.Routes()
+
+    @routes("GET /broken")
+    def broken(request):
+        raise ValueError("of the inside")
+
+    assert routes.handle({"routeKey": "GET /none"}, CONTEXT)["statusCode"] == 404
+    answer = routes.handle({"routeKey": "GET /broken"}, CONTEXT)
+    assert answer["statusCode"] == 500
+    assert "inside" not in answer["body"]
