@@ -46,7 +46,7 @@ downgrade: setup ## take the last revision back (or down to: make downgrade TO=b
 	@$(BIN)/python -m alembic downgrade $(or $(TO),-1)
 
 check-schema: setup ## compare the database with the models, one line per difference
-	@$(BIN)/python -m local.schema
+	@$(BIN)/python -m local.check_schema
 
 adopt: setup ## take over a database of the old server (DRY_RUN=1 only looks)
 	@$(BIN)/python -m migrations.adoption $(if $(filter-out 0,$(DRY_RUN)),--dry-run)

@@ -7,6 +7,8 @@ import re
 from contextlib import nullcontext
 
 from alembic import context
+from alembic.migration import MigrationContext
+from nexmdm import database, partitions, settings
 from nexmdm.models import Base
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
@@ -34,6 +36,9 @@ def run() -> None:
     with Guard(engine, seconds) if _changes() else nullcontext() as guard:
         event.listen(engine, "begin", _set_timeouts)
         until_locks_are_free(lambda: _migrate(engine, guard), seconds, repeatable=_absolute())
+    if guard and _at_head(engine):
+        # A schema without partitions would put every heartbeat into the default one until the first cleanup.
+        partitions.ensure_partitions(database.Database(settings.load().dsn), settings.load())
 
 
 def _migrate(engine: Engine, guard: Guard | None) -> None:
@@ -55,6 +60,12 @@ def _migrate(engine: Engine, guard: Guard | None) -> None:
 def _set_timeouts(connection: Connection) -> None:
     """For the transaction only: behind a pooler the next one may belong to somebody else."""
     connection.exec_driver_sql(TIMEOUTS)
+
+
+def _at_head(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current is not None and current == context.script.get_current_head()
 
 
 def _changes() -> bool:
