@@ -6,7 +6,7 @@ import msgspec
 from nexmdm import database, heartbeats, logs, settings, wire
 from nexmdm.edge import Request, Routes
 from nexmdm.errors import Invalid
-from nexmdm.heartbeat_body import HeartbeatBody, Report
+from nexmdm.heartbeat_body import HeartbeatBody
 
 routes = Routes()
 handler = routes.handle
@@ -22,8 +22,7 @@ class HeartbeatBatch(msgspec.Struct):
 def heartbeat(request: Request) -> dict[str, Any]:
     token, body, config = request.device_token, request.json(HeartbeatBody), settings.load()
     recorded = heartbeats.record(database.environment(), token, [body.report(config.unity_package)], config)
-    if body.device_id not in (None, recorded.device_id):
-        logs.device_id_mismatch(recorded.device_id, body.device_id)
+    _log_mismatch(recorded.device_id, [body])
     return {
         "ok": True,
         "status": "created" if recorded.created else "duplicate",
@@ -35,13 +34,17 @@ def heartbeat(request: Request) -> dict[str, Any]:
 @routes("POST /v1/heartbeats")
 def heartbeat_batch(request: Request) -> dict[str, Any]:
     token, batch, config = request.device_token, request.json(HeartbeatBatch), settings.load()
-    judged = [_report(item, n, config.unity_package) for n, item in enumerate(batch.heartbeats)]
-    reports = [report for report in judged if isinstance(report, Report)]
+    judged = [_body(item, n) for n, item in enumerate(batch.heartbeats)]
+    bodies = [body for body in judged if isinstance(body, HeartbeatBody)]
+    reports = [body.report(config.unity_package) for body in bodies]
     recorded = heartbeats.record(database.environment(), token, reports, config)
+    _log_mismatch(recorded.device_id, bodies)
     created = iter(["created" if n in recorded.created else "duplicate" for n in range(len(reports))])
     return {
         "results": [
-            {"status": next(created)} if isinstance(item, Report) else {"status": "rejected", "error": item.detail}
+            {"status": next(created)}
+            if isinstance(item, HeartbeatBody)
+            else {"status": "rejected", "error": item.detail}
             for item in judged
         ],
         "next_heartbeat_seconds": config.heartbeat_interval_seconds,
@@ -49,8 +52,13 @@ def heartbeat_batch(request: Request) -> dict[str, Any]:
     }
 
 
-def _report(item: Any, n: int, unity_package: str) -> Report | Invalid:
+def _body(item: Any, n: int) -> HeartbeatBody | Invalid:
     try:
-        return wire.convert(item, HeartbeatBody, root=f"$.heartbeats[{n}]").report(unity_package)
+        return wire.convert(item, HeartbeatBody, root=f"$.heartbeats[{n}]")
     except Invalid as problem:
         return problem
+
+
+def _log_mismatch(device_id: str, bodies: list[HeartbeatBody]) -> None:
+    for claimed in {body.device_id for body in bodies} - {None, device_id}:
+        logs.device_id_mismatch(device_id, claimed)

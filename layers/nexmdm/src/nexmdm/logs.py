@@ -5,6 +5,8 @@ from traceback import extract_tb
 
 from aws_lambda_powertools import Logger
 
+from nexmdm.settings import SettingsError
+
 SLOW_HEARTBEAT_MS = 150.0  # the service level that the documents set for a heartbeat
 
 
@@ -44,7 +46,7 @@ def device_id_mismatch(device_id: str, claimed: str) -> None:
 def failure(error: BaseException) -> None:
     """Record an unexpected error by its type and where it was raised.
 
-    Not by its text: texts of drivers and parsers quote values, and a value may be a secret.
+    Not by its text: texts of drivers and parsers quote values, and a value may be a secret. A `SettingsError` never does.
     """
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)[-8:]]
     diagnosis = getattr(error, "diag", None)
@@ -52,6 +54,7 @@ def failure(error: BaseException) -> None:
         "unexpected error",
         extra={
             "error": type(error).__qualname__,
+            "setting": str(error) if isinstance(error, SettingsError) else None,
             "sqlstate": getattr(error, "pgcode", None),
             "constraint": getattr(diagnosis, "constraint_name", None),
             "stack": frames,
