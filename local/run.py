@@ -9,6 +9,7 @@ a command was sent or run twice.
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -37,14 +38,13 @@ def main() -> None:
     options = _options()
     _default_settings(options)
     options.state.mkdir(parents=True, exist_ok=True)
-    for log in ("functions.log", "gateway.log"):  # of this run only: they grow by megabytes an hour
-        (options.state / log).unlink(missing_ok=True)
     try:
-        with _step("PostgreSQL"):
-            os.environ["DATABASE_URL"] = postgres.url()
-        with _step("migrations"):
-            schema.migrate(os.environ["DATABASE_URL"])
-        sys.exit(asyncio.run(_run(options)))
+        with _alone(options.state):
+            with _step("PostgreSQL"):
+                os.environ["DATABASE_URL"] = postgres.url()
+            with _step("migrations"):
+                schema.migrate(os.environ["DATABASE_URL"])
+            sys.exit(asyncio.run(_run(options)))
     except KeyboardInterrupt:
         sys.exit(130)
     except (schema.SchemaError, GatewayFailed, RuntimeError, OSError) as error:
@@ -78,6 +78,19 @@ def _default_settings(options: argparse.Namespace) -> None:
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", LOCAL_KEYS.secret)
     os.environ.setdefault("COMMAND_HMAC_KEY", LOCAL_HMAC_KEY)
     os.environ.setdefault("HEARTBEAT_INTERVAL_SECONDS", str(max(10, round(options.interval))))
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """One run at a time: two fleets would take each other's devices over. The logs are of this run only."""
+    with open(state / "run.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(f"another run uses {state}") from None
+        for log in ("functions.log", "gateway.log"):  # they grow by megabytes an hour
+            (state / log).unlink(missing_ok=True)
+        yield
 
 
 @contextlib.contextmanager

@@ -96,6 +96,14 @@ def test_nothing_is_left_however_it_ends(start, number):
     assert ended(children)
 
 
+def test_a_second_run_in_the_same_state_is_refused(start):
+    first = start("--devices", "1")
+    first.wait_for("starting PostgreSQL")
+    second = start("--devices", "1")
+    assert second.end() == 1
+    assert "another run uses" in second.lines[-1]
+
+
 def test_wrong_is_told(start, db):
     run = start("--devices", "3")
     eventually(lambda: db.execute("DELETE FROM device_heartbeats RETURNING hb_id"), seconds=60)
