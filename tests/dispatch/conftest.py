@@ -1,0 +1,31 @@
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from nexmdm import database, settings
+
+from tests.conftest import run_sql, url_of
+from tests.dispatch.stage import Stage, opened
+
+
+@pytest.fixture(scope="module")
+def theatre(server: str, template: str) -> Iterator[Stage]:
+    """One database, double and relays for a module: its tests work on devices of their own."""
+    name = f"dispatch_{uuid.uuid4().hex[:12]}"
+    run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url_of(server, name))
+        settings.load.cache_clear()
+        database.environment.cache_clear()
+        with opened(url_of(server, name)) as stage:
+            yield stage
+        database.environment().close()
+    settings.load.cache_clear()
+    database.environment.cache_clear()
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def stage(theatre: Stage) -> Iterator[Stage]:
+    yield theatre
+    theatre.clear()
