@@ -31,6 +31,8 @@ NAMING_CONVENTION = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
+BUILD_STATES = ("declared", "published", "refused", "withdrawn", "adopted")
+INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed")
 DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
 
 
@@ -119,7 +121,12 @@ class EnrollmentToken(Base):
 
 
 class ApkVersion(Base):
-    """A published build."""
+    """A build: declared, verified at completion, promoted to current, rolled out in stages.
+
+    `adopted` ones came with an old server's database; their files are not in the bucket. `file_path` is the object's
+    key, `object_version` the version of it that was verified. `rollout_completed` and `rollout_failed` count finished
+    installations since the promotion or the last resume.
+    """
 
     __tablename__ = "apk_versions"
 
@@ -138,15 +145,72 @@ class ApkVersion(Base):
     git_sha: Mapped[str | None]
     signer_fingerprint: Mapped[str | None]
     storage_url: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="declared")
+    sha256: Mapped[str | None]
+    source: Mapped[str | None]
+    object_version: Mapped[str | None]
+    published_at: Mapped[datetime | None]
+    refusal: Mapped[str | None]
+    is_current: Mapped[bool] = mapped_column(server_default=text("false"))
+    replaces_id: Mapped[int | None] = mapped_column(ForeignKey("apk_versions.id"))
+    staged_rollout_percent: Mapped[int] = mapped_column(server_default="100")
+    wifi_only: Mapped[bool] = mapped_column(server_default=text("true"))
+    must_install: Mapped[bool] = mapped_column(server_default=text("false"))
+    promoted_at: Mapped[datetime | None]
+    promoted_by: Mapped[str | None]
+    paused_at: Mapped[datetime | None]
+    paused_reason: Mapped[str | None]
+    rollout_completed: Mapped[int] = mapped_column(server_default="0")
+    rollout_failed: Mapped[int] = mapped_column(server_default="0")
+    downloads_issued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
 
     __table_args__ = (
+        CheckConstraint(_one_of("state", BUILD_STATES), name="state"),
+        CheckConstraint(
+            "state = 'adopted' OR num_nulls(sha256, build_type, source, signer_fingerprint) = 0",
+            name="declared_in_full",
+        ),
+        CheckConstraint("state = 'adopted' OR build_type IN ('debug', 'release')", name="build_type"),
+        CheckConstraint(_one_of("source", ("manual", "ci")), name="source"),
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("(state = 'published') = (object_version IS NOT NULL)", name="published_is_pinned"),
+        CheckConstraint("(state = 'refused') = (refusal IS NOT NULL)", name="refused_says_why"),
+        CheckConstraint("NOT is_current OR state = 'published'", name="current_is_published"),
+        CheckConstraint("staged_rollout_percent BETWEEN 0 AND 100", name="staged_rollout_percent"),
+        CheckConstraint("(paused_at IS NULL) = (paused_reason IS NULL)", name="paused_says_why"),
         Index("idx_apk_build_type", "version_code", "build_type"),
         Index("idx_apk_version_lookup", "package_name", "version_code"),
+        # A name stands for one checksum; a refused or withdrawn build gives its name back.
+        Index(
+            "uq_apk_versions_live",
+            "package_name",
+            "version_code",
+            "build_type",
+            unique=True,
+            postgresql_where=text("state IN ('declared', 'published')"),
+        ),
+        Index(
+            "uq_apk_versions_current", "package_name", "build_type", unique=True, postgresql_where=text("is_current")
+        ),
     )
 
 
+class ApkSigner(Base):
+    """A certificate (SHA-256, hex) that may sign a package: pinned by its first release build, changed explicitly."""
+
+    __tablename__ = "apk_signers"
+
+    package_name: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    pinned_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    pinned_by: Mapped[str]
+
+    __table_args__ = (CheckConstraint("fingerprint ~ '^[0-9a-f]{64}$'", name="fingerprint"),)
+
+
 class ApkInstallation(Base):
-    """One installation of a build on a device, as the device reports it."""
+    """One installation of a build on a device, as the device reports it; `request_id` is the command's that asked."""
 
     __tablename__ = "apk_installations"
 
@@ -159,8 +223,11 @@ class ApkInstallation(Base):
     download_progress: Mapped[int | None]
     error_message: Mapped[str | None]
     initiated_by: Mapped[str | None]
+    request_id: Mapped[str | None]
 
     __table_args__ = (
+        CheckConstraint(_one_of("status", INSTALLATION_STATES), name="status"),
+        CheckConstraint("download_progress BETWEEN 0 AND 100", name="download_progress"),
         Index("idx_installation_status", "device_id", "status"),
         Index("idx_installation_time", "initiated_at"),
         Index("idx_installation_version_status", "apk_version_id", "status"),
@@ -315,7 +382,10 @@ class DeviceLastStatus(_Report, Base):
 
 
 class ApkDownloadEvent(Base):
-    """One issued download address: committed before the address leaves."""
+    """One issued download address: committed before the address leaves.
+
+    `adopted` ones came with an old server's database, which did not always say who downloaded.
+    """
 
     __tablename__ = "apk_download_events"
 
@@ -327,9 +397,11 @@ class ApkDownloadEvent(Base):
     ip: Mapped[str | None]
     ts: Mapped[datetime] = mapped_column(server_default=func.now())
     device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id"))
+    adopted: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = (
         CheckConstraint(_one_of("source", ("enrollment", "manual", "ci")), name="source"),
+        CheckConstraint("adopted OR num_nonnulls(token_id, device_id, admin_user) = 1", name="one_caller"),
         Index("idx_apk_download_build_ts", "build_id", "ts"),
         Index("idx_apk_download_token_ts", "token_id", "ts"),
         Index("ix_apk_download_events_ts", "ts"),
