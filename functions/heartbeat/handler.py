@@ -42,9 +42,7 @@ def heartbeat_batch(request: Request) -> dict[str, Any]:
     created = iter(["created" if n in recorded.created else "duplicate" for n in range(len(reports))])
     return {
         "results": [
-            {"status": next(created)}
-            if isinstance(item, HeartbeatBody)
-            else {"status": "rejected", "error": item.detail}
+            {"status": "rejected", "error": item.detail} if isinstance(item, Invalid) else {"status": next(created)}
             for item in judged
         ],
         "next_heartbeat_seconds": config.heartbeat_interval_seconds,

@@ -53,12 +53,12 @@ def test_the_message_is_literal_and_its_values_are_fields(device, records):
     for instant in (when, when + timedelta(seconds=1)):
         call("POST", "/v1/heartbeat", agent.heartbeat(instant, device_id=device.id), token=device.token)
     created, duplicate = records()
-    for record, event in ((created, "create"), (duplicate, "dedup_hit")):
+    for record, what in ((created, "create"), (duplicate, "dedup_hit")):
         keys = {"device_id": device.id, "bucket": when.isoformat()}
         assert record["level"] == "INFO"
-        assert (record["event"], record["entity"], record["keys"]) == (event, "device_heartbeats", keys)
+        assert (record["event"], record["entity"], record["keys"]) == (what, "device_heartbeats", keys)
         assert isinstance(record["latency_ms"], float)
-        literal = f"db_operation event={event} entity=device_heartbeats keys={keys} latency_ms={record['latency_ms']}"
+        literal = f"db_operation event={what} entity=device_heartbeats keys={keys} latency_ms={record['latency_ms']}"
         assert record["message"] == literal
 
 

@@ -46,7 +46,7 @@ def device_id_mismatch(device_id: str, claimed: str) -> None:
 def failure(error: BaseException) -> None:
     """Record an unexpected error by its type and where it was raised.
 
-    Not by its text: texts of drivers and parsers quote values, and a value may be a secret. A `SettingsError` never does.
+    Not by its text: texts of drivers and parsers quote values, and a value may be a secret. A SettingsError does not.
     """
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)[-8:]]
     diagnosis = getattr(error, "diag", None)

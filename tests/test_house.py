@@ -1,0 +1,260 @@
+"""The house's rules, read from its sources: arrows point down, nothing happens at import, nobody loads too much."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from local import template
+from tests.api import ROOT
+
+LAYER = ROOT / "layers/nexmdm/src/nexmdm"
+FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if (path / "handler.py").exists())
+# From the bottom up: a module imports only from rings below its own, or (verbs) from its own ring.
+RINGS = [
+    {"errors", "settings"},
+    {"logs", "metrics", "secret", "models"},
+    {"database", "wire"},
+    {"pages", "heartbeat_body", "edge", "messages", "actions"},
+]
+# botocore's own __init__ costs a millisecond and comes with Powertools; what costs is a session.
+HEAVY = {"firebase_admin", "google", "boto3", "botocore.session", "alembic", "sqlalchemy", "pydantic", "requests"}
+MAY_LOAD = {
+    "fcm_dispatch": {"firebase_admin", "google", "requests"},
+    "apk_download": {"boto3", "botocore.session"},
+    "apk_builds": {"boto3", "botocore.session"},
+    "watch": {"boto3", "botocore.session"},
+    "migrate": {"alembic", "sqlalchemy"},
+}
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of what a module imports, wherever in it; `from a import b` is a.b."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno} imports by its place"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ring(name: str) -> int:
+    return next((n for n, names in enumerate(RINGS) if name in names), len(RINGS))
+
+
+# --- arrows
+
+
+@pytest.mark.parametrize("path", modules(LAYER), ids=lambda path: path.stem)
+def test_the_layer_imports_downwards(path):
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        assert top not in ("functions", "migrations", "local", "cli", "tests"), f"{path.stem} imports {name}"
+        if top == "nexmdm" and rest:
+            other = rest.partition(".")[0]
+            if (LAYER / f"{other}.py").exists() and ring(path.stem) < len(RINGS):
+                assert ring(other) <= ring(path.stem), f"{path.stem} imports {other}, which stands above it"
+
+
+def test_the_layer_has_no_cycle():
+    graph = {
+        path.stem: {
+            name.split(".")[1] for name in imports(path) if name.startswith("nexmdm.") and "." in name
+        }
+        & {other.stem for other in modules(LAYER)}
+        for path in modules(LAYER)
+    }  # fmt: skip
+    while leaves := {name for name, needs in graph.items() if not needs}:
+        graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
+    assert graph == {}
+
+
+@pytest.mark.parametrize("path", modules(ROOT / "functions"), ids=lambda path: "/".join(path.parts[-2:]))
+def test_a_function_imports_the_layer_and_itself(path):
+    own = f"functions.{path.parent.name}"
+    for name in imports(path):
+        top = name.partition(".")[0]
+        assert top not in ("local", "cli", "tests"), f"{path} imports {name}"
+        assert top != "functions" or name.startswith(own), f"{path} imports {name}, another function"
+        assert top != "migrations" or own == "functions.migrate", f"{path} imports {name}"
+
+
+def test_nobody_imports_migrations():
+    for folder in ("layers", "functions", "local", "cli"):
+        for path in modules(ROOT / folder):
+            if path.parent.name != "migrate":
+                assert not any(name.split(".")[0] == "migrations" for name in imports(path)), path
+
+
+def of_the_product() -> list[Path]:
+    return modules(LAYER) + modules(ROOT / "functions")
+
+
+def test_the_environment_is_read_in_settings_only():
+    for path in of_the_product():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb", "putenv"):
+                assert path == LAYER / "settings.py", f"{path}:{node.lineno}"
+        assert not any(name in ("os.environ", "os.getenv") for name in imports(path)), path
+
+
+SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE|ALTER TABLE|DROP TABLE)\s+\S", re.DOTALL)
+NO_SQL = {"errors", "settings", "logs", "metrics", "secret", "wire", "pages", "heartbeat_body", "edge", "messages"}
+
+
+def texts(path: Path) -> list[ast.Constant]:
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False)
+    }
+    nodes = (n for n in ast.walk(tree(path)) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return [node for node in nodes if id(node) not in documented]
+
+
+def test_sql_stands_in_verbs_and_migrations_only():
+    for path in of_the_product():
+        if path.parent == LAYER and path.stem not in NO_SQL:
+            continue
+        for text in texts(path):
+            assert not SQL.search(text.value), f"{path}:{text.lineno}"
+
+
+def test_only_the_database_commits():
+    for path in of_the_product():
+        if path == LAYER / "database.py":
+            continue
+        for node in ast.walk(tree(path)):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr
+            assert called != "commit", f"{path}:{node.lineno}"
+        assert not any(re.search(r"\b(COMMIT|ROLLBACK)\b", text.value) for text in texts(path)), path
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_handler_holds_no_try_around_its_verbs(name):
+    for node in ast.walk(tree(ROOT / "functions" / name / "handler.py")):
+        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+            assert not any(isinstance(inner, ast.Try) for inner in ast.walk(node)), f"{name}: {node.name}"
+
+
+# --- nothing happens at import
+
+
+LOOK = """
+import json, socket, sys
+def refuse(*_, **__): raise AssertionError("a socket at import")
+socket.socket.connect = socket.socket.connect_ex = refuse
+import psycopg2
+psycopg2.connect = refuse
+for name in sys.argv[1:]:
+    __import__(name)
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def after_importing(*names: str) -> set[str]:
+    """The modules in a fresh process with an empty environment, which may connect nowhere."""
+    found = {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, *names], cwd=ROOT, env=found, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, "something was printed at import"
+    return set(json.loads(lines[0]))
+
+
+def test_every_module_is_imported_without_an_environment():
+    names = [f"nexmdm.{path.stem}" for path in modules(LAYER) if path.stem != "__init__"]
+    names += [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules(ROOT / "functions")]
+    after_importing(*(name.removesuffix(".__init__") for name in names))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_pays_for_what_it_uses(name):
+    loaded = after_importing(f"functions.{name}.handler")
+    assert loaded & HEAVY <= MAY_LOAD.get(name, set())
+    assert not loaded & {"local", "tests", "migrations"} or name == "migrate"
+
+
+def test_the_budget_can_be_broken():
+    assert {"sqlalchemy", "boto3"} <= after_importing("nexmdm.models", "boto3")
+
+
+# --- template
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_functions_routes_are_those_of_the_template(name):
+    declared = {route.key for route in template.load().routes if route.function.name == name}
+    found = getattr(import_module(f"functions.{name}.handler"), "routes", None)
+    assert (set(found._routes) if found else set()) == declared
+
+
+def test_every_function_of_the_template_is_here_and_the_other_way_round():
+    declared = template.load().functions
+    assert sorted(declared) == FUNCTIONS
+    for name, function in declared.items():
+        assert function.handler == f"functions.{name}.handler.handler"
+
+
+DEVICE_ROUTES = {
+    "POST /v1/register",
+    "POST /v1/heartbeat",
+    "POST /v1/heartbeats",
+    "POST /v1/devices/fcm-token",
+    "POST /v1/devices/{device_id}/ack",
+    "POST /v1/action-result",
+    "POST /v1/remote-exec/ack",
+    "POST /v1/apk/installation/update",
+    "GET /v1/apk/download/latest",
+    "GET /v1/apk/download-latest",
+    "GET /v1/apk/download/{build_id}",
+    "GET /v1/agent/update",
+}
+
+
+def test_only_the_devices_routes_are_open():
+    for route in template.load().routes:
+        assert route.authorizer == ("NONE" if route.key in DEVICE_ROUTES else "AWS_IAM"), route.key
+
+
+# --- what is committed
+
+
+MACHINES = re.compile(
+    r"/work/|/home/\w+/|/root/|/Users/\w+|\.\./shared|/tmp/\w|\b10\.\d+\.\d+\.\d+:\d+|--(?:extra-)?index-url\s+http"
+    r"|https?://[\w.-]*(?:pypi|artifactory|nexus|jfrog|mirror)[\w.-]*/(?:simple|repository)"
+)
+EXEMPT = {"tests/test_house.py"}
+
+
+def test_no_machine_is_in_what_is_committed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    for name in set(listed.stdout.splitlines()) - EXEMPT:
+        path = ROOT / name
+        if path.is_file():
+            text = path.read_bytes().decode(errors="replace")
+            found = MACHINES.search(text)
+            assert not found, f"{name}: {found[0]}"
