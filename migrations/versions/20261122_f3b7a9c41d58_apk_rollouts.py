@@ -34,6 +34,8 @@ BUILD_CHECKS = {
 
 
 def upgrade() -> None:
+    # Rewrites what an old server left, with that server stopped; nothing else ever had rows at this revision.
+    op.execute("SET LOCAL statement_timeout = 0")
     builds()
     signers()
     installations()
