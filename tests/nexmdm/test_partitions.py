@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import psycopg2
 import pytest
@@ -35,7 +36,7 @@ def without_partitions(url: str, db: Database) -> None:
 
 def test_they_cover_retention_and_a_week_ahead(db: Database):
     bounds = partitions.bounds(db)
-    for earlier, later in zip(bounds, bounds[1:], strict=False):
+    for earlier, later in pairwise(bounds):
         assert earlier["upper"] == later["lower"]
     assert bounds[0]["lower"] <= NOW - timedelta(days=2, seconds=10)
     assert bounds[-1]["upper"] >= NOW + timedelta(days=7)

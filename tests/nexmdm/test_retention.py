@@ -132,7 +132,10 @@ def test_tokens_and_downloads(url: str, db: Database):
     token(db, "used", status="exhausted", last_used_at=old)
     token(db, "used lately", status="exhausted", last_used_at=now(db) - 29 * DAY)
     token(db, "named", expires_at=old)
-    db.execute("INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size) VALUES (1,'1',1,'x',1)")
+    db.execute(
+        """INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size, state)
+           VALUES (1, '1', 1, 'x', 1, 'adopted')"""
+    )
     for ts, name in ((now(db) - 8 * DAY, "over"), (now(db) - 6 * DAY, "named")):
         db.execute(
             """INSERT INTO apk_download_events (build_id, source, token_id, ts)
@@ -234,9 +237,17 @@ def test_heartbeats_without_a_partition_are_counted_and_moved(url: str, db: Data
     assert result["complete"] is True
 
 
-@pytest.mark.parametrize(("name", "value"), [("HEARTBEAT_RETENTION_DAYS", "0"), ("DISPATCH_RETENTION_DAYS", "-1"),
-                                             ("DOWNLOAD_RETENTION_DAYS", "99999"), ("TOKEN_RETENTION_DAYS", "x")])  # fmt: skip
-def test_retention_out_of_bounds_is_refused(url: str, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+OUT_OF_BOUNDS = {
+    "HEARTBEAT_RETENTION_DAYS": "0",
+    "DISPATCH_RETENTION_DAYS": "-1",
+    "DOWNLOAD_RETENTION_DAYS": "99999",
+    "TOKEN_RETENTION_DAYS": "x",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_BOUNDS.items())
+def test_retention_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://host/db")
     monkeypatch.setenv(name, value)
     settings.load.cache_clear()
     with pytest.raises(settings.SettingsError, match=name):

@@ -1,0 +1,155 @@
+"""The scheduled function: its answer, its metrics, its dry run, and the export before downloads go."""
+
+import gzip
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from nexmdm import download_export, settings
+from nexmdm.database import Database
+
+from functions.cleanup.handler import handler
+from tests.conftest import ROOT, run_sql
+
+
+def context(seconds: float = 60) -> SimpleNamespace:
+    return SimpleNamespace(
+        aws_request_id="1", function_name="Cleanup", get_remaining_time_in_millis=lambda: int(seconds * 1000)
+    )
+
+
+@pytest.fixture
+def old_downloads(url: str) -> int:
+    run_sql(
+        url,
+        """INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size, state)
+           VALUES (1, '1', 1, 'x', 1, 'adopted')""",
+        """INSERT INTO apk_download_events (build_id, source, admin_user, ts)
+           SELECT 1, 'manual', 'user-' || n, now() - make_interval(days => CASE WHEN n % 10 = 0 THEN 1 ELSE 8 END)
+           FROM generate_series(1, 6000) AS n""",
+    )
+    return 5400
+
+
+def metrics(text: str) -> dict[str, list[float]]:
+    record = next(json.loads(line) for line in text.splitlines() if '"_aws"' in line)
+    return {metric["Name"]: record[metric["Name"]] for metric in record["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+
+
+def test_it_answers_per_policy_and_measures(old_downloads: int, capsys: pytest.CaptureFixture[str]):
+    answer = handler({}, context())
+    assert answer["complete"] is True
+    assert set(answer["policies"]) == {"heartbeats", "fcm_dispatches", "apk_downloads", "enrollment_tokens"}
+    assert answer["policies"]["apk_downloads"]["deleted"] == old_downloads
+    measured = metrics(capsys.readouterr().out)
+    assert measured["ApkDownloadsRemoved"] == [5400]
+    assert measured["CleanupSucceeded"] == [1]
+    assert measured["CleanupFailed"] == [0]
+    assert measured["HeartbeatsWithoutPartition"] == [0]
+
+
+def test_without_time_it_removes_nothing_and_is_no_success(
+    old_downloads: int, db: Database, capsys: pytest.CaptureFixture[str]
+):
+    answer = handler({}, context(seconds=10))
+    assert answer["complete"] is False
+    assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
+    assert metrics(capsys.readouterr().out)["CleanupSucceeded"] == [0]
+
+
+def test_one_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixture):
+    handler({}, context())
+    records = [record for record in caplog.records if getattr(record, "event", None) == "cleanup"]
+    assert [record.entity for record in records] == [
+        "device_heartbeats", "fcm_dispatches", "apk_download_events", "enrollment_tokens",
+    ]  # fmt: skip
+    assert records[2].keys["deleted"] == old_downloads
+    assert records[2].keys["cutoff"] < records[1].keys["cutoff"]
+
+
+def test_a_dry_run_changes_nothing(old_downloads: int, db: Database):
+    answer = handler({"dry_run": True}, context())
+    assert answer["policies"]["apk_downloads"] == {"due": old_downloads}
+    assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
+
+
+def test_boto3_is_not_loaded_without_an_export(url: str):
+    code = """
+import sys
+from types import SimpleNamespace
+from functions.cleanup.handler import handler
+handler({}, SimpleNamespace(aws_request_id="", function_name="", get_remaining_time_in_millis=lambda: 60000))
+print([name for name in sys.modules if name.startswith(("boto3", "alembic", "sqlalchemy", "firebase"))])"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[object]:
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_S3": endpoint, "DOWNLOAD_EXPORT_BUCKET": "exports",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    settings.load.cache_clear()
+    download_export._s3.cache_clear()
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="exports", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    yield client
+    for found in client.list_objects_v2(Bucket="exports").get("Contents", []):
+        client.delete_object(Bucket="exports", Key=found["Key"])
+    client.delete_bucket(Bucket="exports")
+    server.stop()
+    download_export._s3.cache_clear()
+
+
+def exported(client) -> dict[str, bytes]:
+    keys = [found["Key"] for found in client.list_objects_v2(Bucket="exports").get("Contents", [])]
+    return {key: client.get_object(Bucket="exports", Key=key)["Body"].read() for key in keys}
+
+
+def test_what_is_removed_is_in_the_export_with_a_manifest(bucket, old_downloads: int, db: Database):
+    due = {row["id"] for row in db.execute("SELECT id FROM apk_download_events WHERE ts < now() - interval '7 days'")}
+
+    assert handler({}, context())["policies"]["apk_downloads"]["deleted"] == old_downloads
+
+    files = exported(bucket)
+    lines = [json.loads(line) for key, body in files.items() if key.endswith(".jsonl.gz")
+             for line in gzip.decompress(body).splitlines()]  # fmt: skip
+    assert sorted(line["id"] for line in lines) == sorted(due)
+    manifests = [json.loads(body) for key, body in files.items() if key.endswith(".manifest.json")]
+    assert sum(manifest["rows"] for manifest in manifests) == old_downloads
+    for manifest in manifests:
+        assert hashlib.sha256(files[manifest["file"]]).hexdigest() == manifest["sha256"]
+    assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 600}]
+
+
+def test_nothing_is_removed_when_the_export_fails(
+    bucket, old_downloads: int, db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DOWNLOAD_EXPORT_BUCKET", "no-such-bucket")
+    settings.load.cache_clear()
+    answer = handler({}, context())
+    assert answer["policies"]["apk_downloads"]["error"] == "NoSuchBucket"
+    assert answer["policies"]["enrollment_tokens"]["done"] is True
+    assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
+
+
+def test_the_same_rows_are_written_to_the_same_file_again(bucket, old_downloads: int, url: str, db: Database):
+    """As after a kill between writing and removing."""
+    run_sql(url, "CREATE RULE keep AS ON DELETE TO apk_download_events DO INSTEAD NOTHING")
+    assert handler({}, context())["policies"]["apk_downloads"]["error"] is not None
+    before = exported(bucket)
+    run_sql(url, "DROP RULE keep ON apk_download_events")
+    handler({}, context())
+    assert {key for key in before if key.endswith(".gz")} <= exported(bucket).keys()
+    assert len(exported(bucket)) == 4
