@@ -9,7 +9,7 @@ import json
 import ssl
 import time
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import firebase_admin
@@ -18,7 +18,7 @@ import urllib3
 from firebase_admin import credentials, exceptions, messaging
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request as TokenRequest
-from nexmdm import secret, settings
+from nexmdm import logs, secret, settings
 from nexmdm.dispatch_queue import Result
 from requests.adapters import HTTPAdapter
 
@@ -64,28 +64,40 @@ def drop_idle_connections() -> None:
         service()._client.session.close()
 
 
-def send(data: dict[str, str], fcm_token: str, ttl_seconds: int) -> Result:
-    """POST one message, once. Never raises for what FCM or the network does."""
-    start = time.perf_counter()
-    message = messaging.Message(
+def message(data: dict[str, str], fcm_token: str, ttl_seconds: int) -> messaging.Message:
+    """The message as firebase-admin will take it.
+
+    Raises:
+        ValueError: it would not. Nothing was sent.
+    """
+    made = messaging.Message(
         data=data, token=fcm_token, android=messaging.AndroidConfig(priority="high", ttl=ttl_seconds)
     )
+    service().encode_message(made)
+    return made
+
+
+def send(message: messaging.Message) -> Result:
+    """POST one message, once. Never raises, whatever FCM, the network or firebase-admin do."""
+    start = time.perf_counter()
     result = _post(message)
     if result.http_code == 401:
         result = _post_after_refresh(message, result)
     result.latency_ms = round((time.perf_counter() - start) * 1000)
     if result.fcm_status == "UNREGISTERED":
-        result.unregistered_token = fcm_token
-    for name in ("error_msg", "response_json"):
+        result.unregistered_token = message.token
+    for name in ("fcm_status", "error_msg", "response_json"):
         text = getattr(result, name)
-        setattr(result, name, text and text.replace(fcm_token, "***")[:_KEPT_CHARACTERS])
+        # PostgreSQL takes no NUL in a text.
+        setattr(result, name, text and text.replace(message.token, "***").replace("\0", "\ufffd")[:_KEPT_CHARACTERS])
     return result
 
 
 def _post_after_refresh(message: messaging.Message, refused: Result) -> Result:
     """401: the cached OAuth token is no longer good. FCM took nothing, so one more POST with a fresh token is safe."""
+    timeout = settings.load().fcm_timeout_seconds  # google-auth's own is 120 s
     try:
-        service()._credential.refresh(TokenRequest())
+        service()._credential.refresh(partial(TokenRequest(), timeout=timeout))
     except GoogleAuthError:
         return refused
     return _post(message)
@@ -101,10 +113,20 @@ def _post(message: messaging.Message) -> Result:
             return _refused(error.http_response)
         return _unanswered(error.cause)
     except (KeyError, TypeError):
-        return Result(outcome="unknown", fcm_status="UNREADABLE", http_code=200, error_msg="FCM's answer has no name.")
+        return _unreadable()
+    except Exception as error:
+        # Where it broke is not known, so neither is whether the message had left.
+        logs.failure(error)
+        return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}.")
+    if not isinstance(name, str) or "\0" in name:
+        return _unreadable()
     return Result(
         outcome="sent", fcm_status="sent", fcm_message_id=name, http_code=200, response_json=json.dumps({"name": name})
     )
+
+
+def _unreadable() -> Result:
+    return Result(outcome="unknown", fcm_status="UNREADABLE", http_code=200, error_msg="FCM's answer has no name.")
 
 
 def _refused(response: requests.Response) -> Result:
@@ -157,12 +179,15 @@ def _status(response: requests.Response) -> str:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that FCM asks to wait, given as seconds or as a date; at most a day."""
+    """Seconds that FCM asks to wait, given as seconds or as a date; at most a day.
+
+    None when it asks for nothing, or for a time that is over: then our own backoff, or a sweep would try without pause.
+    """
     value = response.headers.get("Retry-After")
     if value is None:
         return None
     try:
         seconds = float(value) if value.isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(seconds, 0.0), 86_400.0)
+    return min(seconds, 86_400.0) if seconds > 0 else None

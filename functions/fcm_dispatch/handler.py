@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from nexmdm import actions, batches, database, dispatch_queue, dispatches, logs, messages, metrics, settings, wire
 from nexmdm.dispatches import Command
 from nexmdm.edge import Request, Response, Routes
-from nexmdm.errors import Forbidden, Invalid, Malformed
+from nexmdm.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.pages import Page
 
 from functions.fcm_dispatch import sending
@@ -25,7 +25,7 @@ Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
     action: str
     params: dict[str, Any] = {}
-    ttl_seconds: Ttl = 600
+    ttl_seconds: Ttl = dispatch_queue.DEFAULT_TTL_SECONDS
     request_id: RequestId | None = None
 
 
@@ -38,7 +38,7 @@ class BulkBody(CommandBody, kw_only=True):
 
 class ResendBody(Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
-    ttl_seconds: Ttl | None = None
+    ttl_seconds: Ttl = dispatch_queue.DEFAULT_TTL_SECONDS
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
@@ -120,6 +120,8 @@ def resend_command(request: Request) -> Response:
     if key is not None and dispatches.was_resent(row, key):
         return Response(row, 200, REPLAYED)
     sending.prepare()
+    if request.remaining_seconds <= sending.send_budget_seconds(config):
+        raise Unavailable("This call has no time left to send. Try again.", retry_after=1)
     claim = dispatch_queue.claim_again(
         db,
         request_id,

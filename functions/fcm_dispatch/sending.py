@@ -5,12 +5,13 @@ it, by the thread that owns the database connection. Worker threads only talk to
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from nexmdm import messages, secret
+from nexmdm import logs, messages, secret, settings
 from nexmdm.database import Executor
 from nexmdm.dispatch_queue import Claim, Result, claim_due, settle
+from nexmdm.errors import Unavailable
 from nexmdm.settings import Settings
 
 CONCURRENCY = 32
@@ -22,13 +23,14 @@ def send_budget_seconds(config: Settings) -> float:
 
 
 def prepare() -> None:
-    """Load Firebase and its credential before anything is claimed: a lease is for sending, not for importing.
+    """Load Firebase, its credential and the HMAC key before anything is claimed: a lease is for sending.
 
     Raises:
         SettingsError: there is no usable service account. Nothing was claimed.
     """
     from functions.fcm_dispatch import fcm
 
+    _hmac_key(settings.load())
     fcm.service()
     fcm.drop_idle_connections()
 
@@ -39,25 +41,29 @@ def send(db: Executor, claim: Claim, config: Settings) -> str | None:
 
 
 def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float], batch_id: str | None = None) -> int:
-    """Claim and send what is due, `CONCURRENCY` at a time, while the time lasts; returns how many were sent."""
-    key, budget, sent = _hmac_key(config), send_budget_seconds(config), 0
+    """Claim and send what is due, `CONCURRENCY` at a time, while the time lasts; returns how many were sent.
+
+    Raises:
+        Unavailable: the database failed. What was under way then has come back, and was settled as far as that went.
+    """
+    key, budget, sent, outage = _hmac_key(config), send_budget_seconds(config), 0, None
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         flying: dict[Future[Result], Claim] = {}
         more = True
         while more or flying:
-            more = more and remaining_seconds() > budget
-            if more and len(flying) < CONCURRENCY:
-                claims = claim_due(db, CONCURRENCY - len(flying), config.dispatch_lease_seconds, batch_id)
-                flying |= {pool.submit(_post, claim, key): claim for claim in claims}
-                more = bool(claims)
-            if flying:
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                sent += _settle_all(db, ((flying.pop(future), future.result()) for future in list(done)))
+            more = more and outage is None and remaining_seconds() > budget
+            try:
+                if more and len(flying) < CONCURRENCY:
+                    claims = claim_due(db, CONCURRENCY - len(flying), config.dispatch_lease_seconds, batch_id)
+                    flying |= {pool.submit(_post, claim, key): claim for claim in claims}
+                    more = bool(claims)
+                for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    sent += _settle(db, flying.pop(future), future.result()) is not None
+            except Unavailable as error:
+                outage = error
+    if outage:
+        raise outage
     return sent
-
-
-def _settle_all(db: Executor, results: Iterable[tuple[Claim, Result]]) -> int:
-    return sum(1 for claim, result in results if _settle(db, claim, result) is not None)
 
 
 def _settle(db: Executor, claim: Claim, result: Result) -> str | None:
@@ -68,10 +74,17 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
     from functions.fcm_dispatch import fcm
 
     if time.time() >= claim.until:
-        # This environment was frozen between claim and POST. Nothing left, and the row is `unknown` to others by now.
-        return Result(outcome="retry_wait", fcm_status="LEASE_PASSED", error_msg="The lease passed before the POST.")
-    data = messages.build(claim.dispatch, hmac_key)
-    return fcm.send(data, claim.dispatch["fcm_token"], claim.ttl_seconds)
+        # This environment was frozen between claim and POST. Nothing left; the row may be `unknown` to others by now.
+        return Result(outcome="retry_wait", fcm_status="TOO_LATE", error_msg="Its lease or life ended before the POST.")
+    try:
+        data = messages.build(claim.dispatch, hmac_key)
+        message = fcm.message(data, claim.dispatch["fcm_token"], claim.ttl_seconds)
+    except Exception as error:
+        # A defect of ours. Nothing left, and it must not look as if something had.
+        logs.failure(error)
+        why = f"The message could not be built: {type(error).__name__}."
+        return Result(outcome="retry_wait", fcm_status="NOT_BUILT", error_msg=why)
+    return fcm.send(message)
 
 
 def _hmac_key(config: Settings) -> str | None:

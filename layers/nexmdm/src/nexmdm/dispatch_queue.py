@@ -46,7 +46,8 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class Claim(msgspec.Struct):
-    """A dispatch that the caller now holds: it alone may send it, once, before `until` (seconds of `time.time()`)."""
+    """A dispatch that the caller now holds: it alone may send it, once, before `until` (seconds of `time.time()`), when
+    its lease or its life ends."""
 
     dispatch: Row
     until: float
@@ -72,7 +73,7 @@ def claim_again(
     request_id: str,
     *,
     lease_seconds: int,
-    ttl_seconds: int | None,
+    ttl_seconds: int,
     by: str,
     reason: str,
     key: str | None = None,
@@ -153,11 +154,11 @@ def oldest_open_seconds(db: Executor) -> float:
 def _claim(db: Executor, sql: str, parameters: dict[str, Any], lease_seconds: int) -> list[Claim]:
     start = time.perf_counter()
     # Taken before the database takes its own: the holder's idea of the lease ends first.
-    until = time.time() + lease_seconds
+    now = time.time()
     rows = db.execute(sql, {**parameters, "lease_seconds": lease_seconds, "fcm_ttl_seconds": FCM_TTL_SECONDS})
     keys = {"claimed": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
-    return [Claim(row, until) for row in rows]
+    return [Claim(row, now + min(lease_seconds, row["seconds_left"])) for row in rows]
 
 
 def _transition(db: Executor, sql: str, metric: str, state: str) -> int:
@@ -227,7 +228,7 @@ WHERE f.request_id = due.request_id AND d.id = f.device_id
 
 _CLAIM_AGAIN = f"""
 UPDATE fcm_dispatches f SET state = 'sending', {_CLAIMED},
-    expires_at = clock_timestamp() + coalesce(make_interval(secs => %(ttl_seconds)s), f.expires_at - f.created_at),
+    expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
     error_msg = NULL, response_json = NULL, http_code = NULL, fcm_status = 'pending',
     audit = f.audit || jsonb_build_object(
         'event', 'resend', 'from', f.state, 'by', %(by)s, 'reason', %(reason)s, 'at', clock_timestamp(), 'key', %(key)s)
