@@ -44,7 +44,7 @@ _BY_OPERATORS = {(state, "sending") for state in ("unknown", "failed", "expired"
 _IN_PLACE = {(state, state) for state in ("unknown", "sent", "failed", "cancelled")}
 TRANSITIONS = _BY_SENDERS | _BY_DEVICES | _BY_OPERATORS | _IN_PLACE
 
-FIXED = ("request_id", "device_id", "action", "params", "created_at", "created_by")
+FIXED = ("request_id", "device_id", "action", "params", "created_at", "created_by", "expires_at")
 
 
 def record(db: Database) -> None:
@@ -86,5 +86,6 @@ _RECORDER = (
             jsonb_array_length(NEW.audit) - coalesce(jsonb_array_length(OLD.audit), 0));
         RETURN NEW;
     END $$""",
-    "CREATE TRIGGER noted AFTER INSERT OR UPDATE OF state, completed_at, result ON fcm_dispatches FOR EACH ROW EXECUTE FUNCTION note()",
+    """CREATE TRIGGER noted AFTER INSERT OR UPDATE OF state, completed_at, result ON fcm_dispatches
+        FOR EACH ROW EXECUTE FUNCTION note()""",
 )

@@ -13,9 +13,10 @@ from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
 
+from nexmdm import dispatch_queue
+
 from functions.fcm_dispatch import fcm, handler
 from local import payload
-from nexmdm import dispatch_queue
 from tests.api import Answer, event
 
 SWEEP = {"source": "aws.scheduler"}
@@ -69,9 +70,7 @@ def _run(event: dict[str, Any], environment: dict[str, str], deviation: str | No
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  logs
     if deviation:
         DEVIATIONS[deviation]()
-    context = SimpleNamespace(
-        aws_request_id="0", function_name="sender", get_remaining_time_in_millis=lambda: 60_000
-    )
+    context = SimpleNamespace(aws_request_id="0", function_name="sender", get_remaining_time_in_millis=lambda: 60_000)
     answers.send(handler.handler(event, context))
 
 
