@@ -42,6 +42,11 @@ class Request:
         return (self._context.get("http") or {}).get("sourceIp")
 
     @property
+    def base_url(self) -> str:
+        """The address that this request was sent to, without its path."""
+        return f"{self.headers.get('x-forwarded-proto', 'http')}://{self.headers.get('host', '')}"
+
+    @property
     def operator(self) -> str:
         """The ARN of the caller whose signature IAM has checked.
 

@@ -55,6 +55,10 @@ class Conflict(Problem):
     status, title = 409, "Conflict"
 
 
+class NoSuchBuild(NotFound):
+    title = "No such build"
+
+
 class AliasTaken(Conflict):
     title = "Alias taken"
 
@@ -90,6 +94,15 @@ class Invalid(Problem):
 
     def __init__(self, path: str, detail: str) -> None:
         super().__init__(f"{path}: {detail}", errors=[{"path": path, "detail": detail}])
+
+
+class BuildRefused(Problem):
+    """A build is not what it was declared to be. `what` is the part that was looked at."""
+
+    status, title = 422, "Build refused"
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        super().__init__(f"{what}: expected {expected}, found {found}", what=what, expected=expected, found=found)
 
 
 class PayloadMismatch(Problem):
