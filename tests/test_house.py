@@ -19,7 +19,7 @@ LAYER = ROOT / "layers/nexmdm/src/nexmdm"
 FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if (path / "handler.py").exists())
 # From the bottom up: a module imports only from rings below its own, or (verbs) from its own ring.
 RINGS = [
-    {"errors", "settings"},
+    {"errors", "settings", "sigv4"},
     {"logs", "metrics", "secret", "models"},
     {"database", "wire"},
     {"pages", "heartbeat_body", "edge", "messages", "actions"},

@@ -3,6 +3,8 @@
 import pytest
 from nexmdm import settings
 from nexmdm.settings import SettingsError
+from psycopg2.extensions import parse_dsn
+from sqlalchemy import make_url
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +42,8 @@ def test_read_once_and_frozen(monkeypatch):
         ("HEARTBEAT_BUCKET_SECONDS", "1.5"),
         ("HEARTBEAT_INTERVAL_SECONDS", "-1"),
         ("HEARTBEAT_RETENTION_DAYS", "0"),
+        ("DATABASE_PORT", "canary"),
+        ("DATABASE_ADMIN_SECRET", "canary"),
     ],
 )
 def test_a_wrong_one_is_named_with_what_it_should_hold_and_without_its_value(monkeypatch, name, value):
@@ -52,7 +56,8 @@ def test_a_wrong_one_is_named_with_what_it_should_hold_and_without_its_value(mon
         meta.description
         for field in settings.msgspec.structs.fields(settings.Settings)
         if field.encode_name == name
-        for meta in field.type.__metadata__
+        for type_ in (field.type, *getattr(field.type, "__args__", ()))
+        for meta in getattr(type_, "__metadata__", ())
     ]
     assert should in str(raised.value)
 
@@ -79,3 +84,40 @@ def test_every_setting_says_what_it_should_hold():
         annotated = [field.type, *getattr(field.type, "__args__", ())]
         described = [meta.description for type_ in annotated for meta in getattr(type_, "__metadata__", ())]
         assert any(described), field.encode_name
+
+
+def in_lambda(monkeypatch):
+    monkeypatch.delenv("DATABASE_URL")
+    for name, value in {
+        "DATABASE_HOST": "nexmdm.cluster-abc.eu-west-1.rds.amazonaws.com",
+        "AWS_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_ID": "ASIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "canary",
+        "AWS_SESSION_TOKEN": "session/token+==",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_an_endpoint_in_the_urls_place(monkeypatch):
+    in_lambda(monkeypatch)
+    parts = parse_dsn(settings.load().dsn)
+    token = parts.pop("password")
+    assert parts == {
+        "host": "nexmdm.cluster-abc.eu-west-1.rds.amazonaws.com",
+        "port": "5432",
+        "dbname": "nexmdm",
+        "user": "nexmdm_app",
+        "sslmode": "verify-full",
+        "sslrootcert": "/opt/rds-ca-bundle.pem",
+    }
+    assert token.startswith("nexmdm.cluster-abc.eu-west-1.rds.amazonaws.com:5432/?Action=connect&DBUser=nexmdm_app&")
+    assert "X-Amz-Security-Token=session%2Ftoken%2B%3D%3D" in token
+    assert make_url(settings.load().sqlalchemy_url).password[:200] == token[:200]
+    assert "canary" not in settings.load().dsn
+
+
+def test_an_endpoint_without_credentials_names_them(monkeypatch):
+    in_lambda(monkeypatch)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(SettingsError, match=r"^AWS_ACCESS_KEY_ID, "):
+        settings.load().dsn  # noqa: B018

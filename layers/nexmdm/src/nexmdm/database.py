@@ -7,7 +7,7 @@ statement.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
@@ -54,7 +54,8 @@ class Executor(Protocol):
 class Database:
     """A connection that is opened when it is first needed and replaced when it breaks. For one thread."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str | Callable[[], str]) -> None:
+        """dsn: the address, or what makes one for each new connection: an IAM token is good for minutes."""
         self._dsn = dsn
         self._connection: psycopg2.extensions.connection | None = None
         self._in_transaction = False
@@ -118,7 +119,7 @@ class Database:
         clean = False
         try:
             if self._connection is None:
-                self._connection = _connect(self._dsn)
+                self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn)
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, parameters or None)
                 names = [column.name for column in cursor.description or ()]
@@ -162,7 +163,7 @@ class SessionDatabase:
 @lru_cache(maxsize=1)
 def environment() -> Database:
     """The one database of this execution environment."""
-    return Database(settings.load().dsn)
+    return Database(lambda: settings.load().dsn)
 
 
 def elapsed_ms(start: float) -> float:

@@ -3,6 +3,8 @@
 from functools import lru_cache
 from typing import Any
 
+from nexmdm import settings
+
 NAMESPACE = "NexMDM"
 
 
@@ -11,7 +13,8 @@ def _metrics() -> Any:
     # Loaded by the first metric: most functions never count anything.
     from aws_lambda_powertools import Metrics
 
-    return Metrics(namespace=NAMESPACE, service="nexmdm")
+    # Two stacks of one account must not count into each other's alarms.
+    return Metrics(namespace=NAMESPACE, service=settings.load().powertools_service_name)
 
 
 def count(name: str, value: int = 1) -> None:

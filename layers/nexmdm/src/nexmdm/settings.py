@@ -7,9 +7,12 @@ import os
 import re
 from functools import lru_cache
 from typing import Annotated
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Meta
+
+from nexmdm import sigv4
 
 _DRIVER = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
 
@@ -21,7 +24,26 @@ class SettingsError(Exception):
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Every setting with its bounds; the environment variable is the field's name in capitals."""
 
-    database_url: Annotated[str, Meta(pattern=r"^postgres(ql)?(\+\w+)?://", description="postgresql://user@host/db")]
+    database_url: (
+        Annotated[str, Meta(pattern=r"^postgres(ql)?(\+\w+)?://", description="postgresql://user@host/db")] | None
+    ) = None
+    # In Lambda, in DATABASE_URL's place: IAM authentication and TLS that checks the server's name.
+    database_host: Annotated[str, Meta(min_length=1, description="the cluster's or the proxy's endpoint")] | None = None
+    database_port: Annotated[int, Meta(ge=1, le=65_535, description="a port")] = 5432
+    database_name: Annotated[str, Meta(min_length=1, description="a database's name")] = "nexmdm"
+    database_user: Annotated[str, Meta(min_length=1, description="a database user that may log in by IAM")] = (
+        "nexmdm_app"
+    )
+    database_ca_bundle: Annotated[str, Meta(min_length=1, description="a path of PEM certificates")] = (
+        "/opt/rds-ca-bundle.pem"
+    )
+    # Set for the migrate function alone: who makes the other users.
+    database_admin_secret: Annotated[str, Meta(pattern="^arn:", description="a secret's ARN")] | None = None
+    aws_region: Annotated[str, Meta(description="a region's name")] | None = None
+    aws_access_key_id: Annotated[str, Meta(description="an access key's id")] | None = None
+    aws_secret_access_key: Annotated[str, Meta(description="its secret")] | None = None
+    aws_session_token: Annotated[str, Meta(description="the token of temporary credentials")] | None = None
+    powertools_service_name: Annotated[str, Meta(min_length=1, description="the metrics' `service`")] = "nexmdm"
     heartbeat_bucket_seconds: Annotated[int, Meta(ge=1, le=86_400, description="seconds, 1..86400")] = 10
     heartbeat_interval_seconds: Annotated[int, Meta(ge=10, le=86_400, description="seconds, 10..86400")] = 600
     heartbeat_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
@@ -51,13 +73,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     @property
     def dsn(self) -> str:
-        """The address as libpq takes it."""
-        return _DRIVER.sub("postgresql://", self.database_url)
+        """The address as libpq takes it. With DATABASE_HOST it holds a token for a login now: ask for it each time."""
+        return _DRIVER.sub("postgresql://", self._address)
 
     @property
     def sqlalchemy_url(self) -> str:
         """The address as SQLAlchemy takes it: a plain one means psycopg2 here, not SQLAlchemy 2.1's psycopg 3."""
-        return _DRIVER.sub("postgresql+psycopg2://", self.database_url)
+        return _DRIVER.sub("postgresql+psycopg2://", self._address)
+
+    @property
+    def credentials(self) -> sigv4.Credentials:
+        """The role's credentials, which Lambda keeps in the environment.
+
+        Raises:
+            SettingsError: there are none.
+        """
+        if not self.aws_access_key_id or not self.aws_secret_access_key or not self.aws_region:
+            raise SettingsError(
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION are not all set: Lambda sets them to what"
+                " signs as the function's role"
+            )
+        return sigv4.Credentials(self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token)
+
+    def dsn_of(self, user: str, password: str) -> str:
+        """The address at DATABASE_HOST for somebody else."""
+        tls = urlencode({"sslmode": "verify-full", "sslrootcert": self.database_ca_bundle}, quote_via=quote)
+        who = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"postgresql://{who}@{self.database_host}:{self.database_port}/{quote(self.database_name)}?{tls}"
+
+    @property
+    def _address(self) -> str:
+        if self.database_url:
+            return self.database_url
+        who = self.credentials
+        token = sigv4.database_token(self.database_host, self.database_port, self.database_user, self.aws_region, who)
+        return self.dsn_of(self.database_user, token)
 
 
 @lru_cache(maxsize=1)
@@ -70,15 +120,21 @@ def load() -> Settings:
     known = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
     given = {name: os.environ[name] for name in known if os.environ.get(name)}
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        config = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise _named(error, given) from None
+    if not config.database_url and not config.database_host:
+        raise SettingsError("DATABASE_URL is not set: it should hold postgresql://user@host/db")
+    return config
 
 
 def _named(error: msgspec.ValidationError, given: dict[str, str]) -> SettingsError:
     for field in msgspec.structs.fields(Settings):
         name = field.encode_name
         if f"`{name}`" in str(error) or f"$.{name}`" in str(error):
-            should = "; ".join(meta.description for meta in field.type.__metadata__ if meta.description)
+            # An optional one wears its description inside of `| None`.
+            types = (field.type, *getattr(field.type, "__args__", ()))
+            metas = [meta for type_ in types for meta in getattr(type_, "__metadata__", ())]
+            should = "; ".join(meta.description for meta in metas if meta.description)
             return SettingsError(f"{name} is {'wrong' if name in given else 'not set'}: it should hold {should}")
     return SettingsError(str(error))
