@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 from alembic import context
 from alembic.migration import MigrationContext
+from alembic.runtime.migration import MigrationInfo
 from nexmdm import database, partitions, settings
 from nexmdm.models import Base
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -35,13 +36,20 @@ def run() -> None:
     seconds = context.config.attributes.get("seconds", 900)
     with Guard(engine, seconds) if _changes() else nullcontext() as guard:
         event.listen(engine, "begin", _set_timeouts)
-        until_locks_are_free(lambda: _migrate(engine, guard), seconds, repeatable=_absolute())
+        done: list[str] = []
+        until_locks_are_free(lambda: _migrate(engine, guard, done), seconds, repeatable=lambda: _absolute() or not done)
     if guard and _at_head(engine):
         # A schema without partitions would put every heartbeat into the default one until the first cleanup.
         partitions.ensure_partitions(database.Database(settings.load().dsn), settings.load())
 
 
-def _migrate(engine: Engine, guard: Guard | None) -> None:
+def _migrate(engine: Engine, guard: Guard | None, done: list[str]) -> None:
+    def applied(step: MigrationInfo, **_: object) -> None:
+        # Still the only run? Asked inside the revision's transaction, which rolls back when it is not.
+        if guard:
+            guard.check()
+        done.append(str(step))
+
     with engine.connect() as connection:
         context.configure(
             connection=connection,
@@ -50,8 +58,7 @@ def _migrate(engine: Engine, guard: Guard | None) -> None:
             transaction_per_migration=True,
             compare_type=True,
             compare_server_default=True,
-            # Still the only run? Asked inside the revision's transaction, which rolls back when it is not.
-            on_version_apply=lambda **_: guard.check() if guard else None,
+            on_version_apply=applied,
         )
         with context.begin_transaction():
             context.run_migrations()

@@ -12,12 +12,12 @@ LOCKED = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED}
 LONGEST_PAUSE_SECONDS = 8
 
 
-def until_locks_are_free(attempt: Callable[[], None], seconds: float, *, repeatable: bool) -> None:
+def until_locks_are_free(attempt: Callable[[], None], seconds: float, *, repeatable: Callable[[], bool]) -> None:
     """Run `attempt` again, after growing pauses, for as long as it fails for want of a lock.
 
     Args:
         seconds: after so long the error is raised.
-        repeatable: a second run would do what is left of the first.
+        repeatable: whether a second run would do what is left of the first.
     """
     deadline = time.monotonic() + seconds
     pause = 0.25
@@ -26,7 +26,7 @@ def until_locks_are_free(attempt: Callable[[], None], seconds: float, *, repeata
             return attempt()
         except DBAPIError as error:
             locked = getattr(error.orig, "pgcode", None) in LOCKED
-            if not (locked and repeatable) or time.monotonic() + pause > deadline:
+            if not (locked and repeatable()) or time.monotonic() + pause > deadline:
                 raise
         print(f"a lock was not to be had; trying again in about {pause:.2g} s", file=sys.stderr, flush=True)
         time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads retries, keeps no secret)

@@ -53,8 +53,8 @@ def report(db: Connection) -> bool:
         print(f"The database is at {stamp}, past the adoption. `alembic upgrade head` does the rest.")
         return True
     print(f"The database is at {stamp or 'no revision'}. Steps and the rows that they touch:")
-    steps = (plan.plan(db) + _later(db)) if stamp else []
-    for step in steps:
+    steps = plan.plan(db) if stamp else []
+    for step in [*steps, *(_later(db) if steps else [])]:
         count = plan.counted(db, step)
         print(f"  {'' if count is None else count:>10}  {step.what}")
     if not steps:

@@ -1,0 +1,160 @@
+"""A database of the old server becomes one of ours: no row lost that the promises do not forbid, at hundreds of
+thousands of rows, with a report before, and again after a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from hashlib import sha256
+
+import pytest
+
+from tests.conftest import ROOT, alembic, run_sql, url_of
+from tests.migrations import old_server
+from tests.migrations.conftest import rows
+from tests.migrations.test_revisions import check_schema, ok
+
+STAMPS = {
+    "before the results of commands": ("a43a2b52588a", False, False),
+    "created later than its stamp": ("a43a2b52588a", True, True),
+    "with the results of commands": ("c73b10a6beaa", True, False),
+    "with a last status": ("c73b10a6beaa", True, True),
+}
+
+
+def make(url: str, stamp: str, completion: bool, last_status: bool, devices: int = 100, beats: int = 30) -> None:
+    run_sql(url, old_server.create(stamp, completion=completion, last_status=last_status))
+    run_sql(url, old_server.fill(devices, beats))
+
+
+def adopt(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "migrations.adoption", *arguments],
+        cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=STAMPS.values(), ids=STAMPS.keys())
+def adopted(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """One for all the tests that only look."""
+    name = f"adopted_{uuid.uuid4().hex[:8]}"
+    run_sql(server, f"CREATE DATABASE {name}")
+    make(url_of(server, name), *request.param)
+    ok(alembic(url_of(server, name), "upgrade", "head"))
+    yield url_of(server, name)
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_it_is_ours(adopted: str):
+    assert check_schema(adopted) == "Schema validation passed!\n"
+    assert "No new upgrade operations" in ok(alembic(adopted, "check"))
+    assert rows(adopted, "SELECT count(*) FROM commands") == [(100,)]
+
+
+def test_it_goes_down_and_up(empty: str):
+    make(empty, *STAMPS["with a last status"])
+    for target in ("upgrade head", "downgrade base", "upgrade head"):
+        ok(alembic(empty, *target.split()))
+    assert check_schema(empty) == "Schema validation passed!\n"
+    assert rows(empty, "SELECT count(*) FROM commands") == [(100,)]
+
+
+def test_devices_keep_their_tokens_and_secrets_go(adopted: str):
+    expected = {(f"device-{n}", sha256(f"token-{n}".encode()).hexdigest()) for n in range(100)}
+    assert set(rows(adopted, "SELECT id, token_id FROM devices WHERE deleted_at IS NULL")) == expected
+    kept = rows(adopted, "SELECT old::text FROM old_server_values")
+    assert not [text for (text,) in kept if "$2b$" in text or "a secret" in text]
+    assert rows(adopted, "SELECT count(*) FROM enrollment_tokens WHERE token_hash LIKE '$2b$%'") == [(0,)]
+
+
+def test_the_device_seen_last_keeps_the_alias(adopted: str):
+    assert rows(adopted, "SELECT alias FROM devices WHERE id IN ('device-10', 'device-11') ORDER BY id") == [
+        ("kiosk-10",), ("kiosk-10-device-11",),
+    ]  # fmt: skip
+    old = "SELECT old->>'alias' FROM old_server_values WHERE table_name = 'devices' AND row_key = 'device-11'"
+    assert rows(adopted, old) == [("kiosk-10",)]
+
+
+def test_the_first_heartbeat_of_each_ten_seconds_is_kept(adopted: str):
+    assert rows(adopted, "SELECT count(*), sum(battery_pct), count(DISTINCT bucket) FROM device_heartbeats") == [
+        (1000, 0, 10)
+    ]
+    assert rows(adopted, "SELECT count(*) FROM device_heartbeats_default") == [(0,)]
+    assert rows(adopted, "SELECT count(*) FROM device_heartbeats WHERE received_at <> ts") == [(0,)]
+
+
+def test_pending_dispatches_are_unknown_and_none_is_lost(adopted: str):
+    assert sorted(rows(adopted, "SELECT fcm_status, state, count(*) FROM fcm_dispatches GROUP BY 1, 2")) == [
+        ("completed", "sent", 100), ("failed", "failed", 100), ("pending", "unknown", 100), ("success", "sent", 100),
+    ]  # fmt: skip
+
+
+def test_last_status_comes_from_what_there_is(adopted: str):
+    assert rows(adopted, "SELECT count(*) FROM device_last_status") == [(100,)]
+    from_body = "SELECT battery_pct, plugged, agent_version FROM device_last_status WHERE device_id = 'device-1'"
+    assert rows(adopted, from_body) == [(85, True, "2.4")]
+    from_heartbeat = "SELECT battery_pct FROM device_last_status WHERE device_id IN ('device-0', 'device-2')"
+    assert rows(adopted, from_heartbeat) == [(0,), (0,)]
+    seen = """SELECT count(*) FROM device_last_status JOIN old_server_values ON row_key = device_id
+              WHERE last_seen_at < (old->>'last_seen')::timestamp AT TIME ZONE 'UTC'"""
+    assert rows(adopted, seen) == [(0,)]
+
+
+def test_instants_mean_utc(empty: str):
+    """Whatever the time zone of server and session."""
+    make(empty, *STAMPS["with a last status"])
+    instant = "SELECT extract(epoch FROM sent_at AT TIME ZONE 'UTC') FROM fcm_dispatches WHERE request_id = 'r1'"
+    before = rows(empty, instant)
+    name = rows(empty, "SELECT current_database()")[0][0]
+    run_sql(empty, f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")
+    ok(alembic(empty, "upgrade", "head"))
+    assert rows(empty, "SELECT extract(epoch FROM sent_at) FROM fcm_dispatches WHERE request_id = 'r1'") == before
+
+
+def test_a_dry_run_says_what_and_how_many_and_changes_nothing(empty: str):
+    make(empty, *STAMPS["before the results of commands"])
+    report = ok(adopt(empty, "--dry-run"))
+    for rows_, what in (
+        (10, "an alias that several have"), (2000, "later rows of the same 10 seconds go"), (1000, "the first row of"),
+        (100, "never sent again"), (100, "keep their tokens"), (7, "stands in for each removed token"),
+    ):  # fmt: skip
+        assert any(line.split()[0] == str(rows_) and what in line for line in report.splitlines()), (what, report)
+    assert "Nothing was changed." in report
+    assert rows(empty, "SELECT version_num, to_regclass('old_server_values') FROM alembic_version") == [
+        ("a43a2b52588a", None)
+    ]
+
+
+def test_nothing_is_done_to_a_database_of_ours(empty: str):
+    ok(alembic(empty, "upgrade", "c73b10a6beaa"))
+    assert "none: nothing of an old server is here" in ok(adopt(empty, "--dry-run"))
+    ok(alembic(empty, "upgrade", "b5d0c2f4a917"))
+    assert rows(empty, "SELECT to_regclass('old_server_values')") == [(None,)]
+
+
+def test_tables_without_a_revision_are_refused_with_what_to_do(empty: str):
+    make(empty, *STAMPS["with a last status"])
+    run_sql(empty, "DROP TABLE alembic_version")
+    done = adopt(empty, "--dry-run")
+    assert done.returncode == 1
+    assert "alembic stamp a43a2b52588a" in done.stdout
+
+
+def test_killed_in_the_middle_it_is_run_again(empty: str):
+    make(empty, *STAMPS["before the results of commands"], devices=1000, beats=300)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env={**os.environ, "DATABASE_URL": empty}
+    )
+    # In the middle: the statement that copies the heartbeats is running.
+    while rows(empty, "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%INSERT INTO device_h%new%'"
+                      " AND pid <> pg_backend_pid()") == []:  # fmt: skip
+        assert run.poll() is None
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    ok(adopt(empty))
+    assert rows(empty, "SELECT count(*) FROM device_heartbeats") == [(100_000,)]
+    assert rows(empty, "SELECT count(*) FROM fcm_dispatches") == [(4000,)]
+    assert rows(empty, "SELECT count(*), count(DISTINCT alias), count(token_id) FROM devices") == [(1000, 1000, 1000)]
+    assert check_schema(empty) == "Schema validation passed!\n"

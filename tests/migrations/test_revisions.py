@@ -1,0 +1,219 @@
+"""Up from nothing and from everywhere, down again, several at once, beside writers, with rows in every table."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg2
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from psycopg2.extensions import make_dsn
+
+from tests.conftest import ROOT, alembic, run_sql
+from tests.migrations.conftest import rows
+
+CHAIN = [script.revision for script in ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()][::-1]
+
+# One row per table; what a table has beyond these columns takes its default.
+ROWS = """
+INSERT INTO devices (id, alias) VALUES ('d', 'lobby');
+INSERT INTO enrollment_tokens (token_id, alias, token_hash, expires_at) VALUES ('t', 'lobby', 'h', now());
+INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size{0}) VALUES (1, '1', 1, 'x', 1{1});
+INSERT INTO apk_installations (device_id, apk_version_id, status) VALUES ('d', 1, 'pending');
+INSERT INTO fcm_dispatches (request_id, device_id, action{2}) VALUES ('r', 'd', 'ping'{3});
+INSERT INTO device_heartbeats (device_id, bucket, ts) VALUES ('d', now() - interval '1 second', now());
+INSERT INTO apk_download_events (build_id, source, token_id) VALUES (1, 'enrollment', 't');
+"""
+TABLES = sorted(set(re.findall(r"INSERT INTO (\w+)", ROWS)))
+
+
+def fill(url: str, revision: str) -> None:
+    beyond = CHAIN.index(revision) >= CHAIN.index("e8a41f63d7c2")
+    builds = CHAIN.index(revision) >= CHAIN.index("f3b7a9c41d58")
+    run_sql(
+        url,
+        ROWS.format(
+            ", state" if builds else "", ", 'adopted'" if builds else "",
+            ", expires_at" if beyond else "", ", now()" if beyond else "",
+        ),
+    )  # fmt: skip
+
+
+def counts(url: str) -> dict[str, int]:
+    return {table: rows(url, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def check_schema(url: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "nexmdm.schema"], env={**os.environ, "DATABASE_URL": url}, capture_output=True, text=True
+    ).stdout
+
+
+def test_up_down_and_up_again(empty: str):
+    ok(alembic(empty, "upgrade", "head"))
+    assert check_schema(empty) == "Schema validation passed!\n"
+    ok(alembic(empty, "downgrade", "base"))
+    assert rows(empty, "SELECT count(*) FROM alembic_version") == [(0,)]
+    ok(alembic(empty, "upgrade", "head"))
+    assert check_schema(empty) == "Schema validation passed!\n"
+    assert "No new upgrade operations" in ok(alembic(empty, "check"))
+
+
+@pytest.mark.parametrize("revision", CHAIN)
+def test_from_each_revision_with_rows_in_every_table(empty: str, revision: str):
+    ok(alembic(empty, "upgrade", revision))
+    fill(empty, revision)
+    before = counts(empty)
+    ok(alembic(empty, "upgrade", "head"))
+    assert counts(empty) == before
+    assert check_schema(empty) == "Schema validation passed!\n"
+    ok(alembic(empty, "downgrade", revision))
+    assert counts(empty) == before
+    ok(alembic(empty, "upgrade", "head"))
+    assert counts(empty) == before == dict.fromkeys(TABLES, 1)
+    assert check_schema(empty) == "Schema validation passed!\n"
+
+
+def test_the_reading_commands(empty: str, tmp_path: Path):
+    ok(alembic(empty, "upgrade", "head"))
+    assert ok(alembic(empty, "current")) == f"{CHAIN[-1]} (head)\n"
+    assert [re.search(r"-> (\w+)", line)[1] for line in ok(alembic(empty, "history")).splitlines()] == CHAIN[::-1]
+    copy = revisions_in(tmp_path)
+    ok(own_alembic(empty, copy, "revision", "--autogenerate", "-m", "nothing"))
+    (made,) = (copy / "migrations" / "versions").glob("*_nothing.py")
+    assert made.read_text().count("    pass\n") == 2
+
+
+def test_offline_sql_is_refused_with_what_to_do_instead(empty: str):
+    done = alembic(empty, "upgrade", "head", "--sql")
+    assert done.returncode == 1
+    assert "DRY_RUN=1" in done.stderr
+
+
+def start(url: str, *arguments: str, folder: Path = ROOT) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "alembic", "-c", str(folder / "alembic.ini"), *arguments],
+        cwd=folder, env={**os.environ, "DATABASE_URL": url}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_several_at_once_all_succeed(empty: str):
+    runs = [start(empty, "upgrade", "head") for _ in range(4)]
+    assert [(run.wait(), run.stderr.read() and "") for run in runs] == [(0, ""), (0, ""), (0, ""), (0, "")]
+    assert check_schema(empty) == "Schema validation passed!\n"
+
+
+def test_it_lets_writers_pass_and_tries_again(empty: str):
+    """A transaction reads devices; a revision wants them for itself; a writer comes behind it."""
+    ok(alembic(empty, "upgrade", CHAIN[-1]))
+    reader = psycopg2.connect(make_dsn(empty))
+    with reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM devices, apk_versions")
+    run = start(empty, "downgrade", "-1")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    while rows(empty, waiting) == [(0,)]:
+        assert run.poll() is None
+    writer = psycopg2.connect(make_dsn(empty))
+    with writer.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '3s'")  # more than lock_timeout, far less than the reader stays
+        cursor.execute("INSERT INTO devices (id, alias) VALUES ('d', 'lobby')")
+        cursor.execute("""INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size, state)
+                          VALUES (1, '1', 1, 'x', 1, 'adopted')""")
+    writer.commit()
+    writer.close()
+    assert "a lock was not to be had" in run.stderr.readline()
+    reader.close()
+    assert run.wait() == 0
+    assert rows(empty, "SELECT version_num FROM alembic_version") == [(CHAIN[-2],)]
+
+
+def revisions_in(folder: Path, **sources: str) -> Path:
+    """A copy of the migrations with further revisions at their end."""
+    shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", folder)
+    parent = CHAIN[-1]
+    for name, source in sources.items():
+        (folder / "migrations" / "versions" / f"{name}.py").write_text(
+            f"from alembic import op\nfrom migrations import concurrently\n"
+            f"revision, down_revision = {name!r}, {parent!r}\n{source}\n"
+        )
+        parent = name
+    return folder
+
+
+def own_alembic(url: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    run = start(url, *arguments, folder=folder)
+    error = run.communicate()[1]
+    return subprocess.CompletedProcess(arguments, run.returncode, "", error)
+
+
+CONCURRENT = """
+def upgrade():
+    concurrently.create_index("ix_devices_model", "devices", "model")
+def downgrade():
+    concurrently.drop_index("ix_devices_model", "devices")"""
+PARTITIONED = """
+def upgrade():
+    concurrently.create_index("ix_hb_status", "device_heartbeats", "status", where="status <> 'ok'")
+def downgrade():
+    concurrently.drop_index("ix_hb_status", "device_heartbeats")"""
+VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{}')"
+
+
+def test_concurrent_indexes_come_and_go_while_another_run_waits(empty: str, tmp_path: Path):
+    folder = revisions_in(tmp_path, one=CONCURRENT, two=PARTITIONED)
+    ok(alembic(empty, "upgrade", "head"))
+    runs = [start(empty, "upgrade", "head", folder=folder) for _ in range(2)]
+    assert [run.wait(timeout=60) for run in runs] == [0, 0]
+    for name in ("ix_devices_model", "ix_hb_status"):
+        assert rows(empty, VALID.format(name)) == [(True,)]
+    ok(own_alembic(empty, folder, "downgrade", CHAIN[-1]))
+    assert rows(empty, VALID.format("ix_devices_model")) == []
+
+
+def test_an_invalid_leftover_is_made_again(empty: str, tmp_path: Path):
+    folder = revisions_in(tmp_path, one=CONCURRENT)
+    ok(alembic(empty, "upgrade", "head"))
+    run_sql(
+        empty,
+        "CREATE INDEX ix_devices_model ON devices (model)",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_devices_model'::regclass",
+    )
+    ok(own_alembic(empty, folder, "upgrade", "head"))
+    assert rows(empty, VALID.format("ix_devices_model")) == [(True,)]
+
+
+TIMEOUTS = """
+def upgrade():
+    op.execute("CREATE TABLE seen AS SELECT current_setting('lock_timeout') AS l, current_setting('statement_timeout') AS s")
+def downgrade():
+    op.execute("DROP TABLE seen")"""  # noqa: E501
+
+
+def test_timeouts_are_set_in_each_transaction(empty: str, tmp_path: Path):
+    folder = revisions_in(tmp_path, one=TIMEOUTS)
+    ok(own_alembic(empty, folder, "upgrade", "head"))
+    assert rows(empty, "SELECT * FROM seen") == [("2s", "2s")]
+
+
+FAILS = """
+def upgrade():
+    op.execute("CREATE TABLE half ()")
+    op.execute("SELECT 1 / 0")
+def downgrade():
+    pass"""
+
+
+def test_a_revision_that_fails_leaves_nothing_and_those_before_it_stay(empty: str, tmp_path: Path):
+    folder = revisions_in(tmp_path, one=TIMEOUTS, two=FAILS)
+    assert own_alembic(empty, folder, "upgrade", "head").returncode == 1
+    assert rows(empty, "SELECT version_num, to_regclass('half') FROM alembic_version") == [("one", None)]
