@@ -18,8 +18,9 @@ from migrations.address import url
 from migrations.guard import Guard
 from migrations.retry import until_locks_are_free
 
-# A writer that queues behind a revision waits at most for its lock wait and then for one statement.
-TIMEOUTS = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '2s'"
+# A writer that queues behind a revision waits at most for its lock wait and the rest of that statement: 2 s. Were both
+# the same, the statement's end would come first, and that is an error which is not tried again.
+TIMEOUTS = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '2s'"
 
 
 def is_ours(obj: object, name: str | None, type_: str, reflected: bool, compare_to: object) -> bool:
