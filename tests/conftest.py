@@ -1,4 +1,4 @@
-"""One PostgreSQL for the run, one template built by `alembic upgrade head`, one database copied from it for each test.
+"""One PostgreSQL for the run, one template built by `alembic upgrade head`, a database like it for each test.
 
 DATABASE_URL points the suite at another server (its role must be allowed to create databases); else the embedded one
 serves, of the version that POSTGRES_VERSION names (18 or 16).
@@ -21,6 +21,7 @@ from psycopg2.extensions import make_dsn
 
 from local import postgres
 from tests.api import enrol
+from tests.databases import Databases, url_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,12 +74,6 @@ def server() -> Iterator[str]:
         yield url
 
 
-def url_of(server: str, name: str) -> str:
-    """The same server's database `name`, as a URL."""
-    before, _, query = server.partition("?")
-    return f"{before.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
-
-
 @pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
     """The name of a database at head, with partitions, that others are copied from."""
@@ -94,11 +89,17 @@ def template(server: str) -> Iterator[str]:
     run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def databases(server: str, template: str) -> Iterator[Databases]:
+    databases = Databases(server, template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def url(server: str, template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a database of this test's own, named by DATABASE_URL."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+def url(server: str, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a database of this test's own, named by DATABASE_URL: as the template is, and without rows."""
+    name, fingerprint = databases.take()
     own = url_of(server, name)
     monkeypatch.setenv("DATABASE_URL", own)
     settings.load.cache_clear()
@@ -107,7 +108,7 @@ def url(server: str, template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
     database.environment().close()
     settings.load.cache_clear()
     database.environment.cache_clear()
-    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+    databases.give_back(name, fingerprint)
 
 
 @pytest.fixture

@@ -112,30 +112,16 @@ def test_a_timeout_of_the_server_is_an_outage_and_keeps_the_connection(db):
     assert db.execute("SELECT pg_backend_pid() AS pid") == before
 
 
-def test_a_deadlock_is_run_once_more(url, notes):
-    """Two repeatable statements that lock the same rows in opposite order both succeed."""
-    notes.execute("INSERT INTO notes SELECT generate_series(1, 2)")
-    notes.execute("""CREATE FUNCTION lock_both(a int, b int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-        PERFORM 1 FROM notes WHERE n = a FOR UPDATE; PERFORM pg_sleep(0.2); PERFORM 1 FROM notes WHERE n = b FOR UPDATE;
-        END $$""")
-    failures = []
-
-    def lock(a: int, b: int) -> None:
-        db = Database(make_dsn(url))
-        try:
-            db.execute("SET deadlock_timeout = '50ms'")
-            db.execute(f"SELECT lock_both({a}, {b})", repeatable=True)
-        except Exception as error:
-            failures.append(error)
-        finally:
-            db.close()
-
-    threads = [threading.Thread(target=lock, args=way) for way in ((1, 2), (2, 1))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+@pytest.mark.parametrize("code", ["40P01", "40001"])
+def test_a_victim_of_a_deadlock_or_of_a_conflict_is_run_once_more(notes, code):
+    notes.execute("CREATE SEQUENCE attempts")
+    notes.execute(f"""CREATE FUNCTION the_first_time_is_a_victim() RETURNS bigint LANGUAGE plpgsql AS $$
+        DECLARE attempt bigint := nextval('attempts'); BEGIN
+            IF attempt = 1 THEN RAISE EXCEPTION 'victim' USING ERRCODE = '{code}'; END IF; RETURN attempt; END $$""")
+    assert notes.execute("SELECT the_first_time_is_a_victim() AS n", repeatable=True) == [{"n": 2}]
+    notes.execute("ALTER SEQUENCE attempts RESTART")
+    with pytest.raises(Unavailable):
+        notes.execute("SELECT the_first_time_is_a_victim()")
 
 
 def test_what_the_server_refuses_is_not_an_outage(notes):
