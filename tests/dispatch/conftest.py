@@ -6,6 +6,7 @@ from nexmdm import database, settings
 
 from tests.conftest import run_sql, url_of
 from tests.dispatch.stage import Stage, opened
+from tests.fcm import forget_service
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +30,14 @@ def theatre(server: str, template: str) -> Iterator[Stage]:
 def stage(theatre: Stage) -> Iterator[Stage]:
     yield theatre
     theatre.clear()
+
+
+@pytest.fixture
+def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """The stage, on which this process sends too."""
+    for name, value in stage.environment().items():
+        monkeypatch.setenv(name, value)
+    settings.load.cache_clear()
+    yield stage
+    settings.load.cache_clear()
+    forget_service()

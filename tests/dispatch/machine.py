@@ -52,11 +52,13 @@ def record(db: Database) -> None:
         db.execute(statement)
 
 
-def check(db: Database) -> None:
-    """Every change since `record` or the last check was one that section 5 allows."""
+def check(db: Database) -> set[tuple[str | None, str]]:
+    """Every change since `record` or the last check was one that section 5 allows; returns them."""
+    seen = set()
     for row in db.execute("SELECT * FROM transitions ORDER BY n"):
         change = (row["was"], row["is"])
         assert change in TRANSITIONS, row
+        seen.add(change)
         taken = row["is"] == "sending"
         assert row["fence_step"] == (1 if taken else 0), f"the fence moves with a claim and only then: {row}"
         assert not row["completed_twice"], f"completed_at and result are set once: {row}"
@@ -64,7 +66,8 @@ def check(db: Database) -> None:
         assert row["secret"] is not True or row["is"] in ("accepted", "sending", "retry_wait", "unknown"), row
         resent = change in _BY_OPERATORS and taken
         assert row["audited"] == (1 if resent or row["is"] == "cancelled" != row["was"] else 0), row
-    db.execute("TRUNCATE transitions")
+    db.execute("DELETE FROM transitions")
+    return seen
 
 
 def posts_that_count(double: Double, request_id: str) -> int:

@@ -193,6 +193,11 @@ _CLAIMED = """
     lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
     next_at = NULL,
     sent_at = clock_timestamp(),
+    -- The last attempt's answer is not this one's.
+    fcm_status = 'pending',
+    http_code = NULL,
+    error_msg = NULL,
+    response_json = NULL,
     -- Until when FCM may still deliver this message, whatever we hear of it: retention waits for it.
     fcm_expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s + %(fcm_ttl_seconds)s)"""
 
@@ -229,7 +234,6 @@ WHERE f.request_id = due.request_id AND d.id = f.device_id
 _CLAIM_AGAIN = f"""
 UPDATE fcm_dispatches f SET state = 'sending', {_CLAIMED},
     expires_at = clock_timestamp() + make_interval(secs => %(ttl_seconds)s),
-    error_msg = NULL, response_json = NULL, http_code = NULL, fcm_status = 'pending',
     audit = f.audit || jsonb_build_object(
         'event', 'resend', 'from', f.state, 'by', %(by)s, 'reason', %(reason)s, 'at', clock_timestamp(), 'key', %(key)s)
 FROM devices d
