@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from nexmdm import database, devices, dispatches
+from nexmdm import database, devices, dispatches, installations, settings
 from nexmdm.dispatches import Report
 from nexmdm.edge import Request, Routes
 from nexmdm.errors import Forbidden, Malformed, NotFound
 from nexmdm.heartbeat_body import FcmToken, Name
+from nexmdm.installations import Progress
 
 routes = Routes()
 handler = routes.handle
@@ -52,6 +53,13 @@ class RemoteExecAck(Struct):
     error: Text | None = None
 
 
+class InstallationUpdate(Struct):
+    installation_id: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    status: Literal["downloading", "installing", "completed", "failed"]
+    download_progress: int | None = None
+    error_message: Text | None = None
+
+
 ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
 
 
@@ -92,6 +100,14 @@ def remote_exec_ack(request: Request) -> dict[str, Any]:
     report = Report(body.correlation_id, body.status, msgspec.json.encode(said).decode())
     _, known = dispatches.acknowledge(database.environment(), token, report, body.device_id)
     return _found(known, {"ok": True})
+
+
+@routes("POST /v1/apk/installation/update")
+def installation_update(request: Request) -> dict[str, Any]:
+    token, body = request.device_token, request.json(InstallationUpdate)
+    progress = Progress(body.installation_id, body.status, body.download_progress, body.error_message)
+    status = installations.report(database.environment(), token, progress, settings.load())
+    return {"status": "ok", "installation_id": body.installation_id, "new_status": status}
 
 
 def _found(known: bool, answer: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nexmdm import logs, metrics
+from nexmdm.cohorts import cohort
 from nexmdm.database import Executor, Row, elapsed_ms
 from nexmdm.dispatches import Command
 from nexmdm.errors import Invalid, PayloadMismatch
@@ -75,6 +76,33 @@ def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
     return False
 
 
+def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
+    """The same for install_apk to the cohort of a build: an installation for each device, and a command that names it.
+
+    Returns:
+        Whether there is a batch now; without one every device of the cohort has the build or was asked.
+
+    Raises:
+        PayloadMismatch: the request_id stands for something else.
+    """
+    start = time.perf_counter()
+    if _replayed(tx, command, start):
+        return True
+    parameters = {
+        **command.columns(),
+        "selector": msgspec.json.encode(command.target["selector"]).decode(),
+        "build_id": build_id,
+        "percent": percent,
+        "download_url": download_url,
+    }
+    answer = tx.execute(_ACCEPT_INSTALLATIONS, parameters)[0]
+    if answer["selected"] and not answer["made"]:
+        raise PayloadMismatch(command.request_id)
+    keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
+    logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
+    return answer["made"]
+
+
 def show(db: Executor, request_id: str) -> Row | None:
     """A batch with its device_count and `states`, a count for each state; None when there is no such batch."""
     rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
@@ -103,7 +131,29 @@ def _replayed(db: Executor, command: Command, start: float) -> bool:
 
 _FIND = "SELECT payload_hash FROM command_batches WHERE request_id = %(request_id)s"
 
-_ACCEPT = """
+# The batch row when anything is `selected` and nothing `missing`, and a dispatch for each of its `members`.
+_BATCH = """
+batch AS (
+    INSERT INTO command_batches (request_id, payload_hash, selector, device_count, created_by, created_at)
+    SELECT %(request_id)s, %(payload_hash)s, %(selector)s::jsonb, count(*), %(by)s, clock_timestamp() FROM selected
+    WHERE NOT EXISTS (SELECT FROM missing)
+      AND NOT EXISTS (SELECT FROM fcm_dispatches WHERE request_id = %(request_id)s)
+    HAVING count(*) > 0
+    ON CONFLICT (request_id) DO NOTHING
+    RETURNING request_id, created_at
+)"""
+
+_DISPATCHED = """
+dispatched AS (
+    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
+        batch_id, created_at, sent_at, expires_at)
+    SELECT batch.request_id || ':' || members.id, members.id, %(action)s, %(payload_hash)s,
+        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(by)s, 'accepted', batch.request_id,
+        batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
+    FROM batch CROSS JOIN members
+)"""
+
+_ACCEPT = f"""
 WITH selected AS MATERIALIZED (
     SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE d.deleted_at IS NULL
@@ -114,24 +164,43 @@ WITH selected AS MATERIALIZED (
           l.last_seen_at > statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s), false))
 ), missing AS (
     SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM selected
-), batch AS (
-    INSERT INTO command_batches (request_id, payload_hash, selector, device_count, created_by, created_at)
-    SELECT %(request_id)s, %(payload_hash)s, %(selector)s::jsonb, count(*), %(by)s, clock_timestamp() FROM selected
-    WHERE NOT EXISTS (SELECT FROM missing)
-      AND NOT EXISTS (SELECT FROM fcm_dispatches WHERE request_id = %(request_id)s)
-    HAVING count(*) > 0
-    ON CONFLICT (request_id) DO NOTHING
-    RETURNING request_id, created_at
-), dispatched AS (
-    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
-        batch_id, created_at, sent_at, expires_at)
-    SELECT batch.request_id || ':' || selected.id, selected.id, %(action)s, %(payload_hash)s, %(payload)s::jsonb,
-        %(secrets)s::jsonb, %(by)s, 'accepted', batch.request_id, batch.created_at, batch.created_at,
-        batch.created_at + make_interval(secs => %(ttl_seconds)s)
-    FROM batch CROSS JOIN selected
-)
+), {_BATCH}, members AS (
+    SELECT id, '{{}}'::jsonb AS payload FROM selected
+), {_DISPATCHED}
 SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected,
     ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
+"""
+
+# Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
+# that names it. An installation that was asked for longer ago than a command lives is asked for again.
+_ACCEPT_INSTALLATIONS = f"""
+WITH selected AS MATERIALIZED (
+    SELECT d.id FROM devices d
+    WHERE d.deleted_at IS NULL AND {cohort("%(build_id)s", "d.id")} < %(percent)s
+      AND NOT EXISTS (
+          SELECT FROM apk_installations i
+          WHERE i.device_id = d.id AND i.apk_version_id = %(build_id)s
+            AND (i.status = 'completed' OR (i.status <> 'failed'
+                 AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s))))
+), missing AS (
+    SELECT WHERE false
+), {_BATCH}, installed AS (
+    INSERT INTO apk_installations (device_id, apk_version_id, status, initiated_at, initiated_by, request_id)
+    SELECT selected.id, %(build_id)s, 'pending', batch.created_at, %(by)s, batch.request_id || ':' || selected.id
+    FROM batch CROSS JOIN selected
+    RETURNING id, device_id
+), lapsed AS (
+    UPDATE apk_installations i SET status = 'failed', completed_at = batch.created_at,
+        error_message = 'the device did not answer and was asked again'
+    FROM batch CROSS JOIN selected
+    WHERE i.device_id = selected.id AND i.apk_version_id = %(build_id)s
+      AND i.status IN ('pending', 'downloading', 'installing')
+), members AS (
+    SELECT device_id AS id, jsonb_build_object('installation_id', id,
+        'download_url', %(download_url)s || '?installation_id=' || id) AS payload
+    FROM installed
+), {_DISPATCHED}
+SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected
 """
 
 _SHOW = """

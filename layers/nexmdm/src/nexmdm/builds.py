@@ -127,12 +127,12 @@ def number(build_id: str) -> int:
 
 def list_builds(db: Executor, query: BuildsQuery) -> Page:
     """A page of builds with their statistics, newest first."""
-    (before,) = query.after(1)
-    if before is not None and not number(before):
+    (before,) = query.after(int)
+    if before is not None and not 0 < before < 2**31:
         raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
     conditions = [_FILTERS[name] for name in _FILTERS if getattr(query, name) is not None]
     if before is not None:
-        conditions.append("v.id < %(before)s::integer")
+        conditions.append("v.id < %(before)s")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     parameters = {
         "package_name": query.package_name,

@@ -9,11 +9,21 @@ from nexmdm import logs
 from nexmdm.database import Executor, Row, elapsed_ms
 from nexmdm.errors import AliasTaken, DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
 
-# Who presents a token. The first authenticated call makes the token that it used the only one.
+# Who presents a token.
 AUTHENTICATED = """
 device AS MATERIALIZED (
     SELECT id, deleted_at, confirmed_at FROM devices
     WHERE token_id = %(token_id)s OR prior_token_id = %(token_id)s
+)"""
+
+
+# The first authenticated call makes the token that it used the only one.
+CONFIRMED = """
+confirmed AS (
+    UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
+    FROM device
+    WHERE d.id = device.id AND device.confirmed_at IS NULL AND device.deleted_at IS NULL AND d.confirmed_at IS NULL
+      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
 )"""
 
 

@@ -104,6 +104,12 @@ class BuildRefused(Problem):
     def __init__(self, what: str, expected: str, found: str) -> None:
         super().__init__(f"{what}: expected {expected}, found {found}", what=what, expected=expected, found=found)
 
+    @classmethod
+    def again(cls, detail: str) -> "BuildRefused":
+        """What was said when the build was refused."""
+        what, _, rest = detail.partition(": expected ")
+        return cls(what, *rest.split(", found ", 1))
+
 
 class PayloadMismatch(Problem):
     """An idempotency key was given again with something else."""

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from nexmdm import dispatch_queue, heartbeats, retention, settings, wire
+from nexmdm import dispatch_queue, downloads, heartbeats, retention, settings, wire
 from nexmdm.database import SessionDatabase
 from nexmdm.dispatch_queue import Result
 from nexmdm.errors import NotFound, UnknownDevice
 from nexmdm.heartbeat_body import HeartbeatBody
-from nexmdm.models import DeviceHeartbeat, FcmDispatch
+from nexmdm.models import ApkDownloadEvent, DeviceHeartbeat, FcmDispatch
 
 
 def record_fcm_dispatch(
@@ -168,3 +168,28 @@ def run_all_retention_cleanups(db: Session) -> dict[str, int]:
     if errors:
         raise ExceptionGroup(f"removed: {counts}", errors)
     return counts
+
+
+def record_apk_download(
+    db: Session,
+    build_id: int,
+    source: Literal["enrollment", "manual", "ci"],
+    token_id: str | None = None,
+    admin_user: str | None = None,
+    ip: str | None = None,
+) -> ApkDownloadEvent:
+    """Record that an address to download a build was given out; returns the event.
+
+    Args:
+        token_id: of the enrolment token that asked, or
+        admin_user: the operator or CI who did; exactly one of the two.
+
+    Raises:
+        Invalid: both or neither of the two are given, or the source is unknown.
+        NoSuchBuild: there is no such build.
+        NotFound: there is no such enrolment token.
+    """
+    event_id = downloads.record(
+        SessionDatabase(db), build_id=build_id, source=source, token_id=token_id, admin_user=admin_user, ip=ip
+    )
+    return db.get_one(ApkDownloadEvent, event_id)

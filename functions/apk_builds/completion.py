@@ -1,0 +1,39 @@
+"""Completing a build: its bytes are looked at, then it is published or refused. No transaction is open meanwhile."""
+
+import time
+
+from nexmdm import builds, metrics, signers
+from nexmdm.database import Database, Row
+from nexmdm.errors import BuildRefused, Conflict
+from nexmdm.settings import Settings
+
+
+def complete(db: Database, config: Settings, build: Row, by: str) -> None:
+    """Publish a declared build, or refuse it. A build that was decided keeps its answer.
+
+    Raises:
+        BuildRefused: it is not what was declared, now or when it was completed before.
+        Conflict: nothing was uploaded, or the build was withdrawn.
+    """
+    if build["state"] == "published":
+        return
+    if build["state"] == "refused":
+        raise BuildRefused.again(build["refusal"])
+    if build["state"] != "declared":
+        raise Conflict(f"The build is {build['state']}.")
+    # Loaded when a build is completed only: boto3 is 280 ms of a cold start, the manifest's parser 180 ms.
+    from functions.apk_builds import storage, verification
+
+    start = time.perf_counter()
+    pinned = [row["fingerprint"] for row in signers.pinned(db, build["package_name"])]
+    try:
+        with storage.upload(config, build["file_path"]) as upload:
+            verification.verify(upload.chunks, build, pinned)
+        builds.publish(db, build, upload.version, by)
+    except verification.OtherBytes:
+        raise
+    except BuildRefused as refused:
+        builds.refuse(db, build["build_id"], refused.detail, by)
+        raise
+    finally:
+        metrics.milliseconds("BuildVerification", (time.perf_counter() - start) * 1000)

@@ -1,0 +1,168 @@
+"""Builds for operators and CI: published in two steps, promoted, rolled out in stages, rolled back, looked at."""
+
+import uuid
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from nexmdm import apk_store, batches, builds, database, downloads, rollouts, settings, signers, wire
+from nexmdm.builds import BuildsQuery, Declaration
+from nexmdm.database import Row
+from nexmdm.edge import Request, Response, Routes
+from nexmdm.errors import Invalid
+from nexmdm.pages import Page
+
+from functions.apk_builds import completion
+
+routes = Routes()
+handler = routes.handle
+
+Percent = Annotated[int, Meta(ge=0, le=100)]
+Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+# A server's own request_id of a member is `request_id:device_id`.
+RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}\Z")]
+
+
+class Promotion(Struct, forbid_unknown_fields=True):
+    staged_rollout_percent: Percent = 100
+
+
+class Rollout(Struct, forbid_unknown_fields=True):
+    staged_rollout_percent: Percent
+    install: bool = False
+    request_id: RequestId | None = None
+
+
+class Why(Struct, forbid_unknown_fields=True):
+    reason: Reason = "by hand"
+
+
+class DownloadQuery(Struct):
+    source: Literal["manual", "ci"] = "manual"
+
+
+class PinnedSigners(Struct, forbid_unknown_fields=True):
+    fingerprints: Annotated[list[signers.Fingerprint], Meta(min_length=1, max_length=20)]
+
+
+@routes("POST /v1/apk/builds")
+def declare(request: Request) -> Response:
+    declaration, config = request.json(Declaration), settings.load()
+    build, new = builds.declare(
+        database.environment(),
+        declaration,
+        bucket=apk_store.bucket(config),
+        max_bytes=config.apk_max_bytes,
+        by=request.operator,
+    )
+    url, headers = apk_store.upload_address(config, build) if build["state"] == "declared" else (None, None)
+    answer = {
+        **_shown(build),
+        "upload_url": url,
+        "upload_headers": headers,
+        "upload_expires_in": apk_store.UPLOAD_SECONDS if url else None,
+    }
+    return Response(answer, 201 if new else 200, {"Cache-Control": "no-store"})
+
+
+@routes("POST /v1/apk/builds/{build_id}/complete")
+def complete(request: Request) -> dict[str, Any]:
+    build = _build(request)
+    completion.complete(database.environment(), settings.load(), build, request.operator)
+    return _shown(_build(request))
+
+
+@routes("GET /v1/apk/builds")
+def list_builds(request: Request) -> Page:
+    page = builds.list_builds(database.environment(), request.parameters(BuildsQuery))
+    return Page([_shown(build) for build in page.items], page.next_cursor)
+
+
+@routes("GET /v1/apk/builds/{build_id}")
+def show(request: Request) -> dict[str, Any]:
+    return _shown(_build(request))
+
+
+@routes("DELETE /v1/apk/builds/{build_id}")
+def withdraw(request: Request) -> Response:
+    builds.withdraw(database.environment(), request.path["build_id"], request.operator)
+    return Response(status=204)
+
+
+@routes("POST /v1/apk/builds/{build_id}/promote")
+def promote(request: Request) -> dict[str, Any]:
+    percent = request.json(Promotion).staged_rollout_percent
+    rollouts.promote(database.environment(), _build(request), percent, request.operator)
+    return _shown(_build(request))
+
+
+@routes("POST /v1/apk/builds/{build_id}/rollout")
+def roll_out(request: Request) -> Response:
+    body, build, db = request.json(Rollout), _build(request), database.environment()
+    percent, by = body.staged_rollout_percent, request.operator
+    if not body.install:
+        rollouts.roll_out(db, build, percent, by)
+        return Response(_shown(_build(request)))
+    request_id = _request_id(request, body.request_id) or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
+    sent = rollouts.install(db, build, percent, by, base_url=request.base_url, request_id=request_id)
+    commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
+    return Response({**_shown(_build(request)), "install": commands}, 202)
+
+
+@routes("POST /v1/apk/builds/{build_id}/pause")
+def pause(request: Request) -> dict[str, Any]:
+    reason = request.json(Why).reason
+    rollouts.pause(database.environment(), _build(request), reason, request.operator)
+    return _shown(_build(request))
+
+
+@routes("POST /v1/apk/builds/{build_id}/resume")
+def resume(request: Request) -> dict[str, Any]:
+    rollouts.resume(database.environment(), _build(request), request.operator)
+    return _shown(_build(request))
+
+
+@routes("POST /v1/apk/builds/{build_id}/rollback")
+def roll_back(request: Request) -> dict[str, Any]:
+    reason = request.json(Why).reason
+    rollouts.roll_back(database.environment(), _build(request), reason, request.operator)
+    return _shown(_build(request))
+
+
+@routes("GET /v1/apk/builds/{build_id}/download")
+def download(request: Request) -> Response:
+    build, source = _build(request), request.parameters(DownloadQuery).source
+    downloads.issue_to_operator(database.environment(), build, source, request.operator, request.source_ip)
+    url = apk_store.download_address(settings.load(), build)
+    headers = {"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"}
+    return Response({"download_url": url, "sha256": build["sha256"], "file_size": build["file_size"]}, 302, headers)
+
+
+@routes("GET /v1/apk/packages/{package_name}/signers")
+def list_signers(request: Request) -> dict[str, Any]:
+    return {"items": signers.pinned(database.environment(), request.path["package_name"])}
+
+
+@routes("PUT /v1/apk/packages/{package_name}/signers")
+def replace_signers(request: Request) -> dict[str, Any]:
+    fingerprints = request.json(PinnedSigners).fingerprints
+    package_name = wire.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
+    return {"items": signers.replace(database.environment(), package_name, fingerprints, request.operator)}
+
+
+def _build(request: Request) -> Row:
+    return builds.find(database.environment(), request.path["build_id"])
+
+
+def _shown(build: Row) -> dict[str, Any]:
+    """Without what only this server needs."""
+    return {name: value for name, value in build.items() if name not in ("file_path", "object_version")}
+
+
+def _request_id(request: Request, given: str | None) -> str | None:
+    header = request.headers.get("idempotency-key")
+    if header is None:
+        return given
+    key = wire.convert(header, RequestId, root="header.Idempotency-Key")
+    if given not in (None, key):
+        raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
+    return key

@@ -1,0 +1,59 @@
+"""The uploaded file of a build, read once from S3 by boto3."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from nexmdm import apk_store
+from nexmdm.errors import Conflict, Unavailable
+from nexmdm.settings import Settings, SettingsError
+
+CHUNK = 1024 * 1024
+
+
+class Upload(NamedTuple):
+    """The newest version of an object; `chunks` can be read once."""
+
+    version: str
+    size: int
+    chunks: Iterator[bytes]
+
+
+@contextmanager
+def upload(config: Settings, key: str) -> Iterator[Upload]:
+    """What was PUT to a declared build's address. Version and bytes come with one answer: no later PUT gets between.
+
+    Raises:
+        Conflict: nothing was.
+        Unavailable: S3 does not answer.
+        SettingsError: the bucket keeps no versions.
+    """
+    bucket = apk_store.bucket(config)
+    try:
+        answer = _client(config).get_object(Bucket=bucket, Key=key)
+        version = answer.get("VersionId")
+        if version in (None, "null"):
+            raise SettingsError("APK_BUCKET is wrong: it should hold a versioned S3 bucket's name")
+        with closing(answer["Body"]) as body:
+            yield Upload(version, answer["ContentLength"], body.iter_chunks(CHUNK))
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchKey":
+            raise Conflict("Nothing was uploaded yet: PUT the file to upload_url, then complete.") from None
+        raise Unavailable("S3 refused to hand the file over. Try again.") from error
+    except BotoCoreError as error:
+        raise Unavailable("S3 does not answer. Try again.") from error
+
+
+@lru_cache(maxsize=1)
+def _client(config: Settings) -> Any:
+    options = Config(
+        connect_timeout=3,
+        read_timeout=5,
+        retries={"mode": "standard", "max_attempts": 2},
+        s3={"addressing_style": "path" if config.aws_endpoint_url_s3 else "virtual"},
+    )
+    return boto3.client("s3", endpoint_url=config.aws_endpoint_url_s3, region_name=config.aws_region, config=options)

@@ -1,0 +1,68 @@
+"""Is an uploaded file the build that was declared? One pass over the bytes from S3, spooled to the function's own disk.
+
+First size and SHA-256 of all of it, then its signature, then the manifest inside: nothing of a file is parsed before
+its bytes are those that were declared, and no manifest before its signature is good.
+"""
+
+import mmap
+import tempfile
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import IO
+
+from nexmdm import signers
+from nexmdm.database import Row
+from nexmdm.errors import BuildRefused
+
+from functions.apk_builds import apk_file, apk_manifest, apk_signature
+
+
+class OtherBytes(BuildRefused):
+    """Not the declared file: the right one can still be uploaded."""
+
+
+def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> None:
+    """Nothing, when the file is what `build` declares.
+
+    Raises:
+        OtherBytes: another size or checksum.
+        BuildRefused: the declared bytes are not what they were said to be.
+    """
+    with tempfile.TemporaryFile(prefix="apk-") as spool:
+        _spool(chunks, build, spool)
+        # Unmapped with its last view: a refusal still refers to where it was raised.
+        data = memoryview(mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
+        fingerprint = apk_signature.verify(apk_file.parse(data))
+        if fingerprint != build["signer_fingerprint"]:
+            raise BuildRefused("signer_fingerprint", f"the declared {build['signer_fingerprint']}", fingerprint)
+        signers.check(fingerprint, pinned)
+        _check_manifest(apk_manifest.read(spool), build)
+
+
+def _spool(chunks: Iterable[bytes], build: Row, spool: IO[bytes]) -> None:
+    digest, size = sha256(), 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > build["file_size"]:
+            raise OtherBytes("file_size", f"the declared {build['file_size']} bytes", "more")
+        digest.update(chunk)
+        spool.write(chunk)
+    spool.flush()
+    if size != build["file_size"]:
+        raise OtherBytes("file_size", f"the declared {build['file_size']} bytes", str(size))
+    if digest.hexdigest() != build["sha256"]:
+        raise OtherBytes("sha256", f"the declared {build['sha256']}", digest.hexdigest())
+
+
+def _check_manifest(manifest: apk_manifest.Manifest, build: Row) -> None:
+    debuggable = build["build_type"] == "debug"
+    pairs = [
+        ("package_name", build["package_name"], manifest.package_name),
+        ("version_code", build["version_code"], manifest.version_code),
+        ("version_name", build["version_name"], manifest.version_name or build["version_name"]),
+        ("build_type", build["build_type"], "debug" if manifest.debuggable else "release"),
+    ]
+    for name, declared, found in pairs:
+        if declared != found:
+            extra = f" (android:debuggable={str(not debuggable).lower()})" if name == "build_type" else ""
+            raise BuildRefused(name, f"the declared {declared}", f"{found} in the manifest{extra}")

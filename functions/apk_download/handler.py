@@ -1,0 +1,81 @@
+"""What devices fetch: the release they are offered, a build by its id, and whether there is an update at all.
+
+An answer here is an address, never bytes; it is signed after the row that records it was committed.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from nexmdm import apk_store, builds, database, downloads, settings
+from nexmdm.database import Row
+from nexmdm.downloads import Credential
+from nexmdm.edge import Request, Response, Routes
+from nexmdm.errors import NoCredential
+
+routes = Routes()
+handler = routes.handle
+
+PackageName = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class DownloadQuery(Struct):
+    """`token` is an enrolment token's: Android's provisioning fetches a bare address."""
+
+    package_name: PackageName | None = None
+    installation_id: str | None = None
+    token: str | None = None
+
+
+class UpdateQuery(Struct):
+    """`device_id` is what the agent believes; its token says who it is."""
+
+    current_version_code: Annotated[int, Meta(ge=0)] = 0
+    package_name: PackageName | None = None
+    device_id: str | None = None
+
+
+@routes("GET /v1/apk/download/latest")
+@routes("GET /v1/apk/download-latest")
+def latest(request: Request) -> Response:
+    query = request.parameters(DownloadQuery)
+    package_name = query.package_name or settings.load().agent_package
+    return _address(downloads.issue_latest(database.environment(), _credential(request, query), package_name))
+
+
+@routes("GET /v1/apk/download/{build_id}")
+def by_id(request: Request) -> Response:
+    credential = _credential(request, request.parameters(DownloadQuery))
+    return _address(downloads.issue(database.environment(), credential, builds.number(request.path["build_id"])))
+
+
+@routes("GET /v1/agent/update")
+def update(request: Request) -> Response | dict[str, Any]:
+    token, query = request.device_token, request.parameters(UpdateQuery)
+    package_name = query.package_name or settings.load().agent_package
+    build = downloads.update_for(database.environment(), token, package_name)
+    if build is None or build["version_code"] <= query.current_version_code:
+        return Response(status=304)
+    same = ("build_id", "version_code", "version_name", "package_name", "sha256", "signer_fingerprint", "file_size",
+            "wifi_only", "must_install", "staged_rollout_percent")  # fmt: skip
+    return {
+        **{name: build[name] for name in same},
+        "download_url": f"{request.base_url}/v1/apk/download/{build['build_id']}",
+        "release_notes": build["notes"],
+    }
+
+
+def _credential(request: Request, query: DownloadQuery) -> Credential:
+    header = request.bearer or request.headers.get("x-device-token")
+    secret = header or query.token
+    if not secret:
+        raise NoCredential(
+            "Send a device token as `X-Device-Token`, or an enrolment token of scope apk_download as"
+            " `Authorization: Bearer` or ?token=."
+        )
+    installation_id = builds.number(query.installation_id or "") or None
+    return Credential(secret, from_address=not header, ip=request.source_ip, installation_id=installation_id)
+
+
+def _address(build: Row) -> Response:
+    url = apk_store.download_address(settings.load(), build)
+    return Response(status=302, headers={"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"})

@@ -1,0 +1,30 @@
+"""S3 on this machine: moto's server on a socket, in this process. What is stored ends with it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+REGION = "eu-west-1"
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """The server's URL."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def make_bucket(url: str, name: str) -> None:
+    """A versioned one, as the template makes it. The keys open nothing elsewhere."""
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local"
+    )
+    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

@@ -1,0 +1,398 @@
+"""Rolling out: current, in stages, paused by hand and by itself, rolled back, installed by command."""
+
+import pytest
+from nexmdm import settings
+from nexmdm.database import Database
+
+from local.fcm import Double
+from tests.api import OPERATOR, call, enrol
+from tests.builds import act, promoted, published
+from tests.commands import sweep
+from tests.races import errors, race
+from tests.s3 import Bucket
+
+
+@pytest.fixture
+def fleet(url: str, db: Database) -> list[tuple[str, str]]:
+    """(device id, device token) of 60 devices."""
+    db.execute("""
+        INSERT INTO devices (id, alias, token_id, confirmed_at)
+        SELECT 'device-' || n, 'kiosk-' || n, encode(sha256(convert_to('token-' || n, 'UTF8')), 'hex'), now()
+        FROM generate_series(1, 60) AS n
+    """)
+    return [(f"device-{n}", f"token-{n}") for n in range(1, 61)]
+
+
+def offered(token: str, have: int = 0) -> int | None:
+    """The version code that a device is offered over what it has."""
+    query = {"device_id": "me", "current_version_code": have, "package_name": "com.nexmdm"}
+    answer = call("GET", "/v1/agent/update", query=query, token=token)
+    assert answer.status in (200, 304), answer.text
+    return answer.json["version_code"] if answer.status == 200 else None
+
+
+def those_offered(fleet: list[tuple[str, str]], version: int) -> set[str]:
+    return {device_id for device_id, token in fleet if offered(token) == version}
+
+
+def roll_out(build_id: int, percent: int, **body):
+    return act(build_id, "rollout", staged_rollout_percent=percent, **body)
+
+
+def events(build_id: int) -> list[str]:
+    return [entry["event"] for entry in call("GET", f"/v1/apk/builds/{build_id}").json["audit"]]
+
+
+def test_a_greater_percentage_only_adds_devices(bucket: Bucket, fleet):
+    promoted(1)
+    build_id = promoted(2, percent=0)
+    before: set[str] = set()
+    sizes = []
+    for percent in (0, 10, 30, 50, 80, 100):
+        assert roll_out(build_id, percent).json["staged_rollout_percent"] == percent
+        now = those_offered(fleet, 2)
+        assert before <= now
+        before = now
+        sizes.append(len(now))
+    assert sizes[0] == 0
+    assert 1 <= sizes[1] <= 15
+    assert 18 <= sizes[3] <= 42
+    assert sizes[5] == 60
+
+
+def test_outside_of_the_cohort_the_build_before_is_offered(bucket: Bucket, fleet):
+    promoted(1)
+    promoted(2, percent=50)
+    promoted(3, percent=20)
+    got = [offered(token) for _, token in fleet]
+    assert set(got) == {1, 2, 3}
+    assert {offered(token, have=1) for _, token in fleet} == {None, 2, 3}
+
+
+def test_cohorts_of_two_builds_differ(bucket: Bucket, fleet):
+    promoted(1)
+    promoted(2, percent=30)
+    of_two = those_offered(fleet, 2)
+    promoted(3, percent=30)
+    assert those_offered(fleet, 3) != of_two
+
+
+def test_promoting_takes_the_place_of_the_current_build(bucket: Bucket):
+    first = promoted(1)
+    second = published(2)
+    answer = act(second, "promote", staged_rollout_percent=10)
+    assert answer.json["is_current"] is True
+    assert answer.json["staged_rollout_percent"] == 10
+    assert (answer.json["promoted_by"], answer.json["replaces_id"]) == (OPERATOR, first)
+    assert call("GET", f"/v1/apk/builds/{first}").json["is_current"] is False
+    # Once more: nothing moves, the percentage neither.
+    again = act(second, "promote")
+    assert again.json == answer.json
+
+
+def test_going_back_is_not_a_promotion(bucket: Bucket):
+    first = published(1)
+    promoted(2)
+    document = act(first, "promote").problem(409)
+    assert "version_code: 1 is not above 2" in document["detail"]
+
+
+@pytest.mark.parametrize("what", ["rollout", "pause", "resume", "rollback"])
+def test_a_build_that_is_not_current_is_not_rolled_out(bucket: Bucket, what: str):
+    build_id = published(1)
+    body = {"staged_rollout_percent": 10} if what == "rollout" else {}
+    assert "not current" in act(build_id, what, **body).problem(409)["detail"]
+
+
+@pytest.mark.parametrize("percent", [-1, 101, "ten", None])
+def test_a_percentage_that_is_none_is_refused(bucket: Bucket, percent):
+    build_id = promoted(1)
+    roll_out(build_id, percent).problem(422, "$.staged_rollout_percent")
+    act(build_id, "promote", staged_rollout_percent=percent).problem(422)
+
+
+def test_paused_by_hand_and_resumed(bucket: Bucket, fleet):
+    promoted(1)
+    build_id = promoted(2)
+    answer = act(build_id, "pause", reason="black screens in Berlin")
+    assert answer.json["paused_reason"] == "black screens in Berlin"
+    assert act(build_id, "pause", reason="again").json["paused_reason"] == "black screens in Berlin"
+    assert those_offered(fleet[:5], 2) == set()
+    assert those_offered(fleet[:5], 1) == {device_id for device_id, _ in fleet[:5]}
+    headers = {"X-Device-Token": fleet[0][1]}
+    assert "paused" in call("GET", f"/v1/apk/download/{build_id}", headers=headers).problem(404)["detail"]
+
+    assert act(build_id, "resume").json["paused_at"] is None
+    assert act(build_id, "resume").status == 200
+    assert those_offered(fleet[:5], 2) == {device_id for device_id, _ in fleet[:5]}
+    assert events(build_id) == ["publish", "promote", "pause", "resume"]
+
+
+def test_rolled_back(bucket: Bucket, fleet):
+    first, second = promoted(1), promoted(2)
+    answer = act(second, "rollback", reason="it does not start")
+    assert answer.json["is_current"] is False
+    assert call("GET", f"/v1/apk/builds/{first}").json["is_current"] is True
+    assert those_offered(fleet[:5], 1) == {device_id for device_id, _ in fleet[:5]}
+    headers = {"X-Device-Token": fleet[0][1]}
+    call("GET", f"/v1/apk/download/{second}", headers=headers).problem(404)
+
+    # Once more: not what was before the one before.
+    assert act(second, "rollback").status == 200
+    assert call("GET", f"/v1/apk/builds/{first}").json["is_current"] is True
+    assert "Pause it instead" in act(first, "rollback").problem(409)["detail"]
+
+    third = promoted(3)
+    assert call("GET", f"/v1/apk/builds/{third}").json["replaces_id"] == first
+    assert act(third, "rollback").json["is_current"] is False
+    assert act(second, "promote").json["paused_at"] is None
+    assert offered(fleet[0][1]) == 2
+    assert events(second) == ["publish", "promote", "rollback", "promote"]
+
+
+def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str, db: Database):
+    from nexmdm import builds, rollouts
+
+    ids = [published(n) for n in (1, 2, 3)]
+
+    def promote(build_id: int):
+        return lambda own: rollouts.promote(own, builds.find(own, str(build_id)), 100, OPERATOR)
+
+    results = race(url, *[promote(build_id) for build_id in ids for _ in range(2)])
+    assert {type(error).__name__ for error in errors(results)} <= {"Conflict"}
+    [current] = db.execute("SELECT version_code, replaces_id FROM apk_versions WHERE is_current")
+    assert current["version_code"] == 3
+
+
+# --- install_apk
+
+
+def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, double: Double, fleet, db: Database):
+    db.execute("UPDATE devices SET fcm_token = 'fcm:' || id")
+    build_id = promoted(2, percent=0)
+    answer = roll_out(build_id, 30, install=True)
+    assert answer.status == 202, answer.text
+    cohort = those_offered(fleet, 2)
+    install = answer.json["install"]
+    assert install["device_count"] == len(cohort)
+    assert install["states"] == {"accepted": len(cohort)}
+
+    assert sweep()["sent"] == len(cohort)
+    messages = {post.data["device_id"]: post.data for post in double.requests()}
+    assert set(messages) == cohort
+    [row] = db.execute("SELECT file_size FROM apk_versions")
+    for device_id, data in messages.items():
+        [installation] = db.execute("SELECT * FROM apk_installations WHERE device_id = %(id)s", {"id": device_id})
+        assert data["action"] == "install_apk"
+        assert data["installation_id"] == str(installation["id"])
+        assert (
+            data["download_url"] == f"http://api.test/v1/apk/download/{build_id}?installation_id={installation['id']}"
+        )
+        assert (data["package_name"], data["version_name"], data["version_code"]) == ("com.nexmdm", "2.0", "2")
+        assert (data["apk_id"], data["file_size"]) == (str(build_id), str(row["file_size"]))
+        assert installation["status"] == "pending"
+        assert installation["request_id"] == data["request_id"] == f"{install['request_id']}:{device_id}"
+
+
+def test_a_greater_percentage_asks_only_those_who_were_not_asked(bucket: Bucket, double: Double, fleet, db: Database):
+    build_id = promoted(2, percent=0)
+    first = roll_out(build_id, 30, install=True).json["install"]["device_count"]
+    second = roll_out(build_id, 100, install=True).json["install"]["device_count"]
+    assert first + second == 60
+    nobody = roll_out(build_id, 100, install=True)
+    assert (nobody.status, nobody.json["install"]["device_count"]) == (202, 0)
+    assert db.execute("SELECT count(*) AS n, count(DISTINCT device_id) AS d FROM apk_installations") == [
+        {"n": 60, "d": 60}
+    ]
+
+
+def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, double: Double, fleet, db: Database):
+    build_id = promoted(2)
+    roll_out(build_id, 100, install=True)
+    number = "split_part(device_id, '-', 2)::integer"
+    db.execute(f"UPDATE apk_installations SET status = 'completed' WHERE {number} > 10")
+    db.execute("UPDATE apk_installations SET status = 'failed' WHERE device_id = 'device-1'")
+    db.execute(f"UPDATE apk_installations SET initiated_at = now() - interval '2 days' WHERE {number} IN (2, 3)")
+    assert roll_out(build_id, 100, install=True).json["install"]["device_count"] == 3
+    statistics = call("GET", f"/v1/apk/builds/{build_id}").json["statistics"]
+    assert (statistics["failed"], statistics["completed"]) == (3, 50)
+    assert statistics["pending"] == 7 + 3
+
+
+def test_the_same_key_sends_once(bucket: Bucket, double: Double, fleet, db: Database):
+    build_id = promoted(2, percent=0)
+    headers = {"Idempotency-Key": "release-2"}
+    body = {"staged_rollout_percent": 30, "install": True}
+    path = f"/v1/apk/builds/{build_id}/rollout"
+    first = call("POST", path, body, headers=headers)
+    again = call("POST", path, {**body, "request_id": "release-2"})
+    assert again.json["install"] == first.json["install"]
+    assert first.json["install"]["request_id"] == "release-2"
+    call("POST", path, {**body, "staged_rollout_percent": 40}, headers=headers).problem(422)
+    call("POST", path, {**body, "request_id": "other"}, headers=headers).problem(422, "$.request_id")
+    [stored] = db.execute("SELECT staged_rollout_percent FROM apk_versions")
+    assert stored["staged_rollout_percent"] == 30, "the refused call moved the rollout"
+
+
+def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, db: Database):
+    from nexmdm import builds, rollouts
+
+    build_id = str(promoted(2))
+
+    def install(n: int):
+        return lambda own: rollouts.install(
+            own, builds.find(own, build_id), 100, OPERATOR, base_url="http://api.test", request_id=f"r-{n}"
+        )
+
+    assert errors(race(url, *[install(n) for n in range(6)])) == []
+    assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 60}]
+    assert db.execute("SELECT count(*) AS n FROM apk_installations") == [{"n": 60}]
+
+
+def test_a_paused_rollout_sends_nothing(bucket: Bucket, fleet, db: Database):
+    build_id = promoted(2)
+    act(build_id, "pause")
+    roll_out(build_id, 100, install=True).problem(409)
+    assert db.execute("SELECT count(*) AS n FROM apk_installations") == [{"n": 0}]
+
+
+# --- what devices report
+
+
+@pytest.fixture
+def installing(bucket: Bucket, fleet, db: Database) -> tuple[int, dict[str, int]]:
+    """A build that 60 devices were asked to install: its id, and {device token: installation id}."""
+    promoted(1)
+    build_id = promoted(2)
+    roll_out(build_id, 100, install=True)
+    rows = db.execute("SELECT id, device_id FROM apk_installations")
+    return build_id, {row["device_id"].replace("device", "token"): row["id"] for row in rows}
+
+
+def report(token: str, installation_id: object, status: str, **body):
+    body = {"installation_id": installation_id, "status": status, **body}
+    return call("POST", "/v1/apk/installation/update", body, headers={"X-Device-Token": token})
+
+
+def test_progress_as_the_agent_reports_it(installing, db: Database):
+    build_id, asked = installing
+    token, installation_id = "token-7", asked["token-7"]
+    answer = report(token, installation_id, "downloading", download_progress=25.0)
+    assert answer.json == {"status": "ok", "installation_id": installation_id, "new_status": "downloading"}
+    assert report(token, str(installation_id), "downloading", download_progress=75).status == 200
+    report(token, installation_id, "downloading", download_progress=50)  # overtaken on the way
+    [row] = db.execute("SELECT * FROM apk_installations WHERE id = %(id)s", {"id": installation_id})
+    assert (row["status"], row["download_progress"]) == ("downloading", 75)
+
+    report(token, installation_id, "installing")
+    assert report(token, installation_id, "downloading").json["new_status"] == "installing"
+    assert report(token, installation_id, "completed").json["new_status"] == "completed"
+    for late in ("downloading", "failed", "completed"):
+        assert report(token, installation_id, late).json["new_status"] == "completed"
+    [row] = db.execute("SELECT * FROM apk_installations WHERE id = %(id)s", {"id": installation_id})
+    assert (row["status"], row["download_progress"]) == ("completed", 100)
+    assert row["completed_at"] is not None
+    statistics = call("GET", f"/v1/apk/builds/{build_id}").json["statistics"]
+    assert (statistics["completed"], statistics["pending"]) == (1, 59)
+    [counted] = db.execute("SELECT rollout_completed FROM apk_versions WHERE is_current")
+    assert counted["rollout_completed"] == 1
+
+
+def test_a_finished_installation_settles_its_command(installing, db: Database):
+    _, asked = installing
+    find = "SELECT state, result, completed_at, result_message FROM fcm_dispatches WHERE device_id = 'device-3'"
+    report("token-3", asked["token-3"], "downloading")
+    assert db.execute(find)[0]["completed_at"] is None
+    report("token-3", asked["token-3"], "failed", error_message="INSTALL_FAILED_INSUFFICIENT_STORAGE")
+    [row] = db.execute(find)
+    assert (row["state"], row["result"]) == ("sent", "failed")
+    assert row["result_message"] == "INSTALL_FAILED_INSUFFICIENT_STORAGE"
+
+
+def test_only_ones_own_installation(installing):
+    _, asked = installing
+    report("token-1", asked["token-2"], "completed").problem(404)
+    report("token-1", 2**31 - 1, "completed").problem(404)
+    report("nobody", asked["token-2"], "completed").problem(401)
+    _, other = enrol("other")
+    report(other, asked["token-2"], "completed").problem(404)
+    for wrong in (
+        {"status": "pending"},
+        {"installation_id": 0},
+        {"installation_id": 2**31},
+        {"download_progress": "x"},
+    ):
+        call(
+            "POST",
+            "/v1/apk/installation/update",
+            {"installation_id": 1, "status": "failed", **wrong},
+            headers={"X-Device-Token": "token-1"},
+        ).problem(422)
+
+
+@pytest.mark.parametrize("progress", [-1, 101, 250])
+def test_a_progress_out_of_range_is_taken_as_its_end(installing, db: Database, progress: int):
+    _, asked = installing
+    assert report("token-1", asked["token-1"], "downloading", download_progress=progress).status == 200
+    [row] = db.execute("SELECT download_progress FROM apk_installations WHERE device_id = 'device-1'")
+    assert row["download_progress"] in (0, 100)
+
+
+def test_a_rollout_pauses_itself_above_a_fifth_of_failures(installing, db: Database, fleet, capsys):
+    build_id, asked = installing
+    outcomes = ["failed"] * 4 + ["completed"] * 15
+    for (_, token), outcome in zip(fleet, outcomes, strict=False):
+        report(token, asked[token], outcome)
+    # Of 20 finished ones 4 failed: a fifth, and not more.
+    report(fleet[19][1], asked[fleet[19][1]], "completed")
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
+    capsys.readouterr()
+
+    report(fleet[20][1], asked[fleet[20][1]], "failed")
+    build = call("GET", f"/v1/apk/builds/{build_id}").json
+    assert build["paused_reason"] == "5 of 21 installations failed"
+    assert '"RolloutPaused"' in capsys.readouterr().out
+    assert offered(fleet[30][1]) == 1
+    assert build["audit"][-1]["by"] == "failed installations"
+
+    # Failures are counted from the resume on.
+    act(build_id, "resume")
+    report(fleet[21][1], asked[fleet[21][1]], "failed")
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
+
+
+def test_below_twenty_finished_nothing_is_paused(installing, fleet):
+    build_id, asked = installing
+    for _, token in fleet[:19]:
+        report(token, asked[token], "failed")
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
+    report(fleet[19][1], asked[fleet[19][1]], "failed")
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_reason"] == "20 of 20 installations failed"
+
+
+def test_both_limits_are_settings(installing, fleet, monkeypatch: pytest.MonkeyPatch):
+    build_id, asked = installing
+    monkeypatch.setenv("ROLLOUT_PAUSE_INSTALLATIONS", "4")
+    monkeypatch.setenv("ROLLOUT_PAUSE_FAILED_PERCENT", "50")
+    settings.load.cache_clear()
+    for (_, token), outcome in zip(fleet, ["completed", "completed", "failed", "failed"], strict=False):
+        report(token, asked[token], outcome)
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
+    report(fleet[4][1], asked[fleet[4][1]], "failed")
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is not None
+
+
+def test_failures_that_finish_at_once_are_all_counted(installing, url: str, fleet, db: Database):
+    from nexmdm import installations
+
+    build_id, asked = installing
+    config = settings.load()
+
+    def fail(token: str):
+        progress = installations.Progress(asked[token], "failed")
+        return lambda own: installations.report(own, token, progress, config)
+
+    # Each of 20 failures told twice at once.
+    assert errors(race(url, *[fail(token) for _, token in fleet[:20] for _ in range(2)])) == []
+    [row] = db.execute("SELECT rollout_failed, paused_reason FROM apk_versions WHERE id = %(id)s", {"id": build_id})
+    assert row == {"rollout_failed": 20, "paused_reason": "20 of 20 installations failed"}
