@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format lock migrate migration downgrade check-schema adopt clean
+.PHONY: help setup run test test-built lint format lock migrate migration downgrade check-schema adopt clean \
+	build build-host validate deploy logs invoke e2e ca-bundle
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,12 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 test: setup ## the whole suite on real PostgreSQL
 	@$(BIN)/python -m pytest
 
+test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
+	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -s tests/built
+
+e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
+	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/e2e
+
 lint: setup ## ruff: errors, imports, security, format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -51,10 +58,96 @@ check-schema: setup ## compare the database with the models, one line per differ
 adopt: setup ## take over a database of the old server (DRY_RUN=1 only looks)
 	@$(BIN)/python -m migrations.adoption $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
-lock: ## pin requirements/*.in again (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate requirements/dev.in -o requirements/dev.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate -c requirements/dev.txt requirements/layer.in -o requirements/layer.txt
+# --- release
+
+ENV ?= dev
+# The certificates that sign Aurora's: a build input, fetched once and kept out of git.
+RDS_CA_BUNDLE ?= .aws-sam/rds-ca-bundle.pem
+# `make build-host` sets it to `host`: artifacts for this machine's processor and Python, to be run here.
+NEXMDM_BUILD ?= lambda
+BUILD := .venv-build
+CHECKOV := .venv-checkov
+SAM = SAM_CLI_TELEMETRY=0 $(BUILD)/bin/sam
+# Lambda's Python when this machine has it, so that the built artifacts run as they will.
+BUILD_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
+
+build: $(BUILD)/.installed ## the artifacts for Lambda (arm64, python3.13) in .aws-sam/build, no container needed
+	@$(SAM) build
+
+build-host: setup $(BUILD)/.installed
+	@NEXMDM_BUILD=host $(SAM) build --build-dir .aws-sam/host --template template.yaml
+
+validate: setup $(BUILD)/.installed $(CHECKOV)/.installed ## SAM's lint, cfn-lint, checkov, and the template rules of tests/template
+	@$(SAM) validate --lint
+	@$(BUILD)/bin/cfn-lint template.yaml
+	@$(CHECKOV)/bin/checkov --config-file .checkov.yaml --file template.yaml
+	@$(BIN)/python -m pytest -q tests/template
+
+deploy: ca-bundle build ## release to AWS: make deploy ENV=dev (or prod); asks before it changes anything
+	@$(SAM) deploy --config-env $(ENV)
+
+logs: $(BUILD)/.installed ## follow a deployed stack's logs: make logs ENV=dev
+	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group /nexmdm/nexmdm-$(ENV)/functions
+
+invoke: setup ## run one function here: make invoke FUNCTION=cleanup (its event: events/cleanup.json, or EVENT=...)
+	@$(BIN)/python -m local.invoke $(FUNCTION) $(or $(EVENT),events/$(FUNCTION).json)
+
+ca-bundle: $(RDS_CA_BUNDLE) ## fetch the certificates that sign Aurora's (RDS_CA_BUNDLE names another file)
+
+$(RDS_CA_BUNDLE):
+	@mkdir -p $(@D) && curl --fail --silent --show-error -o $@ https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+
+$(BUILD)/.installed: requirements/build.txt
+	@echo "setup: making $(BUILD) with $$($(BUILD_PYTHON) --version) (SAM CLI, cfn-lint, Lambda's runtime client)"
+	@$(BUILD_PYTHON) -m venv --clear $(BUILD)
+	@$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+$(CHECKOV)/.installed: requirements/checkov.txt
+	@echo "setup: making $(CHECKOV)"
+	@$(PYTHON) -m venv --clear $(CHECKOV)
+	@$(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
+LOCKED := $(wildcard functions/*/requirements.in)
+
+lock: ## pin every requirements .in again (needs uv); what runs in Lambda is what the tests run on
+	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	$(foreach file,requirements/layer.in $(LOCKED),$(COMPILE) -c requirements/dev.txt $(file) -o $(file:.in=.txt) &&) true
+	$(foreach name,build checkov,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove the local database, builds and caches; keeps .venv
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.postgres stop; fi
 	rm -rf .nexmdm .aws-sam .pytest_cache .ruff_cache .hypothesis
+
+# --- what `sam build` calls for each function and layer, in a temporary copy of its folder; the result goes to ARTIFACTS_DIR
+
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+HOST_PYTHON = $(ROOT)$(BUILD)/bin/python
+PIP = $(HOST_PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary=:all:
+ifeq ($(NEXMDM_BUILD),lambda)
+# Amazon Linux 2023 has glibc 2.34. Every tag is named: pip takes an older release in silence where it finds no wheel.
+PIP += --implementation cp --python-version 3.13 --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 \
+	--platform manylinux_2_28_aarch64 --platform manylinux_2_34_aarch64
+endif
+# Nothing that changes without its sources: the layers' hashes decide what CloudFormation replaces.
+TIDY = find "$(ARTIFACTS_DIR)" -depth \( -name __pycache__ -o -name RECORD -o -name direct_url.json \) -exec rm -rf {} + ; rm -rf "$(ARTIFACTS_DIR)/bin" "$(ARTIFACTS_DIR)/python/bin"
+
+build-NexmdmLayer:
+	@$(PIP) --target "$(ARTIFACTS_DIR)/python" -r "$(ROOT)requirements/layer.txt"
+	@cp -R src/nexmdm "$(ARTIFACTS_DIR)/python/"
+	@if [ -f "$(ROOT)$(RDS_CA_BUNDLE)" ]; then cp "$(ROOT)$(RDS_CA_BUNDLE)" "$(ARTIFACTS_DIR)/rds-ca-bundle.pem"; \
+	else echo "no $(RDS_CA_BUNDLE): this layer cannot reach an RDS database (make ca-bundle fetches it, make deploy does too)"; fi
+	@$(TIDY)
+
+build-MigrationsLayer:
+	@mkdir -p "$(ARTIFACTS_DIR)/python/migrations" && cp -R . "$(ARTIFACTS_DIR)/python/migrations/"
+	@$(TIDY)
+
+# HeartbeatFunction is functions/heartbeat, FcmDispatchFunction functions/fcm_dispatch; imported by these names in Lambda too.
+build-%Function:
+	@folder="$(ARTIFACTS_DIR)/functions/$$(echo $* | sed -E 's/([a-z])([A-Z])/\1_\2/g' | tr A-Z a-z)" && mkdir -p "$$folder" && cp -R . "$$folder/"
+	@cp "$(ROOT)functions/__init__.py" "$(ARTIFACTS_DIR)/functions/"
+	@if [ -f requirements.txt ]; then $(PIP) --target "$(ARTIFACTS_DIR)" -r requirements.txt; fi
+	@$(TIDY)
