@@ -112,9 +112,13 @@ def _post(message: messaging.Message) -> Result:
         if error.http_response is not None:
             return _refused(error.http_response)
         return _unanswered(error.cause)
-    except (KeyError, TypeError):
-        return _unreadable()
     except Exception as error:
+        # firebase-admin breaks on errors that are not in FCM's form; the answer is there all the same.
+        response = getattr(error.__context__, "response", None)
+        if response is not None:
+            return _refused(response)
+        if isinstance(error, KeyError | TypeError):
+            return _unreadable()
         # Where it broke is not known, so neither is whether the message had left.
         logs.failure(error)
         return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}.")

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
@@ -128,17 +129,24 @@ class Statements(_Relay):
 
 
 class Exchanges(_Relay):
-    """In front of the double; `what` is `oauth` or `post`. What the double does on the socket is done here too."""
+    """In front of the double; `what` is `oauth` or `post`. What the double does on the socket is done here too.
+
+    connections: how many were used for what.
+    """
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         super().__init__((address.hostname, address.port))
         self.url = f"http://127.0.0.1:{self.port}"
+        self.connections: Counter[str] = Counter()
 
     def _converse(self, client: socket.socket, server: socket.socket) -> None:
+        used: set[str] = set()
         while True:
             request = _http_message(client)
             what = "oauth" if request.startswith(b"POST /token") else "post"
+            self.connections[what] += what not in used
+            used.add(what)
             if not self.hook(what, "before"):
                 return
             server.sendall(request)

@@ -28,16 +28,20 @@ NO_ROOTS = {"SSL_CERT_FILE": "", "SSL_CERT_DIR": os.devnull}
 
 
 class Sender:
-    """One process that answers one event.
+    """One process that answers events, one after the other.
 
     Args:
+        events: one, or a list of them.
         environment: what it finds in its environment variables.
         deviation: a name of DEVIATIONS.
     """
 
-    def __init__(self, event: dict[str, Any], environment: dict[str, str], deviation: str | None = None) -> None:
+    def __init__(
+        self, events: dict[str, Any] | list[dict[str, Any]], environment: dict[str, str], deviation: str | None = None
+    ) -> None:
+        events = events if isinstance(events, list) else [events]
         self._answers, theirs = _forks.Pipe(duplex=False)
-        self._process = _forks.Process(target=_run, args=(event, environment, deviation, theirs), daemon=True)
+        self._process = _forks.Process(target=_run, args=(events, environment, deviation, theirs), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -50,11 +54,9 @@ class Sender:
         os.kill(self._process.pid, number)
 
     def result(self) -> Any:
-        """What the handler returned."""
+        """What the handler returned for the next event."""
         assert self._answers.poll(60), "no answer"
-        result = self._answers.recv()
-        self._process.join()
-        return result
+        return self._answers.recv()
 
     def answer(self) -> Answer:
         answer = payload.response(self.result())
@@ -65,13 +67,14 @@ def command(device_id: str, request_id: str, action: str = "ring", **body: Any) 
     return event("POST", f"/v1/devices/{device_id}/commands", {"action": action, "request_id": request_id, **body})[1]
 
 
-def _run(event: dict[str, Any], environment: dict[str, str], deviation: str | None, answers: Connection) -> None:
+def _run(events: list[dict[str, Any]], environment: dict[str, str], deviation: str | None, answers: Connection) -> None:
     os.environ.update(NO_ROOTS | environment)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  logs
     if deviation:
         DEVIATIONS[deviation]()
     context = SimpleNamespace(aws_request_id="0", function_name="sender", get_remaining_time_in_millis=lambda: 60_000)
-    answers.send(handler.handler(event, context))
+    for each in events:
+        answers.send(handler.handler(each, context))
 
 
 def _send_again_after_the_lease() -> None:

@@ -95,12 +95,14 @@ class Commands(RuleBasedStateMachine):
         self.holders.append((name, command.claimed(), claim, answer))
 
     @precondition(lambda self: any(command.sendable for command in self.commands.values()))
-    @rule(n=some, posted=st.booleans(), kind=kinds)
-    def be_given_up(self, n: int, posted: bool, kind: str) -> None:
+    @rule(n=some, posted=st.booleans(), kind=kinds, back=st.booleans())
+    def be_given_up(self, n: int, posted: bool, kind: str, back: bool) -> None:
         """A sender stops, its lease passes and a sweep comes by, before it comes back."""
         self.crash(n, posted, kind)
         self.leases_pass()
         self.sweep(kind)
+        if back:
+            self.come_back(len(self.holders) - 1, kind)
 
     @precondition(lambda self: self.holders)
     @rule(n=some, kind=kinds)
@@ -136,6 +138,16 @@ class Commands(RuleBasedStateMachine):
         self.age(name, "expires_at = now() - interval '1 s'")
         command.over = True
 
+    @precondition(lambda self: any(command.waits for command in self.commands.values()))
+    @rule(n=some, answered=st.booleans())
+    def expire(self, n: int, answered: bool) -> None:
+        name, command = self.chosen(n, lambda command: command.waits)
+        self.age(name, "expires_at = now() - interval '1 s'")
+        command.over = True
+        self.sweep("200")
+        if answered:
+            self.acknowledge(name, "OK")
+
     @rule(kind=kinds)
     def sweep(self, kind: str) -> None:
         self.double.behave("*", kind)
@@ -154,7 +166,10 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: self.commands)
     @rule(n=some, word=st.sampled_from(["OK", "ERROR"]))
     def ack(self, n: int, word: str) -> None:
-        name, command = self.chosen(n)
+        self.acknowledge(self.chosen(n)[0], word)
+
+    def acknowledge(self, name: str, word: str) -> None:
+        command = self.commands[name]
         body = {"request_id": name, "type": "PING_ACK", "status": word}
         answer = call("POST", f"/v1/devices/{command.phone.id}/ack", body, token=command.phone.token)
         assert answer.status == 200
