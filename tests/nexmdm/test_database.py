@@ -4,13 +4,17 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import psycopg2
 import pytest
+from nexmdm import database
 from nexmdm.database import Database
 from nexmdm.errors import Unavailable
 from psycopg2.extensions import make_dsn
@@ -234,6 +238,50 @@ def test_an_exception_while_a_transaction_runs_rolls_it_back(url, db, notes):
     watcher.close()
     db.execute("INSERT INTO notes VALUES (2)")
     assert kept(notes) == [2]
+
+
+def raising_at(step: int) -> Callable[..., Any]:
+    """A trace function that raises at the given line, counted over the lines that run in nexmdm/database.py."""
+    left = step
+
+    def trace(frame: FrameType, what: str, _: object) -> Callable[..., Any] | None:
+        nonlocal left
+        if frame.f_code.co_filename != database.__file__:
+            return None
+        if what == "line":
+            left -= 1
+            if left == 0:
+                raise Interrupted
+        return trace
+
+    return trace
+
+
+def test_an_exception_between_any_two_lines_leaves_no_transaction_behind(url, notes):
+    """Lambda's own time-out handlers, SIGTERM and Ctrl-C raise where they like."""
+    steps = 0
+    for step in range(1, 500):
+        own = Database(make_dsn(url))
+        own.execute("SELECT 1")
+        interrupted = False
+        before = sys.gettrace()
+        sys.settrace(raising_at(step))
+        try:
+            with own.transaction() as tx:
+                tx.execute("INSERT INTO notes VALUES (%(n)s)", {"n": step})
+        except Interrupted:
+            interrupted = True
+        finally:
+            sys.settrace(before)
+        # The next call is alone, durable, and gets its own answer.
+        assert own.execute("INSERT INTO notes VALUES (%(n)s) RETURNING n", {"n": -step}) == [{"n": -step}], step
+        assert {"n": -step} in notes.execute("SELECT n FROM notes"), step
+        own.close()
+        if not interrupted:
+            break
+        steps += 1
+    assert steps > 20
+    assert {"n": steps + 1} in notes.execute("SELECT n FROM notes")
 
 
 # --- failover
