@@ -1,20 +1,31 @@
 """The persistence layer's three suites, by their documented names and calls."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from nexmdm import settings
 from nexmdm.database import Database
+from nexmdm.errors import NotFound, UnknownDevice
 from nexmdm.models import ApkDownloadEvent, ApkVersion, DeviceHeartbeat, FcmDispatch
 from nexmdm.persistence import (
     cleanup_old_apk_downloads,
     cleanup_old_fcm_dispatches,
     cleanup_old_heartbeats,
+    record_fcm_dispatch,
+    record_fcm_result,
     record_heartbeat_with_bucketing,
     run_all_retention_cleanups,
 )
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
+
+from functions.fcm_dispatch.handler import sweep
+from local.fcm import Double
+from tests.api import CONTEXT
+from tests.fcm import doubled
+from tests.races import errors, race
 
 DEVICE = "test_device_001"
 DAY = 86_400
@@ -27,6 +38,92 @@ def session(db: Database):
     with Session(engine) as session:
         yield session
     engine.dispose()
+
+
+@pytest.fixture
+def double(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    with doubled(monkeypatch) as double:
+        yield double
+
+
+def dispatched(session: Session, request_id: str = "req-1", device_id: str = DEVICE, **given: Any) -> dict[str, Any]:
+    given = {"action": "ping", "payload_hash": "abc123", "fcm_status": "pending", **given}
+    return record_fcm_dispatch(session, request_id=request_id, device_id=device_id, **given)
+
+
+def test_fcm_dispatch_idempotency(session: Session, db: Database):
+    first = dispatched(session)
+    second = dispatched(session, action="reboot", payload_hash="other")
+
+    assert (first["created"], second["created"]) == (True, False)
+    assert second["dispatch"].request_id == "req-1"
+    assert (second["dispatch"].action, second["dispatch"].payload_hash) == ("ping", "abc123")
+    # Durable when the call returns, a claim under a lease, and nobody is left in a transaction while FCM is called.
+    assert db.execute("SELECT state, fence, lease_until > now() AS lease FROM fcm_dispatches") == [
+        {"state": "sending", "fence": 1, "lease": True}
+    ]
+    assert first["dispatch"].fcm_status == "pending"
+    assert db.execute(IDLE_IN_TRANSACTION) == [{"n": 0}]
+
+
+IDLE_IN_TRANSACTION = """
+SELECT count(*) AS n FROM pg_stat_activity
+WHERE datname = current_database() AND state LIKE 'idle in transaction%%'
+"""
+
+
+@pytest.mark.parametrize("status", ["sent", "failed", "unknown"])
+def test_a_result_settles_once(session: Session, db: Database, status: str):
+    dispatched(session)
+    row = record_fcm_result(session, "req-1", status, "m-1", 200, 12, None, "{}")
+    assert (row.state, row.fcm_status, row.fcm_message_id, row.http_code) == (status, status, "m-1", 200)
+    assert row.lease_until is None
+    assert db.execute(IDLE_IN_TRANSACTION) == [{"n": 0}]
+    if status != "unknown":
+        again = record_fcm_result(session, "req-1", "unknown", "m-2")
+        assert (again.state, again.fcm_message_id) == (status, "m-1")
+
+
+def test_the_first_of_16_sessions_holds_the_claim(session: Session, url: str):
+    engine = create_engine(settings.load().sqlalchemy_url, pool_size=16)
+
+    def run(_db: Database) -> bool:
+        with Session(engine) as own:
+            answer = dispatched(own)
+            assert answer["dispatch"].request_id == "req-1"
+            return answer["created"]
+
+    for opened in [engine.connect() for _ in range(16)]:
+        opened.close()
+    answers = race(url, *[run] * 16)
+    engine.dispose()
+    assert errors(answers) == []
+    assert sorted(answers) == [False] * 15 + [True]
+
+
+def test_the_sweep_never_sends_what_the_caller_sends(session: Session, db: Database, double: Double):
+    db.execute("UPDATE devices SET fcm_token = 'fcm:lobby'")
+    dispatched(session)
+    assert sweep({}, CONTEXT)["sent"] == 0
+    db.execute("UPDATE fcm_dispatches SET lease_until = now() - interval '1 second'")
+    assert sweep({}, CONTEXT) == {"unknown": 1, "expired": 0, "sent": 0}
+    sweep({}, CONTEXT)
+    assert db.execute("SELECT state FROM fcm_dispatches") == [{"state": "unknown"}]
+    assert double.requests() == []
+    # Who claimed it may come late, and says what it knows.
+    assert record_fcm_result(session, "req-1", "sent", "m-1").state == "sent"
+
+
+def test_what_there_is_not_is_named(session: Session, db: Database):
+    with pytest.raises(UnknownDevice):
+        dispatched(session, device_id="nobody")
+    with pytest.raises(NotFound):
+        record_fcm_result(session, "nothing", "sent")
+    with pytest.raises(ValueError, match="fcm_status"):
+        record_fcm_result(session, "req-1", "maybe")
+    assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
+    # The session is of use all the same.
+    assert dispatched(session)["created"] is True
 
 
 def test_heartbeat_time_bucketing(session: Session, db: Database):

@@ -86,8 +86,17 @@ def record_fcm_result(
 
 
 def _dispatch(db: Session, request_id: str) -> FcmDispatch | None:
-    """The row as the database has it now, not as this session remembers it."""
-    return db.get(FcmDispatch, request_id, populate_existing=True)
+    """The row as the database has it now, not as this session remembers it.
+
+    The session's transaction is over afterwards: what the caller does next is talk to FCM.
+    """
+    row = db.get(FcmDispatch, request_id, populate_existing=True)
+    if row is not None:
+        db.expunge(row)  # or the commit would expire what was read, and the first look at it begin a transaction
+    db.commit()
+    if row is not None:
+        db.add(row)
+    return row
 
 
 def record_heartbeat_with_bucketing(
