@@ -87,6 +87,53 @@ def test_heartbeats_that_race_with_the_move_are_kept_once(url: str, db: Database
     assert partitions.in_default(db) == 0
 
 
+def test_a_heartbeat_that_comes_during_the_attachment_finds_the_new_partition(url: str, db: Database, device: Device):
+    """Routed before the attachment is visible, it would be refused by the default partition (SQLSTATE 23514)."""
+    last = partitions.bounds(db)[-1]
+    run_sql(url, f"DROP TABLE {last['name']}")
+    maker = psycopg2.connect(make_dsn(url))
+    with maker.cursor() as cursor:
+        cursor.execute(
+            partitions._MAKE.format(name=last["name"], lower=last["lower"].isoformat(), upper=last["upper"].isoformat())
+        )
+    results: list[object] = []
+    beat = threading.Thread(target=lambda: results.extend(race(url, lambda own: insert(own, device, last["lower"]))))
+    beat.start()
+    while not db.execute("SELECT 1 AS waits FROM pg_locks WHERE NOT granted"):
+        assert beat.is_alive()
+    maker.commit()
+    maker.close()
+    beat.join()
+    assert results == [None]
+    assert where(db) == {last["name"]: 1}
+
+
+def test_rows_that_come_while_the_first_ones_move_are_moved_too(url: str, db: Database, device: Device):
+    """The move waits for the parent behind a heartbeat that was routed to the default partition and is not done."""
+    last = partitions.bounds(db)[-1]
+    run_sql(url, f"DROP TABLE {last['name']}")
+    insert(db, device, last["lower"])
+    beat = psycopg2.connect(make_dsn(url))
+    with beat.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO device_heartbeats (device_id, ts, bucket) VALUES (%s, %s, %s)",
+            [device.id, *[last["lower"] + timedelta(hours=1)] * 2],
+        )
+    results: list[object] = []
+    config = settings.load()
+    make = threading.Thread(
+        target=lambda: results.extend(race(url, lambda own: partitions.ensure_partitions(own, config)))
+    )
+    make.start()
+    while not db.execute("SELECT 1 AS waits FROM pg_locks WHERE NOT granted"):
+        assert make.is_alive()
+    beat.commit()
+    beat.close()
+    make.join()
+    assert results == [1]
+    assert where(db) == {last["name"]: 2}
+
+
 @pytest.mark.parametrize("act", ["make", "drop"])
 def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Database, device: Device, act: str):
     """Somebody reads the table for long; what wants a strong lock queues behind, and heartbeats behind that."""
@@ -111,6 +158,7 @@ def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Databas
 
     thread = threading.Thread(target=work)
     thread.start()
+    db.execute("SET statement_timeout = '5s'")  # the test ends when the promise is broken
     longest = 0.0
     n = 0
     while thread.is_alive():

@@ -103,9 +103,10 @@ WHERE inhparent = 'device_heartbeats'::regclass AND found IS NOT NULL
 ORDER BY lower
 """
 
-# The rows move before any lock that heartbeats feel is taken; then devices (attaching adds a foreign key) and the
-# default partition are locked, in the order in which a heartbeat takes them, for the few rows that came meanwhile.
-# The check spares the attachment a scan. Two makers take turns; the second finds the partition there.
+# The rows move before any lock that heartbeats feel is taken. Then the parent is locked: a heartbeat that had already
+# been routed to the default partition would find itself in the wrong one and fail. Then devices, since attaching adds a
+# foreign key; this is the order in which a heartbeat takes them. The few rows that came meanwhile move last. The check
+# spares the attachment a scan. Two makers take turns; the second finds the partition there.
 _MOVE = """
     WITH moved AS (DELETE FROM device_heartbeats_default
                    WHERE bucket >= '{lower}' AND bucket < '{upper}' RETURNING *)
@@ -118,6 +119,7 @@ DO $$ BEGIN
     CREATE TABLE {{name}} (LIKE device_heartbeats INCLUDING ALL,
         CONSTRAINT in_range CHECK (bucket >= '{{lower}}' AND bucket < '{{upper}}'));
     {_MOVE}
+    LOCK TABLE ONLY device_heartbeats IN SHARE ROW EXCLUSIVE MODE;
     LOCK TABLE devices IN SHARE ROW EXCLUSIVE MODE;
     LOCK TABLE device_heartbeats_default IN ACCESS EXCLUSIVE MODE;
     {_MOVE}
