@@ -4,12 +4,12 @@ Create and Update migrate. Delete does nothing, and nothing ever downgrades: a d
 rollback after a migration) is left as it is, since every revision fits the release before it.
 """
 
-import os
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nexmdm import database, logs, partitions, settings
+from nexmdm import database, database_roles, logs, partitions, settings
 
 from functions.migrate import custom_resource
 from functions.migrate.schema import upgrade
@@ -41,6 +41,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _migrate(context: Any) -> dict[str, Any]:
+    if settings.load().database_admin_secret:
+        database_roles.ensure(settings.load())
     seconds = context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS
     revision = upgrade(_migrations(), seconds)
     made = partitions.ensure_partitions(database.environment(), settings.load())
@@ -48,6 +50,5 @@ def _migrate(context: Any) -> dict[str, Any]:
 
 
 def _migrations() -> Path:
-    """The folder of the migrations layer; beside `functions` on one machine."""
-    layer = Path(os.path.join(os.sep, "opt", "python", "migrations"))
-    return layer if layer.exists() else Path(__file__).resolve().parents[2] / "migrations"
+    """The folder of the package `migrations`: a layer's in Lambda, beside `functions` on one machine."""
+    return Path(find_spec("migrations").origin).parent
