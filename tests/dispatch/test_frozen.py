@@ -72,8 +72,11 @@ def test_cancelled_while_it_was_frozen_it_stays_cancelled(stage: Stage):
     assert len(stage.double.posts(job.request_id)) <= 1
 
 
-@pytest.mark.parametrize("kind", ["429", "404", "503"])
-def test_a_resend_meanwhile_outranks_the_late_holder(stage: Stage, kind: str):
+RESENDS = [("503", "200"), ("404", "200"), ("404", "503"), ("429", "503"), ("200", "503")]
+
+
+@pytest.mark.parametrize(("kind", "resent"), RESENDS)
+def test_a_resend_meanwhile_outranks_the_late_holder(stage: Stage, kind: str, resent: str):
     """Two POSTs, one of them asked for by an operator; the old fence settles nothing."""
     job = stage.job()
     resend = event("POST", f"/v1/commands/{job.request_id}/resend", {"reason": "no answer"})[1]
@@ -82,12 +85,13 @@ def test_a_resend_meanwhile_outranks_the_late_holder(stage: Stage, kind: str):
         trap.release()
         stage.pass_leases()
         stage.sweeper().result()
-        assert stage.sender(resend).answer().json["state"] == "sent"
+        stage.double.behave(job.address, resent)
+        assert stage.sender(resend).answer().json["state"] == STATE_AFTER[resent]
         stage.double.behave(job.address, kind)
         sender.signal(signal.SIGCONT)
-        assert sender.answer().json["state"] == "sent"
+        assert sender.answer().json["state"] == STATE_AFTER[resent]
     row = stage.row(job.request_id)
-    assert (row["fence"], row["http_code"]) == (2, 200)
+    assert (row["fence"], row["http_code"]) == (2, int(resent))
     assert len(stage.double.posts(job.request_id)) == 2
     assert posts_that_count(stage.double, job.request_id) == (2 if kind in ACCEPTED_OR_UNKNOWN else 1)
     # An address that FCM refused for a fence that was lost is forgotten by nobody.
