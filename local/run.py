@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local import postgres, schema, simulation
+from local import postgres, releases, s3, schema, simulation
 from local.fcm.account import service_account
 from local.fcm.double import Double
 from local.fcm.server import serve
@@ -44,7 +44,11 @@ def main() -> None:
                 os.environ["DATABASE_URL"] = postgres.url()
             with _step("migrations"):
                 schema.migrate(os.environ["DATABASE_URL"])
-            sys.exit(asyncio.run(_run(options)))
+            with _step("S3"), contextlib.ExitStack() as started:
+                _use_s3(started.enter_context(s3.running()))
+                running = started.pop_all()
+            with running:
+                sys.exit(asyncio.run(_run(options)))
     except KeyboardInterrupt:
         sys.exit(130)
     except (schema.SchemaError, GatewayFailed, RuntimeError, OSError) as error:
@@ -120,6 +124,12 @@ async def _run(options: argparse.Namespace) -> int:
         return await simulation.run(options, url, double, view, stop)
     finally:
         await gateway.stop()
+
+
+def _use_s3(url: str) -> None:
+    s3.make_bucket(url, releases.BUCKET)
+    os.environ.update(APK_BUCKET=releases.BUCKET, AWS_ENDPOINT_URL_S3=url, AWS_REGION=s3.REGION)
+    releases.withdraw_earlier(os.environ["DATABASE_URL"])
 
 
 async def _start_double(double: Double, account: Path) -> None:

@@ -1,5 +1,6 @@
 """S3 on this machine: moto's server on a socket, in this process. What is stored ends with it."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,8 @@ REGION = "eu-west-1"
 @contextmanager
 def running() -> Iterator[str]:
     """The server's URL."""
+    # It would write every request down, signed addresses too.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Coroutine
 
 import httpx
 import psycopg2
@@ -18,6 +19,7 @@ from local.fleet.pace import Pace
 from local.gateway import key_pair
 from local.operations import TTL_SECONDS, Operations
 from local.operator_api import Operator
+from local.releases import Releases
 from local.view import View, line
 
 DRAIN_SECONDS = 15
@@ -32,7 +34,8 @@ async def run(options: argparse.Namespace, url: str, double: Double, view: View,
         fleet = _fleet(options, url, operator, database)
         double.on_delivery = lambda delivery: fleet.deliver(delivery.token, delivery.data)
         operations = Operations(operator, fleet, options.commands)
-        simulated = _Simulation(fleet, operations, database, view)
+        releases = Releases(operator, 2 * options.sweep, view.tell)
+        simulated = _Simulation(fleet, operations, releases, database, view)
         with view:
             await simulated.run(stop, options.minutes and options.minutes * 60)
             left = await simulated.settle(stop, options.sweep)
@@ -58,8 +61,11 @@ def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: 
 
 
 class _Simulation:
-    def __init__(self, fleet: Fleet, operations: Operations, database: figures.Database, view: View) -> None:
+    def __init__(
+        self, fleet: Fleet, operations: Operations, releases: Releases, database: figures.Database, view: View
+    ) -> None:
         self._fleet, self._operations, self._database, self._view = fleet, operations, database, view
+        self._releases = releases
 
     async def figures(self) -> Figures:
         fleet, operations = self._fleet, self._operations
@@ -68,7 +74,7 @@ class _Simulation:
 
     async def run(self, stop: asyncio.Event, seconds: float | None) -> None:
         """A signal ends it, the end of the time, or an error in the fleet or the operator, which is raised."""
-        tasks = [asyncio.create_task(part) for part in (self._fleet.run(), self._operations.run(), self._show())]
+        tasks = [asyncio.create_task(part) for part in self._parts()]
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait({waiting, *tasks}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         failed = next((task for task in tasks if task.done()), None)
@@ -77,6 +83,9 @@ class _Simulation:
         await asyncio.gather(waiting, *tasks, return_exceptions=True)
         if failed:
             failed.result()
+
+    def _parts(self) -> tuple[Coroutine, ...]:
+        return (self._fleet.run(), self._operations.run(), self._releases.run(), self._show())
 
     async def settle(self, stop: asyncio.Event, sweep: float) -> int:
         """Devices send what they still hold, commands reach an end; returns how many requests were never answered.
@@ -119,6 +128,8 @@ def _judge(last: Figures, left: int, double: Double, view: View) -> int:
         wrong.append(f"sent twice: {', '.join(twice)}")
     if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
         wrong.append(f"ran twice: {', '.join(twice)}")
+    if ledger.corrupt:
+        wrong.append(f"{ledger.corrupt} downloads were not the bytes of their build")
     if ledger.messages_refused:
         wrong.append(f"devices refused {ledger.messages_refused} messages: signature or time")
     view.print(line(last))

@@ -65,6 +65,7 @@ class View:
         table.add_row("rows", f"{rows} in the database, {now.expected} distinct buckets sent")
         table.add_row("latency", _latency(now))
         table.add_row("commands", _commands(now))
+        table.add_row("builds", f"{ledger.installed} installed, {ledger.installations_failed} installations failed")
         return table
 
 
@@ -74,7 +75,7 @@ def line(now: Figures) -> str:
         f"online {now.stored.online}/{len(now.fleet.devices)} · accepted {ledger.accepted},"
         f" deduplicated {ledger.deduplicated}, rejected {ledger.rejected}, 5xx {now.server_errors},"
         f" unreachable {ledger.unreachable} · rows {now.stored.rows}, distinct buckets {now.expected} ·"
-        f" {_latency(now)} · commands: {_commands(now)}"
+        f" {_latency(now)} · installed {ledger.installed} · commands: {_commands(now)}"
     )
 
 

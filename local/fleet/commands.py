@@ -23,8 +23,15 @@ Queue = Callable[..., None]
 class Commands:
     """keys: the HMAC keys of the device, primary and rotation; without one nothing is checked, as in the agent."""
 
-    def __init__(self, queue: Queue, ping: Callable[[str], None], ledger: Ledger, keys: tuple[str, ...] = ()) -> None:
-        self._queue, self._ping, self._ledger, self._keys = queue, ping, ledger, keys
+    def __init__(
+        self,
+        queue: Queue,
+        ping: Callable[[str], None],
+        ledger: Ledger,
+        keys: tuple[str, ...] = (),
+        install: Callable[[dict[str, str]], None] | None = None,
+    ) -> None:
+        self._queue, self._ping, self._ledger, self._keys, self._install = queue, ping, ledger, keys, install
         self._seen: set[str] = set()
 
     def receive(self, device_id: str, data: dict[str, str]) -> None:
@@ -66,6 +73,8 @@ class Commands:
                 self._acknowledge(device_id, request_id, "LAUNCH_APP_ACK", "launched")
             case "wifi_connect":
                 self._acknowledge(device_id, request_id, "WIFI_CONNECT_ACK", "connected")
+            case "install_apk" if self._install:
+                self._install(data)
             case "remote_exec_shell" | "remote_exec_fcm":
                 self._report_execution(device_id, request_id, data)
             case _:

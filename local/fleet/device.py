@@ -15,6 +15,7 @@ import httpx
 from local.fleet.body import Phone
 from local.fleet.commands import Commands
 from local.fleet.credentials import Credentials, Keyring
+from local.fleet.installer import Installer
 from local.fleet.ledger import Ledger
 from local.fleet.link import Link
 from local.fleet.outbox import Item, Outbox, pause
@@ -42,7 +43,9 @@ class Device:
         self._phone = Phone(alias, self._rng)
         self._link = Link(http, ledger)
         self._sender = Sender(self.outbox, self._link, ledger, pace, self._rng)
-        self._commands = Commands(self.queue, self.queue_heartbeat, ledger, hmac_keys)
+        self._commands = Commands(self.queue, self.queue_heartbeat, ledger, hmac_keys, self._install)
+        self._installer = Installer(http, self.queue, ledger)
+        self._installing: set[asyncio.Task] = set()
         self._by_qr_code = self._rng.random() < 0.5
         self._offline_until = 0.0
         self._something_to_send = asyncio.Event()
@@ -90,6 +93,11 @@ class Device:
             asyncio.get_running_loop().call_later(wait, self.receive, data)
         elif known := self.credentials:
             self._commands.receive(known.device_id, data)
+
+    def _install(self, data: dict[str, str]) -> None:
+        task = asyncio.create_task(self._installer.install(self.credentials.device_token, data))
+        self._installing.add(task)
+        task.add_done_callback(self._installing.discard)
 
     async def _take_heartbeats(self) -> None:
         pace = self._pace

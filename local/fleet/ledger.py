@@ -14,7 +14,7 @@ class Ledger:
 
     accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors any
     request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds.
-    Messages are FCM's; `ran` counts (device id, request_id).
+    Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose bytes were not the build's.
     """
 
     bucket_seconds: int = 10
@@ -32,6 +32,9 @@ class Ledger:
     messages: int = 0
     messages_refused: int = 0
     messages_repeated: int = 0
+    installed: int = 0
+    installations_failed: int = 0
+    corrupt: int = 0
     ran: Counter[tuple[str, str]] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1000))

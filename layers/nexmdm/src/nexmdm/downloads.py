@@ -7,8 +7,6 @@ crash between the two leaves, or a statement that was run again because its answ
 import time
 from typing import Any, Literal
 
-from psycopg2.errors import ForeignKeyViolation
-
 from nexmdm import logs, metrics
 from nexmdm.cohorts import cohort
 from nexmdm.database import Executor, Row, elapsed_ms
@@ -92,14 +90,13 @@ def record(
     if source not in ("enrollment", "manual", "ci"):
         raise Invalid("source", f"is {source!r}; it must be enrollment, manual or ci")
     parameters = {"build_id": build_id, "source": source, "token_id": token_id, "admin_user": admin_user, "ip": ip}
-    try:
-        rows = db.execute(_RECORD, parameters)
-    except ForeignKeyViolation:
-        raise NotFound(f"There is no enrolment token {token_id!r}.") from None
-    if not rows:
+    [row] = db.execute(_RECORD, parameters)
+    if not row["known"]:
         raise NoSuchBuild(f"There is no build {build_id}.")
-    _count(rows[0]["event_id"], build_id, source, start)
-    return rows[0]["event_id"]
+    if row["event_id"] is None:
+        raise NotFound(f"There is no enrolment token {token_id!r}.")
+    _count(row["event_id"], build_id, source, start)
+    return row["event_id"]
 
 
 def update_for(db: Executor, token: str, package_name: str) -> Row | None:
@@ -208,9 +205,10 @@ WITH event AS (
     INSERT INTO apk_download_events (build_id, source, token_id, admin_user, ip, ts)
     SELECT id, %(source)s, %(token_id)s, %(admin_user)s, %(ip)s, clock_timestamp()
     FROM apk_versions WHERE id = %(build_id)s
+      AND (%(token_id)s IS NULL OR EXISTS (SELECT FROM enrollment_tokens WHERE token_id = %(token_id)s))
     RETURNING id, build_id
 ), counted AS (
     UPDATE apk_versions v SET downloads_issued = v.downloads_issued + 1 FROM event WHERE v.id = event.build_id
 )
-SELECT id AS event_id FROM event
+SELECT (SELECT id FROM event) AS event_id, EXISTS (SELECT FROM apk_versions WHERE id = %(build_id)s) AS known
 """

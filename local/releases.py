@@ -1,0 +1,97 @@
+"""CI and an operator at work: builds of the agent published, rolled out to a tenth of the fleet, to all, rolled back.
+
+The builds are the signed samples of `tests/apks`. The S3 of this machine ends with a run, so what an earlier run
+published is withdrawn first.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import psycopg2
+
+from local.operator_api import Operator
+from local.postgres import ROOT
+
+BUCKET = "nexmdm-local-apks"
+SAMPLES = ROOT / "tests" / "apks"
+PACKAGE = "com.nexmdm"
+
+
+class Releases:
+    """every: seconds between one step and the next. tell: is told each step in one line."""
+
+    def __init__(self, operator: Operator, every: float, tell: Callable[[str], None]) -> None:
+        self._operator, self._every, self._tell = operator, every, tell
+        self._signer = json.loads((SAMPLES / "fingerprints.json").read_text())["rsa"]
+
+    async def run(self) -> None:
+        """Until cancelled. A step that is not answered is tried again: every one of them is safe to repeat."""
+        first = await self._publish(1)
+        await self._step(first, "promote", staged_rollout_percent=100)
+        await self._step(first, "rollout", staged_rollout_percent=100, install=True)
+        second = await self._publish(2)
+        await self._step(second, "promote", staged_rollout_percent=0)
+        await self._step(second, "rollout", staged_rollout_percent=10, install=True)
+        await self._step(second, "rollout", staged_rollout_percent=100, install=True)
+        await self._step(second, "rollback", reason="the end of the show")
+        await asyncio.Event().wait()
+
+    async def _publish(self, version: int) -> int:
+        content = (SAMPLES / f"agent-{version}.apk").read_bytes()
+        declaration = {
+            "package_name": PACKAGE,
+            "version_name": f"{version}.0",
+            "version_code": version,
+            "build_type": "release",
+            "file_size": len(content),
+            "sha256": sha256(content).hexdigest(),
+            "signer_fingerprint": self._signer,
+            "ci_run_id": "make-run",
+        }
+        declared = await self._until_answered("/v1/apk/builds", declaration)
+        if declared["state"] == "declared":
+            async with httpx.AsyncClient() as http:
+                uploaded = await http.put(declared["upload_url"], content=content, headers=declared["upload_headers"])
+                uploaded.raise_for_status()
+        build = await self._until_answered(f"/v1/apk/builds/{declared['build_id']}/complete", None)
+        self._tell(f"agent {build['version_name']} is {build['state']}: {build['file_size']} bytes, signer verified")
+        return build["build_id"]
+
+    async def _step(self, build_id: int, what: str, **body: Any) -> None:
+        await asyncio.sleep(self._every)
+        build = await self._until_answered(f"/v1/apk/builds/{build_id}/{what}", body)
+        asked = f", {build['install']['device_count']} devices asked to install" if "install" in build else ""
+        percent = f" {build['staged_rollout_percent']} %" if what != "rollback" else ""
+        self._tell(f"agent {build['version_name']}: {what}{percent}{asked}")
+
+    async def _until_answered(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        while True:
+            try:
+                return await self._operator.call("POST", path, body)
+            except httpx.TransportError:
+                await asyncio.sleep(1)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != 503:
+                    raise
+                await asyncio.sleep(1)
+
+
+def withdraw_earlier(database_url: str) -> None:
+    """The builds of earlier runs have lost their bytes: their names are free again."""
+    connection = psycopg2.connect(database_url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(_WITHDRAW, {"bucket": f"s3://{BUCKET}/%"})
+    finally:
+        connection.close()
+
+
+_WITHDRAW = """
+UPDATE apk_versions SET state = 'withdrawn', object_version = NULL, is_current = false,
+    audit = audit || jsonb_build_object('event', 'withdraw', 'by', 'local.run', 'at', clock_timestamp())
+WHERE storage_url LIKE %(bucket)s AND state IN ('declared', 'published')
+"""

@@ -1,0 +1,307 @@
+"""Devices fetch builds: who may, which build, an address that ends, and a row for each."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from nexmdm.database import Database
+
+from tests.api import OPERATOR, Answer, call, enrol
+from tests.builds import act, offer, promoted, published, sample
+from tests.s3 import BUCKET, Bucket
+
+LATEST = ("/v1/apk/download/latest", "/v1/apk/download-latest")
+
+
+class Device(NamedTuple):
+    id: str
+    token: str
+
+
+@pytest.fixture
+def device(url: str) -> Device:
+    return Device(*enrol("lobby"))
+
+
+def fetch(token: str, path: str = LATEST[0], **query: object) -> Answer:
+    return call("GET", path, headers={"X-Device-Token": token}, query=query)
+
+
+def download_token(**changes: object) -> str:
+    body = {"aliases": ["new phones"], "scope": "apk_download", **changes}
+    return call("POST", "/v1/enroll-tokens", body).json["items"][0]["token"]
+
+
+def rows(db: Database) -> list[dict]:
+    return db.execute(
+        "SELECT build_id, source, token_id, admin_user, device_id, ip FROM apk_download_events ORDER BY id"
+    )
+
+
+@pytest.mark.parametrize("path", LATEST)
+def test_the_latest_build_for_a_device(bucket: Bucket, device: Device, db: Database, path: str):
+    promoted(1)
+    build_id = promoted(2)
+    answer = fetch(device.token, path)
+
+    assert answer.status == 302
+    assert answer.headers["x-apk-sha256"] == sha256(sample("agent-2")).hexdigest()
+    assert answer.headers["cache-control"] == "no-store"
+    fetched = httpx.get(answer.headers["location"])
+    assert fetched.content == sample("agent-2")
+    assert fetched.headers["content-type"] == "application/vnd.android.package-archive"
+    assert fetched.headers["content-disposition"] == 'attachment; filename="com.nexmdm-2-release.apk"'
+    # The address of the gateway's context, never what a header claims.
+    assert rows(db) == [
+        {
+            "build_id": build_id,
+            "source": "enrollment",
+            "token_id": None,
+            "admin_user": None,
+            "device_id": device.id,
+            "ip": "127.0.0.1",
+        }
+    ]
+
+
+def test_a_header_does_not_say_where_a_call_comes_from(bucket: Bucket, device: Device, db: Database):
+    promoted(1)
+    call("GET", LATEST[0], headers={"X-Device-Token": device.token, "X-Forwarded-For": "8.8.8.8"})
+    assert rows(db)[0]["ip"] == "127.0.0.1"
+
+
+def test_the_address_names_key_and_version_and_ends(bucket: Bucket, device: Device):
+    promoted(2)
+    before = datetime.now(UTC).replace(microsecond=0)
+    address = urlsplit(fetch(device.token).headers["location"])
+    query = parse_qs(address.query)
+    assert address.path == f"/{BUCKET}/com.nexmdm/release/2/{sha256(sample('agent-2')).hexdigest()}.apk"
+    assert query["versionId"] == bucket.versions()
+    assert int(query["X-Amz-Expires"][0]) <= 300
+    assert query["X-Amz-SignedHeaders"] == ["host"]
+    signed_at = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    assert before <= signed_at <= datetime.now(UTC)
+
+
+def test_a_broken_download_goes_on_where_it_ended(bucket: Bucket, device: Device):
+    promoted(2)
+    url = fetch(device.token).headers["location"]
+    first = httpx.get(url, headers={"Range": "bytes=0-4999"})
+    rest = httpx.get(url, headers={"Range": "bytes=5000-"})
+    assert (first.status_code, rest.status_code) == (206, 206)
+    assert rest.headers["content-range"] == "bytes 5000-8400/8401"
+    assert sha256(first.content + rest.content).digest() == sha256(sample("agent-2")).digest()
+
+
+def test_a_build_by_its_id(bucket: Bucket, device: Device, db: Database):
+    build_id = published(1)
+    answer = fetch(device.token, f"/v1/apk/download/{build_id}")
+    assert httpx.get(answer.headers["location"]).content == sample("agent-1")
+    for nothing in ("0", "999", "x", "99999999999"):
+        fetch(device.token, f"/v1/apk/download/{nothing}").problem(404)
+    assert len(rows(db)) == 1
+
+
+def test_another_package(bucket: Bucket, device: Device):
+    content = sample("player-190")
+    unity = offer(content, 190, package_name="io.unitynodes.unityapp", version_name="1.9.0").json["build_id"]
+    act(unity, "promote")
+    fetch(device.token).problem(404)
+    assert httpx.get(fetch(device.token, package_name="io.unitynodes.unityapp").headers["location"]).content == content
+
+
+def test_a_debug_build_is_never_the_latest(bucket: Bucket, device: Device):
+    debug = offer(sample("agent-2-debug"), build_type="debug", version_name="2.0-debug").json["build_id"]
+    act(debug, "promote")
+    fetch(device.token).problem(404)
+    assert fetch(device.token, f"/v1/apk/download/{debug}").status == 302
+
+
+@pytest.mark.parametrize("way", ["bearer", "query"])
+def test_a_fresh_phone_with_a_download_token(bucket: Bucket, db: Database, url: str, way: str):
+    build_id = promoted(2)
+    token = download_token(uses_allowed=1)
+    how = {"token": token} if way == "bearer" else {"query": {"token": token}}
+    for _ in range(3):
+        answer = call("GET", LATEST[0], **how)
+        assert answer.status == 302, answer.text
+    assert httpx.get(answer.headers["location"]).content == sample("agent-2")
+
+    [enrolment] = db.execute("SELECT token_id, uses_consumed, status, last_used_at FROM enrollment_tokens")
+    assert (enrolment["uses_consumed"], enrolment["status"]) == (0, "active")
+    assert enrolment["last_used_at"] is not None
+    assert [(row["build_id"], row["token_id"], row["device_id"]) for row in rows(db)] == [
+        (build_id, enrolment["token_id"], None)
+    ] * 3
+
+
+def test_a_fresh_phone_gets_what_everybody_gets(bucket: Bucket, url: str):
+    promoted(1)
+    promoted(2, percent=99)
+    answer = call("GET", LATEST[0], query={"token": download_token()})
+    assert httpx.get(answer.headers["location"]).content == sample("agent-1")
+
+
+def test_who_may_not(bucket: Bucket, device: Device, db: Database):
+    promoted(2)
+    register = call("POST", "/v1/enroll-tokens", {"aliases": ["x"]}).json["items"][0]["token"]
+    revoked, expired = download_token(), download_token()
+    db.execute("UPDATE enrollment_tokens SET status = 'revoked' WHERE scope = 'apk_download'")
+    expired = download_token()
+    db.execute("UPDATE enrollment_tokens SET expires_at = now() WHERE status = 'active' AND scope = 'apk_download'")
+    for token in ("nobody", register, revoked, expired):
+        call("GET", LATEST[0], token=token).problem(401)
+        call("GET", LATEST[0], query={"token": token}).problem(401)
+        fetch(token).problem(401)
+    # A device's token is not to be written into addresses.
+    call("GET", LATEST[0], query={"token": device.token}).problem(401)
+    call("GET", LATEST[0]).problem(403)
+    call("DELETE", f"/v1/devices/{device.id}")
+    assert fetch(device.token).problem(410)["reason"] == "device_deleted"
+    assert rows(db) == []
+
+
+def test_either_header_of_a_device_will_do(bucket: Bucket, device: Device, db: Database):
+    promoted(2)
+    assert call("GET", LATEST[0], token=device.token).status == 302
+    assert rows(db)[0]["device_id"] == device.id
+
+
+def test_a_download_is_a_first_authenticated_call(bucket: Bucket, device: Device, db: Database):
+    promoted(2)
+    fetch(device.token)
+    [row] = db.execute("SELECT confirmed_at FROM devices")
+    assert row["confirmed_at"] is not None
+
+
+def test_nothing_to_download(bucket: Bucket, device: Device, db: Database):
+    published(2)
+    assert "no release of com.nexmdm" in fetch(device.token).problem(404)["detail"]
+    assert rows(db) == []
+
+
+def test_an_installation_begins_with_its_download(bucket: Bucket, device: Device, db: Database):
+    build_id = promoted(2)
+    act(build_id, "rollout", staged_rollout_percent=100, install=True)
+    [row] = db.execute("SELECT id FROM apk_installations")
+    path = f"/v1/apk/download/{build_id}"
+    for nothing in ("x", "", "-1", str(row["id"] + 1), "9" * 30):
+        assert fetch(device.token, path, installation_id=nothing).status == 302
+    other = Device(*enrol("other"))
+    fetch(other.token, path, installation_id=row["id"])
+    assert db.execute("SELECT status FROM apk_installations") == [{"status": "pending"}]
+    fetch(device.token, path, installation_id=row["id"])
+    assert db.execute("SELECT status FROM apk_installations") == [{"status": "downloading"}]
+    statistics = call("GET", f"/v1/apk/builds/{build_id}").json["statistics"]
+    assert (statistics["issued"], statistics["downloading"]) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "source"), [({}, "manual"), ({"source": "manual"}, "manual"), ({"source": "ci"}, "ci")]
+)
+def test_operators_and_ci_download_on_record(bucket: Bucket, db: Database, query: dict, source: str):
+    build_id = published(2)
+    answer = call("GET", f"/v1/apk/builds/{build_id}/download", query=query)
+    assert answer.status == 302
+    assert answer.headers["location"] == answer.json["download_url"]
+    assert httpx.get(answer.headers["location"]).content == sample("agent-2")
+    [row] = rows(db)
+    assert (row["source"], row["admin_user"], row["device_id"], row["token_id"]) == (source, OPERATOR, None, None)
+    call("GET", f"/v1/apk/builds/{build_id}/download", query={"source": "enrollment"}).problem(422, "query.source")
+
+
+def test_without_a_row_no_address(bucket: Bucket, device: Device, db: Database):
+    build_id = promoted(2)
+    db.execute("ALTER TABLE apk_download_events ADD CONSTRAINT broken CHECK (false) NOT VALID")
+    answers = [fetch(device.token), call("GET", f"/v1/apk/builds/{build_id}/download")]
+    assert [answer.status for answer in answers] == [500, 500]
+    assert not any("location" in answer.headers or "X-Amz" in answer.text for answer in answers)
+
+
+def test_every_row_says_who_exactly_once(bucket: Bucket, device: Device, db: Database):
+    from psycopg2.errors import CheckViolation
+
+    build_id = published(2)
+    insert = (
+        "INSERT INTO apk_download_events (build_id, source, device_id, admin_user) VALUES (%(b)s, 'ci', %(d)s, %(a)s)"
+    )
+    for device_id, admin in ((None, None), (device.id, "me")):
+        with pytest.raises(CheckViolation):
+            db.execute(insert, {"b": build_id, "d": device_id, "a": admin})
+
+
+def test_no_address_and_no_token_in_a_log(bucket: Bucket, device: Device, caplog: pytest.LogCaptureFixture, capsys):
+    build_id = promoted(2)
+    token = download_token()
+    caplog.clear()
+    answers = [fetch(device.token), call("GET", LATEST[0], query={"token": token})]
+    answers.append(call("GET", f"/v1/apk/builds/{build_id}/download"))
+    records = [record for record in caplog.records if record.name == "nexmdm"]
+    assert [record.entity for record in records] == ["apk_download_events"] * 3
+    said = capsys.readouterr().out + str([vars(record) for record in records])
+    for secret in (token, device.token, "X-Amz-Signature", "secret-of-the-test"):
+        assert secret not in said
+    assert all(answer.status == 302 for answer in answers)
+
+
+# --- the update manifest
+
+
+def ask(token: str, **query: object) -> Answer:
+    query = {"device_id": "me", "current_version_code": 1, "package_name": "com.nexmdm", **query}
+    return call("GET", "/v1/agent/update", query=query, token=token)
+
+
+def test_the_manifest_has_the_agents_fields(bucket: Bucket, device: Device, db: Database):
+    build_id = published(2, notes="Faster.", must_install=True, wifi_only=False)
+    act(build_id, "promote")
+    content = sample("agent-2")
+    answer = ask(device.token)
+    assert answer.json == {
+        "build_id": build_id,
+        "version_code": 2,
+        "version_name": "2.0",
+        "package_name": "com.nexmdm",
+        "download_url": f"http://api.test/v1/apk/download/{build_id}",
+        "sha256": sha256(content).hexdigest(),
+        "signer_fingerprint": answer.json["signer_fingerprint"],
+        "file_size": len(content),
+        "wifi_only": False,
+        "must_install": True,
+        "staged_rollout_percent": 100,
+        "release_notes": "Faster.",
+    }
+    assert rows(db) == []
+    followed = call("GET", urlsplit(answer.json["download_url"]).path, headers={"X-Device-Token": device.token})
+    assert followed.status == 302
+
+
+def test_behind_a_gateway_the_address_is_the_gateways(bucket: Bucket, device: Device):
+    build_id = promoted(2)
+    headers = {"host": "mdm.example.com", "x-forwarded-proto": "https"}
+    query = {"device_id": "me", "current_version_code": 1, "package_name": "com.nexmdm"}
+    answer = call("GET", "/v1/agent/update", query=query, token=device.token, headers=headers)
+    assert answer.json["download_url"] == f"https://mdm.example.com/v1/apk/download/{build_id}"
+
+
+def test_304_when_nothing_is_newer(bucket: Bucket, device: Device):
+    assert ask(device.token).status == 304
+    promoted(2, percent=0)
+    assert ask(device.token).status == 304
+    act(int(call("GET", "/v1/apk/builds").json["items"][0]["build_id"]), "rollout", staged_rollout_percent=100)
+    assert ask(device.token).status == 200
+    for have in (2, 3):
+        answer = ask(device.token, current_version_code=have)
+        assert (answer.status, answer.text) == (304, "")
+
+
+def test_who_asks_for_an_update(bucket: Bucket, device: Device):
+    ask("nobody").problem(401)
+    ask(download_token()).problem(401)
+    call("GET", "/v1/agent/update").problem(403)
+    ask(device.token, current_version_code=-1).problem(422, "query.current_version_code")
+    call("DELETE", f"/v1/devices/{device.id}")
+    ask(device.token).problem(410)

@@ -1,0 +1,130 @@
+"""Promise A1 when processes die: no address without a committed row, and no more rows beyond addresses than kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from nexmdm import database, downloads, settings
+from nexmdm.database import Database
+from psycopg2.extensions import make_dsn
+
+from tests.api import ROOT, call, enrol, event
+from tests.builds import promoted
+from tests.relay import relay
+from tests.s3 import Bucket
+
+# An execution environment that serves downloads until it dies: one line is one address that left.
+ENVIRONMENT = """
+import json, sys
+from types import SimpleNamespace
+from functions.apk_download.handler import handler
+sent = json.load(open(sys.argv[1]))
+context = SimpleNamespace(aws_request_id="r", function_name="f", get_remaining_time_in_millis=lambda: 9000)
+out = open(int(sys.argv[2]), "wb", buffering=0)
+while True:
+    answer = handler(sent, context)
+    if answer["statusCode"] == 302:
+        out.write(answer["headers"]["Location"].encode() + b"\\n")
+"""
+KILLS = 12
+
+
+@pytest.fixture
+def prepared(bucket: Bucket, tmp_path) -> str:
+    """A file with the event of a device that asks for the latest build."""
+    promoted(2)
+    _, token = enrol("lobby")
+    _, sent = event("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps(sent))
+    return str(path)
+
+
+def rows(db: Database) -> int:
+    return db.execute("SELECT count(*) AS n FROM apk_download_events")[0]["n"]
+
+
+class Environment:
+    """`line()` is the next address that left, or nothing when it is dead and every byte was read."""
+
+    def __init__(self, path: str, url: str) -> None:
+        reading, writing = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ENVIRONMENT, path, str(writing)],
+            cwd=ROOT,
+            env={**os.environ, "DATABASE_URL": url},
+            pass_fds=[writing],
+            stdout=subprocess.DEVNULL,
+        )
+        os.close(writing)
+        self.out = os.fdopen(reading, "rb")
+
+    def kill(self) -> list[bytes]:
+        self.process.send_signal(signal.SIGKILL)
+        rest = self.out.read().splitlines()
+        self.process.wait()
+        self.out.close()
+        return rest
+
+
+def test_sigkill_at_any_moment(prepared: str, url: str, db: Database):
+    chance = random.Random(4)
+    addresses: list[bytes] = []
+    for _ in range(KILLS):
+        environment = Environment(prepared, url)
+        addresses += [environment.out.readline() for _ in range(chance.randint(1, 6))]
+        # Somewhere in the next request or two; the machine's own scheduling makes it anywhere.
+        timer = threading.Event()
+        timer.wait(chance.uniform(0, 0.02))
+        addresses += environment.kill()
+    assert len(addresses) >= KILLS
+    assert all(parse_qs(urlsplit(address.decode()).query)["X-Amz-Expires"] == ["300"] for address in addresses)
+    assert len(addresses) <= rows(db) <= len(addresses) + KILLS
+
+
+def test_killed_before_the_row_arrived(prepared: str, url: str, db: Database):
+    """The statement is held back on the line: nothing is committed, nothing has left."""
+    with relay(url) as line:
+        environment = Environment(prepared, line.url)
+        environment.out.readline()
+        line.close()
+        left = environment.kill()
+    assert rows(db) in (len(left) + 1, len(left) + 2)
+
+
+def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url: str, db: Database, monkeypatch):
+    with relay(url) as line:
+        monkeypatch.setenv("DATABASE_URL", line.url)
+        settings.load.cache_clear()
+        database.environment.cache_clear()
+        sent = json.loads(Path(prepared).read_text())
+        token = sent["headers"]["x-device-token"]
+        assert call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token}).status == 302
+        line.lose_answers()
+        answer = call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
+        assert answer.status == 302
+        # Committed, its answer lost, run once more: one row more than addresses.
+        assert rows(db) == 3
+        line.close()
+        document = call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
+        assert document.problem(503)
+        assert "location" not in document.headers
+    assert rows(db) == 3
+    database.environment().close()
+
+
+def test_the_row_is_committed_when_the_verb_returns(bucket: Bucket, url: str, db: Database):
+    """Looked at over another connection, before anything is signed."""
+    build_id = promoted(2)
+    _, token = enrol("lobby")
+    own = Database(make_dsn(url))
+    row = downloads.issue(own, downloads.Credential(token, from_address=False), build_id)
+    assert db.execute("SELECT id FROM apk_download_events") == [{"id": row["event_id"]}]
+    own.close()
