@@ -65,6 +65,7 @@ def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
     if answer["made"]:
         keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
         logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
+        metrics.count("CommandAccepted")
         return True
     if answer["missing"]:
         raise Invalid("$.device_ids", f"there are no such devices: {', '.join(answer['missing'])}")
@@ -100,6 +101,7 @@ def accept_installations(tx: Executor, command: Command, build_id: int, percent:
         raise PayloadMismatch(command.request_id)
     keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
     logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
+    metrics.count("CommandAccepted")
     return answer["made"]
 
 

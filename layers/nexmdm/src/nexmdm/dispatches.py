@@ -94,6 +94,7 @@ def accept(db: Executor, command: Command) -> tuple[Row, bool]:
         if db.execute(_ACCEPT, {**command.columns(), "device_id": device_id}):
             keys = {"request_id": command.request_id, "device_id": device_id, "action": command.action}
             logs.db_operation("create", "fcm_dispatches", keys, elapsed_ms(start))
+            metrics.count("CommandAccepted")
             return show(db, command.request_id), True
         found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
         if not found and db.execute(_FIND_BATCH, {"request_id": command.request_id}, repeatable=True):
