@@ -11,7 +11,7 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
-from nexmdm import messages, settings
+from nexmdm import dispatch_queue, messages, settings
 from nexmdm.errors import Unavailable
 
 from functions.fcm_dispatch import fcm, handler, sending
@@ -41,6 +41,14 @@ def test_nothing_is_started_when_the_time_is_too_short(here: Stage):
     assert here.row(job.request_id)["fence"] == 0
     assert sending.drain(here.db, settings.load(), lambda: budget + 1) == 1
     assert here.state(job.request_id) == "sent"
+
+
+def test_what_is_over_is_not_claimed_before_a_sweep_says_so_either(here: Stage):
+    job = here.job()
+    give(job, sending.send_budget_seconds(settings.load()))
+    here.db.execute("UPDATE fcm_dispatches SET expires_at = now() - interval '1 s'")
+    assert dispatch_queue.claim(here.db, job.request_id, 90) is None
+    assert dispatch_queue.claim_due(here.db, 9, 90) == []
 
 
 def test_a_resend_is_not_started_when_the_time_is_too_short(here: Stage):
