@@ -159,6 +159,17 @@ class SessionDatabase:
             self._session.rollback()
             raise
 
+    def read(self, model: Any, key: Any) -> Any:
+        """The object of this key as the database has it now, or None; the session's transaction is over afterwards."""
+        row = self._session.get(model, key, populate_existing=True)
+        if row is not None:
+            # Or the commit would expire what was read, and the first look at it begin a transaction.
+            self._session.expunge(row)
+        self._session.commit()
+        if row is not None:
+            self._session.add(row)
+        return row
+
 
 @lru_cache(maxsize=1)
 def environment() -> Database:

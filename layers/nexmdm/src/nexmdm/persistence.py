@@ -35,8 +35,9 @@ def record_fcm_dispatch(
     Raises:
         UnknownDevice: there is no such device.
     """
+    own = SessionDatabase(db)
     created = dispatch_queue.claim_new(
-        SessionDatabase(db),
+        own,
         request_id=request_id,
         device_id=device_id,
         action=action,
@@ -44,7 +45,8 @@ def record_fcm_dispatch(
         fcm_status=fcm_status,
         retries=retries,
     )
-    dispatch = _dispatch(db, request_id)
+    # What the caller does next is talk to FCM: no transaction stays open meanwhile.
+    dispatch = own.read(FcmDispatch, request_id)
     if dispatch is None:
         raise UnknownDevice(f"There is no device {device_id!r}.")
     return {"created": created, "dispatch": dispatch}
@@ -78,25 +80,12 @@ def record_fcm_result(
         response_json=response_json,
     )
     # A claim made there has fence 1; an operator's resend since then holds a higher one, and this result is too late.
-    dispatch_queue.settle(SessionDatabase(db), request_id, 1, result)
-    dispatch = _dispatch(db, request_id)
+    own = SessionDatabase(db)
+    dispatch_queue.settle(own, request_id, 1, result)
+    dispatch = own.read(FcmDispatch, request_id)
     if dispatch is None:
         raise NotFound(f"There is no dispatch {request_id!r}.")
     return dispatch
-
-
-def _dispatch(db: Session, request_id: str) -> FcmDispatch | None:
-    """The row as the database has it now, not as this session remembers it.
-
-    The session's transaction is over afterwards: what the caller does next is talk to FCM.
-    """
-    row = db.get(FcmDispatch, request_id, populate_existing=True)
-    if row is not None:
-        db.expunge(row)  # or the commit would expire what was read, and the first look at it begin a transaction
-    db.commit()
-    if row is not None:
-        db.add(row)
-    return row
 
 
 def record_heartbeat_with_bucketing(
