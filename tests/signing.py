@@ -32,8 +32,8 @@ def content_digest(unsigned: bytes, name: str = "sha256") -> bytes:
     """Written once more, and otherwise than the one under test."""
     digests = []
     for section in sections(unsigned):
-        while section:
-            chunk, section = section[: 1 << 20], section[1 << 20 :]
+        for start in range(0, len(section), 1 << 20):
+            chunk = section[start : start + (1 << 20)]
             digests.append(hashlib.new(name, b"\xa5" + len(chunk).to_bytes(4, "little") + chunk).digest())
     return hashlib.new(name, b"\x5a" + len(digests).to_bytes(4, "little") + b"".join(digests)).digest()
 
