@@ -134,12 +134,19 @@ endif
 # Nothing that changes without its sources: the layers' hashes decide what CloudFormation replaces.
 TIDY = find "$(ARTIFACTS_DIR)" -depth \( -name __pycache__ -o -name RECORD -o -name direct_url.json \) -exec rm -rf {} + ; rm -rf "$(ARTIFACTS_DIR)/bin" "$(ARTIFACTS_DIR)/python/bin"
 
+# Lambda's code is read-only, so without bytecode every cold start compiles it: 0.9 s in place of 0.2 for the heartbeat here.
+# By hash, unchecked: the same sources make the same artifact. Only Lambda's own Python can make what it will read.
+BYTECODE = if [ "$(NEXMDM_BUILD)" = host ] || $(HOST_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; \
+	then $(HOST_PYTHON) -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$(ARTIFACTS_DIR)" "$(ARTIFACTS_DIR)"; \
+	else echo "no python3.13 here: built without bytecode, cold starts will be slower"; fi
+
 build-NexmdmLayer:
 	@$(PIP) --target "$(ARTIFACTS_DIR)/python" -r "$(ROOT)requirements/layer.txt"
 	@cp -R src/nexmdm "$(ARTIFACTS_DIR)/python/"
 	@if [ -f "$(ROOT)$(RDS_CA_BUNDLE)" ]; then cp "$(ROOT)$(RDS_CA_BUNDLE)" "$(ARTIFACTS_DIR)/rds-ca-bundle.pem"; \
 	else echo "no $(RDS_CA_BUNDLE): this layer cannot reach an RDS database (make ca-bundle fetches it, make deploy does too)"; fi
 	@$(TIDY)
+	@$(BYTECODE)
 
 build-MigrationsLayer:
 	@mkdir -p "$(ARTIFACTS_DIR)/python/migrations" && cp -R . "$(ARTIFACTS_DIR)/python/migrations/"
@@ -151,3 +158,4 @@ build-%Function:
 	@cp "$(ROOT)functions/__init__.py" "$(ARTIFACTS_DIR)/functions/"
 	@if [ -f requirements.txt ]; then $(PIP) --target "$(ARTIFACTS_DIR)" -r requirements.txt; fi
 	@$(TIDY)
+	@$(BYTECODE)

@@ -1,0 +1,112 @@
+"""Alarms and dashboard name what is emitted: by the code, as embedded metric format, and by AWS, by its names."""
+
+import json
+import re
+
+import pytest
+from nexmdm import dispatch_queue, metrics
+
+from functions.cleanup import handler as cleanup
+from local import template
+from tests.api import CONTEXT, call
+from tests.commands import enrolled, make_due, send, sweep
+from tests.template.rules import functions, of_type, walk
+
+AWS_METRICS = {
+    "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency", "IntegrationLatency", "DataProcessed"},  # an HTTP API's names
+    "AWS/Lambda": {"Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"},
+    "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
+    "AWS/RDS": {"DatabaseConnections", "ServerlessDatabaseCapacity", "ACUUtilization"},
+}
+EXPECTED_DIMENSIONS = {"AWS/ApiGateway": "ApiId", "AWS/Lambda": "FunctionName", "AWS/SQS": "QueueName"}
+
+
+def named(document) -> set[tuple[str, str]]:
+    """(namespace, metric) of every alarm and of the dashboard."""
+    found = {
+        (node["Namespace"], node["MetricName"])
+        for node in walk(document["Resources"])
+        if isinstance(node, dict) and "MetricName" in node and "Namespace" in node
+    }
+    (dashboard,) = of_type(document, "AWS::CloudWatch::Dashboard").values()
+    body = re.sub(r"\$\{[\w:.]+\}", "x", dashboard["Properties"]["DashboardBody"]["Fn::Sub"])
+    for widget in json.loads(body)["widgets"]:
+        namespace = None
+        for metric in widget["properties"].get("metrics", []):
+            namespace = metric[0] if metric[0] != "." else namespace
+            found.add((namespace, metric[1]))
+    return found
+
+
+@pytest.fixture
+def emitted(db, double, capsys) -> dict[str, set[str]]:
+    """What the code emits in a day: {metric: its dimensions}."""
+    metrics._metrics.cache_clear()
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    send(device_id, "first")
+    send(device_id, "first")  # a repeat
+    call("POST", "/v1/commands", {"action": "ping", "request_id": "many", "filter": {"all": True}})
+    for state, fence in (("sending", 1), ("accepted", 0)):
+        db.execute(
+            "INSERT INTO fcm_dispatches"
+            " (request_id, device_id, action, payload_hash, state, fence, lease_until, created_at, expires_at)"
+            " VALUES (%(s)s, %(d)s, 'ping', 'h', %(s)s, %(f)s, CASE WHEN %(f)s = 1 THEN now() - interval '1 s' END,"
+            " now() - interval '2 s', now() - interval '1 s')",
+            {"s": state, "d": device_id, "f": fence},
+        )
+    sweep()
+    for outcome in ("failed", "retry_wait", "unknown", "sent"):
+        dispatch_queue._count(dispatch_queue.Result(outcome=outcome, fcm_status="", latency_ms=1))
+    metrics.flush()
+    make_due(db)
+    cleanup.handler({}, CONTEXT)
+    found: dict[str, set[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if '"_aws"' in line:
+            for block in json.loads(line)["_aws"]["CloudWatchMetrics"]:
+                assert block["Namespace"] == metrics.NAMESPACE
+                for metric in block["Metrics"]:
+                    found[metric["Name"]] = set(block["Dimensions"][0])
+    metrics._metrics.cache_clear()
+    return found
+
+
+def test_our_metrics_are_emitted_with_the_alarms_dimension(document, emitted):
+    ours = {metric for namespace, metric in named(document) if namespace == metrics.NAMESPACE}
+    assert ours - emitted.keys() == set()
+    assert {"DispatchUnknown", "OldestOpenDispatchAge", "CleanupSucceeded", "IdempotencyHit"} <= ours
+    assert {name: emitted[name] for name in ours} == {name: {"service"} for name in ours}
+
+
+def test_aws_metrics_have_their_names_and_dimensions(document):
+    for namespace, metric in named(document):
+        assert namespace in (*AWS_METRICS, metrics.NAMESPACE)
+        assert metric in AWS_METRICS.get(namespace, {metric}), f"{namespace} has no {metric}"
+    for node in walk(document["Resources"]):
+        if isinstance(node, dict) and "MetricName" in node and node["Namespace"] in EXPECTED_DIMENSIONS:
+            assert [d["Name"] for d in node["Dimensions"]] == [EXPECTED_DIMENSIONS[node["Namespace"]]]
+        if isinstance(node, dict) and node.get("Namespace") == metrics.NAMESPACE:
+            assert node["Dimensions"] == [{"Name": "service", "Value": {"Ref": "AWS::StackName"}}]
+
+
+def test_every_function_is_counted_for_throttles_and_errors(document):
+    for name in ("Throttled", "FunctionsFailing"):
+        watched = {
+            metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
+            for metric in document["Resources"][name]["Properties"]["Metrics"]
+            if "MetricStat" in metric
+        }
+        assert watched == set(functions(document))
+
+
+def test_every_alarm_tells_somebody_or_is_part_of_one_that_does(document):
+    composites = of_type(document, "AWS::CloudWatch::CompositeAlarm")
+    rules = " ".join(alarm["Properties"]["AlarmRule"]["Fn::Sub"] for alarm in composites.values())
+    topic = [{"Fn::If": ["OwnTopic", {"Ref": "AlarmTopic"}, {"Ref": "AlarmTopicArn"}]}]
+    for name, alarm in {**of_type(document, "AWS::CloudWatch::Alarm"), **composites}.items():
+        assert alarm["Properties"].get("AlarmActions") == topic or f"${{{name}}}" in rules, name
+        assert alarm["Properties"]["AlarmDescription"], name
+
+
+def test_a_stack_counts_for_itself():
+    assert "POWERTOOLS_SERVICE_NAME" not in template.load().function("heartbeat").environment

@@ -1,0 +1,178 @@
+"""What cfn-lint and checkov are silent on."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local import template
+from tests.api import ROOT
+from tests.template.rules import functions, of_type, walk
+
+# What a device calls without AWS credentials; each authenticates by its token inside of the function.
+DEVICE_ROUTES = {
+    "POST /v1/register",
+    "POST /v1/heartbeat",
+    "POST /v1/heartbeats",
+    "POST /v1/devices/fcm-token",
+    "POST /v1/devices/{device_id}/ack",
+    "POST /v1/action-result",
+    "POST /v1/remote-exec/ack",
+    "POST /v1/apk/installation/update",
+    "GET /v1/apk/download/latest",
+    "GET /v1/apk/download-latest",
+    "GET /v1/apk/download/{build_id}",
+    "GET /v1/agent/update",
+}
+SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET"}
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements(document: dict) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, resource in document["Resources"].items():
+        for node in walk(resource):
+            if isinstance(node, dict) and "Effect" in node:
+                yield name, node
+
+
+def test_nothing_is_allowed_by_a_wildcard(document):
+    for name, statement in statements(document):
+        if statement["Effect"] == "Allow":
+            assert "NotAction" not in statement, name
+            assert "NotResource" not in statement, name
+            for action in listed(statement["Action"]):
+                assert "*" not in action, f"{name} allows {action}"
+            for resource in listed(statement.get("Resource", [])):
+                text = resource.get("Fn::Sub", "") if isinstance(resource, dict) else resource
+                text = text[0] if isinstance(text, list) else text
+                assert text.strip() not in ("*", "arn:*"), f"{name} allows everything"
+                assert not re.search(r"dbuser:\*|:secret:\*|/\*/\*", text), f"{name} allows {text}"
+
+
+def test_every_function_has_a_role_of_its_own_that_may_log_in(document):
+    for name, function in functions(document).items():
+        assert "Role" not in function["Properties"], f"{name} shares a role"
+        access = "OwnerAccess" if name in ("CleanupFunction", "MigrateFunction") else "AppAccess"
+        assert {"Ref": access} in function["Properties"]["Policies"], name
+
+
+def test_only_what_devices_call_goes_without_a_signature():
+    routes = template.load().routes
+    assert {route.key for route in routes if route.authorizer == "NONE"} == DEVICE_ROUTES
+    assert {route.authorizer for route in routes} == {"NONE", "AWS_IAM"}
+
+
+def test_secrets_are_named_never_held(document):
+    kept = set(of_type(document, "AWS::SecretsManager::Secret"))
+    for name, function in functions(document).items():
+        for variable, value in function["Properties"].get("Environment", {}).get("Variables", {}).items():
+            if variable in SECRETS:
+                names_one = value.get("Ref") in kept or value.get("Fn::GetAtt", "").endswith(
+                    "MasterUserSecret.SecretArn"
+                )
+                assert names_one, f"{name} {variable} is {value}"
+            assert not re.search(r"PASSWORD|TOKEN|PRIVATE", variable), f"{name} {variable}"
+    for name, parameter in document["Parameters"].items():
+        assert not re.search(r"password|secret|key$", name, re.IGNORECASE), f"a secret as the parameter {name}"
+        assert not parameter.get("NoEcho"), name
+    assert "{{resolve:" not in (ROOT / "template.yaml").read_text()
+
+
+def test_a_function_reads_the_secrets_it_is_given_and_no_others(document):
+    for name, function in functions(document).items():
+        properties = function["Properties"]
+        given = [v for k, v in properties.get("Environment", {}).get("Variables", {}).items() if k in SECRETS]
+        allowed = [
+            statement["Resource"]
+            for policy in properties["Policies"]
+            for statement in policy.get("Statement", [])
+            if statement["Action"] == "secretsmanager:GetSecretValue"
+        ]
+        assert sorted(map(str, allowed)) == sorted(map(str, given)), name
+
+
+def test_tls_is_required(document):
+    (proxy,) = of_type(document, "AWS::RDS::DBProxy").values()
+    assert proxy["Properties"]["RequireTLS"] is True
+    (parameters,) = of_type(document, "AWS::RDS::DBClusterParameterGroup").values()
+    assert parameters["Properties"]["Parameters"]["rds.force_ssl"] == "1"
+    (policy,) = of_type(document, "AWS::S3::BucketPolicy").values()
+    assert {"Bool": {"aws:SecureTransport": "false"}} in [
+        statement.get("Condition") for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+    ]
+
+
+def test_layers_are_built_for_the_functions_processor_and_python(document):
+    globals_ = document["Globals"]["Function"]
+    for name, layer in of_type(document, "AWS::Serverless::LayerVersion").items():
+        assert layer["Properties"]["CompatibleArchitectures"] == globals_["Architectures"], name
+        assert layer["Properties"]["CompatibleRuntimes"] == [globals_["Runtime"]], name
+        assert [layer["Metadata"]["BuildArchitecture"]] == globals_["Architectures"], name
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"--python-version {globals_['Runtime'].removeprefix('python')}" in makefile
+    assert globals_["Architectures"] == ["arm64"]
+    assert "manylinux2014_aarch64" in makefile
+    assert "x86_64" not in makefile
+
+
+def test_every_function_is_built_by_the_makefile_and_waits_for_the_schema(document):
+    for name, function in functions(document).items():
+        assert function["Metadata"] == {"BuildMethod": "makefile", "ContextPath": "."}, name
+        assert (function.get("DependsOn") == "Schema") == (name != "MigrateFunction"), name
+    schema = document["Resources"]["Schema"]["Properties"]
+    assert schema["Migrations"] == {"Ref": "MigrationsLayer"}
+    assert schema["ServiceTimeout"] > document["Resources"]["MigrateFunction"]["Properties"]["Timeout"]
+
+
+def test_requirements_are_pinned_and_hashed():
+    files = [*ROOT.glob("functions/*/requirements.txt"), *ROOT.glob("requirements/*.txt")]
+    assert len(files) >= 6
+    for path in files:
+        text = path.read_text()
+        pins = re.findall(r"^[A-Za-z0-9._\[\]-]+==\S+.*\\$", text, re.MULTILINE)
+        assert len(pins) == len(re.findall(r"^[A-Za-z]", text, re.MULTILINE)), f"{path} has an unhashed line"
+        assert "://" not in text, f"{path} names a host"
+        assert path.with_suffix(".in").exists(), path
+
+
+def test_what_holds_data_outlives_the_stack(document):
+    for kind, policy in (
+        ("AWS::RDS::DBCluster", "Snapshot"),
+        ("AWS::S3::Bucket", "Retain"),
+        ("AWS::SecretsManager::Secret", "Retain"),
+    ):
+        for name, resource in of_type(document, kind).items():
+            assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == (policy, policy), name
+
+
+@pytest.mark.parametrize("schedule", template.load().schedules, ids=lambda schedule: schedule.name)
+def test_a_schedule_has_a_way_off_a_retry_policy_and_a_dead_letter_queue(document, schedule):
+    function = document["Resources"][schedule.function.logical_id]["Properties"]
+    event = function["Events"][schedule.name.removeprefix(schedule.function.logical_id)]["Properties"]
+    assert event["State"] == {"Fn::If": ["SchedulesOn", "ENABLED", "DISABLED"]}
+    assert event["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetters.Arn"}}
+    assert event["RetryPolicy"].keys() == {"MaximumRetryAttempts", "MaximumEventAgeInSeconds"}
+    # EventBridge hands over and is done: a run that fails is Lambda's to tell.
+    assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"] == {
+        "Fn::GetAtt": "DeadLetters.Arn"
+    }
+
+
+def test_logs_have_an_end(document):
+    for name, group in of_type(document, "AWS::Logs::LogGroup").items():
+        assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+    (api,) = of_type(document, "AWS::Serverless::HttpApi").values()
+    logged = api["Properties"]["AccessLogSettings"]["Format"]
+    assert not re.search(r"\$context\.(path|httpMethod.*path|authorizer|requestOverride)|querystring|header", logged)
+
+
+def test_the_lease_of_a_send_is_longer_than_its_function(document):
+    from nexmdm.settings import Settings
+
+    config = Settings(database_url="postgresql://")
+    timeout = template.load().function("fcm_dispatch").timeout
+    assert config.dispatch_lease_seconds > timeout + config.fcm_timeout_seconds
