@@ -84,7 +84,7 @@ validate: setup $(BUILD)/.installed $(CHECKOV)/.installed ## SAM's lint, cfn-lin
 	@$(BIN)/python -m pytest -q tests/template
 
 deploy: ca-bundle build ## release to AWS: make deploy ENV=dev (or prod); asks before it changes anything
-	@$(SAM) deploy --config-env $(ENV)
+	@$(SAM) deploy --config-env $(ENV) $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
 
 logs: $(BUILD)/.installed ## follow a deployed stack's logs: make logs ENV=dev
 	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group /nexmdm/nexmdm-$(ENV)/functions
