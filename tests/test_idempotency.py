@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nexmdm import settings
 from nexmdm.database import Database
+from nexmdm.devices import token_id
 from nexmdm.errors import NotFound, UnknownDevice
 from nexmdm.models import ApkDownloadEvent, ApkVersion, DeviceHeartbeat, FcmDispatch
 from nexmdm.persistence import (
@@ -23,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from functions.fcm_dispatch.handler import sweep
 from local.fcm import Double
-from tests.api import CONTEXT
+from tests.api import CONTEXT, call
 from tests.fcm import doubled
 from tests.races import errors, race
 
@@ -112,6 +113,17 @@ def test_the_sweep_never_sends_what_the_caller_sends(session: Session, db: Datab
     assert double.requests() == []
     # Who claimed it may come late, and says what it knows.
     assert record_fcm_result(session, "req-1", "sent", "m-1").state == "sent"
+
+
+def test_nobody_sends_again_what_the_caller_sent(session: Session, db: Database, double: Double):
+    """Its parameters are not known here: neither a heartbeat lists it nor can an operator resend it."""
+    dispatched(session)
+    record_fcm_result(session, "req-1", "unknown")
+    db.execute("UPDATE devices SET fcm_token = 'fcm:lobby', token_id = %(id)s", {"id": token_id("the device's")})
+
+    assert call("POST", "/v1/heartbeat", {}, token="the device's").json["pending_commands"] == []
+    call("POST", "/v1/commands/req-1/resend", {"reason": "no answer"}).problem(409)
+    assert double.requests() == []
 
 
 def test_what_there_is_not_is_named(session: Session, db: Database):

@@ -240,6 +240,8 @@ FROM devices d
 WHERE f.request_id = %(request_id)s AND d.id = f.device_id
   AND f.state IN ('unknown', 'failed', 'expired', 'sent') AND f.completed_at IS NULL
   AND f.secrets IS DISTINCT FROM '{{}}'::jsonb
+  -- Nobody asked here for those of `claim_new` and of an adopted database: their parameters are not known.
+  AND f.created_by IS NOT NULL
   AND (%(key)s IS NULL OR NOT f.audit @> jsonb_build_array(jsonb_build_object('key', %(key)s)))
   AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
 {_RETURNING}

@@ -181,6 +181,8 @@ def refuse_resend(row: Row) -> Conflict:
         return Conflict(f"The command is {row['state']}: it will be sent by itself.")
     if row["state"] == "cancelled":
         return Conflict("The command was cancelled. Send a new one.")
+    if row["created_by"] is None:
+        return Conflict("It was sent by other code, so its parameters are not known here. Send a new command.")
     if row["secrets_wiped"]:
         return Conflict("Its secret parameters were wiped when it was settled. Send a new command.")
     return Conflict("The device has no FCM token now, or was deleted.")

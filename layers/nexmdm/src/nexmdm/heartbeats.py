@@ -248,7 +248,7 @@ SELECT id AS device_id,
     (SELECT json_agg(p) FROM (
         SELECT request_id, device_id, action, payload, secrets FROM fcm_dispatches
         WHERE device_id = device.id AND state IN ('accepted', 'retry_wait', 'unknown') AND completed_at IS NULL
-          AND expires_at > statement_timestamp()
+          AND expires_at > statement_timestamp() AND created_by IS NOT NULL
           AND request_id <> ALL (ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL))
         ORDER BY created_at LIMIT {MAX_PENDING}) AS p) AS pending
 FROM device
