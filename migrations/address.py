@@ -1,4 +1,4 @@
-"""Which database: DATABASE_URL, or the embedded server of this machine when it is unset."""
+"""Which database: DATABASE_URL, or DATABASE_HOST in Lambda, or the embedded server of this machine without either."""
 
 import os
 
@@ -7,7 +7,7 @@ from nexmdm import settings
 
 def url() -> str:
     """As SQLAlchemy takes it. The embedded server lives until this process ends, and child processes find it too."""
-    if not os.environ.get("DATABASE_URL"):
+    if not os.environ.get("DATABASE_URL") and not os.environ.get("DATABASE_HOST"):
         from local import postgres
 
         os.environ["DATABASE_URL"] = postgres.url()

@@ -11,7 +11,6 @@ import pytest
 from nexmdm import database, database_roles, secret, settings
 from nexmdm.errors import Unavailable
 from nexmdm.settings import SettingsError
-from psycopg2.extensions import parse_dsn
 
 from local import s3
 from tests.conftest import alembic, run_sql, url_of
@@ -139,12 +138,16 @@ def test_a_server_by_another_name_is_refused(lambda_, monkeypatch):
     assert lambda_.logins == []
 
 
-def test_alembic_goes_the_same_way(lambda_, server):
+def test_alembic_goes_the_same_way(lambda_, monkeypatch):
     database_roles.ensure(settings.load())
     upgraded = alembic("", "upgrade", "head")
     assert upgraded.returncode == 0, upgraded.stderr
-    assert settings.load().database_name in parse_dsn(settings.load().dsn)["dbname"]
-    assert {user for user, _ in lambda_.logins} == {ADMIN, "nexmdm_owner"}
+    assert database.environment().execute("SELECT tableowner FROM pg_tables WHERE tablename = 'fcm_dispatches'") == [
+        {"tableowner": "nexmdm_owner"}
+    ]
+    app = as_app(monkeypatch)
+    assert app.execute("SELECT count(*) AS n FROM devices") == [{"n": 0}]
+    assert {user for user, _ in lambda_.logins} == {ADMIN, "nexmdm_owner", "nexmdm_app"}
 
 
 def test_a_secret_by_its_arn(lambda_, secrets):
