@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-built lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test test-extra test-built lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate deploy logs invoke e2e ca-bundle
 
 help: ## list the targets
@@ -19,7 +19,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.
 	@echo "setup: making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "setup: installing the pinned packages (a minute on a cold cache)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e layers/nexmdm -e .
 	@touch $@
 	@echo "setup: done"
@@ -29,6 +29,9 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 
 test: setup ## the whole suite on real PostgreSQL
 	@$(BIN)/python -m pytest
+
+test-extra: setup ## what needs Debian packages: pgbouncer
+	@$(BIN)/python -m pytest tests/extra
 
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -s tests/built
@@ -100,13 +103,13 @@ $(RDS_CA_BUNDLE):
 $(BUILD)/.installed: requirements/build.txt
 	@echo "setup: making $(BUILD) with $$($(BUILD_PYTHON) --version) (SAM CLI, cfn-lint, Lambda's runtime client)"
 	@$(BUILD_PYTHON) -m venv --clear $(BUILD)
-	@$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@$(BUILD)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r $<
 	@touch $@
 
 $(CHECKOV)/.installed: requirements/checkov.txt
 	@echo "setup: making $(CHECKOV)"
 	@$(PYTHON) -m venv --clear $(CHECKOV)
-	@$(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@$(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r $<
 	@touch $@
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate

@@ -3,6 +3,8 @@
 with relay(url) as line:
     ... connect to line.url ...
     line.sent          # types of the messages since the start, such as ["Q", "Q", "X"]
+    line.statements    # the texts of those of type Q
+    line.startups      # the first message of each connection
     line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
     line.cut()         # every connection at once
     line.close()       # and nobody gets a new one
@@ -31,6 +33,8 @@ class Relay:
             f"/{target['dbname']}?sslmode=disable&gssencmode=disable"
         )
         self.sent: list[str] = []
+        self.statements: list[str] = []
+        self.startups: list[bytes] = []
         self.connections = 0
         self._lines: list[tuple[socket.socket, socket.socket]] = []
         self._losing = False
@@ -68,11 +72,15 @@ class Relay:
         """Message by message: the first has no type byte, each of the others has one before its length."""
         with contextlib.suppress(OSError, EOFError), client, server:
             message = _exactly(client, 4)
-            server.sendall(message + _exactly(client, struct.unpack("!i", message)[0] - 4))
+            startup = _exactly(client, struct.unpack("!i", message)[0] - 4)
+            self.startups.append(startup)
+            server.sendall(message + startup)
             while True:
                 head = _exactly(client, 5)
                 rest = _exactly(client, struct.unpack("!i", head[1:])[0] - 4)
                 self.sent.append(head[:1].decode())
+                if head[:1] == b"Q":
+                    self.statements.append(rest[:-1].decode())
                 server.sendall(head + rest)
 
     def _return(self, client: socket.socket, server: socket.socket) -> None:

@@ -1,0 +1,63 @@
+"""Each test's database as before, reached through a pooler; and every statement is looked at."""
+
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from nexmdm import database, settings
+
+from tests.conftest import run_sql
+from tests.databases import url_of
+from tests.extra import pooler
+from tests.relay import Relay, relay
+
+# What would stay in a session that the next transaction, of somebody else, finds.
+SESSION_STATE = re.compile(
+    r"(?:^|;)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|PREPARE\b|LISTEN\b|CREATE\s+TEMP)"
+    r"|pg_(?:try_)?advisory_lock|set_config\([^)]*false",
+    re.IGNORECASE,
+)
+
+
+@pytest.fixture(scope="session")
+def pooled(server: str) -> Iterator[str]:
+    with pooler.running(server) as url:
+        yield url
+
+
+def looked_at(line: Relay) -> None:
+    """Raises for what a transaction-mode pooler refuses or mixes up."""
+    assert line.statements
+    assert [text for text in line.statements if SESSION_STATE.search(text)] == []
+    assert [startup for startup in line.startups if b"options" in startup] == []
+    assert set(line.sent) <= {"Q", "X"}, "simple queries only: nothing is prepared in a session"
+
+
+@pytest.fixture
+def line(url: str, pooled: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """The test's database behind the pooler, named by DATABASE_URL."""
+    name = url.partition("?")[0].rsplit("/", 1)[1]
+    with relay(url_of(pooled, name)) as line:
+        monkeypatch.setenv("DATABASE_URL", line.url)
+        _forget()
+        yield line
+        _forget()
+    looked_at(line)
+
+
+@pytest.fixture
+def empty_line(server: str, pooled: str) -> Iterator[Relay]:
+    """A database without a schema behind the pooler."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    run_sql(server, f"CREATE DATABASE {name}")
+    with relay(url_of(pooled, name)) as line:
+        yield line
+    looked_at(line)
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _forget() -> None:
+    database.environment().close()
+    settings.load.cache_clear()
+    database.environment.cache_clear()

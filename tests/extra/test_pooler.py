@@ -1,0 +1,160 @@
+"""Through a transaction-mode pooler with two server connections: migrations, and every verb that writes."""
+
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta
+
+import psycopg2
+import pytest
+from nexmdm import (
+    cleanup,
+    database,
+    dispatch_queue,
+    dispatches,
+    heartbeats,
+    partitions,
+    retention,
+    settings,
+    wire,
+)
+from nexmdm.database import Database
+from nexmdm.dispatch_queue import Result
+from nexmdm.dispatches import Command
+from nexmdm.heartbeat_body import HeartbeatBody
+from psycopg2.extensions import make_dsn
+
+from tests.agent import an_hour_ago, heartbeat
+from tests.api import call, enrol
+from tests.commands import enrolled, send, state, sweep
+from tests.conftest import ROOT, alembic
+from tests.fcm import doubled
+from tests.races import errors, race
+from tests.relay import Relay
+
+CLIENTS = 24
+
+
+@pytest.fixture
+def db(line: Relay):
+    """Shadows the suite's own: through the pooler."""
+    connection = Database(make_dsn(line.url))
+    yield connection
+    connection.close()
+
+
+def passes(*arguments: str, line: Relay) -> None:
+    done = alembic(line.url, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def schema_passes(line: Relay) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nexmdm.schema"],
+        cwd=ROOT, env={**os.environ, "DATABASE_URL": line.url}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "Schema validation passed!\n", done.stdout + done.stderr
+
+
+def minutes(count: int) -> list[datetime]:
+    return [an_hour_ago() + timedelta(minutes=n) for n in range(count)]
+
+
+def test_options_are_refused_here_as_there(pooled: str):
+    with pytest.raises(psycopg2.OperationalError, match="unsupported startup parameter"):
+        psycopg2.connect(pooled, options="-c statement_timeout=1s")
+
+
+def test_up_down_and_up_again(empty_line: Relay):
+    passes("upgrade", "head", line=empty_line)
+    passes("downgrade", "base", line=empty_line)
+    passes("upgrade", "head", line=empty_line)
+    passes("check", line=empty_line)
+    schema_passes(empty_line)
+
+
+def test_two_upgrades_at_once(empty_line: Relay):
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            cwd=ROOT, env={**os.environ, "DATABASE_URL": empty_line.url}, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [run.communicate(timeout=120)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    schema_passes(empty_line)
+
+
+def test_partitions_made_by_many_at_once(db: Database, line: Relay):
+    for partition in partitions.bounds(db)[-3:]:
+        partitions.drop(db, partition["name"])
+    before = len(partitions.bounds(db))
+    assert errors(race(line.url, *[lambda own: partitions.ensure_partitions(own, settings.load())] * 8)) == []
+    assert len(partitions.bounds(db)) == before + 3
+
+
+def test_devices_enrol_and_report(db: Database):
+    device_id, token = enrol()
+    assert call("POST", "/v1/heartbeat", {"battery_pct": 50}, token=token).status == 200
+    batch = call("POST", "/v1/heartbeats", {"heartbeats": [heartbeat(at) for at in minutes(3)]}, token=token)
+    assert batch.status == 200, batch.text
+    counted = db.execute("SELECT count(*) AS n FROM device_heartbeats WHERE device_id = %(id)s", {"id": device_id})
+    assert counted[0]["n"] == 4
+
+
+def test_a_batch_above_16_kib_leaves_its_connection(line: Relay):
+    _, token = enrol()
+    body = {"heartbeats": [heartbeat(at) for at in minutes(50)]}
+    assert call("POST", "/v1/heartbeats", body, token=token).status == 200
+    assert max(map(len, line.statements)) > 16 * 1024
+    assert line.sent[-1] == "X"
+    assert call("POST", "/v1/heartbeat", {}, token=token).status == 200
+
+
+def test_many_devices_report_at_once(db: Database, line: Relay):
+    config = settings.load()
+    tokens = [enrol(f"device-{n}")[1] for n in range(CLIENTS)]
+
+    def reports(token: str):
+        report = wire.convert(heartbeat(), HeartbeatBody, root="body").report(config.unity_package)
+        return lambda own: [heartbeats.record(own, token, [report], config) for _ in range(20)]
+
+    assert errors(race(line.url, *map(reports, tokens))) == []
+    rows = db.execute("SELECT count(DISTINCT device_id) AS n FROM device_heartbeats")
+    assert rows[0]["n"] == CLIENTS
+
+
+def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, monkeypatch: pytest.MonkeyPatch):
+    with doubled(monkeypatch) as double:
+        device_id, _ = enrolled("lobby", "fcm:lobby")
+        assert send(device_id, "r-1").json["state"] == "sent"
+        assert send(device_id, "r-1").headers["idempotency-replayed"] == "true"
+        assert len(double.posts("r-1")) == 1
+        assert sweep() == {"unknown": 0, "expired": 0, "sent": 0}
+
+
+def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, "tests")
+    accepted = race(line.url, *[lambda own: dispatches.accept(own, command)[1]] * CLIENTS)
+    assert sorted(accepted) == [False] * (CLIENTS - 1) + [True]
+    claims = race(line.url, *[lambda own: dispatch_queue.claim(own, "r-1", 90)] * CLIENTS)
+    (claim,) = [claim for claim in claims if claim]
+    fence, result = claim.dispatch["fence"], Result(outcome="sent", fcm_status="sent")
+    assert set(race(line.url, *[lambda own: dispatch_queue.settle(own, "r-1", fence, result)] * 4)) <= {"sent", None}
+    assert state(db) == "sent"
+
+
+def test_retention_takes_every_step(db: Database):
+    device_id, _ = enrol()
+    db.execute(
+        "INSERT INTO device_heartbeats (device_id, bucket, ts)"
+        " SELECT %(id)s, at, at FROM generate_series(date_trunc('hour', now()) - interval '4 days',"
+        "                                            now() - interval '1 day', interval '10 minutes') AS at",
+        {"id": device_id},
+    )
+    done = cleanup.clean(database.environment(), settings.load(), lambda: 60)
+    assert done["complete"], done
+    assert done["policies"]["heartbeats"]["deleted"] > 0
+    assert set(retention.due(db, settings.load()).values()) == {0}
