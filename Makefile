@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-extra test-built lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test bench test-extra test-built lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate deploy logs invoke e2e ca-bundle
 
 help: ## list the targets
@@ -35,6 +35,9 @@ test-extra: setup ## what needs Debian packages: pgbouncer
 
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -s tests/built
+
+bench: setup ## removal under load, partition widths, the documents' targets: measured here (BENCH_ROWS=2000000)
+	@$(BIN)/python -m bench
 
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/e2e
