@@ -1,0 +1,87 @@
+"""A database at head with devices and heartbeats that are past retention.
+
+Devices and heartbeats are made by INSERT .. SELECT generate_series, with triggers and foreign keys off: they take no
+part in what is measured. Everything that is measured goes through the product's own verbs.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from nexmdm.database import Database
+from nexmdm.devices import token_id
+from nexmdm.partitions import ensure_partitions
+from nexmdm.settings import Settings
+
+from local.postgres import ROOT
+
+RETENTION_DAYS = 2
+STEPS = 2_000  # heartbeats of one expired device, over as long as retention is
+LIVE_DEVICES = 5_000
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Database]:
+    db = Database(url)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+def migrate(url: str) -> float:
+    """Bring an empty database to head as a person does; the seconds."""
+    start = time.monotonic()
+    environment = {**os.environ, "DATABASE_URL": url}
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)  # noqa: S603
+    return time.monotonic() - start
+
+
+def token(n: int) -> str:
+    return f"live-{n}"
+
+
+def fill_devices(url: str) -> None:
+    ids = [token_id(token(n)) for n in range(LIVE_DEVICES)]
+    with connected(url) as db:
+        db.execute(
+            "INSERT INTO devices (id, alias, token_id, confirmed_at)"
+            " SELECT 'live-' || n, 'live-' || n, t, now() FROM unnest(%(ids)s) WITH ORDINALITY AS given(t, n)",
+            {"ids": ids},
+        )
+
+
+def fill_expired(url: str, rows: int) -> None:
+    """`rows` heartbeats that are 2 to 4 days old, in partitions as they would have been made for them."""
+    devices = max(1, rows // STEPS)
+    config = Settings(database_url=url, heartbeat_retention_days=2 * RETENTION_DAYS)
+    with connected(url) as db:
+        ensure_partitions(db, config)
+        db.execute("INSERT INTO devices (id, alias) SELECT 'old-' || n, 'old-' || n FROM generate_series(1, %(n)s) n",
+                   {"n": devices})  # fmt: skip
+        with db.transaction():
+            db.execute("SET LOCAL session_replication_role = replica")
+            db.execute(_EXPIRED, {"devices": devices, "steps": STEPS, "days": RETENTION_DAYS})
+        db.execute("ANALYZE device_heartbeats")
+        db.execute("CHECKPOINT")
+
+
+def settings(url: str) -> Settings:
+    return msgspec.structs.replace(Settings(database_url=url), heartbeat_retention_days=RETENTION_DAYS)
+
+
+_EXPIRED = """
+INSERT INTO device_heartbeats (device_id, ts, bucket, status, battery_pct, network_type, uptime_s)
+SELECT 'old-' || n, ts, date_bin('10 seconds', ts, timestamptz '1970-01-01 00:00:00+00'), 'ok', 80, 'wifi', 86400
+FROM generate_series(1, %(steps)s) AS step
+CROSS JOIN LATERAL (
+    SELECT now() - make_interval(days => %(days)s, mins => 1)
+        - step * make_interval(days => %(days)s) / %(steps)s + interval '1 minute' AS ts
+) AS at
+CROSS JOIN generate_series(1, %(devices)s) AS n
+"""

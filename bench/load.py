@@ -1,0 +1,73 @@
+"""A second process that posts heartbeats through the verb, on a connection of its own, at a steady pace."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from nexmdm import heartbeats, wire
+from nexmdm.heartbeat_body import HeartbeatBody, Report
+
+from bench import fixture
+
+PER_SECOND = 200
+_processes = multiprocessing.get_context("spawn")
+
+
+class Load:
+    """Its heartbeats, as (monotonic second at which it was due, milliseconds until it was answered)."""
+
+    def __init__(self) -> None:
+        self.posted: list[tuple[float, float]] = []
+
+    def between(self, start: float, end: float) -> list[float]:
+        return [ms for due, ms in self.posted if start <= due < end]
+
+
+@contextmanager
+def running(url: str) -> Iterator[Load]:
+    """posted is filled at the end of the block."""
+    load, stop = Load(), _processes.Event()
+    ours, theirs = _processes.Pipe()
+    process = _processes.Process(target=_post, args=(url, stop, theirs), daemon=True)
+    process.start()
+    ours.recv()  # connected, and its first heartbeats are behind it
+    try:
+        yield load
+    finally:
+        stop.set()
+        load.posted = ours.recv()
+        process.join()
+
+
+def _post(url: str, stop: Any, results: Any) -> None:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (a log record per heartbeat, as in Lambda; nobody reads it)
+    posted, number, config = [], 0, fixture.settings(url)
+    with fixture.connected(url) as db:
+
+        def one() -> None:
+            heartbeats.record(db, fixture.token(number % fixture.LIVE_DEVICES), [report()], config)
+
+        for number in range(50):  # noqa: B007
+            one()
+        results.send("ready")
+        due = time.monotonic()
+        while not stop.is_set():
+            number += 1
+            # Counted from when it was due: one that blocks does not hide the others that it keeps waiting.
+            due += 1 / PER_SECOND
+            time.sleep(max(0, due - time.monotonic()))
+            one()
+            posted.append((due, (time.monotonic() - due) * 1000))
+    results.send(posted)
+
+
+def report(at: datetime | None = None) -> Report:
+    body = {"status": "ok", "battery_pct": 80, "network_type": "wifi", "uptime_s": 86_400, "unity_running": True}
+    report = wire.convert(body, HeartbeatBody, root="heartbeat").report("io.unitynodes.unityapp")
+    return msgspec.structs.replace(report, device_ts=at or datetime.now(UTC))
