@@ -286,10 +286,12 @@ def test_whatever_happens_in_whatever_order(here: Stage):
 
 
 def seldom(commands: Commands) -> None:
-    """Ways that chance takes seldom: a late holder knows that nothing was accepted; an expired command is answered,
-    another is sent again."""
+    """Ways that chance takes seldom: a late holder brings each answer; an expired command is answered, another is sent
+    again."""
     commands.enrol(["429", "503", "400"], [False] * 4)
-    commands.be_given_up(0, posted=True, kind="429", back=True)
+    for kind in ("200", "400", "429"):
+        commands.be_given_up(0, posted=True, kind=kind, back=True)
+        commands.submit(n=1, secret=False, in_time=False, kind="200")
     commands.expire(0, answered=True)
     commands.expire(0, answered=False)
     (expired,) = [name for name, command in commands.commands.items() if command.state == "expired"]
