@@ -73,14 +73,14 @@ def _print_widths(console: Console, measured: list[dict[str, Any]]) -> None:
 def _print_removals(console: Console, measured: list[dict[str, Any]]) -> None:
     columns = ["way", "round", "rows", "seconds"]
     for cut in ("p50", "p99"):
-        columns += [f"{cut} idle, ms", "during", "ratio"]
-    table = Table(*columns, "worst, ms", title="Expired heartbeats removed while others arrive")
+        columns += [f"{cut} idle", "during", "ratio"]
+    table = Table(*columns, "worst", "n", title="Expired heartbeats removed while others arrive (ms)")
     for each in measured:
         idle, during = each["idle"], each["during"]
         cells = [each["way"], each["round"], f"{each['rows']:,}", each["seconds"]]
         for cut in ("p50", "p99"):
             cells += [idle[cut], during[cut], f"{during[cut] / idle[cut]:.1f}"]
-        table.add_row(*map(str, cells), str(during["max"]))
+        table.add_row(*map(str, cells), str(during["max"]), str(during["count"]))
     console.print(table)
 
 

@@ -15,7 +15,7 @@ from nexmdm.heartbeat_body import HeartbeatBody, Report
 
 from bench import fixture
 
-PER_SECOND = 200
+PER_SECOND = 100
 _processes = multiprocessing.get_context("spawn")
 
 
