@@ -56,4 +56,4 @@ def _client(config: Settings) -> Any:
         retries={"mode": "standard", "max_attempts": 2},
         s3={"addressing_style": "path" if config.aws_endpoint_url_s3 else "virtual"},
     )
-    return boto3.client("s3", endpoint_url=config.aws_endpoint_url_s3, region_name=config.aws_region, config=options)
+    return boto3.client("s3", endpoint_url=config.aws_endpoint_url_s3, region_name=config.region, config=options)

@@ -116,8 +116,9 @@ def test_an_endpoint_in_the_urls_place(monkeypatch):
     assert "canary" not in settings.load().dsn
 
 
-def test_an_endpoint_without_credentials_names_them(monkeypatch):
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_REGION"])
+def test_an_endpoint_without_credentials_or_region_names_them(monkeypatch, missing):
     in_lambda(monkeypatch)
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    with pytest.raises(SettingsError, match=r"^AWS_ACCESS_KEY_ID, "):
+    monkeypatch.delenv(missing)
+    with pytest.raises(SettingsError, match=f"^{missing} "):
         settings.load().dsn  # noqa: B018

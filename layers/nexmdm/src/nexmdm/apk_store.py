@@ -60,13 +60,13 @@ def _signed(
     from botocore.awsrequest import AWSRequest
 
     name = bucket(config)
-    host = f"https://{name}.s3.{config.aws_region}.amazonaws.com"
+    host = f"https://{name}.s3.{config.region}.amazonaws.com"
     base = f"{config.aws_endpoint_url_s3.rstrip('/')}/{name}" if config.aws_endpoint_url_s3 else host
     # The signer takes its query from the address.
     query = "&".join(f"{quote(field, safe='')}={quote(value, safe='')}" for field, value in (parameters or {}).items())
     request = AWSRequest(method, f"{base}/{quote(key)}{'?' if query else ''}{query}", headers=headers)
     credentials = _credentials().get_frozen_credentials()
-    S3SigV4QueryAuth(credentials, "s3", config.aws_region, expires=seconds).add_auth(request)
+    S3SigV4QueryAuth(credentials, "s3", config.region, expires=seconds).add_auth(request)
     return request.url
 
 

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     )
     # Set for the migrate function alone: who makes the other users.
     database_admin_secret: Annotated[str, Meta(pattern="^arn:", description="a secret's ARN")] | None = None
-    aws_region: Annotated[str, Meta(description="a region's name")] | None = None
+    aws_region: Annotated[str, Meta(min_length=4, description="a region's name; Lambda sets it")] | None = None
     aws_access_key_id: Annotated[str, Meta(description="an access key's id")] | None = None
     aws_secret_access_key: Annotated[str, Meta(description="its secret")] | None = None
     aws_session_token: Annotated[str, Meta(description="the token of temporary credentials")] | None = None
@@ -60,7 +60,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     remote_exec_shell_enabled: Annotated[bool, Meta(description="true or false")] = False
     aws_endpoint_url_secrets_manager: Annotated[str, Meta(description="https://host")] | None = None
     aws_endpoint_url_s3: Annotated[str, Meta(description="https://host")] | None = None
-    aws_region: Annotated[str, Meta(min_length=4, description="an AWS region; Lambda sets it")] = "us-east-1"
     apk_bucket: Annotated[str, Meta(min_length=3, description="a versioned S3 bucket's name")] | None = None
     apk_max_bytes: Annotated[int, Meta(ge=1, le=2**32 - 1, description="bytes, 1..4294967295")] = 512 * 1024 * 1024
     agent_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "com.nexmdm"
@@ -82,16 +81,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return _DRIVER.sub("postgresql+psycopg2://", self._address)
 
     @property
+    def region(self) -> str:
+        """Where the functions run.
+
+        Raises:
+            SettingsError: AWS_REGION is not set.
+        """
+        if self.aws_region is None:
+            raise SettingsError("AWS_REGION is not set: it should hold a region's name; Lambda sets it")
+        return self.aws_region
+
+    @property
     def credentials(self) -> sigv4.Credentials:
         """The role's credentials, which Lambda keeps in the environment.
 
         Raises:
             SettingsError: there are none.
         """
-        if not self.aws_access_key_id or not self.aws_secret_access_key or not self.aws_region:
+        if not self.aws_access_key_id or not self.aws_secret_access_key:
             raise SettingsError(
-                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION are not all set: Lambda sets them to what"
-                " signs as the function's role"
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set: Lambda sets them to what signs as the"
+                " function's role"
             )
         return sigv4.Credentials(self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token)
 
@@ -106,7 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         if self.database_url:
             return self.database_url
         who = self.credentials
-        token = sigv4.database_token(self.database_host, self.database_port, self.database_user, self.aws_region, who)
+        token = sigv4.database_token(self.database_host, self.database_port, self.database_user, self.region, who)
         return self.dsn_of(self.database_user, token)
 
 
