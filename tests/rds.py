@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nexmdm import sigv4
 from psycopg2.extensions import parse_dsn
 
+from tests.relay import exactly
+
 REGION = "eu-west-1"
 KEY = sigv4.Credentials("ASIAOFTHEFUNCTION", "the role's secret", "the+role's/session token=")
 ADMIN, ADMIN_PASSWORD = "nexmdm_admin", "p@ss/word%"
@@ -118,26 +120,16 @@ def certificates(folder: Path) -> None:
     )
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = connection.recv(count - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return data
-
-
 def _startup(connection: socket.socket) -> tuple[bytes, int]:
     """A message of the time before authentication: all of it, and its code."""
-    head = _exactly(connection, 8)
+    head = exactly(connection, 8)
     length, code = struct.unpack(">II", head)
-    return head + _exactly(connection, length - 8), code
+    return head + exactly(connection, length - 8), code
 
 
 def _message(connection: socket.socket) -> tuple[bytes, bytes]:
-    kind, length = struct.unpack(">cI", _exactly(connection, 5))
-    return kind, _exactly(connection, length - 4)
+    kind, length = struct.unpack(">cI", exactly(connection, 5))
+    return kind, exactly(connection, length - 4)
 
 
 def _error(code: str, text: str) -> bytes:

@@ -71,13 +71,13 @@ class Relay:
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         """Message by message: the first has no type byte, each of the others has one before its length."""
         with contextlib.suppress(OSError, EOFError), client, server:
-            message = _exactly(client, 4)
-            startup = _exactly(client, struct.unpack("!i", message)[0] - 4)
+            message = exactly(client, 4)
+            startup = exactly(client, struct.unpack("!i", message)[0] - 4)
             self.startups.append(startup)
             server.sendall(message + startup)
             while True:
-                head = _exactly(client, 5)
-                rest = _exactly(client, struct.unpack("!i", head[1:])[0] - 4)
+                head = exactly(client, 5)
+                rest = exactly(client, struct.unpack("!i", head[1:])[0] - 4)
                 self.sent.append(head[:1].decode())
                 if head[:1] == b"Q":
                     self.statements.append(rest[:-1].decode())
@@ -94,7 +94,8 @@ class Relay:
             client.shutdown(socket.SHUT_RDWR)
 
 
-def _exactly(source: socket.socket, count: int) -> bytes:
+def exactly(source: socket.socket, count: int) -> bytes:
+    """So many bytes, or EOFError."""
     data = b""
     while len(data) < count:
         part = source.recv(count - len(data))

@@ -217,27 +217,6 @@ def test_every_function_of_the_template_is_here_and_the_other_way_round():
         assert function.handler == f"functions.{name}.handler.handler"
 
 
-DEVICE_ROUTES = {
-    "POST /v1/register",
-    "POST /v1/heartbeat",
-    "POST /v1/heartbeats",
-    "POST /v1/devices/fcm-token",
-    "POST /v1/devices/{device_id}/ack",
-    "POST /v1/action-result",
-    "POST /v1/remote-exec/ack",
-    "POST /v1/apk/installation/update",
-    "GET /v1/apk/download/latest",
-    "GET /v1/apk/download-latest",
-    "GET /v1/apk/download/{build_id}",
-    "GET /v1/agent/update",
-}
-
-
-def test_only_the_devices_routes_are_open():
-    for route in template.load().routes:
-        assert route.authorizer == ("NONE" if route.key in DEVICE_ROUTES else "AWS_IAM"), route.key
-
-
 # --- what is committed
 
 

@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 
 from psycopg2.extensions import parse_dsn
 
+from tests.relay import exactly
+
 Hook = Callable[[str, str], bool]
 HELD_SECONDS = 60
 
@@ -168,16 +170,6 @@ def _all_passes(_what: str, _phase: str) -> bool:
 
 def _name(sql: str) -> str:
     return next((name for name, mark in STATEMENTS.items() if mark in sql), sql)
-
-
-def exactly(source: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = source.recv(count - len(data))
-        if not part:
-            raise EOFError
-        data += part
-    return data
 
 
 def _message(source: socket.socket) -> bytes:
