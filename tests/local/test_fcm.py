@@ -40,6 +40,8 @@ def test_a_message_is_accepted_recorded_and_delivered(double, fcm):
     assert answer.json()["name"].startswith("projects/nexmdm-local/messages/0:")
     [record] = double.posts("r-1")
     assert (record.token, record.outcome, record.delivered) == ("a-device", "200", True)
+    # The client may have the answer before the double has noted that it gave it.
+    double.wait_for(lambda: record.answered_at is not None)
     assert record.at <= record.answered_at <= time.time()
     assert [(d.token, d.data["action"]) for d in double.deliveries()] == [("a-device", "ping")]
 
