@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from nexmdm import logs, metrics
 from nexmdm.cohorts import cohort
 from nexmdm.database import Executor, Row, elapsed_ms
-from nexmdm.dispatches import Command
+from nexmdm.dispatches import CANCEL, Command
 from nexmdm.errors import Invalid, PayloadMismatch
 
 
@@ -212,10 +212,4 @@ SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at,
 FROM command_batches b WHERE b.request_id = %(request_id)s
 """
 
-_CANCEL = """
-UPDATE fcm_dispatches SET state = 'cancelled', next_at = NULL,
-    secrets = CASE WHEN secrets IS NOT NULL THEN '{}'::jsonb END,
-    audit = audit || jsonb_build_object('event', 'cancel', 'from', state, 'by', %(by)s, 'at', clock_timestamp())
-WHERE batch_id = %(request_id)s AND state IN ('accepted', 'retry_wait', 'unknown')
-RETURNING request_id
-"""
+_CANCEL = f"{CANCEL} AND batch_id = %(request_id)s RETURNING request_id"

@@ -247,13 +247,13 @@ ON CONFLICT (request_id) DO NOTHING
 RETURNING request_id
 """
 
-_CANCEL = """
+# What may still be sent and is not being sent now; whoever runs it says of which dispatches.
+CANCEL = """
 UPDATE fcm_dispatches SET state = 'cancelled', next_at = NULL,
     secrets = CASE WHEN secrets IS NOT NULL THEN '{}'::jsonb END,
     audit = audit || jsonb_build_object('event', 'cancel', 'from', state, 'by', %(by)s, 'at', clock_timestamp())
-WHERE request_id = %(request_id)s AND state IN ('accepted', 'retry_wait', 'unknown')
-RETURNING request_id
-"""
+WHERE state IN ('accepted', 'retry_wait', 'unknown')"""
+_CANCEL = f"{CANCEL} AND request_id = %(request_id)s RETURNING request_id"
 
 # What an answer of the device does to its dispatch, `f`. Nothing moves out of failed and cancelled; everything else is
 # `sent` now, also when the sender has not recorded its own answer yet.
