@@ -13,14 +13,14 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## make .venv with everything that tests, local stack and command line need
 
-# The two packages of this repository are installed editable: functions, tests and Lambda import them by the same names.
-$(VENV)/.installed: requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.toml
+# The three packages of this repository are installed editable: functions, tests and Lambda import them by the same names.
+$(VENV)/.installed: requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.toml cli/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; say which one with: make PYTHON=python3.12 setup")'
 	@echo "setup: making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "setup: installing the pinned packages (a minute on a cold cache)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e layers/nexmdm -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e layers/nexmdm -e cli -e .
 	@touch $@
 	@echo "setup: done"
 
@@ -30,8 +30,12 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 test: setup ## the whole suite on real PostgreSQL
 	@$(BIN)/python -m pytest
 
-test-extra: setup ## what needs Debian packages: pgbouncer
+test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer
 	@$(BIN)/python -m pytest tests/extra
+
+$(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/extra.txt
+	@touch $@
 
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -s tests/built
@@ -121,6 +125,7 @@ LOCKED := $(wildcard functions/*/requirements.in)
 lock: ## pin every requirements .in again (needs uv); what runs in Lambda is what the tests run on
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(foreach file,requirements/layer.in $(LOCKED),$(COMPILE) -c requirements/dev.txt $(file) -o $(file:.in=.txt) &&) true
+	$(COMPILE) -c requirements/dev.txt requirements/extra.in -o requirements/extra.txt
 	$(foreach name,build checkov,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove the local database, builds and caches; keeps .venv

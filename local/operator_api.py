@@ -1,40 +1,26 @@
 """Calls of an operator: signed with the key pair by botocore, as the command line and every AWS tool would."""
 
 import json
-from collections.abc import Generator
 from typing import Any
 
 import httpx
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from nexmdm_cli.signing import Signed
 
-from local.signature import SERVICE, KeyPair
+from local.signature import KeyPair
 
 REGION = "eu-west-1"
 
 
-class Signed(httpx.Auth):
-    """httpx's way to sign each request as it goes out."""
-
-    requires_request_body = True
-
-    def __init__(self, keys: KeyPair, region: str = REGION) -> None:
-        self._signer = SigV4Auth(Credentials(keys.key_id, keys.secret, keys.token), SERVICE, region)
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        headers = {"host": request.headers["host"]}
-        signed = AWSRequest(request.method, str(request.url), data=request.content, headers=headers)
-        self._signer.add_auth(signed)
-        request.headers.update(dict(signed.headers.items()))
-        yield request
+def signed(keys: KeyPair, region: str = REGION) -> Signed:
+    return Signed(Credentials(keys.key_id, keys.secret, keys.token), region)
 
 
 class Operator:
     """What an operator does, over HTTP. Raises httpx.HTTPError when it cannot be done."""
 
     def __init__(self, http: httpx.AsyncClient, keys: KeyPair) -> None:
-        self._http, self._auth = http, Signed(keys)
+        self._http, self._auth = http, signed(keys)
 
     async def enrolment_tokens(self, aliases: list[str], seconds: int = 3600) -> dict[str, str]:
         """A token of one use for each alias: {alias: token}."""
