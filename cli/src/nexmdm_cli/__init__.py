@@ -1,1 +1,1 @@
-"""The operator's command, `nexmdm`, and the console. Speaks to the API as anybody could; imports nothing of the server."""
+"""`nexmdm`, the operator's command, and the console. Speaks to the API as anybody could."""

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for httpx, by botocore's own signer: the credentials that a person already has open the API."""
+"""AWS Signature Version 4 for httpx, by botocore's signer: the credentials that a person already has open the API."""
 
 from collections.abc import Generator
 from typing import Any
