@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -15,6 +16,8 @@ from nexmdm.settings import SettingsError
 from local import s3
 from tests.conftest import alembic, run_sql, url_of
 from tests.rds import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 ROLES = ("nexmdm_owner", "nexmdm_app", ADMIN, "rds_iam")
 
@@ -61,8 +64,8 @@ def lambda_(server: str, empty: str, tmp_path: Path, monkeypatch, secrets_manage
             "DATABASE_ADMIN_SECRET": arn,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": secrets_manager,
             "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": KEY.key_id,
-            "AWS_SECRET_ACCESS_KEY": KEY.secret,
+            "AWS_ACCESS_KEY_ID": KEY.access_key,
+            "AWS_SECRET_ACCESS_KEY": KEY.secret_key,
             "AWS_SESSION_TOKEN": KEY.token,
         }.items():
             monkeypatch.setenv(key, value)
@@ -106,7 +109,7 @@ def test_each_connection_has_a_token_of_its_own(lambda_, monkeypatch):
     db, made = database.environment(), len(lambda_.logins)
     db.execute("SELECT 1")
     db.close()
-    monkeypatch.setattr("nexmdm.sigv4._stamp", lambda now: "20260101T000000Z")
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_, **__: LONG_AGO)
     with pytest.raises(Unavailable):  # the token of another day is refused, and an outage to the caller
         db.execute("SELECT 1")
     users = [user for user, _ in lambda_.logins[made:]]
