@@ -6,7 +6,7 @@ export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test bench test-extra test-built lint format lock migrate migration downgrade check-schema adopt clean \
-	build build-host validate deploy logs invoke e2e ca-bundle
+	build build-host validate deploy logs samples invoke e2e ca-bundle
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 	@touch $@
 
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
-	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -s tests/built
+	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/built
 
 bench: setup ## removal under load, partition widths, the documents' targets: measured here (BENCH_ROWS=2000000)
 	@$(BIN)/python -m bench
@@ -86,6 +86,7 @@ build: $(BUILD)/.installed ## the artifacts for Lambda (arm64, python3.13) in .a
 
 build-host: setup $(BUILD)/.installed
 	@NEXMDM_BUILD=host $(SAM) build --build-dir .aws-sam/host --template template.yaml
+	@sed -i.arm64 "s/- arm64$$/- $$(uname -m | sed s/aarch64/arm64/)/" .aws-sam/host/template.yaml
 
 validate: setup $(BUILD)/.installed $(CHECKOV)/.installed ## SAM's lint, cfn-lint, checkov, and the template rules of tests/template
 	@$(SAM) validate --lint
@@ -98,6 +99,9 @@ deploy: ca-bundle build ## release to AWS: make deploy ENV=dev (or prod); asks b
 
 logs: $(BUILD)/.installed ## follow a deployed stack's logs: make logs ENV=dev
 	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group /nexmdm/nexmdm-$(ENV)/functions
+
+samples: setup ## put the device, tokens and command that events/ speak of into the database of DATABASE_URL (or the local one)
+	@$(BIN)/python -m local.samples
 
 invoke: setup ## run one function here: make invoke FUNCTION=cleanup (its event: events/cleanup.json, or EVENT=...)
 	@$(BIN)/python -m local.invoke $(FUNCTION) $(or $(EVENT),events/$(FUNCTION).json)

@@ -88,7 +88,9 @@ def _function(logical_id: str, properties: dict, defaults: dict) -> Function:
         handler=properties["Handler"],
         timeout=int(properties.get("Timeout", 3)),
         memory=int(properties.get("MemorySize", 128)),
-        environment={key: str(value) for key, value in variables.items() if isinstance(value, str | int | float)},
+        environment={
+            key: str(value) for key, value in variables.items() if isinstance(value, str | int | float) and value != ""
+        },
     )
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from nexmdm import database
-from nexmdm.devices import token_id
 
+from local.samples import put
 from tests.api import ROOT
 from tests.builds import promoted
 
 EVENTS = ROOT / "events"
-DEVICE, TOKEN, ENROLLMENT_TOKEN = "3f0f3e0e-5f0a-4a8e-9d5e-2f9a7c1b6d10", "the-device-token", "the-enrollment-token"
 
 # The status of an HTTP answer; else a key that the result must have.
 ANSWERS: dict[str, int | str] = {
@@ -50,23 +49,8 @@ def files() -> list[str]:
 
 
 def make_real() -> None:
-    """A device, an enrolment token, a command that waits for its acknowledgement, a promoted build of the agent."""
-    db = database.environment()
-    db.execute(
-        "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
-        " VALUES (%(id)s, 'lobby', %(t)s, 'fcm:lobby', now())",
-        {"id": DEVICE, "t": token_id(TOKEN)},
-    )
-    db.execute(
-        "INSERT INTO enrollment_tokens (token_id, alias, token_hash, expires_at)"
-        " VALUES ('sample', 'entrance', %(t)s, now() + interval '1 hour')",
-        {"t": token_id(ENROLLMENT_TOKEN)},
-    )
-    db.execute(
-        "INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, sent_at, expires_at)"
-        " VALUES ('sample-0', %(id)s, 'launch_app', 'h', 'sent', now(), now() + interval '1 hour')",
-        {"id": DEVICE},
-    )
+    """What `make samples` puts into a database, and a promoted build of the agent."""
+    put(database.environment())
     promoted(2)
 
 

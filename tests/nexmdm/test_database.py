@@ -336,3 +336,21 @@ def test_the_text_of_an_outage_says_nothing_of_the_statement(db):
         db.execute(f"{KILL_ME}, %(secret)s", {"secret": "canary"})
     assert "canary" not in str(raised.value)
     assert "canary" not in str(raised.value.document())
+
+
+def test_an_outage_is_recorded_with_its_reason_and_no_password(url, caplog):
+    nowhere = Database("postgresql://somebody:canary@127.0.0.1:9/nexmdm")
+    with pytest.raises(Unavailable):
+        nowhere.execute("SELECT 1")
+    (record,) = [record for record in caplog.records if record.message == "database outage"]
+    assert "127.0.0.1" in record.reason
+    assert "refused" in record.reason
+    assert "canary" not in str(vars(record))
+
+
+def test_an_outage_with_a_sqlstate_is_recorded_by_it_alone(db, caplog):
+    with pytest.raises(Unavailable):
+        db.execute("DO $$ BEGIN RAISE EXCEPTION 'the canary' USING ERRCODE = 'disk_full'; END $$")
+    (record,) = [record for record in caplog.records if record.message == "database outage"]
+    assert (record.sqlstate, record.reason) == ("53100", None)
+    assert "canary" not in str(vars(record))

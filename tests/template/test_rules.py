@@ -79,6 +79,7 @@ def test_secrets_are_named_never_held(document):
     for name, parameter in document["Parameters"].items():
         assert not re.search(r"password|secret|key$", name, re.IGNORECASE), f"a secret as the parameter {name}"
         assert not parameter.get("NoEcho"), name
+    assert document["Globals"]["Function"]["Environment"]["Variables"]["DATABASE_URL"] == ""
     assert "{{resolve:" not in (ROOT / "template.yaml").read_text()
 
 

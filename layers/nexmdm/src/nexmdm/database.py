@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 import psycopg2
 from psycopg2 import errorcodes
 
-from nexmdm import settings
+from nexmdm import logs, settings
 from nexmdm.errors import Unavailable
 
 Row = dict[str, Any]
@@ -200,5 +200,6 @@ def _raise_named(error: psycopg2.Error) -> NoReturn:
     else:
         outage = code[:2] in _OUTAGE_CLASSES or code in _OUTAGES
     if outage:
+        logs.outage(error)
         raise Unavailable from error
     raise error

@@ -14,13 +14,16 @@ Event = dict[str, Any]
 
 
 class Request:
-    """One HTTP request, as an HTTP API hands it over: header names in lower case, path parameters decoded."""
+    """One HTTP request, as an HTTP API hands it over: path parameters decoded, header names in lower case.
+
+    SAM's local gateway keeps their case, so they are lowered again.
+    """
 
     def __init__(self, event: Event, context: Any = None) -> None:
         self._event = event
         self._lambda = context
         self._context: dict[str, Any] = event.get("requestContext") or {}
-        self.headers: dict[str, str] = event.get("headers") or {}
+        self.headers: dict[str, str] = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
         self.query: dict[str, str] = event.get("queryStringParameters") or {}
         self.path: dict[str, str] = event.get("pathParameters") or {}
         for name, value in self.path.items():

@@ -43,6 +43,18 @@ def device_id_mismatch(device_id: str, claimed: str) -> None:
     logger().warning("device_id in the body is not the token's", extra={"device_id": device_id, "claimed": claimed})
 
 
+def outage(error: BaseException) -> None:
+    """Record why the database did not serve.
+
+    With libpq's own words where there is no SQLSTATE: it has not sent or read a value then, and never tells a password.
+    """
+    sqlstate = getattr(error, "pgcode", None)
+    reason = None if sqlstate else str(error).strip()
+    logger().warning(
+        "database outage", extra={"error": type(error).__qualname__, "sqlstate": sqlstate, "reason": reason}
+    )
+
+
 def failure(error: BaseException) -> None:
     """Record an unexpected error by its type and where it was raised.
 

@@ -1,0 +1,46 @@
+"""What events/*.json speak of, put into a database: `python -m local.samples`, which is `make samples`.
+
+A device, an enrolment token, a command that waits for its answer; without them `make invoke` and `sam local invoke` are
+answered 401 and 404. Putting them again changes nothing. Builds are not among them: they need S3.
+"""
+
+import os
+
+from nexmdm import database
+from nexmdm.database import Executor
+from nexmdm.devices import token_id
+
+from local import schema
+
+DEVICE, TOKEN, ENROLLMENT_TOKEN = "3f0f3e0e-5f0a-4a8e-9d5e-2f9a7c1b6d10", "the-device-token", "the-enrollment-token"
+
+
+def put(db: Executor) -> None:
+    db.execute(
+        "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
+        " VALUES (%(id)s, 'lobby', %(t)s, 'fcm:lobby', now()) ON CONFLICT DO NOTHING",
+        {"id": DEVICE, "t": token_id(TOKEN)},
+    )
+    db.execute(
+        "INSERT INTO enrollment_tokens (token_id, alias, token_hash, expires_at, uses_allowed)"
+        " VALUES ('sample', 'entrance', %(t)s, now() + interval '1 year', 1000) ON CONFLICT DO NOTHING",
+        {"t": token_id(ENROLLMENT_TOKEN)},
+    )
+    db.execute(
+        "INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, sent_at, expires_at)"
+        " VALUES ('sample-0', %(id)s, 'launch_app', 'h', 'sent', now(), now() + interval '1 hour')"
+        " ON CONFLICT DO NOTHING",
+        {"id": DEVICE},
+    )
+
+
+def main() -> None:
+    schema.prepare()
+    db = database.environment()
+    put(db)
+    print(f"device {DEVICE} (token {TOKEN}), enrolment token {ENROLLMENT_TOKEN}, command sample-0")
+    print(f"in {os.environ['DATABASE_URL'].rpartition('@')[2]}")
+
+
+if __name__ == "__main__":
+    main()
