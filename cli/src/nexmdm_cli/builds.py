@@ -1,5 +1,6 @@
 """`nexmdm builds`: publish, roll out in stages, roll back, look at, fetch."""
 
+import contextlib
 import itertools
 import secrets
 import time
@@ -29,15 +30,19 @@ def _rollout(build: dict[str, Any]) -> Text:
     return Text("paused", "red") if build["paused_at"] else Text(f"{build['staged_rollout_percent']} %", "green")
 
 
+def _installed(build: dict[str, Any]) -> Text:
+    done, failed = build["statistics"]["completed"], build["statistics"]["failed"]
+    return Text.assemble(f"{done}", (f", {failed} failed" if failed else "", "red"))
+
+
 COLUMNS = [
     Column("ID", lambda b: str(b["build_id"])),
-    Column("PACKAGE", lambda b: b["package_name"]),
+    Column("PACKAGE", lambda b: b["package_name"], flexible=True),
     Column("VERSION", lambda b: f"{b['version_name']} ({b['version_code']})"),
     Column("TYPE", lambda b: b["build_type"]),
     Column("STATE", lambda b: Text(b["state"], STYLES.get(b["state"], ""))),
     Column("ROLLOUT", _rollout),
-    Column("INSTALLED", lambda b: str(b["statistics"]["completed"])),
-    Column("FAILED", lambda b: str(b["statistics"]["failed"])),
+    Column("INSTALLED", _installed),
     Column("DECLARED", lambda b: ago(b["uploaded_at"]), wide=True),
 ]
 
@@ -115,15 +120,13 @@ def stats(
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
 ) -> None:
     """Show how installations of a build go."""
-    for look in itertools.count() if watch else range(1):
-        if look:
-            time.sleep(interval)
-        statistics = session.api.call("GET", path("apk", "builds", build_id))["statistics"]
-        counts = ", ".join(f"{count} {name}" for name, count in statistics.items())
-        if session.out.as_json:
-            session.out.stream(statistics)
-        else:
-            session.out.line(counts)
+    with contextlib.suppress(KeyboardInterrupt):
+        for look in itertools.count() if watch else range(1):
+            if look:
+                time.sleep(interval)
+            statistics = session.api.call("GET", path("apk", "builds", build_id))["statistics"]
+            counts = ", ".join(f"{count} {name}" for name, count in statistics.items())
+            session.out.stream(statistics if session.out.as_json else counts)
 
 
 @command(app)

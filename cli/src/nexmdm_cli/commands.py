@@ -22,14 +22,15 @@ def _state(row: dict[str, Any]) -> Text:
     return Text(row["state"], STYLES.get(row["state"], ""))
 
 
-COLUMNS = [
-    Column("REQUEST ID", lambda c: c["request_id"]),
-    Column("ACTION", lambda c: c["action"]),
-    Column("STATE", _state),
-    Column("RESULT", lambda c: c["result"] or c["error_msg"] or ""),
-    Column("CREATED", lambda c: ago(c["created_at"])),
-    Column("DEVICE ID", lambda c: c["device_id"], wide=True),
-]
+def _columns(aliases: dict[str, str]) -> list[Column]:
+    return [
+        Column("REQUEST ID", lambda c: c["request_id"], flexible=True),
+        Column("DEVICE", lambda c: aliases.get(c["device_id"], c["device_id"]), flexible=True),
+        Column("ACTION", lambda c: c["action"]),
+        Column("STATE", _state),
+        Column("RESULT", lambda c: c["result"] or c["error_msg"] or "", flexible=True),
+        Column("CREATED", lambda c: ago(c["created_at"])),
+    ]
 
 
 @command(app, "list")
@@ -50,7 +51,9 @@ def list_commands(
     """
     device_id = addresses.find(session.api, device)["device_id"] if device else None
     query = {"state": state, "device_id": device_id, "batch": batch}
-    session.out.table(session.api.pages("/v1/commands", query, limit), COLUMNS, "No command fits.")
+    rows = list(session.api.pages("/v1/commands", query, limit))
+    aliases = addresses.aliases(session.api) if rows and not session.out.as_json else {}
+    session.out.table(rows, _columns(aliases), "No command fits.")
 
 
 @command(app)

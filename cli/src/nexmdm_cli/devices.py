@@ -1,5 +1,6 @@
 """`nexmdm devices`: the fleet, one device, its history."""
 
+import contextlib
 import itertools
 import time
 from typing import Annotated, Any
@@ -41,14 +42,14 @@ def _unity(row: dict[str, Any]) -> Text:
 
 
 COLUMNS = [
-    Column("ALIAS", lambda d: d["alias"]),
+    Column("ALIAS", lambda d: d["alias"], flexible=True),
     Column("STATE", _state),
     Column("SEEN", lambda d: ago(d["last_seen_at"])),
     Column("BATTERY", _battery),
     Column("NETWORK", lambda d: d["network_type"] or ""),
     Column("AGENT", lambda d: d["agent_version"] or ""),
     Column("UNITY", _unity),
-    Column("MODEL", lambda d: d["model"] or "", wide=True),
+    Column("MODEL", lambda d: d["model"] or "", wide=True, flexible=True),
     Column("DEVICE ID", lambda d: d["device_id"], wide=True),
 ]
 HEARTBEATS = [
@@ -127,15 +128,23 @@ def watch(
     times: Annotated[int | None, typer.Option(min=1, help="End after so many looks; without it at Ctrl-C.")] = None,
 ) -> None:
     """Watch devices live, as many as the terminal has lines. With --json: one line for each look."""
-    query, out = _query(online, alias_prefix, agent_version, status), session.out
-    looks = range(times) if times else itertools.count()
-    with Live(console=out.console, auto_refresh=False, screen=False) if _live(session) else _Plain(session) as view:
-        for look in looks:
+    query, live = (
+        _query(online, alias_prefix, agent_version, status),
+        session.out.is_terminal and not session.out.as_json,
+    )
+    view = Live(console=session.out.console, auto_refresh=False) if live else None
+    # As many devices as fit; a pipe gets all of them.
+    lines = max(session.out.console.height - 4, 1) if live else None
+    with view or contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):
+        for look in range(times) if times else itertools.count():
             if look:
                 time.sleep(interval)
             fleet = session.api.call("GET", "/v1/fleet/summary")
-            lines = max(out.console.height - 4, 1) if _live(session) else None
-            view.update(_look(session, fleet, list(session.api.pages("/v1/devices", query, lines))), refresh=True)
+            seen = _look(session, fleet, list(session.api.pages("/v1/devices", query, lines)))
+            if view:
+                view.update(seen, refresh=True)
+            else:
+                session.out.stream(seen)
 
 
 @command(app)
@@ -187,29 +196,9 @@ def _query(
     return {"online": online, "alias": alias_prefix, "agent_version": agent_version, "status": status}
 
 
-def _live(session: Session) -> bool:
-    return session.out.is_terminal and not session.out.as_json
-
-
 def _look(session: Session, fleet: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
     if session.out.as_json:
         return {"fleet": fleet, "devices": rows}
     heading = f"{fleet['devices']} devices, {fleet['online']} online, {fleet['silent']} silent"
     more = f" · {len(rows)} shown" if len(rows) < fleet["devices"] else ""
     return Group(Text(heading + more, "bold"), session.out.rendered(rows, COLUMNS))
-
-
-class _Plain:
-    """What `Live` does, for pipes and for --json: one look after the other."""
-
-    def __init__(self, session: Session) -> None:
-        self._out = session.out
-
-    def __enter__(self) -> "_Plain":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, look: Any, refresh: bool) -> None:
-        self._out.stream(look)

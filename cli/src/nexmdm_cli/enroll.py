@@ -37,13 +37,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 COLUMNS = [
     Column("TOKEN ID", lambda t: t["token_id"]),
-    Column("ALIAS", lambda t: t["alias"]),
+    Column("ALIAS", lambda t: t["alias"], flexible=True),
     Column("SCOPE", lambda t: t["scope"], wide=True),
     Column("STATUS", lambda t: t["status"]),
     Column("USED", lambda t: f"{t['uses_consumed']}/{t['uses_allowed']}"),
     Column("EXPIRES", lambda t: when(t["expires_at"]), wide=True),
     Column("ISSUED", lambda t: ago(t["issued_at"])),
-    Column("NOTE", lambda t: t["note"] or "", wide=True),
+    Column("NOTE", lambda t: t["note"] or "", wide=True, flexible=True),
 ]
 
 

@@ -77,7 +77,7 @@ def use(
     region: Annotated[str | None, typer.Option(help="The stack's region, when its address does not say it.")] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Forget what was saved.")] = False,
 ) -> None:
-    """Save the stack to speak to, so that it need not be typed each time; without an address show it."""
+    """Save the stack to speak to; without an address show what is saved."""
     if forget:
         stack.saved_file().unlink(missing_ok=True)
     elif url:

@@ -13,16 +13,25 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 110  # terminal columns from which the wide ones are shown
+GAP = 2
+NARROWEST = 8
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table. show: from a row to its text; wide: left out of a narrow terminal."""
+    """One column of a table.
+
+    Attributes:
+        show: from a row to its text.
+        wide: left out of a narrow terminal.
+        flexible: cut when the terminal is narrow; the others are whole.
+    """
 
     title: str
     show: Callable[[Row], str | Text]
     wide: bool = False
+    flexible: bool = False
 
 
 class Output:
@@ -72,11 +81,15 @@ class Output:
 
     def rendered(self, rows: Iterable[Row], columns: list[Column]) -> Table:
         chosen = [c for c in columns if not c.wide or not self.is_terminal or self.console.width >= WIDE]
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for column in chosen:
-            table.add_column(column.title, no_wrap=True, overflow="ellipsis")
-        for row in rows:
-            table.add_row(*(_cell(column.show(row)) for column in chosen))
+        cells = [[_cell(column.show(row)) for column in chosen] for row in rows]
+        widths = [max(len(c.title), *(line[n].cell_len for line in cells), 0) for n, c in enumerate(chosen)]
+        if self.is_terminal:
+            _fit(widths, [n for n, column in enumerate(chosen) if column.flexible], self.console.width)
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for column, width in zip(chosen, widths, strict=True):
+            table.add_column(column.title, no_wrap=True, overflow="ellipsis", width=width)
+        for line in cells:
+            table.add_row(*line)
         return table
 
     def fields(self, row: Row, pairs: list[tuple[str, str | Text]]) -> None:
@@ -160,6 +173,15 @@ def shown(value: Any, unit: str = "") -> str:
     if isinstance(value, float):
         return f"{value:.1f}{unit}"
     return f"{value}{unit}" if not isinstance(value, dict | list) else json.dumps(value, ensure_ascii=False)
+
+
+def _fit(widths: list[int], flexible: list[int], room: int) -> None:
+    """Make the widest of the flexible columns narrower, as long as that is needed and leaves something of it."""
+    while flexible and sum(widths) + GAP * (len(widths) - 1) > room:
+        widest = max(flexible, key=widths.__getitem__)
+        if widths[widest] <= NARROWEST:
+            return
+        widths[widest] -= 1
 
 
 def _cell(value: str | Text) -> Text:

@@ -139,7 +139,9 @@ def unusable(error: Exception, profile: str | None) -> Failure:
 
 def _region(given: str | None, url: str, session: Any) -> str:
     of_api = EXECUTE_API.search(httpx.URL(url).host)
-    region = given or (of_api and of_api[1]) or session.get_config_variable("region")
+    # botocore itself reads AWS_DEFAULT_REGION and the profile only.
+    ambient = os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    region = given or (of_api and of_api[1]) or ambient
     if region is None:
         raise Failure(f"In which region is {url}?", Code.USAGE, "Give --region or set AWS_REGION.")
     return region

@@ -22,8 +22,9 @@ def status(
         float, typer.Option(min=0, max=100, help="Percent of the devices that may be silent.", metavar="PERCENT")
     ] = 10,
 ) -> None:
-    """Show the fleet and its health. Exit code 1 when something is wrong, so that a monitor can run it.
+    """Show the fleet and its health.
 
+    Exit code 1 when something is wrong, so that a monitor can run it.
     Wrong is: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
     Low battery and Unity that is down are shown, and are not wrong by themselves.
     """
