@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -121,9 +122,25 @@ async def _run(options: argparse.Namespace) -> int:
         with _step("gateway"):
             url = await gateway.start(_port(options.port))
         console.print(f"{url}\nlogs in {options.state}; Ctrl-C stops", highlight=False)
-        return await simulation.run(options, url, double, view, stop)
+        with _announced(options.state / "stack.json", url):
+            return await simulation.run(options, url, double, view, stop)
     finally:
         await gateway.stop()
+
+
+@contextlib.contextmanager
+def _announced(file: Path, url: str) -> Iterator[None]:
+    """While this runs the file tells the `nexmdm` command where it is. A key pair of the environment is not copied."""
+    stack = {"url": url, "region": s3.REGION, "pid": os.getpid()}
+    if os.environ["AWS_ACCESS_KEY_ID"] == LOCAL_KEYS.key_id:
+        stack |= {"access_key_id": LOCAL_KEYS.key_id, "secret_access_key": LOCAL_KEYS.secret}
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as written:
+        json.dump(stack, written)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _use_s3(url: str) -> None:

@@ -1,0 +1,155 @@
+"""Calls of the API: signed, retried while that can help and cannot be done twice, failures in words."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from botocore.exceptions import BotoCoreError
+
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.stack import Stack, unusable
+
+# API Gateway answers after 30 s at the latest.
+TIMEOUT = httpx.Timeout(35, connect=5)
+TRIES = 6
+LONGEST_WAIT = 15.0
+PAGE = 500
+FAMILIES = {401: Code.NOT_ALLOWED, 403: Code.NOT_ALLOWED, 404: Code.NOT_FOUND}
+
+
+class Api:
+    """One stack's API."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._http = httpx.Client(base_url=stack.url, auth=stack.auth, timeout=TIMEOUT)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: dict[str, Any] | None = None,
+        key: str | None = None,
+        repeatable: bool = True,
+    ) -> Any:
+        """The answer's JSON, None when it is empty.
+
+        Args:
+            key: the idempotency key; the same one goes with every try.
+            repeatable: False when a second try after a lost answer would do it twice.
+
+        Raises:
+            Failure: it was refused, or nothing came of it after several tries.
+        """
+        answer = self._answered(method, path, body, query, key, repeatable)
+        if answer.is_success or answer.status_code == 302:
+            return answer.json() if answer.content else None
+        raise self._refusal(answer)
+
+    def pages(self, path: str, query: dict[str, Any] | None = None, limit: int | None = None) -> Iterator[dict]:
+        """The items of all pages, or the first `limit`."""
+        wanted = {**(query or {}), "limit": min(limit or PAGE, PAGE)}
+        given = 0
+        while True:
+            page = self.call("GET", path, query=wanted)
+            for item in page["items"]:
+                if limit is not None and given >= limit:
+                    return
+                yield item
+                given += 1
+            if page["next_cursor"] is None:
+                return
+            wanted["cursor"] = page["next_cursor"]
+
+    def _answered(
+        self, method: str, path: str, body: Any, query: dict[str, Any] | None, key: str | None, repeatable: bool
+    ) -> httpx.Response:
+        parameters = {name: _text(value) for name, value in (query or {}).items() if value is not None}
+        headers = {"Idempotency-Key": key} if key else {}
+        for attempt in range(TRIES):
+            try:
+                answer = self._http.request(method, path, json=body, params=parameters, headers=headers)
+            except httpx.ConnectError as error:
+                if attempt >= 2:  # nothing listens; that seldom changes within seconds
+                    raise self._unreachable(error, key) from None
+                wait = 0.2
+            except httpx.TransportError as error:
+                if attempt == TRIES - 1 or not repeatable:
+                    raise self._unreachable(error, key) from None
+                wait = 0.5 * 2**attempt
+            except BotoCoreError as error:
+                raise unusable(error, self.stack.profile) from None
+            else:
+                if attempt == TRIES - 1 or not _worth_another_try(answer, repeatable):
+                    return answer
+                wait = _wait(answer, 0.5 * 2**attempt)
+            time.sleep(min(wait, LONGEST_WAIT))
+        raise AssertionError("the last try returns or raises")
+
+    def _unreachable(self, error: Exception, key: str | None) -> Failure:
+        why = str(error) or type(error).__name__
+        if isinstance(error, httpx.ConnectError):
+            return Failure(
+                f"{self.stack.url} cannot be reached: {why}", Code.UNAVAILABLE, "Check the address and the network."
+            )
+        hint = "Whether it was done is not known; look before you do it again."
+        if key:
+            hint = (
+                f"Whether it was taken is not known. Run it again as {key} (--request-id, of a resend --resend-id): it"
+                " is not sent twice."
+            )
+        return Failure(f"{self.stack.url} took the request and gave no answer: {why}", Code.UNAVAILABLE, hint)
+
+    def _refusal(self, answer: httpx.Response) -> Failure:
+        """RFC 9457's detail, which names the field; the gateway's own answers have a `message`."""
+        try:
+            document = answer.json()
+        except ValueError:
+            document = {}
+        status = answer.status_code
+        detail = document.get("detail") or document.get("message") or document.get("Message") or answer.reason_phrase
+        code = FAMILIES.get(status, Code.REFUSED if status < 500 else Code.UNAVAILABLE)
+        return Failure(f"{detail} ({status})", code, self._advice(status, "detail" in document, detail))
+
+    def _advice(self, status: int, ours: bool, detail: str) -> str | None:
+        if status in (401, 403) and not ours:
+            if "expired" in detail.lower():
+                option = f" --profile {self.stack.profile}" if self.stack.profile else ""
+                return f"Run `aws sso login{option}`, or renew the credentials another way."
+            return (
+                "The credentials are not those of this stack's operators: check --profile and --region, and attach"
+                " OperatorPolicyArn of the stack's outputs."
+            )
+        if status == 404 and not ours:
+            return f"{self.stack.url} has no such route: is it the address of a NexMDM stack of this version?"
+        if status >= 500:
+            return "Try again in a moment; docs/operations.md says what to look at."
+        return None
+
+
+def path(*parts: object) -> str:
+    """A path of these segments, whatever characters they hold."""
+    return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
+
+
+def _worth_another_try(answer: httpx.Response, repeatable: bool) -> bool:
+    """What says itself when to come back was not done; a bare 502, 503 or 504 may have been."""
+    if "retry-after" in answer.headers:
+        return answer.status_code in (409, 429, 503)
+    return answer.status_code == 429 or (repeatable and answer.status_code in (502, 503, 504))
+
+
+def _wait(answer: httpx.Response, otherwise: float) -> float:
+    after = answer.headers.get("retry-after", "")
+    return float(after) if after.isdigit() else otherwise
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

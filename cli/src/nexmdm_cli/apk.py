@@ -1,0 +1,63 @@
+"""What an APK says of itself: package, version, debuggable, signer. Needs pyaxmlparser, the extra `apk`."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from nexmdm_cli.failures import Code, Failure
+
+
+@dataclass(frozen=True)
+class Described:
+    """As the API's declaration of a build takes it; None is not known."""
+
+    package_name: str | None
+    version_name: str | None
+    version_code: int | None
+    build_type: str | None
+    signer_fingerprint: str | None
+
+
+def describe(file: Path, given: Described) -> Described:
+    """What the person gave, and out of the file what they did not.
+
+    Raises:
+        Failure: it cannot be read, or lacks something; names the options.
+    """
+    if all(vars(given).values()):
+        return given
+    read = _read(file)
+    merged = Described(**{name: value or getattr(read, name) for name, value in vars(given).items()})
+    if missing := [f"--{name.replace('_', '-')}" for name, value in vars(merged).items() if not value]:
+        raise Failure(f"{file.name} does not say it all.", Code.USAGE, f"Give {', '.join(missing)}.")
+    return merged
+
+
+def _read(file: Path) -> Described:
+    try:
+        from pyaxmlparser import APK
+    except ImportError:
+        raise Failure(
+            "Reading an APK needs pyaxmlparser, which is not installed.",
+            Code.USAGE,
+            "Install `nexmdm-cli[apk]`, or give --package-name, --version-name, --version-code, --build-type and"
+            " --signer-fingerprint.",
+        ) from None
+    try:
+        apk = APK(str(file))
+        debuggable = apk.get_attribute_value("application", "debuggable") == "true"
+        code = str(apk.version_code)
+        return Described(
+            package_name=apk.package,
+            version_name=apk.version_name,
+            version_code=int(code) if code.isdecimal() else None,
+            build_type="debug" if debuggable else "release",
+            signer_fingerprint=_signer(apk.get_certificates_der_v3() or apk.get_certificates_der_v2()),
+        )
+    except Exception as error:  # whatever a parser finds in a file that is no APK
+        raise Failure(f"{file.name} cannot be read as an APK: {error}", Code.USAGE) from None
+
+
+def _signer(certificates: list[bytes]) -> str | None:
+    """The fingerprint of the one signer; several are refused by the API anyway."""
+    return hashlib.sha256(certificates[0]).hexdigest() if len(certificates) == 1 else None

@@ -1,0 +1,274 @@
+"""`nexmdm builds`: publish, roll out in stages, roll back, look at, fetch."""
+
+import contextlib
+import itertools
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from nexmdm_cli import apk, following, transfers
+from nexmdm_cli.api import path
+from nexmdm_cli.apk import Described
+from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out and back, fetch them.")
+
+Build = Annotated[int, typer.Argument(help="The build's id.", metavar="BUILD_ID")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept with who and when.")]
+File = Annotated[Path, typer.Argument(help="The signed APK.", exists=True, dir_okay=False, metavar="FILE.apk")]
+STYLES = {"published": "green", "refused": "red", "declared": "yellow"}
+
+
+def _rollout(build: dict[str, Any]) -> Text:
+    if not build["is_current"]:
+        return Text("")
+    return Text("paused", "red") if build["paused_at"] else Text(f"{build['staged_rollout_percent']} %", "green")
+
+
+def _installed(build: dict[str, Any]) -> Text:
+    done, failed = build["statistics"]["completed"], build["statistics"]["failed"]
+    return Text.assemble(f"{done}", (f", {failed} failed" if failed else "", "red"))
+
+
+COLUMNS = [
+    Column("ID", lambda b: str(b["build_id"])),
+    Column("PACKAGE", lambda b: b["package_name"], flexible=True),
+    Column("VERSION", lambda b: f"{b['version_name']} ({b['version_code']})"),
+    Column("TYPE", lambda b: b["build_type"]),
+    Column("STATE", lambda b: Text(b["state"], STYLES.get(b["state"], ""))),
+    Column("ROLLOUT", _rollout),
+    Column("INSTALLED", _installed),
+    Column("DECLARED", lambda b: ago(b["uploaded_at"]), wide=True),
+]
+
+
+@command(app)
+def publish(
+    session: Session,
+    file: File,
+    package_name: Annotated[str | None, typer.Option(help="Instead of what the manifest says.")] = None,
+    version_name: Annotated[str | None, typer.Option(help="Instead of what the manifest says.")] = None,
+    version_code: Annotated[int | None, typer.Option(min=1, help="Instead of what the manifest says.")] = None,
+    build_type: Annotated[str | None, typer.Option(help="release or debug, instead of the manifest's flag.")] = None,
+    signer_fingerprint: Annotated[
+        str | None, typer.Option(help="SHA-256 of the signer's certificate; pin it here rather than believe the file.")
+    ] = None,
+    ci_run_id: Annotated[str | None, typer.Option(envvar="GITHUB_RUN_ID", help="The run that built it.")] = None,
+    git_sha: Annotated[str | None, typer.Option(envvar="GITHUB_SHA", help="The commit that it was built from.")] = None,
+    notes: Annotated[str | None, typer.Option(help="What is new; devices are told.")] = None,
+    wifi_only: Annotated[bool, typer.Option("--wifi-only/--any-network", help="How devices may fetch it.")] = True,
+    must_install: Annotated[bool, typer.Option("--must-install", help="Devices are told that they must.")] = False,
+) -> None:
+    """Publish an APK: declare what it is, upload it, have it verified. Every step may be repeated.
+
+    What is not given is read from the file (pyaxmlparser, the extra `apk`); the API verifies it either way.
+
+    \b
+    nexmdm builds publish agent.apk
+    nexmdm builds publish agent.apk --signer-fingerprint "$FINGERPRINT" --notes "Fixes the clock" --json
+    """
+    described = apk.describe(file, Described(package_name, version_name, version_code, build_type, signer_fingerprint))
+    declaration = {
+        **vars(described),
+        "file_size": file.stat().st_size,
+        "sha256": transfers.sha256_of(file),
+        "ci_run_id": ci_run_id,
+        "git_sha": git_sha,
+        "notes": notes,
+        "wifi_only": wifi_only,
+        "must_install": must_install,
+    }
+    api = session.api
+    build = api.call("POST", "/v1/apk/builds", {name: v for name, v in declaration.items() if v is not None})
+    if build["state"] == "declared":
+        transfers.upload(session.out, file, build["upload_url"], build["upload_headers"])
+    with session.out.progress("verifying size, checksum, signature and manifest"):
+        build = api.call("POST", path("apk", "builds", build["build_id"], "complete"))
+    _print(session, build)
+
+
+@command(app, "list")
+def list_builds(
+    session: Session,
+    package_name: Annotated[str | None, typer.Option(help="Only of this package.")] = None,
+    build_type: Annotated[str | None, typer.Option(help="Only release or debug.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only declared, published, refused, withdrawn or adopted.")] = None,
+    current: Annotated[bool | None, typer.Option("--current/--not-current", help="Only what is rolled out.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """List builds, newest first."""
+    query = {"package_name": package_name, "build_type": build_type, "state": state, "current": current}
+    session.out.table(session.api.pages("/v1/apk/builds", query, limit), COLUMNS, "No build fits.")
+
+
+@command(app)
+def show(session: Session, build_id: Build) -> None:
+    """Show a build: what it is, how its rollout goes, who did what."""
+    _print(session, session.api.call("GET", path("apk", "builds", build_id)))
+
+
+@command(app)
+def stats(
+    session: Session,
+    build_id: Build,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
+) -> None:
+    """Show how installations of a build go."""
+    with contextlib.suppress(KeyboardInterrupt):
+        for look in itertools.count() if watch else range(1):
+            if look:
+                time.sleep(interval)
+            statistics = session.api.call("GET", path("apk", "builds", build_id))["statistics"]
+            counts = ", ".join(f"{count} {name}" for name, count in statistics.items())
+            session.out.stream(statistics if session.out.as_json else counts)
+
+
+@command(app)
+def promote(
+    session: Session,
+    build_id: Build,
+    percent: Annotated[int, typer.Option(min=0, max=100, help="Of the fleet to offer it to.")] = 100,
+) -> None:
+    """Make a published build current of its package."""
+    _print(session, _change(session, build_id, "promote", {"staged_rollout_percent": percent}))
+
+
+@command(app)
+def rollout(
+    session: Session,
+    build_id: Build,
+    percent: Annotated[int, typer.Argument(min=0, max=100, help="Of the fleet to offer it to.", metavar="PERCENT")],
+    install: Annotated[bool, typer.Option("--install", help="And tell those devices to install it now.")] = False,
+    request_id: Annotated[str | None, typer.Option(help="Name the install command yourself.", metavar="ID")] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the install command until it is sent.")] = True,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to follow it for.")] = 120,
+) -> None:
+    """Offer the current build to a percentage of the fleet.
+
+    \b
+    nexmdm builds rollout 7 10 --install
+    nexmdm builds stats 7 --watch
+    """
+    body: dict[str, Any] = {"staged_rollout_percent": percent, "install": install}
+    key = None
+    if install:
+        key = request_id or f"install-{build_id}-{secrets.token_hex(6)}"
+        body["request_id"] = key
+    build = session.api.call("POST", path("apk", "builds", build_id, "rollout"), body, key=key)
+    command_row = build.get("install")
+    if command_row and command_row["request_id"] and wait:
+        command_row = following.follow(session.api, session.out, command_row, until_sent=False, timeout=timeout)
+        build["install"] = command_row
+    _print(session, build)
+    if command_row and command_row["request_id"] and wait:
+        following.judge(command_row)
+
+
+@command(app)
+def pause(session: Session, build_id: Build, reason: Reason = "by hand") -> None:
+    """Offer a build to nobody until it is resumed."""
+    _print(session, _change(session, build_id, "pause", {"reason": reason}))
+
+
+@command(app)
+def resume(session: Session, build_id: Build) -> None:
+    """Go on with a paused rollout."""
+    _print(session, _change(session, build_id, "resume"))
+
+
+@command(app)
+def rollback(session: Session, build_id: Build, reason: Reason = "by hand") -> None:
+    """Make current again what this build replaced."""
+    _print(session, _change(session, build_id, "rollback", {"reason": reason}))
+
+
+@command(app)
+def withdraw(session: Session, build_id: Build) -> None:
+    """Give back the name of a build that was declared and will not be published."""
+    session.api.call("DELETE", path("apk", "builds", build_id))
+    if session.out.as_json:
+        return session.out.json({"build_id": build_id, "state": "withdrawn"})
+    session.out.line(f"withdrew build {build_id}")
+
+
+@command(app)
+def download(
+    session: Session,
+    build_id: Build,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to; default PACKAGE-CODE-TYPE.apk here.", metavar="FILE"),
+    ] = None,
+    source: Annotated[str, typer.Option(help="manual or ci, for the record.")] = "manual",
+) -> None:
+    """Fetch a build's verified bytes; the download is on record."""
+    build = session.api.call("GET", path("apk", "builds", build_id))
+    address = session.api.call("GET", path("apk", "builds", build_id, "download"), query={"source": source})
+    file = output or Path(f"{build['package_name']}-{build['version_code']}-{build['build_type']}.apk")
+    transfers.download(session.out, address["download_url"], file, address["file_size"], address["sha256"])
+    if session.out.as_json:
+        return session.out.json({"file": str(file), "sha256": address["sha256"], "file_size": address["file_size"]})
+    session.out.line(f"{file}  {address['file_size']} bytes  SHA-256 {address['sha256']}")
+
+
+@command(app)
+def signers(
+    session: Session,
+    package_name: Annotated[str, typer.Argument(help="The package.", metavar="PACKAGE")],
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", help="Make these, and only these, the certificates that may sign it (SHA-256)."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """List who may sign a package, or pin others."""
+    route = path("apk", "packages", package_name, "signers")
+    if pin:
+        session.confirm(f"Only {', '.join(pin)} may sign {package_name} from now on?", yes)
+        found = session.api.call("PUT", route, {"fingerprints": pin})["items"]
+    else:
+        found = session.api.call("GET", route)["items"]
+    columns = [
+        Column("FINGERPRINT", lambda s: s["fingerprint"]),
+        Column("PINNED", lambda s: ago(s["pinned_at"])),
+        Column("BY", lambda s: s["pinned_by"] or "", wide=True),
+    ]
+    session.out.table(found, columns, f"{package_name} has no signer yet: its first release build pins its own.")
+
+
+def _change(session: Session, build_id: int, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    return session.api.call("POST", path("apk", "builds", build_id, what), body)
+
+
+def _print(session: Session, build: dict[str, Any]) -> None:
+    statistics = ", ".join(f"{count} {name}" for name, count in build["statistics"].items() if count)
+    history = [
+        f"{e['event']} {when(e.get('at'))} by {e.get('by')} {e.get('reason') or ''}".strip() for e in build["audit"]
+    ]
+    asked = build.get("install")
+    session.out.fields(
+        build,
+        [
+            ("build id", str(build["build_id"])),
+            ("package", build["package_name"]),
+            ("version", f"{build['version_name']} ({build['version_code']}), {build['build_type']}"),
+            ("state", Text(build["state"], STYLES.get(build["state"], ""))),
+            ("refusal", clean(build["refusal"] or "")),
+            ("rollout", _rollout(build)),
+            ("paused", f"{build['paused_reason']} {when(build['paused_at'])}" if build["paused_at"] else ""),
+            ("asked to install", following.said(asked) if asked and asked["request_id"] else ""),
+            ("installations", statistics),
+            ("size", f"{build['file_size']:,} bytes"),
+            ("SHA-256", build["sha256"]),
+            ("signer", build["signer_fingerprint"]),
+            ("source", " ".join(filter(None, (build["source"], build["ci_run_id"], build["git_sha"])))),
+            ("notes", build["notes"] or ""),
+            ("history", "\n".join(history)),
+        ],
+    )

@@ -1,0 +1,106 @@
+"""`nexmdm commands`: what became of what was sent."""
+
+import secrets
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from nexmdm_cli import addresses, following
+from nexmdm_cli.api import path
+from nexmdm_cli.output import Column, ago
+from nexmdm_cli.send import Timeout, Ttl, UntilSent, Wait
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="List, show, cancel and resend commands.")
+
+STYLES = {"failed": "red", "unknown": "red", "expired": "yellow", "retry_wait": "yellow", "sent": "green"}
+Id = Annotated[str, typer.Argument(help="The command's request id.", metavar="REQUEST_ID")]
+
+
+def _state(row: dict[str, Any]) -> Text:
+    return Text(row["state"], STYLES.get(row["state"], ""))
+
+
+def _columns(aliases: dict[str, str]) -> list[Column]:
+    return [
+        Column("REQUEST ID", lambda c: c["request_id"], flexible=True),
+        Column("DEVICE", lambda c: aliases.get(c["device_id"], c["device_id"]), flexible=True),
+        Column("ACTION", lambda c: c["action"]),
+        Column("STATE", _state),
+        Column("RESULT", lambda c: c["result"] or c["error_msg"] or "", flexible=True),
+        Column("CREATED", lambda c: ago(c["created_at"])),
+    ]
+
+
+@command(app, "list")
+def list_commands(
+    session: Session,
+    state: Annotated[str | None, typer.Option(help="accepted, sending, sent, failed, retry_wait, unknown, …")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Alias or id.", autocompletion=addresses.complete)
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="The members of this bulk command.", metavar="REQUEST_ID")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+) -> None:
+    """List commands, newest first.
+
+    \b
+    nexmdm commands list --state unknown
+    nexmdm commands list --device lobby --json
+    """
+    device_id = addresses.find(session.api, device)["device_id"] if device else None
+    query = {"state": state, "device_id": device_id, "batch": batch}
+    rows = list(session.api.pages("/v1/commands", query, limit))
+    aliases = addresses.aliases(session.api) if rows and not session.out.as_json else {}
+    session.out.table(rows, _columns(aliases), "No command fits.")
+
+
+@command(app)
+def show(
+    session: Session,
+    request_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it settles.")] = False,
+    until_sent: UntilSent = False,
+    timeout: Timeout = 60,
+) -> None:
+    """Show a command; of a bulk command a count for each state."""
+    row = session.api.call("GET", path("commands", request_id))
+    if follow:
+        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
+    session.out.fields(row, following.pairs(row))
+    if follow:
+        following.judge(row, until_sent)
+
+
+@command(app)
+def cancel(session: Session, request_id: Id) -> None:
+    """Cancel a command that has not been sent; of a bulk command what is left of it."""
+    row = session.api.call("POST", path("commands", request_id, "cancel"))
+    session.out.fields(row, following.pairs(row))
+
+
+@command(app)
+def resend(
+    session: Session,
+    request_id: Id,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with who and when.")],
+    ttl: Ttl = None,
+    wait: Wait = True,
+    until_sent: UntilSent = False,
+    timeout: Timeout = 60,
+    resend_id: Annotated[
+        str | None, typer.Option("--resend-id", help="Name this resend yourself: with the same id it is done once.")
+    ] = None,
+) -> None:
+    """Send a command again that failed, expired, or of which nobody knows; the device runs a request id once."""
+    body: dict[str, Any] = {"reason": reason}
+    if ttl is not None:
+        body["ttl_seconds"] = ttl
+    key = resend_id or secrets.token_hex(8)
+    row = session.api.call("POST", path("commands", request_id, "resend"), body, key=key)
+    if wait:
+        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
+    session.out.fields(row, following.pairs(row))
+    if wait:
+        following.judge(row, until_sent)

@@ -1,0 +1,74 @@
+"""`nexmdm db`: the schema, by the checkout's own tools."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nexmdm_cli import local_stack
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Migrate, check and adopt the database of DATABASE_URL, or this machine's. For checkouts.",
+)
+
+
+@command(app, local=True)
+def migrate(
+    session: Session,
+    revision: Annotated[str, typer.Argument(help="Where to; head is the newest.", metavar="REVISION")] = "head",
+) -> None:
+    """Bring the schema to head, as `make migrate` does. A deployed stack migrates by itself, inside the deploy."""
+    _run(session, "alembic", "upgrade", revision)
+
+
+@command(app, "check-schema", local=True)
+def check_schema(session: Session) -> None:
+    """Compare the database with the models: one line for each difference, or `Schema validation passed!`."""
+    _run(session, "local.check_schema")
+
+
+@command(app, local=True)
+def adopt(
+    session: Session,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look and report; it may run beside the old server.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Take over a database of the old server. Stop that server and take a snapshot first."""
+    if not dry_run:
+        session.confirm("Is the old server stopped, and is there a snapshot?", yes)
+    _run(session, "migrations.adoption", *(["--dry-run"] if dry_run else []))
+
+
+def _run(session: Session, module: str, *arguments: str) -> None:
+    checkout = local_stack.checkout()
+    if checkout is None:
+        raise Failure(
+            "`nexmdm db` works in a checkout of the repository, and this is none.",
+            Code.USAGE,
+            "Clone it, then `make setup`.",
+        )
+    python = checkout / ".venv" / "bin" / "python"
+    if not python.exists():
+        raise Failure(f"{checkout} is not set up.", Code.USAGE, f"Run `make -C {checkout} setup`.")
+    ended = _output_of([str(python), "-m", module, *arguments], checkout, session.out.as_json)
+    if session.out.as_json:
+        session.out.json({"command": [module, *arguments], "exit_code": ended.returncode, "output": ended.stdout})
+    if ended.returncode:
+        raise Failure(
+            f"`python -m {module}` ended with {ended.returncode}.", hint="docs/quickstart.md has a section on troubles."
+        )
+
+
+def _output_of(command_line: list[str], folder: Path, kept: bool) -> subprocess.CompletedProcess[str]:
+    """With `kept` its stdout is kept instead of shown."""
+    # The checkout's own tools, by names written in this file.
+    return subprocess.run(  # noqa: S603
+        command_line, cwd=folder, env=os.environ, stdout=subprocess.PIPE if kept else None, text=True, check=False
+    )

@@ -1,0 +1,167 @@
+"""`nexmdm enroll`: tokens, and the QR codes that bring a phone in."""
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import httpx
+import typer
+from rich.text import Text
+
+from nexmdm_cli import qr
+from nexmdm_cli.api import Api, path
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="Make enrolment tokens with their QR codes; list and revoke them.")
+
+Seconds = Annotated[int, typer.Option("--expires-in", min=60, help="Seconds for which the tokens are valid.")]
+Folder = Annotated[
+    Path | None, typer.Option("--png", help="Also write the codes as PNG into this folder.", metavar="DIR")
+]
+ServerUrl = Annotated[
+    str | None, typer.Option(help="The address that phones use, when it is not the one you use.", metavar="https://…")
+]
+HmacKey = Annotated[
+    str | None, typer.Option(envvar="NEXMDM_HMAC_PRIMARY_KEY", help="COMMAND_HMAC_KEY of the stack, for the ADB line.")
+]
+NextHmacKey = Annotated[
+    str | None, typer.Option(envvar="NEXMDM_HMAC_ROTATION_KEY", help="The key that comes after it, for the ADB line.")
+]
+Component = Annotated[
+    str,
+    typer.Option(envvar="AGENT_ADMIN_COMPONENT", help="The agent's device admin receiver.", metavar="PACKAGE/CLASS"),
+]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+COLUMNS = [
+    Column("TOKEN ID", lambda t: t["token_id"]),
+    Column("ALIAS", lambda t: t["alias"], flexible=True),
+    Column("SCOPE", lambda t: t["scope"], wide=True),
+    Column("STATUS", lambda t: t["status"]),
+    Column("USED", lambda t: f"{t['uses_consumed']}/{t['uses_allowed']}"),
+    Column("EXPIRES", lambda t: when(t["expires_at"]), wide=True),
+    Column("ISSUED", lambda t: ago(t["issued_at"])),
+    Column("NOTE", lambda t: t["note"] or "", wide=True, flexible=True),
+]
+
+
+@command(app)
+def create(
+    session: Session,
+    aliases: Annotated[list[str], typer.Argument(help="What the devices will be called.", metavar="ALIAS")],
+    expires_in: Seconds = 1800,
+    uses: Annotated[int, typer.Option(min=1, help="How many devices may use each token.")] = 1,
+    note: Annotated[str | None, typer.Option(help="Kept with the tokens.")] = None,
+    png: Folder = None,
+    device_owner: Annotated[
+        bool, typer.Option("--device-owner", help="Also Android's provisioning code for factory-reset phones.")
+    ] = False,
+    wifi_ssid: Annotated[str | None, typer.Option(help="Wi-Fi in the provisioning code.")] = None,
+    wifi_password: Annotated[str | None, typer.Option(envvar="NEXMDM_WIFI_PASSWORD", help="Its password.")] = None,
+    hmac_primary_key: HmacKey = None,
+    hmac_rotation_key: NextHmacKey = None,
+    admin_component: Component = "com.nexmdm/.NexDeviceAdminReceiver",
+    server_url: ServerUrl = None,
+) -> None:
+    """Make a token for each alias and print what brings the phone in: a QR code for the agent, and a line for adb.
+
+    A factory-reset phone first scans the code of --device-owner: tap its welcome screen six times. It fetches the
+    agent's current build and makes it device owner; then the agent scans the alias's own code.
+
+    \b
+    nexmdm enroll create lobby
+    nexmdm enroll create kiosk-1 kiosk-2 --png codes --device-owner --wifi-ssid kiosks
+    nexmdm enroll create lobby --json | jq -r '.items[0].token'
+    """
+    out, api = session.out, session.api
+    url = (server_url or api.stack.url).rstrip("/")
+    wanted = {"expires_in_sec": expires_in, "note": note}
+    # Before any token is made: without a promoted build there is nothing to provision.
+    signer = _agent_signer(api, admin_component.partition("/")[0]) if device_owner else ""
+    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
+    for token in tokens:
+        token["qr_content"] = qr.enrolment(url, token["token"], token["alias"])
+    answer: dict[str, Any] = {"items": tokens}
+    wifi = _wifi(wifi_ssid, wifi_password)
+    provisioning = ""
+    if device_owner:
+        token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0]["token"]
+        address = f"{url}/v1/apk/download/latest?{urlencode({'token': token})}"
+        provisioning = qr.device_owner(admin_component, address, signer, wifi)
+        # What you gave is not repeated; the code on paper has it.
+        masked = {**wifi, "PASSWORD": "***"} if "PASSWORD" in wifi else wifi
+        answer["device_owner"] = {"qr_content": qr.device_owner(admin_component, address, signer, masked)}
+    codes = [("device-owner", provisioning)] if provisioning else []
+    codes += [(token["alias"], token["qr_content"]) for token in tokens]
+    files = [str(qr.save(content, png, name)) for name, content in codes] if png else []
+    if out.as_json:
+        return out.json({**answer, "png": files})
+    if httpx.URL(url).host in LOOPBACK:
+        out.note(f"A phone cannot reach {url}: it is this machine's own. --server-url names another address.")
+    if provisioning:
+        _show(session, "1. On the welcome screen of a factory-reset phone", provisioning, png)
+    keys = {"hmac_primary_key": hmac_primary_key, "hmac_rotation_key": hmac_rotation_key}
+    for token in tokens:
+        title = (
+            f"{'2. ' if provisioning else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
+        )
+        _show(session, title, token["qr_content"], png)
+        given = {name: key for name, key in keys.items() if key}
+        out.line(Text(qr.adb_line(url, token["token"], token["alias"], given)))
+    for file in files:
+        out.line(f"\n{file}")
+
+
+@command(app, "list")
+def list_tokens(session: Session, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50) -> None:
+    """List tokens, newest first. Their secrets are stored nowhere."""
+    session.out.table(session.api.pages("/v1/enroll-tokens", limit=limit), COLUMNS, "There is no token.")
+
+
+@command(app)
+def revoke(
+    session: Session,
+    token_ids: Annotated[list[str], typer.Argument(help="Ids of `enroll list`.", metavar="TOKEN_ID")],
+) -> None:
+    """Revoke tokens, effective on the next call."""
+    revoked = session.api.call("POST", "/v1/enroll-tokens/batch-delete", {"token_ids": token_ids})["revoked"]
+    if session.out.as_json:
+        session.out.json({"revoked": revoked})
+    else:
+        for token_id in revoked:
+            session.out.line(f"revoked {token_id}")
+    if unknown := sorted(set(token_ids) - set(revoked)):
+        raise Failure(f"There is no enrolment token {', '.join(unknown)}.", Code.NOT_FOUND, "See `nexmdm enroll list`.")
+
+
+def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    body = {name: value for name, value in wanted.items() if value is not None}
+    # The secrets are in this one answer: a second try would make other tokens.
+    return api.call("POST", path("enroll-tokens"), body, repeatable=False)["items"]
+
+
+def _agent_signer(api: Api, package_name: str) -> str:
+    query = {"package_name": package_name, "build_type": "release", "current": True}
+    current = next(api.pages("/v1/apk/builds", query, limit=1), None)
+    if current is None:
+        raise Failure(
+            f"No build of {package_name} is promoted, so a new phone would have nothing to fetch.",
+            Code.NOT_FOUND,
+            "`nexmdm builds publish agent.apk`, then `nexmdm builds promote ID`.",
+        )
+    return current["signer_fingerprint"]
+
+
+def _wifi(ssid: str | None, password: str | None) -> dict[str, str]:
+    if ssid is None:
+        return {}
+    return {"SSID": ssid, **({"PASSWORD": password, "SECURITY_TYPE": "WPA"} if password else {"SECURITY_TYPE": "NONE"})}
+
+
+def _show(session: Session, title: str, content: str, png: Path | None) -> None:
+    session.out.line(Text(f"\n{clean(title)}\n", "bold"))
+    if not qr.draw(session.out, content):
+        hint = "it is in the PNG" if png else "make it wider, or write it as PNG with --png DIR"
+        session.out.note(f"The terminal is too narrow for this code: {hint}.")

@@ -1,0 +1,124 @@
+"""Following commands until they settle."""
+
+import time
+from typing import Any
+
+from nexmdm_cli.api import Api, path
+from nexmdm_cli.failures import Failure
+from nexmdm_cli.output import Output, clean, when
+
+OPEN = ("accepted", "sending", "retry_wait")
+# Words of the agent for what did not work; everything else that it answers is success.
+BAD_RESULTS = {"error", "failed", "failure", "timeout", "denied"}
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+Row = dict[str, Any]
+
+
+def is_settled(row: Row) -> bool:
+    """The device has answered, or will not be asked; of a bulk command: nothing is left to send."""
+    if "states" in row:
+        return not any(row["states"].get(state) for state in OPEN)
+    return row["completed_at"] is not None or row["state"] in ("failed", "expired", "cancelled")
+
+
+def is_sent(row: Row) -> bool:
+    """FCM has answered, whatever it answered."""
+    return is_settled(row) or ("state" in row and row["state"] not in OPEN)
+
+
+def follow(api: Api, out: Output, row: Row, *, until_sent: bool, timeout: float) -> Row:
+    """The row as it stands when it has settled, or when the time is over."""
+    over, pause = time.monotonic() + timeout, FIRST_PAUSE
+    enough = is_sent if until_sent else is_settled
+    with out.progress(said(row)) as progress:
+        while not enough(row) and time.monotonic() < over:
+            time.sleep(min(pause, max(0.0, over - time.monotonic())))
+            pause = min(pause * 1.3, LONGEST_PAUSE)
+            row = api.call("GET", path("commands", row["request_id"]))
+            progress(said(row))
+    return row
+
+
+def said(row: Row) -> str:
+    """Where a command stands, in a line."""
+    if "states" in row:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(row["states"].items()))
+        return f"{row['device_count']} devices: {counts}"
+    if row["completed_at"]:
+        return f"answered: {clean(row['result'] or '')} {clean(row['result_message'] or '')}".rstrip()
+    why = f": {row['error_msg']}" if row["error_msg"] and row["state"] != "sent" else ""
+    waiting = ", waiting for the device's answer" if row["state"] == "sent" else ""
+    return f"{row['state']}{why}{waiting}"
+
+
+def judge(row: Row, until_sent: bool = False) -> None:
+    """Nothing when it came out well.
+
+    Raises:
+        Failure: it failed, or has not settled.
+    """
+    request_id = row["request_id"]
+    look = f"Look again with `nexmdm commands show {request_id}`."
+    if "states" in row:
+        bad = {
+            state: count
+            for state, count in row["states"].items()
+            if state in ("failed", "expired", "cancelled", "unknown")
+        }
+        if not is_settled(row):
+            raise Failure(f"Not all are sent yet: {said(row)}.", hint=look)
+        if bad:
+            counts = ", ".join(f"{count} {state}" for state, count in bad.items())
+            raise Failure(
+                f"Of {row['device_count']}: {counts}.", hint=f"See which: `nexmdm commands list --batch {request_id}`."
+            )
+        return
+    if row["completed_at"]:
+        if (row["result"] or "").lower() in BAD_RESULTS:
+            raise Failure(f"The device answered {said(row).removeprefix('answered: ')}.")
+        return
+    if row["state"] == "sent" and until_sent:
+        return
+    raise Failure(f"{request_id} is {said(row)}.", hint=_advice(row, look))
+
+
+def _advice(row: Row, look: str) -> str:
+    resend = f"`nexmdm commands resend {row['request_id']} --reason …`"
+    return {
+        "unknown": f"FCM may have it. Ask the device whether it ran, then {resend} sends it again.",
+        "failed": f"Mend what FCM says, then {resend} sends it again.",
+        "expired": f"The device was not reached in time; {resend} sends it again.",
+    }.get(row["state"], look)
+
+
+def pairs(row: Row) -> list[tuple[str, str]]:
+    """What `Output.fields` shows of a command, or of a bulk command."""
+    if "states" in row:
+        return [
+            ("request id", row["request_id"]),
+            ("devices", str(row["device_count"])),
+            *[(state, str(count)) for state, count in sorted(row["states"].items())],
+            ("selector", str(row["selector"])),
+            ("by", row["created_by"] or ""),
+            ("created", when(row["created_at"])),
+        ]
+    history = [
+        f"{e['event']} {when(e.get('at'))} by {e.get('by')} {e.get('reason') or ''}".strip() for e in row["audit"]
+    ]
+    return [
+        ("request id", row["request_id"]),
+        ("device id", row["device_id"]),
+        ("action", row["action"]),
+        ("parameters", ", ".join(f"{name}={value}" for name, value in (row["params"] or {}).items())),
+        ("state", row["state"]),
+        ("result", " ".join(filter(None, (row["result"], row["result_message"])))),
+        ("answered", when(row["completed_at"])),
+        ("error", row["error_msg"] or ""),
+        ("attempts", str(row["attempts"])),
+        ("FCM message", row["fcm_message_id"] or ""),
+        ("created", when(row["created_at"])),
+        ("expires", when(row["expires_at"]) if not row["completed_at"] else ""),
+        ("by", row["created_by"] or ""),
+        ("batch", row["batch_id"] or ""),
+        ("history", "\n".join(history)),
+    ]

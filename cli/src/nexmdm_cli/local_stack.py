@@ -1,0 +1,46 @@
+"""The stack of `make run` on this machine, and the checkout that it runs from.
+
+`local.run` writes `.nexmdm/stack.json` for its owner's eyes only and removes it at its end.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+STACK_FILE = Path(".nexmdm") / "stack.json"
+# Where this file stands when the command is installed editable, as `make setup` does.
+OWN_CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def running() -> dict[str, Any] | None:
+    """Its {url, region, pid} and, unless it took the key pair of its own environment, {access_key_id,
+    secret_access_key}; None when none runs."""
+    for folder in _folders():
+        file = folder / STACK_FILE
+        # Another person's file could point elsewhere.
+        if file.is_file() and file.stat().st_uid == os.getuid():
+            stack = json.loads(file.read_text())
+            if _alive(stack["pid"]):
+                return stack
+    return None
+
+
+def checkout() -> Path | None:
+    """The checkout around the current folder, else the one that this command is installed from."""
+    return next((folder for folder in _folders() if (folder / "local" / "check_schema.py").is_file()), None)
+
+
+def _folders() -> list[Path]:
+    here = Path.cwd()
+    return [here, *here.parents, OWN_CHECKOUT]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

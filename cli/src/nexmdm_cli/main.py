@@ -1,0 +1,133 @@
+"""`nexmdm`: the program, and what belongs to no noun."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nexmdm_cli import alerts, builds, commands, database, devices, enroll, send, stack, status
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.session import Session, command, prose
+
+HELP = """\
+Enrol, command, publish to and watch a fleet of Android devices.
+
+A stack is named by --url, NEXMDM_URL, `nexmdm use`, or a running `make run`. Requests are signed with the AWS
+credentials that you already have: --profile, AWS_PROFILE, SSO, the environment.
+
+\b
+nexmdm use https://abc123.execute-api.eu-west-1.amazonaws.com --profile fleet
+nexmdm status
+nexmdm enroll create lobby
+nexmdm send ping --to lobby
+nexmdm builds publish agent.apk
+"""
+EXIT_CODES = """\b
+Exit codes
+0  done
+1  it did not come out well: a command failed or did not settle, `status` found
+   something wrong
+2  the command line is wrong, or names no stack
+3  no such device, command, build, token or route
+4  refused: a wrong value, a conflict, a build that is not what it was declared
+5  no credentials, expired ones, or ones that may not do this
+6  unreachable or unavailable, after retries
+130  interrupted
+"""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=prose(HELP),
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
+app.add_typer(devices.app, name="devices")
+app.add_typer(enroll.app, name="enroll")
+send.add_to(app)
+app.add_typer(commands.app, name="commands")
+app.add_typer(builds.app, name="builds")
+status.add_to(app)
+alerts.add_to(app)
+app.add_typer(database.app, name="db")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"nexmdm {version('nexmdm-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def nexmdm(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@command(app, local=True)
+def use(
+    session: Session,
+    url: Annotated[str | None, typer.Argument(help="The stack's address.", metavar="[https://…]")] = None,
+    profile: Annotated[str | None, typer.Option(help="The AWS profile that signs.")] = None,
+    region: Annotated[str | None, typer.Option(help="The stack's region, when its address does not say it.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget what was saved.")] = False,
+) -> None:
+    """Save the stack to speak to; without an address show what is saved."""
+    if forget:
+        stack.saved_file().unlink(missing_ok=True)
+    elif url:
+        stack.save(stack.Choice(stack.checked(url), profile, region))
+    kept = stack.saved()
+    pairs = [("stack", kept.url or "none is saved"), ("profile", kept.profile or ""), ("region", kept.region or "")]
+    session.out.fields({"url": kept.url, "profile": kept.profile, "region": kept.region}, pairs)
+
+
+@command(app)
+def console(
+    session: Session,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+) -> None:
+    """Serve the console on this machine, for this machine's browser, until Ctrl-C."""
+    from nexmdm_cli.console import serve  # a web server, which no other command needs
+
+    found = session.api.stack
+    serve(found.url, found.auth, port=port, open_browser=browser)
+
+
+@command(app)
+def api(
+    session: Session,
+    method: Annotated[str, typer.Argument(help="GET, POST, …", metavar="METHOD")],
+    route: Annotated[str, typer.Argument(help="/v1/…", metavar="PATH")],
+    data: Annotated[str | None, typer.Option("--data", "-d", help="The body: JSON, @FILE, or @- for stdin.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="The idempotency key.")] = None,
+) -> None:
+    """Call a route of the API, signed, and print its JSON.
+
+    \b
+    nexmdm api GET '/v1/devices?limit=1'
+    nexmdm api POST /v1/enroll-tokens -d '{"aliases": ["lobby"]}'
+    """
+    repeatable = method.upper() in ("GET", "PUT", "DELETE") or key is not None
+    session.out.json(session.api.call(method.upper(), route, _document(data), key=key, repeatable=repeatable))
+
+
+def _document(data: str | None) -> object:
+    if data is None:
+        return None
+    try:
+        if data.startswith("@"):
+            data = sys.stdin.read() if data == "@-" else Path(data[1:]).read_text()
+        return json.loads(data)
+    except (ValueError, OSError) as error:
+        raise Failure(f"--data: {error}", Code.USAGE) from None
+
+
+if __name__ == "__main__":
+    app()

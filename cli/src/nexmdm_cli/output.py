@@ -1,0 +1,188 @@
+"""What goes to stdout and stderr: tables and fields for people, JSON for scripts, notes beside both on stderr."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 110  # terminal columns from which the wide ones are shown
+GAP = 2
+NARROWEST = 8
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        show: from a row to its text.
+        wide: left out of a narrow terminal.
+        flexible: cut when the terminal is narrow; the others are whole.
+    """
+
+    title: str
+    show: Callable[[Row], str | Text]
+    wide: bool = False
+    flexible: bool = False
+
+
+class Output:
+    """as_json: stdout holds JSON and nothing else."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = Console(highlight=False, markup=False, emoji=False)
+        self.notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.console.is_terminal
+
+    def note(self, text: str) -> None:
+        """Beside the result, for people."""
+        self.notes.print(Text(clean(text)), soft_wrap=True)
+
+    def error(self, message: str, hint: str | None) -> None:
+        self.notes.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
+        if hint:
+            self.note(hint)
+
+    def json(self, value: Any) -> None:
+        print(json.dumps(value, ensure_ascii=False, indent=2))
+
+    def stream(self, value: Any) -> None:
+        """One of many: a line of JSON, or what rich prints."""
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False), flush=True)
+        else:
+            self._print(value)
+            sys.stdout.flush()
+
+    def line(self, text: str | Text) -> None:
+        """A line that is never broken."""
+        self.console.print(text, soft_wrap=True)
+
+    def table(self, rows: Iterable[Row], columns: list[Column], nothing: str) -> None:
+        """nothing: what to say, on stderr, when there are no rows."""
+        rows = list(rows)
+        if self.as_json:
+            return self.json(rows)
+        if not rows:
+            return self.note(nothing)
+        self._print(self.rendered(rows, columns))
+
+    def rendered(self, rows: Iterable[Row], columns: list[Column]) -> Table:
+        chosen = [c for c in columns if not c.wide or not self.is_terminal or self.console.width >= WIDE]
+        cells = [[_cell(column.show(row)) for column in chosen] for row in rows]
+        widths = [max(len(c.title), *(line[n].cell_len for line in cells), 0) for n, c in enumerate(chosen)]
+        if self.is_terminal:
+            _fit(widths, [n for n, column in enumerate(chosen) if column.flexible], self.console.width)
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for column, width in zip(chosen, widths, strict=True):
+            table.add_column(column.title, no_wrap=True, overflow="ellipsis", width=width)
+        for line in cells:
+            table.add_row(*line)
+        return table
+
+    def fields(self, row: Row, pairs: list[tuple[str, str | Text]]) -> None:
+        """One thing: a line for each of its fields that holds something."""
+        if self.as_json:
+            return self.json(row)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in pairs:
+            if str(value):
+                table.add_row(name, _cell(value))
+        self._print(table)
+
+    @contextlib.contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Says on stderr what is happening; the function that it gives changes what is said."""
+        if self.notes.is_terminal:
+            with self.notes.status(Text(clean(text))) as status:
+                yield lambda now: status.update(Text(clean(now)))
+            return
+        said = []
+
+        def say(now: str) -> None:
+            if said[-1:] != [now]:
+                said.append(now)
+                self.note(now)
+
+        yield say
+
+    def _print(self, table: Any) -> None:
+        if self.is_terminal:
+            return self.console.print(table)
+        # In a pipe nothing is cut, and no line ends in blanks.
+        wide = Console(file=sys.stdout, width=10_000, highlight=False, no_color=True)
+        with wide.capture() as captured:
+            wide.print(table)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def clean(text: str) -> str:
+    """Without what a terminal would obey: names come from people and devices."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+
+
+def ago(instant: str | None) -> str:
+    """How long ago, in one unit."""
+    if instant is None:
+        return "never"
+    seconds = max(0, (datetime.now(UTC) - datetime.fromisoformat(instant)).total_seconds())
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds / 86_400:.0f} d ago"
+
+
+def when(instant: str | None) -> str:
+    """The instant in this machine's time, and how long ago."""
+    if instant is None:
+        return ""
+    local = datetime.fromisoformat(instant).astimezone()
+    ahead = local > datetime.now(UTC)
+    return f"{local:%Y-%m-%d %H:%M:%S}" + ("" if ahead else f" ({ago(instant)})")
+
+
+def duration(seconds: int | None) -> str:
+    """In days and hours, or hours and minutes."""
+    if seconds is None:
+        return ""
+    minutes = seconds // 60
+    days, hours = divmod(minutes // 60, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min"
+
+
+def shown(value: Any, unit: str = "") -> str:
+    """A value as people read it: yes, no, or nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}{unit}"
+    return f"{value}{unit}" if not isinstance(value, dict | list) else json.dumps(value, ensure_ascii=False)
+
+
+def _fit(widths: list[int], flexible: list[int], room: int) -> None:
+    """Make the widest of the flexible columns narrower, as long as that is needed and leaves something of it."""
+    while flexible and sum(widths) + GAP * (len(widths) - 1) > room:
+        widest = max(flexible, key=widths.__getitem__)
+        if widths[widest] <= NARROWEST:
+            return
+        widths[widest] -= 1
+
+
+def _cell(value: str | Text) -> Text:
+    return value if isinstance(value, Text) else Text(clean(value))

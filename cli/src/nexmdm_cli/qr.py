@@ -1,0 +1,76 @@
+"""QR codes: what they hold, as the agent and Android's provisioning read it; in the terminal and as PNG."""
+
+import base64
+import io
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import segno
+from rich.text import Text
+
+from nexmdm_cli.output import Output
+
+RECEIVER = "com.nexmdm/.ConfigReceiver"
+EXTRA = "android.app.extra.PROVISIONING_"
+QUIET = 2  # modules around a code in the terminal; a PNG has the standard's four
+
+
+def enrolment(server_url: str, token: str, alias: str) -> str:
+    """What the agent scans."""
+    return _document({"server_url": server_url, "admin_key": token, "alias": alias})
+
+
+def adb_line(server_url: str, token: str, alias: str, hmac_keys: dict[str, str]) -> str:
+    """The same for a phone at a cable. adb hands its words to a second shell, so they are quoted for both."""
+    extras = {"server_url": server_url, "admin_key": token, "alias": alias, **hmac_keys}
+    words = ["am", "broadcast", "-a", "com.nexmdm.CONFIGURE", "-n", RECEIVER]
+    for name, value in extras.items():
+        words += ["--es", name, value]
+    return shlex.join(["adb", "shell", shlex.join(words)])
+
+
+def device_owner(component: str, download_url: str, signer_fingerprint: str, wifi: dict[str, str]) -> str:
+    """What a factory-reset phone scans to fetch the agent and make it its device owner.
+
+    Args:
+        signer_fingerprint: SHA-256 of the certificate that signs the agent, in hex.
+        wifi: SSID, PASSWORD and SECURITY_TYPE, for a phone that has no network yet.
+    """
+    checksum = base64.urlsafe_b64encode(bytes.fromhex(signer_fingerprint)).decode().rstrip("=")
+    payload = {
+        f"{EXTRA}DEVICE_ADMIN_COMPONENT_NAME": component,
+        f"{EXTRA}DEVICE_ADMIN_PACKAGE_DOWNLOAD_LOCATION": download_url,
+        f"{EXTRA}DEVICE_ADMIN_SIGNATURE_CHECKSUM": checksum,
+        **{f"{EXTRA}WIFI_{name}": value for name, value in wifi.items()},
+    }
+    return _document(payload)
+
+
+def draw(out: Output, content: str) -> bool:
+    """Print the code when the terminal is wide enough; whether it was."""
+    code = segno.make_qr(content, error="l")
+    if out.is_terminal and code.symbol_size(border=QUIET)[0] > out.console.width:
+        return False
+    drawn = io.StringIO()
+    code.terminal(drawn, border=QUIET, compact=True)
+    for line in drawn.getvalue().splitlines():
+        # Scanners want dark on light, whatever the terminal's colours are.
+        out.line(Text(line, "bright_white on black"))
+    return True
+
+
+def save(content: str, folder: Path, name: str) -> Path:
+    """A PNG that only its owner can read: the code holds a secret."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name).lstrip('.') or '_'}.png"
+    with open(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as png:
+        segno.make_qr(content, error="m").save(png, kind="png", scale=8, border=4)
+    return file
+
+
+def _document(values: dict[str, str]) -> str:
+    """Short, because every byte makes the code larger."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,152 @@
+"""`nexmdm send`: an action to one device, to some, or to those that fit a filter, followed until it settles."""
+
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nexmdm_cli import addresses, following
+from nexmdm_cli.api import Api, path
+from nexmdm_cli.devices import Prefix, Version
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.session import Session, command
+
+# What the agent in the field knows; the API refuses others and says which there are.
+ACTIONS = (
+    "ping", "wake", "ring", "reboot", "restart_app", "launch_app", "install_apk", "grant_permissions", "list_packages",
+    "exempt_unity_app", "apply_battery_whitelist", "set_dnd", "wifi_connect", "remote_control", "remote_exec_fcm",
+    "remote_exec_shell",
+)  # fmt: skip
+
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it settles.")]
+UntilSent = Annotated[bool, typer.Option("--until-sent", help="Settled is: FCM took it; do not wait for the device.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds to follow it for.")]
+Ttl = Annotated[
+    int | None, typer.Option("--ttl", min=1, max=86_400, help="Seconds after which it is not sent any more. [600]")
+]
+RequestId = Annotated[
+    str | None,
+    typer.Option(help="Name it yourself: with the same id the same command is never sent twice.", metavar="ID"),
+]
+
+
+def complete_action(incomplete: str) -> list[str]:
+    return [action for action in ACTIONS if action.startswith(incomplete)]
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app)(send)
+
+
+def send(
+    session: Session,
+    action: Annotated[
+        str, typer.Argument(help="ping, ring, reboot, …", autocompletion=complete_action, metavar="ACTION")
+    ],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(help="NAME=VALUE, NAME=@FILE (@- is stdin), NAME:=JSON.", metavar="NAME=VALUE"),
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", "-t", help="A device's alias or id; may be repeated.", autocompletion=addresses.complete),
+    ] = None,
+    online: Annotated[
+        bool | None, typer.Option("--online/--silent", help="To devices heard from lately, or not.")
+    ] = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Annotated[bool, typer.Option("--all", help="To every device.")] = False,
+    ttl: Ttl = None,
+    wait: Wait = True,
+    until_sent: UntilSent = False,
+    timeout: Timeout = 60,
+    request_id: RequestId = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending to a filter.")] = False,
+) -> None:
+    """Send an action to devices and follow it until it settles.
+
+    One device: until it answered. Several, or a filter: until all are sent, with a count for each state. Exit code 1
+    when one failed, or when it has not settled after --timeout.
+
+    \b
+    nexmdm send ping --to lobby
+    nexmdm send ring duration=20 --to lobby --to desk
+    nexmdm send launch_app package_name=com.example.kiosk --alias-prefix lobby-
+    nexmdm send wifi_connect ssid=kiosks password=@- --to lobby < password.txt
+    nexmdm send apply_battery_whitelist packages:='["com.kiosk"]' --all --yes
+    """
+    body: dict[str, Any] = {"action": action, "params": _parameters(parameters or [])}
+    if ttl is not None:
+        body["ttl_seconds"] = ttl
+    conditions = _conditions(online, alias_prefix, agent_version, everyone)
+    if bool(to) == bool(conditions):
+        raise Failure(
+            "To whom?", Code.USAGE, "Give either --to, or a filter: --online, --alias-prefix, --agent-version, --all."
+        )
+    where, target = _target(session, action, to or [], conditions, yes)
+    key = request_id or secrets.token_hex(8)
+    row = session.api.call("POST", where, {**body, **target}, key=key)
+    if wait:
+        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
+    session.out.fields(row, following.pairs(row))
+    if wait:
+        following.judge(row, until_sent)
+
+
+def _target(
+    session: Session, action: str, to: list[str], conditions: dict[str, Any], yes: bool
+) -> tuple[str, dict[str, Any]]:
+    """The route, and what of the body says to whom."""
+    if conditions:
+        count = _count(session.api, conditions)
+        session.confirm(f"Send {action} to {count} device{'s' if count != 1 else ''}?", yes)
+        return "/v1/commands", {"filter": conditions}
+    device_ids = [addresses.find(session.api, name)["device_id"] for name in to]
+    if len(device_ids) == 1:
+        return path("devices", device_ids[0], "commands"), {}
+    return "/v1/commands", {"device_ids": device_ids}
+
+
+def _conditions(
+    online: bool | None, alias_prefix: str | None, agent_version: str | None, everyone: bool
+) -> dict[str, Any]:
+    narrow = {"online": online, "alias_prefix": alias_prefix, "agent_version": agent_version}
+    given = {name: value for name, value in narrow.items() if value is not None}
+    if everyone and given:
+        raise Failure("--all stands alone.", Code.USAGE)
+    return {"all": True} if everyone else given
+
+
+def _count(api: Api, conditions: dict[str, Any]) -> int:
+    if "all" in conditions:
+        return api.call("GET", "/v1/fleet/summary")["devices"]
+    query = {"alias" if name == "alias_prefix" else name: value for name, value in conditions.items()}
+    return sum(1 for _ in api.pages("/v1/devices", query))
+
+
+def _parameters(given: list[str]) -> dict[str, Any]:
+    """{name: value} of NAME=VALUE; the API makes numbers out of texts where an action wants them."""
+    parameters: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip(":"):
+            raise Failure(
+                f"{text!r} is no parameter.",
+                Code.USAGE,
+                "Write NAME=VALUE, NAME=@FILE or NAME:=JSON; devices go to --to.",
+            )
+        try:
+            if name.endswith(":"):
+                parameters[name[:-1]] = json.loads(value)
+            elif value.startswith("@"):
+                content = sys.stdin.read() if value == "@-" else Path(value[1:]).read_text()
+                parameters[name] = content.removesuffix("\n")
+            else:
+                parameters[name] = value
+        except (ValueError, OSError) as error:
+            raise Failure(f"{name.rstrip(':')}: {error}", Code.USAGE) from None
+    return parameters

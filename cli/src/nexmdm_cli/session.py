@@ -1,0 +1,105 @@
+"""What every command has: options that name the stack, `--json`, an API client, failures that become exit codes."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from nexmdm_cli import stack
+from nexmdm_cli.api import Api
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.output import Output
+from nexmdm_cli.stack import Choice
+
+_PANEL = "Every command takes"
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="NEXMDM_URL", help="The stack's address.", rich_help_panel=_PANEL, metavar="https://…"),
+]
+Local = Annotated[bool, typer.Option("--local", help="The stack of `make run`.", rich_help_panel=_PANEL)]
+Profile = Annotated[str | None, typer.Option(help="The AWS profile that signs.", rich_help_panel=_PANEL)]
+Region = Annotated[str | None, typer.Option(help="The stack's AWS region.", rich_help_panel=_PANEL)]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.", rich_help_panel=_PANEL)]
+
+
+class Session:
+    """One run of a command."""
+
+    def __init__(self, choice: Choice, out: Output) -> None:
+        self._choice, self.out = choice, out
+
+    @functools.cached_property
+    def api(self) -> Api:
+        return Api(stack.find(self._choice))
+
+    def close(self) -> None:
+        if "api" in vars(self):
+            self.api.close()
+
+    def confirm(self, question: str, yes: bool) -> None:
+        """Go on only when the person says so.
+
+        Raises:
+            Failure: they do not, or nobody can be asked.
+        """
+        if yes:
+            return
+        if self.out.as_json or not self.out.notes.is_terminal:
+            raise Failure(f"{question} Nobody is there to answer.", Code.USAGE, "Say so with --yes.")
+        if not typer.confirm(question, err=True):
+            raise Failure("Nothing was done.")
+
+
+def prose(text: str) -> str:
+    """A docstring as `--help` takes it: paragraphs without their line breaks; examples, after `\\b`, as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        part.replace("\b\n", "\b\nExamples\n") if part.startswith("\b") else " ".join(part.split())
+        for part in paragraphs
+    )
+
+
+def command(app: typer.Typer, name: str | None = None, *, local: bool = False, **options: Any) -> Callable:
+    """`app.command`, with the options that every command takes.
+
+    The decorated function gets a `Session` first. local: it speaks to no stack, so only --json is added.
+    """
+
+    def add(function: Callable) -> Callable:
+        signature = inspect.signature(function, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+        common = {"as_json": (Json, False)}
+        if not local:
+            common |= {
+                "url": (Url, None),
+                "local": (Local, False),
+                "profile": (Profile, None),
+                "region": (Region, None),
+            }
+
+        @functools.wraps(function)
+        def run(**values: Any) -> Any:
+            given = {option: values.pop(option) for option in common}
+            out = Output(given.pop("as_json"))
+            session = Session(Choice(**given), out)
+            try:
+                return function(session, **values)
+            except Failure as failure:
+                out.error(failure.message, failure.hint)
+                raise typer.Exit(failure.code) from None
+            finally:
+                session.close()
+
+        added = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type_)
+            for option, (type_, default) in common.items()
+        ]
+        keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        run.__signature__ = signature.replace(parameters=[*keyword, *added], return_annotation=None)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*keyword, *added]}
+        app.command(name, help=prose(function.__doc__), **options)(run)
+        return function
+
+    return add

@@ -1,0 +1,69 @@
+"""`nexmdm status`: the fleet in a few lines, and whether anything is wrong."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from nexmdm_cli.api import Api
+from nexmdm_cli.failures import Failure
+from nexmdm_cli.session import Session, command
+
+MOST = 500
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app)(status)
+
+
+def status(
+    session: Session,
+    max_silent: Annotated[
+        float, typer.Option(min=0, max=100, help="Percent of the devices that may be silent.", metavar="PERCENT")
+    ] = 10,
+) -> None:
+    """Show the fleet and its health.
+
+    Exit code 1 when something is wrong, so that a monitor can run it.
+    Wrong is: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
+    Low battery and Unity that is down are shown, and are not wrong by themselves.
+    """
+    api, out = session.api, session.out
+    fleet = api.call("GET", "/v1/fleet/summary")
+    unknown = sum(1 for _ in api.pages("/v1/commands", {"state": "unknown"}, limit=MOST))
+    paused = [b for b in api.pages("/v1/apk/builds", {"current": True}, limit=MOST) if b["paused_at"]]
+    wrong = _wrong(fleet, unknown, paused, max_silent)
+    answer = {"url": api.stack.url, "healthy": not wrong, "wrong": wrong, "fleet": fleet, "unknown_commands": unknown}
+    out.fields(answer, _pairs(api, fleet, unknown, wrong))
+    if wrong:
+        raise Failure("; ".join(wrong) + ".", hint="docs/operations.md says what to do for each.")
+
+
+def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], max_silent: float) -> list[str]:
+    wrong = []
+    if fleet["devices"] and 100 * fleet["silent"] / fleet["devices"] > max_silent:
+        wrong.append(f"{fleet['silent']} of {fleet['devices']} devices are silent (see `nexmdm devices list --silent`)")
+    if unknown:
+        count = f"{unknown}{'+' if unknown == MOST else ''}"
+        wrong.append(f"{count} commands are unknown (see `nexmdm commands list --state unknown`)")
+    for build in paused:
+        wrong.append(
+            f"the rollout of {build['package_name']} {build['version_name']} is paused: {build['paused_reason']}"
+            f" (see `nexmdm builds show {build['build_id']}`)"
+        )
+    return wrong
+
+
+def _pairs(api: Api, fleet: dict[str, Any], unknown: int, wrong: list[str]) -> list[tuple[str, str | Text]]:
+    versions = fleet["by_agent_version"] or {}
+    return [
+        ("stack", api.stack.url),
+        ("health", Text("something is wrong", "red") if wrong else Text("good", "green")),
+        ("devices", str(fleet["devices"])),
+        ("online", Text(str(fleet["online"]), "green")),
+        ("silent", Text(str(fleet["silent"]), "red" if fleet["silent"] else "")),
+        ("low battery", str(fleet["low_battery"])),
+        ("Unity down", str(fleet["unity_down"])),
+        ("unknown commands", str(unknown)),
+        ("agents", ", ".join(f"{version} on {count}" for version, count in sorted(versions.items()))),
+    ]

@@ -1,0 +1,72 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nexmdm_cli import local_stack
+from nexmdm_cli.main import app
+from typer.testing import CliRunner, Result
+
+from tests.cli.stack import KEYS, Stack, running
+
+
+@pytest.fixture(scope="package")
+def stack(server: str, template: str) -> Iterator[Stack]:
+    with running(server, template) as stack:
+        yield stack
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person without configuration, credentials or a local stack, in a folder of their own."""
+    for name in (
+        *KEYS,
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "NEXMDM_URL",
+        "NO_COLOR",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(local_stack, "OWN_CHECKOUT", tmp_path)  # a developer's own `make run` is none of ours
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def operator(home: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same person with credentials and the stack's address."""
+    for name, value in {**KEYS, "AWS_REGION": "eu-west-1", "NEXMDM_URL": stack.url}.items():
+        monkeypatch.setenv(name, value)
+    return home
+
+
+def nexmdm(*arguments: str, code: int = 0, answer: str | None = None) -> Result:
+    """One run of the command. code: what it has to end with; answer: what is typed."""
+    result = CliRunner().invoke(app, arguments, input=answer)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    return result
+
+
+@pytest.fixture
+def run(operator: Path) -> Callable[..., Result]:
+    return nexmdm
+
+
+@pytest.fixture
+def data(operator: Path) -> Callable[..., Any]:
+    """The same with --json: what stdout holds."""
+
+    def data(*arguments: str, code: int = 0) -> Any:
+        return json.loads(nexmdm(*arguments, "--json", code=code).stdout)
+
+    return data

@@ -1,0 +1,60 @@
+"""A relay in front of the gateway that loses answers: the request has arrived, and its sender never knows."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+
+class Relay:
+    """lose: how many of the next POSTs get no answer."""
+
+    def __init__(self, url: str, lose: int) -> None:
+        target = urlsplit(url)
+        self.posts, self._lose = 0, lose
+        self._target = (target.hostname, target.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        """One connection. A client of HTTP/1.1 waits for an answer before it asks again."""
+        with contextlib.suppress(OSError), client, socket.create_connection(self._target) as gateway:
+            threading.Thread(target=self._forward, args=(client, gateway), daemon=True).start()
+            while answer := gateway.recv(65536):
+                if self._lose_this:
+                    self._lose -= 1
+                    client.shutdown(socket.SHUT_RDWR)  # closing alone would wait for the other thread's recv
+                    return
+                client.sendall(answer)
+
+    def _forward(self, client: socket.socket, gateway: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while request := client.recv(65536):
+                if request.startswith(b"POST "):
+                    self.posts += 1
+                    self._lose_this = self._lose > 0
+                gateway.sendall(request)
+
+    _lose_this = False
+
+
+@contextlib.contextmanager
+def relay(url: str, lose: int = 1) -> Iterator[Relay]:
+    line = Relay(url, lose)
+    try:
+        yield line
+    finally:
+        line.close()

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+
+from tests.cli.conftest import nexmdm
+
+
+@pytest.fixture(scope="module")
+def phones(stack):
+    phones = [stack.enrol(f"dev-{n:03}") for n in range(7)]
+    for n, phone in enumerate(phones[:5]):
+        phone.heartbeat(battery_pct=10 * n + 5, plugged=False, agent_version=f"3.{n % 2}", network_type="wifi")
+    return phones
+
+
+@pytest.fixture(autouse=True)
+def _phones(phones):
+    pass
+
+
+def aliases(rows):
+    return [row["alias"] for row in rows]
+
+
+def test_list_takes_every_page_and_every_filter(data, monkeypatch):
+    monkeypatch.setattr("nexmdm_cli.api.PAGE", 3)
+    mine = ("devices", "list", "--alias-prefix", "dev-")
+    assert aliases(data(*mine)) == [f"dev-{n:03}" for n in range(7)]
+    assert aliases(data(*mine, "--silent")) == ["dev-005", "dev-006"]
+    assert aliases(data(*mine, "--online", "--agent-version", "3.1")) == ["dev-001", "dev-003"]
+    assert aliases(data(*mine, "--status", "error")) == []
+    assert aliases(data(*mine, "--limit", "4")) == ["dev-000", "dev-001", "dev-002", "dev-003"]
+
+
+def test_a_pipe_gets_whole_lines(run, phones):
+    table = run("devices", "list", "--alias-prefix", "dev-00").stdout.splitlines()
+    assert table[0].split() == [
+        "ALIAS",
+        "STATE",
+        "SEEN",
+        "BATTERY",
+        "NETWORK",
+        "AGENT",
+        "UNITY",
+        "MODEL",
+        "DEVICE",
+        "ID",
+    ]
+    assert table[1].startswith("dev-000  online")
+    assert table[1].endswith(phones[0].device_id)
+    assert not any(line.endswith(" ") for line in table)
+    nothing = run("devices", "list", "--alias-prefix", "nobody")
+    assert (nothing.stdout, nothing.stderr) == ("", "No device fits.\n")
+
+
+def test_show_by_alias_and_by_id(data, run, phones):
+    assert data("devices", "show", "dev-002")["device_id"] == phones[2].device_id
+    assert data("devices", "show", phones[2].device_id)["alias"] == "dev-002"
+    assert "25 %" in run("devices", "show", "dev-002").stdout
+
+
+def test_a_device_that_there_is_not(run):
+    near = run("devices", "show", "dev-", code=3)
+    assert near.stdout == ""
+    assert "There is no device 'dev-'." in near.stderr
+    assert "dev-000, dev-001" in near.stderr
+    assert "There is no device" in run("devices", "show", "0d956d92-28fd-46d7-b898-63b931130202", code=3).stderr
+
+
+def test_heartbeats(data, run):
+    rows = data("devices", "heartbeats", "dev-001")
+    assert [(row["battery_pct"], row["agent_version"]) for row in rows] == [(15, "3.1")]
+    assert "15 %" in run("devices", "heartbeats", "dev-001").stdout
+
+
+def test_watch(run):
+    looks = run("devices", "watch", "--alias-prefix", "dev-", "--times", "2", "--interval", "0.2", "--json").stdout
+    assert [len(json.loads(look)["devices"]) for look in looks.splitlines()] == [7, 7]
+    plain = run("devices", "watch", "--alias-prefix", "dev-00", "--times", "1").stdout
+    assert "silent" in plain.splitlines()[0]
+    assert plain.splitlines()[2].startswith("dev-000")
+
+
+def test_rename(data, run, phones):
+    assert data("devices", "rename", "dev-003", "renamed")["alias"] == "renamed"
+    assert "alias" in run("devices", "rename", "renamed", "dev-004", code=4).stderr
+    assert run("devices", "rename", "renamed", "dev-003").stdout == "renamed is dev-003 now\n"
+
+
+def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
+    stack.enrol("leaving")
+    refused = run("devices", "delete", "leaving", answer="y\n", code=2)
+    assert "--yes" in refused.stderr
+    assert data("devices", "show", "leaving")["alias"] == "leaving"
+    assert run("devices", "delete", "leaving", "--yes").stdout == "deleted leaving\n"
+    run("devices", "show", "leaving", code=3)
+
+
+def test_what_a_terminal_would_obey_is_not_printed(run, stack):
+    stack.enrol("evil\x1b[2J[bold]x")
+    table = run("devices", "list", "--alias-prefix", "evil").stdout
+    assert "\x1b" not in table
+    assert "evil�[2J[bold]x" in table
+
+
+def test_completion_of_aliases_stays_silent_when_nobody_answers(home, operator, monkeypatch):
+    from nexmdm_cli import addresses
+
+    assert addresses.complete("dev-00")[:2] == ["dev-000", "dev-001"]
+    monkeypatch.setenv("NEXMDM_URL", "http://127.0.0.1:1")
+    assert addresses.complete("dev-00") == []
+
+
+def test_nothing_listens(home, operator):
+    failed = nexmdm("devices", "list", "--url", "http://127.0.0.1:1", code=6)
+    assert "http://127.0.0.1:1 cannot be reached" in failed.stderr

@@ -1,0 +1,147 @@
+import json
+import secrets
+
+import pytest
+
+from tests.cli.relay import relay
+
+
+@pytest.fixture(scope="module")
+def phones(stack):
+    return {alias: stack.enrol(alias) for alias in ("send-a", "send-b", "send-c")}
+
+
+@pytest.fixture(autouse=True)
+def phone(phones, stack):
+    """The first one; all of them answer, and FCM takes everything."""
+    stack.double.forget()
+    for phone in phones.values():
+        phone.answer = "success"
+    return phones["send-a"]
+
+
+def test_one_device_is_followed_until_it_answers(run, data, phone):
+    row = data("send", "ring", "duration=7", "--to", "send-a")
+    assert (row["state"], row["result"], row["params"]) == ("sent", "success", {"duration": 7})
+    result = run("send", "ping", "--to", phone.device_id)
+    assert "success" in result.stdout
+    assert "answered: success" in result.stderr
+
+
+def test_what_the_device_could_not_do_is_a_failure(run, phone):
+    phone.answer = "FAILED"
+    assert "The device answered FAILED" in run("send", "reboot", "--to", "send-a", code=1).stderr
+
+
+def test_without_an_answer_it_has_not_settled(run, data, phone):
+    phone.answer = None
+    unsettled = run("send", "ping", "--to", "send-a", "--timeout", "0.3", "--json", code=1)
+    assert json.loads(unsettled.stdout)["state"] == "sent"
+    assert "waiting for the device's answer" in unsettled.stderr
+    assert "commands show" in unsettled.stderr
+    assert data("send", "ping", "--to", "send-a", "--until-sent")["completed_at"] is None
+    assert data("send", "ping", "--to", "send-a", "--no-wait")["completed_at"] is None
+
+
+def test_what_fcm_refuses_and_what_it_leaves_open(run, stack, phone):
+    stack.double.behave(phone.address, "400")
+    assert "is failed" in run("send", "ping", "--to", "send-a", code=1).stderr
+    stack.double.behave(phone.address, "503")
+    unknown = run("send", "ping", "--to", "send-a", "--timeout", "0.3", code=1).stderr
+    assert "FCM may have it" in unknown
+    assert "resend" in unknown
+
+
+def test_several_and_a_filter(run, data, stack):
+    batch = data("send", "wake", "--to", "send-a", "--to", "send-b")
+    assert (batch["device_count"], batch["states"]) == (2, {"sent": 2})
+    wide = ("send", "wake", "--alias-prefix", "send-")
+    asked = run(*wide, code=2)
+    assert "Send wake to 3 devices?" in asked.stderr
+    assert "--yes" in asked.stderr
+    assert data(*wide, "--yes")["states"] == {"sent": 3}
+    assert data("send", "wake", "--silent", "--yes", "--no-wait")["selector"] == {"filter": {"online": False}}
+    stack.double.behave("fcm:send-b", "400")
+    failed = run(*wide, "--yes", code=1)
+    assert "1 failed" in failed.stderr
+    assert "commands list --batch" in failed.stderr
+
+
+def test_parameters(data, run, operator, stack):
+    (operator / "password").write_text("of-the-file\n")
+    row = data("send", "wifi_connect", "ssid=a=b", "password=@password", "--to", "send-a")
+    assert row["params"] == {"ssid": "a=b", "password": "***"}
+    assert "of-the-file" not in json.dumps(row)
+    assert stack.double.posts(row["request_id"])[0].data["password"] == "of-the-file"
+    listed = data("send", "apply_battery_whitelist", 'packages:=["com.a.b"]', "--to", "send-a")
+    assert listed["params"] == {"packages": ["com.a.b"]}
+    typed = run("send", "wifi_connect", "ssid=x", "password=@-", "--to", "send-a", "--json", answer="typed\n")
+    assert stack.double.posts(json.loads(typed.stdout)["request_id"])[0].data["password"] == "typed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("ping",), 2, "--to"),
+        (("ping", "--all", "--online"), 2, "--all"),
+        (("ping", "--to", "send-a", "--all"), 2, "either"),
+        (("ping", "lobby", "--to", "send-a"), 2, "NAME=VALUE"),
+        (("ring", "duration:=x", "--to", "send-a"), 2, "duration"),
+        (("wifi_connect", "ssid=@nowhere", "--to", "send-a"), 2, "ssid"),
+        (("ping", "--to", "send-"), 3, "There are send-a, send-b, send-c."),
+        (("ring", "duration=500", "--to", "send-a"), 4, "$.params.duration"),
+        (("fly", "--to", "send-a"), 4, "$.action"),
+        (("ping", "--to", "send-a", "--request-id", "a b"), 4, "Idempotency-Key"),
+    ],
+)
+def test_what_is_wrong_is_named(run, arguments, code, said):
+    failed = run("send", *arguments, code=code)
+    assert said in failed.stderr
+    assert failed.stdout == ""
+
+
+def test_an_id_of_ones_own_is_sent_once(data, run, stack):
+    request_id = secrets.token_hex(4)
+    for _ in range(2):
+        assert data("send", "ping", "--to", "send-a", "--request-id", request_id)["result"] == "success"
+    assert len(stack.double.posts(request_id)) == 1
+    assert (
+        "stands for another command" in run("send", "wake", "--to", "send-a", "--request-id", request_id, code=4).stderr
+    )
+
+
+@pytest.mark.parametrize("to", [("--to", "send-c"), ("--to", "send-c", "--to", "send-b")])
+def test_a_lost_answer_makes_no_second_command(data, stack, phones, to):
+    """The relay drops the first two answers; the command goes on with the key that it began with."""
+    known = len(data("commands", "list", "--device", "send-c"))
+    with relay(stack.url, lose=2) as line:
+        row = data("send", "ping", *to, "--url", line.url)
+        assert line.posts == 3
+    assert len(data("commands", "list", "--device", "send-c")) == known + 1
+    assert len([r for r in stack.double.requests() if r.token == phones["send-c"].address]) == 1
+    assert row["request_id"]
+
+
+def test_when_every_answer_is_lost_it_says_how_to_go_on(run, stack, monkeypatch, phone):
+    monkeypatch.setattr("nexmdm_cli.api.TRIES", 2)
+    with relay(stack.url, lose=99) as line:
+        lost = run("send", "ping", "--to", "send-a", "--url", line.url, code=6).stderr
+    key = lost.split("Run it again as ")[1].split()[0]
+    assert "--request-id" in lost
+    again = run("send", "ping", "--to", "send-a", "--request-id", key)
+    assert "success" in again.stdout
+    assert len(stack.double.posts(key)) == 1
+
+
+def test_the_actions_that_completion_offers_are_the_apis():
+    from nexmdm.actions import ACTIONS
+    from nexmdm_cli import send
+
+    assert sorted(send.ACTIONS) == sorted(ACTIONS)
+    assert send.complete_action("re") == [
+        "reboot",
+        "restart_app",
+        "remote_control",
+        "remote_exec_fcm",
+        "remote_exec_shell",
+    ]
