@@ -1,6 +1,7 @@
 """What the page asks the API for, signed with the operator's credentials: only /v1/, only the headers that it needs."""
 
 import re
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 from botocore.exceptions import BotoCoreError
@@ -25,7 +26,8 @@ class Forwarding:
 
     def __init__(self, api_url: str, auth: httpx.Auth) -> None:
         self.api_url = api_url.rstrip("/")
-        self._http = httpx.AsyncClient(auth=auth, timeout=TIMEOUT, follow_redirects=False)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._http = httpx.AsyncClient(auth=auth, cookies=no_cookies, timeout=TIMEOUT, follow_redirects=False)
 
     async def __aenter__(self) -> "Forwarding":
         return self

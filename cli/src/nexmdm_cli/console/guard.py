@@ -50,12 +50,12 @@ class Guard:
         headers = Headers(scope=scope)
         if headers.getlist("host") != [self._authority]:
             return problem(421, "Misdirected request", f"This console is http://{self._authority} and nothing else.")
-        if headers.get("origin", f"http://{self._authority}") != f"http://{self._authority}":
+        if any(origin != f"http://{self._authority}" for origin in headers.getlist("origin")):
             return problem(403, "Forbidden", "Another page's request is not answered.")
         wants_token = scope["path"].startswith(self._secret)
         # `none` is a person who typed the address or followed it from a terminal.
         allowed = ("same-origin",) if wants_token else ("same-origin", "none")
-        if headers.get("sec-fetch-site", "same-origin") not in allowed:
+        if any(site not in allowed for site in headers.getlist("sec-fetch-site")):
             return problem(403, "Forbidden", "Another page's request is not answered.")
         given = headers.get(HEADER, "").encode("latin-1")
         if wants_token and not secrets.compare_digest(given, self._token):
