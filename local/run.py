@@ -1,9 +1,9 @@
 """The whole system on this machine with a simulated fleet: `python -m local.run --devices 20`, which is `make run`.
 
-PostgreSQL, migrations, an FCM double, the gateway, the fleet, an operator who sends commands. Data and the devices'
-credentials stay in `.nexmdm/`. Ctrl-C stops everything; a run with `--minutes` ends by itself. Either way the exit code
-is 1 when the database's rows are not the distinct buckets that the fleet sent, when anything was answered 5xx, or when
-a command was sent or run twice.
+PostgreSQL, migrations, an FCM double, the gateway, the fleet, an operator who sends commands, the console. Data and the
+devices' credentials stay in `.nexmdm/`. Ctrl-C stops everything; a run with `--minutes` ends by itself. Either way the
+exit code is 1 when the database's rows are not the distinct buckets that the fleet sent, when anything was answered
+5xx, or when a command was sent or run twice.
 """
 
 import argparse
@@ -19,12 +19,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from nexmdm_cli import console as web_console
 from rich.console import Console
 
-from local import postgres, releases, s3, schema, simulation
+from local import operator_api, postgres, releases, s3, schema, simulation
 from local.fcm.account import service_account
 from local.fcm.double import Double
 from local.fcm.server import serve
+from local.gateway import key_pair
 from local.signature import KeyPair
 from local.supervisor import GatewayFailed, Supervisor
 from local.view import View
@@ -121,9 +123,11 @@ async def _run(options: argparse.Namespace) -> int:
     try:
         with _step("gateway"):
             url = await gateway.start(_port(options.port))
-        console.print(f"{url}\nlogs in {options.state}; Ctrl-C stops", highlight=False)
-        with _announced(options.state / "stack.json", url):
-            return await simulation.run(options, url, double, view, stop)
+        async with web_console.running(url, operator_api.signed(key_pair())) as view.console_address:
+            addresses = f"{url}\nconsole: {view.console_address}\nlogs in {options.state}; Ctrl-C stops"
+            console.print(addresses, highlight=False, soft_wrap=True)
+            with _announced(options.state / "stack.json", url):
+                return await simulation.run(options, url, double, view, stop)
     finally:
         await gateway.stop()
 

@@ -21,6 +21,7 @@ class View:
     def __init__(self, title: str, console: Console | None = None) -> None:
         self._title = title
         self._console = console or Console()
+        self.console_address = ""
         self._events: deque[str] = deque(maxlen=5)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._next_line = 0.0
@@ -66,6 +67,7 @@ class View:
         table.add_row("latency", _latency(now))
         table.add_row("commands", _commands(now))
         table.add_row("builds", f"{ledger.installed} installed, {ledger.installations_failed} installations failed")
+        table.add_row("console", Text(self.console_address, overflow="fold"))
         return table
 
 

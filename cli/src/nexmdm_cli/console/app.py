@@ -1,0 +1,48 @@
+"""The console's routes: the page and its assets for whoever is here, the API and QR codes for who holds the token."""
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from nexmdm_cli.console import qr
+from nexmdm_cli.console.forwarding import METHODS, Forwarding
+from nexmdm_cli.console.guard import Guard
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+# Each is a place in the page, which reads its own address.
+PAGES = (
+    "/",
+    "/devices",
+    "/devices/{id}",
+    "/commands",
+    "/commands/{id}",
+    "/builds",
+    "/builds/{id}",
+    "/enrol",
+    "/alerts",
+    "/api-reference",
+)
+
+
+def application(forwarding: Forwarding, authority: str, token: str) -> Guard:
+    async def page(_: Request) -> Response:
+        return FileResponse(ASSETS / "index.html")
+
+    async def about(_: Request) -> Response:
+        return JSONResponse({"api_url": forwarding.api_url})
+
+    async def forward(request: Request) -> Response:
+        return await forwarding(request)
+
+    routes = [
+        *(Route(path, page) for path in PAGES),
+        Mount("/assets", StaticFiles(directory=ASSETS)),
+        Route("/console/about", about),
+        Route("/console/qr", qr.draw, methods=["POST"]),
+        Route("/api/{path:path}", forward, methods=list(METHODS)),
+    ]
+    return Guard(Starlette(routes=routes), authority, token, secret=("/api/", "/console/"))

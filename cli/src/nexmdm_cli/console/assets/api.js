@@ -1,0 +1,64 @@
+// The API, through this page's own server, which signs what goes there.
+
+const TOKEN = "nexmdm-console-token";
+
+/** What went wrong, in the words of the problem document that said so. */
+export class Problem extends Error {
+  constructor(status, said, retryAfter) {
+    super(said.detail ?? said.message ?? said.title ?? `The API answered ${status}.`);
+    this.status = status;
+    this.title = said.title ?? (status ? `Answer ${status}` : "No answer");
+    this.retryAfter = Number(retryAfter) || 0;
+  }
+}
+
+/** The address that the console printed has the token in its fragment: kept for this origin, gone from the address bar. */
+export function takeToken() {
+  const found = /^#token=([\w-]+)$/.exec(location.hash);
+  if (!found) return false;
+  localStorage.setItem(TOKEN, found[1]);
+  history.replaceState(null, "", location.pathname + location.search);
+  return true;
+}
+
+/** The answer's JSON, null when it has no body. `key` is an Idempotency-Key. Throws Problem. */
+export async function call(method, path, { body, key, signal } = {}) {
+  const headers = {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (key) headers["Idempotency-Key"] = key;
+  const answer = await ask(`/api${path}`, { method, signal, headers, body: body && JSON.stringify(body) });
+  return answer.status === 204 ? null : answer.json();
+}
+
+/** Every page of a list, one after the other. */
+export async function* pages(path, query, signal) {
+  let cursor = null;
+  do {
+    const parameters = new URLSearchParams({ limit: 500, ...query, ...(cursor && { cursor }) });
+    const page = await call("GET", `${path}?${parameters}`, { signal });
+    yield page.items;
+    cursor = page.next_cursor;
+  } while (cursor);
+}
+
+/** What this console talks to: {api_url}. */
+export const about = () => ask("/console/about").then((answer) => answer.json());
+
+/** The address of a QR code of `text`, for an <img>; whoever asked revokes it. */
+export async function qrCode(text) {
+  const answer = await ask("/console/qr", { method: "POST", body: text });
+  return URL.createObjectURL(await answer.blob());
+}
+
+async function ask(url, { headers, ...options } = {}) {
+  let answer;
+  try {
+    answer = await fetch(url, { ...options, headers: { ...headers, "X-Console-Token": localStorage.getItem(TOKEN) ?? "" } });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { detail: "The console itself does not answer. Is `nexmdm console` still running?" });
+  }
+  if (answer.ok) return answer;
+  const said = await answer.json().catch(() => ({}));
+  throw new Problem(answer.status, said, answer.headers.get("Retry-After"));
+}

@@ -1,0 +1,89 @@
+// The page's frame: navigation, theme, and which page an address means.
+
+import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+import { Alerts, useAlerts } from "/assets/alerts.js";
+import { takeToken } from "/assets/api.js";
+import { Build, Builds } from "/assets/builds.js";
+import { Command, Commands } from "/assets/commands.js";
+import { Device } from "/assets/device.js";
+import { Devices } from "/assets/devices.js";
+import { Enrol } from "/assets/enrol.js";
+import { Fleet } from "/assets/fleet.js";
+import { Reference } from "/assets/reference.js";
+import { useAddress } from "/assets/router.js";
+import { Empty, Page } from "/assets/ui.js";
+
+const PLACES = {
+  "": Fleet,
+  devices: Devices,
+  "devices/": Device,
+  commands: Commands,
+  "commands/": Command,
+  builds: Builds,
+  "builds/": Build,
+  enrol: Enrol,
+  alerts: Alerts,
+  "api-reference": Reference,
+};
+
+const Nowhere = () => html`<${Page} title="Not found"><${Empty}>There is no such page. <a href="/">To the fleet</a><//><//>`;
+
+function App() {
+  const { path, query } = useAddress();
+  const [name, id] = path.slice(1).split("/");
+  const Place = PLACES[id ? `${name}/` : name] ?? Nowhere;
+  return html`
+    <a class="skip" href="#content">Skip to content</a>
+    <header class="top">
+      <a class="brand" href="/"><img src="/assets/icon.svg" alt="" width="24" height="24" /> NexMDM</a>
+      <${Navigation} place=${name} />
+      <${Theme} />
+    </header>
+    <main id="content" tabindex="-1"><${Place} key=${path} id=${id && decodeURIComponent(id)} query=${query} /></main>
+  `;
+}
+
+function Navigation({ place }) {
+  const alerts = useAlerts();
+  const links = [
+    ["", "Fleet"],
+    ["devices", "Devices"],
+    ["commands", "Commands"],
+    ["builds", "Builds"],
+    ["enrol", "Enrolment"],
+    ...(alerts.data ? [["alerts", "Alerts"]] : []),
+    ["api-reference", "API"],
+  ];
+  const bar = useRef();
+  // On a phone the bar is wider than the screen.
+  useEffect(() => bar.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }), [place]);
+  return html`
+    <nav aria-label="Main" ref=${bar}>
+      ${links.map(([name, label]) => html`<a href="/${name}" aria-current=${place === name ? "page" : undefined}>${label}</a>`)}
+    </nav>
+  `;
+}
+
+function Theme() {
+  const [theme, setTheme] = useState(document.documentElement.dataset.theme ?? "");
+  const choose = ({ target: { value } }) => {
+    setTheme(value);
+    if (value) {
+      document.documentElement.dataset.theme = value;
+      localStorage.setItem("nexmdm-theme", value);
+    } else {
+      delete document.documentElement.dataset.theme;
+      localStorage.removeItem("nexmdm-theme");
+    }
+  };
+  return html`
+    <select class="theme" aria-label="Theme" onChange=${choose}>
+      ${[["", "Auto"], ["light", "Light"], ["dark", "Dark"]].map(([value, label]) => html`<option value=${value} selected=${value === theme}>${label}</option>`)}
+    </select>
+  `;
+}
+
+// The address of a console that was started again, pasted over the old one, changes only the fragment.
+addEventListener("hashchange", () => takeToken() && location.reload());
+takeToken();
+render(html`<${App} />`, document.getElementById("app"));

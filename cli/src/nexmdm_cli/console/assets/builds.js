@@ -1,0 +1,200 @@
+// Builds: what was published, what the fleet is offered, and how far a rollout has come.
+
+import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+import { call, pages } from "/assets/api.js";
+import { Audit } from "/assets/commands.js";
+import { bytes, count, instant, NONE, who, yesNo } from "/assets/format.js";
+import { usePoll } from "/assets/poll.js";
+import { Table } from "/assets/table.js";
+import { Badge, Check, Dialog, Facts, Field, Form, Page, Section, Shares, When } from "/assets/ui.js";
+
+const standing = (build) => (!build.is_current ? build.state : build.paused_at ? "paused" : "current");
+const address = (build) => `/v1/apk/builds/${build.build_id}`;
+
+const COLUMNS = [
+  {
+    key: "version",
+    label: "Build",
+    head: true,
+    cell: (build) => html`
+      <a href="/builds/${build.build_id}">${build.version_name} (${build.version_code})</a> ${build.build_type === "debug" && html`<${Badge} name="debug" />`}
+      <div class="muted">${build.package_name}</div>
+    `,
+  },
+  {
+    key: "state",
+    label: "State",
+    cell: (build) => html`
+      <${Badge} name=${standing(build)} />
+      ${build.is_current && !build.paused_at && html` <span class="muted nowrap">for ${build.staged_rollout_percent} %</span>`}
+    `,
+  },
+  { key: "installed", label: "Installations", cell: (build) => html`<${Installations} build=${build} />` },
+  { key: "uploaded", label: "Declared", kind: "wide", cell: (build) => html`<${When} at=${build.uploaded_at} />` },
+];
+
+const table = (builds, columns) => html`
+  <${Table} caption="Builds" columns=${columns} rows=${builds} id=${(build) => build.build_id}
+    empty=${html`No build was published yet: <code>nexmdm builds publish FILE.apk</code> publishes one.`} />
+`;
+
+export const CurrentBuilds = ({ builds }) => table(builds, COLUMNS.slice(0, 3));
+
+const Installations = ({ build }) => {
+  const { pending, downloading, installing, completed, failed } = build.statistics;
+  const parts = [["installed", completed, "good"], ["failed", failed, "bad"], ["under way", downloading + installing, "busy"], ["pending", pending, "off"]];
+  return parts.some(([, n]) => n) ? html`<${Shares} label="Installations" parts=${parts} />` : NONE;
+};
+
+export function Builds() {
+  const poll = usePoll("builds", everyBuild, 10);
+  return html`<${Page} title="Builds" poll=${poll}>${poll.data && table(poll.data, COLUMNS)}<//>`;
+}
+
+async function everyBuild(signal) {
+  const items = [];
+  for await (const page of pages("/v1/apk/builds", {}, signal)) items.push(...page);
+  return items;
+}
+
+export function Build({ id }) {
+  const poll = usePoll(`build ${id}`, (signal) => call("GET", `/v1/apk/builds/${encodeURIComponent(id)}`, { signal }), 5);
+  const [doing, setDoing] = useState(null);
+  const build = poll.data;
+  const finish = () => {
+    setDoing(null);
+    poll.refresh();
+  };
+  const Doing = DIALOGS[doing];
+  return html`
+    <${Page} title=${build ? `${build.package_name} ${build.version_name}` : "Build"} poll=${poll} back=${{ to: "/builds", label: "← Builds" }}
+      actions=${build && html`<${Possible} build=${build} onAsk=${setDoing} />`}>
+      ${build && html`
+        <${Rollout} build=${build} />
+        <${About} build=${build} />
+        <${Audit} entries=${build.audit} />
+      `}
+      ${Doing && html`<${Doing} build=${build} onDone=${finish} onClose=${() => setDoing(null)} />`}
+    <//>
+  `;
+}
+
+/** What can be done with a build as it stands. */
+function Possible({ build, onAsk }) {
+  const button = (name, label, tone = "") => html`<button type="button" class=${tone} onClick=${() => onAsk(name)}>${label}</button>`;
+  if (build.state === "declared") return button("withdraw", "Withdraw", "danger");
+  if (build.state !== "published") return null;
+  if (!build.is_current) return button("promote", "Promote", "primary");
+  return html`
+    ${button("rollout", "Roll out", "primary")}
+    ${build.paused_at ? button("resume", "Resume") : button("pause", "Pause")}
+    ${button("rollback", "Roll back", "danger")}
+  `;
+}
+
+const Rollout = ({ build }) => html`
+  <${Section} title="Rollout">
+    <p class="state">
+      <${Badge} name=${standing(build)} />
+      ${build.is_current && (build.paused_at ? ` nobody is offered it: ${build.paused_reason}` : ` offered to ${build.staged_rollout_percent} % of the fleet`)}
+      ${!build.is_current && build.paused_reason && ` ${build.paused_reason}`}
+      ${build.refusal && ` ${build.refusal}`}
+    </p>
+    ${build.is_current && html`
+      <label class="progress">Offered to <progress max="100" value=${build.paused_at ? 0 : build.staged_rollout_percent}></progress> ${build.paused_at ? 0 : build.staged_rollout_percent} %</label>
+    `}
+    <${Installations} build=${build} />
+    <p class="muted">${count(build.statistics.issued, "download address", "download addresses")} handed out.</p>
+  <//>
+`;
+
+const About = ({ build }) => html`
+  <${Section} title="Build">
+    <${Facts} of=${[
+      ["Version", `${build.version_name} (${build.version_code}), ${build.build_type}`],
+      ["Size", bytes(build.file_size)],
+      ["Declared", `${instant(build.uploaded_at)} by ${who(build.uploaded_by)}`],
+      ["Published", instant(build.published_at)],
+      ["Promoted", build.promoted_at ? `${instant(build.promoted_at)} by ${who(build.promoted_by)}` : NONE],
+      ["Replaces", build.replaces_id ? html`<a href="/builds/${build.replaces_id}">build ${build.replaces_id}</a>` : NONE],
+      ["Source", [build.source, build.ci_run_id, build.git_sha].filter(Boolean).join(" · ") || NONE],
+      ["WiFi only", yesNo(build.wifi_only)],
+      ["Must be installed", yesNo(build.must_install)],
+      ["SHA-256", html`<code>${build.sha256}</code>`],
+      ["Signer", html`<code>${build.signer_fingerprint ?? NONE}</code>`],
+      ["Notes", build.notes ?? NONE],
+    ]} />
+  <//>
+`;
+
+/** A dialog that asks for what an action needs and does it. */
+function Ask({ title, text, submit, danger, onSubmit, onDone, onClose, children }) {
+  const done = async (form) => {
+    await onSubmit(form);
+    onDone();
+  };
+  return html`
+    <${Dialog} title=${title} onClose=${onClose}>
+      <p>${text}</p>
+      <${Form} submit=${submit} danger=${danger} onSubmit=${done} onCancel=${onClose}>${children}<//>
+    <//>
+  `;
+}
+
+const Percent = ({ value }) => html`
+  <${Field} label="Share of the fleet (%)" name="percent" type="number" required min="0" max="100" value=${value} />
+`;
+
+const Reason = () => html`<${Field} label="Reason" name="reason" required maxlength="500" hint="Kept in the build's history." />`;
+
+const Promote = ({ build, ...ask }) => html`
+  <${Ask} ...${ask} title="Promote ${build.version_name}" submit="Promote"
+    text="It becomes current for a share of the fleet; the rest keeps being offered what it replaces."
+    onSubmit=${(form) => call("POST", `${address(build)}/promote`, { body: { staged_rollout_percent: Number(form.get("percent")) } })}>
+    <${Percent} value="10" />
+  <//>
+`;
+
+function RollOut({ build, ...ask }) {
+  const key = useRef(crypto.randomUUID());
+  const submit = (form) => {
+    const install = form.get("install") === "on";
+    const body = { staged_rollout_percent: Number(form.get("percent")), install };
+    return call("POST", `${address(build)}/rollout`, { body, ...(install && { key: key.current }) });
+  };
+  return html`
+    <${Ask} ...${ask} title="Roll out ${build.version_name}" submit="Roll out" onSubmit=${submit}
+      text="A larger share only adds devices; a smaller one stops offering it to those that have not installed it.">
+      <${Percent} value=${build.staged_rollout_percent} />
+      <${Check} name="install" label="Ask devices to install it now, those that neither have it nor were asked" />
+    <//>
+  `;
+}
+
+const reasoned = (what, title, submit, text, danger) => ({ build, ...ask }) => html`
+  <${Ask} ...${ask} title="${title} ${build.version_name}" submit=${submit} text=${text} danger=${danger}
+    onSubmit=${(form) => call("POST", `${address(build)}/${what}`, { body: { reason: form.get("reason") } })}>
+    <${Reason} />
+  <//>
+`;
+
+const Resume = ({ build, ...ask }) => html`
+  <${Ask} ...${ask} title="Resume ${build.version_name}" submit="Resume"
+    text="It is offered again; failed installations are counted from here."
+    onSubmit=${() => call("POST", `${address(build)}/resume`, { body: {} })} />
+`;
+
+const Withdraw = ({ build, ...ask }) => html`
+  <${Ask} ...${ask} title="Withdraw ${build.version_name}" submit="Withdraw" danger
+    text="Its name and version code are free again. It was never offered to a device."
+    onSubmit=${() => call("DELETE", address(build))} />
+`;
+
+const DIALOGS = {
+  promote: Promote,
+  rollout: RollOut,
+  resume: Resume,
+  withdraw: Withdraw,
+  pause: reasoned("pause", "Pause", "Pause", "Nobody is offered it any more until it is resumed."),
+  rollback: reasoned("rollback", "Roll back", "Roll back", "What it replaced is current again; this build is not handed out any more.", true),
+};

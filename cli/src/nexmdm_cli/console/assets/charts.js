@@ -1,0 +1,103 @@
+// A value over time, drawn by uPlot in the page's colours; said in words for those who do not see it.
+
+import { html, useEffect, useMemo, useRef } from "/assets/vendor/preact-htm.module.js";
+import { time, withUnit } from "/assets/format.js";
+import { series } from "/assets/history.js";
+
+const HEIGHT = 150;
+const together = () => window.uPlot.sync("device");
+
+/** rows: oldest first; name: of the column; min, max: of the axis when the value has bounds. */
+export function Chart({ title, unit, rows, name, min, max }) {
+  const canvas = useRef();
+  const pointed = useRef();
+  const drawn = useRef();
+  const data = useMemo(() => series(rows, name), [rows, name]);
+  const values = useMemo(() => data[1].filter((value) => value !== null), [data]);
+  const empty = values.length === 0;
+
+  const point = ({ data: [times, shown], cursor: { idx } }) => {
+    const value = idx == null ? null : shown[idx];
+    pointed.current.textContent = value == null ? "" : `${say(value, unit)} at ${time(times[idx] * 1000)}`;
+  };
+
+  useEffect(() => {
+    if (empty) return undefined;
+    const draw = () => {
+      drawn.current?.destroy();
+      drawn.current = new window.uPlot(options(canvas.current, unit, [min, max], point), data, canvas.current);
+    };
+    draw();
+    const resized = new ResizeObserver(() => drawn.current.setSize({ width: canvas.current.clientWidth, height: HEIGHT }));
+    const themes = new MutationObserver(draw);
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    resized.observe(canvas.current);
+    themes.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    system.addEventListener("change", draw);
+    return () => {
+      resized.disconnect();
+      themes.disconnect();
+      system.removeEventListener("change", draw);
+      drawn.current.destroy();
+      drawn.current = null;
+    };
+  }, [empty]);
+
+  useEffect(() => drawn.current?.setData(data), [data]);
+
+  const last = values.at(-1);
+  const words = empty ? "not reported" : `now ${say(last, unit)}, lowest ${say(lowest(values), unit)}, highest ${say(highest(values), unit)}`;
+  return html`
+    <figure class="chart">
+      <figcaption><strong>${title}</strong> <span class="pointed" ref=${pointed} aria-hidden="true"></span><span class="muted">${words}</span></figcaption>
+      ${empty
+        ? html`<p class="empty">No heartbeat of this time has it.</p>`
+        : html`<div ref=${canvas} role="img" aria-label="${title} over time: ${words}"></div>`}
+    </figure>
+  `;
+}
+
+// Not Math.min(...values): a two-day history may have more values than a call takes arguments.
+const lowest = (values) => values.reduce((a, b) => (b < a ? b : a));
+const highest = (values) => values.reduce((a, b) => (b > a ? b : a));
+const say = (value, unit) => withUnit(value, unit, Number.isInteger(value) ? 0 : 1);
+
+function options(element, unit, [min, max], point) {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+  return {
+    width: element.clientWidth,
+    height: HEIGHT,
+    cursor: { sync: { key: together().key }, points: { size: 6 }, y: false },
+    legend: { show: false },
+    hooks: { setCursor: [point] },
+    scales: { y: min === undefined ? { range: padded } : { range: [min, max] } },
+    axes: [{ ...axis, values: dates, space: 60, size: 34 }, { ...axis, size: 46 }],
+    series: [
+      {},
+      { stroke: colour("--accent"), width: 1.5, points: { show: false } },
+    ],
+  };
+}
+
+const padded = (_, low, high) => {
+  const room = Math.max(1, (high - low) * 0.1);
+  return [low - room, high + room];
+};
+
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat([], { month: "short", day: "numeric" });
+
+/** Hours and minutes, seconds when ticks are closer than that, with the day below where it changes. */
+function dates(_, ticks, _axis, _space, step) {
+  let before = null;
+  return ticks.map((tick) => {
+    const at = new Date(tick * 1000);
+    const today = day.format(at);
+    const hour = step < 60 ? time(at) : clock.format(at);
+    const text = today === before ? hour : `${hour}\n${today}`;
+    before = today;
+    return text;
+  });
+}

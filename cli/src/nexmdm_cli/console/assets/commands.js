@@ -1,0 +1,247 @@
+// Commands: what became of them, and what can still be done about it.
+
+import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+import { call } from "/assets/api.js";
+import { count, instant, number, who } from "/assets/format.js";
+import { DeviceName } from "/assets/names.js";
+import { usePoll } from "/assets/poll.js";
+import { setQuery } from "/assets/router.js";
+import { Table } from "/assets/table.js";
+import { Badge, Dialog, Facts, Field, Form, Notice, Page, Section, Shares, When } from "/assets/ui.js";
+
+const STATES = ["accepted", "sending", "sent", "retry_wait", "unknown", "failed", "expired", "cancelled"];
+const TONES = { sent: "good", failed: "bad", unknown: "warn", retry_wait: "warn", accepted: "busy", sending: "busy" };
+const MEANS = {
+  accepted: "Waits to be sent.",
+  sending: "Is being sent at this moment.",
+  retry_wait: "Was certainly not delivered; is tried again by itself.",
+  unknown: "Nobody can know whether it arrived. Ask the device, then cancel or resend it.",
+  failed: "Will not be sent again by itself.",
+  expired: "Its time was over before it could be sent.",
+  cancelled: "Was taken back.",
+};
+
+const address = (id) => `/v1/commands/${encodeURIComponent(id)}`;
+const done = (command) => Boolean(command.completed_at);
+const wentWrong = (command) => /fail|error|timeout|denied/i.test(command.result ?? "");
+const meaning = (command) => {
+  if (done(command)) return `The device answered${command.result ? `: ${command.result}` : ""}.`;
+  return command.state === "sent" ? "FCM took it; the device has not answered yet." : MEANS[command.state];
+};
+
+/** Seconds until a command is looked at again; null when nothing changes any more. */
+function soon(command) {
+  if (!command) return 2;
+  const over = "states" in command
+    ? !STATES.slice(0, 2).concat("retry_wait").some((state) => command.states[state])
+    : done(command) || ["failed", "expired", "cancelled"].includes(command.state);
+  if (over && !("states" in command)) return null;
+  const age = (Date.now() - Date.parse(command.created_at)) / 1000;
+  return over ? 10 : age < 30 ? 1 : age < 600 ? 5 : 30;
+}
+
+const useCommand = (id) => usePoll(`command ${id}`, (signal) => call("GET", address(id), { signal }), soon);
+
+/** Where it stands in a word; when the device answered, whether it could do it. */
+function State({ command }) {
+  if (!done(command)) return html`<${Badge} name=${command.state} />`;
+  return wentWrong(command) ? html`<${Badge} name="error" label="done: ${command.result.toLowerCase()}" />` : html`<${Badge} name="done" />`;
+}
+
+/** How a command stands, live. */
+export function CommandState({ id }) {
+  const { data, error } = useCommand(id);
+  return html`
+    ${error && html`<${Notice} problem=${error} />`}
+    <div aria-live="polite">${data && ("states" in data ? html`<${BatchState} batch=${data} />` : html`<${OneState} command=${data} />`)}</div>
+  `;
+}
+
+const OneState = ({ command }) => html`
+  <p class="state">
+    <${State} command=${command} /> ${meaning(command)}
+    ${command.result_message && html`<q>${command.result_message}</q>`}
+    ${command.error_msg && !done(command) && html`<span class="muted">${command.error_msg}</span>`}
+  </p>
+`;
+
+const BatchState = ({ batch }) => html`
+  <p class="state">${count(batch.device_count, "device")}</p>
+  <${Shares} label="States" parts=${STATES.map((state) => [state, batch.states[state] ?? 0, TONES[state] ?? "off"])} />
+`;
+
+const COLUMNS = [
+  {
+    key: "action",
+    label: "Command",
+    head: true,
+    cell: (command) => html`<a href="/commands/${encodeURIComponent(command.request_id)}">${command.action}</a>`,
+  },
+  { key: "device", label: "Device", cell: (command) => html`<${DeviceName} id=${command.device_id} />` },
+  { key: "state", label: "State", cell: (command) => html`<${State} command=${command} />` },
+  { key: "result", label: "Result", kind: "wide", cell: (command) => command.result ?? command.error_msg ?? "–" },
+  { key: "asked", label: "Asked", cell: (command) => html`<${When} at=${command.created_at} />` },
+  { key: "by", label: "By", kind: "wide", cell: (command) => who(command.created_by) },
+];
+
+export function CommandsTable({ commands, without, empty = "No command was sent within the retained time." }) {
+  const columns = COLUMNS.filter(({ key }) => key !== without);
+  return html`<${Table} caption="Commands" columns=${columns} rows=${commands} id=${(command) => command.request_id} empty=${empty} />`;
+}
+
+/** A list of commands, live. query: the list's filters. Returns the poll, with `older` when there are more to fetch. */
+export function useCommands(query) {
+  const [wanted, setWanted] = useState(100);
+  const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
+  const poll = usePoll(`commands?${parameters}&${wanted}`, (signal) => newest(parameters, wanted, signal), 5);
+  return { ...poll, older: poll.data?.next_cursor && (() => setWanted(wanted + 200)) };
+}
+
+export const CommandsList = ({ list, without }) => list.data && html`
+  <${CommandsTable} commands=${list.data.items} without=${without} />
+  ${list.older && html`<div class="row"><button type="button" onClick=${list.older}>Older ones</button></div>`}
+`;
+
+async function newest(parameters, wanted, signal) {
+  let page = { items: [], next_cursor: null };
+  do {
+    const query = new URLSearchParams(parameters);
+    query.set("limit", Math.min(500, wanted - page.items.length));
+    if (page.next_cursor) query.set("cursor", page.next_cursor);
+    const next = await call("GET", `/v1/commands?${query}`, { signal });
+    page = { items: [...page.items, ...next.items], next_cursor: next.next_cursor };
+  } while (page.next_cursor && page.items.length < wanted);
+  return page;
+}
+
+export function Commands({ query }) {
+  const state = query.get("state") ?? "";
+  const batch = query.get("batch") ?? "";
+  const list = useCommands({ state, batch });
+  return html`
+    <${Page} poll=${list} title=${batch ? "Commands of a batch" : "Commands"} back=${batch && { to: `/commands/${encodeURIComponent(batch)}`, label: "← The batch" }}>
+      <form class="filters" onSubmit=${(event) => event.preventDefault()}>
+        <label>
+          State
+          <select onChange=${(event) => setQuery({ state: event.target.value })}>
+            <option value="">All states</option>
+            ${STATES.map((name) => html`<option value=${name} selected=${name === state}>${name}</option>`)}
+          </select>
+        </label>
+      </form>
+      <${CommandsList} list=${list} />
+    <//>
+  `;
+}
+
+export function Command({ id }) {
+  const poll = useCommand(id);
+  const [asking, setAsking] = useState(null);
+  const command = poll.data;
+  const close = () => setAsking(null);
+  const settle = () => {
+    close();
+    poll.refresh();
+  };
+  const actions = command && html`<${Possible} command=${command} onAsk=${setAsking} />`;
+  const title = command ? (command.action ?? "Bulk command") : "Command";
+  return html`
+    <${Page} title=${title} poll=${poll} actions=${actions} back=${{ to: "/commands", label: "← Commands" }}>
+      ${command && html`
+        <${Section} title="State"><${CommandState} id=${id} /><//>
+        <${"states" in command ? BatchFacts : CommandFacts} command=${command} />
+      `}
+      ${asking === "cancel" && html`<${Cancel} command=${command} onDone=${settle} onClose=${close} />`}
+      ${asking === "resend" && html`<${Resend} command=${command} onDone=${settle} onClose=${close} />`}
+    <//>
+  `;
+}
+
+/** What can be done in the state that the command is in. */
+function Possible({ command, onAsk }) {
+  const states = command.states ?? { [command.state]: 1 };
+  const cancel = states.accepted || states.retry_wait || states.unknown;
+  const resend = !command.states && !done(command) && ["unknown", "failed", "expired", "sent"].includes(command.state);
+  return html`
+    ${resend && html`<button type="button" onClick=${() => onAsk("resend")}>Resend</button>`}
+    ${cancel && html`<button type="button" onClick=${() => onAsk("cancel")}>Cancel</button>`}
+  `;
+}
+
+const CommandFacts = ({ command }) => html`
+  <${Section} title="Command">
+    <${Facts} of=${[
+      ["Device", html`<${DeviceName} id=${command.device_id} />`],
+      ["Request id", html`<code>${command.request_id}</code>`],
+      ["Parameters", Object.keys(command.params).length ? html`<code>${JSON.stringify(command.params)}</code>` : "none"],
+      ["Asked", `${instant(command.created_at)} by ${who(command.created_by)}`],
+      ["Expires", instant(command.expires_at)],
+      ["Sends", number(command.attempts)],
+      ["FCM", command.http_code ? `${command.fcm_status} (HTTP ${command.http_code}, ${number(Math.round(command.latency_ms))} ms)` : "–"],
+      ["Answered", command.completed_at ? instant(command.completed_at) : "not yet"],
+      ...(command.batch_id ? [["Part of", html`<a href="/commands/${encodeURIComponent(command.batch_id)}">a bulk command</a>`]] : []),
+    ]} />
+  <//>
+  <${Audit} entries=${command.audit} />
+`;
+
+const BatchFacts = ({ command }) => html`
+  <${Members} batch=${command.request_id} />
+  <${Section} title="Batch">
+    <${Facts} of=${[
+      ["Request id", html`<code>${command.request_id}</code>`],
+      ["Asked", `${instant(command.created_at)} by ${who(command.created_by)}`],
+      ["Selected by", "device_ids" in command.selector ? "a list of devices" : html`<code>${JSON.stringify(command.selector)}</code>`],
+    ]} />
+  <//>
+`;
+
+const Members = ({ batch }) => html`
+  <${Section} title="Devices" actions=${html`<a href="/commands?batch=${encodeURIComponent(batch)}">By state</a>`}>
+    <${CommandsList} list=${useCommands({ batch })} />
+  <//>
+`;
+
+/** Who did what, when and why. */
+export function Audit({ entries }) {
+  if (!entries?.length) return null;
+  return html`
+    <${Section} title="History">
+      <ol class="audit">
+        ${entries.map(({ event, by, at, key, ...rest }) => html`
+          <li><time datetime=${at}>${instant(at)}</time> <strong>${event}</strong> by ${who(by)}
+            ${Object.entries(rest).filter(([, value]) => value != null).map(([name, value]) => html` <span class="muted">${name}: ${String(value)}</span>`)}
+          </li>
+        `)}
+      </ol>
+    <//>
+  `;
+}
+
+const Cancel = ({ command, onDone, onClose }) => html`
+  <${Dialog} title="Cancel the command" onClose=${onClose}>
+    <p>What was not sent yet is taken back. What is being sent or was delivered is not.</p>
+    <${Form} submit="Cancel the command" danger onSubmit=${async () => {
+      await call("POST", `${address(command.request_id)}/cancel`, { body: {} });
+      onDone();
+    }} />
+  <//>
+`;
+
+function Resend({ command, onDone, onClose }) {
+  const key = useRef(crypto.randomUUID());
+  const submit = async (form) => {
+    const body = { reason: form.get("reason"), ttl_seconds: Number(form.get("ttl_seconds")) };
+    await call("POST", `${address(command.request_id)}/resend`, { body, key: key.current });
+    onDone();
+  };
+  return html`
+    <${Dialog} title="Resend the command" onClose=${onClose}>
+      <p>The device may have received it already. Who resends, when and why is kept with the command.</p>
+      <${Form} submit="Resend" danger onSubmit=${submit}>
+        <${Field} label="Reason" name="reason" required maxlength="500" />
+        <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+      <//>
+    <//>
+  `;
+}

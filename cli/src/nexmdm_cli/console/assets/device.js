@@ -1,0 +1,161 @@
+// One device: how it is, how it was, what it was told.
+
+import { html, useState } from "/assets/vendor/preact-htm.module.js";
+import { call } from "/assets/api.js";
+import { Chart } from "/assets/charts.js";
+import { CommandsList, useCommands } from "/assets/commands.js";
+import { Battery } from "/assets/devices.js";
+import { ago, count, duration, instant, NONE, withUnit, yesNo } from "/assets/format.js";
+import { heartbeats } from "/assets/history.js";
+import { usePoll } from "/assets/poll.js";
+import { go } from "/assets/router.js";
+import { Send } from "/assets/send.js";
+import { Table } from "/assets/table.js";
+import { Badge, Dialog, Empty, Facts, Field, Form, Page, Section, When } from "/assets/ui.js";
+
+export function Device({ id }) {
+  const path = `/v1/devices/${encodeURIComponent(id)}`;
+  const poll = usePoll(`device ${id}`, (signal) => call("GET", path, { signal }), 5);
+  const [doing, setDoing] = useState(null);
+  const device = poll.data;
+  const close = () => setDoing(null);
+  const renamed = () => {
+    close();
+    poll.refresh();
+  };
+  const actions = device && html`
+    <button type="button" class="primary" onClick=${() => setDoing("send")}>Send command</button>
+    <button type="button" onClick=${() => setDoing("rename")}>Rename</button>
+    <button type="button" class="danger" onClick=${() => setDoing("delete")}>Delete</button>
+  `;
+  return html`
+    <${Page} title=${device?.alias ?? "Device"} poll=${poll} actions=${actions} back=${{ to: "/devices", label: "← Devices" }}>
+      ${device && html`
+        <${Status} device=${device} />
+        <${History} id=${id} />
+        <${Commands} id=${id} />
+        <${About} device=${device} />
+        ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
+        ${doing === "rename" && html`<${Rename} device=${device} path=${path} onDone=${renamed} onClose=${close} />`}
+        ${doing === "delete" && html`<${Delete} device=${device} path=${path} onClose=${close} />`}
+      `}
+    <//>
+  `;
+}
+
+const Status = ({ device }) => html`
+  <${Section} title="Now">
+    <${Facts} of=${[
+      ["State", html`<${Badge} name=${device.online ? "online" : "silent"} />`],
+      ["Last seen", html`<${When} at=${device.last_seen_at} />`],
+      ["Status", device.status ? html`<${Badge} name=${device.status} />` : NONE],
+      ["Battery", html`<${Battery} device=${device} />`],
+      ["Temperature", withUnit(device.temp_c, "°C", 1)],
+      ["Network", device.network_type ?? NONE],
+      ["Signal", withUnit(device.signal_dbm, "dBm")],
+      ["Memory used", withUnit(device.ram_used_mb, "MB")],
+      ["Unity", device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE],
+      ["Running for", duration(device.uptime_s)],
+      ["Queued heartbeats", device.queue_depth ?? NONE],
+      ["Reached by FCM", yesNo(device.has_fcm_token)],
+    ]} />
+  <//>
+`;
+
+const Commands = ({ id }) => html`
+  <${Section} title="Commands"><${CommandsList} list=${useCommands({ device_id: id })} without="device" /><//>
+`;
+
+const About = ({ device }) => html`
+  <${Section} title="Device">
+    <${Facts} of=${[
+      ["Device id", html`<code>${device.device_id}</code>`],
+      ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
+      ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
+      ["Android build", device.build_id ?? NONE],
+      ["Agent", device.agent_version ?? NONE],
+      ["Unity app", device.unity_pkg_version ?? NONE],
+      ["Address", device.ip ?? NONE],
+      ["Device owner", yesNo(device.is_device_owner)],
+      ["Power is well", yesNo(device.power_ok)],
+      ["Exempt from Doze", yesNo(device.doze_whitelisted)],
+      ["Network validated", yesNo(device.net_validated)],
+      ["Hardware id", device.hardware_id ?? NONE],
+      ["Enrolled", instant(device.created_at)],
+    ]} />
+  <//>
+`;
+
+const SERIES = [
+  ["Battery", "%", "battery_pct", { min: 0, max: 100 }],
+  ["Temperature", "°C", "temp_c", {}],
+  ["Signal", "dBm", "signal_dbm", {}],
+  ["Memory used", "MB", "ram_used_mb", {}],
+];
+
+function History({ id }) {
+  const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show), 10);
+  const [asTable, setAsTable] = useState(false);
+  const rows = data?.items ?? [];
+  const about = !data ? "loading …" : rows.length
+    ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
+    : "";
+  const toggle = rows.length > 0 && html`
+    <button type="button" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button>
+  `;
+  return html`
+    <${Section} title="History" actions=${toggle}>
+      <p class="muted">${error ? error.message : about}</p>
+      ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
+      ${asTable
+        ? html`<${HeartbeatTable} rows=${rows} />`
+        : html`<div class="charts">
+            ${rows.length > 0 && SERIES.map(([title, unit, name, range]) => html`
+              <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
+            `)}
+          </div>`}
+    <//>
+  `;
+}
+
+const HEARTBEATS = [
+  { key: "at", label: "Time", head: true, cell: (row) => html`<span title=${ago(row.ts)}>${instant(row.ts)}</span>` },
+  { key: "status", label: "Status", cell: (row) => html`<${Badge} name=${row.status} />` },
+  { key: "battery", label: "Battery", kind: "number", cell: (row) => html`<${Battery} device=${row} />` },
+  { key: "temp", label: "Temp.", kind: "number", cell: (row) => withUnit(row.temp_c, "°C", 1) },
+  { key: "signal", label: "Signal", kind: "number", cell: (row) => withUnit(row.signal_dbm, "dBm") },
+  { key: "memory", label: "Memory", kind: "number", cell: (row) => withUnit(row.ram_used_mb, "MB") },
+  { key: "network", label: "Network", kind: "wide", cell: (row) => row.network_type ?? NONE },
+  { key: "agent", label: "Agent", kind: "wide", cell: (row) => row.agent_version ?? NONE },
+];
+
+function HeartbeatTable({ rows }) {
+  const [page, setPage] = useState(1);
+  return html`
+    <${Table} caption="Heartbeats, newest first" columns=${HEARTBEATS} rows=${rows.slice().reverse()} id=${(row) => row.hb_id} page=${page} onPage=${setPage} />
+  `;
+}
+
+const Rename = ({ device, path, onDone, onClose }) => html`
+  <${Dialog} title="Rename the device" onClose=${onClose}>
+    <${Form} submit="Rename" onSubmit=${async (form) => {
+      await call("PATCH", path, { body: { alias: form.get("alias") } });
+      onDone();
+    }}>
+      <${Field} label="Alias" name="alias" required maxlength="200" value=${device.alias} />
+    <//>
+  <//>
+`;
+
+const Delete = ({ device, path, onClose }) => html`
+  <${Dialog} title="Delete the device" onClose=${onClose}>
+    <p>
+      <strong>${device.alias}</strong> will be refused from now on and has to be enrolled again to come back. Its alias is
+      free again; its history goes with the retention.
+    </p>
+    <${Form} submit="Delete" danger onCancel=${onClose} onSubmit=${async () => {
+      await call("DELETE", path);
+      go("/devices", { replace: true });
+    }} />
+  <//>
+`;

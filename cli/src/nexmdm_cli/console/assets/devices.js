@@ -1,0 +1,149 @@
+// All devices: searched, filtered and sorted here, since ten thousand of them are a few megabytes.
+
+import { html, useMemo, useState } from "/assets/vendor/preact-htm.module.js";
+import { count, number, withUnit } from "/assets/format.js";
+import { everyDevice } from "/assets/names.js";
+import { usePoll } from "/assets/poll.js";
+import { setQuery } from "/assets/router.js";
+import { Send } from "/assets/send.js";
+import { sorted, Table } from "/assets/table.js";
+import { Badge, Page, When } from "/assets/ui.js";
+
+// As GET /v1/fleet/summary counts them.
+const LOW_BATTERY_PCT = 15;
+const SHOW = {
+  online: ["Online", (device) => device.online],
+  silent: ["Silent", (device) => !device.online],
+  low_battery: ["Low battery", (device) => device.battery_pct !== null && device.battery_pct < LOW_BATTERY_PCT],
+  unity_down: ["Unity down", (device) => device.unity_running === false],
+  warn: ["Status: warn", (device) => device.status === "warn"],
+  error: ["Status: error", (device) => device.status === "error"],
+};
+
+const COLUMNS = [
+  {
+    key: "alias",
+    label: "Device",
+    head: true,
+    value: (device) => device.alias,
+    cell: (device) => html`<a class="name" href="/devices/${encodeURIComponent(device.device_id)}">${device.alias}</a>`,
+  },
+  {
+    key: "state",
+    label: "State",
+    value: (device) => (device.online ? "online" : "silent"),
+    cell: (device) => html`<${Badge} name=${device.online ? "online" : "silent"} />`,
+  },
+  {
+    key: "seen",
+    label: "Last seen",
+    value: (device) => device.last_seen_at && Date.parse(device.last_seen_at),
+    cell: (device) => html`<${When} at=${device.last_seen_at} />`,
+  },
+  {
+    key: "battery",
+    label: "Battery",
+    kind: "number",
+    value: (device) => device.battery_pct,
+    cell: (device) => html`<${Battery} device=${device} />`,
+  },
+  {
+    key: "temperature",
+    label: "Temp.",
+    kind: "number wide",
+    value: (device) => device.temp_c,
+    cell: (device) => withUnit(device.temp_c, "°C", 1),
+  },
+  { key: "network", label: "Network", kind: "wide", value: (device) => device.network_type, cell: (device) => device.network_type ?? "–" },
+  {
+    key: "unity",
+    label: "Unity",
+    kind: "wide",
+    value: (device) => device.unity_pkg_version,
+    cell: (device) => html`${device.unity_pkg_version ?? "–"} ${device.unity_running === false && html`<${Badge} name="down" />`}`,
+  },
+  { key: "agent", label: "Agent", kind: "wide", value: (device) => device.agent_version, cell: (device) => device.agent_version ?? "–" },
+  {
+    key: "model",
+    label: "Model",
+    kind: "wide",
+    value: (device) => device.model,
+    cell: (device) => (device.model ? `${device.manufacturer ?? ""} ${device.model}` : "–"),
+  },
+];
+
+export function Battery({ device }) {
+  if (device.battery_pct === null) return "–";
+  const low = device.battery_pct < LOW_BATTERY_PCT;
+  return html`<span class=${low ? "warn" : ""}>${device.battery_pct} %</span>${device.plugged && html`<span title="charging" aria-label="charging"> ⚡</span>`}`;
+}
+
+export function Devices({ query }) {
+  const poll = usePoll("devices", everyDevice, 10);
+  const [chosen, setChosen] = useState(new Set());
+  const [sending, setSending] = useState(null);
+  const { items = [], complete } = poll.data ?? {};
+  const filter = { text: query.get("q") ?? "", show: query.get("show") ?? "", version: query.get("version") ?? "" };
+  const sort = query.get("sort") ?? "alias";
+  const texts = useMemo(() => new Map(items.map((device) => [device, searchable(device)])), [items]);
+  const rows = useMemo(
+    () => sorted(items.filter((device) => fits(device, filter, texts)), COLUMNS, sort),
+    [items, filter.text, filter.show, filter.version, sort],
+  );
+  const selected = useMemo(() => items.filter((device) => chosen.has(device.device_id)), [items, chosen]);
+  const select = { chosen, onChange: setChosen, id: (device) => device.device_id, name: (device) => device.alias };
+  const send = html`
+    <button type="button" class="primary" disabled=${!selected.length} onClick=${() => setSending(selected)}>
+      Send command${selected.length ? ` to ${number(selected.length)}` : ""}
+    </button>
+  `;
+  return html`
+    <${Page} title="Devices" poll=${poll} actions=${send}>
+      <${Filters} filter=${filter} items=${items} />
+      <p role="status" class="muted">
+        ${rows.length === items.length ? count(items.length, "device") : `${number(rows.length)} of ${count(items.length, "device")}`}${poll.data && !complete ? ", loading more …" : ""}${selected.length ? `, ${number(selected.length)} selected` : ""}
+      </p>
+      ${poll.data && html`
+        <${Table} caption="Devices" columns=${COLUMNS} rows=${rows} id=${select.id} select=${select}
+          sort=${sort} onSort=${(to) => setQuery({ sort: to, page: null })}
+          page=${Number(query.get("page")) || 1} onPage=${(page) => setQuery({ page: page > 1 ? page : null })}
+          empty=${items.length ? "No device fits this filter." : html`No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.`} />
+      `}
+      ${sending && html`<${Send} devices=${sending} onClose=${() => setSending(null)} />`}
+    <//>
+  `;
+}
+
+function Filters({ filter, items }) {
+  const versions = useMemo(() => [...new Set(items.map((device) => device.agent_version ?? "unknown"))].sort(), [items]);
+  if (filter.version && !versions.includes(filter.version)) versions.push(filter.version);
+  const change = (name) => (event) => setQuery({ [name]: event.target.value, page: null });
+  return html`
+    <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
+      <label>Search <input type="search" value=${filter.text} onInput=${change("q")} placeholder="alias, model, address, id" /></label>
+      <label>
+        Show
+        <select value=${filter.show} onChange=${change("show")}>
+          <option value="">All devices</option>
+          ${Object.entries(SHOW).map(([name, [label]]) => html`<option value=${name} selected=${name === filter.show}>${label}</option>`)}
+        </select>
+      </label>
+      <label>
+        Agent
+        <select value=${filter.version} onChange=${change("version")}>
+          <option value="">All versions</option>
+          ${versions.map((version) => html`<option value=${version} selected=${version === filter.version}>${version}</option>`)}
+        </select>
+      </label>
+    </form>
+  `;
+}
+
+const searchable = (device) =>
+  [device.alias, device.device_id, device.manufacturer, device.model, device.ip, device.network_type].join("\n").toLowerCase();
+
+function fits(device, { text, show, version }, texts) {
+  if (show in SHOW && !SHOW[show][1](device)) return false;
+  if (version && (device.agent_version ?? "unknown") !== version) return false;
+  return !text || texts.get(device).includes(text.trim().toLowerCase());
+}

@@ -1,0 +1,90 @@
+// The fleet at a glance; every figure leads to the devices behind it.
+
+import { html } from "/assets/vendor/preact-htm.module.js";
+import { call, pages } from "/assets/api.js";
+import { useAlerts, AlertsTable } from "/assets/alerts.js";
+import { CurrentBuilds } from "/assets/builds.js";
+import { CommandsTable } from "/assets/commands.js";
+import { number, percent } from "/assets/format.js";
+import { usePoll } from "/assets/poll.js";
+import { Empty, Page, Section } from "/assets/ui.js";
+
+export const summary = (signal) => call("GET", "/v1/fleet/summary", { signal });
+
+export function Fleet() {
+  const poll = usePoll("summary", summary, 5);
+  const fleet = poll.data;
+  return html`
+    <${Page} title="Fleet" poll=${poll}>
+      ${fleet && html`<${Figures} fleet=${fleet} /><${Versions} fleet=${fleet} />`}
+      <${Alerts} />
+      <${Rollouts} />
+      <${Latest} />
+    <//>
+  `;
+}
+
+function Figures({ fleet }) {
+  const figures = [
+    ["Devices", fleet.devices, "/devices", ""],
+    ["Online", fleet.online, "/devices?show=online", "good"],
+    ["Silent", fleet.silent, "/devices?show=silent", "bad"],
+    ["Low battery", fleet.low_battery, "/devices?show=low_battery", "warn"],
+    ["Unity down", fleet.unity_down, "/devices?show=unity_down", "bad"],
+  ];
+  return html`
+    <ul class="figures">
+      ${figures.map(([label, count, to, tone]) => html`
+        <li>
+          <a href=${to} class=${count ? tone : ""}>
+            <span class="label">${label}</span>
+            <strong>${number(count)}</strong>
+            <span class="muted">${label === "Devices" ? "enrolled" : `${percent(count, fleet.devices)} %`}</span>
+          </a>
+        </li>
+      `)}
+    </ul>
+  `;
+}
+
+function Versions({ fleet }) {
+  const versions = Object.entries(fleet.by_agent_version ?? {}).sort(([, a], [, b]) => b - a);
+  return html`
+    <${Section} title="Agent versions">
+      ${versions.length ? "" : html`<${Empty}>No device has reported yet.<//>`}
+      <ul class="versions">
+        ${versions.map(([version, count]) => html`
+          <li key=${version}>
+            <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
+            <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none"><rect class="busy" width=${percent(count, fleet.devices)} height="6" /></svg>
+            <span class="end">${number(count)} <span class="muted">${percent(count, fleet.devices)} %</span></span>
+          </li>
+        `)}
+      </ul>
+    <//>
+  `;
+}
+
+function Alerts() {
+  const { data } = useAlerts();
+  if (!data?.items.length) return null;
+  return html`<${Section} title="Alerts" actions=${html`<a href="/alerts">All alerts</a>`}><${AlertsTable} alerts=${data.items.slice(0, 5)} /><//>`;
+}
+
+function Rollouts() {
+  const { data } = usePoll("builds?current", currentBuilds, 10);
+  if (!data?.length) return null;
+  return html`<${Section} title="Current builds" actions=${html`<a href="/builds">All builds</a>`}><${CurrentBuilds} builds=${data} /><//>`;
+}
+
+async function currentBuilds(signal) {
+  const found = [];
+  for await (const items of pages("/v1/apk/builds", { current: true }, signal)) found.push(...items);
+  return found;
+}
+
+function Latest() {
+  const { data } = usePoll("commands?latest", (signal) => call("GET", "/v1/commands?limit=8", { signal }), 5);
+  if (!data) return null;
+  return html`<${Section} title="Latest commands" actions=${html`<a href="/commands">All commands</a>`}><${CommandsTable} commands=${data.items} /><//>`;
+}

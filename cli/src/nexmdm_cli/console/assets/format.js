@@ -1,0 +1,36 @@
+// How values are written.
+
+const numbers = new Intl.NumberFormat("en");
+const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+
+export const NONE = "–";
+export const number = (value) => (value == null ? NONE : numbers.format(value));
+export const percent = (part, whole) => (whole ? Math.round((100 * part) / whole) : 0);
+export const time = (when) => clock.format(new Date(when));
+export const instant = (when) => (when ? day.format(new Date(when)) : NONE);
+export const yesNo = (value) => (value == null ? NONE : value ? "yes" : "no");
+export const withUnit = (value, unit, digits = 0) => (value == null ? NONE : `${Number(value).toFixed(digits)} ${unit}`);
+export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
+
+/** Seconds as people say them: 40 s, 12 min, 5 h, 3 d. */
+export function duration(seconds) {
+  if (seconds == null) return NONE;
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 90) return `${whole} s`;
+  if (whole < 5400) return `${Math.round(whole / 60)} min`;
+  if (whole < 129600) return `${Math.round(whole / 3600)} h`;
+  return `${Math.round(whole / 86400)} d`;
+}
+
+export const ago = (when) => (when ? `${duration((Date.now() - new Date(when)) / 1000)} ago` : "never");
+export const until = (when) => `in ${duration((new Date(when) - Date.now()) / 1000)}`;
+
+export function bytes(size) {
+  if (size == null) return NONE;
+  const step = size < 1024 ? 0 : Math.min(3, Math.floor(Math.log2(size) / 10));
+  return `${(size / 1024 ** step).toFixed(step ? 1 : 0)} ${["bytes", "KiB", "MiB", "GiB"][step]}`;
+}
+
+/** The last part of an ARN is who it is. */
+export const who = (arn) => (arn ? arn.replace(/^arn:aws[\w-]*:(?:iam|sts)::\d+:(?:user|assumed-role)\//, "") : NONE);

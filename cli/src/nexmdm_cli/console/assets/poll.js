@@ -1,0 +1,74 @@
+// Live data: asked for again and again while somebody looks, less often when it is slow or fails.
+
+import { useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+
+const seen = new Map();
+const LONGEST_WAIT = 300;
+
+/**
+ * Data under a key; what was known under it before is shown at once.
+ *
+ * load(signal, show): resolves to the data; may show parts of it on the way.
+ * seconds: between one answer and the next question, or a function of the data; null ends it.
+ * Returns {data, error, at, next, refresh}: `at` is when the data came, `next` when it is asked for again.
+ */
+export function usePoll(key, load, seconds = 10) {
+  const [state, setState] = useState({ key, ...seen.get(key) });
+  const running = useRef({});
+  running.current = { load, seconds };
+  const refresh = useRef();
+
+  useEffect(() => {
+    let timer, controller;
+    let failures = 0;
+    const show = (change) => setState((now) => ({ ...(now.key === key ? now : { key }), ...change }));
+    show({ error: undefined, ...seen.get(key) });
+
+    async function run() {
+      clearTimeout(timer);
+      controller?.abort();
+      const { signal } = (controller = new AbortController());
+      const started = performance.now();
+      let known, slowest = 0;
+      try {
+        known = await running.current.load(signal, (data) => signal.aborted || show({ data }));
+        if (signal.aborted) return;
+        failures = 0;
+        seen.set(key, { data: known, at: new Date() });
+        show({ ...seen.get(key), error: undefined });
+      } catch (error) {
+        if (signal.aborted) return;
+        failures += 1;
+        slowest = error.retryAfter ?? 0;
+        known = seen.get(key)?.data;
+        show({ error });
+      }
+      const wanted = typeof running.current.seconds === "function" ? running.current.seconds(known) : running.current.seconds;
+      if (wanted === null || document.hidden) return show({ next: null });
+      // What took long is asked for less often: at most a tenth of the time is spent on it.
+      const took = (performance.now() - started) / 1000;
+      const wait = Math.min(LONGEST_WAIT, Math.max(wanted * 2 ** failures, slowest, 10 * took));
+      show({ next: new Date(Date.now() + wait * 1000) });
+      timer = setTimeout(run, wait * 1000);
+    }
+
+    function look() {
+      if (!document.hidden) return run();
+      clearTimeout(timer);
+    }
+
+    refresh.current = run;
+    run();
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      document.removeEventListener("visibilitychange", look);
+      clearTimeout(timer);
+      controller?.abort();
+    };
+  }, [key]);
+
+  return { ...(state.key === key ? state : { ...seen.get(key) }), refresh: () => refresh.current() };
+}
+
+/** What was known under a key before, without asking. */
+export const known = (key) => seen.get(key)?.data;

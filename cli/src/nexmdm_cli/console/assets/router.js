@@ -1,0 +1,45 @@
+// Places in the page are addresses: links are plain <a>, and what a person sees can be sent to somebody else.
+
+import { useEffect, useState } from "/assets/vendor/preact-htm.module.js";
+
+const here = () => ({ path: location.pathname, query: new URLSearchParams(location.search) });
+const moved = () => dispatchEvent(new Event("moved"));
+
+export function go(to, { replace = false } = {}) {
+  history[replace ? "replaceState" : "pushState"](null, "", to);
+  moved();
+}
+
+/** Change parameters of the present address; null takes one away. */
+export function setQuery(changes) {
+  const query = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === "") query.delete(name);
+    else query.set(name, value);
+  }
+  go(`${location.pathname}${query.size ? `?${query}` : ""}`, { replace: true });
+}
+
+export function useAddress() {
+  const [address, setAddress] = useState(here);
+  useEffect(() => {
+    const look = () => setAddress(here());
+    const follow = (event) => {
+      const link = event.target.closest?.("a[href]");
+      const plain = event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+      if (!link || !plain || link.target || link.origin !== location.origin || event.defaultPrevented) return;
+      if (link.getAttribute("href").startsWith("#")) return;
+      event.preventDefault();
+      go(link.href);
+    };
+    addEventListener("popstate", look);
+    addEventListener("moved", look);
+    document.addEventListener("click", follow);
+    return () => {
+      removeEventListener("popstate", look);
+      removeEventListener("moved", look);
+      document.removeEventListener("click", follow);
+    };
+  }, []);
+  return address;
+}

@@ -1,0 +1,99 @@
+// Sending a command, to one device or to many, and watching it settle.
+
+import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+import { call } from "/assets/api.js";
+import { CommandState } from "/assets/commands.js";
+import { count } from "/assets/format.js";
+import { usePoll } from "/assets/poll.js";
+import { Dialog, Field, Form } from "/assets/ui.js";
+
+const knownActions = (signal) => fetch("/assets/actions.json", { signal }).then((answer) => answer.json());
+
+/** devices: [{device_id, alias}]. */
+export function Send({ devices, onClose }) {
+  const { data: actions } = usePoll("actions", knownActions, () => null);
+  const [sent, setSent] = useState(null);
+  const title = sent ? `${sent.action} was accepted` : `Send to ${devices.length === 1 ? devices[0].alias : count(devices.length, "device")}`;
+  return html`
+    <${Dialog} title=${title} onClose=${onClose}>
+      ${sent
+        ? html`
+            <${CommandState} id=${sent.request_id} />
+            <div class="row end"><a class="button" href="/commands/${encodeURIComponent(sent.request_id)}">Open the command</a></div>
+          `
+        : actions && html`<${Compose} actions=${actions} devices=${devices} onSent=${setSent} />`}
+    <//>
+  `;
+}
+
+function Compose({ actions, devices, onSent }) {
+  const [action, setAction] = useState("ping");
+  const [variant, setVariant] = useState("");
+  // One key for one thing asked: a second try after a lost answer is not a second command.
+  const asked = useRef({});
+  const { about, params, disruptive } = actions[action];
+  const submit = async (form) => {
+    const body = { action, params: parameters(form, params), ttl_seconds: Number(form.get("ttl_seconds")) };
+    const [path, target] = targetOf(devices);
+    const what = JSON.stringify([path, target, body]);
+    if (asked.current.what !== what) asked.current = { what, key: crypto.randomUUID() };
+    onSent({ action, ...(await call("POST", path, { body: { ...body, ...target }, key: asked.current.key })) });
+  };
+  const choose = (event) => {
+    setAction(event.target.value);
+    setVariant("");
+  };
+  return html`
+    <${Form} submit=${devices.length === 1 ? `Send ${action}` : `Send ${action} to ${count(devices.length, "device")}`} danger=${disruptive} onSubmit=${submit}>
+      <${Field} label="Action" name="action" required hint=${about} onChange=${choose}>
+        ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
+      <//>
+      ${Object.entries(params).map(([name, spec]) => html`
+        <${Parameter} key=${`${action}.${name}`} name=${name} spec=${spec} variant=${variant} onVariant=${setVariant} />
+      `)}
+      <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+    <//>
+  `;
+}
+
+const targetOf = (devices) =>
+  devices.length === 1
+    ? [`/v1/devices/${encodeURIComponent(devices[0].device_id)}/commands`, {}]
+    : ["/v1/commands", { device_ids: devices.map((device) => device.device_id) }];
+
+function Parameter({ name, spec, variant, onVariant }) {
+  const variants = [...(spec.needed ?? []), ...(spec.taken ?? [])];
+  if (variants.length && !variants.includes(variant)) return null;
+  const required = spec.required || spec.needed?.includes(variant);
+  const common = { label: spec.label, hint: spec.hint, name, required };
+  if (spec.enum) {
+    return html`
+      <${Field} ...${common} onChange=${(event) => onVariant(event.target.value)}>
+        <option value="">choose …</option>
+        ${spec.enum.map((value) => html`<option value=${value} selected=${value === variant}>${value}</option>`)}
+      <//>
+    `;
+  }
+  if (spec.type === "boolean") {
+    return html`<${Field} ...${common}><option value="">choose …</option><option value="true">on</option><option value="false">off</option><//>`;
+  }
+  if (spec.type === "integer") {
+    return html`<${Field} ...${common} type="number" min=${spec.minimum} max=${spec.maximum} value=${spec.default} />`;
+  }
+  const type = spec.type === "array" ? "textarea" : spec.secret ? "password" : "text";
+  const hidden = spec.secret ? { autocomplete: "new-password" } : {};
+  return html`<${Field} ...${common} ...${hidden} type=${type} minlength=${spec.minLength} maxlength=${spec.maxLength} pattern=${spec.pattern && `${spec.pattern}.*`} />`;
+}
+
+function parameters(form, params) {
+  const given = {};
+  for (const [name, { type }] of Object.entries(params)) {
+    const value = form.get(name);
+    if (value === null || value === "") continue;
+    if (type === "integer") given[name] = Number(value);
+    else if (type === "boolean") given[name] = value === "true";
+    else if (type === "array") given[name] = value.split("\n").map((line) => line.trim()).filter(Boolean);
+    else given[name] = value;
+  }
+  return given;
+}

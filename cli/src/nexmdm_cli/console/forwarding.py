@@ -1,0 +1,75 @@
+"""What the page asks the API for, signed with the operator's credentials: only /v1/, only the headers that it needs."""
+
+import re
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+from botocore.exceptions import BotoCoreError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from nexmdm_cli.console.problems import problem
+
+# Longer than an HTTP API waits for its function, which is 30 s.
+TIMEOUT = httpx.Timeout(35, connect=5)
+LONGEST_BODY = 1024 * 1024
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# One segment after the other, none of them a dot or hiding a slash: what is signed is what was looked at.
+PATH = re.compile(r"/v1(?:/(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%(?!00|2[efEF]|5[cC])[0-9A-Fa-f]{2})+)+")
+QUERY = re.compile(r"(?:[A-Za-z0-9._~:@!$&'()*+,;=/?-]|%[0-9A-Fa-f]{2})*")
+SENT = ("content-type", "idempotency-key")
+RETURNED = ("content-type", "idempotency-replayed", "retry-after")
+
+
+class Forwarding:
+    """An async context manager around the connections to the API."""
+
+    def __init__(self, api_url: str, auth: httpx.Auth) -> None:
+        self.api_url = api_url.rstrip("/")
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._http = httpx.AsyncClient(auth=auth, cookies=no_cookies, timeout=TIMEOUT, follow_redirects=False)
+
+    async def __aenter__(self) -> "Forwarding":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def __call__(self, request: Request) -> Response:
+        """The API's answer, or a problem document that says why there is none."""
+        path = request.scope["raw_path"].decode("latin-1").partition("?")[0].removeprefix("/api")
+        query = request.scope["query_string"].decode("latin-1")
+        if not PATH.fullmatch(path) or not QUERY.fullmatch(query):
+            return problem(404, "Not found", "Only paths below /v1/ are forwarded to the API.")
+        body = await _body(request)
+        if body is None:
+            return problem(413, "Body too large", f"The API takes bodies of up to {LONGEST_BODY} bytes.")
+        headers = {name: request.headers[name] for name in SENT if name in request.headers}
+        try:
+            answer = await self._http.request(
+                request.method, f"{self.api_url}{path}{f'?{query}' if query else ''}", content=body, headers=headers
+            )
+        except httpx.TimeoutException:
+            return problem(
+                504, "No answer", f"{self.api_url} did not answer in time. What was asked for may still be done."
+            )
+        except httpx.HTTPError as error:
+            return problem(502, "API unreachable", f"{self.api_url} cannot be reached: {error}")
+        except BotoCoreError as error:
+            return problem(502, "No credentials", f"The request cannot be signed: {error}")
+        returned = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
+        return Response(answer.content, answer.status_code, returned)
+
+
+async def _body(request: Request) -> bytes | None:
+    """None when it is too long, or whoever sent it has gone."""
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > LONGEST_BODY:
+                return None
+            parts.append(part)
+    except ClientDisconnect:
+        return None
+    return b"".join(parts)

@@ -1,0 +1,67 @@
+"""Who may ask the console for anything: its own page, on this machine, holding the token of this start.
+
+Another page in the same browser cannot: `Host` must be this server's address (DNS rebinding), `Origin` and
+`Sec-Fetch-Site` must be this server's own, and signing needs the token in a header, which no other page can read or
+send. It is not a cookie: a browser shows a cookie of 127.0.0.1 to every port of 127.0.0.1.
+"""
+
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nexmdm_cli.console.problems import problem
+
+HEADER = "x-console-token"
+ADDED = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """ASGI middleware. authority: the only `Host`; secret: paths that want the token begin with one of these."""
+
+    def __init__(self, app: ASGIApp, authority: str, token: str, secret: tuple[str, ...]) -> None:
+        self._app, self._authority, self._token, self._secret = app, authority, token.encode(), secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(ADDED)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self._app)(scope, receive, protected)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        headers = Headers(scope=scope)
+        if headers.getlist("host") != [self._authority]:
+            return problem(421, "Misdirected request", f"This console is http://{self._authority} and nothing else.")
+        if any(origin != f"http://{self._authority}" for origin in headers.getlist("origin")):
+            return problem(403, "Forbidden", "Another page's request is not answered.")
+        wants_token = scope["path"].startswith(self._secret)
+        # `none` is a person who typed the address or followed it from a terminal.
+        allowed = ("same-origin",) if wants_token else ("same-origin", "none")
+        if any(site not in allowed for site in headers.getlist("sec-fetch-site")):
+            return problem(403, "Forbidden", "Another page's request is not answered.")
+        given = headers.get(HEADER, "").encode("latin-1")
+        if wants_token and not secrets.compare_digest(given, self._token):
+            return problem(
+                401,
+                "Not authenticated",
+                "The token is not this console's. Open the address that it printed when it started.",
+            )
+        return None

@@ -1,0 +1,8 @@
+"""The console's own refusals, in the form of the API's: RFC 9457 problem documents."""
+
+from starlette.responses import JSONResponse
+
+
+def problem(status: int, title: str, detail: str) -> JSONResponse:
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(document, status, media_type="application/problem+json")

@@ -1,0 +1,106 @@
+"""The console as a listening server: on its own until Ctrl-C, or beside others in a running event loop."""
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import socket
+import webbrowser
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import uvicorn
+
+from nexmdm_cli.console.app import application
+from nexmdm_cli.console.forwarding import Forwarding
+
+
+def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0, open_browser: bool = True) -> None:
+    """Serve the console until Ctrl-C; prints its address, which holds the token of this start.
+
+    Args:
+        api_url: of the API, without `/v1`.
+        auth: signs what the page asks for.
+        port: 0 takes any free one.
+
+    Raises:
+        ValueError: the host is not on this machine's loopback.
+        OSError: the address is in use.
+    """
+
+    async def until_interrupted() -> None:
+        async with running(api_url, auth, host=host, port=port) as address:
+            print(f"console: {address}", flush=True)
+            if open_browser:
+                await asyncio.to_thread(webbrowser.open, address)
+            await asyncio.Event().wait()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(until_interrupted())
+
+
+@contextlib.asynccontextmanager
+async def running(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """The console in the running event loop while the block lasts; yields its address with the token."""
+    listener = _listen(host, port)
+    token = secrets.token_urlsafe(32)
+    authority = _authority(listener)
+    async with Forwarding(api_url, auth) as forwarding:
+        server = _Server(application(forwarding, authority, token))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            # In the fragment: no server, log or Referer ever sees it.
+            yield f"http://{authority}/#token={token}"
+        finally:
+            server.should_exit = True
+            await serving
+            listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ValueError(f"host: {host!r} is not on this machine's loopback; use 127.0.0.1 or ::1")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # It names its protocol, or asyncio would not set TCP_NODELAY: 40 ms for each answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"the console cannot listen on {host}:{port} ({error.strerror}); choose another port") from None
+    return listener
+
+
+def _authority(listener: socket.socket) -> str:
+    """What a browser on this machine writes into `Host`."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that leaves signals to whoever runs it and prints nothing."""
+
+    def __init__(self, application: object) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                timeout_graceful_shutdown=2,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,109 @@
+"""A console as a person starts it, in front of a real gateway whose function tells what it was given."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from tests.local.processes import listening
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": "a/secret+of=the+test"}
+
+HANDLER = """
+    import json, time
+
+    def handler(event, context):
+        query = event.get("queryStringParameters", {})
+        if "redirect" in query:
+            return {"statusCode": 302, "headers": {"Location": "https://elsewhere.invalid/"}, "body": "{}"}
+        headers = {
+            "Content-Type": "application/json", "Retry-After": "7", "Idempotency-Replayed": "true",
+            "Access-Control-Allow-Origin": "*", "X-Of-The-Api": "1",
+        }
+        return {"statusCode": 200, "headers": headers, "cookies": ["a=1"], "body": json.dumps(event)}
+"""
+
+TEMPLATE = """
+Resources:
+  Api:
+    Type: AWS::Serverless::HttpApi
+    Properties: {Auth: {EnableIamAuthorizer: true, DefaultAuthorizer: AWS_IAM}}
+  EchoFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: of.the.echo.handler
+      Timeout: 20
+      Events:
+        A: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: ANY, Path: "/{everything+}"}}
+"""
+
+GATEWAY = """
+    import asyncio, pathlib
+    from dataclasses import replace
+    from local import gateway, serve, template
+
+    declared = template.load(pathlib.Path("template.yaml"))
+    routes = [replace(r, function=replace(r.function, handler="echo_of_the_test.handler")) for r in declared.routes]
+
+    async def main():
+        application = gateway.Gateway(replace(declared, routes=routes), gateway.key_pair(), limit=2)
+        await serve.serve(application, serve.listen("127.0.0.1", 0))
+
+    asyncio.run(main())
+"""
+
+CONSOLE = """
+    import sys
+    from botocore.credentials import Credentials
+    from nexmdm_cli.console import serve
+    from nexmdm_cli.signing import Signed
+
+    serve(sys.argv[1], Signed(Credentials(sys.argv[2], sys.argv[3]), "eu-west-1"), open_browser=False)
+"""
+
+
+@contextlib.contextmanager
+def echoing(folder: Path) -> Iterator[str]:
+    """The URL of a gateway that wants signatures by KEYS and answers with the event that its function saw."""
+    (folder / "template.yaml").write_text(TEMPLATE)
+    (folder / "echo_of_the_test.py").write_text(textwrap.dedent(HANDLER))
+    environment = {**os.environ, **KEYS, "PYTHONPATH": str(folder)}
+    with listening("-c", textwrap.dedent(GATEWAY), cwd=folder, env=environment) as (_, url):
+        yield url
+
+
+class Console:
+    """url: where it listens; token: of this start; process: of `serve`."""
+
+    def __init__(self, process: subprocess.Popen, line: str) -> None:
+        found = re.fullmatch(r"console: (http://127\.0\.0\.1:\d+)/#token=([\w-]{43})\n", line)
+        assert found, line
+        self.process, self.url, self.token = process, found[1], found[2]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @contextlib.contextmanager
+    def client(self, **headers: str) -> Iterator[httpx.Client]:
+        """As the page: with its token, unless the headers say otherwise."""
+        with httpx.Client(base_url=self.url, headers={"X-Console-Token": self.token, **headers}, timeout=20) as client:
+            yield client
+
+
+@contextlib.contextmanager
+def console(api_url: str) -> Iterator[Console]:
+    """`serve`, in a process of its own."""
+    arguments = [sys.executable, "-c", textwrap.dedent(CONSOLE), api_url, *KEYS.values()]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield Console(process, process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,278 @@
+"""The console's server over real sockets: who may ask, what is forwarded, and what never is."""
+
+import asyncio
+import http.client
+import json
+import signal
+import socket
+
+import httpx
+import pytest
+from botocore.credentials import Credentials
+from nexmdm_cli import console as served
+from nexmdm_cli.console import forwarding
+from nexmdm_cli.signing import Signed
+
+from tests.cli.console_stack import KEYS, Console, console, echoing
+
+SIGNED = Signed(Credentials(*KEYS.values()), "eu-west-1")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    with echoing(tmp_path_factory.mktemp("gateway")) as api, console(api) as started:
+        yield started
+
+
+@pytest.fixture
+def page(own: Console):
+    with own.client() as client:
+        yield client
+
+
+def raw(own: Console, method: str, target: str, *headers: tuple[str, str], body: bytes = b"") -> tuple[int, dict]:
+    """A request that no client library would send: the target as it stands, headers given twice or not at all."""
+    connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=20)
+    try:
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in (("Content-Length", str(len(body))), *headers):
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text.startswith(b"{") else {}
+    finally:
+        connection.close()
+
+
+def host(own: Console) -> tuple[str, str]:
+    return "Host", f"127.0.0.1:{own.port}"
+
+
+def token(own: Console) -> tuple[str, str]:
+    return "X-Console-Token", own.token
+
+
+# --- who may ask
+
+
+def test_what_the_page_asks_is_signed(page):
+    event = page.get("/api/v1/things?b=2&a=1%20x").json()
+    assert event["requestContext"]["authorizer"]["iam"]["accessKey"] == "AKIAOFTHETEST"
+    assert (event["rawPath"], event["rawQueryString"]) == ("/v1/things", "b=2&a=1%20x")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_methods_bodies_and_keys_arrive(page, method):
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "once"}
+    event = page.request(method, "/api/v1/devices/a:b", content=b'{"a": 1}', headers=headers).json()
+    assert event["requestContext"]["http"]["method"] == method
+    assert event["body"] == '{"a": 1}'
+    assert event["headers"]["idempotency-key"] == "once"
+    assert event["headers"]["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("given", [{}, {"X-Console-Token": ""}, {"X-Console-Token": "x" * 43}], ids=str)
+@pytest.mark.parametrize("path", ["/api/v1/things", "/console/about", "/console/qr", "/api/", "/console/none"])
+def test_without_the_token_nothing_is_told(own, given, path):
+    answer = httpx.get(f"{own.url}{path}", headers=given)
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_each_start_has_a_token_of_its_own(own):
+    with console("http://127.0.0.1:9") as other:
+        assert other.token != own.token
+        with own.client(**{"X-Console-Token": other.token}) as client:
+            assert client.get("/console/about").status_code == 401
+
+
+def test_a_token_in_the_query_or_a_cookie_is_none(own):
+    answer = httpx.get(f"{own.url}/console/about?token={own.token}", cookies={"token": own.token})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/app.js", "/api/v1/things", "/console/about"])
+def test_another_host_is_misdirected(own, path):
+    """A name that was made to point here: the browser would take it for another page's own server."""
+    for name in ("evil.example", f"evil.example:{own.port}", "127.0.0.1", f"localhost:{own.port}", ""):
+        assert raw(own, "GET", path, ("Host", name), token(own))[0] == 421, name
+    # h11 itself refuses none and two.
+    assert raw(own, "GET", path, host(own), ("Host", "evil.example"), token(own))[0] == 400
+    assert raw(own, "GET", path, token(own))[0] == 400
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/app.js", "/api/v1/things", "/console/about"])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Origin", "http://127.0.0.1:1"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ],
+    ids=str,
+)
+def test_another_page_is_refused(own, path, foreign):
+    assert raw(own, "GET", path, host(own), token(own), foreign)[0] == 403
+    ours = ("Origin", own.url) if foreign[0] == "Origin" else ("Sec-Fetch-Site", "same-origin")
+    assert raw(own, "GET", path, host(own), token(own), ours)[0] == 200
+    assert raw(own, "GET", path, host(own), token(own), ours, foreign)[0] == 403, "twice"
+
+
+def test_a_typed_address_opens_the_page_and_not_the_api(own):
+    typed = ("Sec-Fetch-Site", "none")
+    assert raw(own, "GET", "/devices/x", host(own), typed)[0] == 200
+    assert raw(own, "GET", "/api/v1/things", host(own), token(own), typed)[0] == 403
+
+
+def test_no_other_origin_is_allowed_to_ask(own):
+    answer = httpx.options(f"{own.url}/api/v1/things", headers={"X-Console-Token": own.token})
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("path", ["/", "/devices", "/assets/app.js", "/assets/none", "/api/v1/things", "/none"])
+def test_every_answer_is_kept_to_itself(own, page, path):
+    for answer in (page.get(path), httpx.get(f"{own.url}{path}"), page.get(path, headers={"Origin": "null"})):
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "set-cookie" not in answer.headers
+        assert "server" not in answer.headers
+
+
+# --- what is forwarded
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/", "/api/v1", "/api/v1/", "/api/v2/things", "/api/v10/things", "/api//v1/things", "/api/v1//things",
+        "/api/v1/../secret", "/api/v1/./things", "/api/v1/%2e%2e/secret", "/api/v1/%2E%2e/secret", "/api/v1/a%2Fb",
+        "/api/v1/a%5Cb", "/api/v1/a%00", "/api/v1/a%zz", "/api/v1/a\\b", "/api/v1/a|b", "/%61pi/v1/things",
+        "/api/http://elsewhere.invalid/v1/things", "/api/@elsewhere.invalid/v1/things", "/api/v1/things?a=\\",
+        "http://elsewhere.invalid/api/v1/things",
+    ],
+)  # fmt: skip
+def test_only_paths_below_v1_are_forwarded(own, target):
+    status, said = raw(own, "GET", target, host(own), token(own))
+    assert status == 404
+    assert "requestContext" not in said
+
+
+def test_what_the_browser_adds_stays_here(own, page):
+    given = {"Cookie": "session=1", "Authorization": "Bearer x", "X-Amz-Date": "1", "X-Forwarded-For": "1.2.3.4"}
+    seen = page.get("/api/v1/things", headers={**given, "Origin": own.url, "Referer": f"{own.url}/"}).json()
+    assert own.token not in json.dumps(seen)
+    assert seen["headers"]["authorization"].startswith("AWS4-HMAC-SHA256 ")
+    assert "1.2.3.4" not in json.dumps(seen)
+    assert "cookies" not in seen
+    added = {"x-console-token", "cookie", "origin", "referer", "sec-fetch-site"}
+    assert not added & set(seen["headers"])
+
+
+def test_of_the_api_only_the_wanted_headers_come_back(page):
+    answer = page.get("/api/v1/things")
+    assert (answer.headers["retry-after"], answer.headers["idempotency-replayed"]) == ("7", "true")
+    for name in ("set-cookie", "access-control-allow-origin", "x-of-the-api"):
+        assert name not in answer.headers
+
+
+def test_a_redirect_is_not_followed(page):
+    answer = page.get("/api/v1/things?redirect=1")
+    assert answer.status_code == 302
+    assert "location" not in answer.headers
+
+
+def test_a_long_body_is_refused(page):
+    answer = page.post("/api/v1/things", content=b"x" * (forwarding.LONGEST_BODY + 1))
+    assert answer.status_code == 413
+    assert str(forwarding.LONGEST_BODY) in answer.json()["detail"]
+
+
+def test_qr_codes_are_pictures(page):
+    drawn = page.post("/console/qr", content="lobby")
+    assert drawn.headers["content-type"] == "image/svg+xml"
+    assert b"<svg" in drawn.content
+    for wrong in (b"", b"x" * 2001):
+        assert page.post("/console/qr", content=wrong).status_code == 422
+
+
+def test_ctrl_c_ends_it_quietly(own):
+    with console("http://127.0.0.1:9") as other:
+        other.process.send_signal(signal.SIGINT)
+        out, err = other.process.communicate(timeout=15)
+        assert (other.process.returncode, out, err) == (0, "", "")
+
+
+# --- when there is no answer
+
+
+def asked(api_url: str, auth: httpx.Auth = SIGNED) -> httpx.Response:
+    """What a page gets from a console of this process."""
+
+    async def ask() -> httpx.Response:
+        async with served.running(api_url, auth) as address:
+            url, _, secret = address.partition("/#token=")
+            async with httpx.AsyncClient() as client:
+                return await client.get(f"{url}/api/v1/things", headers={"X-Console-Token": secret})
+
+    return asyncio.run(ask())
+
+
+def test_an_api_that_is_not_there_is_a_problem():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        answer = asked(url)
+    assert answer.status_code == 502
+    assert url in answer.json()["detail"]
+
+
+def test_an_api_that_says_nothing_is_a_problem(monkeypatch):
+    monkeypatch.setattr(forwarding, "TIMEOUT", httpx.Timeout(0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answer = asked(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert answer.status_code == 504
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_missing_credentials_are_a_problem():
+    answer = asked("http://127.0.0.1:9", Signed(None, "eu-west-1"))
+    assert answer.status_code == 502
+    assert "credentials" in answer.json()["detail"]
+
+
+# --- where it listens
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
+def test_only_loopback(host):
+    with pytest.raises(ValueError, match="loopback"):
+        served.serve("http://127.0.0.1:9", SIGNED, host=host, open_browser=False)
+
+
+def test_a_taken_port_is_said(own):
+    with pytest.raises(OSError, match=f"127.0.0.1:{own.port}"):
+        served.serve("http://127.0.0.1:9", SIGNED, port=own.port, open_browser=False)
+
+
+def test_a_request_that_never_ends_does_not_keep_it_from_ending():
+    async def end() -> None:
+        async with served.running("http://127.0.0.1:9", SIGNED) as address:
+            port = int(address.partition("/#")[0].rpartition(":")[2])
+            _, writing = await asyncio.open_connection("127.0.0.1", port)
+            writing.write(b"POST /console/qr HTTP/1.1\r\n")
+            await writing.drain()
+        writing.close()
+
+    asyncio.run(asyncio.wait_for(end(), 60))
