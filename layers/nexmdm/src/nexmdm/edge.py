@@ -116,6 +116,11 @@ class Routes:
 
         return add
 
+    @property
+    def table(self) -> dict[str, Route]:
+        """{route key: its function}"""
+        return self._routes
+
     def handle(self, event: Event, context: Any) -> dict[str, Any]:
         """Answer one event. Every `Problem` becomes its status; anything unexpected is a 500 that says nothing."""
         logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
