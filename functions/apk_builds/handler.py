@@ -117,10 +117,11 @@ def roll_out(request: Request) -> Response:
     """
     body, build, db = request.json(Rollout), _build(request), database.environment()
     percent, by = body.staged_rollout_percent, request.operator
+    key = _request_id(request, body.request_id)
     if not body.install:
         rollouts.roll_out(db, build, percent, by)
         return Response(_shown(_build(request)))
-    request_id = _request_id(request, body.request_id) or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
+    request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
     sent = rollouts.install(db, build, percent, by, base_url=request.base_url, request_id=request_id)
     commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
     return Response({**_shown(_build(request)), "install": commands}, 202)
@@ -165,19 +166,23 @@ def download(request: Request) -> Response:
 @routes("GET /v1/apk/packages/{package_name}/signers")
 def list_signers(request: Request) -> dict[str, Any]:
     """List the certificates that may sign a package."""
-    return {"items": signers.pinned(database.environment(), request.path["package_name"])}
+    return {"items": signers.pinned(database.environment(), _package_name(request))}
 
 
 @routes("PUT /v1/apk/packages/{package_name}/signers")
 def replace_signers(request: Request) -> dict[str, Any]:
     """Make these certificates the ones that may sign a package."""
     fingerprints = request.json(PinnedSigners).fingerprints
-    package_name = wire.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
-    return {"items": signers.replace(database.environment(), package_name, fingerprints, request.operator)}
+    by = request.operator
+    return {"items": signers.replace(database.environment(), _package_name(request), fingerprints, by)}
 
 
 def _build(request: Request) -> Row:
     return builds.find(database.environment(), request.path["build_id"])
+
+
+def _package_name(request: Request) -> str:
+    return wire.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
 
 
 def _shown(build: Row) -> dict[str, Any]:

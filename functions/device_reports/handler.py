@@ -19,6 +19,9 @@ CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=1_000_000)]  # a shell's output; what is stored is cut
 
 
+ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
+
+
 class FcmTokenReport(Struct):
     fcm_token: FcmToken
     device_id: Name | None = None
@@ -27,7 +30,7 @@ class FcmTokenReport(Struct):
 class Ack(Struct):
     """`type` is checked by hand: the agent's contract wants 400 for a wrong one."""
 
-    type: str | None = None
+    type: Annotated[str, Meta(extra_json_schema={"enum": list(ACK_TYPES)})] | None = None
     request_id: CommandId | None = None
     correlation_id: CommandId | None = None
     status: Annotated[str, Meta(max_length=50)] | None = None
@@ -58,9 +61,6 @@ class InstallationUpdate(Struct):
     status: Literal["downloading", "installing", "completed", "failed"]
     download_progress: int | None = None
     error_message: Text | None = None
-
-
-ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
 
 
 @routes("POST /v1/devices/fcm-token")

@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 from nexmdm import actions, errors
+from nexmdm.signers import PackageName
 
 from local import template
 from local.openapi import commands, examples, security
 from local.openapi.answers import GatewayMessage, Problem
-from local.openapi.operations import OPERATIONS, Answer, Operation
+from local.openapi.operations import OPERATIONS, Answer, Operation, refusals
 from local.template import Route
 
 Schema = dict[str, Any]
@@ -130,10 +131,6 @@ def _parameters(route: Route, operation: Operation) -> list[Schema]:
     return found
 
 
-PATH = {"build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999}}
-KEY = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$"}
-
-
 def _of_a_query(member: Schema) -> Schema:
     """A query has no null: what may be null may be absent."""
     options = [option for option in member.get("anyOf", [member]) if option.get("type") != "null"]
@@ -154,14 +151,7 @@ def _body(route: Route, operation: Operation) -> Schema | None:
 
 def _responses(route: Route, operation: Operation) -> dict[str, Any]:
     found = {str(status): _answered(status, answer) for status, answer in operation.answers.items()}
-    problems = {500, 503, *operation.problems, *security.PROBLEMS[operation.caller]}
-    if operation.body:
-        problems |= {400, 413, 422}
-    if operation.query or operation.key or "{" in route.path:
-        problems.add(422)
-    if "{" in route.path:
-        problems.add(404)
-    return found | {str(status): _refused(status, operation) for status in sorted(problems)}
+    return found | {str(status): _refused(status, operation) for status in sorted(refusals(route.key))}
 
 
 def _answered(status: int, answer: Answer) -> Schema:
@@ -237,3 +227,10 @@ def _portable(node: Any) -> Any:
             for key, value in node.items()
         }
     return [_portable(child) for child in node] if isinstance(node, list) else node
+
+
+PATH = {
+    "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "package_name": _portable(msgspec.json.schema(PackageName)),
+}
+KEY = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$"}

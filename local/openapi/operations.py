@@ -20,6 +20,7 @@ from functions.fcm_dispatch import handler as dispatch
 from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
 from local.openapi import answers as a
+from local.openapi import security
 
 REDIRECT = ("Location", "X-APK-SHA256", "Cache-Control")
 REPLAYED = ("Idempotency-Replayed",)
@@ -133,3 +134,16 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/apk/packages/{package_name}/signers": operator({200: a.Signers}),
     "PUT /v1/apk/packages/{package_name}/signers": operator({200: a.Signers}, body=builds.PinnedSigners),
 }
+
+
+def refusals(route_key: str) -> set[int]:
+    """The statuses of the problems that a route may answer with."""
+    operation = OPERATIONS[route_key]
+    found = {500, 503, *operation.problems, *security.PROBLEMS[operation.caller]}
+    if operation.body:
+        found |= {400, 413, 422}
+    if operation.query or operation.key or "{" in route_key:
+        found.add(422)
+    if "{" in route_key:
+        found.add(404)
+    return found
