@@ -48,7 +48,8 @@ def register(request: Request) -> dict[str, Any]:
     alias = body.alias or query.alias
     if alias is None:
         raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
-    return enrollment.register(database.environment(), token, alias, body.hardware_id or query.hardware_id)
+    hardware_id = body.hardware_id or query.hardware_id
+    return enrollment.register(database.environment(), token, alias, hardware_id, request.source_ip)
 
 
 @routes("POST /v1/enroll-tokens")

@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent.parent
 REF = "#/components/schemas/{name}"
 # The gateway says these too, of itself.
-SAID_BY_THE_GATEWAY = {404, 413, 500, 503}
+SAID_BY_THE_GATEWAY = {404, 413, 429, 500, 503}
 
 INTRODUCTION = """\
 Devices, operators and CI speak JSON over HTTPS. Errors are RFC 9457 problem documents whose `detail` names the field

@@ -72,7 +72,7 @@ OPERATIONS: dict[str, Operation] = {
         {200: a.Registered},
         body=enrollment.Registration,
         query=enrollment.Registration,
-        problems=(401, 403, 409),
+        problems=(409, 429),
     ),
     "POST /v1/heartbeat": device({200: a.HeartbeatAnswer}, body=HeartbeatBody),
     "POST /v1/heartbeats": device({200: a.HeartbeatBatchAnswer}, body=heartbeats.HeartbeatBatch),
