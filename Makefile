@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench test-extra test-built lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test bench test-extra test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate deploy logs samples invoke e2e ca-bundle
 
 help: ## list the targets
@@ -45,6 +45,9 @@ bench: setup ## removal under load, partition widths, the documents' targets: me
 
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/e2e
+
+openapi: setup ## write the API's reference: docs/openapi.json, and the console's copy
+	@$(BIN)/python -m local.openapi
 
 lint: setup ## ruff: errors, imports, security, format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

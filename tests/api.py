@@ -3,7 +3,7 @@
     answer = call("POST", "/v1/heartbeat", body, token=token)
     answer.status, answer.json
 
-Operator routes arrive signed by `OPERATOR`, as IAM lets them through.
+Operator routes arrive signed by `OPERATOR`, as IAM lets them through. Every answer is held against the API's reference.
 """
 
 import json
@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from local import payload, template
 from local.routing import Routes
+from tests import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATOR = "arn:aws:iam::000000000000:user/operator"
@@ -84,7 +85,9 @@ def call(method: str, path: str, body: Any = None, **how: Any) -> Answer:
     handler, sent = event(method, path, body, **how)
     answer = payload.response(handler(sent, CONTEXT))
     assert answer is not None, "the function's result is not one that an HTTP API takes"
-    return Answer(answer.status, dict(answer.headers), answer.body.decode())
+    found = Answer(answer.status, dict(answer.headers), answer.body.decode())
+    reference.check(sent["routeKey"], found.status, found.headers, found.text)
+    return found
 
 
 def enrol(alias: str = "lobby", **token: Any) -> tuple[str, str]:

@@ -46,6 +46,10 @@ class PinnedSigners(Struct, forbid_unknown_fields=True):
 
 @routes("POST /v1/apk/builds")
 def declare(request: Request) -> Response:
+    """Declare a build: the first step of publishing.
+
+    PUT the file to `upload_url` with `upload_headers`, then complete. Declaring the same build again answers 200.
+    """
     declaration, config = request.json(Declaration), settings.load()
     build, new = builds.declare(
         database.environment(),
@@ -66,6 +70,11 @@ def declare(request: Request) -> Response:
 
 @routes("POST /v1/apk/builds/{build_id}/complete")
 def complete(request: Request) -> dict[str, Any]:
+    """Complete a build: the second step of publishing.
+
+    Size, checksum, signatures, signer and manifest of the uploaded file are compared with what was declared. A
+    refusal says what was looked at, what was expected and what was found. Safe to repeat.
+    """
     build = _build(request)
     completion.complete(database.environment(), settings.load(), build, request.operator)
     return _shown(_build(request))
@@ -73,23 +82,27 @@ def complete(request: Request) -> dict[str, Any]:
 
 @routes("GET /v1/apk/builds")
 def list_builds(request: Request) -> Page:
+    """List builds with their statistics, newest first."""
     page = builds.list_builds(database.environment(), request.parameters(BuildsQuery))
     return Page([_shown(build) for build in page.items], page.next_cursor)
 
 
 @routes("GET /v1/apk/builds/{build_id}")
 def show(request: Request) -> dict[str, Any]:
+    """Show a build with its statistics and audit."""
     return _shown(_build(request))
 
 
 @routes("DELETE /v1/apk/builds/{build_id}")
 def withdraw(request: Request) -> Response:
+    """Withdraw a build that was declared and not published."""
     builds.withdraw(database.environment(), request.path["build_id"], request.operator)
     return Response(status=204)
 
 
 @routes("POST /v1/apk/builds/{build_id}/promote")
 def promote(request: Request) -> dict[str, Any]:
+    """Make a published build the current one of its package and build type."""
     percent = request.json(Promotion).staged_rollout_percent
     rollouts.promote(database.environment(), _build(request), percent, request.operator)
     return _shown(_build(request))
@@ -97,12 +110,18 @@ def promote(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/apk/builds/{build_id}/rollout")
 def roll_out(request: Request) -> Response:
+    """Offer the current build to a percentage of the fleet.
+
+    With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
+    day, and answers 202.
+    """
     body, build, db = request.json(Rollout), _build(request), database.environment()
     percent, by = body.staged_rollout_percent, request.operator
+    key = _request_id(request, body.request_id)
     if not body.install:
         rollouts.roll_out(db, build, percent, by)
         return Response(_shown(_build(request)))
-    request_id = _request_id(request, body.request_id) or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
+    request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
     sent = rollouts.install(db, build, percent, by, base_url=request.base_url, request_id=request_id)
     commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
     return Response({**_shown(_build(request)), "install": commands}, 202)
@@ -110,6 +129,7 @@ def roll_out(request: Request) -> Response:
 
 @routes("POST /v1/apk/builds/{build_id}/pause")
 def pause(request: Request) -> dict[str, Any]:
+    """Stop offering the current build."""
     reason = request.json(Why).reason
     rollouts.pause(database.environment(), _build(request), reason, request.operator)
     return _shown(_build(request))
@@ -117,12 +137,14 @@ def pause(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/apk/builds/{build_id}/resume")
 def resume(request: Request) -> dict[str, Any]:
+    """Offer a paused build again; failures are counted from here."""
     rollouts.resume(database.environment(), _build(request), request.operator)
     return _shown(_build(request))
 
 
 @routes("POST /v1/apk/builds/{build_id}/rollback")
 def roll_back(request: Request) -> dict[str, Any]:
+    """Make what this build replaced current again."""
     reason = request.json(Why).reason
     rollouts.roll_back(database.environment(), _build(request), reason, request.operator)
     return _shown(_build(request))
@@ -130,6 +152,10 @@ def roll_back(request: Request) -> dict[str, Any]:
 
 @routes("GET /v1/apk/builds/{build_id}/download")
 def download(request: Request) -> Response:
+    """Get the address of a published build, as an operator or CI.
+
+    Signed for 300 s, after the row that records it was committed.
+    """
     build, source = _build(request), request.parameters(DownloadQuery).source
     downloads.issue_to_operator(database.environment(), build, source, request.operator, request.source_ip)
     url = apk_store.download_address(settings.load(), build)
@@ -139,18 +165,24 @@ def download(request: Request) -> Response:
 
 @routes("GET /v1/apk/packages/{package_name}/signers")
 def list_signers(request: Request) -> dict[str, Any]:
-    return {"items": signers.pinned(database.environment(), request.path["package_name"])}
+    """List the certificates that may sign a package."""
+    return {"items": signers.pinned(database.environment(), _package_name(request))}
 
 
 @routes("PUT /v1/apk/packages/{package_name}/signers")
 def replace_signers(request: Request) -> dict[str, Any]:
+    """Make these certificates the ones that may sign a package."""
     fingerprints = request.json(PinnedSigners).fingerprints
-    package_name = wire.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
-    return {"items": signers.replace(database.environment(), package_name, fingerprints, request.operator)}
+    by = request.operator
+    return {"items": signers.replace(database.environment(), _package_name(request), fingerprints, by)}
 
 
 def _build(request: Request) -> Row:
     return builds.find(database.environment(), request.path["build_id"])
+
+
+def _package_name(request: Request) -> str:
+    return wire.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
 
 
 def _shown(build: Row) -> dict[str, Any]:

@@ -37,6 +37,12 @@ class UpdateQuery(Struct):
 @routes("GET /v1/apk/download/latest")
 @routes("GET /v1/apk/download-latest")
 def latest(request: Request) -> Response:
+    """Get the address of the release that the caller is offered.
+
+    A device authenticates with its token, a fresh phone with an enrolment token of scope `apk_download`, which
+    Android's provisioning sends in the query. The address is signed for 300 s, after the row that records it was
+    committed.
+    """
     query = request.parameters(DownloadQuery)
     package_name = query.package_name or settings.load().agent_package
     return _address(downloads.issue_latest(database.environment(), _credential(request, query), package_name))
@@ -44,12 +50,17 @@ def latest(request: Request) -> Response:
 
 @routes("GET /v1/apk/download/{build_id}")
 def by_id(request: Request) -> Response:
+    """Get the address of one published build.
+
+    One that is paused or rolled back is not given.
+    """
     credential = _credential(request, request.parameters(DownloadQuery))
     return _address(downloads.issue(database.environment(), credential, builds.number(request.path["build_id"])))
 
 
 @routes("GET /v1/agent/update")
 def update(request: Request) -> Response | dict[str, Any]:
+    """Ask whether there is a newer build for this device."""
     token, query = request.device_token, request.parameters(UpdateQuery)
     package_name = query.package_name or settings.load().agent_package
     build = downloads.update_for(database.environment(), token, package_name)

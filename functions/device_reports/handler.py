@@ -19,6 +19,9 @@ CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=1_000_000)]  # a shell's output; what is stored is cut
 
 
+ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
+
+
 class FcmTokenReport(Struct):
     fcm_token: FcmToken
     device_id: Name | None = None
@@ -27,7 +30,7 @@ class FcmTokenReport(Struct):
 class Ack(Struct):
     """`type` is checked by hand: the agent's contract wants 400 for a wrong one."""
 
-    type: str | None = None
+    type: Annotated[str, Meta(extra_json_schema={"enum": list(ACK_TYPES)})] | None = None
     request_id: CommandId | None = None
     correlation_id: CommandId | None = None
     status: Annotated[str, Meta(max_length=50)] | None = None
@@ -60,11 +63,9 @@ class InstallationUpdate(Struct):
     error_message: Text | None = None
 
 
-ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
-
-
 @routes("POST /v1/devices/fcm-token")
 def fcm_token(request: Request) -> dict[str, Any]:
+    """Report the address that FCM gave to the device."""
     token, report = request.device_token, request.json(FcmTokenReport)
     devices.set_fcm_token(database.environment(), token, report.device_id, report.fcm_token)
     return {"ok": True, "message": "FCM token updated"}
@@ -72,6 +73,10 @@ def fcm_token(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/devices/{device_id}/ack")
 def ack(request: Request) -> dict[str, Any]:
+    """Acknowledge a command.
+
+    Give request_id or correlation_id. The first answer of a device stays; repeating it is harmless.
+    """
     token, body = request.device_token, request.json(Ack)
     request_id = body.request_id or body.correlation_id
     if request_id is None:
@@ -87,6 +92,7 @@ def ack(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/action-result")
 def action_result(request: Request) -> dict[str, Any]:
+    """Report the result of an action."""
     token, body = request.device_token, request.json(ActionResult)
     report = Report(body.request_id, body.outcome, body.message)
     _, known = dispatches.acknowledge(database.environment(), token, report, body.device_id)
@@ -95,6 +101,10 @@ def action_result(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/remote-exec/ack")
 def remote_exec_ack(request: Request) -> dict[str, Any]:
+    """Report the result of a remote execution.
+
+    2,048 characters of output and 1,024 of error are kept.
+    """
     token, body = request.device_token, request.json(RemoteExecAck)
     said = {"exit_code": body.exit_code, "output": (body.output or "")[:2048], "error": (body.error or "")[:1024]}
     report = Report(body.correlation_id, body.status, msgspec.json.encode(said).decode())
@@ -104,6 +114,10 @@ def remote_exec_ack(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/apk/installation/update")
 def installation_update(request: Request) -> dict[str, Any]:
+    """Report how an installation goes.
+
+    A late report never takes a status back; `new_status` is the status as it stands.
+    """
     token, body = request.device_token, request.json(InstallationUpdate)
     progress = Progress(body.installation_id, body.status, body.download_progress, body.error_message)
     status = installations.report(database.environment(), token, progress, settings.load())

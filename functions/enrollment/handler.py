@@ -35,6 +35,11 @@ class TokenIds(Struct, forbid_unknown_fields=True):
 
 @routes("POST /v1/register")
 def register(request: Request) -> dict[str, Any]:
+    """Enrol a device with an enrolment token of scope `register`.
+
+    The alias comes in the body or in the query. The same token, alias and hardware_id give the same device again
+    until its first authenticated call; a token made for an alias takes the device of that alias over.
+    """
     headers = request.headers
     token = headers.get("x-admin-key") or headers.get("x-admin") or request.bearer
     if not token:
@@ -43,11 +48,16 @@ def register(request: Request) -> dict[str, Any]:
     alias = body.alias or query.alias
     if alias is None:
         raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
-    return enrollment.register(database.environment(), token, alias, body.hardware_id or query.hardware_id)
+    hardware_id = body.hardware_id or query.hardware_id
+    return enrollment.register(database.environment(), token, alias, hardware_id, request.source_ip)
 
 
 @routes("POST /v1/enroll-tokens")
 def create_tokens(request: Request) -> Response:
+    """Make an enrolment token for each alias.
+
+    The raw tokens are in this answer and nowhere else, ever.
+    """
     new = request.json(NewTokens)
     tokens = enrollment.create_tokens(
         database.environment(),
@@ -64,16 +74,19 @@ def create_tokens(request: Request) -> Response:
 
 @routes("GET /v1/enroll-tokens")
 def list_tokens(request: Request) -> Page:
+    """List enrolment tokens, newest first, without their secrets."""
     return enrollment.list_tokens(database.environment(), request.parameters(PageQuery))
 
 
 @routes("DELETE /v1/enroll-tokens/{token_id}")
 def revoke_token(request: Request) -> Response:
+    """Revoke an enrolment token, effective on the next call."""
     enrollment.revoke_token(database.environment(), request.path["token_id"], request.operator)
     return Response(status=204)
 
 
 @routes("POST /v1/enroll-tokens/batch-delete")
 def revoke_tokens(request: Request) -> dict[str, Any]:
+    """Revoke those of the tokens that exist."""
     token_ids = request.json(TokenIds).token_ids
     return {"revoked": enrollment.revoke_tokens(database.environment(), token_ids, request.operator)}

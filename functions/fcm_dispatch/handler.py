@@ -62,6 +62,11 @@ def sweep(_event: dict[str, Any], context: Any) -> dict[str, int]:
 
 @routes("POST /v1/devices/{device_id}/commands")
 def command_device(request: Request) -> Response:
+    """Send a command to one device.
+
+    Once per request_id: the same key with the same command answers 200 with the command as it stands now. The command
+    is committed before FCM is asked; what cannot be sent now is sent by the sweep until `ttl_seconds` is over.
+    """
     device_id = request.path["device_id"]
     command = _command(request, request.json(CommandBody), {"device_id": device_id})
     messages.check_size(command.message(device_id, command.request_id))
@@ -79,6 +84,11 @@ def command_device(request: Request) -> Response:
 
 @routes("POST /v1/commands")
 def command_many(request: Request) -> Response:
+    """Send a command to many devices.
+
+    Either `device_ids` or `filter`, evaluated once. What is not sent within the call is sent by the sweep. The
+    members' request_ids are `request_id:device_id`.
+    """
     body = request.json(BulkBody)
     command = _command(request, body, {"selector": batches.selector(body.device_ids, body.filter)})
     messages.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
@@ -93,17 +103,20 @@ def command_many(request: Request) -> Response:
 
 @routes("GET /v1/commands")
 def list_commands(request: Request) -> Page:
+    """List commands, newest first."""
     return dispatches.list_commands(database.environment(), request.parameters(dispatches.CommandsQuery))
 
 
 @routes("GET /v1/commands/{request_id}")
 def show_command(request: Request) -> dict[str, Any]:
+    """Show a command, or a bulk command with a count for each state."""
     db, request_id = database.environment(), request.path["request_id"]
     return batches.show(db, request_id) or dispatches.show(db, request_id)
 
 
 @routes("POST /v1/commands/{request_id}/cancel")
 def cancel_command(request: Request) -> dict[str, Any]:
+    """Cancel what may still be sent and is not being sent now."""
     db, request_id = database.environment(), request.path["request_id"]
     if batches.show(db, request_id):
         batches.cancel(db, request_id, request.operator)
@@ -113,6 +126,11 @@ def cancel_command(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/commands/{request_id}/resend")
 def resend_command(request: Request) -> Response:
+    """Send a command again under the same request_id.
+
+    For one whose outcome nobody knows, or that failed, expired or was never answered. Who, when and why is kept in
+    `audit`. An `Idempotency-Key` makes a retry of this call harmless.
+    """
     body, request_id = request.json(ResendBody), request.path["request_id"]
     key = _header_key(request)
     db, config = database.environment(), settings.load()

@@ -17,32 +17,41 @@ class Rename(Struct, forbid_unknown_fields=True):
 
 @routes("GET /v1/devices")
 def list_devices(request: Request) -> Page:
+    """List living devices by alias, each with its last status.
+
+    `alias` is a prefix. `online` is whether the server heard from it within three intervals.
+    """
     query = request.parameters(fleet.DevicesQuery)
     return fleet.devices(database.environment(), query, settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/devices/{device_id}")
 def show_device(request: Request) -> dict[str, Any]:
+    """Show a device with its last status."""
     interval = settings.load().heartbeat_interval_seconds
     return devices.show(database.environment(), request.path["device_id"], interval)
 
 
 @routes("PATCH /v1/devices/{device_id}")
 def rename_device(request: Request) -> dict[str, Any]:
+    """Give a device another alias."""
     return devices.rename(database.environment(), request.path["device_id"], request.json(Rename).alias)
 
 
 @routes("DELETE /v1/devices/{device_id}")
 def delete_device(request: Request) -> Response:
+    """Delete a device: its token answers 410 from now on, its alias is free again."""
     devices.delete(database.environment(), request.path["device_id"], request.operator)
     return Response(status=204)
 
 
 @routes("GET /v1/devices/{device_id}/heartbeats")
 def device_heartbeats(request: Request) -> Page:
+    """List a device's heartbeats, newest first."""
     return fleet.heartbeats(database.environment(), request.path["device_id"], request.parameters(PageQuery))
 
 
 @routes("GET /v1/fleet/summary")
 def summary(request: Request) -> dict[str, Any]:
+    """Count the fleet: online, silent, low battery, Unity down, by status and agent version."""
     return fleet.summary(database.environment(), settings.load().heartbeat_interval_seconds)

@@ -20,6 +20,12 @@ class HeartbeatBatch(msgspec.Struct):
 
 @routes("POST /v1/heartbeat")
 def heartbeat(request: Request) -> dict[str, Any]:
+    """Report one heartbeat.
+
+    At most one row per device and bucket is kept, the first; a later report of the same bucket still updates the last
+    status. Unknown members are ignored, -1 stands for an unknown number, and `device_id` gives way to the token's
+    device.
+    """
     token, body, config = request.device_token, request.json(HeartbeatBody), settings.load()
     recorded = heartbeats.record(database.environment(), token, [body.report(config.unity_package)], config)
     _log_mismatch(recorded.device_id, [body])
@@ -33,6 +39,10 @@ def heartbeat(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/heartbeats")
 def heartbeat_batch(request: Request) -> dict[str, Any]:
+    """Report a queue of up to 500 heartbeats, oldest first.
+
+    `results` are in the queue's order; an item that is rejected loses no other.
+    """
     token, batch, config = request.device_token, request.json(HeartbeatBatch), settings.load()
     judged = [_body(item, n) for n, item in enumerate(batch.heartbeats)]
     bodies = [body for body in judged if isinstance(body, HeartbeatBody)]

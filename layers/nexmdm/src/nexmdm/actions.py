@@ -107,7 +107,8 @@ SECRETS = {"wifi_connect": {"password"}, "remote_control": {"text"}}
 # Parameters that the agent's HMAC covers.
 SIGNED = {"remote_exec_shell": ("command",), "remote_exec_fcm": ("type", "package_name", "enable", "duration")}
 
-_NEEDED = {
+# What a command of remote_control cannot do without.
+NEEDED = {
     "tap": ("x", "y"),
     "swipe": ("start_x", "start_y", "end_x", "end_y"),
     "text": ("text",),
@@ -126,7 +127,7 @@ def parameters(action: str, given: dict[str, Any]) -> dict[str, Any]:
         raise Invalid("$.action", f"is not an action; there are {', '.join(ACTIONS)}")
     struct = wire.convert(given, ACTIONS[action], root="$.params")
     if isinstance(struct, RemoteControl):
-        for name in _NEEDED.get(struct.command, ()):
+        for name in NEEDED.get(struct.command, ()):
             if getattr(struct, name) is None:
                 raise Invalid(f"$.params.{name}", f"is needed by the command {struct.command}")
     return {name: value for name, value in msgspec.to_builtins(struct).items() if value is not None}

@@ -28,7 +28,11 @@ confirmed AS (
 
 
 def token_id(token: str) -> str:
-    """What is stored of a token: its SHA-256 in hex. Tokens hold 256 random bits, so nothing slower is needed."""
+    """What is stored of a token: its SHA-256 in hex. Tokens hold 256 random bits, so nothing slower is needed.
+
+    It is also why looking one up in an index needs no constant time: what a caller could learn from the time is how far
+    the hash of a guess agrees with a stored hash, and from a hash nobody gets back to a token.
+    """
     return sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 

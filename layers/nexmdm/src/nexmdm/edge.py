@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nexmdm import logs, metrics, wire
-from nexmdm.errors import Forbidden, Malformed, NoCredential, NotFound, Problem
+from nexmdm.errors import Forbidden, Invalid, Malformed, NoCredential, NotFound, Problem
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -92,7 +92,12 @@ class Request:
         for name, value in self.query.items():
             wire.storable(name, "query")
             wire.storable(value, f"query.{name}")
-        return wire.convert(self.query, type_, root="query")
+        found = wire.convert(self.query, type_, root="query")
+        for name in self.query:
+            if getattr(found, name, "") is None:
+                # The text "null", which would mean that the parameter was not given.
+                raise Invalid(f"query.{name}", "is null; leave the parameter out")
+        return found
 
 
 class Response(msgspec.Struct):
@@ -118,6 +123,11 @@ class Routes:
             return route
 
         return add
+
+    @property
+    def table(self) -> dict[str, Route]:
+        """{route key: its function}"""
+        return self._routes
 
     def handle(self, event: Event, context: Any) -> dict[str, Any]:
         """Answer one event. Every `Problem` becomes its status; anything unexpected is a 500 that says nothing."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg2.errors import UniqueViolation
 
-from nexmdm import logs
+from nexmdm import logs, refusals
 from nexmdm.database import Database, Executor, Row, elapsed_ms
 from nexmdm.devices import token_id as sha256_of
 from nexmdm.errors import AliasTaken, NotAuthenticated, NotFound
@@ -77,25 +77,37 @@ def revoke_token(db: Executor, token_id: str, by: str) -> None:
         raise NotFound(f"There is no enrolment token {token_id!r}.")
 
 
-def register(db: Database, token: str, alias: str, hardware_id: str | None) -> Row:
+def register(db: Database, token: str, alias: str, hardware_id: str | None, address: str | None = None) -> Row:
     """Register a device with an enrolment token; returns {device_token, device_id}.
 
     An answer can be lost, so the same token, alias and hardware_id give the same device again (with a new device token,
     and without another use) until the device's first authenticated call. A token whose own alias is the requested one
     takes an existing device over: its old token dies, its history stays.
 
+    Args:
+        address: where the caller is, for the count of what is refused there.
+
     Raises:
         NotAuthenticated: the token cannot be used. Nothing was used up.
+        TooManyAttempts: the same, and too many before it were not either.
         AliasTaken: a living device has the alias. Nothing was used up.
     """
     start = time.perf_counter()
     try:
-        registered = _register(db, token, alias, hardware_id)
-    except UniqueViolation:
-        # Another token won the race for the alias; now it is there to be seen.
-        registered = _register(db, token, alias, hardware_id)
+        registered = _registered(db, token, alias, hardware_id)
+    except NotAuthenticated:
+        refusals.count(db, address)
+        raise
     logs.db_operation("create", "devices", {"device_id": registered["device_id"]}, elapsed_ms(start))
     return registered
+
+
+def _registered(db: Database, token: str, alias: str, hardware_id: str | None) -> Row:
+    try:
+        return _register(db, token, alias, hardware_id)
+    except UniqueViolation:
+        # Another token won the race for the alias; now it is there to be seen.
+        return _register(db, token, alias, hardware_id)
 
 
 def _register(db: Database, token: str, alias: str, hardware_id: str | None) -> Row:

@@ -120,6 +120,18 @@ class PayloadMismatch(Problem):
         super().__init__(f"request_id: {request_id!r} stands for another command. Use a new one.")
 
 
+class TooManyAttempts(Problem):
+    """Refused once more, from where too much was refused already."""
+
+    status, title = 429, "Too many attempts"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            f"Too many registrations from this address were refused. Check the enrolment token, wait {retry_after} s.",
+            headers={"Retry-After": str(retry_after)},
+        )
+
+
 class Unavailable(Problem):
     """The database cannot be reached or cannot serve now; nothing was lost, try again."""
 

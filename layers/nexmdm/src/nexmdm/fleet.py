@@ -95,9 +95,9 @@ SELECT count(*) AS devices,
     count(*) FILTER (WHERE online IS NOT TRUE) AS silent,
     count(*) FILTER (WHERE battery_pct < %(low_battery_pct)s) AS low_battery,
     count(*) FILTER (WHERE unity_running IS FALSE) AS unity_down,
-    (SELECT json_object_agg(status, n) FROM (
+    (SELECT coalesce(json_object_agg(status, n), '{{}}') FROM (
         SELECT coalesce(status, 'never') AS status, count(*) AS n FROM fleet GROUP BY 1) AS s) AS by_status,
-    (SELECT json_object_agg(agent_version, n) FROM (
+    (SELECT coalesce(json_object_agg(agent_version, n), '{{}}') FROM (
         SELECT coalesce(agent_version, 'unknown') AS agent_version, count(*) AS n FROM fleet GROUP BY 1) AS v
     ) AS by_agent_version
 FROM fleet

@@ -20,6 +20,7 @@ Dbm = Annotated[int, Meta(ge=-200, le=100)]
 Short = Annotated[str, Meta(max_length=50)]
 Name = Annotated[str, Meta(max_length=200)]
 RequestId = Annotated[str, Meta(max_length=128)]
+Instant = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 FcmToken = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
@@ -86,7 +87,7 @@ class HeartbeatBody(Struct, kw_only=True):
     """Everything that this server reads of a heartbeat; all of it may be absent."""
 
     device_id: Name | None = None
-    timestamp_utc: datetime | None = None
+    timestamp_utc: Instant | None = None
     app_version: Short | None = None
     app_versions: dict[str, App | None] | None = None
     battery: Battery | None = None

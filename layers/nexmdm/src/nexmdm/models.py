@@ -120,6 +120,18 @@ class EnrollmentToken(Base):
     )
 
 
+class RegistrationRefusal(Base):
+    """How often an address was refused since its current minute began; see `refusals`."""
+
+    __tablename__ = "registration_refusals"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    refused: Mapped[int]
+
+    __table_args__ = (CheckConstraint("refused > 0", name="refused"),)
+
+
 class ApkVersion(Base):
     """A build: declared, verified at completion, promoted to current, rolled out in stages.
 

@@ -66,8 +66,13 @@ def downloads(db: Executor, before: datetime) -> Steps:
 
 
 def tokens(db: Executor, before: datetime) -> Steps:
-    """Enrolment tokens that were over, or used up, before then; never one that a download event names."""
-    return _batches(db, _TOKENS, before)
+    """Enrolment tokens that were over, or used up, before then; never one that a download event names.
+
+    Then refused registrations whose minute is over, whatever their policy's age: addresses are people's.
+    """
+    yield from _batches(db, _TOKENS, before)
+    for _ in _batches(db, _REFUSALS, before):
+        yield 0
 
 
 def due(db: Executor, settings: Settings) -> dict[str, int]:
@@ -203,6 +208,16 @@ WITH old AS (
     ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM enrollment_tokens t USING old WHERE t.token_id = old.token_id RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_REFUSALS = """
+WITH old AS (
+    SELECT source FROM registration_refusals WHERE since < clock_timestamp() - interval '1 hour'
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM registration_refusals r USING old WHERE r.source = old.source RETURNING 1
 )
 SELECT count(*) AS deleted FROM gone
 """

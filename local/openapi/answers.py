@@ -1,0 +1,369 @@
+"""What the API answers, as types: the rows that verbs read, with what may be null. `tests/fuzz` holds them true.
+
+An answer has exactly these members in this version; clients ignore those that they do not know.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+from nexmdm.dispatches import State
+
+Instant = Annotated[datetime, Meta(tz=True)]
+Status = Literal["ok", "warn", "error"]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Seconds = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+
+
+class Answer(Struct, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class FieldError(Answer):
+    """`path` is a JSONPath into the body, or query., path. or header. with a name."""
+
+    path: str
+    detail: str
+
+
+class Problem(Answer):
+    """RFC 9457. `detail` is read by people: it names the field or the limit and says what to do."""
+
+    type: Literal["about:blank"]
+    title: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    detail: str
+    errors: list[FieldError] | UnsetType = UNSET
+    reason: Annotated[str, Meta(description="of a 410, which the agent knows")] | UnsetType = UNSET
+    what: Annotated[str, Meta(description="of a refused build: what was looked at")] | UnsetType = UNSET
+    expected: str | UnsetType = UNSET
+    found: str | UnsetType = UNSET
+
+
+class GatewayMessage(Answer):
+    """What API Gateway says itself: no such route, no valid signature, too large, too many, out of order."""
+
+    message: str | None
+
+
+class Ok(Answer):
+    ok: Literal[True]
+
+
+class OkMessage(Ok):
+    message: str
+
+
+class HeartbeatAnswer(Ok):
+    """`pending_commands` are the messages, as FCM carries them, of commands that may still be delivered."""
+
+    status: Literal["created", "duplicate"]
+    next_heartbeat_seconds: Seconds
+    pending_commands: list[dict[str, str]]
+
+
+class HeartbeatResult(Answer):
+    status: Literal["created", "duplicate", "rejected"]
+    error: str | UnsetType = UNSET
+
+
+class HeartbeatBatchAnswer(Answer):
+    """`results` are in the order of the heartbeats."""
+
+    results: list[HeartbeatResult]
+    next_heartbeat_seconds: Seconds
+    pending_commands: list[dict[str, str]]
+
+
+class Registered(Answer):
+    """`device_token` is in this answer and nowhere else."""
+
+    device_token: str
+    device_id: str
+
+
+class InstallationStatus(Answer):
+    status: Literal["ok"]
+    installation_id: int
+    new_status: Literal["pending", "downloading", "installing", "completed", "failed"]
+
+
+class Update(Answer):
+    """A newer build that this device is offered."""
+
+    build_id: int
+    version_code: int
+    version_name: str
+    package_name: str
+    sha256: Sha256
+    signer_fingerprint: Sha256
+    file_size: int
+    wifi_only: bool
+    must_install: bool
+    staged_rollout_percent: Percent
+    download_url: str
+    release_notes: str | None
+
+
+class DownloadAddress(Answer):
+    """Ends after 300 s; takes ranges."""
+
+    download_url: str
+    sha256: Sha256
+    file_size: int
+
+
+class NewEnrollmentToken(Answer):
+    token_id: str
+    alias: str
+    scope: Literal["register", "apk_download"]
+    expires_at: Instant
+    uses_allowed: int
+    token: str
+
+
+class NewEnrollmentTokens(Answer):
+    """In the order of the aliases."""
+
+    items: list[NewEnrollmentToken]
+
+
+class EnrollmentToken(Answer):
+    token_id: str
+    alias: str
+    scope: Literal["register", "apk_download"]
+    issued_by: str | None
+    issued_at: Instant
+    expires_at: Instant
+    uses_allowed: int
+    uses_consumed: int
+    last_used_at: Instant | None
+    note: str | None
+    status: Literal["active", "exhausted", "revoked", "expired"]
+    device_id: str | None
+    used_at: Instant | None
+
+
+class Revoked(Answer):
+    """The ids of those that there were."""
+
+    revoked: list[str]
+
+
+class Report(Answer):
+    """What a device said of itself; null where it said nothing."""
+
+    ip: str | None
+    battery_pct: Percent | None
+    plugged: bool | None
+    temp_c: float | None
+    network_type: str | None
+    signal_dbm: int | None
+    uptime_s: int | None
+    ram_used_mb: int | None
+    unity_pkg_version: str | None
+    unity_running: bool | None
+    agent_version: str | None
+    power_ok: bool | None
+    doze_whitelisted: bool | None
+    net_validated: bool | None
+    queue_depth: int | None
+
+
+class Device(Report):
+    """`status` and what follows from the last report are null until there is one."""
+
+    device_id: str
+    alias: str
+    created_at: Instant
+    hardware_id: str | None
+    has_fcm_token: bool
+    model: str | None
+    manufacturer: str | None
+    android_version: str | None
+    sdk_int: int | None
+    build_id: str | None
+    is_device_owner: bool | None
+    online: bool
+    last_seen_at: Instant | None
+    last_ts: Instant | None
+    status: Status | None
+
+
+class Heartbeat(Report):
+    """`ts` is the device's own time when that is plausible, `received_at` the server's."""
+
+    hb_id: int
+    bucket: Instant
+    ts: Instant
+    received_at: Instant
+    status: Status
+
+
+class Renamed(Answer):
+    device_id: str
+    alias: str
+
+
+class FleetSummary(Answer):
+    """Of the living devices. `by_status` counts those that never reported as `never`."""
+
+    devices: Count
+    online: Count
+    silent: Count
+    low_battery: Count
+    unity_down: Count
+    by_status: dict[str, int]
+    by_agent_version: dict[str, int]
+
+
+class AuditEntry(Struct, kw_only=True):
+    """Who did what, when; further members depend on the event."""
+
+    event: str
+    by: str | None
+    at: Instant
+
+
+class Command(Answer):
+    """A command for one device. Secret parameters are masked; `sent_at` is when it was accepted or last sent."""
+
+    request_id: str
+    device_id: str
+    action: str
+    params: dict[str, Any]
+    state: State
+    attempts: Count
+    created_at: Instant
+    created_by: str | None
+    expires_at: Instant
+    sent_at: Instant
+    next_at: Instant | None
+    fcm_status: str
+    fcm_message_id: str | None
+    http_code: int | None
+    latency_ms: int | None
+    error_msg: str | None
+    completed_at: Instant | None
+    result: str | None
+    result_message: str | None
+    batch_id: str | None
+    audit: list[AuditEntry]
+    secrets_wiped: bool
+
+
+class Batch(Answer):
+    """A bulk command with a count of its members for each state."""
+
+    request_id: str
+    device_count: Count
+    selector: dict[str, Any]
+    created_by: str
+    created_at: Instant
+    states: dict[State, int]
+
+
+class Statistics(Answer):
+    """`issued` counts download addresses; the others are installations."""
+
+    issued: Count
+    pending: Count
+    downloading: Count
+    installing: Count
+    completed: Count
+    failed: Count
+
+
+class Build(Answer):
+    """A build. Some members are null for one that was adopted from an old server."""
+
+    build_id: int
+    package_name: str
+    version_name: str
+    version_code: int
+    build_type: str | None
+    file_size: int
+    sha256: Sha256 | None
+    signer_fingerprint: str | None
+    source: Literal["manual", "ci"] | None
+    ci_run_id: str | None
+    git_sha: str | None
+    notes: str | None
+    uploaded_at: Instant
+    uploaded_by: str | None
+    state: Literal["declared", "published", "refused", "withdrawn", "adopted"]
+    refusal: str | None
+    published_at: Instant | None
+    is_current: bool
+    replaces_id: int | None
+    staged_rollout_percent: Percent
+    wifi_only: bool
+    must_install: bool
+    promoted_at: Instant | None
+    promoted_by: str | None
+    paused_at: Instant | None
+    paused_reason: str | None
+    storage_url: str | None
+    audit: list[AuditEntry]
+    statistics: Statistics
+
+
+class DeclaredBuild(Build, kw_only=True):
+    """The address is null when the build is published already; a new build has no statistics yet."""
+
+    upload_url: str | None
+    upload_headers: dict[str, str] | None
+    upload_expires_in: int | None
+    statistics: Statistics | UnsetType = UNSET
+
+
+class InstallCommands(Answer):
+    """The bulk command that was made; without one every device of the cohort has the build or was asked."""
+
+    request_id: str | None
+    device_count: Count
+    states: dict[State, int]
+    selector: dict[str, Any] | UnsetType = UNSET
+    created_by: str | UnsetType = UNSET
+    created_at: Instant | UnsetType = UNSET
+
+
+class InstallingBuild(Build):
+    install: InstallCommands
+
+
+class Signer(Answer):
+    fingerprint: Sha256
+    pinned_at: Instant
+    pinned_by: str
+
+
+class Signers(Answer):
+    items: list[Signer]
+
+
+class DevicePage(Answer):
+    items: list[Device]
+    next_cursor: str | None
+
+
+class HeartbeatPage(Answer):
+    items: list[Heartbeat]
+    next_cursor: str | None
+
+
+class EnrollmentTokenPage(Answer):
+    items: list[EnrollmentToken]
+    next_cursor: str | None
+
+
+class CommandPage(Answer):
+    items: list[Command]
+    next_cursor: str | None
+
+
+class BuildPage(Answer):
+    items: list[Build]
+    next_cursor: str | None

@@ -1,0 +1,236 @@
+"""The document: paths out of template.yaml and `operations`, schemas out of msgspec, words out of docstrings."""
+
+import inspect
+import re
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from nexmdm import actions, errors
+from nexmdm.signers import PackageName
+
+from local import template
+from local.openapi import commands, examples, security
+from local.openapi.answers import GatewayMessage, Problem
+from local.openapi.operations import OPERATIONS, Answer, Operation, refusals
+from local.template import Route
+
+Schema = dict[str, Any]
+ROOT = Path(__file__).resolve().parent.parent.parent
+REF = "#/components/schemas/{name}"
+# The gateway says these too, of itself.
+SAID_BY_THE_GATEWAY = {404, 413, 429, 500, 503}
+
+INTRODUCTION = """\
+Devices, operators and CI speak JSON over HTTPS. Errors are RFC 9457 problem documents whose `detail` names the field
+and the limit; what API Gateway says itself (no such route, no valid signature, too large, too many requests) is
+`{"message": ...}`. Lists are pages: `?limit=&cursor=` in, `items` and `next_cursor` out, which is null on the last
+one. Where a number or a boolean is wanted, its text is taken too. Members that this version does not know are ignored
+in what devices send, refused in what operators send, and to be ignored in answers.
+"""
+
+HEADERS: dict[str, Schema] = {
+    "Location": {"description": "where the file is, for 300 s", "required": True, "schema": {"type": "string"}},
+    "X-APK-SHA256": {
+        "description": "of the file, in hex",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    },
+    "Cache-Control": {"required": True, "schema": {"const": "no-store"}},
+    "Idempotency-Replayed": {
+        "description": "the key was known: this is the command as it stands now",
+        "required": True,
+        "schema": {"const": "true"},
+    },
+    "Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}},
+}
+
+
+def build() -> dict[str, Any]:
+    """The whole document.
+
+    Raises:
+        KeyError: a route of template.yaml has no entry in `operations`.
+    """
+    routes = template.load().routes
+    paths: dict[str, Any] = {}
+    named: set[str] = set()
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, named)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "NexMDM",
+            "summary": "A fleet manager for Android devices",
+            "description": INTRODUCTION,
+            "version": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [
+            {
+                "url": "https://{api}.execute-api.{region}.amazonaws.com",
+                "description": "a deployed stack's ApiUrl",
+                "variables": {"api": {"default": "api-id"}, "region": {"default": "eu-west-1"}},
+            },
+            {"url": "http://127.0.0.1:8000", "description": "make run"},
+        ],
+        "tags": [_tag(name) for name in dict.fromkeys(route.function.name for route in routes)],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "responses": _refusals(),
+            "headers": HEADERS,
+            "securitySchemes": security.SCHEMES,
+        },
+    }
+
+
+def _tag(function: str) -> dict[str, str]:
+    return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler"))}
+
+
+def _operation(route: Route, named: set[str]) -> dict[str, Any]:
+    operation = OPERATIONS[route.key]
+    function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key]
+    summary, _, description = inspect.getdoc(function).partition("\n")
+    name = f"{route.function.name}_{function.__name__}"
+    name = name if name not in named else f"{name}_{len(named)}"
+    named.add(name)
+    found = {
+        "operationId": name,
+        "tags": [route.function.name],
+        "summary": summary.rstrip("."),
+        "description": " ".join(description.split()),
+        "security": security.CALLERS[operation.caller],
+        "parameters": _parameters(route, operation),
+        "requestBody": _body(route, operation),
+        "responses": _responses(route, operation),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _parameters(route: Route, operation: Operation) -> list[Schema]:
+    samples = examples.parameters(route.key)
+    found = [
+        {"name": name, "in": "path", "required": True, "schema": PATH.get(name, {"type": "string", "minLength": 1})}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    if operation.query:
+        schema = _components([operation.query])[operation.query.__name__]
+        for name, member in schema["properties"].items():
+            if name not in security.QUERY:
+                found.append({"name": name, "in": "query", "schema": _of_a_query(member)})
+    if operation.key:
+        found.append({"name": "Idempotency-Key", "in": "header", "schema": KEY})
+    for parameter in found:
+        if parameter["name"] in samples:
+            sample = samples[parameter["name"]]
+            parameter["example"] = int(sample) if parameter["schema"].get("type") == "integer" else sample
+    return found
+
+
+def _of_a_query(member: Schema) -> Schema:
+    """A query has no null: what may be null may be absent."""
+    options = [option for option in member.get("anyOf", [member]) if option.get("type") != "null"]
+    extra = {name: value for name, value in member.items() if name == "default" and value is not None}
+    return {**options[0], **extra}
+
+
+def _body(route: Route, operation: Operation) -> Schema | None:
+    if not operation.body:
+        return None
+    required = bool(_components([operation.body])[operation.body.__name__].get("required"))
+    media = {"schema": {"$ref": REF.format(name=operation.body.__name__)}, "examples": examples.bodies(route.key)}
+    return {
+        "required": required,
+        "content": {"application/json": {key: value for key, value in media.items() if value}},
+    }
+
+
+def _responses(route: Route, operation: Operation) -> dict[str, Any]:
+    found = {str(status): _answered(status, answer) for status, answer in operation.answers.items()}
+    return found | {str(status): _refused(status, operation) for status in sorted(refusals(route.key))}
+
+
+def _answered(status: int, answer: Answer) -> Schema:
+    found: dict[str, Any] = {"description": WORDS[status]}
+    if answer.headers:
+        found["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers}
+    refs = [{"$ref": REF.format(name=type_.__name__)} for type_ in answer.types]
+    if refs:
+        found["content"] = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}}
+    return found
+
+
+WORDS = {
+    200: "done; with Idempotency-Replayed, what was done before",
+    201: "made",
+    202: "accepted",
+    204: "done",
+    302: "the address of the file",
+    304: "nothing newer, or nothing for this device",
+}
+
+
+def _refused(status: int, operation: Operation) -> Schema:
+    by_gateway = status in SAID_BY_THE_GATEWAY or (status == 403 and operation.caller == "operator")
+    return {"$ref": f"#/components/responses/{'Gateway' if by_gateway else ''}Problem{status}"}
+
+
+def _refusals() -> dict[str, Schema]:
+    """The responses that `_refused` refers to."""
+    statuses = {kind.status for kind in _problems(errors.Problem)}
+    gateway = {f"GatewayProblem{status}": _refusal(status, True) for status in {*SAID_BY_THE_GATEWAY, 403}}
+    ours = {f"Problem{status}": _refusal(status, False) for status in statuses - SAID_BY_THE_GATEWAY}
+    return dict(sorted({**gateway, **ours}.items()))
+
+
+def _refusal(status: int, by_gateway: bool) -> Schema:
+    titles = sorted({kind.title for kind in _problems(errors.Problem) if kind.status == status})
+    content = {"application/problem+json": {"schema": {"$ref": REF.format(name="Problem")}}}
+    if by_gateway:
+        content["application/json"] = {"schema": {"$ref": REF.format(name="GatewayMessage")}}
+    found: dict[str, Any] = {"description": "; ".join(titles), "content": content}
+    if status in (409, 429, 503):
+        found["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+    return found
+
+
+def _problems(kind: type[errors.Problem]) -> list[type[errors.Problem]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _problems(child))]
+
+
+def _schemas() -> dict[str, Schema]:
+    types = {
+        type_ for operation in OPERATIONS.values() for answer in operation.answers.values() for type_ in answer.types
+    }
+    types |= {operation.body for operation in OPERATIONS.values() if operation.body}
+    found = _components([*types, *set(actions.ACTIONS.values()), Problem, GatewayMessage])
+    found["RemoteControl"] = commands.remote_control(found["RemoteControl"])
+    found["CommandBody"] = commands.by_action(found["CommandBody"])
+    found["BulkBody"] = commands.either_devices_or_filter(commands.by_action(found["BulkBody"]))
+    return dict(sorted(found.items()))
+
+
+def _components(types: list[type]) -> dict[str, Schema]:
+    _, found = msgspec.json.schema_components(types, ref_template=REF)
+    return {name: _portable(schema) for name, schema in found.items()}
+
+
+def _portable(node: Any) -> Any:
+    """Patterns as every JSON Schema implementation reads them: Python's ends of text are `$` in ECMA 262."""
+    if isinstance(node, dict):
+        return {
+            key: re.sub(r"(\\Z|\(\?!\[\\s\\S\]\))$", "$", value) if key == "pattern" else _portable(value)
+            for key, value in node.items()
+        }
+    return [_portable(child) for child in node] if isinstance(node, list) else node
+
+
+PATH = {
+    "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "package_name": _portable(msgspec.json.schema(PackageName)),
+}
+KEY = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$"}

@@ -1,0 +1,149 @@
+"""Each route of template.yaml: what it takes, what it answers, and what it refuses beside what every route may refuse.
+
+`device`, `download`, `enrolment` and `operator` say who may call it.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+from nexmdm.builds import BuildsQuery, Declaration
+from nexmdm.dispatches import CommandsQuery
+from nexmdm.fleet import DevicesQuery
+from nexmdm.heartbeat_body import HeartbeatBody
+from nexmdm.pages import PageQuery
+
+from functions.apk_builds import handler as builds
+from functions.apk_download import handler as downloads
+from functions.device_reports import handler as reports
+from functions.enrollment import handler as enrollment
+from functions.fcm_dispatch import handler as dispatch
+from functions.fleet import handler as fleet
+from functions.heartbeat import handler as heartbeats
+from local.openapi import answers as a
+from local.openapi import security
+
+REDIRECT = ("Location", "X-APK-SHA256", "Cache-Control")
+REPLAYED = ("Idempotency-Replayed",)
+
+
+class Answer(Struct, frozen=True):
+    """types: of the body, any of them; none for no body."""
+
+    types: tuple[type, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """body, query: the types that the handler validates with. problems: statuses of its own. key: an Idempotency-Key is
+    taken."""
+
+    caller: str
+    answers: dict[int, Answer]
+    body: type | None = None
+    query: type | None = None
+    problems: tuple[int, ...] = ()
+    key: bool = False
+
+
+def _operation(caller: str, answers: dict[int, Any], **how: Any) -> Operation:
+    wrapped = {
+        status: answer if isinstance(answer, Answer) else Answer((answer,) if answer else ())
+        for status, answer in answers.items()
+    }
+    return Operation(caller=caller, answers=wrapped, **how)
+
+
+def device(answers: dict[int, Any], **how: Any) -> Operation:
+    return _operation("device", answers, **how)
+
+
+def download(**how: Any) -> Operation:
+    answers = {302: Answer(headers=REDIRECT)}
+    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404,), **how)
+
+
+def operator(answers: dict[int, Any], **how: Any) -> Operation:
+    return _operation("operator", answers, **how)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "POST /v1/register": _operation(
+        "enrolment",
+        {200: a.Registered},
+        body=enrollment.Registration,
+        query=enrollment.Registration,
+        problems=(409, 429),
+    ),
+    "POST /v1/heartbeat": device({200: a.HeartbeatAnswer}, body=HeartbeatBody),
+    "POST /v1/heartbeats": device({200: a.HeartbeatBatchAnswer}, body=heartbeats.HeartbeatBatch),
+    "POST /v1/devices/fcm-token": device({200: a.OkMessage}, body=reports.FcmTokenReport),
+    "POST /v1/devices/{device_id}/ack": device({200: a.Ok}, body=reports.Ack, problems=(404,)),
+    "POST /v1/action-result": device({200: a.OkMessage}, body=reports.ActionResult, problems=(404,)),
+    "POST /v1/remote-exec/ack": device({200: a.Ok}, body=reports.RemoteExecAck, problems=(404,)),
+    "POST /v1/apk/installation/update": device(
+        {200: a.InstallationStatus}, body=reports.InstallationUpdate, problems=(404,)
+    ),
+    "GET /v1/apk/download/latest": download(),
+    "GET /v1/apk/download-latest": download(),
+    "GET /v1/apk/download/{build_id}": download(),
+    "GET /v1/agent/update": device({200: a.Update, 304: None}, query=downloads.UpdateQuery),
+    "POST /v1/enroll-tokens": operator(
+        {201: Answer((a.NewEnrollmentTokens,), ("Cache-Control",))}, body=enrollment.NewTokens
+    ),
+    "GET /v1/enroll-tokens": operator({200: a.EnrollmentTokenPage}, query=PageQuery),
+    "DELETE /v1/enroll-tokens/{token_id}": operator({204: None}),
+    "POST /v1/enroll-tokens/batch-delete": operator({200: a.Revoked}, body=enrollment.TokenIds),
+    "GET /v1/devices": operator({200: a.DevicePage}, query=DevicesQuery),
+    "GET /v1/devices/{device_id}": operator({200: a.Device}),
+    "PATCH /v1/devices/{device_id}": operator({200: a.Renamed}, body=fleet.Rename, problems=(409,)),
+    "DELETE /v1/devices/{device_id}": operator({204: None}),
+    "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
+    "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
+    "POST /v1/devices/{device_id}/commands": operator(
+        {202: a.Command, 200: Answer((a.Command,), REPLAYED)}, body=dispatch.CommandBody, problems=(409,), key=True
+    ),
+    "POST /v1/commands": operator({202: a.Batch, 200: Answer((a.Batch,), REPLAYED)}, body=dispatch.BulkBody, key=True),
+    "GET /v1/commands": operator({200: a.CommandPage}, query=CommandsQuery),
+    "GET /v1/commands/{request_id}": operator({200: Answer((a.Command, a.Batch))}),
+    "POST /v1/commands/{request_id}/cancel": operator({200: Answer((a.Command, a.Batch))}, problems=(409,)),
+    "POST /v1/commands/{request_id}/resend": operator(
+        {202: a.Command, 200: Answer((a.Command,), REPLAYED)}, body=dispatch.ResendBody, problems=(409,), key=True
+    ),
+    "POST /v1/apk/builds": operator(
+        {
+            201: Answer((a.DeclaredBuild,), ("Cache-Control",)),
+            200: Answer((a.DeclaredBuild,), ("Cache-Control",)),
+        },
+        body=Declaration,
+        problems=(409,),
+    ),
+    "GET /v1/apk/builds": operator({200: a.BuildPage}, query=BuildsQuery),
+    "GET /v1/apk/builds/{build_id}": operator({200: a.Build}),
+    "DELETE /v1/apk/builds/{build_id}": operator({204: None}, problems=(409,)),
+    "POST /v1/apk/builds/{build_id}/complete": operator({200: a.Build}, problems=(409,)),
+    "POST /v1/apk/builds/{build_id}/promote": operator({200: a.Build}, body=builds.Promotion, problems=(409,)),
+    "POST /v1/apk/builds/{build_id}/rollout": operator(
+        {200: a.Build, 202: a.InstallingBuild}, body=builds.Rollout, problems=(409,), key=True
+    ),
+    "POST /v1/apk/builds/{build_id}/pause": operator({200: a.Build}, body=builds.Why, problems=(409,)),
+    "POST /v1/apk/builds/{build_id}/resume": operator({200: a.Build}, problems=(409,)),
+    "POST /v1/apk/builds/{build_id}/rollback": operator({200: a.Build}, body=builds.Why, problems=(409,)),
+    "GET /v1/apk/builds/{build_id}/download": operator(
+        {302: Answer((a.DownloadAddress,), REDIRECT)}, query=builds.DownloadQuery, problems=(409,)
+    ),
+    "GET /v1/apk/packages/{package_name}/signers": operator({200: a.Signers}),
+    "PUT /v1/apk/packages/{package_name}/signers": operator({200: a.Signers}, body=builds.PinnedSigners),
+}
+
+
+def refusals(route_key: str) -> set[int]:
+    """The statuses of the problems that a route may answer with."""
+    operation = OPERATIONS[route_key]
+    found = {500, 503, *operation.problems, *security.PROBLEMS[operation.caller]}
+    if operation.body:
+        found |= {400, 413, 422}
+    if operation.query or operation.key or "{" in route_key:
+        found.add(422)
+    if "{" in route_key:
+        found.add(404)
+    return found

@@ -1,0 +1,46 @@
+"""Who may call, and how they say so; with the statuses of those who may not."""
+
+from typing import Any
+
+SCHEMES: dict[str, Any] = {
+    "deviceBearer": {"type": "http", "scheme": "bearer", "description": "the device token that registering gave"},
+    "deviceToken": {"type": "apiKey", "in": "header", "name": "X-Device-Token", "description": "the same token"},
+    "enrolmentKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Admin-Key",
+        "description": "an enrolment token, where the agent keeps the old server's admin key",
+    },
+    "enrolmentQr": {"type": "apiKey", "in": "header", "name": "X-Admin", "description": "the same, after a QR scan"},
+    "enrolmentBearer": {"type": "http", "scheme": "bearer", "description": "an enrolment token"},
+    "enrolmentQuery": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "an enrolment token of scope apk_download: Android's provisioning fetches a bare address",
+    },
+    "operator": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "AWS Signature Version 4 for `execute-api`; who may call which route is IAM's to say",
+        "x-amazon-apigateway-authtype": "awsSigv4",
+    },
+}
+
+CALLERS: dict[str, list[dict[str, list[str]]]] = {
+    "device": [{"deviceBearer": []}, {"deviceToken": []}],
+    "download": [{"deviceBearer": []}, {"deviceToken": []}, {"enrolmentBearer": []}, {"enrolmentQuery": []}],
+    "enrolment": [{"enrolmentKey": []}, {"enrolmentQr": []}, {"enrolmentBearer": []}],
+    "operator": [{"operator": []}],
+}
+
+PROBLEMS: dict[str, set[int]] = {
+    "device": {401, 403, 410},
+    "download": {401, 403, 410},
+    "enrolment": {401, 403},
+    "operator": {403},
+}
+
+# Query parameters that are credentials.
+QUERY = {"token"}

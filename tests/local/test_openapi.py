@@ -1,0 +1,80 @@
+"""The API's reference: nothing is missing, nothing drifts, and its types are the ones that validate."""
+
+import ast
+import inspect
+import json
+from collections.abc import Iterator
+from importlib import import_module
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from local import template
+from local.openapi import __main__ as written
+from local.openapi.operations import OPERATIONS
+from local.template import Route
+
+ROUTES = template.load().routes
+DOCUMENT = json.loads((written.ROOT / "docs/openapi.json").read_text())
+
+
+def module(route: Route):
+    return import_module(f"functions.{route.function.name}.handler")
+
+
+def function(route: Route):
+    return module(route).routes.table[route.key]
+
+
+def test_every_route_has_an_entry_and_the_other_way_round():
+    assert {route.key for route in ROUTES} == set(OPERATIONS), "add it to local/openapi/operations.py"
+
+
+def test_what_is_committed_is_what_is_generated():
+    text = written.text()
+    for path in written.FILES:
+        assert path.read_text() == text, f"{path.relative_to(written.ROOT)} has drifted: run `make openapi`"
+
+
+def test_it_is_openapi_3_1():
+    validate(DOCUMENT)
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    names = [operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names)) == len(ROUTES)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_a_route_says_what_it_does(route):
+    assert inspect.getdoc(function(route)), f"{function(route).__name__} has no docstring"
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_the_types_are_those_that_the_handler_validates_with(route):
+    operation = OPERATIONS[route.key]
+    assert set(validated_with(route, "json")) == ({operation.body} - {None})
+    assert set(validated_with(route, "parameters")) == ({operation.query} - {None})
+
+
+def validated_with(route: Route, method: str) -> Iterator[type]:
+    """What `request.json(...)` and `request.parameters(...)` are called with in the route's function."""
+    for node in ast.walk(ast.parse(inspect.getsource(function(route)))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == f"request.{method}":
+            yield eval(ast.unparse(node.args[0]), vars(module(route)))
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
+def test_who_may_call_is_what_the_template_says(route):
+    assert (OPERATIONS[route.key].caller == "operator") == (route.authorizer == "AWS_IAM")
+
+
+def test_examples_fit_their_schemas():
+    found = 0
+    for path in DOCUMENT["paths"].values():
+        for operation in path.values():
+            media = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            for example in media.get("examples", {}).values():
+                schema = {**media["schema"], "components": DOCUMENT["components"]}
+                jsonschema.validate(example["value"], schema, jsonschema.Draft202012Validator)
+                found += 1
+    assert found >= 10
