@@ -46,8 +46,9 @@ bench: setup ## removal under load, partition widths, the documents' targets: me
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/e2e
 
-lint: setup ## ruff: errors, imports, security, format
+lint: setup ## ruff: errors, imports, security, format; bandit: security
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive functions layers cli migrations
 
 format: setup ## let ruff write the format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
