@@ -49,8 +49,9 @@ e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https:
 openapi: setup ## write the API's reference: docs/openapi.json, and the console's copy
 	@$(BIN)/python -m local.openapi
 
-lint: setup ## ruff: errors, imports, security, format
+lint: setup ## ruff: errors, imports, security, format; bandit: security
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive functions layers cli migrations
 
 format: setup ## let ruff write the format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

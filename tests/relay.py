@@ -7,6 +7,8 @@ with relay(url) as line:
     line.startups      # the first message of each connection
     line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
     line.cut()         # every connection at once
+    line.fall_silent() # the connections there are stay open and say nothing any more; `new`: those to come too
+    line.delay, line.piece   # answers come in pieces of so many bytes, each after so many seconds
     line.close()       # and nobody gets a new one
 """
 
@@ -14,6 +16,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -38,6 +41,9 @@ class Relay:
         self.connections = 0
         self._lines: list[tuple[socket.socket, socket.socket]] = []
         self._losing = False
+        self._silent: set[socket.socket] = set()
+        self._all_silent = False
+        self.delay, self.piece = 0.0, 65536
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_answers(self) -> None:
@@ -51,6 +57,14 @@ class Relay:
                     end.shutdown(socket.SHUT_RDWR)
         self._losing = False
 
+    def fall_silent(self, new: bool = False) -> None:
+        self._silent |= {client for client, _ in self._lines}
+        self._all_silent = new
+
+    def speak_again(self) -> None:
+        """To those who come from now on."""
+        self._all_silent = False
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -62,9 +76,15 @@ class Relay:
             while True:
                 client, _ = self._listener.accept()
                 server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
-                server.connect(self._target)
+                try:
+                    server.connect(self._target)
+                except OSError:
+                    client.close()  # nobody is there at present
+                    continue
                 self.connections += 1
                 self._lines.append((client, server))
+                if self._all_silent:
+                    self._silent.add(client)
                 threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
                 threading.Thread(target=self._return, args=(client, server), daemon=True).start()
 
@@ -81,7 +101,8 @@ class Relay:
                 self.sent.append(head[:1].decode())
                 if head[:1] == b"Q":
                     self.statements.append(rest[:-1].decode())
-                server.sendall(head + rest)
+                if client not in self._silent:
+                    server.sendall(head + rest)
 
     def _return(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -89,7 +110,10 @@ class Relay:
                 if self._losing:
                     self.cut()
                     return
-                client.sendall(answer)
+                for at in range(0, len(answer), self.piece):
+                    time.sleep(self.delay)
+                    if client not in self._silent:
+                        client.sendall(answer[at : at + self.piece])
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
 

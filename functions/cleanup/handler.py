@@ -10,6 +10,7 @@ MARGIN_SECONDS = 10
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
+    database.begin(context)
     db, config = database.environment(), settings.load()
     if event.get("dry_run") is True:
         return cleanup.dry_run(db, config)

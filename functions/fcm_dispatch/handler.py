@@ -49,6 +49,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
 def sweep(_event: dict[str, Any], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm."""
     logs.begin(context.aws_request_id, context.function_name)
+    database.begin(context)
     db, config = database.environment(), settings.load()
     try:
         report = {"unknown": dispatch_queue.end_leases(db), "expired": dispatch_queue.expire(db)}

@@ -205,6 +205,14 @@ def test_wrong_bytes_can_be_uploaded_again(bucket: Bucket):
     assert complete(build_id).json["state"] == "published"
 
 
+def test_bytes_of_the_declared_size_and_signer_with_another_checksum_are_not_it(bucket: Bucket):
+    content = sample("agent-2")
+    declared = declare(content, sha256="0" * 64)
+    put(declared, content)
+    document = complete(declared.json["build_id"]).problem(422)
+    assert (document["what"], document["found"]) == ("sha256", sha256(content).hexdigest())
+
+
 def test_the_first_release_pins_its_signer(bucket: Bucket):
     published(1)
     content = sample("agent-2-other-key")

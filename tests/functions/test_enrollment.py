@@ -241,6 +241,13 @@ def test_revoking(url):
     assert register(three["token"], "c").status == 200
 
 
+def test_a_revoked_token_does_not_register_the_same_device_again_either(url):
+    (made,) = tokens("lobby")
+    assert register(made["token"], "lobby").status == 200
+    assert call("DELETE", f"/v1/enroll-tokens/{made['token_id']}").status == 204
+    register(made["token"], "lobby").problem(401)
+
+
 def test_pages_of_tokens_are_complete_with_equal_times(url):
     made = {item["token_id"] for item in tokens(*(f"d{n}" for n in range(25)))}  # one statement: one issued_at
     seen, cursor = [], None

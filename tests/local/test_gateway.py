@@ -97,7 +97,8 @@ RUN = """
 def a_gateway(folder, **environment):
     (folder / "template.yaml").write_text(TEMPLATE)
     (folder / "echo_of_the_test.py").write_text(textwrap.dedent(HANDLER))
-    environment = {**os.environ, "PYTHONPATH": str(folder), **environment}
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
     with listening("-c", textwrap.dedent(RUN), cwd=folder, env=environment) as (process, url):
         yield process, url
 

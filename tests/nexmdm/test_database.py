@@ -128,6 +128,47 @@ def test_a_victim_of_a_deadlock_or_of_a_conflict_is_run_once_more(notes, code):
         notes.execute("SELECT the_first_time_is_a_victim()")
 
 
+# --- a server that is there and says nothing
+
+
+def test_silence_costs_a_repeatable_statement_half_of_the_time_and_no_answer(line):
+    relay, db = line
+    assert works(db)
+    relay.fall_silent()
+    db.wait_at_most(2)
+    assert db.execute("SELECT 1 AS n", repeatable=True) == [{"n": 1}]
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_lasting_silence_is_an_outage_before_the_time_is_over(line, repeatable):
+    relay, db = line
+    assert works(db)
+    relay.fall_silent(new=True)
+    db.wait_at_most(1)
+    with pytest.raises(Unavailable):
+        db.execute("SELECT 1", repeatable=repeatable)
+    relay.speak_again()
+    # A statement that comes late is worth a try all the same: a send may have to be settled.
+    assert works(db)
+
+
+def test_silence_in_a_transaction_loses_all_of_it(line, notes):
+    relay, db = line
+    db.wait_at_most(1)
+    with pytest.raises(Unavailable), db.transaction() as tx:
+        tx.execute("INSERT INTO notes VALUES (1)")
+        relay.fall_silent()
+        tx.execute("INSERT INTO notes VALUES (2)", repeatable=True)
+    assert works(db)
+    relay.cut()
+    assert kept(notes) == []
+
+
+def test_without_an_end_it_waits(db):
+    db.wait_at_most(None)
+    assert db.execute("SELECT 1 AS n, pg_sleep(1.5)")[0]["n"] == 1
+
+
 def test_what_the_server_refuses_is_not_an_outage(notes):
     notes.execute("INSERT INTO notes VALUES (1)")
     with pytest.raises(psycopg2.errors.UniqueViolation):

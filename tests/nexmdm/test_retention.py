@@ -74,6 +74,21 @@ def test_a_row_is_kept_whose_bucket_is_older_than_the_row(url: str, db: Database
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 1}]
 
 
+def test_a_partition_stays_whose_last_bucket_reaches_into_what_is_kept(
+    url: str, db: Database, device: Device, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HEARTBEAT_BUCKET_SECONDS", "86400")
+    settings.load.cache_clear()
+    partitions.ensure_partitions(db, settings.load())
+    ts = now(db) - 2 * DAY + timedelta(hours=1)
+    db.execute(
+        "INSERT INTO device_heartbeats (device_id, ts, bucket) VALUES (%(id)s, %(ts)s, %(bucket)s)",
+        {"id": device.id, "ts": ts, "bucket": ts - timedelta(hours=23)},
+    )
+    assert partitions.in_default(db) == 0
+    assert clean(url)["policies"]["heartbeats"]["deleted"] == 0
+
+
 @pytest.mark.parametrize("state", ["accepted", "retry_wait", "sending"])
 def test_a_dispatch_that_may_still_be_sent_stays(url: str, db: Database, device: Device, state: str):
     extra = {

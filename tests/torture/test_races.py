@@ -1,0 +1,196 @@
+"""Races that stand nowhere else; docs/torture.md lists the others. Each caller has a connection of its own."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+from nexmdm import batches, builds, dispatch_queue, dispatches, retention, rollouts
+from nexmdm.database import Database
+from nexmdm.dispatch_queue import Result
+from nexmdm.dispatches import Command
+from nexmdm.errors import Conflict, PayloadMismatch
+
+from tests.commands import enrolled
+from tests.conftest import run_sql
+from tests.races import errors, race
+from tests.torture.conftest import SCALE, Claim
+
+CALLERS = 8
+DUE = 40
+
+
+@pytest.fixture
+def due(url: str, db: Database) -> list[str]:
+    """The request_ids of commands that wait to be sent."""
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    wait(url, device_id)
+    return [f"due-{n}" for n in range(DUE)]
+
+
+def wait(url: str, device_id: str) -> None:
+    run_sql(
+        url,
+        f"""INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, expires_at, created_by)
+            SELECT 'due-' || n, '{device_id}', 'ping', 'h', 'accepted', now() + interval '1 hour', 'me'
+            FROM generate_series(0, {DUE - 1}) AS n""",
+    )
+
+
+@contextlib.contextmanager
+def held(url: str, request_id: str) -> Iterator[None]:
+    """Somebody's transaction holds the row."""
+    with contextlib.closing(psycopg2.connect(url)) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT FROM fcm_dispatches WHERE request_id = %s FOR UPDATE", [request_id])
+        yield
+
+
+def test_each_command_that_is_due_is_claimed_by_one_of_many(url: str, db: Database, due: list[str], claim: Claim):
+    for _ in range(5 * SCALE):
+        db.execute("UPDATE fcm_dispatches SET state = 'accepted', lease_until = NULL, fence = 0")
+        taken = race(url, *[lambda own: dispatch_queue.claim_due(own, DUE, 90)] * CALLERS)
+        assert errors(taken) == []
+        assert Counter(c.dispatch["request_id"] for claims in taken for c in claims) == dict.fromkeys(due, 1)
+    claim("a command is claimed by one caller", f"{CALLERS} claim the same {DUE} commands", 5 * SCALE)
+
+
+def test_who_claims_never_waits_for_a_row_that_another_holds(url: str, db: Database, due: list[str]):
+    db.execute("SET lock_timeout = '5s'")
+    with held(url, due[0]):
+        taken = dispatch_queue.claim_due(db, DUE, 90)
+    assert {claim.dispatch["request_id"] for claim in taken} == set(due[1:])
+
+
+def age(db: Database, *request_ids: str) -> None:
+    """Sent three days ago, over, and nothing that FCM could still deliver."""
+    db.execute(
+        """UPDATE fcm_dispatches SET state = 'sent', lease_until = NULL, sent_at = now() - interval '3 days',
+           created_at = now() - interval '3 days', expires_at = now() - interval '2 days',
+           fcm_expires_at = now() - interval '2 days' WHERE request_id = ANY(%(ids)s)""",
+        {"ids": list(request_ids)},
+    )
+
+
+def clean(db: Database) -> int:
+    return sum(retention.dispatches(db, retention.cutoff(db, 2)))
+
+
+def test_cleanup_never_waits_for_a_row_that_a_sender_holds(url: str, db: Database, due: list[str]):
+    age(db, *due)
+    db.execute("SET lock_timeout = '5s'")
+    with held(url, due[0]):
+        assert clean(db) == DUE - 1
+
+
+def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: Claim):
+    """What is old and settled goes, what is claimed, settled and resent at the same moment stays."""
+    old, young = due[: DUE // 2], due[DUE // 2 :]
+
+    def send(own: Database) -> None:
+        for taken in dispatch_queue.claim_due(own, DUE, 90):
+            request_id, fence = taken.dispatch["request_id"], taken.dispatch["fence"]
+            assert dispatch_queue.settle(own, request_id, fence, Result(outcome="sent", fcm_status="sent")) == "sent"
+
+    def resend(own: Database) -> int:
+        claimed = [
+            dispatch_queue.claim_again(own, name, lease_seconds=90, ttl_seconds=600, by="me", reason="late")
+            for name in old
+        ]
+        return sum(again is not None for again in claimed)
+
+    removed = resent = 0
+    for _ in range(3 * SCALE):
+        db.execute("DELETE FROM fcm_dispatches")
+        wait(url, db.execute("SELECT id FROM devices")[0]["id"])
+        age(db, *old)
+        sent, gone, also_gone, again = race(url, send, clean, clean, resend)
+        assert errors([sent, gone, also_gone, again]) == []
+        left = {row["request_id"]: row["state"] for row in db.execute("SELECT request_id, state FROM fcm_dispatches")}
+        assert {name: left.get(name) for name in young} == dict.fromkeys(young, "sent")
+        # Each old one either went, or was taken again by the operator before it could.
+        assert {state for name, state in left.items() if name in old} <= {"sending"}
+        assert gone + also_gone + again == len(old)
+        removed, resent = removed + gone + also_gone, resent + again
+    claim("cleanup takes nothing that is sent", f"2 cleanups against send and resend ({removed} : {resent})", 3 * SCALE)
+
+
+# --- builds
+
+
+@pytest.fixture
+def releases(db: Database) -> list[int]:
+    """Ids of three published releases of one package, version codes 1, 2 and 3; the first is current."""
+    rows = db.execute(
+        """INSERT INTO apk_versions (package_name, version_name, version_code, build_type, file_size, sha256,
+               signer_fingerprint, file_path, object_version, state, source)
+           SELECT 'com.nexmdm', n::text, n, 'release', 1, repeat('0', 64), repeat('0', 64), 'x', 'v', 'published', 'ci'
+           FROM generate_series(1, 3) AS n RETURNING id"""
+    )
+    ids = [row["id"] for row in rows]
+    rollouts.promote(db, builds.find(db, str(ids[0])), 100, "me")
+    return ids
+
+
+def test_promote_roll_out_pause_and_roll_back_at_once(url: str, db: Database, releases: list[int], claim: Claim):
+    def on(build_id: int, act: Callable[..., Any], *how: Any) -> Callable[[Database], Any]:
+        return lambda own: act(own, builds.find(own, str(build_id)), *how)
+
+    _, second, third = releases
+    for n in range(5 * SCALE):
+        results = race(
+            url,
+            on(second, rollouts.promote, 10, "me"),
+            on(third, rollouts.promote, 10, "me"),
+            on(second, rollouts.roll_out, 50, "me"),
+            on(third, rollouts.roll_out, 50, "me"),
+            on(second, rollouts.pause, "to see", "me"),
+            on(third, rollouts.roll_back, "to see", "me"),
+            on(second, rollouts.roll_back, "to see", "me"),
+        )
+        assert all(isinstance(error, Conflict) for error in errors(results)), results
+        chain = db.execute(
+            """WITH RECURSIVE chain AS (
+                 SELECT id, version_code, replaces_id, 1 AS place FROM apk_versions WHERE is_current
+                 UNION ALL SELECT v.id, v.version_code, v.replaces_id, place + 1
+                 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id WHERE place < 10)
+               SELECT version_code FROM chain ORDER BY place"""
+        )
+        codes = [row["version_code"] for row in chain]
+        assert db.execute("SELECT count(*) AS n FROM apk_versions WHERE is_current") == [{"n": 1}]
+        assert codes == sorted(set(codes), reverse=True), f"round {n}: the chain does not fall: {codes}"
+    claim("one current build, and a chain that falls", "promote, roll out, pause, roll back at once", 5 * SCALE)
+
+
+# --- the one that is left open
+
+LIKE = "SELECT request_id FROM fcm_dispatches WHERE request_id = %(name)s OR batch_id = %(name)s"
+
+
+def test_one_name_for_a_batch_and_a_single_command_at_once(url: str, db: Database, claim: Claim):
+    """Both may be taken (README, decisions): their messages have different request_ids, so each is sent once."""
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    both = 0
+    for n in range(5 * SCALE):
+        name = f"same-{n}"
+        single = Command(name, {"device_id": device_id}, "ping", {}, 600, "me")
+        many = Command(name, {"selector": {"device_ids": [device_id]}}, "ping", {}, 600, "me")
+        results = race(
+            url,
+            *[lambda own, single=single: dispatches.accept(own, single)[1]] * 2,
+            *[lambda own, many=many: batches.accept(own, many, 600)] * 2,
+        )
+        assert all(isinstance(error, PayloadMismatch) for error in errors(results)), results
+        made = [result for result in results if result is True]
+        rows = db.execute(
+            "SELECT request_id FROM fcm_dispatches WHERE request_id LIKE %(name)s || '%%'", {"name": name}
+        )
+        assert len(made) == len(rows) <= 2
+        assert {row["request_id"] for row in rows} <= {name, f"{name}:{device_id}"}
+        both += len(rows) == 2
+        # From then on the name is taken for everybody else.
+        other = Command(name, {"device_id": device_id}, "wake", {}, 600, "me")
+        with pytest.raises(PayloadMismatch):
+            dispatches.accept(db, other)
+    claim("one name, one command of each kind", f"batch against single command ({both} times both)", 5 * SCALE)
