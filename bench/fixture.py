@@ -46,6 +46,19 @@ def token(n: int) -> str:
     return f"live-{n}"
 
 
+def fill_more_devices(url: str, wanted: int) -> int:
+    """So many devices in all, or those that are there; how many. Nobody has the tokens of those that are made here."""
+    with connected(url) as db:
+        db.execute(
+            "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
+            " SELECT 'more-' || n, 'more-' || n, encode(sha256(n::text::bytea), 'hex'), 'fcm-' || n, now()"
+            " FROM generate_series((SELECT count(*) + 1 FROM devices), %(n)s) AS n",
+            {"n": wanted},
+        )
+        db.execute("ANALYZE devices")
+        return db.execute("SELECT count(*) AS n FROM devices")[0]["n"]
+
+
 def fill_devices(url: str) -> None:
     ids = [token_id(token(n)) for n in range(LIVE_DEVICES)]
     with connected(url) as db:
