@@ -88,7 +88,7 @@ def _bulk(stage: Stage, url: str) -> Figure:
     """Each round its own batch of each, to the same devices; what is there grows for both alike."""
     with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
         floor.autocommit = True
-        devices = fixture.fill_more_devices(url, stage.sizes.bulk)
+        fixture.fill_devices_up_to(url, stage.sizes.bulk)
         everyone = batches.selector(None, batches.Filter(all=True))
 
         def prepare(number: int) -> dict[str, Callable[[], object]]:
@@ -99,6 +99,6 @@ def _bulk(stage: Stage, url: str) -> Figure:
             }
 
         took = interleaved(stage.sizes.bulk_rounds, prepare, warm_up=1)
-    what = f"bulk accept of {devices:,} commands"
+    what = f"bulk accept of {stage.sizes.bulk:,} commands"
     stage.results["bulk_accept_ms"] = median(took["bulk"])
     return at_most(3, what, "INSERT .. SELECT of bare rows", median(took["floor"]), median(took["bulk"]), "ms")
