@@ -1,1 +1,1 @@
-"""`make bench`: what production size costs on this machine, on an embedded server of its own."""
+"""`make bench`: what the product costs, as ratios against floors that are measured in the same run."""

@@ -1,95 +1,100 @@
-"""Measures, prints tables, writes .nexmdm/bench.json. Ends with 1 when a target of the documents is missed.
+"""Measures every row of the table, prints it, writes JSON. `--strict` ends with 1 when a bar is missed.
 
-BENCH_ROWS: how many expired heartbeats (2000000).
+    python -m bench [--only SECTION ...] [--quick] [--rows 2000000] [--json FILE] [--strict]
+
+BENCH_ROWS does what --rows does. Each section has a database of its own on one embedded server, and each figure its
+floor, measured in turn with it; medians. `widths` is measured only when it is named: see docs/migrations.md.
 """
 
+import argparse
 import json
 import os
 import sys
 import tempfile
+import time
+import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from bench import fixture, removal, targets, widths
+from bench.figures import Figure, absent, print_table
+from bench.stage import QUICK, Sizes, Stage
 from local import postgres
-from tests.databases import url_of
 
-Target = tuple[str, float, float, str]
+SECTIONS = {
+    "heartbeats": "Heartbeats",
+    "commands": "Commands",
+    "throughput": "Throughput",
+    "growth": "Growth",
+    "removal": "Removal of expired heartbeats",
+    "sending": "Sending",
+    "cold_starts": "Cold starts of the built functions",
+    "gateway": "Whole path",
+    "targets": "Targets of the documents",
+}
+BY_NAME_ONLY = {"widths": "Width of a partition"}
 
 
 def main() -> int:
+    options = _options()
     # The verbs log each operation on standard output; the tables go where it led before.
-    console = Console(file=os.fdopen(os.dup(1), "w"), width=120 if not sys.stdout.isatty() else None)
+    console = Console(file=os.fdopen(os.dup(1), "w"), width=140 if not sys.stdout.isatty() else None)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    rows = int(os.environ.get("BENCH_ROWS", "2000000"))
+    begun, load = time.monotonic(), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder, postgres.start(Path(folder) / "data") as url:
-        os.environ["DATABASE_URL"] = url  # the settings that the verbs load, here and in the process that posts
-        measured = _measure(url, rows, console)
-    postgres.STATE.mkdir(exist_ok=True)
-    (postgres.STATE / "bench.json").write_text(json.dumps(measured, indent=2) + "\n")
-    return 0 if _print_targets(console, measured["targets"]) else 1
+        figures = measure(url, options.only or list(SECTIONS), _sizes(options), console)
+    seconds = time.monotonic() - begun
+    _write(options.json, figures, seconds, load)
+    missed = sum(not figure.met for section in figures.values() for figure in section)
+    counts = f"{sum(map(len, figures.values())) - missed} met, {missed} missed"
+    console.print(f"{counts}; {seconds:.0f} s on {os.cpu_count()} processors, load {load:.1f} before; {options.json}")
+    return 1 if missed and options.strict else 0
 
 
-def _measure(url: str, rows: int, console: Console) -> dict[str, Any]:
-    server, head, full = url_of(url, "postgres"), url_of(url, "at_head"), url_of(url, "full")
-    with fixture.connected(server) as db:
-        db.execute("CREATE DATABASE at_head")
-        migration = fixture.migrate(head)
-        fixture.fill_devices(head)
-        db.execute('CREATE DATABASE "full" TEMPLATE at_head')
-    by_width = widths.measure(server, rows // 2)
-    _print_widths(console, by_width)
-    removals = removal.measure(full, rows)
-    _print_removals(console, removals)
-    with fixture.connected(head) as db:
-        checks = removal.spread(targets.idempotency(db))
-    heartbeat = removal.spread(targets.heartbeat(head))
-    cleanup = max(each["seconds"] for each in removals if each["way"] == "cleanup")
-    return {
-        "rows": rows,
+def measure(server: str, sections: list[str], sizes: Sizes, console: Console) -> dict[str, list[Figure]]:
+    """A section that fails is said and does not stop the others."""
+    titles, figures = SECTIONS | BY_NAME_ONLY, {}
+    stage = Stage(server, sizes)
+    stage.build()
+    for name in sections:
+        begun = time.monotonic()
+        try:
+            figures[name] = import_module(f"bench.{name}").measure(stage)
+        except Exception as error:
+            traceback.print_exc()
+            figures[name] = [absent(titles[name], f"{type(error).__name__}: {error}".splitlines()[0])]
+        print_table(console, f"{titles[name]} ({time.monotonic() - begun:.0f} s)", figures[name])
+    return figures
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Fast and cheap, measured side by side.")
+    rows = int(os.environ.get("BENCH_ROWS", str(Sizes().rows)))
+    parser.add_argument("--only", nargs="+", choices=[*SECTIONS, *BY_NAME_ONLY], metavar="SECTION", help="some of them")
+    parser.add_argument("--rows", type=int, default=rows, help="expired heartbeats (default: BENCH_ROWS or 2000000)")
+    parser.add_argument("--quick", action="store_true", help="small sizes: to see that all of it works, not how fast")
+    parser.add_argument("--json", type=Path, default=postgres.STATE / "bench.json", metavar="FILE")
+    parser.add_argument("--strict", action="store_true", help="end with 1 when a bar is missed")
+    return parser.parse_args()
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    return QUICK if options.quick else msgspec.structs.replace(Sizes(), rows=options.rows)
+
+
+def _write(path: Path, figures: dict[str, list[Figure]], seconds: float, load: float) -> None:
+    document: dict[str, Any] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(seconds),
         "processors": os.cpu_count(),
-        "widths": by_width,
-        "removals": removals,
-        "targets": [
-            ("heartbeat p95, 100 devices over 16 connections", heartbeat["p95"], 150, "ms"),
-            ("idempotency check p95", checks["p95"], 5, "ms"),
-            (f"cleanup of {rows:,} heartbeats", cleanup, 60, "s"),
-            ("migration from empty to head", round(migration, 2), 10, "s"),
-        ],
+        "load_before": round(load, 2),
+        "figures": msgspec.to_builtins(figures),
     }
-
-
-def _print_widths(console: Console, measured: list[dict[str, Any]]) -> None:
-    names = list(measured[0])
-    table = Table(*names, title="Width of a partition (hours); medians of the heartbeat's statement")
-    for each in measured:
-        table.add_row(*[f"{each[name]:,}" for name in names])
-    console.print(table)
-
-
-def _print_removals(console: Console, measured: list[dict[str, Any]]) -> None:
-    columns = ["way", "round", "rows", "seconds"]
-    for cut in ("p50", "p99"):
-        columns += [f"{cut} idle", "during", "ratio"]
-    table = Table(*columns, "worst", "n", title="Expired heartbeats removed while others arrive (ms)")
-    for each in measured:
-        idle, during = each["idle"], each["during"]
-        cells = [each["way"], each["round"], f"{each['rows']:,}", each["seconds"]]
-        for cut in ("p50", "p99"):
-            cells += [idle[cut], during[cut], f"{during[cut] / idle[cut]:.1f}"]
-        table.add_row(*map(str, cells), str(during["max"]), str(during["count"]))
-    console.print(table)
-
-
-def _print_targets(console: Console, measured: list[Target]) -> bool:
-    table = Table("target of the documents", "measured", "below", "", title="Targets")
-    for what, value, below, unit in measured:
-        table.add_row(what, f"{value} {unit}", f"{below} {unit}", "met" if value < below else "MISSED")
-    console.print(table)
-    return all(value < below for _, value, below, _ in measured)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

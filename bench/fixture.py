@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
 from nexmdm.database import Database
 from nexmdm.devices import token_id
 from nexmdm.partitions import ensure_partitions
@@ -46,6 +45,19 @@ def token(n: int) -> str:
     return f"live-{n}"
 
 
+def fill_devices_up_to(url: str, wanted: int) -> None:
+    """So many devices in all. Nobody has the tokens of those beyond LIVE_DEVICES."""
+    with connected(url) as db:
+        db.execute("DELETE FROM devices WHERE substr(id, 6)::int > %(n)s", {"n": wanted})
+        db.execute(
+            "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
+            " SELECT 'more-' || n, 'more-' || n, encode(sha256(n::text::bytea), 'hex'), 'fcm-' || n, now()"
+            " FROM generate_series((SELECT count(*) + 1 FROM devices), %(n)s) AS n",
+            {"n": wanted},
+        )
+        db.execute("ANALYZE devices")
+
+
 def fill_devices(url: str) -> None:
     ids = [token_id(token(n)) for n in range(LIVE_DEVICES)]
     with connected(url) as db:
@@ -71,8 +83,19 @@ def fill_expired(url: str, rows: int) -> None:
         db.execute("CHECKPOINT")
 
 
-def settings(url: str) -> Settings:
-    return msgspec.structs.replace(Settings(database_url=url), heartbeat_retention_days=RETENTION_DAYS)
+def fill_recent(url: str, devices: int, rows: int, days: int) -> None:
+    """The last status of every device, and `rows` heartbeats of the last `days`, evenly over devices and time."""
+    with connected(url) as db:
+        with db.transaction():
+            db.execute("SET LOCAL session_replication_role = replica")
+            db.execute(_RECENT, {"devices": devices, "rows": rows, "seconds": days * 86_400})
+            db.execute(_STATUSES)
+        db.execute("VACUUM ANALYZE")
+        db.execute("CHECKPOINT")
+
+
+def settings(url: str, days: int = RETENTION_DAYS) -> Settings:
+    return Settings(database_url=url, heartbeat_retention_days=days)
 
 
 _EXPIRED = """
@@ -84,4 +107,21 @@ CROSS JOIN LATERAL (
         - step * make_interval(days => %(days)s) / %(steps)s + interval '1 minute' AS ts
 ) AS at
 CROSS JOIN generate_series(1, %(devices)s) AS n
+"""
+
+_RECENT = """
+INSERT INTO device_heartbeats (device_id, ts, bucket, status, battery_pct, network_type, uptime_s)
+SELECT d.id, ts, date_bin('10 seconds', ts, timestamptz '1970-01-01 00:00:00+00'), 'ok', 80, 'wifi', 86400
+FROM (SELECT id, row_number() OVER () AS n FROM devices LIMIT %(devices)s) AS d
+CROSS JOIN generate_series(0, greatest(%(rows)s / %(devices)s - 1, 0)) AS step
+CROSS JOIN LATERAL (
+    SELECT now() - make_interval(secs => (step + d.n::float8 / %(devices)s) * %(seconds)s
+        / greatest(%(rows)s / %(devices)s, 1)) AS ts
+) AS at
+ORDER BY ts
+"""
+
+_STATUSES = """
+INSERT INTO device_last_status (device_id, last_ts, status, battery_pct, network_type, uptime_s)
+SELECT id, now() - interval '2 days', 'ok', 80, 'wifi', 86400 FROM devices
 """

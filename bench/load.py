@@ -67,7 +67,13 @@ def _post(url: str, stop: Any, results: Any) -> None:
     results.send(posted)
 
 
+BODY = {"status": "ok", "battery_pct": 80, "network_type": "wifi", "uptime_s": 86_400, "unity_running": True}
+
+
+def body(at: datetime) -> dict[str, Any]:
+    return {**BODY, "timestamp_utc": at.isoformat()}
+
+
 def report(at: datetime | None = None) -> Report:
-    body = {"status": "ok", "battery_pct": 80, "network_type": "wifi", "uptime_s": 86_400, "unity_running": True}
-    report = wire.convert(body, HeartbeatBody, root="heartbeat").report("io.unitynodes.unityapp")
+    report = wire.convert(BODY, HeartbeatBody, root="heartbeat").report("io.unitynodes.unityapp")
     return msgspec.structs.replace(report, device_ts=at or datetime.now(UTC))

@@ -2,57 +2,86 @@
 
 import time
 from collections.abc import Callable
-from statistics import median, quantiles
-from typing import Any
+from statistics import median
 
+import msgspec
 from nexmdm import cleanup
 from nexmdm.database import Database
 
 from bench import fixture, load
-from tests.databases import url_of
+from bench.figures import Figure, at_least, at_most, counted, percentile, spread
+from bench.stage import Stage
 
-IDLE_SECONDS = 5
 CALM_SECONDS = 1  # after the removal, until heartbeats that it held up are answered
-ROUNDS = 2
+DELETE = "WITH gone AS (DELETE FROM device_heartbeats WHERE ts < now() - make_interval(days => %(days)s) RETURNING 1)"
 
 
-def measure(url: str, rows: int) -> list[dict[str, Any]]:
-    """Each round, both ways in turn, each on a copy of the same database. Heartbeats go on all the time."""
-    server = url_of(url, "postgres")
-    fixture.fill_expired(url, rows)
-    ways: dict[str, Callable[[Database, str], int]] = {"cleanup": _clean, "DELETE + VACUUM": _delete}
-    return [
-        {"way": way, "round": n + 1, **_on_copy(server, url, f"copy_{n}_{place}", remove)}
-        for n in range(ROUNDS)
-        for place, (way, remove) in enumerate(ways.items())
+class Removed(msgspec.Struct):
+    """seconds: of the removal, `vacuum` of what a DELETE leaves to do. idle, during: milliseconds of heartbeats."""
+
+    rows: int
+    seconds: float
+    vacuum: float
+    idle: list[float]
+    during: list[float]
+
+
+# What removes, and then what makes the room usable again.
+Way = tuple[Callable[[Database, str], int], Callable[[Database], object]]
+
+
+def measure(stage: Stage) -> list[Figure]:
+    """Both ways in turn, each on a copy of the same database, with commits that wait for the disk, as they do."""
+    ways: dict[str, Way] = {
+        "cleanup": (_clean, lambda _: None),
+        "delete": (_delete, lambda db: db.execute("VACUUM device_heartbeats")),
+    }
+    done: dict[str, list[Removed]] = {name: [] for name in ways}
+    with stage.copy("expired") as full:
+        fixture.fill_expired(full, stage.sizes.rows)
+        for number in range(stage.sizes.removal_rounds):
+            for name, way in ways.items():
+                with stage.copy(f"{name}_{number}", "expired") as url:
+                    done[name].append(_timed(stage, url, way))
+    return _figures(stage, done["cleanup"], done["delete"])
+
+
+def _figures(stage: Stage, cleaned: list[Removed], deleted: list[Removed]) -> list[Figure]:
+    rows = cleaned[0].rows
+    stage.results["cleanup_seconds"] = max(each.seconds for each in cleaned)
+    what = f"cleanup of {rows:,} expired heartbeats, exact and counted"
+    by_cleanup = rows / median(each.seconds for each in cleaned)
+    by_delete = rows / median(each.seconds for each in deleted)
+    with_vacuum = rows / median(each.seconds + each.vacuum for each in deleted)
+    figures = [
+        at_least(20, what, "one DELETE, which frees nothing", by_delete, by_cleanup, "rows/s"),
+        at_least(20, what, "DELETE and VACUUM", with_vacuum, by_cleanup, "rows/s"),
+        counted("rows that a DELETE would have removed and the cleanup did not", deleted[0].rows - rows, 0, "rows"),
     ]
+    for name, removals in (("cleanup", cleaned), ("DELETE", deleted)):
+        idle, during = ([ms for each in removals for ms in getattr(each, when)] for when in ("idle", "during"))
+        note = f"{len(during)} heartbeats during, worst {spread(during)['max']:.0f} ms"
+        what, p99 = f"heartbeat during a {name}: p99", [percentile(values, 99) for values in (idle, during)]
+        figures.append(at_most(1.5, what, "idle", *p99, "ms", note))
+    figures[-1].bar, figures[-1].met = "for comparison", True
+    return figures
 
 
-def _on_copy(server: str, url: str, name: str, remove: Callable[[Database, str], int]) -> dict[str, Any]:
-    source = url.partition("?")[0].rsplit("/", 1)[1]
-    copy = url_of(url, name)
-    with fixture.connected(server) as db:
-        db.execute(f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY file_copy")
-        db.execute("CHECKPOINT")  # what the copy wrote is not to be paid for by what is measured
-        try:
-            return _timed(copy, remove)
-        finally:
-            db.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _timed(url: str, remove: Callable[[Database, str], int]) -> dict[str, Any]:
+def _timed(stage: Stage, url: str, way: Way) -> Removed:
+    remove, afterwards = way
     with fixture.connected(url) as db, load.running(url) as posting:
         time.sleep(CALM_SECONDS)
         begun = time.monotonic()
-        time.sleep(IDLE_SECONDS)
+        time.sleep(stage.sizes.idle_seconds)
         start = time.monotonic()
         removed = remove(db, url)
         end = time.monotonic()
-        time.sleep(IDLE_SECONDS)
+        afterwards(db)
+        vacuumed = time.monotonic()
+        time.sleep(stage.sizes.idle_seconds)
         last = time.monotonic()
-    idle = posting.between(begun, start) + posting.between(end + CALM_SECONDS, last)
-    during = posting.between(start, end)
-    return {"rows": removed, "seconds": round(end - start, 2), "idle": spread(idle), "during": spread(during)}
+    idle = posting.between(begun, start) + posting.between(vacuumed + CALM_SECONDS, last)
+    return Removed(removed, end - start, vacuumed - end, idle, posting.between(start, end))
 
 
 def _clean(db: Database, url: str) -> int:
@@ -62,14 +91,4 @@ def _clean(db: Database, url: str) -> int:
 
 
 def _delete(db: Database, _url: str) -> int:
-    days = {"days": fixture.RETENTION_DAYS}
-    sql = "WITH gone AS (DELETE FROM device_heartbeats WHERE ts < now() - make_interval(days => %(days)s) RETURNING 1)"
-    removed = db.execute(f"{sql} SELECT count(*) AS n FROM gone", days)[0]["n"]
-    db.execute("VACUUM device_heartbeats")
-    return removed
-
-
-def spread(milliseconds: list[float]) -> dict[str, float]:
-    cuts = quantiles(milliseconds, n=100, method="inclusive") if len(milliseconds) > 1 else [0.0] * 99
-    figures = {"p50": median(milliseconds or [0]), "p95": cuts[94], "p99": cuts[98], "max": max(milliseconds or [0])}
-    return {"count": len(milliseconds), **{name: round(value, 2) for name, value in figures.items()}}
+    return db.execute(f"{DELETE} SELECT count(*) AS n FROM gone", {"days": fixture.RETENTION_DAYS})[0]["n"]

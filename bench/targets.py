@@ -1,20 +1,37 @@
-"""The documents' targets for a heartbeat and for a command's idempotency check."""
+"""The documents' targets, in milliseconds and seconds, with 100 devices at once: the least that is expected."""
 
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-from nexmdm import dispatches, heartbeats
+from nexmdm import dispatches, heartbeats, partitions
 from nexmdm.database import Database
 from nexmdm.dispatches import Command
 
 from bench import fixture, load
+from bench.figures import Figure, absent, below, percentile
+from bench.stage import Stage
 
 DEVICES, CONNECTIONS, ROUNDS, CHECKS = 100, 16, 30, 500
 
 
-def heartbeat(url: str) -> list[float]:
-    """Milliseconds of each heartbeat: 100 devices, every one 30 times, over 16 connections at once."""
+def measure(stage: Stage) -> list[Figure]:
+    with stage.copy("targets") as url, fixture.connected(url) as db:
+        partitions.ensure_partitions(db, fixture.settings(url))
+        heartbeat, checks = percentile(_heartbeats(url), 95), percentile(_idempotency(db), 95)
+    cleanup = stage.results.get("cleanup_seconds")
+    what = f"heartbeat p95, {DEVICES} devices over {CONNECTIONS} connections at once"
+    removal = f"cleanup of {stage.sizes.rows:,} heartbeats, the slowest"
+    return [
+        below(what, heartbeat, 150, "ms"),
+        below("idempotency check p95", checks, 5, "ms"),
+        below(removal, cleanup, 60, "s") if cleanup is not None else absent(removal, "removal was left out"),
+        below("migration from empty to head", stage.migration_seconds, 10, "s"),
+    ]
+
+
+def _heartbeats(url: str) -> list[float]:
+    """Milliseconds of each: 100 devices, every one 30 times, over 16 connections at once."""
     took: list[float] = []
     begin = datetime.now(UTC) - timedelta(hours=1)
     threads = [threading.Thread(target=_share, args=(url, n, begin, took)) for n in range(CONNECTIONS)]
@@ -36,7 +53,7 @@ def _share(url: str, number: int, begin: datetime, took: list[float]) -> None:
                 took.append(_timed(lambda d=device, r=report: heartbeats.record(db, fixture.token(d), [r], config)))
 
 
-def idempotency(db: Database) -> list[float]:
+def _idempotency(db: Database) -> list[float]:
     """Milliseconds of each repeat of a command whose request_id is known, among 2,000 others."""
     commands = [Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, "bench") for n in range(2_000)]
     for command in commands:

@@ -43,7 +43,7 @@ class Runtime:
                     *(str(PYTHON), "-m", "awslambdaric", function.handler),
                 ],
                 cwd=BUILT / function.logical_id,
-                env={**_variables(function), **variables},
+                env={**environment(function), **variables},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -93,14 +93,14 @@ def import_seconds(function: Function) -> float:
 
     def run(code: str) -> float:
         start = time.perf_counter()
-        subprocess.run([str(PYTHON), "-c", code], cwd=BUILT / function.logical_id, env=_variables(function), check=True)
+        subprocess.run([str(PYTHON), "-c", code], cwd=BUILT / function.logical_id, env=environment(function), check=True)
         return time.perf_counter() - start
 
     module = function.handler.rpartition(".")[0]
     return min(run(f"import {module}") for _ in range(3)) - min(run("") for _ in range(3))
 
 
-def _variables(function: Function) -> dict[str, str]:
+def environment(function: Function) -> dict[str, str]:
     """What Lambda sets, and nothing of this process's: an artifact that needs more of it is not complete."""
     return {
         "PATH": os.environ["PATH"],

@@ -1,0 +1,104 @@
+"""Commands: a known request_id beside one SELECT by primary key; 10,000 at once beside an INSERT of bare rows."""
+
+from collections.abc import Callable
+from contextlib import closing
+from statistics import median
+from typing import Any
+
+import psycopg2
+from nexmdm import batches, dispatches
+from nexmdm.dispatches import Command
+
+from bench import fixture
+from bench.figures import Figure, at_most, counted
+from bench.pairs import interleaved
+from bench.stage import Stage, pointed_at
+from tests import api
+from tests.relay import relay
+
+KNOWN = 2_000
+SELECT = "SELECT * FROM fcm_dispatches WHERE request_id = %(request_id)s"
+# What the table wants at least; everything else takes its default.
+BARE = """
+INSERT INTO fcm_dispatches (request_id, device_id, action, expires_at)
+SELECT %(batch)s || ':' || id, id, 'ping', now() + interval '10 minutes' FROM devices
+"""
+
+
+def measure(stage: Stage) -> list[Figure]:
+    stage.durable(False)
+    with stage.copy("commands") as url:
+        figures = [*_idempotency(stage, url), _round_trips(url)]
+    with stage.copy("bulk") as url:
+        figures.append(_bulk(stage, url))
+    stage.durable(True)
+    return figures
+
+
+def _idempotency(stage: Stage, url: str) -> list[Figure]:
+    commands = [Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, api.OPERATOR) for n in range(KNOWN)]
+    with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
+        floor.autocommit = True
+        for command in commands:
+            dispatches.accept(db, command)
+        db.execute("ANALYZE")
+
+        def prepare(number: int) -> dict[str, Callable[[], object]]:
+            command = commands[number * 7 % KNOWN]
+            handler, event = _event(command)
+            return {
+                "floor": lambda: _select(floor, command.request_id),
+                "verb": lambda: dispatches.accept(db, command),
+                "handler": lambda: handler(event, api.CONTEXT),
+            }
+
+        took = interleaved(stage.sizes.rounds, prepare)
+    floor_ms, way = median(took["floor"]), "SELECT by primary key, bare psycopg2"
+    return [
+        at_most(2, "idempotency hit on a dispatch, verb: p50", way, floor_ms, median(took["verb"]), "ms"),
+        at_most(2, "idempotency hit, handler, API event in to answer out: p50", way, floor_ms,
+                median(took["handler"]), "ms"),
+    ]  # fmt: skip
+
+
+def _event(command: Command) -> tuple[Any, dict[str, Any]]:
+    path = f"/v1/devices/{command.target['device_id']}/commands"
+    return api.event("POST", path, {"action": command.action}, headers={"idempotency-key": command.request_id})
+
+
+def _select(connection: Any, request_id: str) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(SELECT, {"request_id": request_id})
+        return cursor.fetchall()
+
+
+def _round_trips(url: str) -> Figure:
+    command = Command("r-1", {"device_id": "live-2"}, "ping", {}, 600, api.OPERATOR)
+    with relay(url) as line, pointed_at(line.url):
+        for _ in range(3):
+            handler, event = _event(command)
+            line.sent.clear()
+            answer = handler(event, api.CONTEXT)
+            assert answer["headers"]["Idempotency-Replayed"] == "true", answer
+        sent = list(line.sent)
+    return counted("idempotency hit: messages to the server (statements = round trips)", len(sent), 1, "messages")
+
+
+def _bulk(stage: Stage, url: str) -> Figure:
+    """Each round its own batch of each, to the same devices; what is there grows for both alike."""
+    with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
+        floor.autocommit = True
+        fixture.fill_devices_up_to(url, stage.sizes.bulk)
+        everyone = batches.selector(None, batches.Filter(all=True))
+
+        def prepare(number: int) -> dict[str, Callable[[], object]]:
+            command = Command(f"b-{number}", {"selector": everyone}, "ping", {}, 600, "bench")
+            return {
+                "floor": lambda: floor.cursor().execute(BARE, {"batch": f"bare-{number}"}),
+                "bulk": lambda: batches.accept(db, command, 600),
+            }
+
+        took = interleaved(stage.sizes.bulk_rounds, prepare, warm_up=1)
+    what = f"bulk accept of {stage.sizes.bulk:,} commands"
+    stage.results["bulk_accept_ms"] = median(took["bulk"])
+    return at_most(3, what, "INSERT .. SELECT of bare rows", median(took["floor"]), median(took["bulk"]), "ms")

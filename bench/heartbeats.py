@@ -1,0 +1,180 @@
+"""Heartbeats: the verb and the handler beside their own statement through bare psycopg2; repeats; batches."""
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import Any
+
+import psycopg2
+from nexmdm import heartbeats, partitions
+from nexmdm.database import Database, Row
+from nexmdm.errors import NotAuthenticated
+from nexmdm.heartbeat_body import Report
+
+from bench import fixture, load
+from bench.figures import Figure, at_least, at_most, counted, percentile
+from bench.pairs import interleaved
+from bench.stage import Stage, pointed_at
+from tests import api
+from tests.relay import relay
+
+BUCKET = timedelta(seconds=10)
+DEVICES = 100  # of each side: enough that nobody's row is hot, few enough that their pages are
+BATCH = 500
+WAY = "the same statement, bare psycopg2"
+
+
+class Statement:
+    """Runs nothing: keeps the statement that a verb would have run."""
+
+    def execute(self, sql: str, parameters: dict[str, Any], *, repeatable: bool = False) -> list[Row]:
+        self.sql, self.parameters = sql, parameters
+        return []
+
+
+def statement(token: str, reports: list[Report], config: Any) -> tuple[str, dict[str, Any]]:
+    kept = Statement()
+    with suppress(NotAuthenticated):
+        heartbeats.record(kept, token, reports, config)
+    return kept.sql, kept.parameters
+
+
+def bare(connection: Any, sql: str, parameters: dict[str, Any]) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+class Devices:
+    """Each side has devices of its own; each of its heartbeats is in a bucket that its device has not used yet."""
+
+    def __init__(self, first: int) -> None:
+        self._first, self._count = first, 0
+        self._begin = datetime.now(UTC) - timedelta(hours=20)
+
+    def next(self) -> tuple[str, Report]:
+        turn, number = divmod(self._count, DEVICES)
+        self._count += 1
+        return fixture.token(self._first + number), load.report(self._begin + turn * BUCKET)
+
+
+def measure(stage: Stage) -> list[Figure]:
+    stage.durable(False)
+    with stage.copy("heartbeats") as url, fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
+        floor.autocommit = True
+        partitions.ensure_partitions(db, fixture.settings(url))
+        db.execute("ANALYZE")
+        figures = _overheads(stage, url, db, floor)
+        figures += [_round_trips(url), *_repeats(stage, url, db), _batch(stage, url, db)]
+    stage.durable(True)
+    return figures
+
+
+def _overheads(stage: Stage, url: str, db: Database, floor: Any) -> list[Figure]:
+    config = fixture.settings(url)
+    sides = {name: Devices(n * DEVICES) for n, name in enumerate(("floor", "verb", "handler"))}
+
+    def prepare(_: int) -> dict[str, Callable[[], object]]:
+        sql, parameters = statement(*_reports(sides["floor"]), config)
+        token, reports = _reports(sides["verb"])
+        handler, event = _event(sides["handler"])
+        return {
+            "floor": lambda: bare(floor, sql, parameters),
+            "verb": lambda: heartbeats.record(db, token, reports, config),
+            "handler": lambda: handler(event, api.CONTEXT),
+        }
+
+    took = interleaved(stage.sizes.rounds, prepare)
+    stage.results["heartbeat_ms"] = median(took["floor"])
+    verb, handler = "heartbeat verb, new bucket", "heartbeat handler, API event in to answer out"
+    return [
+        at_most(1.4, f"{verb}: p50", WAY, median(took["floor"]), median(took["verb"]), "ms"),
+        at_most(1.6, f"{verb}: p95", WAY, percentile(took["floor"], 95), percentile(took["verb"], 95), "ms"),
+        at_most(2, f"{handler}: p50", WAY, median(took["floor"]), median(took["handler"]), "ms"),
+    ]
+
+
+def _reports(devices: Devices) -> tuple[str, list[Report]]:
+    token, report = devices.next()
+    return token, [report]
+
+
+def _event(devices: Devices) -> tuple[Any, dict[str, Any]]:
+    token, report = devices.next()
+    return api.event("POST", "/v1/heartbeat", load.body(report.device_ts), token=token)
+
+
+def _round_trips(url: str) -> Figure:
+    devices = Devices(3 * DEVICES)
+    with relay(url) as line, pointed_at(line.url):
+        for _ in range(3):
+            handler, event = _event(devices)
+            line.sent.clear()
+            assert handler(event, api.CONTEXT)["statusCode"] == 200
+        sent = list(line.sent)
+    return counted("heartbeat: messages to the server (statements = round trips)", len(sent), 1, "messages")
+
+
+def _repeats(stage: Stage, url: str, db: Database) -> list[Figure]:
+    config, devices = fixture.settings(url), Devices(4 * DEVICES)
+
+    def prepare(_: int) -> dict[str, Callable[[], object]]:
+        token, report = devices.next()
+        heartbeats.record(db, token, [report], config)
+        other, new = devices.next()
+        return {
+            "new": lambda: heartbeats.record(db, other, [new], config),
+            "repeat": lambda: heartbeats.record(db, token, [report], config),
+        }
+
+    took = interleaved(stage.sizes.rounds, prepare)
+    token, report = devices.next()
+    heartbeats.record(db, token, [report], config)
+    rows, wal = _written(db, lambda: heartbeats.record(db, token, [report], config))
+    return [
+        at_most(1.0, "exact repeat of a heartbeat: p50", "new heartbeat", median(took["new"]),
+                median(took["repeat"]), "ms"),
+        counted("200 exact repeats: table rows written", rows, 0, "rows"),
+        counted("200 exact repeats: WAL written", wal, 0, "bytes", "the least of five attempts: the server writes too"),
+    ]  # fmt: skip
+
+
+def _written(db: Database, repeat: Callable[[], object]) -> tuple[int, int]:
+    """Rows that 200 repeats wrote, and bytes of WAL, by the server's own counts."""
+    wal = []
+    rows = _row_writes(db)
+    for _ in range(5):
+        before = db.execute("SELECT pg_current_wal_insert_lsn() AS lsn")[0]["lsn"]
+        for _ in range(200):
+            repeat()
+        since = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %(before)s)::int AS bytes"
+        wal.append(db.execute(since, {"before": before})[0]["bytes"])
+    return _row_writes(db) - rows, min(wal)
+
+
+def _row_writes(db: Database) -> int:
+    db.execute("SELECT pg_stat_force_next_flush()")
+    db.execute("SELECT 1")
+    return db.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::int AS n FROM pg_stat_user_tables")[0]["n"]
+
+
+def _batch(stage: Stage, url: str, db: Database) -> Figure:
+    """A batch of 500 beside 50 single ones in each round."""
+    config, rounds = fixture.settings(url), max(3, stage.sizes.rounds // 25)
+    singles = Devices(6 * DEVICES)
+    begin = datetime.now(UTC) - timedelta(hours=40)
+
+    def prepare(number: int) -> dict[str, Callable[[], object]]:
+        batch = [load.report(begin + n * BUCKET) for n in range(BATCH)]
+        some = [singles.next() for _ in range(BATCH // 10)]
+        token = fixture.token(7 * DEVICES + number)
+        return {
+            "single": lambda: [heartbeats.record(db, token, [report], config) for token, report in some],
+            "batch": lambda: heartbeats.record(db, token, batch, config),
+        }
+
+    took = interleaved(rounds, prepare, warm_up=2)
+    single, batch = (1000 * n / median(took[name]) for name, n in (("single", BATCH // 10), ("batch", BATCH)))
+    stage.results["batch_rows_per_second"] = batch
+    return at_least(15, f"batch of {BATCH} heartbeats", "one by one", single, batch, "rows/s")

@@ -1,0 +1,27 @@
+"""Timing several jobs side by side, one of each in turn, so that whatever else the machine does meets them alike."""
+
+import random
+import time
+from collections.abc import Callable
+
+Job = Callable[[], object]
+WARM_UP = 30
+
+
+def interleaved(rounds: int, prepare: Callable[[int], dict[str, Job]], warm_up: int = WARM_UP) -> dict[str, list[float]]:
+    """Milliseconds of each job in each round; the order within a round is random.
+
+    prepare: makes the jobs of one round; what it does is not timed.
+    """
+    took: dict[str, list[float]] = {}
+    rng = random.Random(8)  # noqa: S311
+    for number in range(rounds + warm_up):
+        jobs = list(prepare(number).items())
+        rng.shuffle(jobs)
+        for name, job in jobs:
+            start = time.perf_counter()
+            job()
+            elapsed = (time.perf_counter() - start) * 1000
+            if number >= warm_up:
+                took.setdefault(name, []).append(elapsed)
+    return took

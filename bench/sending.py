@@ -1,0 +1,96 @@
+"""Sending: the dispatch loop, with its claims and its books, beside the same messages posted by the same client."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import firebase_admin
+from nexmdm import batches, messages, settings
+from nexmdm.database import Database
+from nexmdm.dispatches import Command
+
+from bench import fixture
+from bench.figures import Figure, at_least
+from bench.pairs import interleaved
+from bench.stage import Stage, pointed_at
+from functions.fcm_dispatch import fcm, sending
+from local.postgres import ROOT
+
+ROUNDS = 5
+KEY = "the key that devices hold"
+
+
+def measure(stage: Stage) -> list[Figure]:
+    with stage.copy("sending") as url, double() as variables, pointed_at(url, **variables):
+        fixture.fill_devices_up_to(url, stage.sizes.sends)
+        with fixture.connected(url) as db:
+            db.execute("UPDATE devices SET fcm_token = 'fcm-' || id")
+            try:
+                sending.prepare()
+                took = _side_by_side(stage, db)
+            finally:
+                _forget_service()
+    floor, ours = (1000 * stage.sizes.sends / median(took[name]) for name in ("floor", "drain"))
+    stage.results["sends_per_second"] = ours
+    what = f"sending {stage.sizes.sends:,} commands: claim, POST, settle"
+    way = f"the double, loaded by {sending.CONCURRENCY} threads of the same client"
+    return [at_least(0.8, what, way, floor, ours, "/s")]
+
+
+def _side_by_side(stage: Stage, db: Database) -> dict[str, list[float]]:
+    config = settings.load()
+    everyone = batches.selector(None, batches.Filter(all=True))
+
+    def prepare(number: int) -> dict[str, Callable[[], object]]:
+        command = Command(f"s-{number}", {"selector": everyone}, "ping", {}, 600, "bench")
+        batches.accept(db, command, 600)
+        return {
+            "floor": lambda: _post(stage.sizes.sends, command),
+            "drain": lambda: _drain(stage.sizes.sends, db, config, command.request_id),
+        }
+
+    return interleaved(ROUNDS, prepare, warm_up=1)
+
+
+def _post(count: int, command: Command) -> None:
+    def one(number: int) -> str:
+        dispatch = command.message(f"live-{number}", f"{command.request_id}:live-{number}")
+        return fcm.send(fcm.message(messages.build(dispatch, KEY), f"fcm-live-{number}", 240)).outcome
+
+    with ThreadPoolExecutor(sending.CONCURRENCY) as pool:
+        assert set(pool.map(one, range(count))) == {"sent"}
+
+
+def _drain(count: int, db: Database, config: settings.Settings, batch_id: str) -> None:
+    assert sending.drain(db, config, lambda: 600, batch_id) == count
+    states = batches.show(db, batch_id)["states"]
+    assert states == {"sent": count}, states
+
+
+@contextmanager
+def double() -> Iterator[dict[str, str]]:
+    """FCM's double as a process of its own, and the settings that lead to it."""
+    with TemporaryDirectory(prefix="nexmdm-bench-fcm-") as folder:
+        account = Path(folder) / "account.json"
+        command = [sys.executable, "-m", "local.fcm", "--port", "0", "--account", str(account)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        try:
+            url = process.stdout.readline().rpartition(" ")[2].strip()
+            yield {"FCM_ENDPOINT": url, "FCM_SERVICE_ACCOUNT": account.read_text(), "COMMAND_HMAC_KEY": KEY}
+        finally:
+            process.terminate()
+            process.wait()
+            process.stdout.close()
+
+
+def _forget_service() -> None:
+    fcm.service.cache_clear()
+    for app in list(firebase_admin._apps.values()):
+        firebase_admin.delete_app(app)
+
+

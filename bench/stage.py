@@ -1,0 +1,100 @@
+"""What the sections of the benchmark share: one server, one database at head, and how much is measured."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from nexmdm import database, settings
+
+from bench import fixture
+from tests.databases import url_of
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """rows: expired heartbeats, and those of the large table. rounds: how often a pair of statements is measured."""
+
+    rows: int = 2_000_000
+    small_rows: int = 10_000
+    devices: int = 100_000
+    small_devices: int = 1_000
+    rounds: int = 1_000
+    bulk: int = 10_000
+    bulk_rounds: int = 5
+    sends: int = 1_000
+    load_seconds: float = 2
+    idle_seconds: float = 5
+    removal_rounds: int = 3
+    starts: int = 7
+    requests: int = 400
+
+
+QUICK = Sizes(rows=8_000, small_rows=2_000, devices=2_000, small_devices=200, rounds=20, bulk=200, bulk_rounds=2,
+              sends=64, load_seconds=0.3, idle_seconds=0.5, removal_rounds=1, starts=1, requests=20)  # fmt: skip
+
+
+class Stage(msgspec.Struct):
+    """migration_seconds: what bringing an empty database to head took. results: what a section leaves for another."""
+
+    server: str
+    sizes: Sizes
+    migration_seconds: float = 0
+    results: dict[str, float] = {}
+
+    @property
+    def head(self) -> str:
+        return url_of(self.server, "at_head")
+
+    def build(self) -> None:
+        with fixture.connected(self.server) as db:
+            db.execute("CREATE DATABASE at_head")
+        start = time.perf_counter()
+        fixture.migrate(self.head)
+        self.migration_seconds = time.perf_counter() - start
+        fixture.fill_devices(self.head)
+
+    @contextmanager
+    def copy(self, name: str, source: str = "at_head") -> Iterator[str]:
+        """The URL of a copy of a database that nobody uses, which DATABASE_URL names as well; dropped at the end."""
+        with fixture.connected(self.server) as db:
+            db.execute(f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY file_copy")
+            db.execute("CHECKPOINT")  # what the copy wrote is not to be paid for by what is measured
+        url = url_of(self.server, name)
+        try:
+            with pointed_at(url):
+                yield url
+        finally:
+            with fixture.connected(self.server) as db:
+                db.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def durable(self, on: bool) -> None:
+        """Whether a commit waits for the disk. Where both sides of a ratio commit, waiting would hide what differs."""
+        with fixture.connected(self.server) as db:
+            db.execute(f"ALTER SYSTEM SET fsync = {'on' if on else 'off'}")
+            db.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def pointed_at(url: str, **variables: str) -> Iterator[None]:
+    """DATABASE_URL and other settings for a while, as a function's environment has them."""
+    given = {"DATABASE_URL": url, **variables}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    _forget()
+    try:
+        yield
+    finally:
+        _forget()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _forget() -> None:
+    if database.environment.cache_info().currsize:
+        database.environment().close()
+    database.environment.cache_clear()
+    settings.load.cache_clear()
