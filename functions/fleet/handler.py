@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm import database, devices, fleet, settings
+from nexmdm import alerts, database, devices, fleet, settings
 from nexmdm.edge import Request, Response, Routes
 from nexmdm.pages import Page, PageQuery
 
@@ -46,3 +46,8 @@ def device_heartbeats(request: Request) -> Page:
 @routes("GET /v1/fleet/summary")
 def summary(request: Request) -> dict[str, Any]:
     return fleet.summary(database.environment(), settings.load().heartbeat_interval_seconds)
+
+
+@routes("GET /v1/alerts")
+def list_alerts(request: Request) -> Page:
+    return alerts.list_alerts(database.environment(), request.parameters(alerts.AlertsQuery))
