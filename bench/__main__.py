@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import fixture, removal, targets, widths
+from bench import fixture, removal, targets, watching, widths
 from local import postgres
 from tests.databases import url_of
 
@@ -39,9 +39,12 @@ def _measure(url: str, rows: int, console: Console) -> dict[str, Any]:
         db.execute("CREATE DATABASE at_head")
         migration = fixture.migrate(head)
         fixture.fill_devices(head)
-        db.execute('CREATE DATABASE "full" TEMPLATE at_head')
+        for copy in ("full", "watched"):
+            db.execute(f'CREATE DATABASE "{copy}" TEMPLATE at_head')
     by_width = widths.measure(server, rows // 2)
     _print_widths(console, by_width)
+    watched = watching.measure(url_of(url, "watched"))
+    _print_watched(console, watched)
     removals = removal.measure(full, rows)
     _print_removals(console, removals)
     with fixture.connected(head) as db:
@@ -53,10 +56,12 @@ def _measure(url: str, rows: int, console: Console) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "widths": by_width,
         "removals": removals,
+        "watched": watched,
         "targets": [
             ("heartbeat p95, 100 devices over 16 connections", heartbeat["p95"], 150, "ms"),
             ("idempotency check p95", checks["p95"], 5, "ms"),
             (f"cleanup of {rows:,} heartbeats", cleanup, 60, "s"),
+            (f"watch, each condition of {watching.DEVICES:,} devices", watching.slowest_seconds(watched), 1, "s"),
             ("migration from empty to head", round(migration, 2), 10, "s"),
         ],
     }
@@ -67,6 +72,13 @@ def _print_widths(console: Console, measured: list[dict[str, Any]]) -> None:
     table = Table(*names, title="Width of a partition (hours); medians of the heartbeat's statement")
     for each in measured:
         table.add_row(*[f"{each[name]:,}" for name in names])
+    console.print(table)
+
+
+def _print_watched(console: Console, measured: list[dict[str, Any]]) -> None:
+    table = Table(*measured[0], title=f"Watch over {watching.DEVICES:,} devices (ms)")
+    for each in measured:
+        table.add_row(*map(str, each.values()))
     console.print(table)
 
 

@@ -51,20 +51,19 @@ WHERE d.deleted_at IS NULL AND l.unity_running IS FALSE
 """
 
 # The last report against those of four intervals before it: three of them, or two when one was lost. One bucket more,
-# because a bucket begins before its report.
+# because a bucket begins before its report. Only who holds much back is looked up, by the heartbeats' unique index.
 _QUEUE_GROWING = """
 SELECT d.id AS device_id, jsonb_build_object('queue_depth', l.queue_depth, 'before', before.least) AS detail
 FROM devices d JOIN device_last_status l ON l.device_id = d.id
-JOIN (
-    SELECT h.device_id, count(*) AS reports, min(h.queue_depth) AS least, max(h.queue_depth) AS most
-    FROM device_heartbeats h JOIN device_last_status s ON s.device_id = h.device_id
-    WHERE s.queue_depth >= %(queue_depth)s AND h.ts < s.last_ts
+CROSS JOIN LATERAL (
+    SELECT count(*) AS reports, min(h.queue_depth) AS least, max(h.queue_depth) AS most
+    FROM device_heartbeats h
+    WHERE h.device_id = d.id AND h.ts < l.last_ts AND h.bucket <= l.last_ts
       AND h.bucket > statement_timestamp()
           - make_interval(secs => 4 * %(interval_seconds)s::float8 + %(bucket_seconds)s)
-    GROUP BY h.device_id
-) AS before ON before.device_id = d.id
-WHERE d.deleted_at IS NULL AND before.reports >= 2 AND l.queue_depth >= %(queue_depth)s
-  AND l.queue_depth > before.most
+) AS before
+WHERE d.deleted_at IS NULL AND l.queue_depth >= %(queue_depth)s
+  AND before.reports >= 2 AND l.queue_depth > before.most
 """
 
 # The chain of `nexmdm.downloads`, for all devices at once: it ends at the first build that everybody is offered. Agents

@@ -34,10 +34,11 @@ def look(db: Executor, config: Settings) -> dict[str, dict[str, int]]:
     closed = len(db.execute(_CLOSE_DELETED, repeatable=True))
     if closed:
         logs.db_operation("update", "device_alerts", {"closed": closed}, elapsed_ms(start))
-    return {condition: _look(db, condition, config) for condition in CONDITIONS}
+    return {condition: look_for(db, condition, config) for condition in CONDITIONS}
 
 
-def _look(db: Executor, condition: str, config: Settings) -> dict[str, int]:
+def look_for(db: Executor, condition: str, config: Settings) -> dict[str, int]:
+    """The same for one condition: {"opened", "recovered"}, of how many devices."""
     start = time.perf_counter()
     values = {**parameters(config), "condition": condition, "cooldown_seconds": config.alert_cooldown_seconds}
     [found] = db.execute(_LOOK.format(troubled=CONDITIONS[condition]), values, repeatable=True)
@@ -69,35 +70,39 @@ FROM device_alerts a JOIN devices d ON d.id = a.device_id
 WHERE {conditions} ORDER BY a.id DESC LIMIT %(limit)s
 """
 
-# What is unchanged is not written: the inner NOT EXISTS keeps an incident of hours from writing anything. ON CONFLICT
-# is for another run at the same moment.
+# What is unchanged is not written. The full join can only be a hash or a merge, and what is to be updated is picked out
+# before it is joined: whatever the planner believes, an outage of the whole fleet costs no product of its rows. ON
+# CONFLICT, and the conditions that the updates repeat, are for another run at the same moment.
 _LOOK = """
-WITH troubled AS MATERIALIZED ({troubled}), back AS (
-    UPDATE device_alerts a SET clear_since = NULL FROM troubled t
-    WHERE a.device_id = t.device_id AND a.condition = %(condition)s
-      AND a.recovered_at IS NULL AND a.clear_since IS NOT NULL
-), opened AS (
-    INSERT INTO device_alerts (device_id, condition, since, detail, notice)
-    SELECT t.device_id, %(condition)s, statement_timestamp(), t.detail, 'opened' FROM troubled t
-    WHERE NOT EXISTS (SELECT FROM device_alerts a
-        WHERE a.device_id = t.device_id AND a.condition = %(condition)s AND a.recovered_at IS NULL)
-    ON CONFLICT (device_id, condition) WHERE recovered_at IS NULL DO NOTHING
-    RETURNING 1
-), gone AS MATERIALIZED (
-    SELECT a.id, coalesce(a.clear_since, statement_timestamp()) AS since,
+WITH troubled AS MATERIALIZED ({troubled}), compared AS MATERIALIZED (
+    SELECT t.device_id, t.detail, a.id, a.clear_since, t.device_id IS NULL AS clear,
         coalesce(a.clear_since, statement_timestamp())
             <= statement_timestamp() - make_interval(secs => %(cooldown_seconds)s) AS for_good
-    FROM device_alerts a
-    WHERE a.condition = %(condition)s AND a.recovered_at IS NULL
-      AND NOT EXISTS (SELECT FROM troubled t WHERE t.device_id = a.device_id)
+    FROM troubled t FULL JOIN (
+        SELECT id, device_id, clear_since FROM device_alerts
+        WHERE condition = %(condition)s AND recovered_at IS NULL
+    ) AS a ON a.device_id = t.device_id
+), back AS MATERIALIZED (
+    SELECT id FROM compared WHERE NOT clear AND clear_since IS NOT NULL
+), away AS MATERIALIZED (
+    SELECT id FROM compared WHERE clear AND clear_since IS NULL AND NOT for_good
+), over AS MATERIALIZED (
+    SELECT id FROM compared WHERE clear AND for_good
+), opened AS (
+    INSERT INTO device_alerts (device_id, condition, since, detail, notice)
+    SELECT device_id, %(condition)s, statement_timestamp(), detail, 'opened' FROM compared WHERE id IS NULL
+    ON CONFLICT (device_id, condition) WHERE recovered_at IS NULL DO NOTHING
+    RETURNING 1
+), stayed AS (
+    UPDATE device_alerts a SET clear_since = NULL FROM back WHERE a.id = back.id AND a.recovered_at IS NULL
 ), cleared AS (
-    UPDATE device_alerts a SET clear_since = gone.since FROM gone
-    WHERE a.id = gone.id AND NOT gone.for_good AND a.recovered_at IS NULL AND a.clear_since IS NULL
+    UPDATE device_alerts a SET clear_since = statement_timestamp()
+    FROM away WHERE a.id = away.id AND a.recovered_at IS NULL AND a.clear_since IS NULL
 ), recovered AS (
     -- Whoever is telling that it opened has lost its claim: that it recovered is told instead.
-    UPDATE device_alerts a SET clear_since = gone.since, recovered_at = statement_timestamp(), notice = 'recovered',
-        claim_id = NULL, lease_until = NULL
-    FROM gone WHERE a.id = gone.id AND gone.for_good AND a.recovered_at IS NULL
+    UPDATE device_alerts a SET clear_since = coalesce(a.clear_since, statement_timestamp()),
+        recovered_at = statement_timestamp(), notice = 'recovered', claim_id = NULL, lease_until = NULL
+    FROM over WHERE a.id = over.id AND a.recovered_at IS NULL
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM opened) AS opened, (SELECT count(*) FROM recovered) AS recovered
