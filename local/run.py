@@ -1,9 +1,9 @@
 """The whole system on this machine with a simulated fleet: `python -m local.run --devices 20`, which is `make run`.
 
-PostgreSQL, migrations, an FCM double, the gateway, the fleet, an operator who sends commands, the console. Data and the
-devices' credentials stay in `.nexmdm/`. Ctrl-C stops everything; a run with `--minutes` ends by itself. Either way the
-exit code is 1 when the database's rows are not the distinct buckets that the fleet sent, when anything was answered
-5xx, or when a command was sent or run twice.
+PostgreSQL, migrations, S3, an FCM double, the gateway, the fleet, an operator who sends commands, alerts, a console.
+Data and the devices' credentials stay in `.nexmdm/`. Ctrl-C stops everything; a run with `--minutes` ends by itself.
+Either way the exit code is 1 when the database's rows are not the distinct buckets that the fleet sent, when anything
+was answered 5xx, or when a command was sent or run twice.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from nexmdm_cli import console as web_console
 from rich.console import Console
 
-from local import operator_api, postgres, releases, s3, schema, simulation
+from local import alarms, operator_api, postgres, releases, s3, schema, simulation
 from local.fcm.account import service_account
 from local.fcm.double import Double
 from local.fcm.server import serve
@@ -47,8 +47,10 @@ def main() -> None:
                 os.environ["DATABASE_URL"] = postgres.url()
             with _step("migrations"):
                 schema.migrate(os.environ["DATABASE_URL"])
-            with _step("S3"), contextlib.ExitStack() as started:
-                _use_s3(started.enter_context(s3.running()))
+            with _step("S3 and the alarms' topic"), contextlib.ExitStack() as started:
+                url = started.enter_context(s3.running())
+                _use_s3(url)
+                os.environ.update(ALERT_TOPIC_ARN=alarms.make_topic(url), AWS_ENDPOINT_URL_SNS=url)
                 running = started.pop_all()
             with running:
                 sys.exit(asyncio.run(_run(options)))
@@ -68,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=postgres.STATE, metavar="DIR", help="of logs and credentials")
     parser.add_argument("--environments", type=int, default=4, help="processes per function (default: 4)")
     parser.add_argument("--sweep", type=float, default=5, help="seconds between sweeps of commands (default: 5)")
+    parser.add_argument("--watch", type=float, default=10, help="seconds between looks for alerts (default: 10)")
     parser.add_argument(
         "--misbehave",
         type=float,
@@ -85,6 +88,8 @@ def _default_settings(options: argparse.Namespace) -> None:
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", LOCAL_KEYS.secret)
     os.environ.setdefault("COMMAND_HMAC_KEY", LOCAL_HMAC_KEY)
     os.environ.setdefault("HEARTBEAT_INTERVAL_SECONDS", str(max(10, round(options.interval))))
+    # A run is short: an alert that is over is told soon.
+    os.environ.setdefault("ALERT_COOLDOWN_SECONDS", "30")
 
 
 @contextlib.contextmanager
@@ -118,7 +123,9 @@ async def _run(options: argparse.Namespace) -> int:
         await _start_double(double, options.state / "fcm-account.json")
     arguments = ["--environments", str(options.environments), "--log", str(options.state / "functions.log")]
     gateway = Supervisor(
-        [*arguments, "--every", f"fcm_dispatch={options.sweep}"], options.state / "gateway.log", view.tell
+        [*arguments, "--every", f"fcm_dispatch={options.sweep}", "--every", f"watch={options.watch}"],
+        options.state / "gateway.log",
+        view.tell,
     )
     try:
         with _step("gateway"):

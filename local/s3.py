@@ -8,6 +8,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-west-1"
+KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}  # they open nothing elsewhere
 
 
 @contextmanager
@@ -25,9 +26,7 @@ def running() -> Iterator[str]:
 
 
 def make_bucket(url: str, name: str) -> None:
-    """A versioned one, as the template makes it. The keys open nothing elsewhere."""
-    client = boto3.client(
-        "s3", endpoint_url=url, region_name=REGION, aws_access_key_id="local", aws_secret_access_key="local"
-    )
+    """A versioned one, as the template makes it."""
+    client = boto3.client("s3", endpoint_url=url, region_name=REGION, **KEYS)
     client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

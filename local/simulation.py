@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 import httpx
 import psycopg2
 
-from local import figures
+from local import alarms, figures
 from local.fcm.double import Double
 from local.figures import Figures
 from local.fleet.fleet import Fleet
@@ -85,7 +85,8 @@ class _Simulation:
             failed.result()
 
     def _parts(self) -> tuple[Coroutine, ...]:
-        return (self._fleet.run(), self._operations.run(), self._releases.run(), self._show())
+        told = alarms.read(os.environ["AWS_ENDPOINT_URL_SNS"], self._view.tell)
+        return (self._fleet.run(), self._operations.run(), self._releases.run(), told, self._show())
 
     async def settle(self, stop: asyncio.Event, sweep: float) -> int:
         """Devices send what they still hold, commands reach an end; returns how many requests were never answered.

@@ -31,6 +31,9 @@ ANSWERS: dict[str, int | str] = {
     "heartbeat": 200,
     "heartbeat-batch": 200,
     "migrate": "revision",
+    "notify": "posted",
+    "notify-alarm": "posted",
+    "watch": "told",
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from local import template
 from tests import samples
 from tests.api import CONTEXT
-from tests.functions.conftest import bucket, double, s3_server  # noqa: F401  fixtures
+from tests.functions.conftest import bucket, double, s3_server, webhook  # noqa: F401  fixtures
 from tests.functions.test_migrate import CloudFormation, cloudformation  # noqa: F401  a fixture
 
 
@@ -16,7 +16,7 @@ def test_every_function_has_an_event():
 
 
 @pytest.mark.parametrize("name", samples.files())
-def test_it_is_answered(name, url, double, bucket, cloudformation: CloudFormation):  # noqa: F811
+def test_it_is_answered(name, url, double, bucket, webhook, cloudformation: CloudFormation):  # noqa: F811
     samples.make_real()
     module, _, handler = template.load().function(samples.function(name)).handler.rpartition(".")
     result = getattr(import_module(module), handler)(samples.load(name, cloudformation.url), CONTEXT)

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm import database, devices, fleet, settings
+from nexmdm import alerts, database, devices, fleet, settings
 from nexmdm.edge import Request, Response, Routes
 from nexmdm.pages import Page, PageQuery
 
@@ -55,3 +55,8 @@ def device_heartbeats(request: Request) -> Page:
 def summary(request: Request) -> dict[str, Any]:
     """Count the fleet: online, silent, low battery, Unity down, by status and agent version."""
     return fleet.summary(database.environment(), settings.load().heartbeat_interval_seconds)
+
+
+@routes("GET /v1/alerts")
+def list_alerts(request: Request) -> Page:
+    return alerts.list_alerts(database.environment(), request.parameters(alerts.AlertsQuery))

@@ -19,9 +19,10 @@ from tests import samples
 from tests.built import lambda_runtime
 from tests.conftest import run_sql
 from tests.fcm import HMAC_KEY
-from tests.functions.conftest import bucket, double, s3_server  # noqa: F401  fixtures
+from tests.functions.conftest import bucket, double, s3_server, webhook  # noqa: F401  fixtures
 from tests.functions.test_migrate import CloudFormation, cloudformation  # noqa: F401  a fixture
 from tests.rds import ADMIN, ADMIN_PASSWORD, KEY, REGION, rds
+from tests.webhook import SECRET_PATH
 
 FUNCTIONS = template.load().functions
 # Unzipped code and layers, MB; a handler's import, s; peak of the process, MB. Lambda's own limit is 250 MB.
@@ -31,7 +32,7 @@ ROLES = (ADMIN, "nexmdm_owner", "nexmdm_app")
 
 
 @pytest.fixture
-def variables(url, server, tmp_path, double, bucket, monkeypatch):  # noqa: F811
+def variables(url, server, tmp_path, double, bucket, webhook, monkeypatch):  # noqa: F811
     """The environment of the template's functions, and the secrets, roles and database that it speaks of."""
     samples.make_real()
     run_sql(server, *(f"DROP ROLE IF EXISTS {role}" for role in (*ROLES, "rds_iam")), "CREATE ROLE rds_iam")
@@ -60,6 +61,11 @@ def variables(url, server, tmp_path, double, bucket, monkeypatch):  # noqa: F811
             "FCM_ENDPOINT": fcm_url,
             "FCM_SERVICE_ACCOUNT": secret("fcm", service_account(fcm_url)),
             "COMMAND_HMAC_KEY": secret("hmac", HMAC_KEY),
+            "WEBHOOK_URL": secret("webhook", webhook.url),
+            "AWS_ENDPOINT_URL_SNS": bucket.url,
+            "ALERT_TOPIC_ARN": boto3.client("sns", REGION, endpoint_url=bucket.url, **_keys("x", "x")).create_topic(
+                Name="alarms"
+            )["TopicArn"],
             "ADMIN_SECRET": secret("admin", json.dumps({"username": ADMIN, "password": ADMIN_PASSWORD})),
         }
     run_sql(url, *(f"DROP OWNED BY {role}" for role in ROLES[1:]))
@@ -110,6 +116,7 @@ def test_the_built_function_answers_its_events_within_its_budgets(
         "X-Amz-Signature",
         "PRIVATE KEY",
         TOKEN,
+        SECRET_PATH,
     ):
         assert canary not in log, f"{canary!r} stands in the log"
     measured = f"{name:15} {size:6.1f} MB  import {imported * 1000:5.0f} ms  peak {peak:4.0f} MB  {', '.join(took)}"

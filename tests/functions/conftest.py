@@ -1,12 +1,15 @@
 from collections.abc import Iterator
 
 import pytest
+from nexmdm import secret, settings
 
 from local import s3
 from local.fcm import Double
 from tests.commands import ADDRESS, enrolled
 from tests.fcm import doubled
 from tests.s3 import Bucket, bucket_of
+from tests.sns import Topic, topic_of
+from tests.webhook import Webhook, listening
 
 
 @pytest.fixture
@@ -32,3 +35,21 @@ def bucket(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """A versioned bucket of this test's own, which the functions use."""
     with bucket_of(s3_server, monkeypatch) as bucket:
         yield bucket
+
+
+@pytest.fixture
+def topic(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topic]:
+    """A topic of this test's own, which the watch tells."""
+    with topic_of(s3_server, monkeypatch) as topic:
+        yield topic
+
+
+@pytest.fixture
+def webhook(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """A webhook that WEBHOOK_URL names."""
+    with listening() as webhook:
+        monkeypatch.setenv("WEBHOOK_URL", webhook.url)
+        settings.load.cache_clear()
+        secret.resolve.cache_clear()
+        yield webhook
+        settings.load.cache_clear()

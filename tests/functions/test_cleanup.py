@@ -45,7 +45,9 @@ def metrics(text: str) -> dict[str, list[float]]:
 def test_it_answers_per_policy_and_measures(old_downloads: int, capsys: pytest.CaptureFixture[str]):
     answer = handler({}, context())
     assert answer["complete"] is True
-    assert set(answer["policies"]) == {"heartbeats", "fcm_dispatches", "apk_downloads", "enrollment_tokens"}
+    assert list(answer["policies"]) == [
+        "heartbeats", "fcm_dispatches", "apk_downloads", "enrollment_tokens", "device_alerts",
+    ]  # fmt: skip
     assert answer["policies"]["apk_downloads"]["deleted"] == old_downloads
     measured = metrics(capsys.readouterr().out)
     assert measured["ApkDownloadsRemoved"] == [5400]
@@ -68,6 +70,7 @@ def test_one_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixt
     records = [record for record in caplog.records if getattr(record, "event", None) == "cleanup"]
     assert [record.entity for record in records] == [
         "device_heartbeats", "fcm_dispatches", "apk_download_events", "enrollment_tokens",
+        "device_alerts",
     ]  # fmt: skip
     assert records[2].keys["deleted"] == old_downloads
     assert records[2].keys["cutoff"] < records[1].keys["cutoff"]

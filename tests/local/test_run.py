@@ -67,9 +67,11 @@ def start(url, tmp_path):
         run.end()
 
 
-def test_a_bounded_run_ends_with_its_verdict(start, tmp_path):
-    run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
+def test_a_bounded_run_ends_with_its_verdict(start, db, tmp_path):
+    db.execute("INSERT INTO devices (id, alias, created_at) VALUES ('q', 'quiet', now() - interval '1 hour')")
+    run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15", "--watch", "1")
     assert run.end() == 0, run.lines
+    assert any("alert: Silent: quiet (never heard)" in line for line in run.lines), run.lines
     last = run.lines[-1]
     assert "online 5/5" in last
     assert "5xx 0" in last

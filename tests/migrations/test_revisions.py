@@ -61,6 +61,11 @@ def check_schema(url: str) -> str:
 def test_up_down_and_up_again(empty: str):
     ok(alembic(empty, "upgrade", "head"))
     assert check_schema(empty) == "Schema validation passed!\n"
+    run_sql(
+        empty,
+        "INSERT INTO devices (id, alias) VALUES ('d', 'lobby')",
+        "INSERT INTO device_alerts (device_id, condition) VALUES ('d', 'silent')",
+    )
     ok(alembic(empty, "downgrade", "base"))
     assert rows(empty, "SELECT count(*) FROM alembic_version") == [(0,)]
     ok(alembic(empty, "upgrade", "head"))

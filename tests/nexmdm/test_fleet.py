@@ -266,4 +266,4 @@ def test_the_summary_reads_each_table_once(db):
     explained = Explained(db)
     fleet.summary(explained, settings.load().heartbeat_interval_seconds)
     reads = [node["Relation Name"] for node in explained.nodes if "Relation Name" in node]
-    assert sorted(reads) == ["device_last_status", "devices"]
+    assert sorted(reads) == ["device_alerts", "device_last_status", "devices"]

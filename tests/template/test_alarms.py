@@ -7,6 +7,7 @@ import pytest
 from nexmdm import dispatch_queue, metrics
 
 from functions.cleanup import handler as cleanup
+from functions.watch import handler as watch
 from local import template
 from tests.api import CONTEXT, call
 from tests.commands import enrolled, make_due, send, sweep
@@ -60,6 +61,7 @@ def emitted(db, double, capsys) -> dict[str, set[str]]:
     metrics.flush()
     make_due(db)
     cleanup.handler({}, CONTEXT)
+    watch.handler({}, CONTEXT)
     found: dict[str, set[str]] = {}
     for line in capsys.readouterr().out.splitlines():
         if '"_aws"' in line:
@@ -74,7 +76,7 @@ def emitted(db, double, capsys) -> dict[str, set[str]]:
 def test_our_metrics_are_emitted_with_the_alarms_dimension(document, emitted):
     ours = {metric for namespace, metric in named(document) if namespace == metrics.NAMESPACE}
     assert ours - emitted.keys() == set()
-    assert {"DispatchUnknown", "OldestOpenDispatchAge", "CleanupSucceeded", "IdempotencyHit"} <= ours
+    assert {"DispatchUnknown", "OldestOpenDispatchAge", "CleanupSucceeded", "IdempotencyHit", "WatchSucceeded"} <= ours
     assert {name: emitted[name] for name in ours} == {name: {"service"} for name in ours}
 
 
@@ -91,9 +93,14 @@ def test_aws_metrics_have_their_names_and_dimensions(document):
 
 def test_every_function_is_counted_for_throttles_and_errors(document):
     for name in ("Throttled", "FunctionsFailing"):
+        metrics = [
+            # Of a function that is there under a condition, its metric is too.
+            metric["Fn::If"][1] if "Fn::If" in metric else metric
+            for metric in document["Resources"][name]["Properties"]["Metrics"]
+        ]
         watched = {
             metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
-            for metric in document["Resources"][name]["Properties"]["Metrics"]
+            for metric in metrics
             if "MetricStat" in metric
         }
         assert watched == set(functions(document))

@@ -25,7 +25,8 @@ DEVICE_ROUTES = {
     "GET /v1/apk/download/{build_id}",
     "GET /v1/agent/update",
 }
-SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET"}
+SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET", "WEBHOOK_URL"}
+OUTSIDE = "NotifyFunction"  # of the VPC, without a way to the database
 
 
 def listed(value: Any) -> list[Any]:
@@ -56,8 +57,34 @@ def test_nothing_is_allowed_by_a_wildcard(document):
 def test_every_function_has_a_role_of_its_own_that_may_log_in(document):
     for name, function in functions(document).items():
         assert "Role" not in function["Properties"], f"{name} shares a role"
+        policies = function["Properties"]["Policies"]
+        if name == OUTSIDE:
+            assert not any({"Ref": access} in policies for access in ("OwnerAccess", "AppAccess"))
+            continue
         access = "OwnerAccess" if name in ("CleanupFunction", "MigrateFunction") else "AppAccess"
-        assert {"Ref": access} in function["Properties"]["Policies"], name
+        assert {"Ref": access} in policies, name
+
+
+def test_what_posts_to_the_internet_is_outside_of_the_vpc_and_everything_else_inside(document):
+    for name, function in functions(document).items():
+        outside = function["Properties"].get("VpcConfig") == {"Ref": "AWS::NoValue"}
+        assert outside == (name == OUTSIDE), name
+
+
+def test_the_watch_tells_the_alarms_topic_and_may_publish_nowhere_else(document):
+    watch = functions(document)["WatchFunction"]["Properties"]
+    topic = {"Fn::If": ["OwnTopic", {"Ref": "AlarmTopic"}, {"Ref": "AlarmTopicArn"}]}
+    assert watch["Environment"]["Variables"] == {"ALERT_TOPIC_ARN": topic}
+    allowed = [statement for policy in watch["Policies"] for statement in policy.get("Statement", [])]
+    assert allowed == [{"Effect": "Allow", "Action": "sns:Publish", "Resource": topic}]
+    told = functions(document)[OUTSIDE]["Properties"]["Events"]["Topic"]
+    assert told == {"Type": "SNS", "Properties": {"Topic": topic}}
+
+
+def test_a_claim_on_a_notice_is_longer_than_its_function():
+    from nexmdm.notices import LEASE_SECONDS
+
+    assert template.load().function("watch").timeout < LEASE_SECONDS
 
 
 def test_only_what_devices_call_goes_without_a_signature():

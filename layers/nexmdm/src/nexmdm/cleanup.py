@@ -17,6 +17,7 @@ TABLES = {
     "fcm_dispatches": "fcm_dispatches",
     "apk_downloads": "apk_download_events",
     "enrollment_tokens": "enrollment_tokens",
+    "device_alerts": "device_alerts",
 }
 
 
@@ -74,6 +75,8 @@ def _policy(
             return retention.dispatches(db, before)
         if policy == "enrollment_tokens":
             return retention.tokens(db, before)
+        if policy == "device_alerts":
+            return retention.alerts(db, before)
         if settings.download_export_bucket:
             return download_export.exported_and_removed(db, before, settings)
         return retention.downloads(db, before)

@@ -65,7 +65,8 @@ def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page:
 
 
 def summary(db: Executor, interval_seconds: int) -> Row:
-    """Counts over the living devices: total, online, silent, low battery, Unity down, by status and agent version."""
+    """Counts over the living devices: total, online, silent, low battery, Unity down, by status and agent version; and
+    of the alerts that are open."""
     parameters = {"interval_seconds": interval_seconds, "low_battery_pct": LOW_BATTERY_PCT}
     return db.execute(_SUMMARY, parameters, repeatable=True)[0]
 
@@ -99,6 +100,7 @@ SELECT count(*) AS devices,
         SELECT coalesce(status, 'never') AS status, count(*) AS n FROM fleet GROUP BY 1) AS s) AS by_status,
     (SELECT coalesce(json_object_agg(agent_version, n), '{{}}') FROM (
         SELECT coalesce(agent_version, 'unknown') AS agent_version, count(*) AS n FROM fleet GROUP BY 1) AS v
-    ) AS by_agent_version
+    ) AS by_agent_version,
+    (SELECT count(*) FROM device_alerts WHERE recovered_at IS NULL) AS alerts
 FROM fleet
 """

@@ -34,6 +34,7 @@ NAMING_CONVENTION = {
 BUILD_STATES = ("declared", "published", "refused", "withdrawn", "adopted")
 INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed")
 DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
+ALERT_CONDITIONS = ("silent", "low_battery", "unity_down", "queue_growing", "agent_outdated")
 
 
 class Base(DeclarativeBase):
@@ -417,4 +418,44 @@ class ApkDownloadEvent(Base):
         Index("idx_apk_download_build_ts", "build_id", "ts"),
         Index("idx_apk_download_token_ts", "token_id", "ts"),
         Index("ix_apk_download_events_ts", "ts"),
+    )
+
+
+class DeviceAlert(Base):
+    """What is wrong with a device, from when the watch found it until it stayed away for the cool-down.
+
+    At most one is open per device and condition. `notice` is what is still to be told of it; who tells holds `claim_id`
+    until `lease_until`. `clear_since`: the condition is gone since then, and may come back. `notified_at`: the last
+    notice was handed to the topic.
+    """
+
+    __tablename__ = "device_alerts"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    condition: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    clear_since: Mapped[datetime | None]
+    recovered_at: Mapped[datetime | None]
+    notice: Mapped[str | None]
+    claim_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    notified_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("condition", ALERT_CONDITIONS), name="condition"),
+        CheckConstraint(_one_of("notice", ("opened", "recovered")), name="notice"),
+        CheckConstraint("notice IS NULL OR (notice = 'recovered') = (recovered_at IS NOT NULL)", name="notice_fits"),
+        CheckConstraint("(claim_id IS NULL) = (lease_until IS NULL)", name="lease_while_claimed"),
+        CheckConstraint("claim_id IS NULL OR notice IS NOT NULL", name="claimed_to_be_told"),
+        Index(
+            "uq_device_alerts_open",
+            "device_id",
+            "condition",
+            unique=True,
+            postgresql_where=text("recovered_at IS NULL"),
+        ),
+        Index("ix_device_alerts_notice", "id", postgresql_where=text("notice IS NOT NULL")),
+        Index("ix_device_alerts_device_id", "device_id", "id"),
     )

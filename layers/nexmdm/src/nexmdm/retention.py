@@ -1,4 +1,4 @@
-"""What is removed, when: heartbeats, dispatches, download events and enrolment tokens past their time.
+"""What is removed, when: heartbeats, dispatches, download events, enrolment tokens and alerts past their time.
 
 Each policy is a generator that removes one batch (or one partition) per step, each step one committed statement, and
 yields how many rows went: whoever runs it can stop after any step, be killed in any, and go on another day. Two at once
@@ -75,6 +75,11 @@ def tokens(db: Executor, before: datetime) -> Steps:
         yield 0
 
 
+def alerts(db: Executor, before: datetime) -> Steps:
+    """Alerts that recovered before then and of which nothing is left to tell."""
+    return _batches(db, _ALERTS, before)
+
+
 def due(db: Executor, settings: Settings) -> dict[str, int]:
     """How many rows each policy would remove now: the dry run."""
     rows = {
@@ -82,6 +87,7 @@ def due(db: Executor, settings: Settings) -> dict[str, int]:
         "fcm_dispatches": f"fcm_dispatches d WHERE {_SETTLED}",
         "apk_downloads": "apk_download_events WHERE ts < %(before)s",
         "enrollment_tokens": f"enrollment_tokens t WHERE {_OVER}",
+        "device_alerts": f"device_alerts WHERE {_TOLD}",
     }
     return {
         policy: db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": cutoff(db, days)}, repeatable=True)[
@@ -97,6 +103,7 @@ def retention_days(settings: Settings) -> dict[str, int]:
         "fcm_dispatches": settings.dispatch_retention_days,
         "apk_downloads": settings.download_retention_days,
         "enrollment_tokens": settings.token_retention_days,
+        "device_alerts": settings.alert_retention_days,
     }
 
 
@@ -218,6 +225,17 @@ WITH old AS (
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM registration_refusals r USING old WHERE r.source = old.source RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_TOLD = "recovered_at < %(before)s AND notice IS NULL"
+
+_ALERTS = f"""
+WITH old AS (
+    SELECT id FROM device_alerts WHERE {_TOLD} ORDER BY id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM device_alerts a USING old WHERE a.id = old.id RETURNING 1
 )
 SELECT count(*) AS deleted FROM gone
 """

@@ -6,7 +6,7 @@ Nothing is read at import: `load()` reads the process environment at first use a
 import os
 import re
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -50,6 +50,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     dispatch_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
     download_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 7
     token_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
+    alert_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
+    alert_cooldown_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 1800
+    alert_rollout_hours: Annotated[int, Meta(ge=0, le=8760, description="hours, 0..8760")] = 24
+    alert_topic_arn: Annotated[str, Meta(pattern="^arn:", description="an SNS topic's ARN")] | None = None
+    webhook_url: Annotated[str, Meta(min_length=8, description="https://host/.. or a secret's ARN")] | None = None
+    webhook_shape: Annotated[Literal["slack", "discord"], Meta(description="slack or discord")] | None = None
     download_export_bucket: Annotated[str, Meta(min_length=3, description="an S3 bucket's name")] | None = None
     dispatch_lease_seconds: Annotated[int, Meta(ge=1, le=900, description="seconds, 1..900")] = 90
     fcm_timeout_seconds: Annotated[float, Meta(gt=0, le=10, description="seconds, above 0, at most 10")] = 5
@@ -59,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     command_hmac_key: Annotated[str, Meta(description="the key that devices hold, or a secret's ARN")] | None = None
     remote_exec_shell_enabled: Annotated[bool, Meta(description="true or false")] = False
     aws_endpoint_url_secrets_manager: Annotated[str, Meta(description="https://host")] | None = None
+    aws_endpoint_url_sns: Annotated[str, Meta(description="https://host")] | None = None
     aws_endpoint_url_s3: Annotated[str, Meta(description="https://host")] | None = None
     apk_bucket: Annotated[str, Meta(min_length=3, description="a versioned S3 bucket's name")] | None = None
     apk_max_bytes: Annotated[int, Meta(ge=1, le=2**32 - 1, description="bytes, 1..4294967295")] = 512 * 1024 * 1024

@@ -1,0 +1,33 @@
+"""The scheduled watch: find what changed about the fleet, tell it. Two at once find and tell it once."""
+
+from typing import Any
+
+from nexmdm import alerts, database, logs, metrics, notices, settings
+
+from functions.watch import topic
+
+
+def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """{"conditions": {condition: {"opened", "recovered"}}, "told": of how many alerts}"""
+    logs.begin(context.aws_request_id, context.function_name)
+    db, config = database.environment(), settings.load()
+    try:
+        found = alerts.look(db, config)
+        report = {"conditions": found, "told": _tell(db, config)}
+        metrics.count("WatchSucceeded")
+        return report
+    finally:
+        metrics.flush()
+
+
+def _tell(db: database.Executor, config: settings.Settings) -> int:
+    """No transaction is open while the topic is called."""
+    notice = notices.claim(db, config.powertools_service_name)
+    if notice is None:
+        return 0
+    try:
+        topic.publish(config, notice)
+    except topic.NotTaken:
+        notices.release(db, notice.claim_id)
+        raise
+    return notices.settle(db, notice.claim_id)

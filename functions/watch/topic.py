@@ -1,0 +1,58 @@
+"""The SNS topic that alerts are told to. The one place of this function that knows boto3.
+
+Its own retries are off: a repeat must be known as one, so it is the next run that tries again.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from nexmdm import logs
+from nexmdm.notices import Notice
+from nexmdm.settings import Settings
+
+
+class NotTaken(Exception):
+    """The topic certainly does not have the notice; the text says why."""
+
+
+def publish(config: Settings, notice: Notice) -> None:
+    """Hand the notice over; without ALERT_TOPIC_ARN it is a log record.
+
+    Raises:
+        NotTaken: SNS refused it, or was not reached.
+        Exception: anything else of boto3's: SNS may have it.
+    """
+    if config.alert_topic_arn is None:
+        logs.logger().warning("alert", extra={"subject": notice.subject, "text": notice.text})
+        return
+    # Loaded here and not above: it costs a quarter of a second, and most runs have nothing to tell.
+    from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
+
+    try:
+        _sns(config.aws_endpoint_url_sns, config.alert_topic_arn.split(":")[3]).publish(
+            TopicArn=config.alert_topic_arn,
+            Subject=notice.subject,
+            Message=notice.text,
+            # For a subscription's filter policy.
+            MessageAttributes={"condition": {"DataType": "String.Array", "StringValue": _array(notice.conditions)}},
+        )
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:
+            raise
+        raise NotTaken(f"SNS says {error.response['Error']['Code']}") from None
+    except (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError) as error:
+        raise NotTaken(f"SNS was not asked: {type(error).__name__}") from None
+
+
+def _array(conditions: list[str]) -> str:
+    return "[" + ", ".join(f'"{condition}"' for condition in conditions) + "]"
+
+
+@lru_cache(maxsize=1)
+def _sns(endpoint: str | None, region: str) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    # SNS's ordinary name answers over IPv6 too, which the functions' subnets need.
+    config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
+    return boto3.client("sns", region_name=region, endpoint_url=endpoint, config=config)

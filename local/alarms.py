@@ -1,0 +1,35 @@
+"""The alarms' topic on this machine, in the same moto server as S3, and somebody who reads what arrives on it."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import boto3
+
+from local.s3 import KEYS, REGION
+
+QUEUE = "of-the-view"
+POLLED_EVERY = 1.0
+
+
+def make_topic(url: str) -> str:
+    """A topic, and a queue that keeps what is told on it; the topic's ARN."""
+    sns, sqs = (boto3.client(name, region_name=REGION, endpoint_url=url, **KEYS) for name in ("sns", "sqs"))
+    topic = sns.create_topic(Name="alarms")["TopicArn"]
+    queue = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["QueueArn"])
+    return topic
+
+
+async def read(url: str, tell: Callable[[str], None]) -> None:
+    """Until cancelled: tell each line of each notice."""
+    sqs = boto3.client("sqs", region_name=REGION, endpoint_url=url, **KEYS)
+    queue = sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]
+    while True:
+        found = await asyncio.to_thread(sqs.receive_message, QueueUrl=queue, MaxNumberOfMessages=10)
+        for message in found.get("Messages", []):
+            for line in json.loads(message["Body"])["Message"].splitlines():
+                tell(f"alert: {line}")
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        await asyncio.sleep(POLLED_EVERY)

@@ -1,0 +1,146 @@
+"""What is posted to a webhook, in which shape, and that its address is told to nobody."""
+
+import json
+import socket
+from types import SimpleNamespace
+
+import pytest
+from nexmdm import settings
+
+from functions.notify import webhook as posting
+from functions.notify.handler import handler
+from tests import samples
+from tests.api import CONTEXT
+from tests.webhook import SECRET_PATH, Webhook
+
+
+def told(subject: str | None, message: str) -> dict:
+    return {"Records": [{"Sns": {"Subject": subject, "Message": message}}]}
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings.load.cache_clear()
+
+
+def test_alerts_in_slacks_shape(webhook: Webhook):
+    assert handler(samples.load("notify"), CONTEXT) == {"posted": 1}
+    [body] = webhook.posted
+    assert body.keys() == {"text"}
+    title, *lines = body["text"].splitlines()
+    assert title == "*nexmdm-prod alerts: 3 new, 1 recovered*"
+    assert lines[1:] == ["Low battery: kiosk-7 (9 %)", "Recovered (unity down): kiosk-3"]
+    assert webhook.asked == [f"POST {SECRET_PATH}"]
+
+
+def test_an_alarm_of_cloudwatch_in_words(webhook: Webhook):
+    handler(samples.load("notify-alarm"), CONTEXT)
+    assert webhook.posted[0]["text"].splitlines() == [
+        "*ALARM: nexmdm-prod-DispatchesUnknown-1A2B3C*",
+        "Commands whose outcome nobody knows (docs/operations.md, DispatchesUnknown)",
+        "Threshold Crossed: 1 datapoint [2.0 (01/01/26 00:00:00)] was greater than the threshold (0.0).",
+        "EU (Ireland) 2026-01-01T00:05:12.345+0000",
+    ]
+
+
+def test_an_alarm_that_is_over_gives_no_datapoints(webhook: Webhook):
+    event = samples.load("notify-alarm")
+    sns = event["Records"][0]["Sns"]
+    sns["Message"] = json.dumps({**json.loads(sns["Message"]), "NewStateValue": "OK"})
+    handler(event, CONTEXT)
+    assert "Threshold Crossed" not in webhook.posted[0]["text"]
+    assert webhook.posted[0]["text"].startswith("*OK: nexmdm-prod-Dispatches")
+
+
+@pytest.mark.parametrize("message", ["[1]", "{}", '"text"', "12", "not JSON"])
+def test_any_other_message_is_posted_as_it_is(webhook: Webhook, message: str):
+    handler(told(None, message), CONTEXT)
+    assert webhook.posted == [{"text": f"*NexMDM*\n{message}"}]
+
+
+def test_discords_shape_rings_nobody(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+    configure(monkeypatch, WEBHOOK_SHAPE="discord")
+    handler(told("1 new", "Silent: @everyone"), CONTEXT)
+    assert webhook.posted == [{"content": "**1 new**\nSilent: @everyone", "allowed_mentions": {"parse": []}}]
+
+
+def test_an_alias_is_no_markup_of_slacks(webhook: Webhook):
+    handler(told("1 new", "Silent: <!channel> & <https://x|y>"), CONTEXT)
+    assert webhook.posted[0]["text"].endswith("Silent: &lt;!channel&gt; &amp; &lt;https://x|y&gt;")
+
+
+@pytest.mark.parametrize(("shape", "most"), [("slack", 4_000), ("discord", 2_000)])
+def test_a_long_message_is_cut_to_what_the_webhook_takes(webhook: Webhook, monkeypatch, shape: str, most: int):
+    configure(monkeypatch, WEBHOOK_SHAPE=shape)
+    handler(told("s", "x" * 10_000), CONTEXT)
+    text = next(iter(webhook.posted[0].values()))
+    assert most * 0.7 < len(text) <= most
+    assert text.endswith(" …")
+
+
+@pytest.mark.parametrize(
+    ("url", "shape"),
+    [
+        ("https://hooks.slack.com/services/T/B/x", "slack"),
+        ("https://discord.com/api/webhooks/1/x", "discord"),
+        ("https://canary.discordapp.com/api/webhooks/1/x", "discord"),
+        ("https://chat.example/hooks/discord.com", "slack"),
+    ],
+)
+def test_the_host_says_which_shape(monkeypatch: pytest.MonkeyPatch, url: str, shape: str):
+    posted = []
+
+    def request(*_: object, body: bytes, **__: object) -> SimpleNamespace:
+        posted.append(json.loads(body))
+        return SimpleNamespace(status=204)
+
+    # These hosts are not this test's to call.
+    monkeypatch.setattr(posting, "_pool", lambda: SimpleNamespace(request=request))
+    posting.post(url, None, "title", "text")
+    assert ("content" in posted[0]) == (shape == "discord")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 404, 302])
+def test_a_refusal_fails_the_invocation_once_and_says_no_address(webhook: Webhook, status: int):
+    """Lambda tries again; a redirect is not followed, and no success."""
+    webhook.answer = status
+    with pytest.raises(posting.NotPosted, match=f"^The webhook answered {status}$"):
+        handler(told("s", "m"), CONTEXT)
+    assert webhook.asked == [f"POST {SECRET_PATH}"]
+
+
+def test_silence_is_not_waited_for_and_says_no_address(webhook: Webhook, monkeypatch, capfd):
+    webhook.answer = None
+    monkeypatch.setattr(posting, "TIMEOUT", posting.urllib3.Timeout(connect=5, read=0.2))
+    posting._pool.cache_clear()
+    with pytest.raises(posting.NotPosted, match="ReadTimeoutError") as raised:
+        handler(told("s", "m"), CONTEXT)
+    posting._pool.cache_clear()
+    assert len(webhook.posted) == 1
+    assert_untold(raised, capfd)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}/services/secret", "no address", "ftp://host/secret"])
+def test_an_address_that_nobody_is_at_is_not_told_either(webhook: Webhook, monkeypatch, capfd, address: str):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    configure(monkeypatch, WEBHOOK_URL=address.format(port=port))
+    with pytest.raises(posting.NotPosted) as raised:
+        handler(told("s", "m"), CONTEXT)
+    assert_untold(raised, capfd)
+
+
+def assert_untold(raised: pytest.ExceptionInfo, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lambda writes the text of an error and of those that it came from into the log."""
+    printed = capfd.readouterr()
+    for text in (str(raised.value), printed.out, printed.err):
+        assert "secret" not in text
+        assert "127.0.0.1" not in text
+    assert raised.value.__suppress_context__
+
+
+def test_without_an_address_it_says_which_setting(url: str):
+    settings.load.cache_clear()
+    with pytest.raises(settings.SettingsError, match=r"^WEBHOOK_URL is not set"):
+        handler(told("s", "m"), CONTEXT)

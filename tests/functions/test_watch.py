@@ -1,0 +1,230 @@
+"""The scheduled function: what reaches the topic, what does not, and what a kill leaves. No notice is lost."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from nexmdm import metrics, settings
+from nexmdm.database import Database
+
+from functions.watch import topic as sns
+from functions.watch.handler import handler
+from tests.api import CONTEXT, ROOT
+from tests.sns import Topic
+
+# An execution environment in which runs follow each other until it is killed.
+ENVIRONMENT = """
+import sys
+from types import SimpleNamespace
+from functions.watch.handler import handler
+context = SimpleNamespace(aws_request_id="r", function_name="f", get_remaining_time_in_millis=lambda: 9000)
+while True:
+    try:
+        handler({}, context)
+    finally:
+        print("run", file=sys.stderr, flush=True)
+"""
+KILLS = 6
+
+
+def ailing(db: Database, *names: str) -> None:
+    for name in names:
+        db.execute("INSERT INTO devices (id, alias) VALUES (%(name)s, %(name)s)", {"name": name})
+        db.execute(
+            "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(name)s, now(), 9)",
+            {"name": name},
+        )
+
+
+def watch() -> dict:
+    return handler({}, CONTEXT)
+
+
+def pass_leases(db: Database) -> None:
+    db.execute("UPDATE device_alerts SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL")
+
+
+def measured(text: str) -> dict[str, list[float]]:
+    record = next(json.loads(line) for line in text.splitlines() if '"_aws"' in line)
+    return {metric["Name"]: record[metric["Name"]] for metric in record["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+
+
+def test_one_message_per_run_and_none_for_nothing(topic: Topic, db: Database, capsys: pytest.CaptureFixture[str]):
+    ailing(db, "lobby", "entrance")
+    metrics._metrics.cache_clear()
+    report = watch()
+    assert report["conditions"]["low_battery"] == {"opened": 2, "recovered": 0}
+    assert report["told"] == 2
+    [message] = topic.messages()
+    assert message["Subject"] == "nexmdm alerts: 2 new"
+    assert message["Message"] == "Low battery: 2 devices: entrance (9 %), lobby (9 %)"
+    assert message["MessageAttributes"]["condition"] == {"Type": "String.Array", "Value": '["low_battery"]'}
+    counted = measured(capsys.readouterr().out)
+    assert (sum(counted["AlertsOpened"]), counted["WatchSucceeded"]) == (2, [1])
+    assert watch()["told"] == 0
+    assert topic.messages() == []
+    assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE notified_at IS NOT NULL") == [{"n": 2}]
+
+
+def test_without_a_topic_it_is_a_log_record(db: Database, caplog: pytest.LogCaptureFixture):
+    ailing(db, "lobby")
+    assert watch()["told"] == 1
+    [record] = [record for record in caplog.records if record.message == "alert"]
+    assert (record.levelname, record.text) == ("WARNING", "Low battery: lobby (9 %)")
+
+
+def test_boto3_is_loaded_when_there_is_something_to_tell(url: str):
+    code = """
+import sys
+from types import SimpleNamespace
+from functions.watch.handler import handler
+handler({}, SimpleNamespace(aws_request_id="", function_name=""))
+print([name for name in sys.modules if name.startswith("boto3")])"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_what_sns_refused_is_told_by_the_next_run_and_is_no_repeat(topic: Topic, db: Database, monkeypatch, capsys):
+    ailing(db, "lobby")
+    monkeypatch.setenv("ALERT_TOPIC_ARN", f"{topic.arn}-gone")
+    settings.load.cache_clear()
+    metrics._metrics.cache_clear()
+    with pytest.raises(sns.NotTaken, match=r"^SNS says NotFound$"):
+        watch()
+    assert "WatchSucceeded" not in measured(capsys.readouterr().out)
+    monkeypatch.setenv("ALERT_TOPIC_ARN", topic.arn)
+    settings.load.cache_clear()
+    assert watch()["told"] == 1
+    assert topic.texts() == ["Low battery: lobby (9 %)"]
+
+
+def test_what_did_not_reach_sns_is_told_by_the_next_run(topic: Topic, db: Database, monkeypatch):
+    ailing(db, "lobby")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", f"http://127.0.0.1:{port}")
+    settings.load.cache_clear()
+    sns._sns.cache_clear()
+    with pytest.raises(sns.NotTaken, match="EndpointConnectionError"):
+        watch()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", topic.url)
+    settings.load.cache_clear()
+    sns._sns.cache_clear()
+    assert watch()["told"] == 1
+    assert topic.texts() == ["Low battery: lobby (9 %)"]
+
+
+@contextlib.contextmanager
+def answering(answer: bytes | None) -> Iterator[tuple[str, threading.Event]]:
+    """SNS that reads a request and answers this, or nothing; its URL, and whether it has read one."""
+    arrived, over = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    line, _ = listener.accept()
+                    with line:
+                        line.recv(65_536)
+                        arrived.set()
+                        if answer is None:
+                            over.wait()
+                        else:
+                            line.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", arrived
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [BROKEN, b""], ids=["503", "hung up"])
+def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic: Topic, db: Database, monkeypatch, answer):
+    ailing(db, "lobby")
+    with answering(answer) as (url, arrived):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", url)
+        settings.load.cache_clear()
+        sns._sns.cache_clear()
+        with pytest.raises(Exception) as raised:  # noqa: PT011  boto3's own
+            watch()
+        assert not isinstance(raised.value, sns.NotTaken)
+        assert arrived.is_set()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", topic.url)
+    settings.load.cache_clear()
+    sns._sns.cache_clear()
+    assert watch()["told"] == 0
+    pass_leases(db)
+    assert watch()["told"] == 1
+    assert_repeated(topic)
+
+
+def assert_repeated(topic: Topic) -> None:
+    assert topic.texts() == [
+        "Low battery: lobby (9 %)\nThis may repeat an earlier notice, whose delivery was not confirmed."
+    ]
+
+
+class Environment:
+    """A process that watches; `runs` waits until it has finished so many."""
+
+    def __init__(self, **variables: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", ENVIRONMENT], cwd=ROOT, env={**os.environ, **variables},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def runs(self, count: int) -> None:
+        while count:
+            line = self._process.stderr.readline()
+            assert line, "it ended by itself"
+            count -= line == b"run\n"
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._process.stderr.close()
+
+
+def test_killed_while_sns_is_asked(topic: Topic, db: Database):
+    ailing(db, "lobby")
+    with answering(None) as (url, arrived):
+        environment = Environment(AWS_ENDPOINT_URL_SNS=url)
+        assert arrived.wait(30)
+        environment.kill()
+    assert watch()["told"] == 0, "nobody else tells it before the lease has passed"
+    pass_leases(db)
+    assert watch()["told"] == 1
+    assert_repeated(topic)
+
+
+def test_killed_at_any_moment_every_notice_is_told_and_repeats_say_so(topic: Topic, db: Database):
+    chance, told = random.Random(7), []
+    for n in range(KILLS):
+        environment = Environment()
+        environment.runs(1)
+        ailing(db, *(f"kiosk-{n}-{place}" for place in range(3)))
+        # Somewhere in the next run or two; the machine's own scheduling makes it anywhere.
+        threading.Event().wait(chance.uniform(0, 0.06))
+        environment.kill()
+        pass_leases(db)
+        told += topic.texts()
+    watch()
+    told += topic.texts()
+    names = {f"kiosk-{n}-{place}" for n in range(KILLS) for place in range(3)}
+    assert all(any(name in text for text in told) for name in names)
+    unmarked = [text for text in told if "may repeat" not in text]
+    assert all(sum(name in text for text in unmarked) <= 1 for name in names)
+    assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE notice IS NOT NULL") == [{"n": 0}]
