@@ -155,6 +155,22 @@ def test_a_handler_holds_no_try_around_its_verbs(name):
             assert not any(isinstance(inner, ast.Try) for inner in ast.walk(node)), f"{name}: {node.name}"
 
 
+SECRET = re.compile(r"(token|secret|password|hmac|signature)(?![a-z_])", re.IGNORECASE)  # token_id is none
+
+
+def test_no_secret_is_compared_with_equals():
+    """What takes longer the more agrees tells a guesser how far he is; PostgreSQL compares hashes (devices.token_id)."""
+    for path in [*of_the_product(), ROOT / "local/signature.py"]:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
+                words = [ast.unparse(side) for side in (node.left, *node.comparators) if not is_constant(side)]
+                assert not (len(words) == 2 and any(map(SECRET.search, words))), f"{path}:{node.lineno}"
+
+
+def is_constant(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant | ast.List | ast.Tuple | ast.Set | ast.Compare)
+
+
 # --- nothing happens at import
 
 

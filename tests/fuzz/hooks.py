@@ -43,7 +43,8 @@ RULES = (
     "stands for another command",
     "bytes; FCM takes 4096",  # of the whole message
     "APK_MAX_BYTES allows",  # a setting
-    "expected an uploaded file of",  # nothing was uploaded
+    "the limit is 1048576",  # bytes of the whole body
+    "Request Entity Too Large",  # the gateway's
 )
 
 
