@@ -59,4 +59,5 @@ def summary(request: Request) -> dict[str, Any]:
 
 @routes("GET /v1/alerts")
 def list_alerts(request: Request) -> Page:
+    """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
     return alerts.list_alerts(database.environment(), request.parameters(alerts.AlertsQuery))

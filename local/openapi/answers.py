@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from nexmdm.alerts import Condition
 from nexmdm.dispatches import State
 
 Instant = Annotated[datetime, Meta(tz=True)]
@@ -217,6 +218,20 @@ class FleetSummary(Answer):
     unity_down: Count
     by_status: dict[str, int]
     by_agent_version: dict[str, int]
+    alerts: Annotated[int, Meta(ge=0, description="that are open")]
+
+
+class Alert(Answer):
+    """`notified_at` is null until somebody was told; `detail` depends on the condition."""
+
+    alert_id: int
+    device_id: str
+    alias: str
+    condition: Condition
+    since: Instant
+    notified_at: Instant | None
+    recovered_at: Instant | None
+    detail: dict[str, Any]
 
 
 class AuditEntry(Struct, kw_only=True):
@@ -351,6 +366,11 @@ class DevicePage(Answer):
 
 class HeartbeatPage(Answer):
     items: list[Heartbeat]
+    next_cursor: str | None
+
+
+class AlertPage(Answer):
+    items: list[Alert]
     next_cursor: str | None
 
 

@@ -6,6 +6,7 @@
 from typing import Any
 
 from msgspec import Struct
+from nexmdm.alerts import AlertsQuery
 from nexmdm.builds import BuildsQuery, Declaration
 from nexmdm.dispatches import CommandsQuery
 from nexmdm.fleet import DevicesQuery
@@ -98,6 +99,7 @@ OPERATIONS: dict[str, Operation] = {
     "PATCH /v1/devices/{device_id}": operator({200: a.Renamed}, body=fleet.Rename, problems=(409,)),
     "DELETE /v1/devices/{device_id}": operator({204: None}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
+    "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
     "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
     "POST /v1/devices/{device_id}/commands": operator(
         {202: a.Command, 200: Answer((a.Command,), REPLAYED)}, body=dispatch.CommandBody, problems=(409,), key=True
