@@ -29,7 +29,19 @@ class Releases:
         self._signer = json.loads((SAMPLES / "fingerprints.json").read_text())["rsa"]
 
     async def run(self) -> None:
-        """Until cancelled. A step that is not answered is tried again: every one of them is safe to repeat."""
+        """Until cancelled. A step that is not answered is tried again: every one of them is safe to repeat.
+
+        Whoever uses this stack by hand may publish and promote too; what then is refused ends the show, not the run.
+        """
+        try:
+            await self._show()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in (409, 422):
+                raise
+            self._tell(f"the show of releases ends: {error.response.json()['detail']}")
+        await asyncio.Event().wait()
+
+    async def _show(self) -> None:
         first = await self._publish(1)
         await self._step(first, "promote", staged_rollout_percent=100)
         await self._step(first, "rollout", staged_rollout_percent=100, install=True)
@@ -38,7 +50,6 @@ class Releases:
         await self._step(second, "rollout", staged_rollout_percent=10, install=True)
         await self._step(second, "rollout", staged_rollout_percent=100, install=True)
         await self._step(second, "rollback", reason="the end of the show")
-        await asyncio.Event().wait()
 
     async def _publish(self, version: int) -> int:
         content = (SAMPLES / f"agent-{version}.apk").read_bytes()

@@ -104,6 +104,14 @@ def test_nobody_imports_migrations():
                 assert not any(name.split(".")[0] == "migrations" for name in imports(path)), path
 
 
+def test_the_command_speaks_to_the_api_as_anybody_could():
+    """It is installed alone, by pipx: nothing of the repository is there then, and no driver of the database."""
+    for path in modules(ROOT / "cli"):
+        for name in imports(path):
+            top = name.partition(".")[0]
+            assert top not in ("nexmdm", "functions", "local", "migrations", "tests", "psycopg2"), f"{path}: {name}"
+
+
 def of_the_product() -> list[Path]:
     return modules(LAYER) + modules(ROOT / "functions")
 

@@ -118,6 +118,7 @@ class Output:
                 said.append(now)
                 self.note(now)
 
+        say(text)
         yield say
 
     def _print(self, table: Any) -> None:

@@ -44,8 +44,8 @@ def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], ma
     if fleet["devices"] and 100 * fleet["silent"] / fleet["devices"] > max_silent:
         wrong.append(f"{fleet['silent']} of {fleet['devices']} devices are silent (see `nexmdm devices list --silent`)")
     if unknown:
-        count = f"{unknown}{'+' if unknown == MOST else ''}"
-        wrong.append(f"{count} commands are unknown (see `nexmdm commands list --state unknown`)")
+        count = f"{unknown}{'+' if unknown == MOST else ''} command{' is' if unknown == 1 else 's are'}"
+        wrong.append(f"{count} unknown (see `nexmdm commands list --state unknown`)")
     for build in paused:
         wrong.append(
             f"the rollout of {build['package_name']} {build['version_name']} is paused: {build['paused_reason']}"

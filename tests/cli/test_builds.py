@@ -1,0 +1,102 @@
+import hashlib
+import json
+
+import pytest
+
+from tests.api import ROOT
+
+APKS = ROOT / "tests" / "apks"
+FINGERPRINTS = json.loads((APKS / "fingerprints.json").read_text())
+PLAYER = APKS / "player-190.apk"
+PACKAGE = "io.unitynodes.unityapp"
+
+
+@pytest.fixture
+def player(data):
+    """The id of a published build."""
+    return str(data("builds", "publish", str(PLAYER))["build_id"])
+
+
+def test_publish_reads_the_apk_and_may_be_repeated(data, run, monkeypatch):
+    monkeypatch.setenv("GITHUB_RUN_ID", "1042")
+    build = data("builds", "publish", str(PLAYER), "--notes", "quick")
+    assert (build["state"], build["package_name"], build["version_name"]) == ("published", PACKAGE, "1.9.0")
+    assert (build["version_code"], build["build_type"], build["ci_run_id"]) == (190, "release", "1042")
+    assert build["signer_fingerprint"] == FINGERPRINTS["rsa"]
+    assert data("builds", "publish", str(PLAYER))["build_id"] == build["build_id"]
+    assert "published" in run("builds", "show", str(build["build_id"])).stdout
+
+
+def test_publish_tells_debug_from_release(data):
+    assert data("builds", "publish", str(APKS / "agent-2-debug.apk"))["build_type"] == "debug"
+
+
+def test_what_is_given_is_declared_and_then_verified(run, data):
+    wrong = ("--signer-fingerprint", FINGERPRINTS["other"])
+    refused = run("builds", "publish", str(APKS / "agent-2-v2.apk"), *wrong, "--version-code", "77", code=4)
+    assert "expected" in refused.stderr
+    assert [b["version_code"] for b in data("builds", "list", "--state", "refused")] == [77]
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("agent-2-v1.apk", "--signer-fingerprint"),
+        ("agent-2-two-signers.apk", "--signer-fingerprint"),
+        ("make.sh", "APK"),
+    ],
+)
+def test_what_the_file_does_not_say(run, file, said):
+    assert said in run("builds", "publish", str(APKS / file), code=2).stderr
+
+
+def test_without_pyaxmlparser_everything_is_an_option(run, data, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyaxmlparser", None)
+    assert "nexmdm-cli[apk]" in run("builds", "publish", str(PLAYER), code=2).stderr
+    said = ["--package-name", PACKAGE, "--version-name", "1.9.0", "--version-code", "190", "--build-type", "release"]
+    said += ["--signer-fingerprint", FINGERPRINTS["rsa"]]
+    assert data("builds", "publish", str(PLAYER), *said)["state"] == "published"
+
+
+def test_a_rollouts_life(data, run, stack, player):
+    phones = [stack.enrol(f"roll-{n}") for n in range(3)]
+    for phone in phones:
+        phone.answer = None
+    assert data("builds", "promote", player, "--percent", "0")["is_current"]
+    assert data("builds", "rollout", player, "0")["staged_rollout_percent"] == 0
+    rolled = data("builds", "rollout", player, "100", "--install", "--request-id", "first-install")
+    assert rolled["install"]["request_id"] == "first-install"
+    assert rolled["statistics"]["pending"] >= 3
+    again = data("builds", "rollout", player, "100", "--install", "--request-id", "first-install")
+    assert again["install"]["device_count"] == rolled["install"]["device_count"]
+    assert data("builds", "stats", player)["pending"] == rolled["statistics"]["pending"]
+    assert "pending" in run("builds", "stats", player).stdout
+    assert "100 %" in run("builds", "list", "--current", "--package-name", PACKAGE).stdout
+    assert data("builds", "pause", player, "--reason", "it flickers")["paused_reason"] == "it flickers"
+    paused = run("status", "--max-silent", "100", code=1)
+    assert "it flickers" in paused.stderr
+    assert data("builds", "resume", player)["paused_at"] is None
+    assert "There is no build before this one" in run("builds", "rollback", player, code=4).stderr
+
+
+def test_download_checks_what_came(data, run, player, operator):
+    fetched = data("builds", "download", player)
+    assert fetched["file"] == f"{PACKAGE}-190-release.apk"
+    assert (operator / fetched["file"]).read_bytes() == PLAYER.read_bytes()
+    assert "SHA-256" in run("builds", "download", player, "-o", "here.apk", "--source", "ci").stdout
+    assert hashlib.sha256((operator / "here.apk").read_bytes()).hexdigest() == fetched["sha256"]
+    assert not list(operator.glob("*.part"))
+    assert "There is no build" in run("builds", "download", "9999", code=3).stderr
+
+
+def test_withdraw_wants_a_declared_one(run, player):
+    assert "only one that is declared" in run("builds", "withdraw", player, code=4).stderr
+
+
+def test_signers(data, run, player):
+    assert [s["fingerprint"] for s in data("builds", "signers", PACKAGE)] == [FINGERPRINTS["rsa"]]
+    both = ("--pin", FINGERPRINTS["rsa"], "--pin", FINGERPRINTS["ec"])
+    assert "--yes" in run("builds", "signers", PACKAGE, *both, code=2).stderr
+    assert len(data("builds", "signers", PACKAGE, *both, "--yes")) == 2
+    assert FINGERPRINTS["ec"] in run("builds", "signers", PACKAGE).stdout
+    assert "no signer yet" in run("builds", "signers", "com.nobody.here").stderr

@@ -1,0 +1,76 @@
+import pytest
+
+from local.fcm import Behaviour
+
+
+@pytest.fixture(scope="module")
+def phone(stack):
+    return stack.enrol("cmd-a")
+
+
+@pytest.fixture(autouse=True)
+def _taken(stack, phone):
+    stack.double.forget()
+    phone.answer = "success"
+
+
+def waiting(data, stack, phone):
+    """The id of a command that waits to be tried again."""
+    stack.double.behave(phone.address, Behaviour("429", retry_after=1, times=1))
+    return data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
+
+
+def test_list_and_show(data, run, stack, phone):
+    done = data("send", "ping", "--to", "cmd-a")["request_id"]
+    stack.double.behave(phone.address, "400")
+    failed = data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
+    listed = data("commands", "list", "--device", "cmd-a")
+    assert [c["request_id"] for c in listed] == [failed, done]
+    assert [c["request_id"] for c in data("commands", "list", "--device", "cmd-a", "--state", "failed")] == [failed]
+    assert len(data("commands", "list", "--device", "cmd-a", "--limit", "1")) == 1
+    table = run("commands", "list", "--device", "cmd-a").stdout.splitlines()
+    assert table[2].split()[:5] == [done, "cmd-a", "ping", "sent", "success"]
+    assert data("commands", "show", done)["result"] == "success"
+    assert "INVALID_ARGUMENT" in run("commands", "show", failed).stdout
+    assert "query.state" in run("commands", "list", "--state", "lost", code=4).stderr
+    assert "There is no command" in run("commands", "show", "nobodys", code=3).stderr
+
+
+def test_the_members_of_a_batch(data, run, stack):
+    stack.enrol("cmd-b")
+    batch = data("send", "ping", "--alias-prefix", "cmd-", "--yes")["request_id"]
+    members = data("commands", "list", "--batch", batch)
+    assert len(members) == 2
+    assert data("commands", "show", members[0]["request_id"])["batch_id"] == batch
+    assert data("commands", "show", batch)["device_count"] == 2
+    assert "2" in run("commands", "show", batch, "--follow").stdout
+
+
+def test_cancel(data, run, stack, phone):
+    request_id = waiting(data, stack, phone)
+    assert data("commands", "cancel", request_id)["state"] == "cancelled"
+    sent = data("send", "ping", "--to", "cmd-a")["request_id"]
+    assert "only what may still be sent" in run("commands", "cancel", sent, code=4).stderr
+
+
+def test_show_follows_what_is_tried_again(data, stack, phone):
+    request_id = waiting(data, stack, phone)
+    assert data("commands", "show", request_id, "--follow")["result"] == "success"
+
+
+def test_resend_is_audited_and_done_once(data, run, stack, phone):
+    stack.double.behave(phone.address, "400")
+    request_id = data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
+    stack.double.behave(phone.address, "200")
+    phone.answer = None
+    for _ in range(2):
+        row = data(
+            *("commands", "resend", request_id, "--reason", "it was mended", "--resend-id", "once", "--until-sent")
+        )
+    resent = [entry for entry in row["audit"] if entry.get("reason") == "it was mended"]
+    assert len(resent) == 1
+    assert len(stack.double.posts(request_id)) == 2
+    assert "--reason" in run("commands", "resend", request_id, code=2).stderr
+    phone.answer = "success"
+    done = data("send", "ping", "--to", "cmd-a")["request_id"]
+    assert "has answered" in run("commands", "resend", done, "--reason", "again", code=4).stderr

@@ -1,0 +1,127 @@
+"""Which stack, and who signs: what is given, saved, found; and what is said when it is none of them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from nexmdm_cli import local_stack
+from nexmdm_cli.failures import Failure
+from nexmdm_cli.stack import Choice, find
+
+from tests.cli.conftest import nexmdm
+from tests.cli.stack import KEYS
+
+API = "https://abc123.execute-api.ap-southeast-2.amazonaws.com"
+
+
+def announce(folder: Path, url: str, pid: int | None = None, **keys: str) -> Path:
+    """As `local.run` does."""
+    file = folder / ".nexmdm" / "stack.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"url": url, "region": "eu-west-1", "pid": pid or os.getpid(), **keys}))
+    return file
+
+
+@pytest.fixture
+def local(home, stack):
+    """A running local stack, above the folder that the person is in."""
+    keys = {"access_key_id": KEYS["AWS_ACCESS_KEY_ID"], "secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    file = announce(home, stack.url, **keys)
+    (home / "deeper").mkdir()
+    os.chdir(home / "deeper")
+    return file
+
+
+def test_no_stack(home):
+    failed = nexmdm("devices", "list", code=2)
+    assert "Which stack?" in failed.stderr
+    assert all(way in failed.stderr for way in ("--url", "NEXMDM_URL", "nexmdm use", "make run"))
+    assert "make run" in nexmdm("devices", "list", "--local", code=6).stderr
+    assert "begins with https://" in nexmdm("devices", "list", "--url", "abc", code=2).stderr
+
+
+def test_a_running_local_stack_is_found_without_configuration(local, stack):
+    assert find(Choice()).url == stack.url
+    for said in ((), ("--local",), ("--url", stack.url)):
+        nexmdm("devices", "list", "--limit", "1", *said)
+
+
+def test_a_local_stack_that_has_gone_is_none(local, stack):
+    announce(local.parent.parent, stack.url, pid=2**22 - 1)
+    assert "Which stack?" in nexmdm("devices", "list", code=2).stderr
+
+
+def test_another_persons_file_is_not_believed(local, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert local_stack.running() is None
+
+
+def test_a_local_stack_with_keys_of_its_environment(home, stack, monkeypatch):
+    announce(home, stack.url)
+    assert "No AWS credentials" in nexmdm("devices", "list", code=5).stderr
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    nexmdm("devices", "list")
+
+
+def test_what_is_said_goes_before_what_is_saved_before_what_is_found(local, stack, monkeypatch):
+    for name, value in {**KEYS, "AWS_REGION": "eu-west-1"}.items():
+        monkeypatch.setenv(name, value)
+    nexmdm("use", API, "--region", "eu-central-1")
+    assert find(Choice()).url == API
+    assert find(Choice(url="https://other.example")).url == "https://other.example"
+    assert find(Choice(local=True)).url == stack.url
+    assert json.loads(nexmdm("use", "--json").stdout) == {"url": API, "profile": None, "region": "eu-central-1"}
+    nexmdm("use", "--forget")
+    assert find(Choice()).url == stack.url
+
+
+def test_a_saved_file_that_is_none(home):
+    nexmdm("use", API)
+    file = home / "config" / "nexmdm" / "stack.json"
+    file.write_text("{")
+    assert "use --forget" in nexmdm("devices", "list", code=2).stderr
+
+
+def test_a_profile_signs_and_the_address_says_the_region(home, monkeypatch):
+    credentials = home / "aws-credentials"
+    credentials.write_text("[fleet]\naws_access_key_id = AKIAFLEET\naws_secret_access_key = s\n")
+    for given in (Choice(url=API, profile="fleet"), Choice(url=API)):
+        stack = find(given)
+        assert (stack.auth._credentials.access_key, stack.auth._region) == ("AKIAFLEET", "ap-southeast-2")
+        monkeypatch.setenv("AWS_PROFILE", "fleet")
+    with pytest.raises(Failure, match="In which region"):
+        find(Choice(url="https://mdm.example"))
+    assert find(Choice(url="https://mdm.example", region="eu-west-3")).auth._region == "eu-west-3"
+
+
+def test_no_credentials(home):
+    failed = nexmdm("devices", "list", "--url", API, code=5)
+    assert "No AWS credentials were found." in failed.stderr
+    assert "--profile" in failed.stderr
+
+
+def test_a_profile_that_there_is_not(home):
+    assert "nobody" in nexmdm("devices", "list", "--url", API, "--profile", "nobody", code=5).stderr
+
+
+def test_an_expired_sso_session_says_how_to_log_in(home):
+    (home / "aws-config").write_text(
+        "[profile fleet]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = Operator\n"
+        "[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.awsapps.com/start\n"
+    )
+    failed = nexmdm("devices", "list", "--url", API, "--profile", "fleet", code=5)
+    assert "Run `aws sso login --profile fleet`." in failed.stderr
+
+
+def test_credentials_of_somebody_else(operator, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    failed = nexmdm("devices", "list", code=5)
+    assert "403" in failed.stderr
+    assert "OperatorPolicyArn" in failed.stderr
+
+
+def test_an_address_that_is_no_stack(operator, stack):
+    failed = nexmdm("devices", "list", "--url", f"{stack.url}/stage", code=3)
+    assert "is it the address of a NexMDM stack" in failed.stderr
