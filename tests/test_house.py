@@ -104,6 +104,12 @@ def test_nobody_imports_migrations():
                 assert not any(name.split(".")[0] == "migrations" for name in imports(path)), path
 
 
+@pytest.mark.parametrize("path", modules(ROOT / "cli"), ids=lambda path: path.stem)
+def test_the_command_speaks_to_the_api_as_anybody_could(path):
+    for name in imports(path):
+        assert name.partition(".")[0] not in ("nexmdm", "functions", "local", "migrations", "tests"), f"{path} {name}"
+
+
 def of_the_product() -> list[Path]:
     return modules(LAYER) + modules(ROOT / "functions")
 
