@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def start(url, tmp_path):
 def test_a_bounded_run_ends_with_its_verdict(start, tmp_path):
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
     assert run.end() == 0, run.lines
+    assert any(re.match(r"console: http://127\.0\.0\.1:\d+/#token=[\w-]+$", line) for line in run.lines)
     last = run.lines[-1]
     assert "online 5/5" in last
     assert "5xx 0" in last

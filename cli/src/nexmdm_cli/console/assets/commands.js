@@ -96,7 +96,7 @@ export function CommandsTable({ commands, without, empty = "No command was sent 
 export function useCommands(query) {
   const [wanted, setWanted] = useState(100);
   const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
-  const poll = usePoll(`commands?${parameters}&${wanted}`, (signal) => newest(parameters, wanted, signal), 5);
+  const poll = usePoll(`commands?${parameters}&${wanted}`, (signal) => newest(parameters, wanted, signal));
   return { ...poll, older: poll.data?.next_cursor && (() => setWanted(wanted + 200)) };
 }
 
