@@ -4,7 +4,7 @@ import re
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -55,7 +55,7 @@ class Forwarding:
             )
         except httpx.HTTPError as error:
             return problem(502, "API unreachable", f"{self.api_url} cannot be reached: {error}")
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:
             return problem(502, "No credentials", f"The request cannot be signed: {error}")
         returned = {name: answer.headers[name] for name in RETURNED if name in answer.headers}
         return Response(answer.content, answer.status_code, returned)

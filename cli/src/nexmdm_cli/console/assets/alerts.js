@@ -57,6 +57,6 @@ async function all(signal) {
 }
 
 export function Alerts() {
-  const poll = usePoll("alerts", all, 10);
+  const poll = usePoll("alerts", all);
   return html`<${Page} title="Alerts" poll=${poll}>${poll.data && html`<${AlertsTable} alerts=${poll.data} />`}<//>`;
 }

@@ -47,7 +47,7 @@ const Installations = ({ build }) => {
 };
 
 export function Builds() {
-  const poll = usePoll("builds", everyBuild, 10);
+  const poll = usePoll("builds", everyBuild);
   return html`<${Page} title="Builds" poll=${poll}>${poll.data && table(poll.data, COLUMNS)}<//>`;
 }
 

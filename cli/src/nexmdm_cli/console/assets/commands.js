@@ -51,11 +51,14 @@ function State({ command }) {
 /** How a command stands, live. */
 export function CommandState({ id }) {
   const { data, error } = useCommand(id);
-  return html`
-    ${error && html`<${Notice} problem=${error} />`}
-    <div aria-live="polite">${data && ("states" in data ? html`<${BatchState} batch=${data} />` : html`<${OneState} command=${data} />`)}</div>
-  `;
+  return html`${error && html`<${Notice} problem=${error} />`}<${Standing} command=${data} />`;
 }
+
+const Standing = ({ command }) => html`
+  <div aria-live="polite">
+    ${command && ("states" in command ? html`<${BatchState} batch=${command} />` : html`<${OneState} command=${command} />`)}
+  </div>
+`;
 
 const OneState = ({ command }) => html`
   <p class="state">
@@ -93,7 +96,7 @@ export function CommandsTable({ commands, without, empty = "No command was sent 
 export function useCommands(query) {
   const [wanted, setWanted] = useState(100);
   const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
-  const poll = usePoll(`commands?${parameters}&${wanted}`, (signal) => newest(parameters, wanted, signal), 5);
+  const poll = usePoll(`commands?${parameters}&${wanted}`, (signal) => newest(parameters, wanted, signal));
   return { ...poll, older: poll.data?.next_cursor && (() => setWanted(wanted + 200)) };
 }
 
@@ -148,7 +151,7 @@ export function Command({ id }) {
   return html`
     <${Page} title=${title} poll=${poll} actions=${actions} back=${{ to: "/commands", label: "← Commands" }}>
       ${command && html`
-        <${Section} title="State"><${CommandState} id=${id} /><//>
+        <${Section} title="State"><${Standing} command=${command} /><//>
         <${"states" in command ? BatchFacts : CommandFacts} command=${command} />
       `}
       ${asking === "cancel" && html`<${Cancel} command=${command} onDone=${settle} onClose=${close} />`}

@@ -15,7 +15,7 @@ import { Badge, Dialog, Empty, Facts, Field, Form, Page, Section, When } from "/
 
 export function Device({ id }) {
   const path = `/v1/devices/${encodeURIComponent(id)}`;
-  const poll = usePoll(`device ${id}`, (signal) => call("GET", path, { signal }), 5);
+  const poll = usePoll(`device ${id}`, (signal) => call("GET", path, { signal }));
   const [doing, setDoing] = useState(null);
   const device = poll.data;
   const close = () => setDoing(null);
@@ -94,7 +94,7 @@ const SERIES = [
 ];
 
 function History({ id }) {
-  const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show), 10);
+  const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show));
   const [asTable, setAsTable] = useState(false);
   const rows = data?.items ?? [];
   const about = !data ? "loading …" : rows.length
@@ -120,7 +120,7 @@ function History({ id }) {
 
 const HEARTBEATS = [
   { key: "at", label: "Time", head: true, cell: (row) => html`<span title=${ago(row.ts)}>${instant(row.ts)}</span>` },
-  { key: "status", label: "Status", cell: (row) => html`<${Badge} name=${row.status} />` },
+  { key: "status", label: "Status", kind: "wide", cell: (row) => html`<${Badge} name=${row.status} />` },
   { key: "battery", label: "Battery", kind: "number", cell: (row) => html`<${Battery} device=${row} />` },
   { key: "temp", label: "Temp.", kind: "number", cell: (row) => withUnit(row.temp_c, "°C", 1) },
   { key: "signal", label: "Signal", kind: "number", cell: (row) => withUnit(row.signal_dbm, "dBm") },

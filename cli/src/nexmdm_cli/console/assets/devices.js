@@ -1,6 +1,6 @@
 // All devices: searched, filtered and sorted here, since ten thousand of them are a few megabytes.
 
-import { html, useMemo, useState } from "/assets/vendor/preact-htm.module.js";
+import { html, useEffect, useMemo, useState } from "/assets/vendor/preact-htm.module.js";
 import { count, number, withUnit } from "/assets/format.js";
 import { everyDevice } from "/assets/names.js";
 import { usePoll } from "/assets/poll.js";
@@ -79,7 +79,7 @@ export function Battery({ device }) {
 }
 
 export function Devices({ query }) {
-  const poll = usePoll("devices", everyDevice, 10);
+  const poll = usePoll("devices", everyDevice);
   const [chosen, setChosen] = useState(new Set());
   const [sending, setSending] = useState(null);
   const { items = [], complete } = poll.data ?? {};
@@ -100,9 +100,10 @@ export function Devices({ query }) {
   return html`
     <${Page} title="Devices" poll=${poll} actions=${send}>
       <${Filters} filter=${filter} items=${items} />
-      <p role="status" class="muted">
-        ${rows.length === items.length ? count(items.length, "device") : `${number(rows.length)} of ${count(items.length, "device")}`}${poll.data && !complete ? ", loading more …" : ""}${selected.length ? `, ${number(selected.length)} selected` : ""}
-      </p>
+      <div class="row muted">
+        <span role="status">${tally(rows, items, selected, poll.data && !complete)}</span>
+        ${selected.length > 0 && html`<button type="button" class="small" onClick=${() => setChosen(new Set())}>Clear</button>`}
+      </div>
       ${poll.data && html`
         <${Table} caption="Devices" columns=${COLUMNS} rows=${rows} id=${select.id} select=${select}
           sort=${sort} onSort=${(to) => setQuery({ sort: to, page: null })}
@@ -114,13 +115,27 @@ export function Devices({ query }) {
   `;
 }
 
+function tally(rows, items, selected, loading) {
+  const all = count(items.length, "device");
+  const words = [rows.length === items.length ? all : `${number(rows.length)} of ${all}`];
+  if (loading) words.push("loading more …");
+  if (selected.length) words.push(`${number(selected.length)} selected`);
+  return words.join(", ");
+}
+
 function Filters({ filter, items }) {
   const versions = useMemo(() => [...new Set(items.map((device) => device.agent_version ?? "unknown"))].sort(), [items]);
   if (filter.version && !versions.includes(filter.version)) versions.push(filter.version);
+  const [text, setText] = useState(filter.text);
+  // Browsers limit how often a page may write its address.
+  useEffect(() => {
+    const written = setTimeout(() => text !== filter.text && setQuery({ q: text, page: null }), 150);
+    return () => clearTimeout(written);
+  }, [text]);
   const change = (name) => (event) => setQuery({ [name]: event.target.value, page: null });
   return html`
     <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
-      <label>Search <input type="search" value=${filter.text} onInput=${change("q")} placeholder="alias, model, address, id" /></label>
+      <label>Search <input type="search" value=${text} onInput=${(event) => setText(event.target.value)} placeholder="alias, model, address, id" /></label>
       <label>
         Show
         <select value=${filter.show} onChange=${change("show")}>

@@ -11,7 +11,7 @@ import { Badge, Dialog, Field, Form, Notice, Page, Section, When } from "/assets
 const HOURS = [["1800", "30 minutes"], ["3600", "1 hour"], ["28800", "8 hours"], ["86400", "1 day"], ["604800", "7 days"], ["2592000", "30 days"]];
 
 export function Enrol() {
-  const poll = usePoll("enroll-tokens", newest, 10);
+  const poll = usePoll("enroll-tokens", newest);
   const [making, setMaking] = useState(false);
   const [made, setMade] = useState(null);
   const [revoking, setRevoking] = useState(null);

@@ -5,20 +5,25 @@ import { call, pages } from "/assets/api.js";
 import { useAlerts, AlertsTable } from "/assets/alerts.js";
 import { CurrentBuilds } from "/assets/builds.js";
 import { CommandsTable } from "/assets/commands.js";
-import { number, percent } from "/assets/format.js";
+import { number, percent, share } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
 import { Empty, Page, Section } from "/assets/ui.js";
 
-export const summary = (signal) => call("GET", "/v1/fleet/summary", { signal });
+const MOST_VERSIONS = 6;
+
+const summary = (signal) => call("GET", "/v1/fleet/summary", { signal });
 
 export function Fleet() {
-  const poll = usePoll("summary", summary, 5);
+  const poll = usePoll("summary", summary);
   const fleet = poll.data;
   return html`
     <${Page} title="Fleet" poll=${poll}>
-      ${fleet && html`<${Figures} fleet=${fleet} /><${Versions} fleet=${fleet} />`}
+      ${fleet && html`<${Figures} fleet=${fleet} />`}
       <${Alerts} />
-      <${Rollouts} />
+      <div class="pair">
+        ${fleet && html`<${Versions} fleet=${fleet} />`}
+        <${Rollouts} />
+      </div>
       <${Latest} />
     <//>
   `;
@@ -39,7 +44,7 @@ function Figures({ fleet }) {
           <a href=${to} class=${count ? tone : ""}>
             <span class="label">${label}</span>
             <strong>${number(count)}</strong>
-            <span class="muted">${label === "Devices" ? "enrolled" : `${percent(count, fleet.devices)} %`}</span>
+            <span class="muted">${label === "Devices" ? "enrolled" : share(count, fleet.devices)}</span>
           </a>
         </li>
       `)}
@@ -49,21 +54,29 @@ function Figures({ fleet }) {
 
 function Versions({ fleet }) {
   const versions = Object.entries(fleet.by_agent_version ?? {}).sort(([, a], [, b]) => b - a);
+  const rest = versions.slice(MOST_VERSIONS);
   return html`
     <${Section} title="Agent versions">
-      ${versions.length ? "" : html`<${Empty}>No device has reported yet.<//>`}
-      <ul class="versions">
-        ${versions.map(([version, count]) => html`
-          <li key=${version}>
-            <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
-            <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none"><rect class="busy" width=${percent(count, fleet.devices)} height="6" /></svg>
-            <span class="end">${number(count)} <span class="muted">${percent(count, fleet.devices)} %</span></span>
-          </li>
-        `)}
-      </ul>
+      ${versions.length ? "" : html`<${Empty}>No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.<//>`}
+      <${VersionList} versions=${versions.slice(0, MOST_VERSIONS)} fleet=${fleet} />
+      ${rest.length > 0 && html`
+        <details><summary>${number(rest.length)} more</summary><${VersionList} versions=${rest} fleet=${fleet} /></details>
+      `}
     <//>
   `;
 }
+
+const VersionList = ({ versions, fleet }) => html`
+  <ul class="versions">
+    ${versions.map(([version, count]) => html`
+      <li key=${version}>
+        <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
+        <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none"><rect class="busy" width=${percent(count, fleet.devices)} height="6" /></svg>
+        <span class="end">${number(count)} <span class="muted">${share(count, fleet.devices)}</span></span>
+      </li>
+    `)}
+  </ul>
+`;
 
 function Alerts() {
   const { data } = useAlerts();
@@ -72,7 +85,7 @@ function Alerts() {
 }
 
 function Rollouts() {
-  const { data } = usePoll("builds?current", currentBuilds, 10);
+  const { data } = usePoll("builds?current", currentBuilds);
   if (!data?.length) return null;
   return html`<${Section} title="Current builds" actions=${html`<a href="/builds">All builds</a>`}><${CurrentBuilds} builds=${data} /><//>`;
 }
@@ -84,7 +97,7 @@ async function currentBuilds(signal) {
 }
 
 function Latest() {
-  const { data } = usePoll("commands?latest", (signal) => call("GET", "/v1/commands?limit=8", { signal }), 5);
+  const { data } = usePoll("commands?latest", (signal) => call("GET", "/v1/commands?limit=8", { signal }));
   if (!data) return null;
   return html`<${Section} title="Latest commands" actions=${html`<a href="/commands">All commands</a>`}><${CommandsTable} commands=${data.items} /><//>`;
 }

@@ -2,13 +2,14 @@
 
 const numbers = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const day = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+const seconds = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const thisYear = new Intl.DateTimeFormat([], seconds);
+const anyYear = new Intl.DateTimeFormat([], { ...seconds, year: "numeric" });
 
 export const NONE = "–";
 export const number = (value) => (value == null ? NONE : numbers.format(value));
-export const percent = (part, whole) => (whole ? Math.round((100 * part) / whole) : 0);
+export const percent = (part, whole) => (whole ? (100 * part) / whole : 0);
 export const time = (when) => clock.format(new Date(when));
-export const instant = (when) => (when ? day.format(new Date(when)) : NONE);
 export const yesNo = (value) => (value == null ? NONE : value ? "yes" : "no");
 export const withUnit = (value, unit, digits = 0) => (value == null ? NONE : `${Number(value).toFixed(digits)} ${unit}`);
 export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
@@ -30,6 +31,20 @@ export function bytes(size) {
   if (size == null) return NONE;
   const step = size < 1024 ? 0 : Math.min(3, Math.floor(Math.log2(size) / 10));
   return `${(size / 1024 ** step).toFixed(step ? 1 : 0)} ${["bytes", "KiB", "MiB", "GiB"][step]}`;
+}
+
+/** Day and time; the year when it is not this one. */
+export function instant(when) {
+  if (!when) return NONE;
+  const at = new Date(when);
+  return (at.getFullYear() === new Date().getFullYear() ? thisYear : anyYear).format(at);
+}
+
+/** A part of a whole in percent; a few are not none, and nearly all are not all. */
+export function share(part, whole) {
+  const exact = percent(part, whole);
+  if (exact > 0 && exact < 1) return "< 1 %";
+  return exact > 99 && exact < 100 ? "> 99 %" : `${Math.round(exact)} %`;
 }
 
 /** The last part of an ARN is who it is. */
