@@ -167,7 +167,7 @@ SECRET = re.compile(r"(token|secret|password|hmac|signature)(?![a-z_])", re.IGNO
 
 
 def test_no_secret_is_compared_with_equals():
-    """What takes longer the more agrees tells a guesser how far he is; PostgreSQL compares hashes (devices.token_id)."""
+    """What takes longer when more agrees tells a guesser how far he is. PostgreSQL compares hashes (`token_id`)."""
     for path in [*of_the_product(), ROOT / "local/signature.py"]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):

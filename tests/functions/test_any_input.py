@@ -65,6 +65,8 @@ def test_no_event_makes_a_5xx(url, route, monkeypatch):
         ("/v1/devices", {"limit": "many"}, "query.limit"),
         ("/v1/devices", {"online": "maybe"}, "query.online"),
         ("/v1/devices", {"status": "great"}, "query.status"),
+        ("/v1/devices", {"status": "null"}, "query.status"),
+        ("/v1/commands", {"state": "NULL"}, "query.state"),
         ("/v1/devices", {"alias": "a\x00"}, "query.alias"),
         ("/v1/devices", {"cursor": "x"}, "query.cursor"),
         ("/v1/devices", {"cursor": "WzFd"}, "query.cursor"),
@@ -72,6 +74,7 @@ def test_no_event_makes_a_5xx(url, route, monkeypatch):
         ("/v1/devices/x/heartbeats", {"cursor": "WyJcdTAwMDAiXQ"}, "query.cursor"),
         ("/v1/enroll-tokens", {"cursor": "WyJ4IiwieCJd"}, "query.cursor"),
         ("/v1/devices/%00", {}, "path.device_id"),
+        ("/v1/apk/packages/nobody/signers", {}, "path.package_name"),
     ],
 )
 def test_a_bad_query_or_path_names_its_field(url, path, query, field):

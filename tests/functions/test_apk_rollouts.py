@@ -111,6 +111,13 @@ def test_a_percentage_that_is_none_is_refused(bucket: Bucket, percent):
     act(build_id, "promote", staged_rollout_percent=percent).problem(422)
 
 
+def test_a_key_that_is_none_is_refused_whether_it_is_needed_or_not(bucket: Bucket):
+    path = f"/v1/apk/builds/{promoted()}/rollout"
+    for body in ({"staged_rollout_percent": 50}, {"staged_rollout_percent": 50, "install": True}):
+        answer = call("POST", path, body, headers={"Idempotency-Key": "a key"})
+        answer.problem(422, "header.Idempotency-Key")
+
+
 def test_paused_by_hand_and_resumed(bucket: Bucket, fleet):
     promoted(1)
     build_id = promoted(2)

@@ -167,6 +167,11 @@ def test_a_filter_over_pages(db, name):
     assert sorted(item["device_id"] for item in found) == sorted(f"d{n}" for n in alive(300) if wanted(n))
 
 
+def test_the_summary_of_no_device(db):
+    summary = call("GET", "/v1/fleet/summary").json
+    assert (summary["devices"], summary["by_status"], summary["by_agent_version"]) == (0, {}, {})
+
+
 def test_the_summary(db):
     populate(db, 300)
     summary = call("GET", "/v1/fleet/summary").json
