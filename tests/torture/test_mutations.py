@@ -28,5 +28,5 @@ def test_its_tests_are_there(mutation: Mutation):
 def test_one_that_no_longer_applies_is_told(tmp_path: Path):
     (tmp_path / "code.py").write_text("if guarded:\n    act()\nif guarded:\n    act()\n")
     for old in ("if protected:", "if guarded:"):
-        with pytest.raises(LookupError, match="stands [02] times"):
+        with pytest.raises(LookupError, match=r"stands [02] times"):
             Mutation("a guard", "code.py", old, "if True:", []).source(tmp_path)
