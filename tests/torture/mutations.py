@@ -11,10 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,35 +118,26 @@ def run(mutations: list[Mutation]) -> Iterator[Verdict]:
     Raises:
         SystemExit: the tests are not green without any mutation.
     """
-    waiting: queue.SimpleQueue[Mutation] = queue.SimpleQueue()
-    verdicts: queue.SimpleQueue[Verdict | BaseException] = queue.SimpleQueue()
-    for mutation in mutations:
-        waiting.put(mutation)
-
-    def work(copy: Copy) -> None:
-        try:
-            while True:
-                verdicts.put(copy.judge(waiting.get_nowait()))
-        except queue.Empty:
-            return
-        except BaseException as error:
-            verdicts.put(error)
-
     with tempfile.TemporaryDirectory(prefix="nexmdm-mutations-", ignore_cleanup_errors=True) as folder:
         copies = [Copy(Path(folder) / str(n)) for n in range(WORKERS)]
+        print("first the tests as they are; they have to pass", flush=True)
         as_it_is = copies[0].test(sorted({name for mutation in mutations for name in mutation.tests}))
         if as_it_is.returncode != GREEN:
-            sys.exit(f"without a mutation the tests have to pass:\n{as_it_is.stdout[-3000:]}{as_it_is.stderr[-1000:]}")
-        threads = [threading.Thread(target=work, args=(copy,), daemon=True) for copy in copies]
-        for thread in threads:
-            thread.start()
-        for _ in mutations:
-            verdict = verdicts.get()
-            if isinstance(verdict, BaseException):
-                raise verdict
-            yield verdict
-        for thread in threads:
-            thread.join()
+            sys.exit(f"they do not:\n{as_it_is.stdout[-3000:]}{as_it_is.stderr[-1000:]}")
+        free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+        for copy in copies:
+            free.put(copy)
+
+        def judge(mutation: Mutation) -> Verdict:
+            copy = free.get()
+            try:
+                return copy.judge(mutation)
+            finally:
+                free.put(copy)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for done in as_completed([pool.submit(judge, mutation) for mutation in mutations]):
+                yield done.result()
 
 
 def main(words: list[str]) -> int:
@@ -155,7 +146,7 @@ def main(words: list[str]) -> int:
     for verdict in run(chosen):
         verdicts.append(verdict)
         mark = "red" if verdict.red else "SURVIVED"
-        console.print(f"{mark:8} {verdict.mutation.what} ({verdict.seconds:.0f} s)", highlight=False, markup=False)
+        print(f"{mark:8} {verdict.mutation.what} ({verdict.seconds:.0f} s)", flush=True)
     survived = [verdict for verdict in verdicts if not verdict.red]
     console.print(table(verdicts))
     console.print(f"{len(verdicts)} protections taken away, {len(verdicts) - len(survived)} noticed")
