@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench test-extra test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test bench torture mutations test-extra test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate deploy logs samples invoke e2e ca-bundle
 
 help: ## list the targets
@@ -29,6 +29,13 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 
 test: setup ## the whole suite on real PostgreSQL
 	@$(BIN)/python -m pytest
+
+torture: setup ## faults, races, histories, secrets, ten times what the suite tries; then every protection taken away in turn
+	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/torture
+	@$(BIN)/python -m tests.torture.mutations
+
+mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
+	@$(BIN)/python -m tests.torture.mutations $(ONLY)
 
 test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer
 	@$(BIN)/python -m pytest tests/extra

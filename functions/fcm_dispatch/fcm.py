@@ -77,8 +77,12 @@ def message(data: dict[str, str], fcm_token: str, ttl_seconds: int) -> messaging
     return made
 
 
-def send(message: messaging.Message) -> Result:
-    """POST one message, once. Never raises, whatever FCM, the network or firebase-admin do."""
+def send(message: messaging.Message, *, keep_answer: bool = True) -> Result:
+    """POST one message, once. Never raises, whatever FCM, the network or firebase-admin do.
+
+    Args:
+        keep_answer: False for a message with a secret in it, which the text of FCM's answer may quote.
+    """
     start = time.perf_counter()
     result = _post(message)
     if result.http_code == 401:
@@ -86,6 +90,8 @@ def send(message: messaging.Message) -> Result:
     result.latency_ms = round((time.perf_counter() - start) * 1000)
     if result.fcm_status == "UNREGISTERED":
         result.unregistered_token = message.token
+    if not keep_answer:
+        result.response_json = None
     for name in ("fcm_status", "error_msg", "response_json"):
         text = getattr(result, name)
         # PostgreSQL takes no NUL in a text.

@@ -84,7 +84,7 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
         logs.failure(error)
         why = f"The message could not be built: {type(error).__name__}."
         return Result(outcome="retry_wait", fcm_status="NOT_BUILT", error_msg=why)
-    return fcm.send(message)
+    return fcm.send(message, keep_answer=not claim.dispatch["secrets"])
 
 
 def _hmac_key(config: Settings) -> str | None:

@@ -29,9 +29,12 @@ from tests.agent import an_hour_ago, heartbeat
 from tests.api import call, enrol
 from tests.commands import enrolled, send, state, sweep
 from tests.conftest import ROOT, alembic
+from tests.dispatch.machine import posts_that_count
 from tests.fcm import doubled
 from tests.races import errors, race
 from tests.relay import Relay
+from tests.torture.load import under_load
+from tests.torture.stack import standing
 
 CLIENTS = 24
 
@@ -162,3 +165,31 @@ def test_retention_takes_every_step(db: Database):
     assert done["complete"], done
     assert done["policies"]["heartbeats"]["deleted"] > 0
     assert set(retention.due(db, settings.load()).values()) == {0}
+
+
+MORE = "INSERT INTO devices (id, alias) SELECT gen_random_uuid(), 'more-' || n FROM generate_series(1, 300) AS n"
+
+
+def test_a_fleet_with_commands_sweeps_and_cleanups_at_once(line: Relay, db: Database):
+    """Everything through the gateway, in processes of its own; what each of them says is looked at on the line."""
+    db.execute(MORE)
+    everybody = [row["id"] for row in db.execute("SELECT id FROM devices")]
+    schedules = ["--every", "fcm_dispatch=0.5", "--every", "cleanup=1"]
+    with standing(line.url, 3, *schedules, HEARTBEAT_RETENTION_DAYS="1") as stack:
+        with under_load(stack) as load, stack.operator() as operator:
+            for n in range(30):
+                one = {"action": "wake", "request_id": f"one-{n}"}
+                many = {"action": "ping", "request_id": f"many-{n}", "device_ids": load.device_ids}
+                if n == 0:
+                    many["device_ids"] = everybody
+                path = f"/v1/devices/{load.device_ids[n % len(load.device_ids)]}/commands"
+                assert operator.post(path, json=one).status_code == 202
+                assert operator.post("/v1/commands", json=many).status_code == 202
+                load.wait_for_answers(3, {200}, time.monotonic())
+        assert {answer.status for answer in load.record.answers} == {200}
+        assert max(posts_that_count(stack.double, f"one-{n}") for n in range(30)) == 1
+        assert not stack.errors.read_text()
+    rows = db.execute("SELECT device_id, extract(epoch FROM bucket)::bigint AS bucket FROM device_heartbeats")
+    assert load.record.acknowledged <= {(row["device_id"], row["bucket"]) for row in rows}
+    assert any("command_batches" in text and len(text) > 16 * 1024 for text in line.statements)
+    assert any("DELETE FROM fcm_dispatches" in text for text in line.statements)

@@ -204,3 +204,18 @@ def test_the_lease_of_a_send_is_longer_than_its_function(document):
     config = Settings(database_url="postgresql://")
     timeout = template.load().function("fcm_dispatch").timeout
     assert config.dispatch_lease_seconds > timeout + config.fcm_timeout_seconds
+
+
+# Each of them would write whole events, with the tokens in their headers.
+DEBUGGING = ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEV", "POWERTOOLS_DEBUG", "POWERTOOLS_TRACER_CAPTURE_RESPONSE")
+
+
+def test_no_event_is_logged(document):
+    holders = [document["Globals"]["Function"], *(each["Properties"] for each in functions(document).values())]
+    settings = [item for holder in holders for item in holder.get("Environment", {}).get("Variables", {}).items()]
+    assert [name for name, _ in settings if name in DEBUGGING] == []
+    levels = [value for name, value in settings if name.endswith("LOG_LEVEL")]
+    levels += [node.get("ApplicationLogLevel") for node in walk(document) if isinstance(node, dict)]
+    assert not {"DEBUG", "TRACE"} & {str(level).upper() for level in levels}
+    sources = [path.read_text() for folder in ("functions", "layers") for path in (ROOT / folder).rglob("*.py")]
+    assert not any(re.search(r"log_event\s*=|inject_lambda_context", source) for source in sources)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.fcm import HMAC_KEY
 from tests.local.processes import eventually
 from tests.torture.stack import BUCKET_SECONDS, KEYS, Stack
 
-DRAIN_SECONDS = 30
+DRAIN_SECONDS, LONGEST_CALL_SECONDS = 30, 40
 
 
 class Answer(NamedTuple):
@@ -41,7 +42,10 @@ class Record(Ledger):
         self.answers.append(Answer(time.monotonic() - seconds, path, status))
 
     def told_since(self, moment: float) -> list[Answer]:
-        return [answer for answer in list(self.answers) if answer.sent >= moment]
+        """Of the requests sent from then on. They stand in the order of their answers."""
+        oldest = moment - LONGEST_CALL_SECONDS
+        recent = itertools.takewhile(lambda answer: answer.sent >= oldest, reversed(list(self.answers)))
+        return [answer for answer in recent if answer.sent >= moment]
 
     @property
     def acknowledged(self) -> set[Key]:
@@ -90,7 +94,7 @@ class Load:
 
     async def _work(self) -> None:
         self._stop = asyncio.Event()
-        async with httpx.AsyncClient(base_url=self._stack.url, timeout=40) as http:
+        async with httpx.AsyncClient(base_url=self._stack.url, timeout=LONGEST_CALL_SECONDS) as http:
             pace = Pace(interval=0.4, backoff_scale=0.02, duplicate_share=0.1, offline_share=0.02, batch_share=0.25)
             fleet = Fleet(
                 self._stack.url,

@@ -26,7 +26,8 @@ BUCKET_SECONDS = 1
 
 @dataclass
 class Stack:
-    """database: its own address; the functions know that of `line`. environments: processes per function."""
+    """database: its own address; the functions know that of `line`. environments: processes per function. log: what
+    the functions print; errors: what the gateway does."""
 
     url: str
     database: str
@@ -34,6 +35,7 @@ class Stack:
     double: Double
     environments: int
     log: Path
+    errors: Path
     process: psutil.Process
 
     def environment_processes(self) -> set[int]:
@@ -51,11 +53,14 @@ def standing(database: str, environments: int = 2, *arguments: str, **variables:
     """A stack in front of a database that is at head; `arguments` are the gateway's."""
     double = Double()
     with running(double) as fcm, relay(database) as line, tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "functions.log"
+        log, errors = Path(folder) / "functions.log", Path(folder) / "gateway.log"
         options = ["--port", "0", "--environments", str(environments), "--log", str(log), *arguments]
         environment = {**os.environ, **_environment(line, fcm), **variables}
-        with listening("-m", "local.gateway", *options, cwd=ROOT, env=environment) as (process, url):
-            yield Stack(url, database, line, double, environments, log, psutil.Process(process.pid))
+        with (
+            errors.open("wb") as stderr,
+            listening("-m", "local.gateway", *options, cwd=ROOT, env=environment, stderr=stderr) as (process, url),
+        ):
+            yield Stack(url, database, line, double, environments, log, errors, psutil.Process(process.pid))
         line.close()
 
 
