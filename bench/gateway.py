@@ -46,9 +46,7 @@ def measure(stage: Stage) -> list[Figure]:
         took = interleaved(stage.sizes.requests, prepare)
     stage.durable(True)
     what = "heartbeat over HTTP through the local gateway: p50"
-    return [
-        at_most(1.6, what, "a no-op handler through it", median(took["noop"]), median(took["heartbeat"]), "ms")
-    ]
+    return [at_most(1.6, what, "a no-op handler through it", median(took["noop"]), median(took["heartbeat"]), "ms")]
 
 
 @contextmanager

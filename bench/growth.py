@@ -6,7 +6,7 @@ from statistics import median
 from nexmdm import fleet, heartbeats, partitions
 from nexmdm.database import Database
 
-from bench import fixture, load
+from bench import fixture
 from bench.figures import Figure, at_most
 from bench.heartbeats import Devices
 from bench.pairs import interleaved

@@ -5,15 +5,18 @@ import time
 from collections.abc import Callable
 
 Job = Callable[[], object]
+Took = dict[str, list[float]]
 WARM_UP = 30
 
 
-def interleaved(rounds: int, prepare: Callable[[int], dict[str, Job]], warm_up: int = WARM_UP) -> dict[str, list[float]]:
+def interleaved(
+    rounds: int, prepare: Callable[[int], dict[str, Job]], warm_up: int = WARM_UP
+) -> dict[str, list[float]]:
     """Milliseconds of each job in each round; the order within a round is random.
 
     prepare: makes the jobs of one round; what it does is not timed.
     """
-    took: dict[str, list[float]] = {}
+    took: Took = {}
     rng = random.Random(8)  # noqa: S311
     for number in range(rounds + warm_up):
         jobs = list(prepare(number).items())

@@ -92,5 +92,3 @@ def _forget_service() -> None:
     fcm.service.cache_clear()
     for app in list(firebase_admin._apps.values()):
         firebase_admin.delete_app(app)
-
-

@@ -83,7 +83,7 @@ def _side_by_side(program: Path, url: str, seconds: float) -> Iterator[tuple[int
 def _script(url: str) -> str:
     """The statement as psycopg2 sends it, with a random device and time in place of those it was made for.
 
-    pgbench puts variables in wherever a colon and their name stand, in a text too; hence ISO 8601's form without colons.
+    pgbench puts variables in wherever a colon and their name stand, in a text too: hence ISO 8601 without colons.
     """
     yesterday = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y%m%d")
     at, before = f"{yesterday}T:h:m:s+00", f"{yesterday}T:h:m:b+00"

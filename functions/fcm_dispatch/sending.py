@@ -10,11 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from nexmdm import logs, messages, secret, settings
 from nexmdm.database import Executor
-from nexmdm.dispatch_queue import Claim, Result, claim_due, settle
+from nexmdm.dispatch_queue import Answer, Claim, Result, claim_due, settle
 from nexmdm.errors import Unavailable
 from nexmdm.settings import Settings
 
 CONCURRENCY = 32
+CLAIM_AT_LEAST = 8
 
 
 def send_budget_seconds(config: Settings) -> float:
@@ -37,7 +38,7 @@ def prepare() -> None:
 
 def send(db: Executor, claim: Claim, config: Settings) -> str | None:
     """Send what was claimed and settle it; returns the new state, None when the fence was lost meanwhile."""
-    return _settle(db, claim, _post(claim, _hmac_key(config)))
+    return _settle(db, [(claim, _post(claim, _hmac_key(config)))])[0]
 
 
 def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float], batch_id: str | None = None) -> int:
@@ -49,25 +50,33 @@ def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float]
     key, budget, sent, outage = _hmac_key(config), send_budget_seconds(config), 0, None
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         flying: dict[Future[Result], Claim] = {}
+        answered: list[tuple[Claim, Result]] = []
         more = True
         while more or flying:
-            more = more and outage is None and remaining_seconds() > budget
+            left = remaining_seconds()
+            more = more and outage is None and left > budget
+            # The next ones wait in the pool while the books are kept, if there is time for two after each other.
+            free = (2 * CONCURRENCY if left > 2 * budget else CONCURRENCY) - len(flying)
             try:
-                if more and len(flying) < CONCURRENCY:
-                    claims = claim_due(db, CONCURRENCY - len(flying), config.dispatch_lease_seconds, batch_id)
+                # Several at a time: a claim for each place that becomes free would be a commit for each message.
+                if more and free >= CLAIM_AT_LEAST:
+                    claims = claim_due(db, free, config.dispatch_lease_seconds, batch_id)
                     flying |= {pool.submit(_post, claim, key): claim for claim in claims}
                     more = bool(claims)
-                for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                    sent += _settle(db, flying.pop(future), future.result()) is not None
+                answered += [(flying.pop(f), f.result()) for f in wait(flying, return_when=FIRST_COMPLETED).done]
+                sent += sum(state is not None for state in _settle(db, answered))
+                answered.clear()
             except Unavailable as error:
                 outage = error
     if outage:
+        _settle(db, answered)
         raise outage
     return sent
 
 
-def _settle(db: Executor, claim: Claim, result: Result) -> str | None:
-    return settle(db, claim.dispatch["request_id"], claim.dispatch["fence"], result)
+def _settle(db: Executor, answered: list[tuple[Claim, Result]]) -> list[str | None]:
+    rows = ((claim.dispatch, result) for claim, result in answered)
+    return settle(db, [Answer(row["request_id"], row["fence"], result) for row, result in rows])
 
 
 def _post(claim: Claim, hmac_key: str | None) -> Result:

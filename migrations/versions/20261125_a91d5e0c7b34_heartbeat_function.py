@@ -145,7 +145,7 @@ BEGIN
                    OR last_seen_at < statement_timestamp() - make_interval(secs => p_interval_seconds)))
     ), confirmed AS (
         -- The first authenticated call makes the token that it used the only one; a newer report may bring a new FCM
-        -- token and new facts about the device. Newer than the row itself, which a racing report may have changed since.
+        -- token and new facts about the device. Newer than the row itself: a racing report may have changed it since.
         UPDATE devices d SET
             token_id = coalesce(p_token_id, d.token_id),
             prior_token_id = CASE WHEN p_token_id IS NULL THEN d.prior_token_id END,

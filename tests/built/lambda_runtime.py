@@ -93,7 +93,9 @@ def import_seconds(function: Function) -> float:
 
     def run(code: str) -> float:
         start = time.perf_counter()
-        subprocess.run([str(PYTHON), "-c", code], cwd=BUILT / function.logical_id, env=environment(function), check=True)
+        subprocess.run(
+            [str(PYTHON), "-c", code], cwd=BUILT / function.logical_id, env=environment(function), check=True
+        )
         return time.perf_counter() - start
 
     module = function.handler.rpartition(".")[0]

@@ -26,7 +26,7 @@ HELD_SECONDS = 60
 STATEMENTS = {
     "accept": "INSERT INTO fcm_dispatches",
     "claim": "SET state = 'sending'",
-    "settle": "WITH settled AS",
+    "settle": "settled AS",
     "find": ", payload_hash FROM fcm_dispatches",
     "show": "FROM fcm_dispatches WHERE request_id",
 }

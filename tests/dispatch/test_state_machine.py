@@ -120,7 +120,7 @@ class Commands(RuleBasedStateMachine):
         self.double.behave("*", kind)
         if answer:
             kind = answer[0]
-            sending._settle(self.db, claim, answer[1])
+            sending._settle(self.db, [(claim, answer[1])])
         else:
             sending.send(self.db, claim, settings.load())
         if command:

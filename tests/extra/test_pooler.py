@@ -20,7 +20,7 @@ from nexmdm import (
     wire,
 )
 from nexmdm.database import Database
-from nexmdm.dispatch_queue import Result
+from nexmdm.dispatch_queue import Answer, Result
 from nexmdm.dispatches import Command
 from nexmdm.heartbeat_body import HeartbeatBody
 from psycopg2.extensions import make_dsn
@@ -149,7 +149,8 @@ def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
     claims = race(line.url, *[lambda own: dispatch_queue.claim(own, "r-1", 90)] * CLIENTS)
     (claim,) = [claim for claim in claims if claim]
     fence, result = claim.dispatch["fence"], Result(outcome="sent", fcm_status="sent")
-    assert set(race(line.url, *[lambda own: dispatch_queue.settle(own, "r-1", fence, result)] * 4)) <= {"sent", None}
+    settled = race(line.url, *[lambda own: dispatch_queue.settle(own, [Answer("r-1", fence, result)])[0]] * 4)
+    assert set(settled) <= {"sent", None}
     assert state(db) == "sent"
 
 

@@ -11,6 +11,7 @@ Zero rows from a guarded UPDATE mean: somebody else was first, stop.
 
 import random
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -20,6 +21,7 @@ from nexmdm.database import Executor, Row, elapsed_ms
 
 DEFAULT_TTL_SECONDS = 600
 FCM_TTL_SECONDS = 240  # the agent drops what arrives 300 s after its ts
+_MOST_CHARACTERS = 12_000  # of the answers in one statement
 
 Outcome = Literal["sent", "failed", "retry_wait", "unknown"]
 
@@ -118,22 +120,51 @@ def claim_new(
     return made
 
 
-def settle(db: Executor, request_id: str, fence: int, result: Result) -> str | None:
-    """Record what became of the POST made under `fence`; returns the new state, or None when the fence was lost."""
+class Answer(msgspec.Struct):
+    """What became of the POST that the holder of `fence` made."""
+
+    request_id: str
+    fence: int
+    result: Result
+
+
+def settle(db: Executor, answers: list[Answer]) -> list[str | None]:
+    """Record what became of POSTs, in one statement; the new state of each, or None when its fence was lost."""
+    return [state for group in _groups(answers) for state in _settle(db, group)]
+
+
+def _settle(db: Executor, group: dict[str, Answer]) -> list[str | None]:
     start = time.perf_counter()
+    # The guard makes it safe to run twice: a second run finds the rows settled and says so.
+    rows = db.execute(_SETTLE, {"answers": f"[{','.join(group)}]"}, repeatable=True)
+    states = {row["request_id"]: row["state"] for row in rows}
+    latency_ms = elapsed_ms(start)
+    for answer in group.values():
+        _count(answer.result)
+        state, outcome = states.get(answer.request_id), answer.result.outcome
+        keys = {"request_id": answer.request_id, "fence": answer.fence, "outcome": outcome, "state": state}
+        logs.db_operation("update", "fcm_dispatches", keys, latency_ms)
+    return [states.get(answer.request_id) for answer in group.values()]
+
+
+def _groups(answers: list[Answer]) -> Iterator[dict[str, Answer]]:
+    """By their JSON, as many as fit into a statement that a proxy does not pin the session for."""
+    group: dict[str, Answer] = {}
+    for answer in answers:
+        item = _item(answer)
+        if group and sum(map(len, group)) + len(item) > _MOST_CHARACTERS:
+            yield group
+            group = {}
+        group[item] = answer
+    if group:
+        yield group
+
+
+def _item(answer: Answer) -> str:
     # What FCM asks for, or 5 s doubled with every attempt up to 300 s; never less, up to a quarter more.
     jitter = random.uniform(1, 1.25)  # noqa: S311
-    rows = db.execute(
-        _SETTLE,
-        {**msgspec.structs.asdict(result), "request_id": request_id, "fence": fence, "jitter": jitter},
-        # The guard makes it safe to run twice: a second run finds the row settled and says so.
-        repeatable=True,
-    )
-    _count(result)
-    state = rows[0]["state"] if rows else None
-    keys = {"request_id": request_id, "fence": fence, "outcome": result.outcome, "state": state}
-    logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
-    return state
+    item = {**msgspec.structs.asdict(answer.result), "request_id": answer.request_id, "fence": answer.fence}
+    return msgspec.json.encode({**item, "jitter": jitter}).decode()
 
 
 def end_leases(db: Executor) -> int:
@@ -250,32 +281,37 @@ WHERE f.request_id = %(request_id)s AND d.id = f.device_id
 # A row that the device has completed meanwhile is `sent`, whatever FCM answered: an acknowledgement that overtook the
 # answer has moved it there already, and the answer is still worth keeping.
 _SETTLE = """
-WITH settled AS (
+WITH answer AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(answers)s) AS given(
+        request_id text, fence int, jitter float8, outcome text, fcm_status text, fcm_message_id text, http_code int,
+        latency_ms int, error_msg text, response_json text, retry_after float8, unregistered_token text)
+), settled AS (
     UPDATE fcm_dispatches f SET
-        state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE %(outcome)s END,
+        state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE a.outcome END,
         lease_until = NULL,
-        next_at = CASE WHEN f.completed_at IS NULL AND %(outcome)s = 'retry_wait'
-            THEN clock_timestamp() + %(jitter)s * make_interval(
-                secs => coalesce(%(retry_after)s, least(5 * 2 ^ least(f.attempts - 1, 6), 300))) END,
-        fcm_status = %(fcm_status)s,
-        fcm_message_id = coalesce(%(fcm_message_id)s, f.fcm_message_id),
-        http_code = %(http_code)s,
-        latency_ms = %(latency_ms)s,
-        error_msg = %(error_msg)s,
-        response_json = %(response_json)s,
+        next_at = CASE WHEN f.completed_at IS NULL AND a.outcome = 'retry_wait'
+            THEN clock_timestamp() + a.jitter * make_interval(
+                secs => coalesce(a.retry_after, least(5 * 2 ^ least(f.attempts - 1, 6), 300))) END,
+        fcm_status = a.fcm_status,
+        fcm_message_id = coalesce(a.fcm_message_id, f.fcm_message_id),
+        http_code = a.http_code,
+        latency_ms = a.latency_ms,
+        error_msg = a.error_msg,
+        response_json = a.response_json,
         secrets = CASE WHEN f.secrets IS NULL THEN NULL
-                       WHEN f.completed_at IS NOT NULL OR %(outcome)s IN ('sent', 'failed') THEN '{}'::jsonb
+                       WHEN f.completed_at IS NOT NULL OR a.outcome IN ('sent', 'failed') THEN '{}'::jsonb
                        ELSE f.secrets END
-    WHERE f.request_id = %(request_id)s AND f.fence = %(fence)s
+    FROM answer a
+    WHERE f.request_id = a.request_id AND f.fence = a.fence
       AND (f.state IN ('sending', 'unknown')
            OR (f.state = 'sent' AND f.completed_at IS NOT NULL AND f.http_code IS NULL))
-    RETURNING f.state, f.device_id
+    RETURNING f.request_id, f.state, f.device_id, a.unregistered_token
 ), forgotten AS (
     -- Only if it is still the address that was sent to: the device may have reported a new one meanwhile.
     UPDATE devices d SET fcm_token = NULL FROM settled
-    WHERE d.id = settled.device_id AND d.fcm_token = %(unregistered_token)s
+    WHERE d.id = settled.device_id AND d.fcm_token = settled.unregistered_token
 )
-SELECT state FROM settled
+SELECT request_id, state FROM settled
 """
 
 _CLAIM_NEW = """

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from nexmdm import dispatch_queue, downloads, heartbeats, retention, settings, wire
 from nexmdm.database import SessionDatabase
-from nexmdm.dispatch_queue import Result
+from nexmdm.dispatch_queue import Answer, Result
 from nexmdm.errors import NotFound, UnknownDevice
 from nexmdm.heartbeat_body import HeartbeatBody
 from nexmdm.models import ApkDownloadEvent, DeviceHeartbeat, FcmDispatch
@@ -81,7 +81,7 @@ def record_fcm_result(
     )
     # A claim made there has fence 1; an operator's resend since then holds a higher one, and this result is too late.
     own = SessionDatabase(db)
-    dispatch_queue.settle(own, request_id, 1, result)
+    dispatch_queue.settle(own, [Answer(request_id, 1, result)])
     dispatch = own.read(FcmDispatch, request_id)
     if dispatch is None:
         raise NotFound(f"There is no dispatch {request_id!r}.")
