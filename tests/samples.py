@@ -26,6 +26,7 @@ ANSWERS: dict[str, int | str] = {
     "enrollment": 200,
     "enrollment-tokens": 201,
     "fcm_dispatch": 202,
+    "fcm_dispatch-after-restore": "unknown",
     "fcm_dispatch-bulk": 202,
     "fcm_dispatch-sweep": "sent",
     "fleet": 200,
@@ -53,7 +54,8 @@ def files() -> list[str]:
 
 
 def make_real() -> None:
-    """A device, an enrolment token, a command that waits for its acknowledgement, a promoted build of the agent."""
+    """A device with a low battery, an enrolment token, a command that waits for its answer, a promoted build of
+    the agent."""
     db = database.environment()
     db.execute(
         "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
@@ -68,6 +70,11 @@ def make_real() -> None:
     db.execute(
         "INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, sent_at, expires_at)"
         " VALUES ('sample-0', %(id)s, 'launch_app', 'h', 'sent', now(), now() + interval '1 hour')",
+        {"id": DEVICE},
+    )
+    # Something for the watch to tell.
+    db.execute(
+        "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(id)s, now() - interval '1 h', 9)",
         {"id": DEVICE},
     )
     promoted(2)
