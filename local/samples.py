@@ -1,6 +1,6 @@
 """What events/*.json speak of, put into a database: `python -m local.samples`, which is `make samples`.
 
-A device, an enrolment token, a command that waits for its answer; without them `make invoke` and `sam local invoke` are
+A device with a low battery, an enrolment token, a command that waits for its answer; without them `make invoke` and `sam local invoke` are
 answered 401 and 404. Putting them again changes nothing. Builds are not among them: they need S3.
 """
 
@@ -29,6 +29,12 @@ def put(db: Executor) -> None:
     db.execute(
         "INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, sent_at, expires_at)"
         " VALUES ('sample-0', %(id)s, 'launch_app', 'h', 'sent', now(), now() + interval '1 hour')"
+        " ON CONFLICT DO NOTHING",
+        {"id": DEVICE},
+    )
+    # Something for the watch to tell.
+    db.execute(
+        "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(id)s, now() - interval '1 h', 9)"
         " ON CONFLICT DO NOTHING",
         {"id": DEVICE},
     )

@@ -25,6 +25,7 @@ ANSWERS: dict[str, int | str] = {
     "enrollment": 200,
     "enrollment-tokens": 201,
     "fcm_dispatch": 202,
+    "fcm_dispatch-after-restore": "unknown",
     "fcm_dispatch-bulk": 202,
     "fcm_dispatch-sweep": "sent",
     "fleet": 200,

@@ -46,12 +46,17 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
-def sweep(_event: dict[str, Any], context: Any) -> dict[str, int]:
-    """End passed leases, expire what is over, send what is due. Two at once do no harm."""
+def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
+    """End passed leases, expire what is over, send what is due. Two at once do no harm.
+
+    {"after_restore": true} sends nothing: what is open in a restored database becomes `unknown` (docs/operations.md).
+    """
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
     db, config = database.environment(), settings.load()
     try:
+        if event.get("after_restore") is True:
+            return {"unknown": dispatch_queue.after_restore(db)}
         report = {"unknown": dispatch_queue.end_leases(db), "expired": dispatch_queue.expire(db)}
         sending.prepare()
         report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)

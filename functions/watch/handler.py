@@ -8,13 +8,13 @@ from functions.watch import topic
 
 
 def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """{"conditions": {condition: {"opened", "recovered"}}, "told": of how many alerts}"""
+    """{"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": of how many alerts}"""
     logs.begin(context.aws_request_id, context.function_name)
     db, config = database.environment(), settings.load()
     try:
         found = alerts.look(db, config)
         report = {"conditions": found, "told": _tell(db, config)}
-        metrics.count("WatchSucceeded")
+        metrics.count("WatchSucceeded", int(not any("error" in each for each in found.values())))
         return report
     finally:
         metrics.flush()

@@ -74,6 +74,20 @@ def test_one_message_per_run_and_none_for_nothing(topic: Topic, db: Database, ca
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE notified_at IS NOT NULL") == [{"n": 2}]
 
 
+def test_a_condition_that_fails_stops_neither_the_others_nor_the_telling(topic: Topic, db: Database, capsys):
+    ailing(db, "lobby")
+    db.execute(
+        "INSERT INTO apk_versions (version_name, version_code, file_path, file_size, package_name, build_type, state,"
+        " sha256, source, signer_fingerprint, object_version, is_current, audit) VALUES ('3', 3, 'x', 1, 'com.nexmdm',"
+        " 'release', 'published', repeat('0', 64), 'ci', repeat('0', 64), 'v', true, '[{\"at\": \"no time\"}]')"
+    )
+    metrics._metrics.cache_clear()
+    report = watch()
+    assert report["conditions"]["agent_outdated"] == {"error": "InvalidDatetimeFormat"}
+    assert topic.texts() == ["Low battery: lobby (9 %)"]
+    assert measured(capsys.readouterr().out)["WatchSucceeded"] == [0]
+
+
 def test_without_a_topic_it_is_a_log_record(db: Database, caplog: pytest.LogCaptureFixture):
     ailing(db, "lobby")
     assert watch()["told"] == 1

@@ -9,7 +9,7 @@ from nexmdm import dispatch_queue, metrics
 from functions.cleanup import handler as cleanup
 from functions.watch import handler as watch
 from local import template
-from tests.api import CONTEXT, call
+from tests.api import CONTEXT, ROOT, call
 from tests.commands import enrolled, make_due, send, sweep
 from tests.template.rules import functions, of_type, walk
 
@@ -112,7 +112,23 @@ def test_every_alarm_tells_somebody_or_is_part_of_one_that_does(document):
     topic = [{"Fn::If": ["OwnTopic", {"Ref": "AlarmTopic"}, {"Ref": "AlarmTopicArn"}]}]
     for name, alarm in {**of_type(document, "AWS::CloudWatch::Alarm"), **composites}.items():
         assert alarm["Properties"].get("AlarmActions") == topic or f"${{{name}}}" in rules, name
-        assert alarm["Properties"]["AlarmDescription"], name
+
+
+def test_every_alarm_says_what_happened_and_where_to_read_what_to_do(document):
+    """A part of a composite alarm names the whole one's place."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    headings = {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.MULTILINE)}
+    composites = of_type(document, "AWS::CloudWatch::CompositeAlarm")
+    described = set()
+    for name, alarm in {**of_type(document, "AWS::CloudWatch::Alarm"), **composites}.items():
+        what, _, place = alarm["Properties"]["AlarmDescription"].rpartition(": docs/operations.md#")
+        assert what, name
+        wholes = [
+            whole for whole, one in composites.items() if f"${{{name}}}" in one["Properties"]["AlarmRule"]["Fn::Sub"]
+        ]
+        assert place == (wholes or [name])[0].lower(), name
+        described.add(place)
+    assert described == headings
 
 
 def test_a_stack_counts_for_itself():

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from nexmdm import download_export
 
 from local import template
 from tests.api import ROOT
@@ -128,10 +129,41 @@ def test_tls_is_required(document):
     assert proxy["Properties"]["RequireTLS"] is True
     (parameters,) = of_type(document, "AWS::RDS::DBClusterParameterGroup").values()
     assert parameters["Properties"]["Parameters"]["rds.force_ssl"] == "1"
-    (policy,) = of_type(document, "AWS::S3::BucketPolicy").values()
-    assert {"Bool": {"aws:SecureTransport": "false"}} in [
-        statement.get("Condition") for statement in policy["Properties"]["PolicyDocument"]["Statement"]
-    ]
+    buckets = set(of_type(document, "AWS::S3::Bucket"))
+    policies = of_type(document, "AWS::S3::BucketPolicy").values()
+    assert {policy["Properties"]["Bucket"]["Ref"] for policy in policies} == buckets
+    for policy in policies:
+        statements = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert {"Bool": {"aws:SecureTransport": "false"}} in [statement.get("Condition") for statement in statements]
+
+
+def test_the_export_of_downloads_is_off_until_it_is_asked_for_and_then_may_only_write(document):
+    assert document["Parameters"]["ExportDownloads"]["Default"] == "off"
+    cleanup = functions(document)["CleanupFunction"]["Properties"]
+    bucket = {"Fn::If": ["WithExport", {"Ref": "ExportBucket"}, {"Ref": "AWS::NoValue"}]}
+    assert cleanup["Environment"]["Variables"]["DOWNLOAD_EXPORT_BUCKET"] == bucket
+    [allowed] = [policy["Fn::If"] for policy in cleanup["Policies"] if "Fn::If" in policy]
+    written = {"Fn::Sub": "${ExportBucket.Arn}/apk_download_events/*"}
+    write = {"Effect": "Allow", "Action": "s3:PutObject", "Resource": written}
+    assert allowed == ["WithExport", {"Statement": [write]}, {"Ref": "AWS::NoValue"}]
+    # By the VPC's own way to S3 too.
+    endpoint = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
+    [through] = [statement["Fn::If"] for statement in endpoint if "Fn::If" in statement]
+    assert through == ["WithExport", {**write, "Principal": "*"}, {"Ref": "AWS::NoValue"}]
+    assert download_export.PREFIX == "apk_download_events/"
+    for name in ("ExportBucket", "ExportBucketPolicy"):
+        assert document["Resources"][name]["Condition"] == "WithExport"
+    [rule] = document["Resources"]["ExportBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert rule["ExpirationInDays"] == {"Ref": "ExportDays"}
+
+
+def test_a_database_made_from_a_snapshot_is_migrated_and_given_no_names_of_its_own(document):
+    cluster = document["Resources"]["DatabaseCluster"]["Properties"]
+    restored = [cluster[name]["Fn::If"] for name in ("SnapshotIdentifier", "DatabaseName", "MasterUsername")]
+    assert [condition for condition, *_ in restored] == ["Restored"] * 3
+    assert [then for _, then, _ in restored] == [{"Ref": "DatabaseSnapshot"}, *[{"Ref": "AWS::NoValue"}] * 2]
+    schema = document["Resources"]["Schema"]["Properties"]
+    assert schema["Database"] == {"Fn::GetAtt": "DatabaseCluster.DBClusterResourceId"}
 
 
 def test_layers_are_built_for_the_functions_processor_and_python(document):

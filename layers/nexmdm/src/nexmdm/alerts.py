@@ -9,7 +9,9 @@ So a condition that flaps is told once, and two runs at once find it once. What 
 """
 
 import time
-from typing import Literal
+from typing import Any, Literal
+
+import psycopg2
 
 from nexmdm import logs, metrics
 from nexmdm.alert_conditions import CONDITIONS, parameters
@@ -28,17 +30,32 @@ class AlertsQuery(PageQuery, kw_only=True):
     open: bool | None = None
 
 
-def look(db: Executor, config: Settings) -> dict[str, dict[str, int]]:
-    """Compare the fleet with the open alerts, one statement per condition; {condition: {"opened", "recovered"}}."""
+def look(db: Executor, config: Settings) -> dict[str, dict[str, Any]]:
+    """Compare the fleet with the open alerts, one statement per condition.
+
+    Returns:
+        {condition: {"opened", "recovered"}}, of how many devices; {condition: {"error"}} of one whose statement was
+        refused, which does not stop the others.
+
+    Raises:
+        Unavailable: the database is away.
+    """
     start = time.perf_counter()
     closed = len(db.execute(_CLOSE_DELETED, repeatable=True))
     if closed:
         logs.db_operation("update", "device_alerts", {"closed": closed}, elapsed_ms(start))
-    return {condition: look_for(db, condition, config) for condition in CONDITIONS}
+    found: dict[str, dict[str, Any]] = {}
+    for condition in CONDITIONS:
+        try:
+            found[condition] = look_for(db, condition, config)
+        except psycopg2.Error as error:
+            logs.failure(error)
+            found[condition] = {"error": type(error).__name__}
+    return found
 
 
 def look_for(db: Executor, condition: str, config: Settings) -> dict[str, int]:
-    """The same for one condition: {"opened", "recovered"}, of how many devices."""
+    """The same for one condition."""
     start = time.perf_counter()
     values = {**parameters(config), "condition": condition, "cooldown_seconds": config.alert_cooldown_seconds}
     [found] = db.execute(_LOOK.format(troubled=CONDITIONS[condition]), values, repeatable=True)

@@ -5,6 +5,7 @@
     unknown -> sent, failed, retry_wait      the same, when the holder comes late
     sending -> unknown                       the lease passed. Never back to claimable: the message may be on its way
     accepted, retry_wait -> expired          expires_at passed
+    accepted, retry_wait, sending -> unknown after a restore: the message may have been sent since the snapshot
 
 Zero rows from a guarded UPDATE mean: somebody else was first, stop.
 """
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from nexmdm import logs, metrics, settings
-from nexmdm.database import Executor, Row, elapsed_ms
+from nexmdm.database import NONE, Executor, Parameters, Row, elapsed_ms
 
 DEFAULT_TTL_SECONDS = 600
 FCM_TTL_SECONDS = 240  # the agent drops what arrives 300 s after its ts
@@ -177,6 +178,15 @@ def expire(db: Executor) -> int:
     return _transition(db, _EXPIRE, "DispatchExpired", "expired")
 
 
+def after_restore(db: Executor) -> int:
+    """Every dispatch that is open in a database restored from a snapshot becomes `unknown`; returns how many.
+
+    What became of it between the snapshot and now is not in here, so it is neither sent nor listed for its device any
+    more, unless an operator resends it. For a database that nothing has been sent from since it was restored.
+    """
+    return _transition(db, _AFTER_RESTORE, "DispatchUnknown", "unknown", {"fcm_ttl_seconds": FCM_TTL_SECONDS})
+
+
 def oldest_open_seconds(db: Executor) -> float:
     """The age of the oldest dispatch that is neither settled nor unknown, in seconds; 0 when there is none."""
     return db.execute(_OLDEST_OPEN, repeatable=True)[0]["age"]
@@ -192,9 +202,9 @@ def _claim(db: Executor, sql: str, parameters: dict[str, Any], lease_seconds: in
     return [Claim(row, now + min(lease_seconds, row["seconds_left"])) for row in rows]
 
 
-def _transition(db: Executor, sql: str, metric: str, state: str) -> int:
+def _transition(db: Executor, sql: str, metric: str, state: str, parameters: Parameters = NONE) -> int:
     start = time.perf_counter()
-    rows = db.execute(sql, repeatable=True)
+    rows = db.execute(sql, parameters, repeatable=True)
     if rows:
         keys = {"state": state, "count": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
         logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
@@ -349,6 +359,19 @@ WITH over AS MATERIALIZED (
 UPDATE fcm_dispatches f SET state = 'expired', next_at = NULL,
     secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END
 FROM over WHERE f.request_id = over.request_id
+RETURNING f.request_id, f.state
+"""
+
+# Its key stays until FCM has dropped what was sent in the last moment before the restore.
+_AFTER_RESTORE = """
+UPDATE fcm_dispatches f SET
+    state = CASE WHEN f.completed_at IS NULL THEN 'unknown' ELSE 'sent' END,
+    lease_until = NULL, next_at = NULL,
+    expires_at = least(f.expires_at, clock_timestamp()),
+    fcm_expires_at = greatest(f.fcm_expires_at, clock_timestamp() + make_interval(secs => %(fcm_ttl_seconds)s)),
+    error_msg = 'The database was restored from a snapshot; the message may have been sent after it was taken.',
+    audit = f.audit || jsonb_build_object('event', 'restore', 'from', f.state, 'at', clock_timestamp())
+WHERE f.state IN ('accepted', 'retry_wait', 'sending')
 RETURNING f.request_id, f.state
 """
 

@@ -16,6 +16,8 @@ from nexmdm.database import Executor, Row
 from nexmdm.retention import BATCH, Steps
 from nexmdm.settings import Settings
 
+PREFIX = "apk_download_events/"  # what the function may write under
+
 
 def exported_and_removed(db: Executor, before: datetime, settings: Settings) -> Steps:
     """Write a batch, then remove exactly its rows, until none is left."""
@@ -35,7 +37,7 @@ def _write(rows: list[Row], before: datetime, settings: Settings) -> None:
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     body = gzip.compress(lines, mtime=0)
     first, last = rows[0]["id"], rows[-1]["id"]
-    name = f"apk_download_events/{rows[0]['ts']:%Y/%m/%d}/{first}-{last}"
+    name = f"{PREFIX}{rows[0]['ts']:%Y/%m/%d}/{first}-{last}"
     manifest = {
         "file": f"{name}.jsonl.gz",
         "table": "apk_download_events",

@@ -16,7 +16,7 @@ import msgspec
 from nexmdm import logs
 from nexmdm.database import Executor, Row, elapsed_ms
 
-LEASE_SECONDS = 120  # more than the watch function's timeout
+LEASE_SECONDS = 180  # more than the watch function's timeout
 NAMED = 5
 
 

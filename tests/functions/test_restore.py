@@ -1,0 +1,75 @@
+"""A database restored from a snapshot does not know what was sent since: docs/operations.md's procedure sends it never.
+
+The snapshot is a copy of the dispatches' table, the restore puts it back.
+"""
+
+import pytest
+from nexmdm import cleanup, settings
+from nexmdm.database import Database
+
+from functions.fcm_dispatch.handler import handler
+from local.fcm import Double
+from tests import agent, samples
+from tests.api import CONTEXT, call
+from tests.commands import enrolled, make_due, send, state, sweep
+
+
+def snapshot(db: Database) -> None:
+    db.execute("CREATE TABLE kept AS SELECT * FROM fcm_dispatches")
+
+
+def restore(db: Database) -> None:
+    db.execute("DELETE FROM fcm_dispatches")
+    db.execute("INSERT INTO fcm_dispatches SELECT * FROM kept")
+
+
+@pytest.fixture
+def restored(db: Database, double: Double) -> tuple[str, str]:
+    """A device whose commands were open in the snapshot and were sent after it; (device_id, token)."""
+    device_id, token = enrolled("lobby", "fcm:lobby")
+    double.behave("fcm:lobby", "429")
+    for request_id in ("waits", "in-flight"):
+        send(device_id, request_id)
+    db.execute("UPDATE fcm_dispatches SET state = 'accepted', next_at = NULL WHERE request_id = 'waits'")
+    snapshot(db)
+    double.behave("fcm:lobby", "200")
+    double.forget()
+    make_due(db)
+    assert sweep()["sent"] == 2
+    restore(db)
+    make_due(db)
+    return device_id, token
+
+
+def test_without_it_what_was_sent_would_be_sent_again(restored, double: Double):
+    assert sweep()["sent"] == 2
+    assert len(double.posts("waits")) == len(double.posts("in-flight")) == 2
+
+
+def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: Database, double: Double):
+    _, token = restored
+    assert handler(samples.load("fcm_dispatch-after-restore"), CONTEXT) == {"unknown": 2}
+    assert sweep() == {"unknown": 0, "expired": 0, "sent": 0}
+    assert len(double.posts("waits")) == len(double.posts("in-flight")) == 1
+    assert [state(db, request_id) for request_id in ("waits", "in-flight")] == ["unknown", "unknown"]
+    assert call("POST", "/v1/heartbeat", agent.heartbeat(fcm_token=None), token=token).json["pending_commands"] == []
+    audit = db.execute("SELECT audit -> -1 ->> 'from' AS state FROM fcm_dispatches ORDER BY request_id")
+    assert [row["state"] for row in audit] == ["retry_wait", "accepted"]
+    assert handler({"after_restore": True}, CONTEXT) == {"unknown": 0}
+
+
+def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, double: Double):
+    db.execute(
+        "UPDATE fcm_dispatches SET state = 'sending', fence = fence + 1, next_at = NULL,"
+        " lease_until = now() + interval '1 minute'"
+    )
+    assert handler({"after_restore": True}, CONTEXT) == {"unknown": 2}
+
+
+def test_an_operator_may_still_send_it_and_retention_keeps_its_key(restored, db: Database, double: Double):
+    handler({"after_restore": True}, CONTEXT)
+    db.execute("UPDATE fcm_dispatches SET sent_at = now() - interval '3 days'")
+    assert cleanup.clean(db, settings.load(), lambda: 60)["policies"]["fcm_dispatches"]["deleted"] == 0
+    answer = call("POST", "/v1/commands/waits/resend", {"reason": "asked at the kiosk: it did not ring"})
+    assert (answer.status, answer.json["state"]) == (202, "sent")
+    assert len(double.posts("waits")) == 2
