@@ -1,7 +1,7 @@
 """What events/*.json speak of, put into a database: `python -m local.samples`, which is `make samples`.
 
 A device with a low battery, an enrolment token, a command that waits for its answer; without them `make invoke` and
-`sam local invoke` are answered 401 and 404. Putting them again changes nothing. Builds are not among them: they need S3.
+`sam local invoke` are answered 401 and 404. Putting them again changes nothing. Builds need S3 and are not among them.
 """
 
 import os

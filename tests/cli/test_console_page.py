@@ -44,7 +44,7 @@ def test_remote_control_asks_for_what_its_command_needs():
     for name, spec in KNOWN["remote_control"]["params"].items():
         for command in spec.get("needed", []):
             needed.setdefault(command, []).append(name)
-    assert {command: tuple(names) for command, names in needed.items()} == actions._NEEDED
+    assert {command: tuple(names) for command, names in needed.items()} == actions.NEEDED
 
 
 def test_states_and_limits_are_those_of_the_api():
