@@ -12,22 +12,27 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from tests.api import ROOT
+from tests.conftest import run_sql, url_of
 
 DOCUMENTS = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>sh|python)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 AWS = "needs an account"
+DOCKER = "needs Docker, and a database that containers reach"
 NOT_RUN = {
     "make run": "is what runs already",
     "make test": "is this suite",
+    "make torture": "20 minutes; its bounded part is in this suite",
+    "make mutations": "minutes; a run of its own",
     "make build validate": "CI runs it by itself; minutes",
     "make deploy": AWS,
     "make e2e STACK_URL": AWS,
@@ -36,6 +41,8 @@ NOT_RUN = {
     "run ": "calls `aws lambda invoke`",
     "renew ": "calls `aws lambda`",
     'eval "$(aws ': AWS,
+    "COMMAND_HMAC_KEY=$(aws ": AWS,
+    "run ": "calls a deployed function",
     "rm account.json": "the file of the line before it, which needs an account",
     "adb ": "needs a phone",
     "make torture": "minutes; a part of it is this suite's",
@@ -47,8 +54,13 @@ NOT_RUN = {
     'echo "{\\"Parameters': "the same",
     ".venv-build/bin/sam local": "needs Docker",
     ". .venv/bin/activate": "nexmdm is on the PATH here, wherever the suite runs from",
+    "for file in requirements/": "fetches a tool and asks a service about every pin",
+    "make build-host": DOCKER,
+    "export DATABASE_URL=": DOCKER,
+    "make migrate samples": DOCKER,
+    'echo "{\\"Parameters': DOCKER,
+    ".venv-build/bin/sam local": DOCKER,
 }
-# What a document's reader has in the environment.
 LOCAL_API = "http://127.0.0.1:8000"
 
 
@@ -86,7 +98,8 @@ def is_run(statement: str) -> bool:
 
 def script(document: Path, url: str) -> str:
     """One session; it says on stderr which block it has come to."""
-    lines = ["set -euo pipefail\n"]
+    # An answer that is an error ends it, whatever the document's own options say.
+    lines = ["set -euo pipefail\n", 'curl() { command curl --fail-with-body "$@"; }\n']
     for block in blocks(document):
         lines.append(f"echo '--- {document}:{block.line}' >&2\n")
         if block.language == "python":
@@ -96,34 +109,29 @@ def script(document: Path, url: str) -> str:
     return "".join(lines).replace(LOCAL_API, url)
 
 
-@pytest.fixture(scope="module")
-def checkout(server: str, template: str) -> Iterator[Path]:
-    """A folder like a clone's, whose `.nexmdm` is of a running `local.run` and of nobody's own."""
-    from tests.conftest import run_sql, url_of
+class Checkout(NamedTuple):
+    """folder: like a clone's, with the `.nexmdm` of a running `local.run`; environment: a reader's of the documents."""
 
-    name = f"docs_{os.getpid()}"
+    folder: Path
+    url: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def checkout(server: str, template: str) -> Iterator[Checkout]:
+    name = f"docs_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    with tempfile.TemporaryDirectory(prefix="nexmdm-docs-") as folder:
-        checkout = Path(folder)
+    own = {"DATABASE_URL": url_of(server, name), "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory(prefix="nexmdm-docs-") as made:
+        folder = Path(made)
         for entry in ROOT.iterdir():
-            if entry.name not in (".nexmdm", ".git"):
-                (checkout / entry.name).symlink_to(entry)
-        options = [
-            "--devices",
-            "3",
-            "--interval",
-            "1",
-            "--commands",
-            "5",
-            "--port",
-            "0",
-            "--state",
-            checkout / ".nexmdm",
-        ]
+            if entry.name not in (".nexmdm", ".aws-sam", ".git"):
+                (folder / entry.name).symlink_to(entry)
+        options = ["--devices", "3", "--interval", "1", "--commands", "5", "--port", "0", "--state", folder / ".nexmdm"]
         with subprocess.Popen(
             [sys.executable, "-m", "local.run", *options],
-            cwd=checkout,
-            env={**os.environ, "DATABASE_URL": url_of(server, name), "PYTHONPATH": str(ROOT)},
+            cwd=folder,
+            env={**_ambient(), **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -133,50 +141,59 @@ def checkout(server: str, template: str) -> Iterator[Path]:
                     break
             else:
                 pytest.fail("local.run ended")
-            yield checkout
+            yield Checkout(folder, *_of_a_reader(folder, own))
             running.send_signal(signal.SIGINT)
-            print("".join(running.communicate(timeout=60)[0].splitlines(keepends=True)[-20:]))
+            said, _ = running.communicate(timeout=60)
     run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+    assert running.returncode == 0, said[-3000:]
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d)], ids=str)
-def test_what_a_document_tells_to_run_runs(checkout, server, document):
-    if shutil.which("curl") is None and "curl" in (ROOT / document).read_text():
-        pytest.skip("its examples are in curl, which this machine does not have")
-    stack = json.loads((checkout / ".nexmdm" / "stack.json").read_text())
-    keys = {"AWS_ACCESS_KEY_ID": stack["access_key_id"], "AWS_SECRET_ACCESS_KEY": stack["secret_access_key"]}
-    from tests.conftest import url_of
+def _ambient() -> dict[str, str]:
+    """Without the developer's own AWS account and stack."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "NEXMDM_"))}
 
-    environment = {
-        **os.environ,
+
+def _of_a_reader(folder: Path, own: dict[str, str]) -> tuple[str, dict[str, str]]:
+    stack = json.loads((folder / ".nexmdm" / "stack.json").read_text())
+    return stack["url"], {
+        **_ambient(),
+        **own,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(checkout),
-        "XDG_CONFIG_HOME": str(checkout / ".config"),
-        "DATABASE_URL": url_of(server, f"docs_{os.getpid()}"),
-        # As docs/deploy.md's `eval` and the stack's outputs would set them.
-        **keys,
-        "AWS_SESSION_TOKEN": "",
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder / ".config"),
+        # What the lines that need an account would have set.
         "API_URL": stack["url"],
+        "COMMAND_HMAC_KEY": "of-the-stack",
     }
-    start = time.monotonic()
-    done = subprocess.run(
-        ["bash", "-c", script(document, stack["url"])],
-        cwd=checkout,
-        env=environment,
+
+
+def enrol(checkout: Checkout, alias: str) -> None:
+    """The device that documents speak of, as somebody enrolled it before."""
+    made = bash(checkout, f"nexmdm enroll create {alias} --json")
+    token = json.loads(made.stdout)["items"][0]["token"]
+    answer = httpx.post(f"{checkout.url}/v1/register", json={"alias": alias}, headers={"X-Admin-Key": token})
+    answer.raise_for_status()
+
+
+def bash(checkout: Checkout, text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", text],
+        cwd=checkout.folder,
+        env=checkout.environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=200,
     )
-    print(f"{document}: {time.monotonic() - start:.1f} s")
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d)], ids=str)
+def test_what_a_document_tells_to_run_runs(checkout, document):
+    if shutil.which("curl") is None and "curl" in (ROOT / document).read_text():
+        pytest.skip("its examples are in curl, which this machine does not have")
+    enrol(checkout, "lobby")
+    done = bash(checkout, script(document, checkout.url))
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-
-
-def test_what_is_not_run_is_still_in_a_document():
-    every = [s for d in DOCUMENTS for block in blocks(d) if block.language == "sh" for s in statements(block.text)]
-    for beginning in NOT_RUN:
-        assert any(statement.startswith(beginning) for statement in every), f"no document has {beginning!r} any more"
 
 
 def test_a_wrong_command_would_be_found(tmp_path):

@@ -99,8 +99,9 @@ def running(server: str, template: str) -> Iterator[Stack]:
             "FCM_TIMEOUT_SECONDS": "1",
         }
         # Silent on stderr: what the functions log is not these tests' matter.
+        often = ["--every", "fcm_dispatch=0.3", "--every", "watch=0.5"]
         gateway = subprocess.Popen(
-            [sys.executable, "-m", "local.gateway", "--port", "0", "--every", "fcm_dispatch=0.3", "--log", os.devnull],
+            [sys.executable, "-m", "local.gateway", "--port", "0", *often, "--log", os.devnull],
             cwd=ROOT,
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,

@@ -12,10 +12,11 @@ import pytest
 from nexmdm_cli.failures import Code
 from nexmdm_cli.main import EXIT_CODES, app
 from typer.main import get_command
-from typer.testing import CliRunner
 
+from local import template
 from tests.api import ROOT
 from tests.cli.conftest import nexmdm
+from tests.local.processes import eventually
 
 PROGRAM = Path(sys.executable).with_name("nexmdm")
 
@@ -119,8 +120,17 @@ def test_status_counts_unknown_commands(data, run, stack, settled):
     assert "1 command is unknown" in run("status", "--max-silent", "100", code=1).stderr
 
 
-def test_alerts_of_a_stack_that_has_them_or_not(run, operator):
-    assert CliRunner().invoke(app, ["alerts"]).exit_code in (0, Code.NOT_FOUND)
+def test_alerts(run, data, stack):
+    if not any(route.key == "GET /v1/alerts" for route in template.load().routes):
+        assert "has no such route" in run("alerts", code=3).stderr
+        return
+    stack.enrol("weak").heartbeat(battery_pct=4, plugged=False)
+    mine = ("alerts", "--device", "weak", "--condition", "low_battery")
+    eventually(lambda: data(*mine))
+    assert data(*mine)[0]["detail"]["battery_pct"] == 4
+    assert "battery_pct 4" in run(*mine).stdout
+    assert data("alerts", "--history", "--limit", "1")
+    assert "Nothing is wrong." in run("alerts", "--device", "weak", "--condition", "unity_down").stderr
 
 
 def test_db_runs_the_checkouts_tools(home, url, monkeypatch):

@@ -1,17 +1,25 @@
 """`nexmdm alerts`: what is wrong with which device, as the watch function found it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli.output import Column, ago
+from nexmdm_cli import addresses
+from nexmdm_cli.output import Column, ago, shown
 from nexmdm_cli.session import Session, command
 
+
+def _detail(alert: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in (alert["detail"] or {}).items())
+
+
 COLUMNS = [
-    Column("DEVICE", lambda a: a.get("alias") or a["device_id"]),
+    Column("DEVICE", lambda a: a["alias"], flexible=True),
     Column("CONDITION", lambda a: a["condition"]),
-    Column("SINCE", lambda a: ago(a.get("since"))),
-    Column("NOTIFIED", lambda a: ago(a.get("notified_at"))),
+    Column("SINCE", lambda a: ago(a["since"])),
+    Column("NOTIFIED", lambda a: ago(a["notified_at"])),
+    Column("RECOVERED", lambda a: ago(a["recovered_at"]) if a["recovered_at"] else ""),
+    Column("DETAIL", _detail, flexible=True),
     Column("DEVICE ID", lambda a: a["device_id"], wide=True),
 ]
 
@@ -21,7 +29,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def alerts(
-    session: Session, limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None
+    session: Session,
+    condition: Annotated[
+        str | None, typer.Option(help="Only silent, low_battery, unity_down, queue_growing or agent_outdated.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", "-d", help="Alias or id.", autocompletion=addresses.complete)
+    ] = None,
+    history: Annotated[bool, typer.Option("--history", help="Also those that have recovered.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None,
 ) -> None:
-    """List open alerts: devices silent, low on battery, without Unity, behind the rollout."""
-    session.out.table(session.api.pages("/v1/alerts", limit=limit), COLUMNS, "Nothing is wrong.")
+    """List open alerts, newest first: devices silent, low on battery, without Unity, behind the rollout."""
+    device_id = addresses.find(session.api, device)["device_id"] if device else None
+    query = {"condition": condition, "device_id": device_id, "open": None if history else True}
+    session.out.table(session.api.pages("/v1/alerts", query, limit), COLUMNS, "Nothing is wrong.")

@@ -97,6 +97,7 @@ def console(
     from nexmdm_cli.console import serve  # a web server, which no other command needs
 
     found = session.api.stack
+    session.out.note(f"The console of {found.url}; Ctrl-C ends it.")
     serve(found.url, found.auth, port=port, open_browser=browser)
 
 

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from nexmdm_cli.api import Api
-from nexmdm_cli.failures import Failure
+from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.session import Session, command
 
 MOST = 500
@@ -26,15 +26,22 @@ def status(
 
     Exit code 1 when something is wrong, so that a monitor can run it.
     Wrong is: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
-    Low battery and Unity that is down are shown, and are not wrong by themselves.
+    Alerts, low battery and Unity that is down are shown, and are not wrong by themselves.
     """
     api, out = session.api, session.out
     fleet = api.call("GET", "/v1/fleet/summary")
     unknown = sum(1 for _ in api.pages("/v1/commands", {"state": "unknown"}, limit=MOST))
     paused = [b for b in api.pages("/v1/apk/builds", {"current": True}, limit=MOST) if b["paused_at"]]
     wrong = _wrong(fleet, unknown, paused, max_silent)
-    answer = {"url": api.stack.url, "healthy": not wrong, "wrong": wrong, "fleet": fleet, "unknown_commands": unknown}
-    out.fields(answer, _pairs(api, fleet, unknown, wrong))
+    answer = {
+        "url": api.stack.url,
+        "healthy": not wrong,
+        "wrong": wrong,
+        "fleet": fleet,
+        "unknown_commands": unknown,
+        "open_alerts": _open_alerts(api),
+    }
+    out.fields(answer, _pairs(answer))
     if wrong:
         raise Failure("; ".join(wrong) + ".", hint="docs/operations.md says what to do for each.")
 
@@ -54,16 +61,28 @@ def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], ma
     return wrong
 
 
-def _pairs(api: Api, fleet: dict[str, Any], unknown: int, wrong: list[str]) -> list[tuple[str, str | Text]]:
+def _open_alerts(api: Api) -> int | None:
+    """None on a stack of a version that had none."""
+    try:
+        return sum(1 for _ in api.pages("/v1/alerts", {"open": True}, limit=MOST))
+    except Failure as failure:
+        if failure.code != Code.NOT_FOUND:
+            raise
+        return None
+
+
+def _pairs(answer: dict[str, Any]) -> list[tuple[str, str | Text]]:
+    fleet, alerts = answer["fleet"], answer["open_alerts"]
     versions = fleet["by_agent_version"] or {}
     return [
-        ("stack", api.stack.url),
-        ("health", Text("something is wrong", "red") if wrong else Text("good", "green")),
+        ("stack", answer["url"]),
+        ("health", Text("good", "green") if answer["healthy"] else Text("something is wrong", "red")),
         ("devices", str(fleet["devices"])),
         ("online", Text(str(fleet["online"]), "green")),
         ("silent", Text(str(fleet["silent"]), "red" if fleet["silent"] else "")),
         ("low battery", str(fleet["low_battery"])),
         ("Unity down", str(fleet["unity_down"])),
-        ("unknown commands", str(unknown)),
+        ("unknown commands", str(answer["unknown_commands"])),
+        ("open alerts", "" if alerts is None else f"{alerts}{'+' if alerts == MOST else ''}"),
         ("agents", ", ".join(f"{version} on {count}" for version, count in sorted(versions.items()))),
     ]
