@@ -67,6 +67,7 @@ def stack(server: str, template: str) -> Iterator[Stack]:
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     database_url, double = url_of(server, name), Double()
     with s3.running() as bucket, running(double) as fcm:
+        httpx.post(f"{bucket}/moto-api/reset").raise_for_status()  # it keeps what earlier tests of this process stored
         s3.make_bucket(bucket, BUCKET)
         variables = {
             **KEYS,
