@@ -127,13 +127,13 @@ function Code({ token, server }) {
     content.then(qrCode).then((drawn) => setImage({ url: (url = drawn) }), (problem) => setImage({ problem }));
     return () => url && URL.revokeObjectURL(url);
   }, [token, server]);
-  const how = token.scope === "register" ? "Scan in the agent" : "Scan after tapping the welcome screen six times";
+  const how = token.scope === "register" ? `Scan in the agent; ${count(token.uses_allowed, "use")}` : "Scan after tapping the welcome screen six times";
   return html`
     <li>
       <h3>${token.alias}</h3>
-      ${image.url && html`<img src=${image.url} alt="QR code that enrols ${token.alias}" width="220" height="220" />`}
+      ${image.url && html`<img src=${image.url} alt="QR code that enrols ${token.alias}" width="240" height="240" />`}
       ${image.problem && html`<${Notice} problem=${image.problem} />`}
-      <p class="muted">${how}; ${count(token.uses_allowed, "use")}, ${until(token.expires_at)} it expires.</p>
+      <p class="muted">${how}. Expires ${until(token.expires_at)}.</p>
       <details><summary>Token${token.scope === "register" ? " and ADB command" : ""}</summary>
         <${Copied} label="token" text=${token.token} />
         ${token.scope === "register" && html`<${Copied} label="ADB command" text=${typed(server, token)} />`}

@@ -10,13 +10,13 @@ const LONGEST_WAIT = 300;
  *
  * load(signal, show): resolves to the data; may show parts of it on the way.
  * seconds: between one answer and the next question, or a function of the data; null ends it.
- * Returns {data, error, at, next, refresh}: `at` is when the data came, `next` when it is asked for again.
+ * Returns {data, error, at, next, refresh}: `at` is when the data came, `next` when it is asked for again, refresh()
+ * asks at once for everything that the page shows.
  */
 export function usePoll(key, load, seconds = 10) {
   const [state, setState] = useState({ key, ...seen.get(key) });
   const running = useRef({});
   running.current = { load, seconds };
-  const refresh = useRef();
 
   useEffect(() => {
     let timer, controller;
@@ -29,25 +29,24 @@ export function usePoll(key, load, seconds = 10) {
       controller?.abort();
       const { signal } = (controller = new AbortController());
       const started = performance.now();
-      let known, slowest = 0;
+      let asked = 0;
       try {
-        known = await running.current.load(signal, (data) => signal.aborted || show({ data }));
+        const data = await running.current.load(signal, (part) => signal.aborted || show({ data: part }));
         if (signal.aborted) return;
         failures = 0;
-        seen.set(key, { data: known, at: new Date() });
+        seen.set(key, { data, at: new Date() });
         show({ ...seen.get(key), error: undefined });
       } catch (error) {
         if (signal.aborted) return;
         failures += 1;
-        slowest = error.retryAfter ?? 0;
-        known = seen.get(key)?.data;
+        asked = error.retryAfter ?? 0;
         show({ error });
       }
-      const wanted = typeof running.current.seconds === "function" ? running.current.seconds(known) : running.current.seconds;
-      if (wanted === null || document.hidden) return show({ next: null });
+      const usual = usualWait(running.current.seconds, seen.get(key)?.data);
+      if (usual === null || document.hidden) return show({ next: null });
       // What took long is asked for less often: at most a tenth of the time is spent on it.
       const took = (performance.now() - started) / 1000;
-      const wait = Math.min(LONGEST_WAIT, Math.max(wanted * 2 ** failures, slowest, 10 * took));
+      const wait = Math.min(LONGEST_WAIT, Math.max(usual * 2 ** failures, asked, 10 * took));
       show({ next: new Date(Date.now() + wait * 1000) });
       timer = setTimeout(run, wait * 1000);
     }
@@ -57,18 +56,24 @@ export function usePoll(key, load, seconds = 10) {
       clearTimeout(timer);
     }
 
-    refresh.current = run;
     run();
+    addEventListener("refresh", run);
     document.addEventListener("visibilitychange", look);
     return () => {
+      removeEventListener("refresh", run);
       document.removeEventListener("visibilitychange", look);
       clearTimeout(timer);
       controller?.abort();
     };
   }, [key]);
 
-  return { ...(state.key === key ? state : { ...seen.get(key) }), refresh: () => refresh.current() };
+  return { ...(state.key === key ? state : { ...seen.get(key) }), refresh };
 }
+
+const usualWait = (seconds, data) => (typeof seconds === "function" ? seconds(data) : seconds);
+
+/** Ask again for everything that the page shows: what was done on it may have changed any of it. */
+const refresh = () => dispatchEvent(new Event("refresh"));
 
 /** What was known under a key before, without asking. */
 export const known = (key) => seen.get(key)?.data;

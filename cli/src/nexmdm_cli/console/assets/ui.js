@@ -29,11 +29,14 @@ export function Page({ title, poll, actions, back, children }) {
 
 function Freshness({ poll }) {
   const { at, error, next } = poll;
-  const when = at ? html`updated <time datetime=${at.toISOString()}>${time(at)}</time>` : "loading …";
+  const updated = at && html`<time datetime=${at.toISOString()}>${time(at)}</time>`;
   return html`
     <p class="freshness">
       <span class=${error ? "dot bad" : "dot good"}></span>
-      ${error ? html`not reached${at && html`, ${when}`}${next && `; again ${until(next)}`}` : when}
+      <span>
+        ${!error && (at ? html`updated ${updated}` : "loading …")}
+        ${error && (at ? html`not updated since ${updated}` : "not loaded")}${error && next && `; again ${until(next)}`}
+      </span>
       <button type="button" class="quiet" onClick=${poll.refresh} aria-label="Update now" title="Update now">↻</button>
     </p>
   `;
