@@ -76,6 +76,7 @@ def test_one_message_per_run_and_none_for_nothing(topic: Topic, db: Database, ca
 
 def test_a_condition_that_fails_stops_neither_the_others_nor_the_telling(topic: Topic, db: Database, capsys):
     ailing(db, "lobby")
+    db.execute("UPDATE device_last_status SET agent_version = '2'")
     db.execute(
         "INSERT INTO apk_versions (version_name, version_code, file_path, file_size, package_name, build_type, state,"
         " sha256, source, signer_fingerprint, object_version, is_current, audit) VALUES ('3', 3, 'x', 1, 'com.nexmdm',"

@@ -85,17 +85,21 @@ WITH RECURSIVE chain AS (
 ), named AS MATERIALIZED (
     SELECT version_name, max(version_code) AS version_code FROM apk_versions
     WHERE package_name = %(agent_package)s GROUP BY version_name
+), older AS MATERIALIZED (
+    -- Only of these is it asked what they are offered, which costs a hash.
+    SELECT d.id, l.agent_version, coalesce(n.version_code, -1) AS version_code
+    FROM devices d JOIN device_last_status l ON l.device_id = d.id
+    LEFT JOIN named n ON n.version_name = l.agent_version
+    WHERE d.deleted_at IS NULL AND l.agent_version IS NOT NULL
+      AND coalesce(n.version_code, -1) < (SELECT max(version_code) FROM offered WHERE due)
 )
-SELECT d.id AS device_id, jsonb_build_object('agent_version', l.agent_version, 'offered', o.version_name) AS detail
-FROM devices d JOIN device_last_status l ON l.device_id = d.id
-CROSS JOIN LATERAL (
+SELECT d.id AS device_id, jsonb_build_object('agent_version', d.agent_version, 'offered', o.version_name) AS detail
+FROM older d CROSS JOIN LATERAL (
     SELECT version_name, version_code, due FROM offered
     WHERE staged_rollout_percent = 100 OR {cohort("offered.id", "d.id")} < staged_rollout_percent
     ORDER BY place LIMIT 1
 ) AS o
-LEFT JOIN named n ON n.version_name = l.agent_version
-WHERE d.deleted_at IS NULL AND l.agent_version IS NOT NULL AND o.due
-  AND coalesce(n.version_code, -1) < o.version_code
+WHERE o.due AND d.version_code < o.version_code
 """
 
 CONDITIONS = {
