@@ -14,7 +14,7 @@ from tests import samples
 from tests.builds import sample
 from tests.fuzz.targets import APKS, BODIES, TARGETS
 
-SUITE_EXAMPLES = 400
+SUITE_EXAMPLES = 200
 MOST_MEGABYTES = 100  # that one input may add to what the process ever had
 
 # Values at the edges of what JSON, Python, msgspec and PostgreSQL take for one and the same.
