@@ -50,6 +50,8 @@ def caller(request: Request, keys: KeyPair | None, now: datetime | None = None) 
 
 
 def _signature(request: Request, keys: KeyPair, region: str, signed: list[str], stamp: str) -> str | None:
+    if not request.target.startswith("/"):
+        return None
     headers = HTTPHeaders()
     for name in signed:
         values = [value for known, value in request.headers if known == name]
@@ -57,7 +59,8 @@ def _signature(request: Request, keys: KeyPair, region: str, signed: list[str], 
             return None
         for value in values:
             headers.add_header(name, value)
-    url = f"http://{request.header('host')}{request.target}" + (f"?{request.query}" if request.query else "")
+    # Only path and query of it are signed, the host is among the headers; as received it may be none at all.
+    url = f"http://gateway{request.target}" + (f"?{request.query}" if request.query else "")
     again = AWSRequest(method=request.method, url=url, data=request.body)
     again.context["timestamp"] = stamp
     signer = _Signer(Credentials(keys.key_id, keys.secret), SERVICE, region, headers)

@@ -23,6 +23,8 @@ Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """`params` are the action's. The idempotency key is `request_id` here or the Idempotency-Key header."""
+
     action: str
     params: dict[str, Any] = {}
     ttl_seconds: Ttl = dispatch_queue.DEFAULT_TTL_SECONDS
@@ -30,6 +32,8 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class BulkBody(CommandBody, kw_only=True):
+    """A command for the devices named, or for those that fit every condition of the filter when it comes."""
+
     device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)] | None = (
         None
     )

@@ -96,7 +96,7 @@ def _operation(route: Route, named: set[str]) -> dict[str, Any]:
     function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key]
     summary, _, description = inspect.getdoc(function).partition("\n")
     name = f"{route.function.name}_{function.__name__}"
-    name = name if name not in named else f"{name}_{len(named)}"
+    name = name if name not in named else f"{name}_2"
     named.add(name)
     found = {
         "operationId": name,
@@ -123,7 +123,9 @@ def _parameters(route: Route, operation: Operation) -> list[Schema]:
             if name not in security.QUERY:
                 found.append({"name": name, "in": "query", "schema": _of_a_query(member)})
     if operation.key:
-        found.append({"name": "Idempotency-Key", "in": "header", "schema": KEY})
+        found.append(
+            {"name": "Idempotency-Key", "in": "header", "schema": _portable(msgspec.json.schema(operation.key))}
+        )
     for parameter in found:
         if parameter["name"] in samples:
             sample = samples[parameter["name"]]
@@ -233,4 +235,3 @@ PATH = {
     "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     "package_name": _portable(msgspec.json.schema(PackageName)),
 }
-KEY = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,63}$"}

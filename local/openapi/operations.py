@@ -24,7 +24,6 @@ from local.openapi import answers as a
 from local.openapi import security
 
 REDIRECT = ("Location", "X-APK-SHA256", "Cache-Control")
-REPLAYED = ("Idempotency-Replayed",)
 
 
 class Answer(Struct, frozen=True):
@@ -35,15 +34,15 @@ class Answer(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """body, query: the types that the handler validates with. problems: statuses of its own. key: an Idempotency-Key is
-    taken."""
+    """body, query, key (of an Idempotency-Key): the types that the handler validates with. problems: statuses of its
+    own."""
 
     caller: str
     answers: dict[int, Answer]
     body: type | None = None
     query: type | None = None
     problems: tuple[int, ...] = ()
-    key: bool = False
+    key: Any = None
 
 
 def _operation(caller: str, answers: dict[int, Any], **how: Any) -> Operation:
@@ -65,6 +64,11 @@ def download(**how: Any) -> Operation:
 
 def operator(answers: dict[int, Any], **how: Any) -> Operation:
     return _operation("operator", answers, **how)
+
+
+def _once(type_: type) -> dict[int, Any]:
+    """Accepted, or known and answered as it stands."""
+    return {202: type_, 200: Answer((type_,), ("Idempotency-Replayed",))}
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -102,14 +106,20 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
     "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
     "POST /v1/devices/{device_id}/commands": operator(
-        {202: a.Command, 200: Answer((a.Command,), REPLAYED)}, body=dispatch.CommandBody, problems=(409,), key=True
+        _once(a.Command),
+        body=dispatch.CommandBody,
+        problems=(409,),
+        key=dispatch.RequestId,
     ),
-    "POST /v1/commands": operator({202: a.Batch, 200: Answer((a.Batch,), REPLAYED)}, body=dispatch.BulkBody, key=True),
+    "POST /v1/commands": operator(_once(a.Batch), body=dispatch.BulkBody, key=dispatch.RequestId),
     "GET /v1/commands": operator({200: a.CommandPage}, query=CommandsQuery),
     "GET /v1/commands/{request_id}": operator({200: Answer((a.Command, a.Batch))}),
     "POST /v1/commands/{request_id}/cancel": operator({200: Answer((a.Command, a.Batch))}, problems=(409,)),
     "POST /v1/commands/{request_id}/resend": operator(
-        {202: a.Command, 200: Answer((a.Command,), REPLAYED)}, body=dispatch.ResendBody, problems=(409,), key=True
+        _once(a.Command),
+        body=dispatch.ResendBody,
+        problems=(409,),
+        key=dispatch.RequestId,
     ),
     "POST /v1/apk/builds": operator(
         {
@@ -125,7 +135,7 @@ OPERATIONS: dict[str, Operation] = {
     "POST /v1/apk/builds/{build_id}/complete": operator({200: a.Build}, problems=(409,)),
     "POST /v1/apk/builds/{build_id}/promote": operator({200: a.Build}, body=builds.Promotion, problems=(409,)),
     "POST /v1/apk/builds/{build_id}/rollout": operator(
-        {200: a.Build, 202: a.InstallingBuild}, body=builds.Rollout, problems=(409,), key=True
+        {200: a.Build, 202: a.InstallingBuild}, body=builds.Rollout, problems=(409,), key=builds.RequestId
     ),
     "POST /v1/apk/builds/{build_id}/pause": operator({200: a.Build}, body=builds.Why, problems=(409,)),
     "POST /v1/apk/builds/{build_id}/resume": operator({200: a.Build}, problems=(409,)),

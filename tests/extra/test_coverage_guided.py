@@ -11,7 +11,7 @@ import pytest
 from tests import samples
 from tests.api import ROOT
 from tests.builds import SAMPLES
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import SIGNED, TARGETS
 
 RUNS = int(os.environ.get("FUZZ_RUNS", "3000"))
 LIMITS = ("-timeout=10", "-rss_limit_mb=768", "-max_len=20000", "-seed=1")
@@ -48,5 +48,6 @@ def seeds(name: str) -> list[bytes]:
         return [b"WyJ4Il0", b"WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsIngiXQ", b"WzFd"]
     bodies = [event["body"].encode() for event in map(samples.load, samples.files()) if event.get("body")]
     if name == "events":
-        return [b"/1?limit=1\nauthorization: Bearer x\ncontent-type: application/json\n\n" + body for body in bodies]
+        head = b"/1?limit=1\nhost: x\ncontent-type: application/json\n"
+        return [head + b"authorization: Bearer x\n\n" + body for body in bodies] + [head + SIGNED.encode() + b"\n\n{}"]
     return bodies

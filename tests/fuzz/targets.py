@@ -30,6 +30,11 @@ from tests.builds import SAMPLES
 BODIES = sorted({o.body for o in OPERATIONS.values() if o.body}, key=lambda type_: type_.__name__)
 QUERIES = sorted({o.query for o in OPERATIONS.values() if o.query}, key=lambda type_: type_.__name__)
 KEYS = KeyPair("AKIAOFTHEFUZZ", "secret")
+# Two headers that look like a signature and are none.
+SIGNED = (
+    "authorization: AWS4-HMAC-SHA256 Credential=AKIAOFTHEFUZZ/20260101/eu-west-1/execute-api/aws4_request,"
+    f" SignedHeaders=host;x-amz-date, Signature={'0' * 64}\nx-amz-date: 20260101T000000Z"
+)
 APKS = [path.read_bytes() for path in sorted(SAMPLES.glob("*.apk"))]
 
 

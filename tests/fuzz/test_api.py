@@ -40,8 +40,8 @@ def callers(url: str, double, bucket) -> dict[str, str]:  # noqa: F811
     return {
         "AWS_ACCESS_KEY_ID": KEYS.access_key,
         "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
-        "FUZZ_DEVICE_ID": samples.DEVICE,
-        "FUZZ_DEVICE_TOKEN": samples.TOKEN,
+        "FUZZ_DEVICE_ID": samples.load("fcm_dispatch")["pathParameters"]["device_id"],
+        "FUZZ_DEVICE_TOKEN": samples.load("heartbeat")["headers"]["authorization"].removeprefix("Bearer "),
         "FUZZ_TOKEN_ID": token["token_id"],
         "FUZZ_ENROLMENT_TOKEN": token["token"],
     }
