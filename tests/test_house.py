@@ -155,6 +155,13 @@ def test_a_handler_holds_no_try_around_its_verbs(name):
             assert not any(isinstance(inner, ast.Try) for inner in ast.walk(node)), f"{name}: {node.name}"
 
 
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"migrate"}))  # which answers before its end by itself
+def test_a_silent_database_is_given_up_before_the_invocation_ends(name):
+    source = (ROOT / "functions" / name / "handler.py").read_text()
+    begins = source.count("logs.begin(") or "routes.handle" not in source
+    assert not begins or source.count("database.begin(context)") == source.count("logs.begin("), name
+
+
 # --- nothing happens at import
 
 
