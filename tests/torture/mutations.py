@@ -106,9 +106,9 @@ class Copy:
 def _why(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode == GREEN:
         return "it survived: no test noticed"
-    found = re.search(r"^(?:FAILED|ERROR) (?P<first>.*)$", done.stdout, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (?P<first>tests.*)$", done.stdout, re.MULTILINE)
     if done.returncode == RED and found:
-        return found["first"].rpartition("::")[2]
+        return found["first"].rpartition("::")[2].partition(" - ")[0]
     return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-400:]}"
 
 
@@ -142,7 +142,7 @@ def run(mutations: list[Mutation]) -> Iterator[Verdict]:
 
 def main(words: list[str]) -> int:
     chosen = [mutation for mutation in load() if not words or any(word in mutation.what for word in words)]
-    console, verdicts = Console(), []
+    console, verdicts = Console(width=None if sys.stdout.isatty() else 200), []
     for verdict in run(chosen):
         verdicts.append(verdict)
         mark = "red" if verdict.red else "SURVIVED"

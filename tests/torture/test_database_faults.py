@@ -96,15 +96,19 @@ def restarted(scene: Scene) -> Iterator[None]:
 def read_only(scene: Scene) -> Iterator[None]:
     """Connections survive a failover and find themselves on a server that takes no write (25006); then it is over."""
     scene.sql(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on", OTHERS)
-    yield
-    scene.sql(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
+    try:
+        yield
+    finally:
+        scene.sql(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
 
 
 @contextmanager
 def connection_limit(scene: Scene) -> Iterator[None]:
     scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0", OTHERS)
-    yield
-    scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+    try:
+        yield
+    finally:
+        scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
 
 
 @contextmanager
@@ -114,18 +118,22 @@ def disk_full(scene: Scene) -> Iterator[None]:
         " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$",
         "CREATE TRIGGER full_disk BEFORE INSERT ON device_heartbeats FOR EACH ROW EXECUTE FUNCTION full_disk()",
     )
-    yield
-    scene.sql("DROP TRIGGER full_disk ON device_heartbeats", "DROP FUNCTION full_disk")
+    try:
+        yield
+    finally:
+        scene.sql("DROP TRIGGER full_disk ON device_heartbeats", "DROP FUNCTION full_disk")
 
 
 @contextmanager
 def statement_timeout(scene: Scene) -> Iterator[None]:
     """Somebody holds a lock for longer than a statement may take."""
     scene.sql(f"ALTER ROLE {ROLE} SET statement_timeout = '100ms'", OTHERS)
-    with contextlib.closing(psycopg2.connect(scene.admin)) as holder, holder.cursor() as cursor:
-        cursor.execute("LOCK TABLE device_last_status IN ACCESS EXCLUSIVE MODE")
-        yield
-    scene.sql(f"ALTER ROLE {ROLE} RESET statement_timeout", OTHERS)
+    try:
+        with contextlib.closing(psycopg2.connect(scene.admin)) as holder, holder.cursor() as cursor:
+            cursor.execute("LOCK TABLE device_last_status IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        scene.sql(f"ALTER ROLE {ROLE} RESET statement_timeout", OTHERS)
 
 
 @contextmanager
@@ -141,8 +149,10 @@ def answer_lost(scene: Scene) -> Iterator[None]:
 def slow(scene: Scene) -> Iterator[None]:
     """Answers trickle in: pieces of 64 bytes, 2 ms each."""
     scene.stack.line.delay, scene.stack.line.piece = 0.002, 64
-    yield
-    scene.stack.line.delay, scene.stack.line.piece = 0.0, 65536
+    try:
+        yield
+    finally:
+        scene.stack.line.delay, scene.stack.line.piece = 0.0, 65536
 
 
 @contextmanager
@@ -156,8 +166,10 @@ def half_open(scene: Scene) -> Iterator[None]:
 def silent(scene: Scene) -> Iterator[None]:
     """Nothing comes back on any connection, nor on new ones."""
     scene.stack.line.fall_silent(new=True)
-    yield
-    scene.stack.line.speak_again()
+    try:
+        yield
+    finally:
+        scene.stack.line.speak_again()
 
 
 Fault = Callable[[Scene], AbstractContextManager[None]]

@@ -104,12 +104,13 @@ def call_every_route(stack: Stack, canaries: Canaries) -> list[httpx.Response]:
 
 
 def send_secrets(stack: Stack, device_id: str, canaries: Canaries) -> list[httpx.Response]:
-    """Commands with secret parameters, single and bulk; FCM quotes them."""
+    """Commands, single and bulk, to an address that is a secret itself; FCM quotes all of it."""
     asked = [
         ("wifi_connect", {"ssid": "kiosks", "password": canaries.one("password")}),
         ("wifi_connect", {"ssid": "kiosks", "password": canaries.one("quoted")[:40] + '"\\é'}),
         ("remote_control", {"command": "text", "text": canaries.one("text")}),
         ("remote_control", {"command": "set_clipboard", "text": canaries.one("clipboard")}),
+        ("ping", {}),  # nothing secret in it but the address
     ]
     answers = []
     with stack.operator() as operator:
