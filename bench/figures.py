@@ -93,4 +93,4 @@ def _rounded(value: float) -> float:
 
 
 def _with_unit(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{value:,g} {unit}"
+    return "" if value is None else f"{value:{',.0f' if value >= 1000 else ',g'}} {unit}"

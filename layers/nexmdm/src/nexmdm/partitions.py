@@ -61,6 +61,11 @@ def in_default(db: Executor) -> int:
     return db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"]
 
 
+def blocks(db: Executor, partition: str) -> int:
+    """How many blocks the partition has now; 0 when it is gone."""
+    return db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"]
+
+
 def drop(db: Executor, partition: str) -> int:
     """Drop one partition and return how many rows it held.
 
@@ -101,6 +106,10 @@ CROSS JOIN LATERAL regexp_match(
     pg_get_expr(child.relpartbound, child.oid), 'FROM \\(''(.+)''\\) TO \\(''(.+)''\\)') AS found
 WHERE inhparent = 'device_heartbeats'::regclass AND found IS NOT NULL
 ORDER BY lower
+"""
+
+_BLOCKS = """
+SELECT coalesce(pg_relation_size(to_regclass(%(name)s)), 0) / current_setting('block_size')::int AS blocks
 """
 
 # The rows move before any lock that heartbeats feel is taken. Then the parent is locked: a heartbeat that had already

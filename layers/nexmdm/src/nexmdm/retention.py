@@ -16,6 +16,7 @@ from nexmdm.database import Executor, elapsed_ms
 from nexmdm.settings import Settings
 
 BATCH = 5_000
+BLOCKS = 64  # of 8 kB: about as many rows
 
 Steps = Iterator[int]
 
@@ -45,13 +46,9 @@ def heartbeats(db: Executor, before: datetime, bucket_seconds: int) -> Steps:
         elif partition["lower"] < before:
             cut.append(partition["name"])
     for name in cut:
-        last = 0
-        while True:
-            rows = db.execute(_HEARTBEATS.format(name=name), {"before": before, "last": last, "batch": BATCH})
-            if rows[0]["last"] is None:
-                break
-            last = rows[0]["last"]
-            yield rows[0]["deleted"]
+        for first in range(0, partitions.blocks(db, name), BLOCKS):
+            where = {"before": before, "first": f"({first},0)", "end": f"({first + BLOCKS},0)"}
+            yield db.execute(_HEARTBEATS.format(name=name), where)[0]["deleted"]
 
 
 def dispatches(db: Executor, before: datetime) -> Steps:
@@ -157,15 +154,13 @@ def _batches(db: Executor, sql: str, before: datetime) -> Steps:
         yield deleted
 
 
-# In the order of the primary key, after the last one: a scan from the start would meet the dead rows again each time.
+# Some blocks of the table at a time: no sort, no index, and no block is looked at twice.
 _HEARTBEATS = """
-WITH old AS (
-    SELECT hb_id, bucket FROM {name} WHERE hb_id > %(last)s AND bucket < %(before)s AND ts < %(before)s
-    ORDER BY hb_id LIMIT %(batch)s
-), gone AS (
-    DELETE FROM {name} USING old WHERE {name}.hb_id = old.hb_id AND {name}.bucket = old.bucket RETURNING 1
+WITH gone AS (
+    DELETE FROM {name} WHERE ctid >= %(first)s AND ctid < %(end)s AND bucket < %(before)s AND ts < %(before)s
+    RETURNING 1
 )
-SELECT (SELECT max(hb_id) FROM old) AS last, (SELECT count(*) FROM gone) AS deleted
+SELECT count(*) AS deleted FROM gone
 """
 
 # An unknown one counts as settled once FCM would have dropped the message. Its key stays as long as the message may
