@@ -10,6 +10,7 @@ from functions.watch import topic
 def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
     """{"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": of how many alerts}"""
     logs.begin(context.aws_request_id, context.function_name)
+    database.begin(context)
     db, config = database.environment(), settings.load()
     try:
         found = alerts.look(db, config)
