@@ -29,6 +29,7 @@ SECTIONS = {
     "commands": "Commands",
     "throughput": "Throughput",
     "growth": "Growth",
+    "watching": "Alerts",
     "removal": "Removal of expired heartbeats",
     "sending": "Sending",
     "cold_starts": "Cold starts of the built functions",

@@ -1,63 +1,67 @@
 """How long the watch takes over 100,000 devices: each condition's statement, when nothing changes and when all does."""
 
 import time
-from typing import Any
 
 from nexmdm import alerts, notices
 from nexmdm.alert_conditions import CONDITIONS
 from nexmdm.database import Database
 
 from bench import fixture
+from bench.figures import Figure, below
+from bench.stage import Stage
 
-DEVICES = 100_000
+SECONDS = 1  # for one condition in a usual fleet
 
 
-def measure(url: str) -> list[dict[str, Any]]:
-    """Milliseconds per condition: a usual fleet (one device in 100 is in each condition), looked at for the first time
-    and again; the whole fleet in it at once, as in an outage; all well again; the cool-down over."""
-    with fixture.connected(url) as db:
-        _fill(db)
-        passes = {"found": _look(db, url), "nothing_new": _look(db, url)}
+def measure(stage: Stage) -> list[Figure]:
+    """A usual fleet (one device in 100 is in each condition), looked at for the first time and again. In the notes: the
+    whole fleet in it at once, as in an outage; all well again; the cool-down over."""
+    with stage.copy("watched") as url, fixture.connected(url) as db:
+        _fill(db, stage.sizes.devices)
+        found, again = _look(db, url), _look(db, url)
         db.execute(_ALL_ILL)
-        passes["all_at_once"] = _look(db, url)
-        tellings = [_tell(db)]
+        ill, told = _look(db, url), [_tell(db)]
         db.execute("ANALYZE device_alerts")  # as autovacuum does within a minute, the watch comes after five
         db.execute(_ALL_WELL)
-        passes["all_well"] = _look(db, url)
+        well = _look(db, url)
         db.execute("UPDATE device_alerts SET clear_since = clear_since - interval '1 day'")
-        passes["all_over"] = _look(db, url)
-        tellings.append(_tell(db))
-    rows = [{"condition": name, **{which: took[name] for which, took in passes.items()}} for name in CONDITIONS]
-    notice = {"condition": "one notice of all", "all_at_once": tellings[0], "all_over": tellings[1]}
-    return [*rows, {name: notice.get(name, "") for name in rows[0]}]
+        over = _look(db, url)
+        told.append(_tell(db))
+    figures = [
+        below(
+            f"watch over {stage.sizes.devices:,} devices: {name}",
+            max(found[name], again[name]),
+            SECONDS,
+            "s",
+            note=f"all at once {ill[name]:.2f}, all well {well[name]:.2f}, all over {over[name]:.2f} s",
+        )
+        for name in CONDITIONS
+    ]
+    figures[-1].note += f"; one notice of all of it {told[0]:.1f} and {told[1]:.1f} s"
+    return figures
 
 
-def _tell(db: Database) -> int:
+def _tell(db: Database) -> float:
     start = time.perf_counter()
     notices.settle(db, notices.claim(db, "bench").claim_id)
-    return round((time.perf_counter() - start) * 1000)
+    return time.perf_counter() - start
 
 
-def slowest_seconds(measured: list[dict[str, Any]]) -> float:
-    """Of one condition in a usual fleet."""
-    return max(max(each["found"], each["nothing_new"]) for each in measured[:-1]) / 1000
-
-
-def _fill(db: Database) -> None:
+def _fill(db: Database, devices: int) -> None:
     with db.transaction():
         db.execute("SET LOCAL session_replication_role = replica")
         for sql in (_BUILDS, _DEVICES, _STATUS, _REPORTS):
-            db.execute(sql, {"devices": DEVICES})
+            db.execute(sql, {"devices": devices})
     for table in ("devices", "device_last_status", "device_heartbeats", "apk_versions"):
         db.execute(f"ANALYZE {table}")
 
 
-def _look(db: Database, url: str) -> dict[str, int]:
+def _look(db: Database, url: str) -> dict[str, float]:
     config, took = fixture.settings(url), {}
     for condition in CONDITIONS:
         start = time.perf_counter()
         alerts.look_for(db, condition, config)
-        took[condition] = round((time.perf_counter() - start) * 1000)
+        took[condition] = time.perf_counter() - start
     return took
 
 
