@@ -15,7 +15,9 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         found = alerts.look(db, config)
         report = {"conditions": found, "told": _tell(db, config)}
-        metrics.count("WatchSucceeded", int(not any("error" in each for each in found.values())))
+        # A run that finds a notice under the lease of one that failed has not succeeded either.
+        complete = not any("error" in each for each in found.values()) and not notices.waiting(db)
+        metrics.count("WatchSucceeded", int(complete))
         return report
     finally:
         metrics.flush()

@@ -167,7 +167,7 @@ BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: 
 
 
 @pytest.mark.parametrize("answer", [BROKEN, b""], ids=["503", "hung up"])
-def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic: Topic, db: Database, monkeypatch, answer):
+def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic, db: Database, monkeypatch, capsys, answer):
     ailing(db, "lobby")
     with answering(answer) as (url, arrived):
         monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", url)
@@ -180,9 +180,12 @@ def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic: Topi
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", topic.url)
     settings.load.cache_clear()
     sns._sns.cache_clear()
+    capsys.readouterr()
     assert watch()["told"] == 0
+    assert measured(capsys.readouterr().out)["WatchSucceeded"] == [0], "or the alarm would not see that nobody is told"
     pass_leases(db)
     assert watch()["told"] == 1
+    assert measured(capsys.readouterr().out)["WatchSucceeded"] == [1]
     assert_repeated(topic)
 
 

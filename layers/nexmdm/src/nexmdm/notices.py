@@ -59,6 +59,11 @@ def release(db: Executor, claim_id: str) -> None:
     db.execute(_RELEASE, {"claim_id": claim_id}, repeatable=True)
 
 
+def waiting(db: Executor) -> bool:
+    """Whether something is still to be told, be it that another run is about to."""
+    return db.execute(_WAITING, repeatable=True)[0]["waiting"]
+
+
 def _notice(claim_id: str, stack: str, groups: list[Row]) -> Notice:
     counts = {"opened": 0, "recovered": 0}
     for group in groups:
@@ -127,6 +132,8 @@ SELECT condition, notice, count(*) AS devices, bool_or(repeated) AS repeated,
     jsonb_agg(jsonb_build_object('alias', alias, 'detail', detail) ORDER BY n) FILTER (WHERE n <= %(named)s) AS first
 FROM numbered GROUP BY condition, notice ORDER BY notice, count(*) DESC, condition
 """
+
+_WAITING = "SELECT EXISTS (SELECT FROM device_alerts WHERE notice IS NOT NULL) AS waiting"
 
 _SETTLE = """
 WITH told AS (
