@@ -1,35 +1,50 @@
-"""`python -m local.fleet --url URL --devices 20`: a fleet against any server, with a line of counts now and then."""
+"""`python -m local.fleet --url URL --devices 20`: a fleet against any server, with a line of counts now and then.
+
+A load run is `python -m local.fleet --devices 100 --minutes 2 --report`: without a URL against a gateway of its own, on
+the database that DATABASE_URL names or the embedded one. It ends with 1 when anything was answered 5xx or refused, or
+when the rows of that database are not exactly the buckets that were sent.
+"""
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
+from collections import deque
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import psycopg2
 
+from local import postgres, schema
 from local.fleet import inbox
 from local.fleet.fleet import Fleet, TokensFor
+from local.fleet.ledger import Ledger
 from local.fleet.pace import Pace
+from local.fleet.report import report
 from local.gateway import key_pair
 from local.operator_api import Operator
+from local.supervisor import GatewayFailed, Supervisor
 
 
 def main() -> None:
     options = _options()
     try:
         sys.exit(asyncio.run(_run(options)))
-    except (OSError, ValueError, httpx.HTTPError) as error:
+    except (OSError, ValueError, httpx.HTTPError, psycopg2.Error, schema.SchemaError, GatewayFailed) as error:
         sys.exit(f"local.fleet: {error}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local.fleet", description="Simulate a fleet of devices.")
-    parser.add_argument("--url", required=True)
+    parser.add_argument("--url", help="of the server (default: a gateway of its own on the local database)")
     parser.add_argument("--devices", type=int, default=20, metavar="N")
-    parser.add_argument("--interval", type=float, default=600, help="seconds between heartbeats (default: 600)")
+    parser.add_argument(
+        "--interval", type=float, help="seconds between heartbeats (default: 600 as in the field, 10 with --report)"
+    )
     parser.add_argument("--backoff", type=float, default=1, help="factor for every pause before a retry (default: 1)")
     parser.add_argument("--duplicates", type=float, default=0.05, help="share of heartbeats sent twice at once")
     parser.add_argument("--offline", type=float, default=0.01, help="share of heartbeats before which the network goes")
@@ -39,6 +54,8 @@ def _options() -> argparse.Namespace:
         "--hmac-key", action="append", default=[], help="of the devices; the second is the rotation key"
     )
     parser.add_argument("--minutes", type=float, help="stop after this long (default: on Ctrl-C)")
+    parser.add_argument("--report", action="store_true", help="compare the database with what was sent, and judge")
+    parser.add_argument("--environments", type=int, default=4, help="of its own gateway, per function (default: 4)")
     parser.add_argument("--prefix", default="sim", help="of the aliases (default: sim)")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the devices' credentials here between runs")
     parser.add_argument(
@@ -52,37 +69,77 @@ def _options() -> argparse.Namespace:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with httpx.AsyncClient(base_url=options.url, timeout=40) as http:
-        pace = Pace(
-            interval=options.interval,
-            backoff_scale=options.backoff,
-            duplicate_share=options.duplicates,
-            offline_share=options.offline,
-            batch_share=options.batches,
-        )
+    async with _server(options) as url, httpx.AsyncClient(base_url=url, timeout=40) as http:
         fleet = Fleet(
-            options.url,
+            url,
             options.devices,
             _tokens(options, http),
-            pace,
+            _pace(options),
             keep=options.keep,
             prefix=options.prefix,
+            ledger=_ledger(options),
             hmac_keys=tuple(options.hmac_key),
         )
-        running = asyncio.create_task(fleet.run())
-        aside = [asyncio.create_task(_report(fleet))]
-        if options.fcm:
-            aside.append(asyncio.create_task(inbox.follow(options.fcm, fleet.deliver)))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-            await asyncio.wait_for(running, options.minutes and options.minutes * 60)
-        for task in aside:
-            task.cancel()
-        left = await fleet.drain(seconds=10)
-        print(_line(fleet) + (f" · {left} unsent" if left else ""), flush=True)
+        left = await _until_it_ends(options, fleet)
         await fleet.close()
-    return 1 if fleet.ledger.server_errors else 0
+        if not options.report:
+            return 1 if fleet.ledger.server_errors else 0
+        judged = report(fleet.ledger, fleet.device_ids, left, os.environ["DATABASE_URL"])
+        print(*judged.lines(), sep="\n", flush=True)
+        return 1 if any(judged.failures()) else 0
+
+
+async def _until_it_ends(options: argparse.Namespace, fleet: Fleet) -> int:
+    """A signal or the minutes end it; returns how many reports are left unsent."""
+    running = asyncio.create_task(fleet.run())
+    aside = [asyncio.create_task(_tell(fleet))]
+    if options.fcm:
+        aside.append(asyncio.create_task(inbox.follow(options.fcm, fleet.deliver)))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+        await asyncio.wait_for(running, options.minutes and options.minutes * 60)
+    for task in aside:
+        task.cancel()
+    left = await fleet.drain(seconds=10)
+    print(_line(fleet) + (f" · {left} unsent" if left else ""), flush=True)
+    return left
+
+
+@contextlib.asynccontextmanager
+async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
+    """The URL of the server: the one that was given, or a gateway of this run's own."""
+    if options.report or not options.url:
+        os.environ.setdefault("DATABASE_URL", postgres.url())
+    if options.url:
+        yield options.url
+        return
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "AKIALOCALOPERATOR")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local-operator-secret")
+    schema.migrate(os.environ["DATABASE_URL"])
+    postgres.STATE.mkdir(exist_ok=True)
+    arguments = ["--environments", str(options.environments), "--log", os.devnull]
+    gateway = Supervisor(arguments, postgres.STATE / "load.log", lambda text: print(text, flush=True))
+    try:
+        yield await gateway.start(0)
+    finally:
+        await gateway.stop()
+
+
+def _pace(options: argparse.Namespace) -> Pace:
+    return Pace(
+        interval=options.interval or (10 if options.report else 600),
+        backoff_scale=options.backoff,
+        duplicate_share=options.duplicates,
+        offline_share=options.offline,
+        batch_share=options.batches,
+    )
+
+
+def _ledger(options: argparse.Namespace) -> Ledger:
+    """A line of counts shows the latest latencies, a report all of them."""
+    bucket_seconds = int(os.environ.get("HEARTBEAT_BUCKET_SECONDS", "10"))
+    return Ledger(bucket_seconds, latencies=deque()) if options.report else Ledger(bucket_seconds)
 
 
 def _tokens(options: argparse.Namespace, http: httpx.AsyncClient) -> TokensFor:
@@ -99,7 +156,7 @@ def _tokens(options: argparse.Namespace, http: httpx.AsyncClient) -> TokensFor:
     return Operator(http, keys).enrolment_tokens
 
 
-async def _report(fleet: Fleet) -> None:
+async def _tell(fleet: Fleet) -> None:
     while True:
         await asyncio.sleep(5)
         print(_line(fleet), flush=True)

@@ -13,7 +13,8 @@ class Ledger:
     """bucket_seconds: the server's HEARTBEAT_BUCKET_SECONDS. Buckets count from `since`, the first whole one, on.
 
     accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors any
-    request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds.
+    request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds, and of all
+    of them when they are given an endless deque.
     Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose bytes were not the build's.
     """
 
@@ -70,18 +71,26 @@ class Ledger:
             self._uncertain.add(key)
 
     @property
-    def distinct_buckets(self) -> int:
-        """How many rows the database must hold of the buckets from `since` on, at least."""
+    def stored(self) -> set[Key]:
+        """The rows that the database must hold of the buckets from `since` on."""
         self._forget_old()
-        return len(self._stored)
+        return self._stored
+
+    @property
+    def uncertain(self) -> set[Key]:
+        """Those that it may hold."""
+        return self._uncertain
+
+    @property
+    def distinct_buckets(self) -> int:
+        return len(self.stored)
 
     @property
     def uncertain_buckets(self) -> int:
-        """How many more it may hold."""
-        return len(self._uncertain)
+        return len(self.uncertain)
 
     def percentile(self, share: float) -> float | None:
-        """Of the latest latencies, in seconds."""
+        """Of the latencies that are kept, in seconds."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
 
