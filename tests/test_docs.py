@@ -44,8 +44,6 @@ NOT_RUN = {
     "run ": "calls a deployed function",
     "rm account.json": "the file of the line before it, which needs an account",
     "adb ": "needs a phone",
-    "make torture": "minutes; a part of it is this suite's",
-    "make mutations": "minutes",
     ". .venv/bin/activate": "nexmdm is on the PATH here, wherever the suite runs from",
     "for file in requirements/": "fetches a tool and asks a service about every pin",
     "make build-host": DOCKER,
