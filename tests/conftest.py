@@ -16,7 +16,7 @@ from typing import NamedTuple
 import hypothesis
 import psycopg2
 import pytest
-from nexmdm import database, partitions, settings
+from nexmdm import database, logs, partitions, settings
 from psycopg2.extensions import make_dsn
 
 from local import postgres
@@ -24,6 +24,9 @@ from tests.api import enrol
 from tests.databases import Databases, url_of
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Its handler keeps the standard output that it first sees: the run's, not the one of the first test that logs.
+logs.logger()
 
 # The same examples in every run; a machine's slow moment is no failure.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
