@@ -135,6 +135,8 @@ def test_a_heartbeat_and_what_the_operator_sees_of_it(http, operator, device):
     assert seen["online"] is True
     listed = operator("GET", f"/v1/devices/{device['device_id']}/heartbeats").json()["items"]
     assert listed[0]["battery_pct"] == 85
+    alerts = operator("GET", f"/v1/alerts?condition=low_battery&device_id={device['device_id']}").json()
+    assert alerts == {"items": [], "next_cursor": None}
 
 
 def test_a_command_reaches_the_device_once_and_is_settled(http, operator, device):

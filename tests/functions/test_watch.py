@@ -15,10 +15,12 @@ import pytest
 from nexmdm import metrics, settings
 from nexmdm.database import Database
 
+from functions.notify import handler as notify
 from functions.watch import topic as sns
 from functions.watch.handler import handler
 from tests.api import CONTEXT, ROOT
 from tests.sns import Topic
+from tests.webhook import Webhook
 
 # An execution environment in which runs follow each other until it is killed.
 ENVIRONMENT = """
@@ -72,6 +74,14 @@ def test_one_message_per_run_and_none_for_nothing(topic: Topic, db: Database, ca
     assert watch()["told"] == 0
     assert topic.messages() == []
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE notified_at IS NOT NULL") == [{"n": 2}]
+
+
+def test_what_the_watch_tells_is_what_the_webhook_gets(topic: Topic, webhook: Webhook, db: Database):
+    ailing(db, "lobby")
+    watch()
+    # As SNS hands a notification to a function; the queue gets the same members.
+    assert notify.handler({"Records": [{"Sns": message} for message in topic.messages()]}, CONTEXT) == {"posted": 1}
+    assert webhook.posted == [{"text": "*nexmdm alerts: 1 new*\nLow battery: lobby (9 %)"}]
 
 
 def test_a_condition_that_fails_stops_neither_the_others_nor_the_telling(topic: Topic, db: Database, capsys):
