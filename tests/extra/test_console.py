@@ -343,6 +343,30 @@ def test_the_theme_stays(page):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
 
 
+def test_alerts_are_shown_when_the_api_has_them(page, stack):
+    device_id, _ = stack.register("alarming")
+    alert = {
+        "alert_id": 1,
+        "device_id": device_id,
+        "alias": "alarming",
+        "condition": "low_battery",
+        "since": "2026-01-01T00:00:00Z",
+        "notified_at": None,
+        "recovered_at": None,
+    }
+    page.route("**/v1/alerts?*", lambda route: route.fulfill(json={"items": [alert], "next_cursor": None}))
+    visit(page, "/")
+    page.get_by_role("link", name="Alerts (1)").click()
+    expect(row(page, "alarming")).to_contain_text("Battery low")
+    page.get_by_role("link", name="alarming").click()
+    expect(page.get_by_role("region", name="Now")).to_contain_text("Battery low")
+    page.unroute("**/v1/alerts?*")
+    page.route("**/v1/alerts?*", lambda route: route.fulfill(status=404, json={"message": "Not Found"}))
+    visit(page, "/")
+    expect(page.get_by_text("Agent versions")).to_be_visible()
+    expect(page.get_by_role("link", name="Alerts")).to_have_count(0)
+
+
 REFERENCE = {
     "openapi": "3.1.0",
     "info": {"title": "Of a test", "version": "7", "description": "Reads `code`."},

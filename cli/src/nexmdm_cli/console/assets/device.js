@@ -1,6 +1,7 @@
 // One device: how it is, how it was, what it was told.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
+import { DeviceAlerts, useAlerts } from "/assets/alerts.js";
 import { call } from "/assets/api.js";
 import { Chart } from "/assets/charts.js";
 import { CommandsList, useCommands } from "/assets/commands.js";
@@ -23,14 +24,19 @@ export function Device({ id }) {
     close();
     poll.refresh();
   };
-  const actions = device && html`
+  const actions =
+    device &&
+    html`
     <button type="button" class="primary" onClick=${() => setDoing("send")}>Send command</button>
     <button type="button" onClick=${() => setDoing("rename")}>Rename</button>
     <button type="button" class="danger" onClick=${() => setDoing("delete")}>Delete</button>
   `;
   return html`
-    <${Page} title=${device?.alias ?? "Device"} poll=${poll} actions=${actions} back=${{ to: "/devices", label: "← Devices" }}>
-      ${device && html`
+    <${Page} title=${device?.alias ?? "Device"} poll=${poll} actions=${actions}
+      back=${{ to: "/devices", label: "← Devices" }}>
+      ${
+        device &&
+        html`
         <${Status} device=${device} />
         <${History} id=${id} />
         <${Commands} id=${id} />
@@ -38,13 +44,15 @@ export function Device({ id }) {
         ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
         ${doing === "rename" && html`<${Rename} device=${device} path=${path} onDone=${renamed} onClose=${close} />`}
         ${doing === "delete" && html`<${Delete} device=${device} path=${path} onClose=${close} />`}
-      `}
+      `
+      }
     <//>
   `;
 }
 
 const Status = ({ device }) => html`
   <${Section} title="Now">
+    <${DeviceAlerts} alerts=${useAlerts({ device_id: device.device_id }).data?.items ?? []} />
     <${Facts} of=${[
       ["State", html`<${Badge} name=${device.online ? "online" : "silent"} />`],
       ["Last seen", html`<${When} at=${device.last_seen_at} />`],
@@ -54,7 +62,10 @@ const Status = ({ device }) => html`
       ["Network", device.network_type ?? NONE],
       ["Signal", withUnit(device.signal_dbm, "dBm")],
       ["Memory used", withUnit(device.ram_used_mb, "MB")],
-      ["Unity", device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE],
+      [
+        "Unity",
+        device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE,
+      ],
       ["Running for", duration(device.uptime_s)],
       ["Queued heartbeats", device.queue_depth ?? NONE],
       ["Reached by FCM", yesNo(device.has_fcm_token)],
@@ -97,23 +108,34 @@ function History({ id }) {
   const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show));
   const [asTable, setAsTable] = useState(false);
   const rows = data?.items ?? [];
-  const about = !data ? "loading …" : rows.length
-    ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
-    : "";
-  const toggle = rows.length > 0 && html`
+  const about = !data
+    ? "loading …"
+    : rows.length
+      ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
+      : "";
+  const toggle =
+    rows.length > 0 &&
+    html`
     <button type="button" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button>
   `;
   return html`
     <${Section} title="History" actions=${toggle}>
       <p class="muted">${error ? error.message : about}</p>
       ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
-      ${asTable
-        ? html`<${HeartbeatTable} rows=${rows} />`
-        : html`<div class="charts">
-            ${rows.length > 0 && SERIES.map(([title, unit, name, range]) => html`
+      ${
+        asTable
+          ? html`<${HeartbeatTable} rows=${rows} />`
+          : html`<div class="charts">
+            ${
+              rows.length > 0 &&
+              SERIES.map(
+                ([title, unit, name, range]) => html`
               <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
-            `)}
-          </div>`}
+            `,
+              )
+            }
+          </div>`
+      }
     <//>
   `;
 }
@@ -132,7 +154,8 @@ const HEARTBEATS = [
 function HeartbeatTable({ rows }) {
   const [page, setPage] = useState(1);
   return html`
-    <${Table} caption="Heartbeats, newest first" columns=${HEARTBEATS} rows=${rows.slice().reverse()} id=${(row) => row.hb_id} page=${page} onPage=${setPage} />
+    <${Table} caption="Heartbeats, newest first" columns=${HEARTBEATS} rows=${rows.toReversed()}
+      id=${(row) => row.hb_id} page=${page} onPage=${setPage} />
   `;
 }
 

@@ -39,7 +39,8 @@ function Figures({ fleet }) {
   ];
   return html`
     <ul class="figures">
-      ${figures.map(([label, count, to, tone]) => html`
+      ${figures.map(
+        ([label, count, to, tone]) => html`
         <li>
           <a href=${to} class=${count ? tone : ""}>
             <span class="label">${label}</span>
@@ -47,7 +48,8 @@ function Figures({ fleet }) {
             <span class="muted">${label === "Devices" ? "enrolled" : share(count, fleet.devices)}</span>
           </a>
         </li>
-      `)}
+      `,
+      )}
     </ul>
   `;
 }
@@ -59,35 +61,50 @@ function Versions({ fleet }) {
     <${Section} title="Agent versions">
       ${versions.length ? "" : html`<${Empty}>No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.<//>`}
       <${VersionList} versions=${versions.slice(0, MOST_VERSIONS)} fleet=${fleet} />
-      ${rest.length > 0 && html`
+      ${
+        rest.length > 0 &&
+        html`
         <details><summary>${number(rest.length)} more</summary><${VersionList} versions=${rest} fleet=${fleet} /></details>
-      `}
+      `
+      }
     <//>
   `;
 }
 
 const VersionList = ({ versions, fleet }) => html`
   <ul class="versions">
-    ${versions.map(([version, count]) => html`
+    ${versions.map(
+      ([version, count]) => html`
       <li key=${version}>
         <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
-        <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none"><rect class="busy" width=${percent(count, fleet.devices)} height="6" /></svg>
+        <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">
+          <rect class="busy" width=${percent(count, fleet.devices)} height="6" />
+        </svg>
         <span class="end">${number(count)} <span class="muted">${share(count, fleet.devices)}</span></span>
       </li>
-    `)}
+    `,
+    )}
   </ul>
 `;
 
 function Alerts() {
   const { data } = useAlerts();
   if (!data?.items.length) return null;
-  return html`<${Section} title="Alerts" actions=${html`<a href="/alerts">All alerts</a>`}><${AlertsTable} alerts=${data.items.slice(0, 5)} /><//>`;
+  return html`
+    <${Section} title="Alerts" actions=${html`<a href="/alerts">All alerts</a>`}>
+      <${AlertsTable} alerts=${data.items.slice(0, 5)} />
+    <//>
+  `;
 }
 
 function Rollouts() {
   const { data } = usePoll("builds?current", currentBuilds);
   if (!data?.length) return null;
-  return html`<${Section} title="Current builds" actions=${html`<a href="/builds">All builds</a>`}><${CurrentBuilds} builds=${data} /><//>`;
+  return html`
+    <${Section} title="Current builds" actions=${html`<a href="/builds">All builds</a>`}>
+      <${CurrentBuilds} builds=${data} />
+    <//>
+  `;
 }
 
 async function currentBuilds(signal) {
@@ -99,5 +116,9 @@ async function currentBuilds(signal) {
 function Latest() {
   const { data } = usePoll("commands?latest", (signal) => call("GET", "/v1/commands?limit=8", { signal }));
   if (!data) return null;
-  return html`<${Section} title="Latest commands" actions=${html`<a href="/commands">All commands</a>`}><${CommandsTable} commands=${data.items} /><//>`;
+  return html`
+    <${Section} title="Latest commands" actions=${html`<a href="/commands">All commands</a>`}>
+      <${CommandsTable} commands=${data.items} />
+    <//>
+  `;
 }

@@ -19,7 +19,8 @@ export async function heartbeats(id, signal, show) {
 
 /** [seconds, values] for a chart, with a hole where the device was silent for long. */
 export function series(rows, name) {
-  const times = [], values = [];
+  const times = [],
+    values = [];
   const gap = 3 * usualStep(rows);
   let last = null;
   for (const row of rows) {

@@ -12,7 +12,11 @@ export const scanned = (server, { token, alias }) => JSON.stringify({ server_url
 export const typed = (server, { token, alias }) =>
   [
     "adb shell am broadcast -a com.nexmdm.CONFIGURE -n com.nexmdm/.ConfigReceiver",
-    ...[["server_url", server], ["admin_key", token], ["alias", alias]].map(([name, value]) => `--es ${name} ${twiceQuoted(value)}`),
+    ...[
+      ["server_url", server],
+      ["admin_key", token],
+      ["alias", alias],
+    ].map(([name, value]) => `--es ${name} ${twiceQuoted(value)}`),
   ].join(" ");
 
 // Once for this machine's shell and once for the phone's.
@@ -22,7 +26,11 @@ const twiceQuoted = (text) => quoted(quoted(text));
 /** The text of the QR code with which a factory-reset phone makes the agent its device owner. */
 export async function provisioning(server, { token }) {
   const { items } = await call("GET", `/v1/apk/builds?package_name=${AGENT}&build_type=release&current=true`);
-  if (!items.length) throw new Problem(0, { title: "No agent", detail: `No release of ${AGENT} is current. Publish and promote one first.` });
+  if (!items.length)
+    throw new Problem(0, {
+      title: "No agent",
+      detail: `No release of ${AGENT} is current. Publish and promote one first.`,
+    });
   const extra = "android.app.extra.PROVISIONING_DEVICE_ADMIN_";
   return JSON.stringify({
     [`${extra}COMPONENT_NAME`]: RECEIVER,
@@ -33,5 +41,8 @@ export async function provisioning(server, { token }) {
 
 function base64url(hex) {
   const bytes = hex.match(/../g).map((pair) => parseInt(pair, 16));
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }

@@ -9,7 +9,8 @@ import { Page, Section } from "/assets/ui.js";
 
 async function read(signal) {
   const answer = await fetch("/assets/openapi.json", { signal });
-  if (!answer.ok) throw new Problem(answer.status, { detail: "The API description did not come with this installation." });
+  if (!answer.ok)
+    throw new Problem(answer.status, { detail: "The API description did not come with this installation." });
   return answer.json();
 }
 
@@ -25,22 +26,36 @@ export function Reference() {
   return html`
     <${Page} title="API reference" poll=${error && { error, refresh: () => location.reload() }}
       actions=${html`<a class="button" href="/assets/openapi.json" download="nexmdm-openapi.json">OpenAPI document</a>`}>
-      ${document && html`
+      ${
+        document &&
+        html`
         <${Prose} text=${document.info.description ?? document.info.title} />
         <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
-          <label>Search <input type="search" value=${text} onInput=${(event) => setText(event.target.value)} placeholder="path, method, word" /></label>
+          <label>
+            Search
+            <input type="search" value=${text} placeholder="path, method, word"
+              onInput=${(event) => setText(event.target.value)} />
+          </label>
         </form>
         <p class="muted" role="status">${count(total, "operation")}, version ${document.info.version}</p>
-        ${shown.map(([tag, list]) => html`
+        ${shown.map(
+          ([tag, list]) => html`
           <${Section} key=${tag} title=${tag}>
             <${Prose} text=${document.tags?.find(({ name }) => name === tag)?.description} />
             <div>${list.map((one) => html`<${Operation} key=${one.id} of=${one} document=${document} />`)}</div>
           <//>
-        `)}
-        ${document.components?.schemas?.Problem && html`
-          <${Section} title="Problem documents"><${Schema} schema=${{ $ref: "#/components/schemas/Problem" }} document=${document} seen=${[]} /><//>
-        `}
-      `}
+        `,
+        )}
+        ${
+          document.components?.schemas?.Problem &&
+          html`
+          <${Section} title="Problem documents">
+            <${Schema} schema=${{ $ref: "#/components/schemas/Problem" }} document=${document} seen=${[]} />
+          <//>
+        `
+        }
+      `
+      }
     <//>
   `;
 }
@@ -48,8 +63,13 @@ export function Reference() {
 /** What stands in backticks is code. */
 const inline = (text) => text?.split("`").map((part, n) => (n % 2 ? html`<code>${part}</code>` : part));
 
-const Prose = ({ text }) => text && html`
-  <div class="prose">${text.trim().split(/\n\s*\n/).map((paragraph) => html`<p>${inline(paragraph)}</p>`)}</div>
+const Prose = ({ text }) =>
+  text &&
+  html`
+  <div class="prose">${text
+    .trim()
+    .split(/\n\s*\n/)
+    .map((paragraph) => html`<p>${inline(paragraph)}</p>`)}</div>
 `;
 
 function Operation({ of: { id, method, path, operation }, document }) {
@@ -60,8 +80,12 @@ function Operation({ of: { id, method, path, operation }, document }) {
   const { summary, description, parameters = [], requestBody, responses = {} } = operation;
   return html`
     <details class="operation" id=${id} open=${open} onToggle=${(event) => setOpen(event.target.open)}>
-      <summary><span class="method ${method}">${method}</span> <code>${path}</code> <span class="muted">${inline(summary)}</span></summary>
-      ${open && html`
+      <summary>
+        <span class="method ${method}">${method}</span> <code>${path}</code> <span class="muted">${inline(summary)}</span>
+      </summary>
+      ${
+        open &&
+        html`
         <div class="operation-body">
           <${Prose} text=${description} />
           <p class="muted"><a href="#${id}">Link</a> · ${caller(operation, document)}</p>
@@ -71,12 +95,20 @@ function Operation({ of: { id, method, path, operation }, document }) {
           <dl class="answers">
             ${Object.entries(responses).map(([status, given]) => {
               const answer = resolve(given, document);
-              const refused = status >= "400";
-              return html`<div><dt><code>${status}</code></dt><dd><${Prose} text=${answer.description} />${!refused && html`<${Content} of=${answer} document=${document} />`}</dd></div>`;
+              return html`
+                <div>
+                  <dt><code>${status}</code></dt>
+                  <dd>
+                    <${Prose} text=${answer.description} />
+                    ${status < "400" && html`<${Content} of=${answer} document=${document} />`}
+                  </dd>
+                </div>
+              `;
             })}
           </dl>
         </div>
-      `}
+      `
+      }
     </details>
   `;
 }
@@ -93,17 +125,24 @@ const Parameters = ({ list, document }) => html`
     ${list.map((given) => {
       const parameter = resolve(given, document);
       const schema = { description: parameter.description, ...resolve(parameter.schema ?? {}, document) };
-      return html`<${Property} name=${parameter.name} schema=${schema} required=${parameter.required} place=${parameter.in} document=${document} seen=${[]} />`;
+      return html`
+        <${Property} name=${parameter.name} schema=${schema} required=${parameter.required} place=${parameter.in}
+          document=${document} seen=${[]} />
+      `;
     })}
   </ul>
 `;
 
 const Content = ({ of: { content = {} }, document }) =>
-  Object.entries(content).map(([type, { schema, examples = {} }]) => html`
+  Object.entries(content).map(
+    ([type, { schema, examples = {} }]) => html`
     <p class="muted"><code>${type}</code></p>
     ${schema && html`<${Schema} schema=${schema} document=${document} seen=${[]} />`}
-    ${Object.values(examples).slice(0, 1).map(({ value }) => html`<pre>${JSON.stringify(value, null, 2)}</pre>`)}
-  `);
+    ${Object.values(examples)
+      .slice(0, 1)
+      .map(({ value }) => html`<pre>${JSON.stringify(value, null, 2)}</pre>`)}
+  `,
+  );
 
 /** A schema as a list of its properties, or in a line when it has none. `seen` ends what refers to itself. */
 function Schema({ schema: given, document, seen }) {
@@ -115,26 +154,42 @@ function Schema({ schema: given, document, seen }) {
   if (choices?.some((choice) => resolve(choice, document).properties)) {
     return html`
       <p class="muted">${schema.allOf ? "all of" : "one of"}</p>
-      <ul class="schema">${choices.map((choice) => html`<li>${choice.$ref && html`<strong>${choice.$ref.split("/").at(-1)}</strong>`}<${Schema} schema=${choice} document=${document} seen=${inside} /></li>`)}</ul>
+      <ul class="schema">
+        ${choices.map((choice) => html`
+          <li>
+            ${choice.$ref && html`<strong>${choice.$ref.split("/").at(-1)}</strong>`}
+            <${Schema} schema=${choice} document=${document} seen=${inside} />
+          </li>
+        `)}
+      </ul>
     `;
   }
   if (schema.properties) {
     return html`
       <ul class="schema">
-        ${Object.entries(schema.properties).map(([property, its]) => html`
-          <${Property} name=${property} schema=${its} required=${schema.required?.includes(property)} document=${document} seen=${inside} />
-        `)}
+        ${Object.entries(schema.properties).map(
+          ([property, its]) => html`
+          <${Property} name=${property} schema=${its} required=${schema.required?.includes(property)}
+            document=${document} seen=${inside} />
+        `,
+        )}
       </ul>
     `;
   }
-  if (schema.items) return html`<span class="muted">${describe(schema, document)}</span><${Schema} schema=${schema.items} document=${document} seen=${inside} />`;
+  if (schema.items)
+    return html`
+      <span class="muted">${describe(schema, document)}</span>
+      <${Schema} schema=${schema.items} document=${document} seen=${inside} />
+    `;
   return html`<span class="muted">${describe(schema, document)}</span>`;
 }
 
 function Property({ name, schema: given, required, place, document, seen }) {
   const schema = resolve(given, document);
   const within = schema.items ?? schema;
-  const nested = resolve(within, document).properties || (schema.oneOf ?? schema.anyOf)?.some((choice) => resolve(choice, document).properties);
+  const nested =
+    resolve(within, document).properties ||
+    (schema.oneOf ?? schema.anyOf)?.some((choice) => resolve(choice, document).properties);
   return html`
     <li>
       <code>${name}</code> ${required && html`<strong class="required">required</strong>`}

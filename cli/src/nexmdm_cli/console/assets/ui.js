@@ -1,7 +1,7 @@
 // The parts that pages are made of.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
-import { ago, instant, time, until } from "/assets/format.js";
+import { ago, instant, number, time, until } from "/assets/format.js";
 
 /** A page with its heading, which is focused when it opens, and how fresh its data is. */
 export function Page({ title, poll, actions, back, children }) {
@@ -59,10 +59,26 @@ export function Section({ title, actions, children }) {
 }
 
 const TONES = {
-  online: "good", sent: "good", done: "good", current: "good", published: "good", active: "good", ok: "good",
-  silent: "bad", failed: "bad", error: "bad", refused: "bad", down: "bad",
-  unknown: "warn", retry_wait: "warn", paused: "warn", warn: "warn", low: "warn",
-  sending: "busy", accepted: "busy", declared: "busy",
+  online: "good",
+  sent: "good",
+  done: "good",
+  current: "good",
+  published: "good",
+  active: "good",
+  ok: "good",
+  silent: "bad",
+  failed: "bad",
+  error: "bad",
+  refused: "bad",
+  down: "bad",
+  unknown: "warn",
+  retry_wait: "warn",
+  paused: "warn",
+  warn: "warn",
+  low: "warn",
+  sending: "busy",
+  accepted: "busy",
+  declared: "busy",
 };
 
 export const Badge = ({ name, label = name }) => html`<span class="badge ${TONES[name] ?? "off"}">${label}</span>`;
@@ -80,13 +96,15 @@ export const Facts = ({ of }) => html`
 /** Parts of a whole, as a bar and in words. parts: [[name, count, tone]]. */
 export function Shares({ parts, label }) {
   const present = parts.filter(([, count]) => count > 0);
-  const words = present.map(([name, count]) => `${count} ${name}`).join(", ") || "none";
+  const words = present.map(([name, count]) => `${number(count)} ${name}`).join(", ") || "none";
   return html`
     <figure class="shares">
       <svg class="bar" role="img" aria-label="${label}: ${words}" viewBox="0 0 100 6" preserveAspectRatio="none">
         ${spans(present).map(([tone, x, width]) => html`<rect class=${tone} x=${x} width=${width} height="6" />`)}
       </svg>
-      <figcaption>${present.map(([name, count, tone]) => html`<span><i class="dot ${tone}"></i>${count} ${name}</span>`)}</figcaption>
+      <figcaption>
+        ${present.map(([name, count, tone]) => html`<span><i class="dot ${tone}"></i>${number(count)} ${name}</span>`)}
+      </figcaption>
     </figure>
   `;
 }
@@ -157,11 +175,13 @@ export function Field({ label, hint, children, ...input }) {
   return html`
     <div class="field">
       <label for=${id}>${label}${input.required ? "" : html` <span class="muted">(optional)</span>`}</label>
-      ${children
-        ? html`<select id=${id} aria-describedby=${described} ...${input}>${children}</select>`
-        : input.type === "textarea"
-          ? html`<textarea id=${id} aria-describedby=${described} rows="4" ...${input}></textarea>`
-          : html`<input id=${id} aria-describedby=${described} autocomplete="off" ...${input} />`}
+      ${
+        children
+          ? html`<select id=${id} aria-describedby=${described} ...${input}>${children}</select>`
+          : input.type === "textarea"
+            ? html`<textarea id=${id} aria-describedby=${described} rows="4" ...${input}></textarea>`
+            : html`<input id=${id} aria-describedby=${described} autocomplete="off" ...${input} />`
+      }
       ${hint && html`<small id=${described}>${hint}</small>`}
     </div>
   `;
