@@ -201,10 +201,10 @@ def test_a_long_body_is_refused(page):
 
 
 def test_qr_codes_are_pictures(page):
-    drawn = page.post("/console/qr", content="lobby")
+    drawn = page.post("/console/qr", content="x" * 2000)
     assert drawn.headers["content-type"] == "image/svg+xml"
     assert b"<svg" in drawn.content
-    for wrong in (b"", b"x" * 2001):
+    for wrong in (b"", b"x" * 2001, "Büro".encode(), b"\xff"):
         assert page.post("/console/qr", content=wrong).status_code == 422
 
 

@@ -75,6 +75,10 @@ def test_enrol_watch_and_send(page, stack):
         expect(page.get_by_text("io.unitynodes.unityapp")).to_be_visible()
 
 
+def test_an_alias_in_any_script_survives_the_qr_code(page):
+    assert enrolled_by_qr(page, "Büro «Ä» 東京 🚌")["alias"] == "Büro «Ä» 東京 🚌"
+
+
 def enrolled_by_qr(page, alias: str, scope: str = "register") -> dict[str, str]:
     """What a phone's camera reads off the screen after a token was made for `alias`."""
     page.get_by_role("link", name="Enrolment").click()
@@ -189,11 +193,11 @@ def test_an_unknown_command_is_resent_with_a_reason(page, stack):
 
 
 def test_a_token_is_revoked(page, stack):
-    stack.call("POST", "/v1/enroll-tokens", {"aliases": ["never"]})
+    stack.call("POST", "/v1/enroll-tokens", {"aliases": ["mislaid"]})
     visit(page, "/enrol")
-    page.get_by_role("button", name="Revoke the token of never").click()
+    page.get_by_role("button", name="Revoke the token of mislaid").click()
     dialog(page).get_by_role("button", name="Revoke").click()
-    expect(row(page, "never")).to_contain_text("revoked")
+    expect(row(page, "mislaid")).to_contain_text("revoked")
 
 
 # --- what can go wrong

@@ -68,11 +68,9 @@ export const AlertsTable = ({ alerts, columns = COLUMNS }) => html`
 `;
 
 export const DeviceAlerts = ({ alerts }) =>
-  alerts.map(
-    (alert) => html`
+  alerts.map((alert) => html`
   <span class="state"><${Badge} name="warn" label=${words(alert.condition)} /> since <${When} at=${alert.since} /></span>
-`,
-  );
+`);
 
 async function all(query, signal) {
   const items = [];

@@ -80,14 +80,11 @@ export function Build({ id }) {
     <${Page} title=${build ? `${build.package_name} ${build.version_name}` : "Build"} poll=${poll}
       back=${{ to: "/builds", label: "← Builds" }}
       actions=${build && html`<${Possible} build=${build} onAsk=${setDoing} />`}>
-      ${
-        build &&
-        html`
+      ${build && html`
         <${Rollout} build=${build} />
         <${About} build=${build} />
         <${Audit} entries=${build.audit} />
-      `
-      }
+      `}
       ${Doing && html`<${Doing} build=${build} onDone=${finish} onClose=${() => setDoing(null)} />`}
     <//>
   `;
@@ -118,14 +115,11 @@ const Rollout = ({ build }) => html`
       ${build.is_current && !build.paused_at && ` offered to ${offered(build)} % of the fleet`}
       ${build.refusal && ` ${build.refusal}`}
     </p>
-    ${
-      build.is_current &&
-      html`
+    ${build.is_current && html`
       <label class="progress">
         Offered to <progress max="100" value=${offered(build)}></progress> ${offered(build)} %
       </label>
-    `
-    }
+    `}
     <${Installations} build=${build} />
     <p class="muted">${count(build.statistics.issued, "download address", "download addresses")} handed out.</p>
   <//>

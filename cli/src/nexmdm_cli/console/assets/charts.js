@@ -60,8 +60,7 @@ export function Chart({ title, unit, rows, name, min, max }) {
       ${
         empty
           ? html`<p class="empty">No heartbeat of this time has it.</p>`
-          : html`<div ref=${canvas} role="img" aria-label="${title} over time: ${words}"></div>`
-      }
+          : html`<div ref=${canvas} role="img" aria-label="${title} over time: ${words}"></div>`}
     </figure>
   `;
 }

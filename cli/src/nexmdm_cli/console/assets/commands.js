@@ -10,6 +10,7 @@ import { Table } from "/assets/table.js";
 import { Badge, Dialog, Facts, Field, Form, Notice, Page, Section, Shares, When } from "/assets/ui.js";
 
 const STATES = ["accepted", "sending", "sent", "retry_wait", "unknown", "failed", "expired", "cancelled"];
+const OPEN = ["accepted", "sending", "retry_wait"];
 const TONES = { sent: "good", failed: "bad", unknown: "warn", retry_wait: "warn", accepted: "busy", sending: "busy" };
 const MEANS = {
   accepted: "Waits to be sent.",
@@ -32,15 +33,11 @@ const meaning = (command) => {
 /** Seconds until a command is looked at again; null when nothing changes any more. */
 function soon(command) {
   if (!command) return 2;
-  const over =
-    "states" in command
-      ? !STATES.slice(0, 2)
-          .concat("retry_wait")
-          .some((state) => command.states[state])
-      : done(command) || ["failed", "expired", "cancelled"].includes(command.state);
-  if (over && !("states" in command)) return null;
+  const batch = "states" in command;
+  if (batch && !OPEN.some((state) => command.states[state])) return 10;
+  if (!batch && (done(command) || ["failed", "expired", "cancelled"].includes(command.state))) return null;
   const age = (Date.now() - Date.parse(command.created_at)) / 1000;
-  return over ? 10 : age < 30 ? 1 : age < 600 ? 5 : 30;
+  return age < 30 ? 1 : age < 600 ? 5 : 30;
 }
 
 const useCommand = (id) => usePoll(`command ${id}`, (signal) => call("GET", address(id), { signal }), soon);
@@ -107,9 +104,7 @@ export function useCommands(query) {
   return { ...poll, older: poll.data?.next_cursor && (() => setWanted(wanted + 200)) };
 }
 
-export const CommandsList = ({ list, without }) =>
-  list.data &&
-  html`
+export const CommandsList = ({ list, without }) => list.data && html`
   <${CommandsTable} commands=${list.data.items} without=${without} />
   ${list.older && html`<div class="row"><button type="button" onClick=${list.older}>Older ones</button></div>`}
 `;
@@ -160,13 +155,10 @@ export function Command({ id }) {
   const title = command ? (command.action ?? "Bulk command") : "Command";
   return html`
     <${Page} title=${title} poll=${poll} actions=${actions} back=${{ to: "/commands", label: "← Commands" }}>
-      ${
-        command &&
-        html`
+      ${command && html`
         <${Section} title="State"><${Standing} command=${command} /><//>
         <${"states" in command ? BatchFacts : CommandFacts} command=${command} />
-      `
-      }
+      `}
       ${asking === "cancel" && html`<${Cancel} command=${command} onDone=${settle} onClose=${close} />`}
       ${asking === "resend" && html`<${Resend} command=${command} onDone=${settle} onClose=${close} />`}
     <//>
@@ -237,15 +229,13 @@ export function Audit({ entries }) {
   return html`
     <${Section} title="History">
       <ol class="audit">
-        ${entries.map(
-          ({ event, by, at, key, ...rest }) => html`
+        ${entries.map(({ event, by, at, key, ...rest }) => html`
           <li><time datetime=${at}>${instant(at)}</time> <strong>${event}</strong> by ${who(by)}
             ${Object.entries(rest)
               .filter(([, value]) => value != null)
               .map(([name, value]) => html` <span class="muted">${name}: ${String(value)}</span>`)}
           </li>
-        `,
-        )}
+        `)}
       </ol>
     <//>
   `;

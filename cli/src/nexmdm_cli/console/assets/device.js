@@ -24,9 +24,7 @@ export function Device({ id }) {
     close();
     poll.refresh();
   };
-  const actions =
-    device &&
-    html`
+  const actions = device && html`
     <button type="button" class="primary" onClick=${() => setDoing("send")}>Send command</button>
     <button type="button" onClick=${() => setDoing("rename")}>Rename</button>
     <button type="button" class="danger" onClick=${() => setDoing("delete")}>Delete</button>
@@ -34,9 +32,7 @@ export function Device({ id }) {
   return html`
     <${Page} title=${device?.alias ?? "Device"} poll=${poll} actions=${actions}
       back=${{ to: "/devices", label: "← Devices" }}>
-      ${
-        device &&
-        html`
+      ${device && html`
         <${Status} device=${device} />
         <${History} id=${id} />
         <${Commands} id=${id} />
@@ -44,8 +40,7 @@ export function Device({ id }) {
         ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
         ${doing === "rename" && html`<${Rename} device=${device} path=${path} onDone=${renamed} onClose=${close} />`}
         ${doing === "delete" && html`<${Delete} device=${device} path=${path} onClose=${close} />`}
-      `
-      }
+      `}
     <//>
   `;
 }
@@ -113,32 +108,21 @@ function History({ id }) {
     : rows.length
       ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
       : "";
-  const toggle =
-    rows.length > 0 &&
-    html`
+  const toggle = rows.length > 0 && html`
     <button type="button" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button>
   `;
   return html`
     <${Section} title="History" actions=${toggle}>
       <p class="muted">${error ? error.message : about}</p>
       ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
-      ${
-        asTable
-          ? html`<${HeartbeatTable} rows=${rows} />`
-          : html`<div class="charts">
-            ${
-              rows.length > 0 &&
-              SERIES.map(
-                ([title, unit, name, range]) => html`
-              <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
-            `,
-              )
-            }
-          </div>`
-      }
+      ${asTable ? html`<${HeartbeatTable} rows=${rows} />` : html`<div class="charts">${rows.length > 0 && charts(rows)}</div>`}
     <//>
   `;
 }
+
+const charts = (rows) => SERIES.map(([title, unit, name, range]) => html`
+  <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
+`);
 
 const HEARTBEATS = [
   { key: "at", label: "Time", head: true, cell: (row) => html`<span title=${ago(row.ts)}>${instant(row.ts)}</span>` },

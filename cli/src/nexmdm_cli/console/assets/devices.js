@@ -127,15 +127,12 @@ export function Devices({ query }) {
         <span role="status">${tally(rows, items, selected, poll.data && !complete)}</span>
         ${selected.length > 0 && html`<button type="button" class="small" onClick=${() => setChosen(new Set())}>Clear</button>`}
       </div>
-      ${
-        poll.data &&
-        html`
+      ${poll.data && html`
         <${Table} caption="Devices" columns=${COLUMNS} rows=${rows} id=${select.id} select=${select}
           sort=${sort} onSort=${(to) => setQuery({ sort: to, page: null })}
           page=${Number(query.get("page")) || 1} onPage=${(page) => setQuery({ page: page > 1 ? page : null })}
           empty=${items.length ? "No device fits this filter." : NOBODY} />
-      `
-      }
+      `}
       ${sending && html`<${Send} devices=${sending} onClose=${() => setSending(null)} />`}
     <//>
   `;

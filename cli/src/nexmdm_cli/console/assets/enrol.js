@@ -32,20 +32,14 @@ export function Enrol() {
   return html`
     <${Page} title="Enrolment" poll=${poll} actions=${actions}>
       ${made && html`<${Made} tokens=${made} onClose=${() => setMade(null)} />`}
-      ${
-        poll.data &&
-        html`
+      ${poll.data && html`
         <${Table} caption="Enrolment tokens" columns=${[...COLUMNS, revokeColumn(setRevoking)]}
           rows=${poll.data} id=${(token) => token.token_id} empty="No token was made yet." />
-      `
-      }
-      ${
-        making &&
-        html`<${New} onMade=${(tokens) => {
+      `}
+      ${making && html`<${New} onMade=${(tokens) => {
           setMade(tokens);
           close();
-        }} onClose=${close} />`
-      }
+        }} onClose=${close} />`}
       ${revoking && html`<${Revoke} token=${revoking} onDone=${close} onClose=${close} />`}
     <//>
   `;
@@ -85,9 +79,7 @@ const COLUMNS = [
 const revokeColumn = (onRevoke) => ({
   key: "revoke",
   label: "Action",
-  cell: (token) =>
-    token.status === "active" &&
-    html`
+  cell: (token) => token.status === "active" && html`
     <button type="button" class="danger small" aria-label="Revoke the token of ${token.alias}"
       onClick=${() => onRevoke(token)}>Revoke</button>
   `,
@@ -146,7 +138,7 @@ function Made({ tokens, onClose }) {
   return html`
     <${Section} title="${count(tokens.length, "token")} made"
       actions=${html`<button type="button" onClick=${onClose}>Done</button>`}>
-      <p class="notice plain">The tokens are shown this once. Scan them now, or copy them.</p>
+      <p class="notice plain" role="status">The tokens are shown this once. Scan them now, or copy them.</p>
       <${Field} label="Address of the API, as devices reach it" name="server" required value=${address}
         hint=${LOOPBACK.test(address) ? "A phone cannot reach this one: it is this machine's own." : ""}
         onInput=${(event) => setServer(event.target.value)} />

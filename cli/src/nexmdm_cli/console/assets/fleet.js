@@ -39,8 +39,7 @@ function Figures({ fleet }) {
   ];
   return html`
     <ul class="figures">
-      ${figures.map(
-        ([label, count, to, tone]) => html`
+      ${figures.map(([label, count, to, tone]) => html`
         <li>
           <a href=${to} class=${count ? tone : ""}>
             <span class="label">${label}</span>
@@ -48,8 +47,7 @@ function Figures({ fleet }) {
             <span class="muted">${label === "Devices" ? "enrolled" : share(count, fleet.devices)}</span>
           </a>
         </li>
-      `,
-      )}
+      `)}
     </ul>
   `;
 }
@@ -61,20 +59,16 @@ function Versions({ fleet }) {
     <${Section} title="Agent versions">
       ${versions.length ? "" : html`<${Empty}>No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.<//>`}
       <${VersionList} versions=${versions.slice(0, MOST_VERSIONS)} fleet=${fleet} />
-      ${
-        rest.length > 0 &&
-        html`
+      ${rest.length > 0 && html`
         <details><summary>${number(rest.length)} more</summary><${VersionList} versions=${rest} fleet=${fleet} /></details>
-      `
-      }
+      `}
     <//>
   `;
 }
 
 const VersionList = ({ versions, fleet }) => html`
   <ul class="versions">
-    ${versions.map(
-      ([version, count]) => html`
+    ${versions.map(([version, count]) => html`
       <li key=${version}>
         <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
         <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">
@@ -82,8 +76,7 @@ const VersionList = ({ versions, fleet }) => html`
         </svg>
         <span class="end">${number(count)} <span class="muted">${share(count, fleet.devices)}</span></span>
       </li>
-    `,
-    )}
+    `)}
   </ul>
 `;
 

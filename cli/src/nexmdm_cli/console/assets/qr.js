@@ -6,7 +6,7 @@ const AGENT = "com.nexmdm";
 const RECEIVER = "com.nexmdm/.NexDeviceAdminReceiver";
 
 /** The text of the QR code that the agent scans. */
-export const scanned = (server, { token, alias }) => JSON.stringify({ server_url: server, admin_key: token, alias });
+export const scanned = (server, { token, alias }) => ascii({ server_url: server, admin_key: token, alias });
 
 /** The same as a command for a phone on a cable. */
 export const typed = (server, { token, alias }) =>
@@ -32,12 +32,16 @@ export async function provisioning(server, { token }) {
       detail: `No release of ${AGENT} is current. Publish and promote one first.`,
     });
   const extra = "android.app.extra.PROVISIONING_DEVICE_ADMIN_";
-  return JSON.stringify({
+  return ascii({
     [`${extra}COMPONENT_NAME`]: RECEIVER,
     [`${extra}PACKAGE_DOWNLOAD_LOCATION`]: `${server}/v1/apk/download/latest?token=${token}`,
     [`${extra}SIGNATURE_CHECKSUM`]: base64url(items[0].signer_fingerprint),
   });
 }
+
+/** JSON of ASCII alone: scanners guess at the encoding of anything else. */
+const ascii = (value) =>
+  JSON.stringify(value).replace(/[^\0-\x7f]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 function base64url(hex) {
   const bytes = hex.match(/../g).map((pair) => parseInt(pair, 16));

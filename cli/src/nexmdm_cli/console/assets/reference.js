@@ -26,9 +26,7 @@ export function Reference() {
   return html`
     <${Page} title="API reference" poll=${error && { error, refresh: () => location.reload() }}
       actions=${html`<a class="button" href="/assets/openapi.json" download="nexmdm-openapi.json">OpenAPI document</a>`}>
-      ${
-        document &&
-        html`
+      ${document && html`
         <${Prose} text=${document.info.description ?? document.info.title} />
         <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
           <label>
@@ -38,24 +36,18 @@ export function Reference() {
           </label>
         </form>
         <p class="muted" role="status">${count(total, "operation")}, version ${document.info.version}</p>
-        ${shown.map(
-          ([tag, list]) => html`
+        ${shown.map(([tag, list]) => html`
           <${Section} key=${tag} title=${tag}>
             <${Prose} text=${document.tags?.find(({ name }) => name === tag)?.description} />
             <div>${list.map((one) => html`<${Operation} key=${one.id} of=${one} document=${document} />`)}</div>
           <//>
-        `,
-        )}
-        ${
-          document.components?.schemas?.Problem &&
-          html`
+        `)}
+        ${document.components?.schemas?.Problem && html`
           <${Section} title="Problem documents">
             <${Schema} schema=${{ $ref: "#/components/schemas/Problem" }} document=${document} seen=${[]} />
           <//>
-        `
-        }
-      `
-      }
+        `}
+      `}
     <//>
   `;
 }
@@ -63,9 +55,7 @@ export function Reference() {
 /** What stands in backticks is code. */
 const inline = (text) => text?.split("`").map((part, n) => (n % 2 ? html`<code>${part}</code>` : part));
 
-const Prose = ({ text }) =>
-  text &&
-  html`
+const Prose = ({ text }) => text && html`
   <div class="prose">${text
     .trim()
     .split(/\n\s*\n/)
@@ -83,9 +73,7 @@ function Operation({ of: { id, method, path, operation }, document }) {
       <summary>
         <span class="method ${method}">${method}</span> <code>${path}</code> <span class="muted">${inline(summary)}</span>
       </summary>
-      ${
-        open &&
-        html`
+      ${open && html`
         <div class="operation-body">
           <${Prose} text=${description} />
           <p class="muted"><a href="#${id}">Link</a> · ${caller(operation, document)}</p>
@@ -107,8 +95,7 @@ function Operation({ of: { id, method, path, operation }, document }) {
             })}
           </dl>
         </div>
-      `
-      }
+      `}
     </details>
   `;
 }
@@ -134,15 +121,13 @@ const Parameters = ({ list, document }) => html`
 `;
 
 const Content = ({ of: { content = {} }, document }) =>
-  Object.entries(content).map(
-    ([type, { schema, examples = {} }]) => html`
+  Object.entries(content).map(([type, { schema, examples = {} }]) => html`
     <p class="muted"><code>${type}</code></p>
     ${schema && html`<${Schema} schema=${schema} document=${document} seen=${[]} />`}
     ${Object.values(examples)
       .slice(0, 1)
       .map(({ value }) => html`<pre>${JSON.stringify(value, null, 2)}</pre>`)}
-  `,
-  );
+  `);
 
 /** A schema as a list of its properties, or in a line when it has none. `seen` ends what refers to itself. */
 function Schema({ schema: given, document, seen }) {
@@ -167,12 +152,10 @@ function Schema({ schema: given, document, seen }) {
   if (schema.properties) {
     return html`
       <ul class="schema">
-        ${Object.entries(schema.properties).map(
-          ([property, its]) => html`
+        ${Object.entries(schema.properties).map(([property, its]) => html`
           <${Property} name=${property} schema=${its} required=${schema.required?.includes(property)}
             document=${document} seen=${inside} />
-        `,
-        )}
+        `)}
       </ul>
     `;
   }

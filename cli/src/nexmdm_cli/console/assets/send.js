@@ -26,8 +26,7 @@ export function Send({ devices, onClose }) {
               <a class="button" href="/commands/${encodeURIComponent(sent.request_id)}">Open the command</a>
             </div>
           `
-          : actions && html`<${Compose} actions=${actions} devices=${devices} onSent=${setSent} />`
-      }
+          : actions && html`<${Compose} actions=${actions} devices=${devices} onSent=${setSent} />`}
     <//>
   `;
 }
@@ -55,11 +54,9 @@ function Compose({ actions, devices, onSent }) {
       <${Field} label="Action" name="action" required hint=${about} onChange=${choose}>
         ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
-      ${Object.entries(params).map(
-        ([name, spec]) => html`
+      ${Object.entries(params).map(([name, spec]) => html`
         <${Parameter} key=${`${action}.${name}`} name=${name} spec=${spec} variant=${variant} onVariant=${setVariant} />
-      `,
-      )}
+      `)}
       <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
     <//>
   `;

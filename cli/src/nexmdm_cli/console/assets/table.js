@@ -80,8 +80,7 @@ function Row({ row, columns, select }) {
       ${columns.map((column) =>
         column.head
           ? html`<th scope="row" key=${column.key} class=${column.kind}>${column.cell(row)}</th>`
-          : html`<td key=${column.key} class=${column.kind}>${column.cell(row)}</td>`,
-      )}
+          : html`<td key=${column.key} class=${column.kind}>${column.cell(row)}</td>`)}
     </tr>
   `;
 }

@@ -75,7 +75,6 @@ const TONES = {
   retry_wait: "warn",
   paused: "warn",
   warn: "warn",
-  low: "warn",
   sending: "busy",
   accepted: "busy",
   declared: "busy",
@@ -120,7 +119,7 @@ function spans(parts) {
 }
 
 /** A modal dialog; Escape and the backdrop close it. The browser keeps the focus inside and gives it back. */
-export function Dialog({ title, onClose, children, wide }) {
+export function Dialog({ title, onClose, children }) {
   const element = useRef();
   useEffect(() => {
     const before = document.activeElement;
@@ -128,7 +127,7 @@ export function Dialog({ title, onClose, children, wide }) {
     return () => before?.isConnected && before.focus();
   }, []);
   return html`
-    <dialog ref=${element} class=${wide ? "wide" : ""} aria-label=${title} onClose=${onClose}
+    <dialog ref=${element} aria-label=${title} onClose=${onClose}
       onMouseDown=${(event) => event.target === element.current && onClose()}>
       <div class="sheet">
         <header class="row spread">
@@ -142,7 +141,7 @@ export function Dialog({ title, onClose, children, wide }) {
 }
 
 /** A form that does one thing: it waits while that is done and shows what went wrong. onSubmit gets the FormData. */
-export function Form({ submit, danger, onSubmit, onCancel, children, disabled }) {
+export function Form({ submit, danger, onSubmit, onCancel, children }) {
   const [state, setState] = useState({});
   const send = async (event) => {
     event.preventDefault();
@@ -160,7 +159,7 @@ export function Form({ submit, danger, onSubmit, onCancel, children, disabled })
       ${state.problem && html`<${Notice} problem=${state.problem} />`}
       <div class="row end">
         ${onCancel && html`<button type="button" onClick=${onCancel}>Cancel</button>`}
-        <button class=${danger ? "primary danger" : "primary"} disabled=${state.busy || disabled}>
+        <button class=${danger ? "primary danger" : "primary"} disabled=${state.busy}>
           ${state.busy ? "Working …" : state.problem ? `Try again: ${submit}` : submit}
         </button>
       </div>
@@ -180,8 +179,7 @@ export function Field({ label, hint, children, ...input }) {
           ? html`<select id=${id} aria-describedby=${described} ...${input}>${children}</select>`
           : input.type === "textarea"
             ? html`<textarea id=${id} aria-describedby=${described} rows="4" ...${input}></textarea>`
-            : html`<input id=${id} aria-describedby=${described} autocomplete="off" ...${input} />`
-      }
+            : html`<input id=${id} aria-describedby=${described} autocomplete="off" ...${input} />`}
       ${hint && html`<small id=${described}>${hint}</small>`}
     </div>
   `;
