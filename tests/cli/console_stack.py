@@ -64,7 +64,8 @@ CONSOLE = """
     from nexmdm_cli.console import serve
     from nexmdm_cli.signing import Signed
 
-    serve(sys.argv[1], Signed(Credentials(sys.argv[2], sys.argv[3]), "eu-west-1"), open_browser=False)
+    auth = Signed(Credentials(sys.argv[2], sys.argv[3]), "eu-west-1")
+    serve(sys.argv[1], auth, open_browser=sys.argv[4] == "open")
 """
 
 
@@ -98,9 +99,10 @@ class Console:
 
 
 @contextlib.contextmanager
-def console(api_url: str) -> Iterator[Console]:
+def console(api_url: str, *, open_browser: bool = False) -> Iterator[Console]:
     """`serve`, in a process of its own."""
-    arguments = [sys.executable, "-c", textwrap.dedent(CONSOLE), api_url, *KEYS.values()]
+    browser = "open" if open_browser else "leave"
+    arguments = [sys.executable, "-c", textwrap.dedent(CONSOLE), api_url, *KEYS.values(), browser]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield Console(process, process.stdout.readline())

@@ -14,6 +14,7 @@ from nexmdm_cli.console import forwarding
 from nexmdm_cli.signing import Signed
 
 from tests.cli.console_stack import KEYS, Console, console, echoing
+from tests.local.processes import eventually
 
 SIGNED = Signed(Credentials(*KEYS.values()), "eu-west-1")
 
@@ -200,11 +201,23 @@ def test_a_long_body_is_refused(page):
 
 
 def test_qr_codes_are_pictures(page):
-    drawn = page.post("/console/qr", content="lobby")
+    drawn = page.post("/console/qr", content="x" * 2000)
     assert drawn.headers["content-type"] == "image/svg+xml"
     assert b"<svg" in drawn.content
-    for wrong in (b"", b"x" * 2001):
+    for wrong in (b"", b"x" * 2001, "Büro".encode(), b"\xff"):
         assert page.post("/console/qr", content=wrong).status_code == 422
+
+
+def test_the_browser_is_shown_the_address(tmp_path, monkeypatch):
+    """BROWSER names it, as on every Unix."""
+    shown = tmp_path / "shown"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > "{shown}.part" && mv "{shown}.part" "{shown}"\n')
+    browser.chmod(0o700)
+    monkeypatch.setenv("BROWSER", str(browser))
+    with console("http://127.0.0.1:9", open_browser=True) as other:
+        eventually(shown.exists)
+        assert shown.read_text() == f"{other.url}/#token={other.token}"
 
 
 def test_ctrl_c_ends_it_quietly(own):

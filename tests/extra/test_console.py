@@ -75,6 +75,10 @@ def test_enrol_watch_and_send(page, stack):
         expect(page.get_by_text("io.unitynodes.unityapp")).to_be_visible()
 
 
+def test_an_alias_in_any_script_survives_the_qr_code(page):
+    assert enrolled_by_qr(page, "Büro «Ä» 東京 🚌")["alias"] == "Büro «Ä» 東京 🚌"
+
+
 def enrolled_by_qr(page, alias: str, scope: str = "register") -> dict[str, str]:
     """What a phone's camera reads off the screen after a token was made for `alias`."""
     page.get_by_role("link", name="Enrolment").click()
@@ -189,11 +193,11 @@ def test_an_unknown_command_is_resent_with_a_reason(page, stack):
 
 
 def test_a_token_is_revoked(page, stack):
-    stack.call("POST", "/v1/enroll-tokens", {"aliases": ["never"]})
+    stack.call("POST", "/v1/enroll-tokens", {"aliases": ["mislaid"]})
     visit(page, "/enrol")
-    page.get_by_role("button", name="Revoke the token of never").click()
+    page.get_by_role("button", name="Revoke the token of mislaid").click()
     dialog(page).get_by_role("button", name="Revoke").click()
-    expect(row(page, "never")).to_contain_text("revoked")
+    expect(row(page, "mislaid")).to_contain_text("revoked")
 
 
 # --- what can go wrong
@@ -341,6 +345,30 @@ def test_the_theme_stays(page):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
     page.get_by_label("Theme").select_option("light")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+
+
+def test_alerts_are_shown_when_the_api_has_them(page, stack):
+    device_id, _ = stack.register("alarming")
+    alert = {
+        "alert_id": 1,
+        "device_id": device_id,
+        "alias": "alarming",
+        "condition": "low_battery",
+        "since": "2026-01-01T00:00:00Z",
+        "notified_at": None,
+        "recovered_at": None,
+    }
+    page.route("**/v1/alerts?*", lambda route: route.fulfill(json={"items": [alert], "next_cursor": None}))
+    visit(page, "/")
+    page.get_by_role("link", name="Alerts (1)").click()
+    expect(row(page, "alarming")).to_contain_text("Battery low")
+    page.get_by_role("link", name="alarming").click()
+    expect(page.get_by_role("region", name="Now")).to_contain_text("Battery low")
+    page.unroute("**/v1/alerts?*")
+    page.route("**/v1/alerts?*", lambda route: route.fulfill(status=404, json={"message": "Not Found"}))
+    visit(page, "/")
+    expect(page.get_by_text("Agent versions")).to_be_visible()
+    expect(page.get_by_role("link", name="Alerts")).to_have_count(0)
 
 
 REFERENCE = {

@@ -1,9 +1,10 @@
-// What the watch has found about devices. An API that has no alerts yet answers 404, and the page says nothing of them.
+// What the watch has found about devices. An API that has no alerts answers 404, and the page says nothing of them.
 
 import { html } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
 import { instant } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
+import { setQuery } from "/assets/router.js";
 import { Table } from "/assets/table.js";
 import { Badge, Page, When } from "/assets/ui.js";
 
@@ -12,15 +13,22 @@ const WORDS = {
   low_battery: "Battery low",
   unity_down: "Unity down",
   queue_growing: "Heartbeats pile up",
-  version_behind: "Behind the rollout",
+  agent_outdated: "Agent behind the rollout",
 };
 
-/** {items} of the newest alerts; null when the API has none to tell. */
-export const useAlerts = () => usePoll("alerts?newest", newest, (data) => (data === null ? null : 10));
+/** {items, next_cursor} of the newest open alerts, of one device or of all; null when the API has none to tell. */
+export function useAlerts(device = {}) {
+  const query = new URLSearchParams({ open: true, ...device });
+  return usePoll(
+    `alerts?${query}`,
+    (signal) => newest(query, signal),
+    (data) => (data === null ? null : 10),
+  );
+}
 
-async function newest(signal) {
+async function newest(query, signal) {
   try {
-    return await call("GET", "/v1/alerts", { signal });
+    return await call("GET", `/v1/alerts?${query}`, { signal });
   } catch (problem) {
     if (problem.status === 404) return null;
     throw problem;
@@ -32,31 +40,60 @@ const COLUMNS = [
     key: "device",
     label: "Device",
     head: true,
-    value: (alert) => alert.alias,
-    cell: (alert) => html`<a class="name" href="/devices/${encodeURIComponent(alert.device_id)}">${alert.alias ?? alert.device_id}</a>`,
+    cell: (alert) => html`
+      <a class="name" href="/devices/${encodeURIComponent(alert.device_id)}">${alert.alias ?? alert.device_id}</a>
+    `,
   },
   {
     key: "condition",
     label: "Condition",
-    value: (alert) => alert.condition,
-    cell: (alert) => html`<${Badge} name="warn" label=${WORDS[alert.condition] ?? alert.condition.replaceAll("_", " ")} />`,
+    cell: (alert) => html`<${Badge} name=${alert.recovered_at ? "over" : "warn"} label=${words(alert.condition)} />`,
   },
-  { key: "since", label: "Since", value: (alert) => alert.since, cell: (alert) => html`<${When} at=${alert.since} />` },
-  { key: "notified", label: "Notified", kind: "wide", cell: (alert) => (alert.notified_at ? instant(alert.notified_at) : "not yet") },
+  { key: "since", label: "Since", cell: (alert) => html`<${When} at=${alert.since} />` },
+  {
+    key: "notified",
+    label: "Notified",
+    kind: "wide",
+    cell: (alert) => (alert.notified_at ? instant(alert.notified_at) : "not yet"),
+  },
 ];
+const RECOVERED = { key: "recovered", label: "Recovered", cell: (alert) => html`<${When} at=${alert.recovered_at} />` };
 
-export const AlertsTable = ({ alerts }) => html`
-  <${Table} caption="Alerts" columns=${COLUMNS} rows=${alerts} empty="Nothing is wrong with any device."
-    id=${(alert) => `${alert.device_id} ${alert.condition}`} />
+const words = (condition) => WORDS[condition] ?? condition.replaceAll("_", " ");
+
+/** columns: some of the table's own, when not all. */
+export const AlertsTable = ({ alerts, columns = COLUMNS }) => html`
+  <${Table} caption="Alerts" columns=${columns} rows=${alerts} empty="Nothing is wrong with any device."
+    id=${(alert) => alert.alert_id ?? `${alert.device_id} ${alert.condition}`} />
 `;
 
-async function all(signal) {
+export const DeviceAlerts = ({ alerts }) =>
+  alerts.map((alert) => html`
+  <span class="state"><${Badge} name="warn" label=${words(alert.condition)} /> since <${When} at=${alert.since} /></span>
+`);
+
+async function all(query, signal) {
   const items = [];
-  for await (const page of pages("/v1/alerts", {}, signal)) items.push(...page);
+  for await (const page of pages("/v1/alerts", query, signal)) items.push(...page);
   return items;
 }
 
-export function Alerts() {
-  const poll = usePoll("alerts", all);
-  return html`<${Page} title="Alerts" poll=${poll}>${poll.data && html`<${AlertsTable} alerts=${poll.data} />`}<//>`;
+export function Alerts({ query }) {
+  const over = query.get("show") === "recovered";
+  const poll = usePoll(`alerts page ${over}`, (signal) => all({ open: !over }, signal));
+  const choose = (event) => setQuery({ show: event.target.value });
+  return html`
+    <${Page} title="Alerts" poll=${poll}>
+      <form class="filters" onSubmit=${(event) => event.preventDefault()}>
+        <label>
+          Show
+          <select onChange=${choose}>
+            <option value="" selected=${!over}>Open</option>
+            <option value="recovered" selected=${over}>Recovered</option>
+          </select>
+        </label>
+      </form>
+      ${poll.data && html`<${AlertsTable} alerts=${poll.data} columns=${over ? [...COLUMNS, RECOVERED] : COLUMNS} />`}
+    <//>
+  `;
 }

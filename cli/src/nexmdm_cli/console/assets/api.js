@@ -12,7 +12,7 @@ export class Problem extends Error {
   }
 }
 
-/** The address that the console printed has the token in its fragment: kept for this origin, gone from the address bar. */
+/** The address that the console printed has the token in its fragment: kept for this origin, out of the address bar. */
 export function takeToken() {
   const found = /^#token=([\w-]+)$/.exec(location.hash);
   if (!found) return false;
@@ -53,7 +53,10 @@ export async function qrCode(text) {
 async function ask(url, { headers, ...options } = {}) {
   let answer;
   try {
-    answer = await fetch(url, { ...options, headers: { ...headers, "X-Console-Token": localStorage.getItem(TOKEN) ?? "" } });
+    answer = await fetch(url, {
+      ...options,
+      headers: { ...headers, "X-Console-Token": localStorage.getItem(TOKEN) ?? "" },
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { detail: "The console itself does not answer. Is `nexmdm console` still running?" });

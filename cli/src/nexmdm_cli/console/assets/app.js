@@ -26,7 +26,8 @@ const PLACES = {
   "api-reference": Reference,
 };
 
-const Nowhere = () => html`<${Page} title="Not found"><${Empty}>There is no such page. <a href="/">To the fleet</a><//><//>`;
+const Nowhere = () =>
+  html`<${Page} title="Not found"><${Empty}>There is no such page. <a href="/">To the fleet</a><//><//>`;
 
 function App() {
   const { path, query } = useAddress();
@@ -51,18 +52,25 @@ function Navigation({ place }) {
     ["commands", "Commands"],
     ["builds", "Builds"],
     ["enrol", "Enrolment"],
-    ...(alerts.data ? [["alerts", "Alerts"]] : []),
+    ...(alerts.data ? [["alerts", `Alerts${tally(alerts.data)}`]] : []),
     ["api-reference", "API"],
   ];
   const bar = useRef();
   // On a phone the bar is wider than the screen.
-  useEffect(() => bar.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }), [place]);
+  useEffect(
+    () => bar.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }),
+    [place],
+  );
   return html`
     <nav aria-label="Main" ref=${bar}>
-      ${links.map(([name, label]) => html`<a href="/${name}" aria-current=${place === name ? "page" : undefined}>${label}</a>`)}
+      ${links.map(([name, label]) => html`
+        <a href="/${name}" aria-current=${place === name ? "page" : undefined}>${label}</a>
+      `)}
     </nav>
   `;
 }
+
+const tally = ({ items, next_cursor: more }) => (items.length ? ` (${items.length}${more ? "+" : ""})` : "");
 
 function Theme() {
   const [theme, setTheme] = useState(document.documentElement.dataset.theme ?? "");
@@ -78,7 +86,11 @@ function Theme() {
   };
   return html`
     <select class="theme" aria-label="Theme" onChange=${choose}>
-      ${[["", "Auto"], ["light", "Light"], ["dark", "Dark"]].map(([value, label]) => html`<option value=${value} selected=${value === theme}>${label}</option>`)}
+      ${[
+        ["", "Auto"],
+        ["light", "Light"],
+        ["dark", "Dark"],
+      ].map(([value, label]) => html`<option value=${value} selected=${value === theme}>${label}</option>`)}
     </select>
   `;
 }

@@ -17,7 +17,8 @@ const COLUMNS = [
     label: "Build",
     head: true,
     cell: (build) => html`
-      <a href="/builds/${build.build_id}">${build.version_name} (${build.version_code})</a> ${build.build_type === "debug" && html`<${Badge} name="debug" />`}
+      <a href="/builds/${build.build_id}">${build.version_name} (${build.version_code})</a>
+      ${build.build_type === "debug" && html` <${Badge} name="debug" />`}
       <div class="muted">${build.package_name}</div>
     `,
   },
@@ -42,7 +43,12 @@ export const CurrentBuilds = ({ builds }) => table(builds, COLUMNS.slice(0, 3));
 
 const Installations = ({ build }) => {
   const { pending, downloading, installing, completed, failed } = build.statistics;
-  const parts = [["installed", completed, "good"], ["failed", failed, "bad"], ["under way", downloading + installing, "busy"], ["pending", pending, "off"]];
+  const parts = [
+    ["installed", completed, "good"],
+    ["failed", failed, "bad"],
+    ["under way", downloading + installing, "busy"],
+    ["pending", pending, "off"],
+  ];
   return parts.some(([, n]) => n) ? html`<${Shares} label="Installations" parts=${parts} />` : NONE;
 };
 
@@ -58,7 +64,11 @@ async function everyBuild(signal) {
 }
 
 export function Build({ id }) {
-  const poll = usePoll(`build ${id}`, (signal) => call("GET", `/v1/apk/builds/${encodeURIComponent(id)}`, { signal }), 5);
+  const poll = usePoll(
+    `build ${id}`,
+    (signal) => call("GET", `/v1/apk/builds/${encodeURIComponent(id)}`, { signal }),
+    5,
+  );
   const [doing, setDoing] = useState(null);
   const build = poll.data;
   const finish = () => {
@@ -67,7 +77,8 @@ export function Build({ id }) {
   };
   const Doing = DIALOGS[doing];
   return html`
-    <${Page} title=${build ? `${build.package_name} ${build.version_name}` : "Build"} poll=${poll} back=${{ to: "/builds", label: "← Builds" }}
+    <${Page} title=${build ? `${build.package_name} ${build.version_name}` : "Build"} poll=${poll}
+      back=${{ to: "/builds", label: "← Builds" }}
       actions=${build && html`<${Possible} build=${build} onAsk=${setDoing} />`}>
       ${build && html`
         <${Rollout} build=${build} />
@@ -81,7 +92,8 @@ export function Build({ id }) {
 
 /** What can be done with a build as it stands. */
 function Possible({ build, onAsk }) {
-  const button = (name, label, tone = "") => html`<button type="button" class=${tone} onClick=${() => onAsk(name)}>${label}</button>`;
+  const button = (name, label, tone = "") =>
+    html`<button type="button" class=${tone} onClick=${() => onAsk(name)}>${label}</button>`;
   if (build.state === "declared") return button("withdraw", "Withdraw", "danger");
   if (build.state !== "published") return null;
   if (!build.is_current) return button("promote", "Promote", "primary");
@@ -92,16 +104,21 @@ function Possible({ build, onAsk }) {
   `;
 }
 
+const offered = (build) => (build.paused_at ? 0 : build.staged_rollout_percent);
+
 const Rollout = ({ build }) => html`
   <${Section} title="Rollout">
     <p class="state">
       <${Badge} name=${standing(build)} />
-      ${build.is_current && (build.paused_at ? ` nobody is offered it: ${build.paused_reason}` : ` offered to ${build.staged_rollout_percent} % of the fleet`)}
       ${!build.is_current && build.paused_reason && ` ${build.paused_reason}`}
+      ${build.is_current && build.paused_at && ` nobody is offered it: ${build.paused_reason}`}
+      ${build.is_current && !build.paused_at && ` offered to ${offered(build)} % of the fleet`}
       ${build.refusal && ` ${build.refusal}`}
     </p>
     ${build.is_current && html`
-      <label class="progress">Offered to <progress max="100" value=${build.paused_at ? 0 : build.staged_rollout_percent}></progress> ${build.paused_at ? 0 : build.staged_rollout_percent} %</label>
+      <label class="progress">
+        Offered to <progress max="100" value=${offered(build)}></progress> ${offered(build)} %
+      </label>
     `}
     <${Installations} build=${build} />
     <p class="muted">${count(build.statistics.issued, "download address", "download addresses")} handed out.</p>
@@ -116,7 +133,10 @@ const About = ({ build }) => html`
       ["Declared", `${instant(build.uploaded_at)} by ${who(build.uploaded_by)}`],
       ["Published", instant(build.published_at)],
       ["Promoted", build.promoted_at ? `${instant(build.promoted_at)} by ${who(build.promoted_by)}` : NONE],
-      ["Replaces", build.replaces_id ? html`<a href="/builds/${build.replaces_id}">build ${build.replaces_id}</a>` : NONE],
+      [
+        "Replaces",
+        build.replaces_id ? html`<a href="/builds/${build.replaces_id}">build ${build.replaces_id}</a>` : NONE,
+      ],
       ["Source", [build.source, build.ci_run_id, build.git_sha].filter(Boolean).join(" · ") || NONE],
       ["WiFi only", yesNo(build.wifi_only)],
       ["Must be installed", yesNo(build.must_install)],
@@ -141,16 +161,19 @@ function Ask({ title, text, submit, danger, onSubmit, onDone, onClose, children 
   `;
 }
 
+const share = (form) => ({ staged_rollout_percent: Number(form.get("percent")) });
+
 const Percent = ({ value }) => html`
   <${Field} label="Share of the fleet (%)" name="percent" type="number" required min="0" max="100" value=${value} />
 `;
 
-const Reason = () => html`<${Field} label="Reason" name="reason" required maxlength="500" hint="Kept in the build's history." />`;
+const Reason = () =>
+  html`<${Field} label="Reason" name="reason" required maxlength="500" hint="Kept in the build's history." />`;
 
 const Promote = ({ build, ...ask }) => html`
   <${Ask} ...${ask} title="Promote ${build.version_name}" submit="Promote"
     text="It becomes current for a share of the fleet; the rest keeps being offered what it replaces."
-    onSubmit=${(form) => call("POST", `${address(build)}/promote`, { body: { staged_rollout_percent: Number(form.get("percent")) } })}>
+    onSubmit=${(form) => call("POST", `${address(build)}/promote`, { body: share(form) })}>
     <${Percent} value="10" />
   <//>
 `;
@@ -159,7 +182,7 @@ function RollOut({ build, ...ask }) {
   const key = useRef(crypto.randomUUID());
   const submit = (form) => {
     const install = form.get("install") === "on";
-    const body = { staged_rollout_percent: Number(form.get("percent")), install };
+    const body = { ...share(form), install };
     return call("POST", `${address(build)}/rollout`, { body, ...(install && { key: key.current }) });
   };
   return html`
@@ -171,7 +194,9 @@ function RollOut({ build, ...ask }) {
   `;
 }
 
-const reasoned = (what, title, submit, text, danger) => ({ build, ...ask }) => html`
+const reasoned =
+  (what, title, submit, text, danger) =>
+  ({ build, ...ask }) => html`
   <${Ask} ...${ask} title="${title} ${build.version_name}" submit=${submit} text=${text} danger=${danger}
     onSubmit=${(form) => call("POST", `${address(build)}/${what}`, { body: { reason: form.get("reason") } })}>
     <${Reason} />
@@ -196,5 +221,11 @@ const DIALOGS = {
   resume: Resume,
   withdraw: Withdraw,
   pause: reasoned("pause", "Pause", "Pause", "Nobody is offered it any more until it is resumed."),
-  rollback: reasoned("rollback", "Roll back", "Roll back", "What it replaced is current again; this build is not handed out any more.", true),
+  rollback: reasoned(
+    "rollback",
+    "Roll back",
+    "Roll back",
+    "What it replaced is current again; this build is not handed out any more.",
+    true,
+  ),
 };

@@ -28,7 +28,9 @@ export function Chart({ title, unit, rows, name, min, max }) {
       drawn.current = new window.uPlot(options(canvas.current, unit, [min, max], point), data, canvas.current);
     };
     draw();
-    const resized = new ResizeObserver(() => drawn.current.setSize({ width: canvas.current.clientWidth, height: HEIGHT }));
+    const resized = new ResizeObserver(() =>
+      drawn.current.setSize({ width: canvas.current.clientWidth, height: HEIGHT }),
+    );
     const themes = new MutationObserver(draw);
     const system = matchMedia("(prefers-color-scheme: dark)");
     resized.observe(canvas.current);
@@ -46,13 +48,19 @@ export function Chart({ title, unit, rows, name, min, max }) {
   useEffect(() => drawn.current?.setData(data), [data]);
 
   const last = values.at(-1);
-  const words = empty ? "not reported" : `now ${say(last, unit)}, lowest ${say(lowest(values), unit)}, highest ${say(highest(values), unit)}`;
+  const words = empty
+    ? "not reported"
+    : `now ${say(last, unit)}, lowest ${say(lowest(values), unit)}, highest ${say(highest(values), unit)}`;
   return html`
     <figure class="chart">
-      <figcaption><strong>${title}</strong> <span class="pointed" ref=${pointed} aria-hidden="true"></span><span class="muted">${words}</span></figcaption>
-      ${empty
-        ? html`<p class="empty">No heartbeat of this time has it.</p>`
-        : html`<div ref=${canvas} role="img" aria-label="${title} over time: ${words}"></div>`}
+      <figcaption>
+        <strong>${title}</strong>
+        <span class="pointed" ref=${pointed} aria-hidden="true"></span><span class="muted">${words}</span>
+      </figcaption>
+      ${
+        empty
+          ? html`<p class="empty">No heartbeat of this time has it.</p>`
+          : html`<div ref=${canvas} role="img" aria-label="${title} over time: ${words}"></div>`}
     </figure>
   `;
 }
@@ -65,7 +73,12 @@ const say = (value, unit) => withUnit(value, unit, Number.isInteger(value) ? 0 :
 function options(element, unit, [min, max], point) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
-  const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+  const axis = {
+    stroke: colour("--muted"),
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { show: false },
+    font: "11px system-ui",
+  };
   return {
     width: element.clientWidth,
     height: HEIGHT,
@@ -73,11 +86,11 @@ function options(element, unit, [min, max], point) {
     legend: { show: false },
     hooks: { setCursor: [point] },
     scales: { y: min === undefined ? { range: padded } : { range: [min, max] } },
-    axes: [{ ...axis, values: dates, space: 60, size: 34 }, { ...axis, size: 46 }],
-    series: [
-      {},
-      { stroke: colour("--accent"), width: 1.5, points: { show: false } },
+    axes: [
+      { ...axis, values: dates, space: 60, size: 34 },
+      { ...axis, size: 46 },
     ],
+    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: false } }],
   };
 }
 

@@ -10,6 +10,7 @@ import { Table } from "/assets/table.js";
 import { Badge, Dialog, Facts, Field, Form, Notice, Page, Section, Shares, When } from "/assets/ui.js";
 
 const STATES = ["accepted", "sending", "sent", "retry_wait", "unknown", "failed", "expired", "cancelled"];
+const OPEN = ["accepted", "sending", "retry_wait"];
 const TONES = { sent: "good", failed: "bad", unknown: "warn", retry_wait: "warn", accepted: "busy", sending: "busy" };
 const MEANS = {
   accepted: "Waits to be sent.",
@@ -32,12 +33,11 @@ const meaning = (command) => {
 /** Seconds until a command is looked at again; null when nothing changes any more. */
 function soon(command) {
   if (!command) return 2;
-  const over = "states" in command
-    ? !STATES.slice(0, 2).concat("retry_wait").some((state) => command.states[state])
-    : done(command) || ["failed", "expired", "cancelled"].includes(command.state);
-  if (over && !("states" in command)) return null;
+  const batch = "states" in command;
+  if (batch && !OPEN.some((state) => command.states[state])) return 10;
+  if (!batch && (done(command) || ["failed", "expired", "cancelled"].includes(command.state))) return null;
   const age = (Date.now() - Date.parse(command.created_at)) / 1000;
-  return over ? 10 : age < 30 ? 1 : age < 600 ? 5 : 30;
+  return age < 30 ? 1 : age < 600 ? 5 : 30;
 }
 
 const useCommand = (id) => usePoll(`command ${id}`, (signal) => call("GET", address(id), { signal }), soon);
@@ -45,7 +45,9 @@ const useCommand = (id) => usePoll(`command ${id}`, (signal) => call("GET", addr
 /** Where it stands in a word; when the device answered, whether it could do it. */
 function State({ command }) {
   if (!done(command)) return html`<${Badge} name=${command.state} />`;
-  return wentWrong(command) ? html`<${Badge} name="error" label="done: ${command.result.toLowerCase()}" />` : html`<${Badge} name="done" />`;
+  return wentWrong(command)
+    ? html`<${Badge} name="error" label="done: ${command.result.toLowerCase()}" />`
+    : html`<${Badge} name="done" />`;
 }
 
 /** How a command stands, live. */
@@ -89,7 +91,9 @@ const COLUMNS = [
 
 export function CommandsTable({ commands, without, empty = "No command was sent within the retained time." }) {
   const columns = COLUMNS.filter(({ key }) => key !== without);
-  return html`<${Table} caption="Commands" columns=${columns} rows=${commands} id=${(command) => command.request_id} empty=${empty} />`;
+  return html`
+    <${Table} caption="Commands" columns=${columns} rows=${commands} id=${(command) => command.request_id} empty=${empty} />
+  `;
 }
 
 /** A list of commands, live. query: the list's filters. Returns the poll, with `older` when there are more to fetch. */
@@ -122,7 +126,8 @@ export function Commands({ query }) {
   const batch = query.get("batch") ?? "";
   const list = useCommands({ state, batch });
   return html`
-    <${Page} poll=${list} title=${batch ? "Commands of a batch" : "Commands"} back=${batch && { to: `/commands/${encodeURIComponent(batch)}`, label: "← The batch" }}>
+    <${Page} poll=${list} title=${batch ? "Commands of a batch" : "Commands"}
+      back=${batch && { to: `/commands/${encodeURIComponent(batch)}`, label: "← The batch" }}>
       <form class="filters" onSubmit=${(event) => event.preventDefault()}>
         <label>
           State
@@ -176,13 +181,23 @@ const CommandFacts = ({ command }) => html`
     <${Facts} of=${[
       ["Device", html`<${DeviceName} id=${command.device_id} />`],
       ["Request id", html`<code>${command.request_id}</code>`],
-      ["Parameters", Object.keys(command.params).length ? html`<code>${JSON.stringify(command.params)}</code>` : "none"],
+      [
+        "Parameters",
+        Object.keys(command.params).length ? html`<code>${JSON.stringify(command.params)}</code>` : "none",
+      ],
       ["Asked", `${instant(command.created_at)} by ${who(command.created_by)}`],
       ["Expires", instant(command.expires_at)],
       ["Sends", number(command.attempts)],
-      ["FCM", command.http_code ? `${command.fcm_status} (HTTP ${command.http_code}, ${number(Math.round(command.latency_ms))} ms)` : "–"],
+      [
+        "FCM",
+        command.http_code
+          ? `${command.fcm_status} (HTTP ${command.http_code}, ${number(Math.round(command.latency_ms))} ms)`
+          : "–",
+      ],
       ["Answered", command.completed_at ? instant(command.completed_at) : "not yet"],
-      ...(command.batch_id ? [["Part of", html`<a href="/commands/${encodeURIComponent(command.batch_id)}">a bulk command</a>`]] : []),
+      ...(command.batch_id
+        ? [["Part of", html`<a href="/commands/${encodeURIComponent(command.batch_id)}">a bulk command</a>`]]
+        : []),
     ]} />
   <//>
   <${Audit} entries=${command.audit} />
@@ -194,7 +209,10 @@ const BatchFacts = ({ command }) => html`
     <${Facts} of=${[
       ["Request id", html`<code>${command.request_id}</code>`],
       ["Asked", `${instant(command.created_at)} by ${who(command.created_by)}`],
-      ["Selected by", "device_ids" in command.selector ? "a list of devices" : html`<code>${JSON.stringify(command.selector)}</code>`],
+      [
+        "Selected by",
+        "device_ids" in command.selector ? "a list of devices" : html`<code>${JSON.stringify(command.selector)}</code>`,
+      ],
     ]} />
   <//>
 `;
@@ -213,7 +231,9 @@ export function Audit({ entries }) {
       <ol class="audit">
         ${entries.map(({ event, by, at, key, ...rest }) => html`
           <li><time datetime=${at}>${instant(at)}</time> <strong>${event}</strong> by ${who(by)}
-            ${Object.entries(rest).filter(([, value]) => value != null).map(([name, value]) => html` <span class="muted">${name}: ${String(value)}</span>`)}
+            ${Object.entries(rest)
+              .filter(([, value]) => value != null)
+              .map(([name, value]) => html` <span class="muted">${name}: ${String(value)}</span>`)}
           </li>
         `)}
       </ol>

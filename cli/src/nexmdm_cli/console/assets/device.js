@@ -1,6 +1,7 @@
 // One device: how it is, how it was, what it was told.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
+import { DeviceAlerts, useAlerts } from "/assets/alerts.js";
 import { call } from "/assets/api.js";
 import { Chart } from "/assets/charts.js";
 import { CommandsList, useCommands } from "/assets/commands.js";
@@ -29,7 +30,8 @@ export function Device({ id }) {
     <button type="button" class="danger" onClick=${() => setDoing("delete")}>Delete</button>
   `;
   return html`
-    <${Page} title=${device?.alias ?? "Device"} poll=${poll} actions=${actions} back=${{ to: "/devices", label: "← Devices" }}>
+    <${Page} title=${device?.alias ?? "Device"} poll=${poll} actions=${actions}
+      back=${{ to: "/devices", label: "← Devices" }}>
       ${device && html`
         <${Status} device=${device} />
         <${History} id=${id} />
@@ -45,6 +47,7 @@ export function Device({ id }) {
 
 const Status = ({ device }) => html`
   <${Section} title="Now">
+    <${DeviceAlerts} alerts=${useAlerts({ device_id: device.device_id }).data?.items ?? []} />
     <${Facts} of=${[
       ["State", html`<${Badge} name=${device.online ? "online" : "silent"} />`],
       ["Last seen", html`<${When} at=${device.last_seen_at} />`],
@@ -54,7 +57,10 @@ const Status = ({ device }) => html`
       ["Network", device.network_type ?? NONE],
       ["Signal", withUnit(device.signal_dbm, "dBm")],
       ["Memory used", withUnit(device.ram_used_mb, "MB")],
-      ["Unity", device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE],
+      [
+        "Unity",
+        device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE,
+      ],
       ["Running for", duration(device.uptime_s)],
       ["Queued heartbeats", device.queue_depth ?? NONE],
       ["Reached by FCM", yesNo(device.has_fcm_token)],
@@ -97,9 +103,11 @@ function History({ id }) {
   const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show));
   const [asTable, setAsTable] = useState(false);
   const rows = data?.items ?? [];
-  const about = !data ? "loading …" : rows.length
-    ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
-    : "";
+  const about = !data
+    ? "loading …"
+    : rows.length
+      ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
+      : "";
   const toggle = rows.length > 0 && html`
     <button type="button" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button>
   `;
@@ -107,16 +115,14 @@ function History({ id }) {
     <${Section} title="History" actions=${toggle}>
       <p class="muted">${error ? error.message : about}</p>
       ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
-      ${asTable
-        ? html`<${HeartbeatTable} rows=${rows} />`
-        : html`<div class="charts">
-            ${rows.length > 0 && SERIES.map(([title, unit, name, range]) => html`
-              <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
-            `)}
-          </div>`}
+      ${asTable ? html`<${HeartbeatTable} rows=${rows} />` : html`<div class="charts">${rows.length > 0 && charts(rows)}</div>`}
     <//>
   `;
 }
+
+const charts = (rows) => SERIES.map(([title, unit, name, range]) => html`
+  <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
+`);
 
 const HEARTBEATS = [
   { key: "at", label: "Time", head: true, cell: (row) => html`<span title=${ago(row.ts)}>${instant(row.ts)}</span>` },
@@ -132,7 +138,8 @@ const HEARTBEATS = [
 function HeartbeatTable({ rows }) {
   const [page, setPage] = useState(1);
   return html`
-    <${Table} caption="Heartbeats, newest first" columns=${HEARTBEATS} rows=${rows.slice().reverse()} id=${(row) => row.hb_id} page=${page} onPage=${setPage} />
+    <${Table} caption="Heartbeats, newest first" columns=${HEARTBEATS} rows=${rows.toReversed()}
+      id=${(row) => row.hb_id} page=${page} onPage=${setPage} />
   `;
 }
 

@@ -54,15 +54,28 @@ const COLUMNS = [
     value: (device) => device.temp_c,
     cell: (device) => withUnit(device.temp_c, "°C", 1),
   },
-  { key: "network", label: "Network", kind: "wide", value: (device) => device.network_type, cell: (device) => device.network_type ?? "–" },
+  {
+    key: "network",
+    label: "Network",
+    kind: "wide",
+    value: (device) => device.network_type,
+    cell: (device) => device.network_type ?? "–",
+  },
   {
     key: "unity",
     label: "Unity",
     kind: "wide",
     value: (device) => device.unity_pkg_version,
-    cell: (device) => html`${device.unity_pkg_version ?? "–"} ${device.unity_running === false && html`<${Badge} name="down" />`}`,
+    cell: (device) =>
+      html`${device.unity_pkg_version ?? "–"} ${device.unity_running === false && html`<${Badge} name="down" />`}`,
   },
-  { key: "agent", label: "Agent", kind: "wide", value: (device) => device.agent_version, cell: (device) => device.agent_version ?? "–" },
+  {
+    key: "agent",
+    label: "Agent",
+    kind: "wide",
+    value: (device) => device.agent_version,
+    cell: (device) => device.agent_version ?? "–",
+  },
   {
     key: "model",
     label: "Model",
@@ -75,8 +88,13 @@ const COLUMNS = [
 export function Battery({ device }) {
   if (device.battery_pct === null) return "–";
   const low = device.battery_pct < LOW_BATTERY_PCT;
-  return html`<span class=${low ? "warn" : ""}>${device.battery_pct} %</span>${device.plugged && html`<span title="charging" aria-label="charging"> ⚡</span>`}`;
+  return html`
+    <span class=${low ? "warn" : ""}>${device.battery_pct} %</span>
+    ${device.plugged && html`<span title="charging"> ⚡<span class="hidden">charging</span></span>`}
+  `;
 }
+
+const NOBODY = html`No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.`;
 
 export function Devices({ query }) {
   const poll = usePoll("devices", everyDevice);
@@ -87,7 +105,12 @@ export function Devices({ query }) {
   const sort = query.get("sort") ?? "alias";
   const texts = useMemo(() => new Map(items.map((device) => [device, searchable(device)])), [items]);
   const rows = useMemo(
-    () => sorted(items.filter((device) => fits(device, filter, texts)), COLUMNS, sort),
+    () =>
+      sorted(
+        items.filter((device) => fits(device, filter, texts)),
+        COLUMNS,
+        sort,
+      ),
     [items, filter.text, filter.show, filter.version, sort],
   );
   const selected = useMemo(() => items.filter((device) => chosen.has(device.device_id)), [items, chosen]);
@@ -108,7 +131,7 @@ export function Devices({ query }) {
         <${Table} caption="Devices" columns=${COLUMNS} rows=${rows} id=${select.id} select=${select}
           sort=${sort} onSort=${(to) => setQuery({ sort: to, page: null })}
           page=${Number(query.get("page")) || 1} onPage=${(page) => setQuery({ page: page > 1 ? page : null })}
-          empty=${items.length ? "No device fits this filter." : html`No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.`} />
+          empty=${items.length ? "No device fits this filter." : NOBODY} />
       `}
       ${sending && html`<${Send} devices=${sending} onClose=${() => setSending(null)} />`}
     <//>
@@ -124,7 +147,10 @@ function tally(rows, items, selected, loading) {
 }
 
 function Filters({ filter, items }) {
-  const versions = useMemo(() => [...new Set(items.map((device) => device.agent_version ?? "unknown"))].sort(), [items]);
+  const versions = useMemo(
+    () => [...new Set(items.map((device) => device.agent_version ?? "unknown"))].sort(),
+    [items],
+  );
   if (filter.version && !versions.includes(filter.version)) versions.push(filter.version);
   const [text, setText] = useState(filter.text);
   // Browsers limit how often a page may write its address.
@@ -135,19 +161,27 @@ function Filters({ filter, items }) {
   const change = (name) => (event) => setQuery({ [name]: event.target.value, page: null });
   return html`
     <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
-      <label>Search <input type="search" value=${text} onInput=${(event) => setText(event.target.value)} placeholder="alias, model, address, id" /></label>
+      <label>
+        Search
+        <input type="search" value=${text} placeholder="alias, model, address, id"
+          onInput=${(event) => setText(event.target.value)} />
+      </label>
       <label>
         Show
         <select value=${filter.show} onChange=${change("show")}>
           <option value="">All devices</option>
-          ${Object.entries(SHOW).map(([name, [label]]) => html`<option value=${name} selected=${name === filter.show}>${label}</option>`)}
+          ${Object.entries(SHOW).map(([name, [label]]) => html`
+            <option value=${name} selected=${name === filter.show}>${label}</option>
+          `)}
         </select>
       </label>
       <label>
         Agent
         <select value=${filter.version} onChange=${change("version")}>
           <option value="">All versions</option>
-          ${versions.map((version) => html`<option value=${version} selected=${version === filter.version}>${version}</option>`)}
+          ${versions.map((version) => html`
+            <option value=${version} selected=${version === filter.version}>${version}</option>
+          `)}
         </select>
       </label>
     </form>
@@ -155,7 +189,9 @@ function Filters({ filter, items }) {
 }
 
 const searchable = (device) =>
-  [device.alias, device.device_id, device.manufacturer, device.model, device.ip, device.network_type].join("\n").toLowerCase();
+  [device.alias, device.device_id, device.manufacturer, device.model, device.ip, device.network_type]
+    .join("\n")
+    .toLowerCase();
 
 function fits(device, { text, show, version }, texts) {
   if (show in SHOW && !SHOW[show][1](device)) return false;

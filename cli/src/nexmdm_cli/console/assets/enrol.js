@@ -8,7 +8,15 @@ import { Table } from "/assets/table.js";
 import { provisioning, scanned, typed } from "/assets/qr.js";
 import { Badge, Dialog, Field, Form, Notice, Page, Section, When } from "/assets/ui.js";
 
-const HOURS = [["1800", "30 minutes"], ["3600", "1 hour"], ["28800", "8 hours"], ["86400", "1 day"], ["604800", "7 days"], ["2592000", "30 days"]];
+const LOOPBACK = /^https?:\/\/(127\.|localhost|\[::1\])/;
+const HOURS = [
+  ["1800", "30 minutes"],
+  ["3600", "1 hour"],
+  ["28800", "8 hours"],
+  ["86400", "1 day"],
+  ["604800", "7 days"],
+  ["2592000", "30 days"],
+];
 
 export function Enrol() {
   const poll = usePoll("enroll-tokens", newest);
@@ -25,10 +33,13 @@ export function Enrol() {
     <${Page} title="Enrolment" poll=${poll} actions=${actions}>
       ${made && html`<${Made} tokens=${made} onClose=${() => setMade(null)} />`}
       ${poll.data && html`
-        <${Table} caption="Enrolment tokens" columns=${[...COLUMNS, revokeColumn(setRevoking)]} rows=${poll.data} id=${(token) => token.token_id}
-          empty="No token was made yet." />
+        <${Table} caption="Enrolment tokens" columns=${[...COLUMNS, revokeColumn(setRevoking)]}
+          rows=${poll.data} id=${(token) => token.token_id} empty="No token was made yet." />
       `}
-      ${making && html`<${New} onMade=${(tokens) => { setMade(tokens); close(); }} onClose=${close} />`}
+      ${making && html`<${New} onMade=${(tokens) => {
+          setMade(tokens);
+          close();
+        }} onClose=${close} />`}
       ${revoking && html`<${Revoke} token=${revoking} onDone=${close} onClose=${close} />`}
     <//>
   `;
@@ -42,12 +53,23 @@ async function newest(signal) {
 const COLUMNS = [
   { key: "alias", label: "Alias", head: true, cell: (token) => token.alias },
   { key: "status", label: "Status", cell: (token) => html`<${Badge} name=${token.status} />` },
-  { key: "scope", label: "For", kind: "wide", cell: (token) => (token.scope === "register" ? "registering" : "downloading") },
-  { key: "uses", label: "Uses", kind: "number wide", cell: (token) => `${number(token.uses_consumed)} of ${number(token.uses_allowed)}` },
+  {
+    key: "scope",
+    label: "For",
+    kind: "wide",
+    cell: (token) => (token.scope === "register" ? "registering" : "downloading"),
+  },
+  {
+    key: "uses",
+    label: "Uses",
+    kind: "number wide",
+    cell: (token) => `${number(token.uses_consumed)} of ${number(token.uses_allowed)}`,
+  },
   {
     key: "expires",
     label: "Expires",
-    cell: ({ expires_at: at }) => html`<time datetime=${at} title=${instant(at)}>${new Date(at) > Date.now() ? until(at) : ago(at)}</time>`,
+    cell: ({ expires_at: at }) =>
+      html`<time datetime=${at} title=${instant(at)}>${new Date(at) > Date.now() ? until(at) : ago(at)}</time>`,
   },
   { key: "used", label: "Last used", kind: "wide", cell: (token) => html`<${When} at=${token.last_used_at} />` },
   { key: "by", label: "Made by", kind: "wide", cell: (token) => who(token.issued_by) },
@@ -58,7 +80,8 @@ const revokeColumn = (onRevoke) => ({
   key: "revoke",
   label: "Action",
   cell: (token) => token.status === "active" && html`
-    <button type="button" class="danger small" aria-label="Revoke the token of ${token.alias}" onClick=${() => onRevoke(token)}>Revoke</button>
+    <button type="button" class="danger small" aria-label="Revoke the token of ${token.alias}"
+      onClick=${() => onRevoke(token)}>Revoke</button>
   `,
 });
 
@@ -74,7 +97,11 @@ const Revoke = ({ token, onDone, onClose }) => html`
 
 function New({ onMade, onClose }) {
   const submit = async (form) => {
-    const aliases = form.get("aliases").split("\n").map((line) => line.trim()).filter(Boolean);
+    const aliases = form
+      .get("aliases")
+      .split("\n")
+      .map((line) => line.trim())
+      .filter(Boolean);
     const body = {
       aliases,
       scope: form.get("scope"),
@@ -109,9 +136,12 @@ function Made({ tokens, onClose }) {
   const [server, setServer] = useState(null);
   const address = server ?? data?.api_url ?? "";
   return html`
-    <${Section} title="${count(tokens.length, "token")} made" actions=${html`<button type="button" onClick=${onClose}>Done</button>`}>
-      <p class="notice plain">The tokens are shown this once. Scan them now, or copy them.</p>
-      <${Field} label="Address of the API, as devices reach it" name="server" required value=${address} onInput=${(event) => setServer(event.target.value)} />
+    <${Section} title="${count(tokens.length, "token")} made"
+      actions=${html`<button type="button" onClick=${onClose}>Done</button>`}>
+      <p class="notice plain" role="status">The tokens are shown this once. Scan them now, or copy them.</p>
+      <${Field} label="Address of the API, as devices reach it" name="server" required value=${address}
+        hint=${LOOPBACK.test(address) ? "A phone cannot reach this one: it is this machine's own." : ""}
+        onInput=${(event) => setServer(event.target.value)} />
       <ul class="codes">
         ${tokens.map((token) => html`<${Code} key=${token.token_id} token=${token} server=${address} />`)}
       </ul>
@@ -124,10 +154,16 @@ function Code({ token, server }) {
   useEffect(() => {
     let url;
     const content = token.scope === "register" ? Promise.resolve(scanned(server, token)) : provisioning(server, token);
-    content.then(qrCode).then((drawn) => setImage({ url: (url = drawn) }), (problem) => setImage({ problem }));
+    content.then(qrCode).then(
+      (drawn) => setImage({ url: (url = drawn) }),
+      (problem) => setImage({ problem }),
+    );
     return () => url && URL.revokeObjectURL(url);
   }, [token, server]);
-  const how = token.scope === "register" ? `Scan in the agent; ${count(token.uses_allowed, "use")}` : "Scan after tapping the welcome screen six times";
+  const how =
+    token.scope === "register"
+      ? `Scan in the agent; ${count(token.uses_allowed, "use")}`
+      : "Scan after tapping the welcome screen six times";
   return html`
     <li>
       <h3>${token.alias}</h3>

@@ -71,7 +71,9 @@ const VersionList = ({ versions, fleet }) => html`
     ${versions.map(([version, count]) => html`
       <li key=${version}>
         <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
-        <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none"><rect class="busy" width=${percent(count, fleet.devices)} height="6" /></svg>
+        <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">
+          <rect class="busy" width=${percent(count, fleet.devices)} height="6" />
+        </svg>
         <span class="end">${number(count)} <span class="muted">${share(count, fleet.devices)}</span></span>
       </li>
     `)}
@@ -81,13 +83,21 @@ const VersionList = ({ versions, fleet }) => html`
 function Alerts() {
   const { data } = useAlerts();
   if (!data?.items.length) return null;
-  return html`<${Section} title="Alerts" actions=${html`<a href="/alerts">All alerts</a>`}><${AlertsTable} alerts=${data.items.slice(0, 5)} /><//>`;
+  return html`
+    <${Section} title="Alerts" actions=${html`<a href="/alerts">All alerts</a>`}>
+      <${AlertsTable} alerts=${data.items.slice(0, 5)} />
+    <//>
+  `;
 }
 
 function Rollouts() {
   const { data } = usePoll("builds?current", currentBuilds);
   if (!data?.length) return null;
-  return html`<${Section} title="Current builds" actions=${html`<a href="/builds">All builds</a>`}><${CurrentBuilds} builds=${data} /><//>`;
+  return html`
+    <${Section} title="Current builds" actions=${html`<a href="/builds">All builds</a>`}>
+      <${CurrentBuilds} builds=${data} />
+    <//>
+  `;
 }
 
 async function currentBuilds(signal) {
@@ -99,5 +109,9 @@ async function currentBuilds(signal) {
 function Latest() {
   const { data } = usePoll("commands?latest", (signal) => call("GET", "/v1/commands?limit=8", { signal }));
   if (!data) return null;
-  return html`<${Section} title="Latest commands" actions=${html`<a href="/commands">All commands</a>`}><${CommandsTable} commands=${data.items} /><//>`;
+  return html`
+    <${Section} title="Latest commands" actions=${html`<a href="/commands">All commands</a>`}>
+      <${CommandsTable} commands=${data.items} />
+    <//>
+  `;
 }

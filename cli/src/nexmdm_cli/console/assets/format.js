@@ -2,7 +2,14 @@
 
 const numbers = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const seconds = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const seconds = {
+  month: "short",
+  day: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+};
 const thisYear = new Intl.DateTimeFormat([], seconds);
 const anyYear = new Intl.DateTimeFormat([], { ...seconds, year: "numeric" });
 
@@ -11,7 +18,8 @@ export const number = (value) => (value == null ? NONE : numbers.format(value));
 export const percent = (part, whole) => (whole ? (100 * part) / whole : 0);
 export const time = (when) => clock.format(new Date(when));
 export const yesNo = (value) => (value == null ? NONE : value ? "yes" : "no");
-export const withUnit = (value, unit, digits = 0) => (value == null ? NONE : `${Number(value).toFixed(digits)} ${unit}`);
+export const withUnit = (value, unit, digits = 0) =>
+  value == null ? NONE : `${Number(value).toFixed(digits)} ${unit}`;
 export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 
 /** Seconds as people say them: 40 s, 12 min, 5 h, 3 d. */

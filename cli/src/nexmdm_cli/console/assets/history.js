@@ -1,4 +1,5 @@
-// A device's heartbeats over the retained time: fetched once, then only what came since.
+// A device's heartbeats over the retained time: fetched once, then only what came since. What a device queued while it
+// was offline and sends later is older than that: it is there when the page is loaded anew.
 
 import { pages } from "/assets/api.js";
 import { known } from "/assets/poll.js";
@@ -19,7 +20,8 @@ export async function heartbeats(id, signal, show) {
 
 /** [seconds, values] for a chart, with a hole where the device was silent for long. */
 export function series(rows, name) {
-  const times = [], values = [];
+  const times = [],
+    values = [];
   const gap = 3 * usualStep(rows);
   let last = null;
   for (const row of rows) {

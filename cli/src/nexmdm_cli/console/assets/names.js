@@ -19,7 +19,11 @@ const aliases = new Map();
 
 /** A device's name as a link to it: from the list when it was loaded, else asked for once. */
 export function DeviceName({ id }) {
-  const { data } = usePoll(`alias ${id}`, (signal) => aliasOf(id, signal), () => null);
+  const { data } = usePoll(
+    `alias ${id}`,
+    (signal) => aliasOf(id, signal),
+    () => null,
+  );
   return html`<a class="name" href="/devices/${encodeURIComponent(id)}">${data ?? html`<code>${id.slice(0, 8)}</code>`}</a>`;
 }
 
@@ -27,11 +31,14 @@ function aliasOf(id, signal) {
   const listed = known("devices")?.items.find((device) => device.device_id === id);
   if (listed) return listed.alias;
   if (!aliases.has(id)) {
-    const asked = call("GET", `/v1/devices/${encodeURIComponent(id)}`).then((device) => device.alias, (problem) => {
-      if (problem.status === 404) return "a deleted device";
-      aliases.delete(id);
-      return null;
-    });
+    const asked = call("GET", `/v1/devices/${encodeURIComponent(id)}`).then(
+      (device) => device.alias,
+      (problem) => {
+        if (problem.status === 404) return "a deleted device";
+        aliases.delete(id);
+        return null;
+      },
+    );
     aliases.set(id, asked);
   }
   return aliases.get(id);

@@ -5,7 +5,10 @@ const METHODS = ["get", "post", "put", "patch", "delete"];
 /** What `$ref` stands for, within the document. */
 export function resolve(value, document) {
   if (!value?.$ref) return value;
-  const path = value.$ref.replace(/^#\//, "").split("/").map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+  const path = value.$ref
+    .replace(/^#\//, "")
+    .split("/")
+    .map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
   const found = path.reduce((inside, part) => inside?.[part], document);
   return resolve(found, document) ?? {};
 }
@@ -15,7 +18,10 @@ export function operations(document) {
   const groups = new Map((document.tags ?? []).map(({ name }) => [name, []]));
   for (const [path, methods] of Object.entries(document.paths)) {
     for (const method of METHODS.filter((name) => methods[name])) {
-      const operation = { ...methods[method], parameters: [...(methods.parameters ?? []), ...(methods[method].parameters ?? [])] };
+      const operation = {
+        ...methods[method],
+        parameters: [...(methods.parameters ?? []), ...(methods[method].parameters ?? [])],
+      };
       const tag = operation.tags?.[0] ?? "Routes";
       const id = operation.operationId ?? `${method}-${path.replaceAll(/\W+/g, "-")}`;
       const searchable = [method, path, operation.summary, operation.description, tag].join(" ").toLowerCase();
@@ -37,7 +43,12 @@ const LIMITS = [
 /** A type and its limits in words: `integer, from 1, to 500, default 100`. */
 export function describe(given, document) {
   const schema = resolve(given, document) ?? {};
-  const words = [typeOf(schema, document), ...LIMITS.filter(([key]) => key in schema).map(([key, before, after]) => `${before} ${schema[key]} ${after}`.trim())];
+  const words = [
+    typeOf(schema, document),
+    ...LIMITS.filter(([key]) => key in schema).map(([key, before, after]) =>
+      `${before} ${schema[key]} ${after}`.trim(),
+    ),
+  ];
   if (schema.format) words.push(schema.format);
   if (schema.pattern) words.push(`like ${schema.pattern}`);
   if ("default" in schema) words.push(`default ${JSON.stringify(schema.default)}`);

@@ -9,7 +9,8 @@ import { Page, Section } from "/assets/ui.js";
 
 async function read(signal) {
   const answer = await fetch("/assets/openapi.json", { signal });
-  if (!answer.ok) throw new Problem(answer.status, { detail: "The API description did not come with this installation." });
+  if (!answer.ok)
+    throw new Problem(answer.status, { detail: "The API description did not come with this installation." });
   return answer.json();
 }
 
@@ -28,7 +29,11 @@ export function Reference() {
       ${document && html`
         <${Prose} text=${document.info.description ?? document.info.title} />
         <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
-          <label>Search <input type="search" value=${text} onInput=${(event) => setText(event.target.value)} placeholder="path, method, word" /></label>
+          <label>
+            Search
+            <input type="search" value=${text} placeholder="path, method, word"
+              onInput=${(event) => setText(event.target.value)} />
+          </label>
         </form>
         <p class="muted" role="status">${count(total, "operation")}, version ${document.info.version}</p>
         ${shown.map(([tag, list]) => html`
@@ -38,7 +43,9 @@ export function Reference() {
           <//>
         `)}
         ${document.components?.schemas?.Problem && html`
-          <${Section} title="Problem documents"><${Schema} schema=${{ $ref: "#/components/schemas/Problem" }} document=${document} seen=${[]} /><//>
+          <${Section} title="Problem documents">
+            <${Schema} schema=${{ $ref: "#/components/schemas/Problem" }} document=${document} seen=${[]} />
+          <//>
         `}
       `}
     <//>
@@ -49,7 +56,10 @@ export function Reference() {
 const inline = (text) => text?.split("`").map((part, n) => (n % 2 ? html`<code>${part}</code>` : part));
 
 const Prose = ({ text }) => text && html`
-  <div class="prose">${text.trim().split(/\n\s*\n/).map((paragraph) => html`<p>${inline(paragraph)}</p>`)}</div>
+  <div class="prose">${text
+    .trim()
+    .split(/\n\s*\n/)
+    .map((paragraph) => html`<p>${inline(paragraph)}</p>`)}</div>
 `;
 
 function Operation({ of: { id, method, path, operation }, document }) {
@@ -60,7 +70,9 @@ function Operation({ of: { id, method, path, operation }, document }) {
   const { summary, description, parameters = [], requestBody, responses = {} } = operation;
   return html`
     <details class="operation" id=${id} open=${open} onToggle=${(event) => setOpen(event.target.open)}>
-      <summary><span class="method ${method}">${method}</span> <code>${path}</code> <span class="muted">${inline(summary)}</span></summary>
+      <summary>
+        <span class="method ${method}">${method}</span> <code>${path}</code> <span class="muted">${inline(summary)}</span>
+      </summary>
       ${open && html`
         <div class="operation-body">
           <${Prose} text=${description} />
@@ -71,8 +83,15 @@ function Operation({ of: { id, method, path, operation }, document }) {
           <dl class="answers">
             ${Object.entries(responses).map(([status, given]) => {
               const answer = resolve(given, document);
-              const refused = status >= "400";
-              return html`<div><dt><code>${status}</code></dt><dd><${Prose} text=${answer.description} />${!refused && html`<${Content} of=${answer} document=${document} />`}</dd></div>`;
+              return html`
+                <div>
+                  <dt><code>${status}</code></dt>
+                  <dd>
+                    <${Prose} text=${answer.description} />
+                    ${status < "400" && html`<${Content} of=${answer} document=${document} />`}
+                  </dd>
+                </div>
+              `;
             })}
           </dl>
         </div>
@@ -93,7 +112,10 @@ const Parameters = ({ list, document }) => html`
     ${list.map((given) => {
       const parameter = resolve(given, document);
       const schema = { description: parameter.description, ...resolve(parameter.schema ?? {}, document) };
-      return html`<${Property} name=${parameter.name} schema=${schema} required=${parameter.required} place=${parameter.in} document=${document} seen=${[]} />`;
+      return html`
+        <${Property} name=${parameter.name} schema=${schema} required=${parameter.required} place=${parameter.in}
+          document=${document} seen=${[]} />
+      `;
     })}
   </ul>
 `;
@@ -102,7 +124,9 @@ const Content = ({ of: { content = {} }, document }) =>
   Object.entries(content).map(([type, { schema, examples = {} }]) => html`
     <p class="muted"><code>${type}</code></p>
     ${schema && html`<${Schema} schema=${schema} document=${document} seen=${[]} />`}
-    ${Object.values(examples).slice(0, 1).map(({ value }) => html`<pre>${JSON.stringify(value, null, 2)}</pre>`)}
+    ${Object.values(examples)
+      .slice(0, 1)
+      .map(({ value }) => html`<pre>${JSON.stringify(value, null, 2)}</pre>`)}
   `);
 
 /** A schema as a list of its properties, or in a line when it has none. `seen` ends what refers to itself. */
@@ -115,26 +139,40 @@ function Schema({ schema: given, document, seen }) {
   if (choices?.some((choice) => resolve(choice, document).properties)) {
     return html`
       <p class="muted">${schema.allOf ? "all of" : "one of"}</p>
-      <ul class="schema">${choices.map((choice) => html`<li>${choice.$ref && html`<strong>${choice.$ref.split("/").at(-1)}</strong>`}<${Schema} schema=${choice} document=${document} seen=${inside} /></li>`)}</ul>
+      <ul class="schema">
+        ${choices.map((choice) => html`
+          <li>
+            ${choice.$ref && html`<strong>${choice.$ref.split("/").at(-1)}</strong>`}
+            <${Schema} schema=${choice} document=${document} seen=${inside} />
+          </li>
+        `)}
+      </ul>
     `;
   }
   if (schema.properties) {
     return html`
       <ul class="schema">
         ${Object.entries(schema.properties).map(([property, its]) => html`
-          <${Property} name=${property} schema=${its} required=${schema.required?.includes(property)} document=${document} seen=${inside} />
+          <${Property} name=${property} schema=${its} required=${schema.required?.includes(property)}
+            document=${document} seen=${inside} />
         `)}
       </ul>
     `;
   }
-  if (schema.items) return html`<span class="muted">${describe(schema, document)}</span><${Schema} schema=${schema.items} document=${document} seen=${inside} />`;
+  if (schema.items)
+    return html`
+      <span class="muted">${describe(schema, document)}</span>
+      <${Schema} schema=${schema.items} document=${document} seen=${inside} />
+    `;
   return html`<span class="muted">${describe(schema, document)}</span>`;
 }
 
 function Property({ name, schema: given, required, place, document, seen }) {
   const schema = resolve(given, document);
   const within = schema.items ?? schema;
-  const nested = resolve(within, document).properties || (schema.oneOf ?? schema.anyOf)?.some((choice) => resolve(choice, document).properties);
+  const nested =
+    resolve(within, document).properties ||
+    (schema.oneOf ?? schema.anyOf)?.some((choice) => resolve(choice, document).properties);
   return html`
     <li>
       <code>${name}</code> ${required && html`<strong class="required">required</strong>`}

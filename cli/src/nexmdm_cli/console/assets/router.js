@@ -8,6 +8,7 @@ const moved = () => dispatchEvent(new Event("moved"));
 export function go(to, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", to);
   moved();
+  if (!replace) scrollTo(0, 0);
 }
 
 /** Change parameters of the present address; null takes one away. */

@@ -13,15 +13,20 @@ const knownActions = (signal) => fetch("/assets/actions.json", { signal }).then(
 export function Send({ devices, onClose }) {
   const { data: actions } = usePoll("actions", knownActions, () => null);
   const [sent, setSent] = useState(null);
-  const title = sent ? `${sent.action} was accepted` : `Send to ${devices.length === 1 ? devices[0].alias : count(devices.length, "device")}`;
+  const title = sent
+    ? `${sent.action} was accepted`
+    : `Send to ${devices.length === 1 ? devices[0].alias : count(devices.length, "device")}`;
   return html`
     <${Dialog} title=${title} onClose=${onClose}>
-      ${sent
-        ? html`
+      ${
+        sent
+          ? html`
             <${CommandState} id=${sent.request_id} />
-            <div class="row end"><a class="button" href="/commands/${encodeURIComponent(sent.request_id)}">Open the command</a></div>
+            <div class="row end">
+              <a class="button" href="/commands/${encodeURIComponent(sent.request_id)}">Open the command</a>
+            </div>
           `
-        : actions && html`<${Compose} actions=${actions} devices=${devices} onSent=${setSent} />`}
+          : actions && html`<${Compose} actions=${actions} devices=${devices} onSent=${setSent} />`}
     <//>
   `;
 }
@@ -39,12 +44,13 @@ function Compose({ actions, devices, onSent }) {
     if (asked.current.what !== what) asked.current = { what, key: crypto.randomUUID() };
     onSent({ action, ...(await call("POST", path, { body: { ...body, ...target }, key: asked.current.key })) });
   };
+  const many = devices.length === 1 ? "" : ` to ${count(devices.length, "device")}`;
   const choose = (event) => {
     setAction(event.target.value);
     setVariant("");
   };
   return html`
-    <${Form} submit=${devices.length === 1 ? `Send ${action}` : `Send ${action} to ${count(devices.length, "device")}`} danger=${disruptive} onSubmit=${submit}>
+    <${Form} submit="Send ${action}${many}" danger=${disruptive} onSubmit=${submit}>
       <${Field} label="Action" name="action" required hint=${about} onChange=${choose}>
         ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
@@ -75,14 +81,23 @@ function Parameter({ name, spec, variant, onVariant }) {
     `;
   }
   if (spec.type === "boolean") {
-    return html`<${Field} ...${common}><option value="">choose …</option><option value="true">on</option><option value="false">off</option><//>`;
+    return html`
+      <${Field} ...${common}>
+        <option value="">choose …</option>
+        <option value="true">on</option>
+        <option value="false">off</option>
+      <//>
+    `;
   }
   if (spec.type === "integer") {
     return html`<${Field} ...${common} type="number" min=${spec.minimum} max=${spec.maximum} value=${spec.default} />`;
   }
   const type = spec.type === "array" ? "textarea" : spec.secret ? "password" : "text";
   const hidden = spec.secret ? { autocomplete: "new-password" } : {};
-  return html`<${Field} ...${common} ...${hidden} type=${type} minlength=${spec.minLength} maxlength=${spec.maxLength} pattern=${spec.pattern && `${spec.pattern}.*`} />`;
+  return html`
+    <${Field} ...${common} ...${hidden} type=${type} minlength=${spec.minLength} maxlength=${spec.maxLength}
+      pattern=${spec.pattern && `${spec.pattern}.*`} />
+  `;
 }
 
 function parameters(form, params) {
@@ -92,7 +107,11 @@ function parameters(form, params) {
     if (value === null || value === "") continue;
     if (type === "integer") given[name] = Number(value);
     else if (type === "boolean") given[name] = value === "true";
-    else if (type === "array") given[name] = value.split("\n").map((line) => line.trim()).filter(Boolean);
+    else if (type === "array")
+      given[name] = value
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean);
     else given[name] = value;
   }
   return given;

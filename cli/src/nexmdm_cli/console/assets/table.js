@@ -72,12 +72,15 @@ function Row({ row, columns, select }) {
   };
   return html`
     <tr class=${chosen ? "chosen" : ""}>
-      ${select && html`<td class="narrow"><input type="checkbox" aria-label="Select ${select.name(row)}" checked=${chosen} onChange=${toggle} /></td>`}
+      ${select && html`
+        <td class="narrow">
+          <input type="checkbox" aria-label="Select ${select.name(row)}" checked=${chosen} onChange=${toggle} />
+        </td>
+      `}
       ${columns.map((column) =>
         column.head
           ? html`<th scope="row" key=${column.key} class=${column.kind}>${column.cell(row)}</th>`
-          : html`<td key=${column.key} class=${column.kind}>${column.cell(row)}</td>`,
-      )}
+          : html`<td key=${column.key} class=${column.kind}>${column.cell(row)}</td>`)}
     </tr>
   `;
 }
@@ -88,7 +91,8 @@ function SelectAll({ select, rows }) {
   const toggle = () => select.onChange(all ? new Set() : new Set(rows.map(select.id)));
   const some = !all && select.chosen.size > 0;
   return html`
-    <input type="checkbox" aria-label="Select all ${number(rows.length)}" checked=${all} indeterminate=${some} onChange=${toggle} />
+    <input type="checkbox" aria-label="Select all ${number(rows.length)}" checked=${all} indeterminate=${some}
+      onChange=${toggle} />
   `;
 }
 

@@ -1,7 +1,7 @@
 // The parts that pages are made of.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
-import { ago, instant, time, until } from "/assets/format.js";
+import { ago, instant, number, time, until } from "/assets/format.js";
 
 /** A page with its heading, which is focused when it opens, and how fresh its data is. */
 export function Page({ title, poll, actions, back, children }) {
@@ -59,10 +59,25 @@ export function Section({ title, actions, children }) {
 }
 
 const TONES = {
-  online: "good", sent: "good", done: "good", current: "good", published: "good", active: "good", ok: "good",
-  silent: "bad", failed: "bad", error: "bad", refused: "bad", down: "bad",
-  unknown: "warn", retry_wait: "warn", paused: "warn", warn: "warn", low: "warn",
-  sending: "busy", accepted: "busy", declared: "busy",
+  online: "good",
+  sent: "good",
+  done: "good",
+  current: "good",
+  published: "good",
+  active: "good",
+  ok: "good",
+  silent: "bad",
+  failed: "bad",
+  error: "bad",
+  refused: "bad",
+  down: "bad",
+  unknown: "warn",
+  retry_wait: "warn",
+  paused: "warn",
+  warn: "warn",
+  sending: "busy",
+  accepted: "busy",
+  declared: "busy",
 };
 
 export const Badge = ({ name, label = name }) => html`<span class="badge ${TONES[name] ?? "off"}">${label}</span>`;
@@ -80,13 +95,15 @@ export const Facts = ({ of }) => html`
 /** Parts of a whole, as a bar and in words. parts: [[name, count, tone]]. */
 export function Shares({ parts, label }) {
   const present = parts.filter(([, count]) => count > 0);
-  const words = present.map(([name, count]) => `${count} ${name}`).join(", ") || "none";
+  const words = present.map(([name, count]) => `${number(count)} ${name}`).join(", ") || "none";
   return html`
     <figure class="shares">
       <svg class="bar" role="img" aria-label="${label}: ${words}" viewBox="0 0 100 6" preserveAspectRatio="none">
         ${spans(present).map(([tone, x, width]) => html`<rect class=${tone} x=${x} width=${width} height="6" />`)}
       </svg>
-      <figcaption>${present.map(([name, count, tone]) => html`<span><i class="dot ${tone}"></i>${count} ${name}</span>`)}</figcaption>
+      <figcaption>
+        ${present.map(([name, count, tone]) => html`<span><i class="dot ${tone}"></i>${number(count)} ${name}</span>`)}
+      </figcaption>
     </figure>
   `;
 }
@@ -102,7 +119,7 @@ function spans(parts) {
 }
 
 /** A modal dialog; Escape and the backdrop close it. The browser keeps the focus inside and gives it back. */
-export function Dialog({ title, onClose, children, wide }) {
+export function Dialog({ title, onClose, children }) {
   const element = useRef();
   useEffect(() => {
     const before = document.activeElement;
@@ -110,7 +127,7 @@ export function Dialog({ title, onClose, children, wide }) {
     return () => before?.isConnected && before.focus();
   }, []);
   return html`
-    <dialog ref=${element} class=${wide ? "wide" : ""} aria-label=${title} onClose=${onClose}
+    <dialog ref=${element} aria-label=${title} onClose=${onClose}
       onMouseDown=${(event) => event.target === element.current && onClose()}>
       <div class="sheet">
         <header class="row spread">
@@ -124,7 +141,7 @@ export function Dialog({ title, onClose, children, wide }) {
 }
 
 /** A form that does one thing: it waits while that is done and shows what went wrong. onSubmit gets the FormData. */
-export function Form({ submit, danger, onSubmit, onCancel, children, disabled }) {
+export function Form({ submit, danger, onSubmit, onCancel, children }) {
   const [state, setState] = useState({});
   const send = async (event) => {
     event.preventDefault();
@@ -142,7 +159,7 @@ export function Form({ submit, danger, onSubmit, onCancel, children, disabled })
       ${state.problem && html`<${Notice} problem=${state.problem} />`}
       <div class="row end">
         ${onCancel && html`<button type="button" onClick=${onCancel}>Cancel</button>`}
-        <button class=${danger ? "primary danger" : "primary"} disabled=${state.busy || disabled}>
+        <button class=${danger ? "primary danger" : "primary"} disabled=${state.busy}>
           ${state.busy ? "Working …" : state.problem ? `Try again: ${submit}` : submit}
         </button>
       </div>
@@ -157,11 +174,12 @@ export function Field({ label, hint, children, ...input }) {
   return html`
     <div class="field">
       <label for=${id}>${label}${input.required ? "" : html` <span class="muted">(optional)</span>`}</label>
-      ${children
-        ? html`<select id=${id} aria-describedby=${described} ...${input}>${children}</select>`
-        : input.type === "textarea"
-          ? html`<textarea id=${id} aria-describedby=${described} rows="4" ...${input}></textarea>`
-          : html`<input id=${id} aria-describedby=${described} autocomplete="off" ...${input} />`}
+      ${
+        children
+          ? html`<select id=${id} aria-describedby=${described} ...${input}>${children}</select>`
+          : input.type === "textarea"
+            ? html`<textarea id=${id} aria-describedby=${described} rows="4" ...${input}></textarea>`
+            : html`<input id=${id} aria-describedby=${described} autocomplete="off" ...${input} />`}
       ${hint && html`<small id=${described}>${hint}</small>`}
     </div>
   `;
