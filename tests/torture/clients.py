@@ -28,7 +28,7 @@ class Clients:
 
     def __init__(self, stack: Stack, devices: list[tuple[str, str]], tokens: dict[str, str], commands: int) -> None:
         self.history: list[Operation] = []
-        self.statuses: Counter[int] = Counter()
+        self.statuses: Counter[tuple[str, int]] = Counter()  # by kind of operation
         self._stack, self._devices, self._tokens = stack, devices, list(tokens.items())
         self._names = [f"c-{n}" for n in range(commands)]
         self._start = int(an_hour_ago().timestamp())
@@ -53,7 +53,7 @@ class Clients:
         try:
             answer = call()
             outcome = _outcome(answer.status_code)
-            self.statuses[answer.status_code] += 1
+            self.statuses[kind, answer.status_code] += 1
             value = answer.json() if outcome == "ok" else {}
         except httpx.TransportError:
             pass

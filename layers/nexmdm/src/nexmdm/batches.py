@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from nexmdm import logs, metrics
 from nexmdm.cohorts import cohort
 from nexmdm.database import Executor, Row, elapsed_ms
-from nexmdm.dispatches import CANCEL, Command
+from nexmdm.dispatches import CANCEL, HOLD_NAME, Command
 from nexmdm.errors import Invalid, PayloadMismatch
 
 
@@ -155,7 +155,7 @@ dispatched AS (
     FROM batch CROSS JOIN members
 )"""
 
-_ACCEPT = f"""
+_ACCEPT = f"""{HOLD_NAME}
 WITH selected AS MATERIALIZED (
     SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE d.deleted_at IS NULL
@@ -175,7 +175,7 @@ SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS se
 
 # Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
 # that names it. An installation that was asked for longer ago than a command lives is asked for again.
-_ACCEPT_INSTALLATIONS = f"""
+_ACCEPT_INSTALLATIONS = f"""{HOLD_NAME}
 WITH selected AS MATERIALIZED (
     SELECT d.id FROM devices d
     WHERE d.deleted_at IS NULL AND {cohort("%(build_id)s", "d.id")} < %(percent)s

@@ -236,7 +236,11 @@ _FILTERS = {"state": "state = %(state)s", "device_id": "device_id = %(device_id)
 
 _FIND_BATCH = "SELECT request_id FROM command_batches WHERE request_id = %(request_id)s"
 
-_ACCEPT = """
+# Whoever takes a name does it alone: the statement that follows in the same message, and so in the same transaction,
+# sees what those before it have committed. No further round trip.
+HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
+
+_ACCEPT = f"""{HOLD_NAME}
 INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
     created_at, sent_at, expires_at)
 SELECT %(request_id)s, id, %(action)s, %(payload_hash)s, %(payload)s::jsonb, %(secrets)s::jsonb, %(by)s, 'accepted',
