@@ -55,12 +55,15 @@ def test_what_fcm_refuses_and_what_it_leaves_open(run, stack, phone):
 def test_several_and_a_filter(run, data, stack):
     batch = data("send", "wake", "--to", "send-a", "--to", "send-b")
     assert (batch["device_count"], batch["states"]) == (2, {"sent": 2})
+    assert "2 named devices" in run("commands", "show", batch["request_id"]).stdout
     wide = ("send", "wake", "--alias-prefix", "send-")
     asked = run(*wide, code=2)
     assert "Send wake to 3 devices?" in asked.stderr
     assert "--yes" in asked.stderr
     assert data(*wide, "--yes")["states"] == {"sent": 3}
-    assert data("send", "wake", "--silent", "--yes", "--no-wait")["selector"] == {"filter": {"online": False}}
+    silent = data("send", "wake", "--silent", "--yes", "--no-wait")
+    assert silent["selector"] == {"filter": {"online": False}}
+    assert "online no" in run("commands", "show", silent["request_id"]).stdout
     stack.double.behave("fcm:send-b", "400")
     failed = run(*wide, "--yes", code=1)
     assert "1 failed" in failed.stderr

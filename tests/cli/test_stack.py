@@ -2,6 +2,8 @@
 
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -124,4 +126,22 @@ def test_credentials_of_somebody_else(operator, monkeypatch):
 
 def test_an_address_that_is_no_stack(operator, stack):
     failed = nexmdm("devices", "list", "--url", f"{stack.url}/stage", code=3)
-    assert "is it the address of a NexMDM stack" in failed.stderr
+    assert "has no such route. Is it the address of a NexMDM stack" in failed.stderr
+
+
+class Website(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_address_that_is_a_website(operator):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Website) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        failed = nexmdm("devices", "list", "--url", f"http://127.0.0.1:{server.server_port}", code=3)
+        server.shutdown()
+    assert "not with JSON" in failed.stderr

@@ -90,14 +90,17 @@ def test_a_killed_gateway_comes_back_and_nothing_is_lost(start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left_however_it_ends(start, number):
+def test_nothing_is_left_however_it_ends(start, number, tmp_path):
     run = start("--devices", "3")
     run.wait_for("online")
+    announced = tmp_path / "state" / "stack.json"  # where the nexmdm command finds it, and its key pair
+    assert announced.stat().st_mode & 0o777 == 0o600
     eventually(lambda: len(run.processes()) >= 2)
     children = run.processes()
     run.send(number)
     assert run.end(30) == (-9 if number == signal.SIGKILL else 0), run.lines
     assert ended(children)
+    assert announced.exists() == (number == signal.SIGKILL)
 
 
 def test_a_second_run_in_the_same_state_is_refused(start):

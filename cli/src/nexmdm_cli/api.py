@@ -16,6 +16,7 @@ TIMEOUT = httpx.Timeout(35, connect=5)
 TRIES = 6
 LONGEST_WAIT = 15.0
 PAGE = 500
+IS_IT_ONE = "Is it the address of a NexMDM stack of this version?"
 FAMILIES = {401: Code.NOT_ALLOWED, 403: Code.NOT_ALLOWED, 404: Code.NOT_FOUND}
 
 
@@ -49,9 +50,12 @@ class Api:
             Failure: it was refused, or nothing came of it after several tries.
         """
         answer = self._answered(method, path, body, query, key, repeatable)
-        if answer.is_success or answer.status_code == 302:
-            return answer.json() if answer.content else None
-        raise self._refusal(answer)
+        document = _document(answer)
+        if not answer.is_success and answer.status_code != 302:
+            raise self._refusal(answer, document if isinstance(document, dict) else {})
+        if document is None and answer.content:
+            raise Failure(f"{self.stack.url} answers, and not with JSON.", Code.NOT_FOUND, IS_IT_ONE)
+        return document
 
     def pages(self, path: str, query: dict[str, Any] | None = None, limit: int | None = None) -> Iterator[dict]:
         """The items of all pages, or the first `limit`."""
@@ -107,16 +111,12 @@ class Api:
             )
         return Failure(f"{self.stack.url} took the request and gave no answer: {why}", Code.UNAVAILABLE, hint)
 
-    def _refusal(self, answer: httpx.Response) -> Failure:
+    def _refusal(self, answer: httpx.Response, document: dict[str, Any]) -> Failure:
         """RFC 9457's detail, which names the field; the gateway's own answers have a `message`."""
-        try:
-            document = answer.json()
-        except ValueError:
-            document = {}
         status = answer.status_code
         detail = document.get("detail") or document.get("message") or document.get("Message") or answer.reason_phrase
         code = FAMILIES.get(status, Code.REFUSED if status < 500 else Code.UNAVAILABLE)
-        return Failure(f"{detail} ({status})", code, self._advice(status, "detail" in document, detail))
+        return Failure(f"{detail} ({status})", code, self._advice(status, "detail" in document, str(detail)))
 
     def _advice(self, status: int, ours: bool, detail: str) -> str | None:
         if status in (401, 403) and not ours:
@@ -128,9 +128,17 @@ class Api:
                 " OperatorPolicyArn of the stack's outputs."
             )
         if status == 404 and not ours:
-            return f"{self.stack.url} has no such route: is it the address of a NexMDM stack of this version?"
+            return f"{self.stack.url} has no such route. {IS_IT_ONE}"
         if status >= 500:
             return "Try again in a moment; docs/operations.md says what to look at."
+        return None
+
+
+def _document(answer: httpx.Response) -> Any:
+    """None when there is no JSON in it."""
+    try:
+        return answer.json()
+    except ValueError:
         return None
 
 

@@ -78,35 +78,26 @@ def create(
     out, api = session.out, session.api
     url = (server_url or api.stack.url).rstrip("/")
     wanted = {"expires_in_sec": expires_in, "note": note}
-    # Before any token is made: without a promoted build there is nothing to provision.
-    signer = _agent_signer(api, admin_component.partition("/")[0]) if device_owner else ""
+    wifi = _wifi(wifi_ssid, wifi_password)
+    phone = _provisioning(api, url, admin_component, wanted) if device_owner else None
     tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
+    codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
     for token in tokens:
         token["qr_content"] = qr.enrolment(url, token["token"], token["alias"])
-    answer: dict[str, Any] = {"items": tokens}
-    wifi = _wifi(wifi_ssid, wifi_password)
-    provisioning = ""
-    if device_owner:
-        token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0]["token"]
-        address = f"{url}/v1/apk/download/latest?{urlencode({'token': token})}"
-        provisioning = qr.device_owner(admin_component, address, signer, wifi)
-        # What you gave is not repeated; the code on paper has it.
-        masked = {**wifi, "PASSWORD": "***"} if "PASSWORD" in wifi else wifi
-        answer["device_owner"] = {"qr_content": qr.device_owner(admin_component, address, signer, masked)}
-    codes = [("device-owner", provisioning)] if provisioning else []
-    codes += [(token["alias"], token["qr_content"]) for token in tokens]
-    files = [str(qr.save(content, png, name)) for name, content in codes] if png else []
+        codes[qr.file_name(token["alias"])] = token["qr_content"]
+    files = [str(qr.save(content, png, name)) for name, content in codes.items()] if png else []
     if out.as_json:
-        return out.json({**answer, "png": files})
+        # A password that was given is not repeated.
+        masked = {name: "***" if name == "PASSWORD" else value for name, value in wifi.items()}
+        owner = {"qr_content": qr.device_owner(**phone, wifi=masked)} if phone else None
+        return out.json({"items": tokens, "device_owner": owner, "png": files})
     if httpx.URL(url).host in LOOPBACK:
         out.note(f"A phone cannot reach {url}: it is this machine's own. --server-url names another address.")
-    if provisioning:
-        _show(session, "1. On the welcome screen of a factory-reset phone", provisioning, png)
+    if phone:
+        _show(session, "1. On the welcome screen of a factory-reset phone", codes["device-owner"], png)
     keys = {"hmac_primary_key": hmac_primary_key, "hmac_rotation_key": hmac_rotation_key}
     for token in tokens:
-        title = (
-            f"{'2. ' if provisioning else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
-        )
+        title = f"{'2. ' if phone else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
         _show(session, title, token["qr_content"], png)
         given = {name: key for name, key in keys.items() if key}
         out.line(Text(qr.adb_line(url, token["token"], token["alias"], given)))
@@ -142,7 +133,9 @@ def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     return api.call("POST", path("enroll-tokens"), body, repeatable=False)["items"]
 
 
-def _agent_signer(api: Api, package_name: str) -> str:
+def _provisioning(api: Api, url: str, component: str, wanted: dict[str, Any]) -> dict[str, str]:
+    """What a factory-reset phone is told besides its Wi-Fi. No token is made when there is nothing to fetch with it."""
+    package_name = component.partition("/")[0]
     query = {"package_name": package_name, "build_type": "release", "current": True}
     current = next(api.pages("/v1/apk/builds", query, limit=1), None)
     if current is None:
@@ -151,7 +144,12 @@ def _agent_signer(api: Api, package_name: str) -> str:
             Code.NOT_FOUND,
             "`nexmdm builds publish agent.apk`, then `nexmdm builds promote ID`.",
         )
-    return current["signer_fingerprint"]
+    token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0]["token"]
+    return {
+        "component": component,
+        "download_url": f"{url}/v1/apk/download/latest?{urlencode({'token': token})}",
+        "signer_fingerprint": current["signer_fingerprint"],
+    }
 
 
 def _wifi(ssid: str | None, password: str | None) -> dict[str, str]:

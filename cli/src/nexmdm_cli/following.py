@@ -5,7 +5,7 @@ from typing import Any
 
 from nexmdm_cli.api import Api, path
 from nexmdm_cli.failures import Failure
-from nexmdm_cli.output import Output, clean, when
+from nexmdm_cli.output import Output, clean, shown, when
 
 OPEN = ("accepted", "sending", "retry_wait")
 # Words of the agent for what did not work; everything else that it answers is success.
@@ -98,7 +98,7 @@ def pairs(row: Row) -> list[tuple[str, str]]:
             ("request id", row["request_id"]),
             ("devices", str(row["device_count"])),
             *[(state, str(count)) for state, count in sorted(row["states"].items())],
-            ("selector", str(row["selector"])),
+            ("to", _selected(row["selector"])),
             ("by", row["created_by"] or ""),
             ("created", when(row["created_at"])),
         ]
@@ -109,7 +109,7 @@ def pairs(row: Row) -> list[tuple[str, str]]:
         ("request id", row["request_id"]),
         ("device id", row["device_id"]),
         ("action", row["action"]),
-        ("parameters", ", ".join(f"{name}={value}" for name, value in (row["params"] or {}).items())),
+        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in (row["params"] or {}).items())),
         ("state", row["state"]),
         ("result", " ".join(filter(None, (row["result"], row["result_message"])))),
         ("answered", when(row["completed_at"])),
@@ -122,3 +122,13 @@ def pairs(row: Row) -> list[tuple[str, str]]:
         ("batch", row["batch_id"] or ""),
         ("history", "\n".join(history)),
     ]
+
+
+def _selected(selector: Row) -> str:
+    """In words; ids are many, so they are counted."""
+    if "device_ids" in selector:
+        return f"{len(selector['device_ids'])} named devices"
+    conditions = selector.get("filter", selector)
+    if conditions.get("all"):
+        return "every device"
+    return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in conditions.items())

@@ -3,6 +3,7 @@
 `local.run` writes `.nexmdm/stack.json` for its owner's eyes only and removes it at its end.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -16,13 +17,16 @@ OWN_CHECKOUT = Path(__file__).resolve().parents[3]
 def running() -> dict[str, Any] | None:
     """Its {url, region, pid} and, unless it took the key pair of its own environment, {access_key_id,
     secret_access_key}; None when none runs."""
+    if os.name != "posix":  # `make run` needs it too
+        return None
     for folder in _folders():
         file = folder / STACK_FILE
         # Another person's file could point elsewhere.
         if file.is_file() and file.stat().st_uid == os.getuid():
-            stack = json.loads(file.read_text())
-            if _alive(stack["pid"]):
-                return stack
+            with contextlib.suppress(ValueError):  # it is being written
+                stack = json.loads(file.read_text())
+                if _alive(stack["pid"]):
+                    return stack
     return None
 
 

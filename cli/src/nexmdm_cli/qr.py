@@ -1,6 +1,7 @@
 """QR codes: what they hold, as the agent and Android's provisioning read it; in the terminal and as PNG."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -65,10 +66,16 @@ def draw(out: Output, content: str) -> bool:
 def save(content: str, folder: Path, name: str) -> Path:
     """A PNG that only its owner can read: the code holds a secret."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name).lstrip('.') or '_'}.png"
+    file = folder / f"{name}.png"
     with open(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as png:
         segno.make_qr(content, error="m").save(png, kind="png", scale=8, border=4)
     return file
+
+
+def file_name(alias: str) -> str:
+    """One for each alias, whatever characters it holds, and never outside of its folder."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", alias)[:100]
+    return f"enrol-{plain}" + ("" if plain == alias else f"-{hashlib.sha256(alias.encode()).hexdigest()[:8]}")
 
 
 def _document(values: dict[str, str]) -> str:

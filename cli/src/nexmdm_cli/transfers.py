@@ -92,6 +92,4 @@ def _bar(out: Output, text: str, size: int) -> Iterator:
 
 def _broken(error: Exception) -> Failure:
     why = str(error) or type(error).__name__
-    return Failure(
-        f"The store of builds cannot be reached: {why}", Code.UNAVAILABLE, "Run it again: it goes on from here."
-    )
+    return Failure(f"The store of builds cannot be reached: {why}", Code.UNAVAILABLE, "Run it again.")
