@@ -28,7 +28,7 @@ def pooled(server: str) -> Iterator[str]:
 
 PINNING_BYTES = 16 * 1024  # a longer statement pins a session of RDS Proxy to its client
 # Whose connection is closed after the answer: a queue of heartbeats, and a bulk command with a list of ids.
-MAY_BE_LONG = re.compile(r"json_to_recordset|INSERT INTO command_batches")
+MAY_BE_LONG = re.compile(r"record_heartbeats_v\d|INSERT INTO command_batches")
 
 
 def looked_at(line: Relay) -> None:
