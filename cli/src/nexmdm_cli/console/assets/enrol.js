@@ -143,7 +143,7 @@ function Made({ tokens, onClose }) {
         hint=${LOOPBACK.test(address) ? "A phone cannot reach this one: it is this machine's own." : ""}
         onInput=${(event) => setServer(event.target.value)} />
       <ul class="codes">
-        ${tokens.map((token) => html`<${Code} key=${token.token_id} token=${token} server=${address} />`)}
+        ${address && tokens.map((token) => html`<${Code} key=${token.token_id} token=${token} server=${address} />`)}
       </ul>
     <//>
   `;
