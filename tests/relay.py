@@ -8,6 +8,7 @@ with relay(url) as line:
     line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
     line.cut()         # every connection at once
     line.fall_silent() # the connections there are stay open and say nothing any more; `new`: those to come too
+    line.lead_to(url)  # another server, for connections to come
     line.delay, line.piece   # answers come in pieces of so many bytes, each after so many seconds
     line.close()       # and nobody gets a new one
 """
@@ -26,8 +27,7 @@ from psycopg2.extensions import parse_dsn
 class Relay:
     def __init__(self, url: str, port: int = 0) -> None:
         target = parse_dsn(url)
-        host, target_port = target.get("host", "localhost"), target.get("port", "5432")
-        self._target = f"{host}/.s.PGSQL.{target_port}" if host.startswith("/") else (host, int(target_port))
+        self.lead_to(url)
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         user, password = target.get("user", "postgres"), target.get("password", "")
@@ -45,6 +45,12 @@ class Relay:
         self._all_silent = False
         self.delay, self.piece = 0.0, 65536
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def lead_to(self, url: str) -> None:
+        """Another server, for those who connect from now on."""
+        target = parse_dsn(url)
+        host, port = target.get("host", "localhost"), target.get("port", "5432")
+        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
 
     def lose_answers(self) -> None:
         self._losing = True

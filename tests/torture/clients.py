@@ -33,15 +33,15 @@ class Clients:
         self._names = [f"c-{n}" for n in range(commands)]
         self._start = int(an_hour_ago().timestamp())
 
-    def run(self, threads: int, operations: int) -> None:
-        """Each thread does so many operations."""
-        running = [threading.Thread(target=self._run, args=(seed, operations)) for seed in range(threads)]
+    def run(self, threads: int, operations: int, seed: int) -> None:
+        """Each thread does so many operations, others for each seed."""
+        running = [threading.Thread(target=self._run, args=(f"{seed}-{n}", operations)) for n in range(threads)]
         for thread in running:
             thread.start()
         for thread in running:
             thread.join()
 
-    def _run(self, seed: int, operations: int) -> None:
+    def _run(self, seed: str, operations: int) -> None:
         rng = random.Random(seed)
         acts = [self._heartbeat] * 4 + [self._command] * 4 + [self._show, self._cancel, self._ack, self._register]
         with self._stack.client() as device, self._stack.operator() as operator:

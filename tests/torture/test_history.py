@@ -27,7 +27,7 @@ def test_what_clients_saw_keeps_the_promises(url: str, db: Database, claim: Clai
         stack.double.misbehave = 0.3
         clients = Clients(stack, devices, tokens, commands=40)
         with troubled(stack, db, seed) as troubles:
-            clients.run(THREADS, OPERATIONS)
+            clients.run(THREADS, OPERATIONS, seed)
         wrong = check(clients.history, stored(stack, [device_id for device_id, _ in devices]))
     assert wrong == []
     assert {status for _, status in clients.statuses if status >= 500} <= {503}, clients.statuses

@@ -3,23 +3,31 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg2
 import pytest
-from nexmdm import batches, builds, dispatch_queue, dispatches, retention, rollouts
-from nexmdm.database import Database
+from nexmdm import batches, builds, dispatch_queue, dispatches, heartbeats, retention, rollouts, settings, wire
+from nexmdm.database import Database, Executor
 from nexmdm.dispatch_queue import Result
 from nexmdm.dispatches import Command
 from nexmdm.errors import Conflict, PayloadMismatch
+from nexmdm.heartbeat_body import HeartbeatBody
+from nexmdm.heartbeats import Recorded
+from psycopg2.extensions import make_dsn
 
+from tests.agent import an_hour_ago, heartbeat
 from tests.commands import enrolled
 from tests.conftest import run_sql
+from tests.local.processes import eventually
 from tests.races import errors, race
 from tests.torture.conftest import SCALE, Claim
 
 CALLERS = 8
 DUE = 40
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -114,6 +122,54 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
         assert gone + also_gone + again == len(old)
         removed, resent = removed + gone + also_gone, resent + again
     claim("cleanup takes nothing that is sent", f"2 cleanups against send and resend ({removed} : {resent})", 3 * SCALE)
+
+
+# --- not by chance: the first has not committed when the second comes
+
+
+def meeting(url: str, first: Callable[[Executor], Any], second: Callable[[Executor], Any]) -> Any:
+    """What `second` returns that began when `first` had not committed, and waits for it."""
+    one, other, eye = (Database(make_dsn(url)) for _ in range(3))
+    with ThreadPoolExecutor(1) as pool:
+        with one.transaction() as tx:
+            first(tx)
+            waiting = pool.submit(second, other)
+            eventually(lambda: eye.execute(WAITING)[0]["n"] == 1)
+        result = waiting.result()
+    for db in (one, other, eye):
+        db.close()
+    return result
+
+
+WAITING = """
+SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+def beat(token: str, when: datetime) -> Callable[[Executor], Recorded]:
+    report = wire.convert(heartbeat(when), HeartbeatBody).report(settings.load().unity_package)
+    return lambda db: heartbeats.record(db, token, [report], settings.load())
+
+
+def test_a_heartbeat_that_meets_another_of_its_bucket_is_a_duplicate(url: str, db: Database):
+    (_, token), start = enrolled("lobby", "fcm:lobby"), an_hour_ago()
+    beat(token, start)(db)
+    assert meeting(url, beat(token, start + 11 * SECOND), beat(token, start + 12 * SECOND)).created == set()
+    assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 2}]
+
+
+def test_an_older_heartbeat_that_meets_a_newer_one_does_not_take_the_last_status_back(url: str, db: Database):
+    (_, token), start = enrolled("lobby", "fcm:lobby"), an_hour_ago()
+    beat(token, start)(db)
+    assert meeting(url, beat(token, start + 40 * SECOND), beat(token, start + 20 * SECOND)).created == {0}
+    assert db.execute("SELECT last_ts FROM device_last_status") == [{"last_ts": start + 40 * SECOND}]
+
+
+def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, "me")
+    row, new = meeting(url, lambda tx: dispatches.accept(tx, command), lambda own: dispatches.accept(own, command))
+    assert (row["request_id"], new) == ("r-1", False)
 
 
 # --- builds
