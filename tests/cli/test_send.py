@@ -92,6 +92,7 @@ def test_parameters(data, run, operator, stack):
         (("ring", "duration:=x", "--to", "send-a"), 2, "duration"),
         (("wifi_connect", "ssid=@nowhere", "--to", "send-a"), 2, "ssid"),
         (("ping", "--to", "send-"), 3, "There are send-a, send-b, send-c."),
+        (("ping", "--alias-prefix", "nobodys", "--yes"), 3, "No device fits."),
         (("ring", "duration=500", "--to", "send-a"), 4, "$.params.duration"),
         (("fly", "--to", "send-a"), 4, "$.action"),
         (("ping", "--to", "send-a", "--request-id", "a b"), 4, "Idempotency-Key"),

@@ -103,6 +103,8 @@ def _target(
     """The route, and what of the body says to whom."""
     if conditions:
         count = _count(session.api, conditions)
+        if not count:
+            raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
         session.confirm(f"Send {action} to {count} device{'s' if count != 1 else ''}?", yes)
         return "/v1/commands", {"filter": conditions}
     device_ids = [addresses.find(session.api, name)["device_id"] for name in to]
