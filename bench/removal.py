@@ -77,7 +77,15 @@ def _figures(stage: Stage, cleaned: list[Removed], deleted: list[Removed]) -> li
     with_vacuum = rows / median(each.seconds + each.vacuum for each in deleted)
     parts = (f"{name} {median(each.parts[name] for each in cleaned):.2f} s" for name in PARTS.values())
     figures = [
-        at_least(20, what, "one DELETE, which frees nothing", by_delete, by_cleanup, "rows/s", ", ".join(parts)),
+        at_least(
+            20,
+            what,
+            "one DELETE, which frees nothing",
+            by_delete,
+            by_cleanup,
+            "rows/s",
+            f"{', '.join(parts)}; the schedule cuts at an edge",
+        ),
         at_least(20, what, "DELETE and VACUUM", with_vacuum, by_cleanup, "rows/s"),
         counted("rows that a DELETE would have removed and the cleanup did not", deleted[0].rows - rows, 0, "rows"),
     ]

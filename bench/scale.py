@@ -25,7 +25,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     statement_ms: float = 0.35  # a heartbeat's statement, p50
     accept_us: float = 19  # a command of a bulk one
     row_bytes: float = 210  # a heartbeat with its indexes
-    delete_us: float = 1.5  # a row of the partition that retention cuts through
+    count_us: float = 0.1  # a row of a partition that is dropped
     sends_per_second: float = 320  # of one environment: 32 at once, 100 ms for FCM's answer (assumed); 600 measured
 
     handler_seconds: float = 0.03  # billed for a heartbeat; assumed, Lambda gives 256 MB a seventh of a processor
@@ -38,9 +38,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     lambda_concurrency: float = 1_000  # an account's default
     api_per_second: float = 10_000  # an account's default for an HTTP API
     connections: float = 400  # the template's alarm
-    sweep_share: float = 5 / 6  # of each minute in which the sweep sends: it stops 12 s before its timeout of 60
+    sweep_share: float = 0.8  # of each minute in which the sweep sends: it stops 12 s before its timeout of 60
     accept_seconds: float = 20  # of the 30 that an HTTP API waits
-    cleanup_seconds: float = 225  # a policy's share of the cleanup's 900
+    cleanup_seconds: float = 75  # a policy's share of the cleanup's 300
 
     usd_api: float = 1.11  # a million requests; prices are list prices of 2025 from memory, as in docs/deploy.md
     usd_invocations: float = 0.20  # a million
@@ -71,8 +71,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         """Two days of retention, and up to six hours that wait for the next cleanup."""
         return devices * (2.25 * 86_400 / self.interval) * self.row_bytes / 1e9
 
-    def cut_rows(self, devices: float) -> float:
-        """Heartbeats of six hours: at most what retention removes row by row in one run."""
+    def partition_rows(self, devices: float) -> float:
+        """Heartbeats of six hours: what the cleanup counts and drops in one run."""
         return devices * 6 * 3_600 / self.interval
 
 
@@ -89,7 +89,7 @@ def needs(model: Model) -> dict[str, Callable[[float], str]]:
         "database connections then, without RDS Proxy": lambda d: _whole(m.heartbeats(d) * m.peak * m.handler_seconds),
         "… through it: in a statement at once": lambda d: _whole(m.heartbeats(d) * m.peak * m.statement_ms / 1000),
         "heartbeats stored, GB": lambda d: _short(m.stored_gb(d)),
-        "rows in a partition of six hours": lambda d: _short(m.cut_rows(d)),
+        "rows in a partition of six hours": lambda d: _short(m.partition_rows(d)),
         "a command to all: accepted in, s": lambda d: _short(d * m.accept_us / 1e6),
         "… sent by one sweep in, min": lambda d: _short(d / m.sends_per_second / m.sweep_share / 60),
         "… at FCM's quota in, min": lambda d: _short(d / m.fcm_per_minute),
@@ -125,10 +125,10 @@ def limits(model: Model) -> list[tuple[str, float]]:
         f"Lambda's {m.lambda_concurrency:,.0f} environments, after the outage": m.lambda_concurrency
         / m.handler_seconds
         / peak_per_device,
-        f"the cut partition removed row by row within {m.cleanup_seconds:.0f} s": m.cleanup_seconds
+        f"a partition counted within {m.cleanup_seconds:.0f} s": m.cleanup_seconds
         * 1e6
-        / m.delete_us
-        / m.cut_rows(1),
+        / m.count_us
+        / m.partition_rows(1),
         "a command to all at FCM's quota within its time": m.fcm_per_minute * m.ttl_seconds / 60,
         f"one Aurora writer of {m.most_units:.0f} units, after the outage": m.most_units
         * m.unit_processors

@@ -28,7 +28,7 @@ def test_a_longer_interval_costs_less():
 @pytest.mark.parametrize("devices", DEVICES)
 def test_more_devices_need_no_less(devices):
     model = Model()
-    for amount in (model.heartbeats, model.requests, model.stored_gb, model.cut_rows):
+    for amount in (model.heartbeats, model.requests, model.stored_gb, model.partition_rows):
         assert amount(2 * devices) > amount(devices)
 
 
