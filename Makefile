@@ -47,8 +47,8 @@ $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/built
 
-bench: setup ## removal under load, partition widths, the documents' targets: measured here (BENCH_ROWS=2000000)
-	@$(BIN)/python -m bench
+bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (BENCH_ROWS=2000000 BENCH=--strict)
+	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH)
 
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/e2e

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def main() -> int:
         figures = measure(url, options.only or list(SECTIONS), _sizes(options), console)
     seconds = time.monotonic() - begun
     _write(options.json, figures, seconds, load)
-    missed = sum(not figure.met for section in figures.values() for figure in section)
-    counts = f"{sum(map(len, figures.values())) - missed} met, {missed} missed"
+    verdicts = Counter(figure.verdict for section in figures.values() for figure in section)
+    missed, counts = verdicts["MISSED"], f"{verdicts['met']} met, {verdicts['MISSED']} missed"
     console.print(f"{counts}; {seconds:.0f} s on {os.cpu_count()} processors, load {load:.1f} before; {options.json}")
     return 1 if missed and options.strict else 0
 

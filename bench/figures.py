@@ -1,6 +1,5 @@
 """One row of the table: what was measured, the floor of the same run, their ratio, and the bar for it."""
 
-import math
 from statistics import median, quantiles
 from typing import Any
 
@@ -26,7 +25,7 @@ class Figure(msgspec.Struct, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        return "met" if self.met else "MISSED"
+        return "" if self.bar == "none" else "met" if self.met else "MISSED"
 
 
 def at_most(bar: float, what: str, against: str, floor: float, measured: float, unit: str, note: str = "") -> Figure:
@@ -37,6 +36,11 @@ def at_most(bar: float, what: str, against: str, floor: float, measured: float, 
 def at_least(bar: float, what: str, against: str, floor: float, measured: float, unit: str, note: str = "") -> Figure:
     """The ratio measured : floor must not be below `bar`; both are rates."""
     return _ruled(f">= {bar}", measured / floor >= bar if floor else False, what, against, floor, measured, unit, note)
+
+
+def compared(what: str, against: str, floor: float, measured: float, unit: str, note: str = "") -> Figure:
+    """A ratio that no bar was set for."""
+    return _ruled("none", True, what, against, floor, measured, unit, note)
 
 
 def counted(what: str, measured: float, exactly: float, unit: str, note: str = "") -> Figure:
@@ -59,14 +63,14 @@ def absent(what: str, why: str) -> Figure:
 
 
 def percentile(values: list[float], share: int) -> float:
-    """share: 1..99, percent."""
-    return quantiles(values, n=100, method="inclusive")[share - 1] if len(values) > 1 else math.nan
+    """share: 1..99, percent; 0 when there are no values."""
+    return quantiles(values * 2 if len(values) == 1 else values or [0, 0], n=100, method="inclusive")[share - 1]
 
 
 def spread(milliseconds: list[float]) -> dict[str, float]:
     """count, p50, p95, p99, max."""
     figures = {"p50": median(milliseconds or [0]), "max": max(milliseconds or [0])}
-    figures |= {f"p{share}": percentile(milliseconds, share) if milliseconds else 0 for share in (95, 99)}
+    figures |= {f"p{share}": percentile(milliseconds, share) for share in (95, 99)}
     return {"count": len(milliseconds), **{name: round(value, 3) for name, value in figures.items()}}
 
 

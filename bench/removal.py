@@ -9,7 +9,7 @@ from nexmdm import cleanup
 from nexmdm.database import NONE, Database, Parameters, Row
 
 from bench import fixture, load
-from bench.figures import Figure, at_least, at_most, counted, percentile, spread
+from bench.figures import Figure, at_least, at_most, compared, counted, percentile, spread
 from bench.stage import Stage
 
 CALM_SECONDS = 1
@@ -77,17 +77,27 @@ def _figures(stage: Stage, cleaned: list[Removed], deleted: list[Removed]) -> li
     with_vacuum = rows / median(each.seconds + each.vacuum for each in deleted)
     parts = (f"{name} {median(each.parts[name] for each in cleaned):.2f} s" for name in PARTS.values())
     figures = [
-        at_least(20, what, "one DELETE, which frees nothing", by_delete, by_cleanup, "rows/s", ", ".join(parts)),
+        at_least(
+            20,
+            what,
+            "one DELETE, which frees nothing",
+            by_delete,
+            by_cleanup,
+            "rows/s",
+            f"{', '.join(parts)}; the schedule cuts at an edge",
+        ),
         at_least(20, what, "DELETE and VACUUM", with_vacuum, by_cleanup, "rows/s"),
         counted("rows that a DELETE would have removed and the cleanup did not", deleted[0].rows - rows, 0, "rows"),
     ]
-    for name, removals in (("cleanup", cleaned), ("DELETE", deleted)):
-        idle, during = ([ms for each in removals for ms in getattr(each, when)] for when in ("idle", "during"))
-        note = f"{len(during)} heartbeats during, worst {spread(during)['max']:.0f} ms"
-        what, p99 = f"heartbeat during a {name}: p99", [percentile(values, 99) for values in (idle, during)]
-        figures.append(at_most(1.5, what, "idle", *p99, "ms", note))
-    figures[-1].bar, figures[-1].met = "for comparison", True
-    return figures
+    return [*figures, at_most(1.5, *_felt("cleanup", cleaned)), compared(*_felt("DELETE", deleted))]
+
+
+def _felt(name: str, removals: list[Removed]) -> tuple[str, str, float, float, str, str]:
+    """What heartbeats felt of a removal, beside those just before it."""
+    idle, during = ([ms for each in removals for ms in getattr(each, when)] for when in ("idle", "during"))
+    p99 = (percentile(values, 99) for values in (idle, during))
+    note = f"{len(during)} heartbeats during, worst {spread(during)['max']:.0f} ms"
+    return f"heartbeat during a {name}: p99", "just before", *p99, "ms", note
 
 
 def _timed(stage: Stage, url: str, way: Way) -> Removed:

@@ -13,7 +13,8 @@ from tests.databases import url_of
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """rows: expired heartbeats, and those of the large table. rounds: how often a pair of statements is measured."""
+    """rows: expired heartbeats, and those of the large table. rounds: how often a pair of statements is measured.
+    known: commands among which one is found."""
 
     rows: int = 2_000_000
     small_rows: int = 10_000
@@ -23,15 +24,36 @@ class Sizes(msgspec.Struct, frozen=True):
     bulk: int = 10_000
     bulk_rounds: int = 5
     sends: int = 1_000
-    load_seconds: float = 2
+    known: int = 2_000
+    connections: tuple[int, ...] = (1, 2, 4, 8, 16)
+    load_rounds: int = 3
+    load_seconds: int = 2
     idle_seconds: float = 5
     removal_rounds: int = 3
     starts: int = 7
     requests: int = 400
+    crowd_rounds: int = 30
 
 
-QUICK = Sizes(rows=8_000, small_rows=2_000, devices=2_000, small_devices=200, rounds=20, bulk=200, bulk_rounds=2,
-              sends=64, load_seconds=0.3, idle_seconds=0.5, removal_rounds=1, starts=1, requests=20)  # fmt: skip
+QUICK = Sizes(
+    rows=8_000,
+    small_rows=2_000,
+    devices=2_000,
+    small_devices=200,
+    rounds=20,
+    bulk=200,
+    bulk_rounds=2,
+    sends=64,
+    known=50,
+    connections=(1, 2),
+    load_rounds=1,
+    load_seconds=1,
+    idle_seconds=0.5,
+    removal_rounds=1,
+    starts=1,
+    requests=20,
+    crowd_rounds=1,
+)
 
 
 class Stage(msgspec.Struct):

@@ -12,13 +12,13 @@ from bench import fixture, load
 from bench.figures import Figure, absent, below, percentile
 from bench.stage import Stage
 
-DEVICES, CONNECTIONS, ROUNDS, CHECKS = 100, 16, 30, 500
+DEVICES, CONNECTIONS = 100, 16
 
 
 def measure(stage: Stage) -> list[Figure]:
     with stage.copy("targets") as url, fixture.connected(url) as db:
         partitions.ensure_partitions(db, fixture.settings(url))
-        heartbeat, checks = percentile(_heartbeats(url), 95), percentile(_idempotency(db), 95)
+        heartbeat, checks = percentile(_heartbeats(stage, url), 95), percentile(_idempotency(stage, db), 95)
     cleanup = stage.results.get("cleanup_seconds")
     what = f"heartbeat p95, {DEVICES} devices over {CONNECTIONS} connections at once"
     removal = f"cleanup of {stage.sizes.rows:,} heartbeats, the slowest"
@@ -30,35 +30,37 @@ def measure(stage: Stage) -> list[Figure]:
     ]
 
 
-def _heartbeats(url: str) -> list[float]:
-    """Milliseconds of each: 100 devices, every one 30 times, over 16 connections at once."""
+def _heartbeats(stage: Stage, url: str) -> list[float]:
+    """Milliseconds of each: 100 devices, every one as often, over 16 connections at once."""
     took: list[float] = []
     begin = datetime.now(UTC) - timedelta(hours=1)
-    threads = [threading.Thread(target=_share, args=(url, n, begin, took)) for n in range(CONNECTIONS)]
+    rounds = stage.sizes.crowd_rounds
+    threads = [threading.Thread(target=_share, args=(url, n, rounds, begin, took)) for n in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(took) == DEVICES * ROUNDS
+    assert len(took) == DEVICES * rounds
     return took
 
 
-def _share(url: str, number: int, begin: datetime, took: list[float]) -> None:
+def _share(url: str, number: int, rounds: int, begin: datetime, took: list[float]) -> None:
     config = fixture.settings(url)
     with fixture.connected(url) as db:
         db.execute("SELECT 1")
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             for device in range(number, DEVICES, CONNECTIONS):
                 report = load.report(begin + turn * timedelta(seconds=config.heartbeat_bucket_seconds))
                 took.append(_timed(lambda d=device, r=report: heartbeats.record(db, fixture.token(d), [r], config)))
 
 
-def _idempotency(db: Database) -> list[float]:
-    """Milliseconds of each repeat of a command whose request_id is known, among 2,000 others."""
-    commands = [Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, "bench") for n in range(2_000)]
+def _idempotency(stage: Stage, db: Database) -> list[float]:
+    """Milliseconds of each repeat of a command whose request_id is known, among as many others."""
+    known = stage.sizes.known
+    commands = [Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, "bench") for n in range(known)]
     for command in commands:
         dispatches.accept(db, command)
-    return [_timed(lambda c=command: dispatches.accept(db, c)) for command in commands[:CHECKS]]
+    return [_timed(lambda c=command: dispatches.accept(db, c)) for command in commands]
 
 
 def _timed(work) -> float:

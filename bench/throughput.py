@@ -27,10 +27,8 @@ from psycopg2.extensions import parse_dsn
 from bench import fixture, load
 from bench.figures import Figure, absent, at_least
 from bench.heartbeats import statement
-from bench.stage import Stage
+from bench.stage import Sizes, Stage
 
-CONNECTIONS = (1, 2, 4, 8, 16)
-ROUNDS = 3
 TPS = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
 DEVICES = 2_000  # of each side
 _processes = get_context("spawn")
@@ -46,7 +44,7 @@ def measure(stage: Stage) -> list[Figure]:
         # pgbench can write numbers, not SHA-256: its devices, 3001 to 5000, are given ids of tokens that it can write.
         db.execute("UPDATE devices SET token_id = lpad(substr(id, 6), 64, '0') WHERE substr(id, 6)::int > 3000")
         db.execute("VACUUM ANALYZE")
-        figures = [_figure(stage, *measured) for measured in _side_by_side(program, url, stage.sizes.load_seconds)]
+        figures = [_figure(stage, *measured) for measured in _side_by_side(program, url, stage.sizes)]
     stage.durable(True)
     return figures
 
@@ -68,15 +66,15 @@ def _figure(stage: Stage, connections: int, floor: list[float], ours: list[float
     return at_least(0.7, what, "pgbench, the same statement", floor_rate, ratio * floor_rate, "/s")
 
 
-def _side_by_side(program: Path, url: str, seconds: float) -> Iterator[tuple[int, list[float], list[float]]]:
-    with NamedTemporaryFile("w", suffix=".sql") as script, _workers(url, max(CONNECTIONS)) as workers:
+def _side_by_side(program: Path, url: str, sizes: Sizes) -> Iterator[tuple[int, list[float], list[float]]]:
+    with NamedTemporaryFile("w", suffix=".sql") as script, _workers(url, max(sizes.connections)) as workers:
         script.write(_script(url))
         script.flush()
-        for connections in CONNECTIONS:
+        for connections in sizes.connections:
             theirs, ours = [], []
-            for _ in range(ROUNDS):
-                theirs.append(_pgbench(program, url, Path(script.name), connections, seconds))
-                ours.append(_ours(workers[:connections], seconds))
+            for _ in range(sizes.load_rounds):
+                theirs.append(_pgbench(program, url, Path(script.name), connections, sizes.load_seconds))
+                ours.append(_ours(workers[:connections], sizes.load_seconds))
             yield connections, theirs, ours
 
 
@@ -103,11 +101,11 @@ def _script(url: str) -> str:
     return f"{draws}\\set b :s - 10\n{text.strip()};\n"
 
 
-def _pgbench(program: Path, url: str, script: Path, connections: int, seconds: float) -> float:
+def _pgbench(program: Path, url: str, script: Path, connections: int, seconds: int) -> float:
     """Transactions per second. Two threads at the most, as there are processors to share."""
     target = parse_dsn(url)
     command = [program, "-n", "-M", "simple", "-f", script, "-c", connections, "-j", min(2, connections),
-               "-T", max(1, round(seconds)), "-h", target["host"], "-U", target["user"], target["dbname"]]  # fmt: skip
+               "-T", seconds, "-h", target["host"], "-U", target["user"], target["dbname"]]  # fmt: skip
     library = program.parent.parent / "lib"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(library)}
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)  # noqa: S603
@@ -136,9 +134,9 @@ def _workers(url: str, count: int) -> Iterator[list[Any]]:
             process.join()
 
 
-def _ours(workers: list[Any], seconds: float) -> float:
+def _ours(workers: list[Any], seconds: int) -> float:
     for worker in workers:
-        worker.send(max(1, round(seconds)))
+        worker.send(seconds)
     return sum(worker.recv() for worker in workers)
 
 

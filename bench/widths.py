@@ -1,82 +1,77 @@
-"""What the width of a partition costs a heartbeat, and what dropping one takes: 24, 6 and 1 hours."""
+"""What the width of a partition costs a heartbeat, and what dropping one takes: 24, 6 and 1 hours.
+
+By name only (`python -m bench --only widths`): it shows a choice that was made, see docs/migrations.md.
+"""
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from statistics import median
-from typing import Any
 
 from nexmdm import heartbeats, partitions
-from nexmdm.database import Database, Row
-from nexmdm.errors import NotAuthenticated
+from nexmdm.database import Database
 
-from bench import fixture, load
-from tests.databases import url_of
+from bench import fixture
+from bench.figures import Figure, compared
+from bench.heartbeats import Devices
+from bench.pairs import interleaved
+from bench.stage import Stage
 
 HOURS = (24, 6, 1)
-REPEATS = 200
 
 
-class Explained:
-    """Runs each statement under EXPLAIN ANALYZE and keeps what it took; the rows are lost."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-        self.planning: list[float] = []
-        self.execution: list[float] = []
-
-    def execute(self, sql: str, parameters: Mapping[str, Any], *, repeatable: bool = False) -> list[Row]:
-        (row,) = self._db.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", parameters)
-        (plan,) = row["QUERY PLAN"]
-        self.planning.append(plan["Planning Time"])
-        self.execution.append(plan["Execution Time"])
-        return []
-
-
-def measure(server: str, rows: int) -> list[dict[str, Any]]:
+def measure(stage: Stage) -> list[Figure]:
     """rows: expired ones, over two days, so that a wider partition holds more of them."""
-    usual = partitions.WIDTH
-    try:
-        return [_of_width(server, hours, rows) for hours in HOURS]
-    finally:
-        partitions.WIDTH = usual
+    usual, rows = partitions.WIDTH, stage.sizes.rows // 2
+    stage.durable(False)
+    with ExitStack() as stack:
+        databases = {}
+        try:
+            for hours in HOURS:
+                partitions.WIDTH = timedelta(hours=hours)
+                url = stack.enter_context(stage.copy(f"width_{hours}"))
+                databases[hours] = stack.enter_context(fixture.connected(url))
+                _fill(databases[hours], url, rows)
+        finally:
+            partitions.WIDTH = usual
+        took = _heartbeats(stage, databases, url)
+        figures = [_figure(hours, db, took, rows) for hours, db in databases.items()]
+    stage.durable(True)
+    return figures
 
 
-def _of_width(server: str, hours: int, rows: int) -> dict[str, Any]:
-    partitions.WIDTH = timedelta(hours=hours)
-    name = f"width_{hours}"
-    with fixture.connected(server) as db:
-        db.execute(f"CREATE DATABASE {name} TEMPLATE at_head")
-    url = url_of(server, name)
-    with fixture.connected(url) as db:
-        for partition in partitions.bounds(db):
-            partitions.drop(db, partition["name"])
-        fixture.fill_expired(url, rows)
-        measured = {"hours": hours, "partitions": len(partitions.bounds(db)), **_heartbeat(db, url), **_drops(db)}
-    with fixture.connected(server) as db:
-        db.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    return {**measured, "rows_left_to_delete": rows * hours // 48}
+def _fill(db: Database, url: str, rows: int) -> None:
+    for partition in partitions.bounds(db):
+        partitions.drop(db, partition["name"])
+    fixture.fill_expired(url, rows)
 
 
-def _heartbeat(db: Database, url: str) -> dict[str, float]:
-    explained, config = Explained(db), fixture.settings(url)
-    for n in range(REPEATS + 20):
-        with suppress(NotAuthenticated):
-            heartbeats.record(explained, fixture.token(n), [load.report()], config)
-    return {
-        "planning_ms": round(median(explained.planning[20:]), 3),
-        "execution_ms": round(median(explained.execution[20:]), 3),
-    }
+def _heartbeats(stage: Stage, databases: dict[int, Database], url: str) -> dict[str, list[float]]:
+    config = fixture.settings(url)
+    sides = {hours: Devices(0) for hours in databases}
+
+    def prepare(_: int) -> dict[str, Callable[[], object]]:
+        jobs = {}
+        for hours, devices in sides.items():
+            token, report = devices.next()
+            jobs[str(hours)] = lambda db=databases[hours], t=token, r=report: heartbeats.record(db, t, [r], config)
+        return jobs
+
+    return interleaved(stage.sizes.rounds, prepare)
 
 
-def _drops(db: Database) -> dict[str, float]:
-    """Of the fullest partition: with the count of its rows before the DROP, which blocks nobody."""
-    full = max(
-        (p["name"] for p in partitions.bounds(db)[1:]),
-        key=lambda name: db.execute(f"SELECT count(*) AS n FROM {name}")[0]["n"],
-    )
-    held = db.execute(f"SELECT count(*) AS n FROM {full}")[0]["n"]
+def _figure(hours: int, db: Database, took: dict[str, list[float]], rows: int) -> Figure:
+    """The drop is of the fullest partition, with the count of its rows before it, which blocks nobody."""
+    found = partitions.bounds(db)
+    counts = {each["name"]: db.execute(f"SELECT count(*) AS n FROM {each['name']}")[0]["n"] for each in found}
+    full = max(counts, key=counts.get)
     start = time.perf_counter()
     partitions.drop(db, full)
-    return {"dropped_rows": held, "drop_ms": round((time.perf_counter() - start) * 1000, 1)}
+    drop_ms = (time.perf_counter() - start) * 1000
+    note = (
+        f"{len(found)} partitions; one drop {drop_ms:.0f} ms ({counts[full]:,} rows);"
+        f" at most {rows * hours // 48:,} rows left to DELETE"
+    )
+    floor, measured = median(took[str(HOURS[0])]), median(took[str(hours)])
+    return compared(f"heartbeat, partitions of {hours} h: p50", f"of {HOURS[0]} h", floor, measured, "ms", note)

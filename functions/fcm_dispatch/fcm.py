@@ -43,7 +43,7 @@ def service() -> Any:
     account = secret.resolve(config.fcm_service_account)
     certificate = credentials.Certificate(json.loads(account) if account.lstrip().startswith("{") else account)
     # Its client for asyncio reads the certificate bundle three times, a fifth of a cold start; nothing here uses it.
-    messaging._http_client.HttpxAsyncClient = lambda **_: None
+    messaging._http_client.HttpxAsyncClient = _Unused
     app = firebase_admin.initialize_app(certificate, {"httpTimeout": config.fcm_timeout_seconds}, name="nexmdm")
     made = messaging._get_messaging_service(app)
     made._fcm_url = f"{config.fcm_endpoint.rstrip('/')}/v1/projects/{app.project_id}/messages:send"
@@ -57,6 +57,14 @@ def service() -> Any:
     for prefix in ("http://", "https://", "https://fcm.googleapis.com"):
         session.mount(prefix, HTTPAdapter(max_retries=0, pool_connections=_POOL_SIZE, pool_maxsize=_POOL_SIZE))
     return made
+
+
+class _Unused:
+    def __init__(self, **_: Any) -> None:
+        """Takes what firebase-admin gives to its client for asyncio."""
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
 
 
 def drop_idle_connections() -> None:

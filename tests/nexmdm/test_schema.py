@@ -155,3 +155,8 @@ def test_looking_leaves_nothing_behind(connection: Connection):
     connection.rollback()
     schemas = connection.exec_driver_sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'nexmdm%%'").all()
     assert schemas == []
+
+
+def test_a_missing_function_is_said(connection: Connection):
+    (line,) = without(connection, "DROP FUNCTION record_heartbeats_v1")
+    assert line.startswith("record_heartbeats_v1: the function is missing; mend:")

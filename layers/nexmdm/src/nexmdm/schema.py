@@ -18,6 +18,7 @@ from nexmdm import partitions, settings
 from nexmdm.models import Base
 
 REVISION = "a9d4e7b25c10"  # the head of migrations/, which the layer does not carry; a test compares them
+FUNCTIONS = ("record_heartbeats_v1",)  # what verbs call
 COVERED_AHEAD = timedelta(days=2)
 MIGRATE = "alembic upgrade head"
 
@@ -49,6 +50,9 @@ def differences(db: Connection) -> Iterator[str]:
             actual, expected = objects(db, here), _expected(db)
         finally:
             transaction.rollback()
+    for name in FUNCTIONS:
+        if not _rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
+            yield f"{name}: the function is missing; mend: run its CREATE FUNCTION out of migrations/versions"
     missing_tables = {table for table, _, _ in expected} - {table for table, _, _ in actual}
     for table in sorted(missing_tables):
         yield f"{table}: the table is missing; mend: {MIGRATE}"

@@ -1,0 +1,182 @@
+"""Cost and scale on paper: `python -m bench.scale [--devices 1000 100000 1000000] [--interval 600] [--commands 4]`.
+
+Prints the two tables of docs/scale.md from the figures of `Model`: what so many devices need, and at how many devices
+each limit of the design is reached. A test holds the document against it.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+MONTH_SECONDS, MONTH_HOURS = 30 * 86_400, 730
+DEVICES = (1_000, 100_000, 1_000_000)
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured by `make bench` on the machine of docs/scale.md, unless it says otherwise."""
+
+    interval: float = 600  # seconds between a device's heartbeats: HEARTBEAT_INTERVAL_SECONDS
+    commands: float = 4  # for a device and day, each acknowledged once
+    outage_seconds: float = 3_600  # after it every device drains its queue within RETRY_SECONDS: the design's peak
+    retry_seconds: float = 300  # the agent's longest pause
+    ttl_seconds: float = 600  # of a command
+
+    statement_ms: float = 0.35  # a heartbeat's statement, p50
+    accept_us: float = 19  # a command of a bulk one
+    row_bytes: float = 210  # a heartbeat with its indexes
+    count_us: float = 0.1  # a row of a partition that is dropped
+    sends_per_second: float = 320  # of one environment: 32 at once, 100 ms for FCM's answer (assumed); 600 measured
+
+    handler_seconds: float = 0.03  # billed for a heartbeat; assumed, Lambda gives 256 MB a seventh of a processor
+    unit_processors: float = 0.25  # of an Aurora capacity unit; from memory
+    busy: float = 0.5  # of its processors, when another unit is wanted
+    units_at_rest: float = 0.5
+    most_units: float = 256
+
+    fcm_per_minute: float = 600_000  # FCM's default quota
+    lambda_concurrency: float = 1_000  # an account's default
+    api_per_second: float = 10_000  # an account's default for an HTTP API
+    connections: float = 400  # the template's alarm
+    sweep_share: float = 0.8  # of each minute in which the sweep sends: it stops 12 s before its timeout of 60
+    accept_seconds: float = 20  # of the 30 that an HTTP API waits
+    cleanup_seconds: float = 75  # a policy's share of the cleanup's 300
+
+    usd_api: float = 1.11  # a million requests; prices are list prices of 2025 from memory, as in docs/deploy.md
+    usd_invocations: float = 0.20  # a million
+    usd_gb_second: float = 0.0000133
+    usd_unit_hour: float = 0.14
+    usd_storage: float = 0.11  # a GB and month
+    usd_io: float = 0.22  # a million; one for each heartbeat, assumed
+    usd_logs: float = 0.57  # a GB; 1 kB for each request
+
+    def heartbeats(self, devices: float) -> float:
+        """A second."""
+        return devices / self.interval
+
+    @property
+    def peak(self) -> float:
+        """How many times the usual rate after an outage."""
+        return (self.outage_seconds / self.interval + 1) * self.interval / self.retry_seconds
+
+    def requests(self, devices: float) -> float:
+        """Millions a month."""
+        return devices * (MONTH_SECONDS / self.interval + 30 * 2 * self.commands) / 1e6
+
+    def units(self, rate: float) -> float:
+        """Aurora capacity units for so many heartbeats a second."""
+        return max(self.units_at_rest, rate * self.statement_ms / 1000 / self.busy / self.unit_processors)
+
+    def stored_gb(self, devices: float) -> float:
+        """Two days of retention, and up to six hours that wait for the next cleanup."""
+        return devices * (2.25 * 86_400 / self.interval) * self.row_bytes / 1e9
+
+    def partition_rows(self, devices: float) -> float:
+        """Heartbeats of six hours: what the cleanup counts and drops in one run."""
+        return devices * 6 * 3_600 / self.interval
+
+
+def needs(model: Model) -> dict[str, Callable[[float], str]]:
+    """What there is to say of a number of devices, by row of the table."""
+    m, usd = model, costs(model)
+    return {
+        "heartbeats a second, usual": lambda d: _short(m.heartbeats(d)),
+        f"after an hour's outage (× {m.peak:g})": lambda d: _short(m.heartbeats(d) * m.peak),
+        "requests a month, million": lambda d: _short(m.requests(d)),
+        "Aurora capacity units, usual": lambda d: _short(m.units(m.heartbeats(d))),
+        "… after the outage": lambda d: _short(m.units(m.heartbeats(d) * m.peak)),
+        "Lambda environments after the outage": lambda d: _whole(m.heartbeats(d) * m.peak * m.handler_seconds),
+        "database connections then, without RDS Proxy": lambda d: _whole(m.heartbeats(d) * m.peak * m.handler_seconds),
+        "… through it: in a statement at once": lambda d: _whole(m.heartbeats(d) * m.peak * m.statement_ms / 1000),
+        "heartbeats stored, GB": lambda d: _short(m.stored_gb(d)),
+        "rows in a partition of six hours": lambda d: _short(m.partition_rows(d)),
+        "a command to all: accepted in, s": lambda d: _short(d * m.accept_us / 1e6),
+        "… sent by one sweep in, min": lambda d: _short(d / m.sends_per_second / m.sweep_share / 60),
+        "… at FCM's quota in, min": lambda d: _short(d / m.fcm_per_minute),
+        **{f"{name}, USD a month": (lambda d, part=part: _short(part(d))) for name, part in usd.items()},
+        "together, USD a month": lambda d: _short(sum(part(d) for part in usd.values())),
+    }
+
+
+def costs(model: Model) -> dict[str, Callable[[float], float]]:
+    m = model
+    return {
+        "HTTP API": lambda d: m.requests(d) * m.usd_api,
+        "Lambda": lambda d: m.requests(d) * (m.usd_invocations + m.handler_seconds * 0.25 * m.usd_gb_second * 1e6),
+        "Aurora's units": lambda d: m.units(m.heartbeats(d)) * MONTH_HOURS * m.usd_unit_hour,
+        "storage and I/O": lambda d: m.stored_gb(d) * m.usd_storage + m.heartbeats(d) * MONTH_SECONDS / 1e6 * m.usd_io,
+        "logs": lambda d: m.requests(d) * m.usd_logs,
+    }
+
+
+def limits(model: Model) -> list[tuple[str, float]]:
+    """At how many devices each limit is reached, the nearest first."""
+    m = model
+    peak_per_device = m.peak / m.interval
+    found = {
+        f"a command to all sent by one sweep within its {m.ttl_seconds:.0f} s": m.sends_per_second
+        * m.sweep_share
+        * m.ttl_seconds,
+        f"HTTP API's {m.api_per_second:,.0f} requests a second, after the outage": m.api_per_second / peak_per_device,
+        f"{m.connections:.0f} connections without RDS Proxy, after the outage": m.connections
+        / m.handler_seconds
+        / peak_per_device,
+        f"a command to all accepted within {m.accept_seconds:.0f} s": m.accept_seconds * 1e6 / m.accept_us,
+        f"Lambda's {m.lambda_concurrency:,.0f} environments, after the outage": m.lambda_concurrency
+        / m.handler_seconds
+        / peak_per_device,
+        f"a partition counted within {m.cleanup_seconds:.0f} s": m.cleanup_seconds
+        * 1e6
+        / m.count_us
+        / m.partition_rows(1),
+        "a command to all at FCM's quota within its time": m.fcm_per_minute * m.ttl_seconds / 60,
+        f"one Aurora writer of {m.most_units:.0f} units, after the outage": m.most_units
+        * m.unit_processors
+        * m.busy
+        / m.statement_ms
+        * 1000
+        / peak_per_device,
+    }
+    return sorted(found.items(), key=lambda item: item[1])
+
+
+def tables(model: Model, devices: tuple[int, ...]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield f"| | {' | '.join(f'{count:,}' for count in devices)} |"
+    yield "|---" * (len(devices) + 1) + "|"
+    for what, value in needs(model).items():
+        yield f"| {what} | {' | '.join(value(count) for count in devices)} |"
+    yield ""
+    yield "| limit, the nearest first | reached at |"
+    yield "|---|---|"
+    for what, count in limits(model):
+        yield f"| {what} | {_short(count)} devices |"
+
+
+def _whole(value: float) -> str:
+    return _short(max(1, round(value)))
+
+
+def _short(value: float) -> str:
+    """Two figures, as is worth saying of an estimate: 0.16, 17, 2,300, 23 k, 1.2 M."""
+    if value < 100:
+        return f"{value:.2g}"
+    rounded = float(f"{value:.2g}")
+    for size, name in ((1e6, " M"), (1e4, " k")):
+        if rounded >= size:
+            return f"{rounded / (1e6 if name == ' M' else 1e3):g}{name}"
+    return f"{rounded:,.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description="What so many devices need.")
+    parser.add_argument("--devices", type=int, nargs="+", default=list(DEVICES), metavar="N")
+    for name, default in (("interval", Model().interval), ("commands", Model().commands)):
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"(default: {default:g})")
+    options = parser.parse_args()
+    model = Model(interval=options.interval, commands=options.commands)
+    print("\n".join(tables(model, tuple(options.devices))))
+
+
+if __name__ == "__main__":
+    main()
