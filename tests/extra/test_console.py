@@ -18,7 +18,7 @@ from tests.extra import console_stack
 from tests.extra.browser import DESKTOP, PHONE, opened
 
 MARKUP = '<img src=x onerror="window.harmed=1"><b>bold</b>'
-PAGES = ("/", "/devices", "/commands", "/builds", "/enrol", "/api-reference")
+PAGES = ("/", "/devices", "/commands", "/builds", "/enrol", "/alerts", "/api-reference")
 
 
 @pytest.fixture(scope="module")
