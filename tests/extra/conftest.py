@@ -1,4 +1,4 @@
-"""Each test's database as before, reached through a pooler; and every statement is looked at."""
+"""What needs Debian packages: a pooler before each test's database, a browser before a console."""
 
 import re
 import uuid
@@ -9,7 +9,8 @@ from nexmdm import database, settings
 
 from tests.conftest import run_sql
 from tests.databases import url_of
-from tests.extra import pooler
+from tests.extra import browser as chromium
+from tests.extra import console_stack, pooler
 from tests.relay import Relay, relay
 
 # What would stay in a session that the next transaction, of somebody else, finds.
@@ -68,3 +69,23 @@ def _forget() -> None:
     database.environment().close()
     settings.load.cache_clear()
     database.environment.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def stack(server, template):
+    with console_stack.stack(server, template) as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser, stack):
+    """The console, opened as its printed line is followed; it may not complain of anything."""
+    with chromium.opened(browser, stack.address) as (page, complaints):
+        yield page
+        assert complaints == []

@@ -3,21 +3,20 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.extra import browser as chromium
 from tests.extra import console_stack
+from tests.extra.browser import opened
 
 COUNT = 10_000
 
 
 @pytest.fixture(scope="module")
-def page(server, template):
-    with chromium.running() as browser, console_stack.stack(server, template) as stack:
-        console_stack.many(stack, COUNT)
-        with chromium.opened(browser, stack.address) as (page, complaints):
-            page.goto(f"{stack.console.url}/devices")
-            expect(page.get_by_role("status")).to_have_text("10,000 devices", timeout=60_000)
-            yield page
-            assert complaints == []
+def page(browser, stack):
+    console_stack.many(stack, COUNT)
+    with opened(browser, stack.address) as (page, complaints):
+        page.goto(f"{stack.console.url}/devices")
+        expect(page.get_by_role("status")).to_have_text("10,000 devices", timeout=60_000)
+        yield page
+        assert complaints == []
 
 
 def rows(page) -> int:

@@ -59,7 +59,7 @@ function Navigation({ place }) {
   // On a phone the bar is wider than the screen.
   useEffect(
     () => bar.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }),
-    [place],
+    [place, links.length],
   );
   return html`
     <nav aria-label="Main" ref=${bar}>
