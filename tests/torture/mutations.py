@@ -1,7 +1,8 @@
 """Takes each protection away in turn and shows that the suite turns red: `python -m tests.torture.mutations [WORD ..]`.
 
 A mutation is a text of one file that is replaced (mutations.toml). The tree is copied, the named tests run once as it
-is (they must be green), then once for each mutation (they must be red). WORD runs only those whose name holds it.
+is (they must be green), then for each mutation (they must be red; races do not happen each time and get three chances).
+WORD runs only those whose name holds it.
 """
 
 import os
@@ -22,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WORKERS = 2
+WORKERS, CHANCES = 2, 3
 RED, GREEN = 1, 0  # pytest's exit codes: tests failed; all passed. Anything else is no answer
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 900
 WHERE = "import functions, local, migrations, nexmdm, nexmdm_cli, tests.api as t; print(*(m.__file__ or list(m.__path__)[0] for m in (functions, local, migrations, nexmdm, nexmdm_cli, t)), sep='\\n')"  # noqa: E501
 
 
@@ -87,7 +88,10 @@ class Copy:
         before = path.read_text()
         try:
             path.write_text(mutation.source(self.root))
-            done = self.test(mutation.tests)
+            for _ in range(CHANCES):
+                done = self.test(mutation.tests)
+                if done.returncode != GREEN:
+                    break
         except (LookupError, subprocess.TimeoutExpired) as error:
             return Verdict(mutation, False, str(error), time.monotonic() - start)
         finally:

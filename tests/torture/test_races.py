@@ -9,16 +9,28 @@ from typing import Any
 
 import psycopg2
 import pytest
-from nexmdm import batches, builds, dispatch_queue, dispatches, heartbeats, retention, rollouts, settings, wire
+from nexmdm import (
+    batches,
+    builds,
+    dispatch_queue,
+    dispatches,
+    enrollment,
+    heartbeats,
+    retention,
+    rollouts,
+    settings,
+    wire,
+)
 from nexmdm.database import Database, Executor
 from nexmdm.dispatch_queue import Result
 from nexmdm.dispatches import Command
-from nexmdm.errors import Conflict, PayloadMismatch
+from nexmdm.errors import AliasTaken, Conflict, PayloadMismatch
 from nexmdm.heartbeat_body import HeartbeatBody
 from nexmdm.heartbeats import Recorded
 from psycopg2.extensions import make_dsn
 
 from tests.agent import an_hour_ago, heartbeat
+from tests.api import call
 from tests.commands import enrolled
 from tests.conftest import run_sql
 from tests.local.processes import eventually
@@ -127,18 +139,16 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
 # --- not by chance: the first has not committed when the second comes
 
 
-def meeting(url: str, first: Callable[[Executor], Any], second: Callable[[Executor], Any]) -> Any:
+def meeting(url: str, first: Callable[[Executor], Any], second: Callable[[Database], Any]) -> Any:
     """What `second` returns that began when `first` had not committed, and waits for it."""
-    one, other, eye = (Database(make_dsn(url)) for _ in range(3))
-    with ThreadPoolExecutor(1) as pool:
+    with contextlib.ExitStack() as stack:
+        one, other, eye = (stack.enter_context(contextlib.closing(Database(make_dsn(url)))) for _ in range(3))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
         with one.transaction() as tx:
             first(tx)
             waiting = pool.submit(second, other)
             eventually(lambda: eye.execute(WAITING)[0]["n"] == 1)
-        result = waiting.result()
-    for db in (one, other, eye):
-        db.close()
-    return result
+        return waiting.result()
 
 
 WAITING = """
@@ -170,6 +180,17 @@ def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
     command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, "me")
     row, new = meeting(url, lambda tx: dispatches.accept(tx, command), lambda own: dispatches.accept(own, command))
     assert (row["request_id"], new) == ("r-1", False)
+
+
+def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Database):
+    [token] = call("POST", "/v1/enroll-tokens", {"aliases": ["another"]}).json["items"]
+    with pytest.raises(AliasTaken):
+        meeting(
+            url,
+            lambda tx: tx.execute("INSERT INTO devices (id, alias) VALUES ('first', 'lobby')"),
+            lambda own: enrollment.register(own, token["token"], "lobby", None),
+        )
+    assert db.execute("SELECT sum(uses_consumed) AS n FROM enrollment_tokens") == [{"n": 0}]
 
 
 # --- builds
