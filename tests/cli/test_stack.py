@@ -40,7 +40,8 @@ def test_no_stack(home):
     assert "Which stack?" in failed.stderr
     assert all(way in failed.stderr for way in ("--url", "NEXMDM_URL", "nexmdm use", "make run"))
     assert "make run" in nexmdm("devices", "list", "--local", code=6).stderr
-    assert "begins with https://" in nexmdm("devices", "list", "--url", "abc", code=2).stderr
+    for url in ("abc", "ftp://x", "https://", "http://[::"):
+        assert "begins with https://" in nexmdm("devices", "list", "--url", url, code=2).stderr
 
 
 def test_a_running_local_stack_is_found_without_configuration(local, stack):

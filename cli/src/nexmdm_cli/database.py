@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 
 
-@command(app, local=True)
+@command(app, of_stack=False)
 def migrate(
     session: Session,
     revision: Annotated[str, typer.Argument(help="Where to; head is the newest.", metavar="REVISION")] = "head",
@@ -26,13 +26,13 @@ def migrate(
     _run(session, "alembic", "upgrade", revision)
 
 
-@command(app, "check-schema", local=True)
+@command(app, "check-schema", of_stack=False)
 def check_schema(session: Session) -> None:
     """Compare the database with the models: one line for each difference, or `Schema validation passed!`."""
     _run(session, "local.check_schema")
 
 
-@command(app, local=True)
+@command(app, of_stack=False)
 def adopt(
     session: Session,
     dry_run: Annotated[

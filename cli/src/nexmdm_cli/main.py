@@ -69,7 +69,7 @@ def nexmdm(
     pass
 
 
-@command(app, local=True)
+@command(app, of_stack=False)
 def use(
     session: Session,
     url: Annotated[str | None, typer.Argument(help="The stack's address.", metavar="[https://…]")] = None,

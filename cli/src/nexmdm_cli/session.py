@@ -61,17 +61,17 @@ def prose(text: str) -> str:
     )
 
 
-def command(app: typer.Typer, name: str | None = None, *, local: bool = False, **options: Any) -> Callable:
+def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True, **options: Any) -> Callable:
     """`app.command`, with the options that every command takes.
 
-    The decorated function gets a `Session` first. local: it speaks to no stack, so only --json is added.
+    The decorated function gets a `Session` first. of_stack: whether it speaks to one; else only --json is added.
     """
 
     def add(function: Callable) -> Callable:
         signature = inspect.signature(function, eval_str=True)
         own = list(signature.parameters.values())[1:]
         common = {"as_json": (Json, False)}
-        if not local:
+        if of_stack:
             common |= {
                 "url": (Url, None),
                 "local": (Local, False),

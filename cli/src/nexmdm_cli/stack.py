@@ -1,5 +1,6 @@
 """Which stack a command speaks to, and who signs: the AWS credentials that the person already has."""
 
+import contextlib
 import json
 import os
 import re
@@ -56,7 +57,7 @@ def saved() -> Choice:
 
 
 def find(choice: Choice) -> Stack:
-    """--url, --local, NEXMDM_URL, what `nexmdm use` saved, a running `make run`: the first of them.
+    """--local, --url, NEXMDM_URL, what `nexmdm use` saved, a running `make run`: the first of them.
 
     Raises:
         Failure: none of them is there, or nobody can sign.
@@ -85,10 +86,16 @@ def find(choice: Choice) -> Stack:
 
 
 def checked(url: str) -> str:
-    parsed = httpx.URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise Failure(f"{url!r} is no address of a stack.", Code.USAGE, "It begins with https:// and names a host.")
-    return url.rstrip("/")
+    """The address without a slash at its end.
+
+    Raises:
+        Failure: it is none.
+    """
+    with contextlib.suppress(httpx.InvalidURL):
+        parsed = httpx.URL(url)
+        if parsed.scheme in ("http", "https") and parsed.host:
+            return url.rstrip("/")
+    raise Failure(f"{url!r} is no address of a stack.", Code.USAGE, "It begins with https:// and names a host.")
 
 
 def _local(stack: dict[str, Any]) -> Stack:
