@@ -114,7 +114,7 @@ def test_several_at_once_all_succeed(empty: str):
 
 def test_it_lets_writers_pass_and_tries_again(empty: str):
     """A transaction reads devices; a revision wants them for itself; a writer comes behind it."""
-    ok(alembic(empty, "upgrade", CHAIN[-1]))
+    ok(alembic(empty, "upgrade", "f3b7a9c41d58"))
     reader = psycopg2.connect(make_dsn(empty))
     with reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM devices, apk_versions")
@@ -133,7 +133,7 @@ def test_it_lets_writers_pass_and_tries_again(empty: str):
     assert "a lock was not to be had" in run.stderr.readline()
     reader.close()
     assert run.wait() == 0
-    assert rows(empty, "SELECT version_num FROM alembic_version") == [(CHAIN[-2],)]
+    assert rows(empty, "SELECT version_num FROM alembic_version") == [("e8a41f63d7c2",)]
 
 
 def revisions_in(folder: Path, **sources: str) -> Path:
