@@ -59,6 +59,8 @@ def test_every_function_has_a_role_of_its_own_that_may_log_in(document):
     for name, function in functions(document).items():
         assert "Role" not in function["Properties"], f"{name} shares a role"
         policies = function["Properties"]["Policies"]
+        # SAM gives every role the network interfaces that Lambda needs, also the one outside of the VPC.
+        assert {"Ref": "NoNetworkInterfaces"} in policies, name
         if name == OUTSIDE:
             assert not any({"Ref": access} in policies for access in ("OwnerAccess", "AppAccess"))
             continue
@@ -188,6 +190,27 @@ def test_every_function_is_built_by_the_makefile_and_waits_for_the_schema(docume
     assert schema["ServiceTimeout"] > document["Resources"]["MigrateFunction"]["Properties"]["Timeout"]
 
 
+def test_the_schema_answers_cloudformation_also_while_the_stack_is_deleted(document):
+    """What a subnet's way to S3 is made of goes after it."""
+    condition, network, _ = document["Resources"]["Schema"]["Properties"]["Network"]["Fn::If"]
+    assert condition == "OwnNetwork"
+    ways = {"EgressRoute", "S3Endpoint", "SubnetARoutes", "SubnetBRoutes"}
+    assert set(re.findall(r"\$\{(\w+)\}", network["Fn::Sub"])) == ways
+
+
+def test_functions_may_do_by_the_vpcs_way_to_s3_what_their_roles_allow(document):
+    """The endpoint's policy is asked too: without s3:ListBucket there, a missing upload is a 403."""
+    through = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
+    open_ = {
+        (action, str(each["Resource"])) for each in through if "Effect" in each for action in listed(each["Action"])
+    }
+    for name in ("ApkBuildsFunction", "ApkDownloadFunction"):
+        for policy in functions(document)[name]["Properties"]["Policies"]:
+            for statement in policy.get("Statement", []):
+                asked = {(action, str(statement["Resource"])) for action in listed(statement["Action"])}
+                assert asked <= open_, name
+
+
 def test_requirements_are_pinned_and_hashed():
     files = [*ROOT.glob("functions/*/requirements.txt"), *ROOT.glob("requirements/*.txt")]
     assert len(files) >= 6
@@ -216,6 +239,8 @@ def test_a_schedule_has_a_way_off_a_retry_policy_and_a_dead_letter_queue(documen
     assert event["State"] == {"Fn::If": ["SchedulesOn", "ENABLED", "DISABLED"]}
     assert event["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetters.Arn"}}
     assert event["RetryPolicy"].keys() == {"MaximumRetryAttempts", "MaximumEventAgeInSeconds"}
+    # Or dev and prod could not be in one account: SAM would give both schedules the same name.
+    assert event["OmitName"] is True
     # EventBridge hands over and is done: a run that fails is Lambda's to tell.
     assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"] == {
         "Fn::GetAtt": "DeadLetters.Arn"
