@@ -10,6 +10,7 @@ import httpx
 import pytest
 from botocore.credentials import Credentials
 from nexmdm_cli import console as served
+from nexmdm_cli import qr
 from nexmdm_cli.console import forwarding
 from nexmdm_cli.signing import Signed
 
@@ -74,7 +75,7 @@ def test_methods_bodies_and_keys_arrive(page, method):
 
 
 @pytest.mark.parametrize("given", [{}, {"X-Console-Token": ""}, {"X-Console-Token": "x" * 43}], ids=str)
-@pytest.mark.parametrize("path", ["/api/v1/things", "/console/about", "/console/qr", "/api/", "/console/none"])
+@pytest.mark.parametrize("path", ["/api/v1/things", "/console/about", "/console/codes/agent", "/api/", "/console/none"])
 def test_without_the_token_nothing_is_told(own, given, path):
     answer = httpx.get(f"{own.url}{path}", headers=given)
     assert answer.status_code == 401
@@ -200,12 +201,31 @@ def test_a_long_body_is_refused(page):
     assert str(forwarding.LONGEST_BODY) in answer.json()["detail"]
 
 
-def test_qr_codes_are_pictures(page):
-    drawn = page.post("/console/qr", content="x" * 2000)
-    assert drawn.headers["content-type"] == "image/svg+xml"
-    assert b"<svg" in drawn.content
-    for wrong in (b"", b"x" * 2001, "Büro".encode(), b"\xff"):
-        assert page.post("/console/qr", content=wrong).status_code == 422
+AGENT = {"server": "https://api.test", "token": "a-token", "alias": "Büro"}
+OWNER = {"server": "https://api.test", "token": "a-token", "signer_fingerprint": "00ff" * 16}
+
+
+def test_enrolment_codes_are_what_the_command_makes(page):
+    made = page.post("/console/codes/agent", json=AGENT).json()
+    assert made["svg"].startswith("<?xml")
+    assert made["adb"] == qr.adb_line(**AGENT, hmac_keys={})
+    assert "<svg" in page.post("/console/codes/device-owner", json=OWNER).json()["svg"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("agent", b""),
+        ("agent", b"\xff"),
+        ("agent", b"[1]"),
+        ("agent", json.dumps(AGENT | {"alias": 1})),
+        ("agent", json.dumps(AGENT | {"alias": "x" * 1000})),
+        ("device-owner", json.dumps(AGENT)),
+        ("device-owner", json.dumps(OWNER | {"signer_fingerprint": "no hex"})),
+    ],
+)
+def test_a_code_of_something_else_is_refused(page, kind, told):
+    assert page.post(f"/console/codes/{kind}", content=told).status_code == 422
 
 
 def test_the_browser_is_shown_the_address(tmp_path, monkeypatch):
@@ -284,7 +304,7 @@ def test_a_request_that_never_ends_does_not_keep_it_from_ending():
         async with served.running("http://127.0.0.1:9", SIGNED) as address:
             port = int(address.partition("/#")[0].rpartition(":")[2])
             _, writing = await asyncio.open_connection("127.0.0.1", port)
-            writing.write(b"POST /console/qr HTTP/1.1\r\n")
+            writing.write(b"POST /console/codes/agent HTTP/1.1\r\n")
             await writing.drain()
         writing.close()
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import httpx
 import typer
@@ -62,7 +61,7 @@ def create(
     wifi_password: Annotated[str | None, typer.Option(envvar="NEXMDM_WIFI_PASSWORD", help="Its password.")] = None,
     hmac_primary_key: HmacKey = None,
     hmac_rotation_key: NextHmacKey = None,
-    admin_component: Component = "com.nexmdm/.NexDeviceAdminReceiver",
+    admin_component: Component = qr.ADMIN_COMPONENT,
     server_url: ServerUrl = None,
 ) -> None:
     """Make a token for each alias and print what brings the phone in: a QR code for the agent, and a line for adb.
@@ -147,7 +146,7 @@ def _provisioning(api: Api, url: str, component: str, wanted: dict[str, Any]) ->
     token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0]["token"]
     return {
         "component": component,
-        "download_url": f"{url}/v1/apk/download/latest?{urlencode({'token': token})}",
+        "download_url": qr.download_address(url, token),
         "signer_fingerprint": current["signer_fingerprint"],
     }
 

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import urlencode
 
 import segno
 from rich.text import Text
@@ -15,18 +16,19 @@ from rich.text import Text
 from nexmdm_cli.output import Output
 
 RECEIVER = "com.nexmdm/.ConfigReceiver"
+ADMIN_COMPONENT = "com.nexmdm/.NexDeviceAdminReceiver"
 EXTRA = "android.app.extra.PROVISIONING_"
 QUIET = 2  # modules around a code in the terminal; a PNG has the standard's four
 
 
-def enrolment(server_url: str, token: str, alias: str) -> str:
+def enrolment(server: str, token: str, alias: str) -> str:
     """What the agent scans."""
-    return _document({"server_url": server_url, "admin_key": token, "alias": alias})
+    return _document({"server_url": server, "admin_key": token, "alias": alias})
 
 
-def adb_line(server_url: str, token: str, alias: str, hmac_keys: dict[str, str]) -> str:
+def adb_line(server: str, token: str, alias: str, hmac_keys: dict[str, str]) -> str:
     """The same for a phone at a cable. adb hands its words to a second shell, so they are quoted for both."""
-    extras = {"server_url": server_url, "admin_key": token, "alias": alias, **hmac_keys}
+    extras = {"server_url": server, "admin_key": token, "alias": alias, **hmac_keys}
     words = ["am", "broadcast", "-a", "com.nexmdm.CONFIGURE", "-n", RECEIVER]
     for name, value in extras.items():
         words += ["--es", name, value]
@@ -48,6 +50,11 @@ def device_owner(component: str, download_url: str, signer_fingerprint: str, wif
         **{f"{EXTRA}WIFI_{name}": value for name, value in wifi.items()},
     }
     return _document(payload)
+
+
+def download_address(server: str, token: str) -> str:
+    """Where a phone without credentials fetches the agent: Android takes a bare address."""
+    return f"{server}/v1/apk/download/latest?{urlencode({'token': token})}"
 
 
 def draw(out: Output, content: str) -> bool:
@@ -79,5 +86,5 @@ def file_name(alias: str) -> str:
 
 
 def _document(values: dict[str, str]) -> str:
-    """Short, because every byte makes the code larger."""
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    """Short, because every byte makes the code larger; ASCII, because scanners guess at any other encoding."""
+    return json.dumps(values, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""The console's routes: the page and its assets for whoever is here, the API and QR codes for who holds the token."""
+"""The console's routes: page and assets for whoever is here, the API and enrolment codes for who holds the token."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from nexmdm_cli.console import qr
+from nexmdm_cli.console import codes
 from nexmdm_cli.console.forwarding import METHODS, Forwarding
 from nexmdm_cli.console.guard import Guard
 
@@ -42,7 +42,8 @@ def application(forwarding: Forwarding, authority: str, token: str) -> Guard:
         *(Route(path, page) for path in PAGES),
         Mount("/assets", StaticFiles(directory=ASSETS)),
         Route("/console/about", about),
-        Route("/console/qr", qr.draw, methods=["POST"]),
+        Route("/console/codes/agent", codes.agent, methods=["POST"]),
+        Route("/console/codes/device-owner", codes.device_owner, methods=["POST"]),
         Route("/api/{path:path}", forward, methods=list(METHODS)),
     ]
     return Guard(Starlette(routes=routes), authority, token, secret=("/api/", "/console/"))

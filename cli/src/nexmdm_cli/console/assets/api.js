@@ -44,13 +44,8 @@ export async function* pages(path, query, signal) {
 /** What this console talks to: {api_url}. */
 export const about = () => ask("/console/about").then((answer) => answer.json());
 
-/** The address of a QR code of `text`, for an <img>; whoever asked revokes it. */
-export async function qrCode(text) {
-  const answer = await ask("/console/qr", { method: "POST", body: text });
-  return URL.createObjectURL(await answer.blob());
-}
-
-async function ask(url, { headers, ...options } = {}) {
+/** The console's own answer, or a Problem. */
+export async function ask(url, { headers, ...options } = {}) {
   let answer;
   try {
     answer = await fetch(url, {

@@ -1,11 +1,11 @@
 // Enrolment: tokens are made, shown once as QR codes, listed and revoked.
 
 import { html, useEffect, useState } from "/assets/vendor/preact-htm.module.js";
-import { about, call, pages, qrCode } from "/assets/api.js";
+import { about, call, pages } from "/assets/api.js";
 import { ago, count, instant, number, until, who } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
 import { Table } from "/assets/table.js";
-import { provisioning, scanned, typed } from "/assets/qr.js";
+import { forAgent, forNewPhone } from "/assets/codes.js";
 import { Badge, Dialog, Field, Form, Notice, Page, Section, When } from "/assets/ui.js";
 
 const LOOPBACK = /^https?:\/\/(127\.|localhost|\[::1\])/;
@@ -150,15 +150,23 @@ function Made({ tokens, onClose }) {
 }
 
 function Code({ token, server }) {
-  const [image, setImage] = useState({});
+  const [code, setCode] = useState({});
   useEffect(() => {
     let url;
-    const content = token.scope === "register" ? Promise.resolve(scanned(server, token)) : provisioning(server, token);
-    content.then(qrCode).then(
-      (drawn) => setImage({ url: (url = drawn) }),
-      (problem) => setImage({ problem }),
+    let wanted = true;
+    const composed = token.scope === "register" ? forAgent(server, token) : forNewPhone(server, token);
+    composed.then(
+      ({ svg, adb }) => {
+        if (!wanted) return;
+        url = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+        setCode({ url, adb });
+      },
+      (problem) => wanted && setCode({ problem }),
     );
-    return () => url && URL.revokeObjectURL(url);
+    return () => {
+      wanted = false;
+      if (url) URL.revokeObjectURL(url);
+    };
   }, [token, server]);
   const how =
     token.scope === "register"
@@ -167,12 +175,12 @@ function Code({ token, server }) {
   return html`
     <li>
       <h3>${token.alias}</h3>
-      ${image.url && html`<img src=${image.url} alt="QR code that enrols ${token.alias}" width="240" height="240" />`}
-      ${image.problem && html`<${Notice} problem=${image.problem} />`}
+      ${code.url && html`<img src=${code.url} alt="QR code that enrols ${token.alias}" width="240" height="240" />`}
+      ${code.problem && html`<${Notice} problem=${code.problem} />`}
       <p class="muted">${how}. Expires ${until(token.expires_at)}.</p>
-      <details><summary>Token${token.scope === "register" ? " and ADB command" : ""}</summary>
+      <details><summary>Token${code.adb ? " and ADB command" : ""}</summary>
         <${Copied} label="token" text=${token.token} />
-        ${token.scope === "register" && html`<${Copied} label="ADB command" text=${typed(server, token)} />`}
+        ${code.adb && html`<${Copied} label="ADB command" text=${code.adb} />`}
       </details>
     </li>
   `;

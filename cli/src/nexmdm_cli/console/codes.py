@@ -1,0 +1,53 @@
+"""What a phone is told when it is enrolled, as a QR code to scan off the screen, and as a line for adb."""
+
+import io
+import json
+import os
+
+import segno
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from nexmdm_cli import qr
+from nexmdm_cli.console.problems import problem
+
+LONGEST = 2000
+
+
+async def agent(request: Request) -> Response:
+    """{server, token, alias} -> {svg, adb}: what the agent scans, and the same for a phone at a cable."""
+    told = await _told(request, "server", "token", "alias")
+    if isinstance(told, Response):
+        return told
+    return JSONResponse({"svg": _svg(qr.enrolment(**told)), "adb": qr.adb_line(**told, hmac_keys={})})
+
+
+async def device_owner(request: Request) -> Response:
+    """{server, token, signer_fingerprint} -> {svg}: what a factory-reset phone scans on its welcome screen."""
+    told = await _told(request, "server", "token", "signer_fingerprint")
+    if isinstance(told, Response):
+        return told
+    component = os.environ.get("AGENT_ADMIN_COMPONENT") or qr.ADMIN_COMPONENT
+    address = qr.download_address(told["server"], told["token"])
+    try:
+        return JSONResponse({"svg": _svg(qr.device_owner(component, address, told["signer_fingerprint"], wifi={}))})
+    except ValueError:
+        return problem(422, "Invalid field", "signer_fingerprint: is not hex.")
+
+
+async def _told(request: Request, *names: str) -> dict[str, str] | Response:
+    try:
+        body = json.loads(await request.body())
+        told = {name: body[name] for name in names}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return problem(422, "Invalid field", f"Send a JSON object with {', '.join(names)}.")
+    if not all(isinstance(value, str) for value in told.values()) or sum(map(len, told.values())) > LONGEST / 2:
+        return problem(422, "Invalid field", f"A code holds texts of {LONGEST // 2} characters together.")
+    return told
+
+
+def _svg(content: str) -> str:
+    """Dark on white in either theme, with the quiet zone that scanners want."""
+    image = io.BytesIO()
+    segno.make_qr(content, error="m").save(image, kind="svg", scale=5, border=4, light="#fff", svgclass=None)
+    return image.getvalue().decode()
