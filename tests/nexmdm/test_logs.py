@@ -62,26 +62,6 @@ def test_the_message_is_literal_and_its_values_are_fields(device, records):
         assert record["message"] == literal
 
 
-@pytest.mark.parametrize("trace", [None, "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1"])
-def test_the_record_is_as_the_logger_would_write_it(records, monkeypatch, trace):
-    """It is written without passing through the logger, which takes longer than the rest of a heartbeat."""
-    if trace:
-        monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
-    logs.begin("a-request", "a-function")
-    fields = {"event": "create", "entity": "devices", "keys": {"device_id": "d"}, "latency_ms": 1.0}
-    logs.db_operation(*fields.values())
-    (ours,) = records()
-    logs.logger().info(ours["message"], extra=fields)
-    (own,) = records()
-    form = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\+0000")
-    assert form.fullmatch(ours["timestamp"])
-    assert form.fullmatch(own["timestamp"])
-    for record in (ours, own):
-        del record["timestamp"], record["location"]
-    assert list(ours.items()) == list(own.items())
-    assert ("xray_trace_id" in ours) == bool(trace)
-
-
 def test_one_record_for_each_operation(url, records):
     made = call("POST", "/v1/enroll-tokens", {"aliases": ["lobby"]}).json["items"][0]
     body = {"alias": "lobby"}
