@@ -66,7 +66,7 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
             "large": (large, _query(large, int(sizes.devices * count))),
         }
         took = interleaved(
-            max(20, sizes.rounds // 5),
+            max(20, sizes.rounds // 2),
             lambda _, queries=queries: {
                 name: lambda db=db, query=query: fleet.devices(db, query, 600) for name, (db, query) in queries.items()
             },
