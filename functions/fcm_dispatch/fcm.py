@@ -96,7 +96,8 @@ def send(message: messaging.Message, *, keep_answer: bool = True) -> Result:
         result.response_json = None
     for name in ("fcm_status", "error_msg", "response_json"):
         text = getattr(result, name)
-        setattr(result, name, text and _storable(text.replace(message.token, "***"))[:_KEPT_CHARACTERS])
+        text = text and text.replace(message.token, "***")
+        setattr(result, name, text and _storable(text)[:_KEPT_CHARACTERS])
     return result
 
 
