@@ -40,7 +40,7 @@ NOT_RUN = {
     "aws ": AWS,
     "renew ": "calls `aws lambda`",
     'eval "$(aws ': AWS,
-    "COMMAND_HMAC_KEY=$(aws ": AWS,
+    "export NEXMDM_HMAC_PRIMARY_KEY=$(aws ": AWS,
     "run ": "calls a deployed function",
     "rm account.json": "the file of the line before it, which needs an account",
     "adb ": "needs a phone",
@@ -154,7 +154,7 @@ def _of_a_reader(folder: Path, own: dict[str, str]) -> tuple[str, dict[str, str]
         "XDG_CONFIG_HOME": str(folder / ".config"),
         # What the lines that need an account would have set.
         "API_URL": stack["url"],
-        "COMMAND_HMAC_KEY": "of-the-stack",
+        "NEXMDM_HMAC_PRIMARY_KEY": "of-the-stack",
     }
 
 
@@ -185,6 +185,22 @@ def test_what_a_document_tells_to_run_runs(checkout, document):
     enrol(checkout, "lobby")
     done = bash(checkout, script(document, checkout.url))
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of its headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_what_a_document_links_to_is_there(document):
+    for link in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = (ROOT / document).parent / path if path else ROOT / document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 def test_a_wrong_command_would_be_found(tmp_path):

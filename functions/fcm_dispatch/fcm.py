@@ -104,8 +104,8 @@ def send(message: messaging.Message, *, keep_answer: bool = True) -> Result:
         result.response_json = None
     for name in ("fcm_status", "error_msg", "response_json"):
         text = getattr(result, name)
-        # PostgreSQL takes no NUL in a text.
-        setattr(result, name, text and text.replace(message.token, "***").replace("\0", "\ufffd")[:_KEPT_CHARACTERS])
+        text = text and text.replace(message.token, "***")
+        setattr(result, name, text and _storable(text)[:_KEPT_CHARACTERS])
     return result
 
 
@@ -138,11 +138,16 @@ def _post(message: messaging.Message) -> Result:
         # Where it broke is not known, so neither is whether the message had left.
         logs.failure(error)
         return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}.")
-    if not isinstance(name, str) or "\0" in name:
+    if not isinstance(name, str) or name != _storable(name):
         return _unreadable()
     return Result(
         outcome="sent", fcm_status="sent", fcm_message_id=name, http_code=200, response_json=json.dumps({"name": name})
     )
+
+
+def _storable(text: str) -> str:
+    """As PostgreSQL takes it: no NUL, no half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def _unreadable() -> Result:

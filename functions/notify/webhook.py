@@ -41,6 +41,9 @@ def _host(url: str) -> str:
 
 
 def _body(shape: str, title: str, text: str) -> dict[str, object]:
+    if shape == "discord":
+        # `[a text](an address)` hides where it leads, and an agent's version is what the device says it is.
+        text = text.replace("](", "] (")
     room = LONGEST[shape] - len(title)
     text = text if len(text) <= room else f"{text[:room]} …"
     if shape == "discord":

@@ -90,9 +90,10 @@ def commands(device_id: str) -> None:
 
 
 def contents() -> dict[str, list]:
-    """What is in the tables, save the count of refused registrations."""
-    tables = (
-        "devices", "enrollment_tokens", "apk_versions", "apk_signers", "apk_installations", "command_batches",
-        "fcm_dispatches", "device_heartbeats", "device_last_status", "apk_download_events",
-    )  # fmt: skip
-    return {table: database.environment().execute(f"SELECT t::text FROM {table} t ORDER BY 1") for table in tables}
+    """What is in every table, save the count of refused registrations."""
+    tables = database.environment().execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+        " AND NOT relispartition AND relname <> 'registration_refusals' ORDER BY 1"
+    )
+    names = [table["relname"] for table in tables]
+    return {name: database.environment().execute(f"SELECT t::text FROM {name} t ORDER BY 1") for name in names}

@@ -52,6 +52,9 @@ def words(line: str) -> list[str]:
 
 
 def test_the_codes_in_terminal_and_png_enrol_a_phone(run, stack, operator):
+    open_to_all = operator / "codes" / "enrol-desk.png"
+    open_to_all.parent.mkdir()
+    open_to_all.touch(0o644)
     shown = run("enroll", "create", "lobby's", "desk", "--png", "codes", "--server-url", "https://mdm.example/").stdout
     lobby, desk = drawn(shown)
     assert [code["alias"] for code in (lobby, desk)] == ["lobby's", "desk"]

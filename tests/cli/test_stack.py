@@ -60,6 +60,14 @@ def test_another_persons_file_is_not_believed(local, monkeypatch):
     assert local_stack.running() is None
 
 
+@pytest.mark.parametrize(
+    "url", ["https://evil.example", "http://127.0.0.1.evil.example", "http://127.0.0.1:80@evil.example"]
+)
+def test_a_file_that_names_another_machine_is_not_believed(home, url):
+    announce(home, url)
+    assert local_stack.running() is None
+
+
 def test_a_local_stack_with_keys_of_its_environment(home, stack, monkeypatch):
     announce(home, stack.url)
     assert "No AWS credentials" in nexmdm("devices", "list", code=5).stderr

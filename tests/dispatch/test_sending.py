@@ -171,6 +171,8 @@ def test_connections_that_died_while_the_environment_was_frozen_are_not_used_aga
 
 ANSWERS = {
     "a NUL": (500, b'{"error": {"status": "A\\u0000B", "message": "\\u0000"}}', "unknown"),
+    "half a surrogate pair": (500, b'{"error": {"status": "\\ud800", "message": "\\ud800"}}', "unknown"),
+    "a name with half a surrogate pair": (200, b'{"name": "\\ud800"}', "unknown"),
     "a NUL outside of JSON": (400, b"\x00\x00", "failed"),
     "no UTF-8": (400, b"\xff\xfe\xfa", "failed"),
     "a name that is a number": (200, b'{"name": 5}', "unknown"),

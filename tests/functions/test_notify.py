@@ -65,6 +65,12 @@ def test_discords_shape_rings_nobody(webhook: Webhook, monkeypatch: pytest.Monke
     assert webhook.posted == [{"content": "**1 new**\nSilent: @everyone", "allowed_mentions": {"parse": []}}]
 
 
+def test_no_link_of_discords_hides_where_it_leads(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+    configure(monkeypatch, WEBHOOK_SHAPE="discord")
+    handler(told("1 new", "Silent: [the console](https://evil.example)"), CONTEXT)
+    assert webhook.posted[0]["content"].endswith("Silent: [the console] (https://evil.example)")
+
+
 def test_an_alias_is_no_markup_of_slacks(webhook: Webhook):
     handler(told("1 new", "Silent: <!channel> & <https://x|y>"), CONTEXT)
     assert webhook.posted[0]["text"].endswith("Silent: &lt;!channel&gt; &amp; &lt;https://x|y&gt;")

@@ -180,6 +180,15 @@ def test_a_version_that_is_newer_than_what_is_offered_is_not_behind(db: Database
     assert look(db) == {}
 
 
+@pytest.mark.parametrize("state", ["declared", "refused", "withdrawn"])
+def test_a_build_that_was_never_published_makes_its_name_no_newer(db: Database, device: Device, state: str):
+    refusal = "x" if state == "refused" else None
+    build(db, 9, "2.4.1", is_current=False, state=state, refusal=refusal, object_version=None)
+    build(db, 3, "3.0")
+    report(device, app_version="2.4.1")
+    assert look(db) == opened("agent_outdated")
+
+
 def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
     """The same chain and the same cohorts as in downloads, device by device."""
     build(db, 1, "1.0")

@@ -198,6 +198,14 @@ def test_the_schema_answers_cloudformation_also_while_the_stack_is_deleted(docum
     assert set(re.findall(r"\$\{(\w+)\}", network["Fn::Sub"])) == ways
 
 
+def test_no_function_is_pointed_at_a_proxy_before_it_serves(document):
+    """Every function waits for Schema, and Schema for these."""
+    condition, proxy, _ = document["Resources"]["Schema"]["Properties"]["Proxy"]["Fn::If"]
+    assert condition == "WithProxy"
+    ways = {"DatabaseProxyTargets", "FunctionsToProxy", "DatabaseFromProxy"}
+    assert set(re.findall(r"\$\{(\w+)\}", proxy["Fn::Sub"])) == ways
+
+
 def test_functions_may_do_by_the_vpcs_way_to_s3_what_their_roles_allow(document):
     """The endpoint's policy is asked too: without s3:ListBucket there, a missing upload is a 403."""
     through = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]

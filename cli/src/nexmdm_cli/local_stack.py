@@ -6,10 +6,12 @@
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 STACK_FILE = Path(".nexmdm") / "stack.json"
+LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?/?\Z")
 # Where this file stands when the command is installed editable, as `make setup` does.
 OWN_CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +27,8 @@ def running() -> dict[str, Any] | None:
         if file.is_file() and file.stat().st_uid == os.getuid():
             with contextlib.suppress(ValueError):  # it is being written
                 stack = json.loads(file.read_text())
-                if _alive(stack["pid"]):
+                # A file that came with somebody's repository could name their own server.
+                if LOOPBACK.match(stack["url"]) and _alive(stack["pid"]):
                     return stack
     return None
 

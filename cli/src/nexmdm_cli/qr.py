@@ -74,7 +74,8 @@ def save(content: str, folder: Path, name: str) -> Path:
     """A PNG that only its owner can read: the code holds a secret."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.png"
-    with open(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as png:
+    file.unlink(missing_ok=True)  # an earlier one could be open to others
+    with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as png:
         segno.make_qr(content, error="m").save(png, kind="png", scale=8, border=4)
     return file
 

@@ -84,7 +84,7 @@ WITH RECURSIVE chain AS (
     FROM chain WHERE state = 'published' AND paused_at IS NULL
 ), named AS MATERIALIZED (
     SELECT version_name, max(version_code) AS version_code FROM apk_versions
-    WHERE package_name = %(agent_package)s GROUP BY version_name
+    WHERE package_name = %(agent_package)s AND state IN ('published', 'adopted') GROUP BY version_name
 ), older AS MATERIALIZED (
     -- Only of these is it asked what they are offered, which costs a hash.
     SELECT d.id, l.agent_version, coalesce(n.version_code, -1) AS version_code
