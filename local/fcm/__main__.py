@@ -24,9 +24,9 @@ async def _serve(options: argparse.Namespace) -> None:
     server, url = await serve(Double(options.misbehave), options.port)
     if options.account:
         options.account.write_text(service_account(url))
-    print(f"listening on {url}", flush=True)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    print(f"listening on {url}", flush=True)
     await stopped.wait()
     server.close()
 

@@ -22,7 +22,7 @@ from nexmdm import (
     wire,
 )
 from nexmdm.database import Database, Executor
-from nexmdm.dispatch_queue import Result
+from nexmdm.dispatch_queue import Answer, Result
 from nexmdm.dispatches import Command
 from nexmdm.errors import AliasTaken, Conflict, PayloadMismatch
 from nexmdm.heartbeat_body import HeartbeatBody
@@ -111,7 +111,8 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
     def send(own: Database) -> None:
         for taken in dispatch_queue.claim_due(own, DUE, 90):
             request_id, fence = taken.dispatch["request_id"], taken.dispatch["fence"]
-            assert dispatch_queue.settle(own, request_id, fence, Result(outcome="sent", fcm_status="sent")) == "sent"
+            answer = Answer(request_id, fence, Result(outcome="sent", fcm_status="sent"))
+            assert dispatch_queue.settle(own, [answer]) == ["sent"]
 
     def resend(own: Database) -> int:
         claimed = [
