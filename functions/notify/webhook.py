@@ -24,8 +24,7 @@ def post(url: str, shape: str | None, title: str, text: str) -> None:
     Raises:
         NotPosted: it was not taken, or nobody knows.
     """
-    shape = shape or ("discord" if _host(url) in ("discord.com", "discordapp.com") else "slack")
-    body = json.dumps(_body(shape, title, text)).encode()
+    body = json.dumps(_body(shape or shape_of(url), title, text)).encode()
     try:
         answer = _pool().request(
             "POST", url, body=body, headers={"Content-Type": "application/json"}, redirect=False, retries=False
@@ -36,8 +35,10 @@ def post(url: str, shape: str | None, title: str, text: str) -> None:
         raise NotPosted(f"The webhook answered {answer.status}")
 
 
-def _host(url: str) -> str:
-    return (urlsplit(url).hostname or "").removeprefix("canary.").removeprefix("ptb.")
+def shape_of(url: str) -> str:
+    """discord for Discord's hosts, slack for every other: Mattermost and Rocket.Chat take it too."""
+    host = (urlsplit(url).hostname or "").removeprefix("canary.").removeprefix("ptb.")
+    return "discord" if host in ("discord.com", "discordapp.com") else "slack"
 
 
 def _body(shape: str, title: str, text: str) -> dict[str, object]:

@@ -90,7 +90,8 @@ def _line(group: Row) -> str:
     """`Low battery: 7 devices: lobby (9 %), entrance (12 %) and 5 more`."""
     title = _TITLES[group["condition"]]
     title = title if group["notice"] == "opened" else f"Recovered ({title[0].lower()}{title[1:]})"
-    told = [f"{first['alias']}{_why(group, first['detail'])}" for first in group["first"]]
+    # On one line, whatever an alias holds: it must not look like another condition's.
+    told = [f"{' '.join(first['alias'].split())}{_why(group, first['detail'])}" for first in group["first"]]
     more = group["devices"] - len(told)
     names = ", ".join(told) + (f" and {more} more" if more else "")
     return f"{title}: {names}" if group["devices"] == 1 else f"{title}: {group['devices']} devices: {names}"
