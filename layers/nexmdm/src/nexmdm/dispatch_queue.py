@@ -370,7 +370,8 @@ UPDATE fcm_dispatches f SET
     expires_at = least(f.expires_at, clock_timestamp()),
     fcm_expires_at = greatest(f.fcm_expires_at, clock_timestamp() + make_interval(secs => %(fcm_ttl_seconds)s)),
     error_msg = 'The database was restored from a snapshot; the message may have been sent after it was taken.',
-    audit = f.audit || jsonb_build_object('event', 'restore', 'from', f.state, 'at', clock_timestamp())
+    audit = f.audit || jsonb_build_object(
+        'event', 'restore', 'from', f.state, 'by', 'after_restore', 'at', clock_timestamp())
 WHERE f.state IN ('accepted', 'retry_wait', 'sending')
 RETURNING f.request_id, f.state
 """
