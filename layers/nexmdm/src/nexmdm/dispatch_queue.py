@@ -371,7 +371,7 @@ UPDATE fcm_dispatches f SET
     fcm_expires_at = greatest(f.fcm_expires_at, clock_timestamp() + make_interval(secs => %(fcm_ttl_seconds)s)),
     error_msg = 'The database was restored from a snapshot; the message may have been sent after it was taken.',
     audit = f.audit || jsonb_build_object(
-        'event', 'restore', 'from', f.state, 'by', 'after_restore', 'at', clock_timestamp())
+        'event', 'restore', 'by', NULL, 'from', f.state, 'at', clock_timestamp())
 WHERE f.state IN ('accepted', 'retry_wait', 'sending')
 RETURNING f.request_id, f.state
 """
