@@ -96,6 +96,13 @@ def test_a_shell_s_output_is_kept_to_its_first_2048_characters(phone, db: Databa
     assert row(db)["result"] == "FAILED"
 
 
+def test_a_heartbeat_answers_a_ping_and_no_other_command(phone, db: Database):
+    device_id, token = phone
+    send(device_id, action="ring")
+    call("POST", "/v1/heartbeat", {"is_ping_response": True, "ping_request_id": "r-1"}, token=token)
+    assert row(db)["completed_at"] is None
+
+
 def test_a_heartbeat_answers_its_ping_in_the_same_statement(phone, db: Database):
     device_id, token = phone
     send(device_id)

@@ -67,6 +67,8 @@ def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, 
 
 
 def test_an_operator_may_still_send_it_and_retention_keeps_its_key(restored, db: Database, double: Double):
+    # The snapshot is older than what FCM keeps; what was sent after it may still be on its way.
+    db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '2 days'")
     handler({"after_restore": True}, CONTEXT)
     db.execute("UPDATE fcm_dispatches SET sent_at = now() - interval '3 days'")
     assert cleanup.clean(db, settings.load(), lambda: 60)["policies"]["fcm_dispatches"]["deleted"] == 0

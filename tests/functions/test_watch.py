@@ -148,9 +148,9 @@ def test_what_did_not_reach_sns_is_told_by_the_next_run(topic: Topic, db: Databa
 
 
 @contextlib.contextmanager
-def answering(answer: bytes | None) -> Iterator[tuple[str, threading.Event]]:
-    """SNS that reads a request and answers this, or nothing; its URL, and whether it has read one."""
-    arrived, over = threading.Event(), threading.Event()
+def answering(answer: bytes | None) -> Iterator[tuple[str, threading.Semaphore]]:
+    """SNS that reads a request and answers this, or nothing; its URL, and what each request releases once."""
+    arrived, over = threading.Semaphore(0), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -159,7 +159,7 @@ def answering(answer: bytes | None) -> Iterator[tuple[str, threading.Event]]:
                     line, _ = listener.accept()
                     with line:
                         line.recv(65_536)
-                        arrived.set()
+                        arrived.release()
                         if answer is None:
                             over.wait()
                         else:
@@ -186,7 +186,8 @@ def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic, db: 
         with pytest.raises(Exception) as raised:  # noqa: PT011  boto3's own
             watch()
         assert not isinstance(raised.value, sns.NotTaken)
-        assert arrived.is_set()
+        assert arrived.acquire(blocking=False)
+        assert not arrived.acquire(blocking=False), "boto3 asked again by itself: nobody would know of a repeat"
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", topic.url)
     settings.load.cache_clear()
     sns._sns.cache_clear()
@@ -230,7 +231,7 @@ def test_killed_while_sns_is_asked(topic: Topic, db: Database):
     ailing(db, "lobby")
     with answering(None) as (url, arrived):
         environment = Environment(AWS_ENDPOINT_URL_SNS=url)
-        assert arrived.wait(30)
+        assert arrived.acquire(timeout=30)
         environment.kill()
     assert watch()["told"] == 0, "nobody else tells it before the lease has passed"
     pass_leases(db)

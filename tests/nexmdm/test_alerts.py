@@ -1,6 +1,7 @@
 """Alerts: each condition found and over, one open per device and condition, told once, flapping or raced or not."""
 
 import base64
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -343,6 +344,15 @@ def test_a_claim_that_was_left_is_told_again_after_its_lease_and_says_so(db: Dat
         "This may repeat an earlier notice, whose delivery was not confirmed.",
     ]
     assert tell(db) is None
+
+
+def test_what_another_is_just_claiming_is_neither_taken_nor_waited_for(url: str, db: Database):
+    low_battery(db, 1)
+    look(db)
+    db.execute("SET lock_timeout = '5s'")
+    with contextlib.closing(Database(url)) as other, other.transaction() as tx:
+        assert notices.claim(tx, "nexmdm")
+        assert notices.claim(db, "nexmdm") is None
 
 
 def test_a_released_claim_is_taken_at_once_and_is_no_repeat(db: Database):

@@ -269,6 +269,15 @@ def test_an_exact_repeat_writes_nothing(db, device):
     assert_writes_nothing(db, repeat)
 
 
+def test_an_exact_repeat_is_no_second_row_when_buckets_have_another_size_by_now(db, device):
+    same = report(an_hour_ago() + 45 * SECOND)
+    first = record(db, device, same, heartbeat_bucket_seconds=60)
+    repeated = record(db, device, same, heartbeat_bucket_seconds=30)
+    assert first.buckets != repeated.buckets
+    assert repeated.created == set()
+    assert len(rows(db)) == 1
+
+
 def test_a_queue_that_is_sent_again_writes_nothing(db, device):
     """Its answer was lost: every report is an exact repeat, the older ones too."""
     queue = [report(an_hour_ago() + 60 * n * SECOND) for n in range(20)]
