@@ -385,6 +385,7 @@ def test_an_outage_is_recorded_with_its_reason_and_no_password(url, caplog):
     with pytest.raises(Unavailable):
         nowhere.execute("SELECT 1")
     (record,) = [record for record in caplog.records if record.message == "database outage"]
+    assert record.reason.startswith("127.0.0.1:9: ")
     assert "refused" in record.reason
     assert "canary" not in str(vars(record))
 

@@ -221,15 +221,20 @@ class _Connection(extensions.connection):
 def _connect(dsn: str, until: float | None) -> _Connection:
     soon = time.monotonic() + _CONNECT_SECONDS
     extensions.set_wait_callback(_wait)
-    # A peer that vanished is noticed by TCP, while there is time for a second try.
-    connection = psycopg2.connect(
-        dsn,
-        lambda dsn: _Connection(dsn, soon if until is None else min(soon, until)),
-        keepalives_idle=10,
-        keepalives_interval=3,
-        keepalives_count=3,
-        tcp_user_timeout=4000,
-    )
+    try:
+        # A peer that vanished is noticed by TCP, while there is time for a second try.
+        connection = psycopg2.connect(
+            dsn,
+            lambda dsn: _Connection(dsn, soon if until is None else min(soon, until)),
+            keepalives_idle=10,
+            keepalives_interval=3,
+            keepalives_count=3,
+            tcp_user_timeout=4000,
+        )
+    except psycopg2.OperationalError as error:
+        # With a wait callback psycopg2 loses the words in which libpq says whom it asked.
+        asked = extensions.parse_dsn(dsn)
+        raise psycopg2.OperationalError(f"{asked.get('host')}:{asked.get('port', 5432)}: {error}") from error
     connection.autocommit = True
     return connection
 
