@@ -14,12 +14,14 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import boto3
+
 from bench.figures import Figure, absent, at_most, below
 from bench.sending import double
 from bench.stage import Stage, pointed_at
 from local import s3, template
 from local.template import Function
-from tests import samples
+from tests import samples, webhook
 from tests.built import lambda_runtime
 from tests.s3 import BUCKET, KEYS
 
@@ -130,7 +132,7 @@ class _Runs:
 
 @contextmanager
 def _environment(stage: Stage) -> Iterator[dict[str, str]]:
-    """A database with what the sample events speak of, and doubles of FCM and S3; the variables that name them."""
+    """A database with what the sample events speak of, doubles of FCM, S3, SNS and a webhook; variables that name them."""
     with ExitStack() as stack:
         url = stack.enter_context(stage.copy("cold"))
         address = stack.enter_context(s3.running())
@@ -140,6 +142,11 @@ def _environment(stage: Stage) -> Iterator[dict[str, str]]:
         account.write_text(variables["FCM_SERVICE_ACCOUNT"])
         variables["FCM_SERVICE_ACCOUNT"] = str(account)
         s3.make_bucket(address, BUCKET)
+        topic = boto3.client("sns", "eu-west-1", endpoint_url=address, **s3.KEYS).create_topic(Name="alarms")[
+            "TopicArn"
+        ]
+        variables |= {"AWS_ENDPOINT_URL_SNS": address, "ALERT_TOPIC_ARN": topic}
+        variables["WEBHOOK_URL"] = stack.enter_context(webhook.listening()).url
         stack.enter_context(pointed_at(**{"url": url, **stored}))
         samples.make_real()
         yield {**variables, "PATH": os.environ["PATH"]}
