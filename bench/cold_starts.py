@@ -132,7 +132,7 @@ class _Runs:
 
 @contextmanager
 def _environment(stage: Stage) -> Iterator[dict[str, str]]:
-    """A database with what the sample events speak of, doubles of FCM, S3, SNS and a webhook; variables that name them."""
+    """A database with what the sample events speak of, doubles of what functions call; the variables that name them."""
     with ExitStack() as stack:
         url = stack.enter_context(stage.copy("cold"))
         address = stack.enter_context(s3.running())
@@ -142,10 +142,9 @@ def _environment(stage: Stage) -> Iterator[dict[str, str]]:
         account.write_text(variables["FCM_SERVICE_ACCOUNT"])
         variables["FCM_SERVICE_ACCOUNT"] = str(account)
         s3.make_bucket(address, BUCKET)
-        topic = boto3.client("sns", "eu-west-1", endpoint_url=address, **s3.KEYS).create_topic(Name="alarms")[
-            "TopicArn"
-        ]
-        variables |= {"AWS_ENDPOINT_URL_SNS": address, "ALERT_TOPIC_ARN": topic}
+        sns = boto3.client("sns", s3.REGION, endpoint_url=address, **s3.KEYS)
+        variables["AWS_ENDPOINT_URL_SNS"] = address
+        variables["ALERT_TOPIC_ARN"] = sns.create_topic(Name="alarms")["TopicArn"]
         variables["WEBHOOK_URL"] = stack.enter_context(webhook.listening()).url
         stack.enter_context(pointed_at(**{"url": url, **stored}))
         samples.make_real()
