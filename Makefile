@@ -30,8 +30,9 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 test: setup ## the whole suite on real PostgreSQL
 	@$(BIN)/python -m pytest
 
-torture: setup ## faults, races, histories, secrets, ten times what the suite tries; then every protection taken away in turn
+torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
 	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/torture
+	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),50) $(BIN)/python -m pytest --quiet tests/fuzz tests/access
 	@$(BIN)/python -m tests.torture.mutations
 
 mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
