@@ -25,13 +25,23 @@ RINGS = [
     {"pages", "heartbeat_body", "edge", "messages", "actions"},
 ]
 # botocore's own __init__ costs a millisecond and comes with Powertools; what costs is a session.
-HEAVY = {"firebase_admin", "google", "boto3", "botocore.session", "alembic", "sqlalchemy", "pydantic", "requests"}
+HEAVY = {
+    "firebase_admin",
+    "google",
+    "boto3",
+    "botocore.session",
+    "alembic",
+    "sqlalchemy",
+    "pydantic",
+    "requests",
+    "urllib.request",
+}
 MAY_LOAD = {
     "fcm_dispatch": {"firebase_admin", "google", "requests"},
     "apk_download": {"boto3", "botocore.session"},
     "apk_builds": {"boto3", "botocore.session"},
     "watch": {"boto3", "botocore.session"},
-    "migrate": {"alembic", "sqlalchemy"},
+    "migrate": {"alembic", "sqlalchemy", "urllib.request"},
 }
 
 

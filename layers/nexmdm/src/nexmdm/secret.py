@@ -2,8 +2,6 @@
 
 import json
 from functools import lru_cache
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from nexmdm import settings, sigv4
 from nexmdm.errors import Unavailable
@@ -25,6 +23,10 @@ def fetch(arn: str) -> str:
         SettingsError: there is no such secret, it has no value yet, or this function may not read it.
         Unavailable: Secrets Manager does not answer.
     """
+    # Loaded here and not above: 8 ms of a cold start, and a heartbeat without pending commands needs no secret.
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
     config = settings.load()
     region = arn.split(":")[3]
     # The dual-stack name: the functions' subnets reach AWS over IPv6.
