@@ -66,10 +66,22 @@ class Device:
         self.outbox.all_due()
         sending = asyncio.create_task(self._send())
         try:
-            while len(self.outbox):
+            while self.busy:
                 await asyncio.sleep(0.02)
         finally:
             sending.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Something waits to be sent, or is being installed."""
+        return bool(len(self.outbox) or self._installing)
+
+    async def give_up(self) -> None:
+        """What is still being installed is not any more: the network is gone for good."""
+        tasks = list(self._installing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def queue(
         self, path: str, body: dict[str, Any], header: str = "Authorization", taken_at: float | None = None

@@ -50,7 +50,7 @@ class Fleet:
 
     async def drain(self, seconds: float) -> int:
         """After `run` was cancelled: send what waits, for at most `seconds`; returns how much is left."""
-        tasks = [asyncio.create_task(device.drain()) for device in self.devices if len(device.outbox)]
+        tasks = [asyncio.create_task(device.drain()) for device in self.devices if device.busy]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         for task in tasks:
@@ -59,6 +59,8 @@ class Fleet:
         return sum(len(device.outbox) for device in self.devices)
 
     async def close(self) -> None:
+        for device in self.devices:
+            await device.give_up()
         await self._http.aclose()
 
     def deliver(self, fcm_token: str, data: dict[str, str]) -> None:
