@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -160,7 +161,8 @@ def main(words: list[str]) -> int:
 def table(verdicts: list[Verdict]) -> Table:
     made = Table("protection taken away", "the suite", "noticed by")
     for verdict in sorted(verdicts, key=lambda verdict: verdict.mutation.what):
-        made.add_row(verdict.mutation.what, "red" if verdict.red else "SURVIVED", verdict.why)
+        # A test's name may hold brackets, which would be markup.
+        made.add_row(escape(verdict.mutation.what), "red" if verdict.red else "SURVIVED", escape(verdict.why))
     return made
 
 
