@@ -70,9 +70,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     apk_bucket: Annotated[str, Meta(min_length=3, description="a versioned S3 bucket's name")] | None = None
     apk_max_bytes: Annotated[int, Meta(ge=1, le=2**32 - 1, description="bytes, 1..4294967295")] = 512 * 1024 * 1024
     agent_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "com.nexmdm"
-    agent_admin_component: Annotated[str, Meta(min_length=3, description="package/.Receiver")] = (
-        "com.nexmdm/.NexDeviceAdminReceiver"
-    )
     rollout_pause_installations: Annotated[int, Meta(ge=1, description="installations, from 1")] = 20
     rollout_pause_failed_percent: Annotated[int, Meta(ge=0, le=100, description="percent, 0..100")] = 20
     unity_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "io.unitynodes.unityapp"
