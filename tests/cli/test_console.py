@@ -205,7 +205,7 @@ AGENT = {"server": "https://api.test", "token": "a-token", "alias": "Büro"}
 OWNER = {"server": "https://api.test", "token": "a-token", "signer_fingerprint": "00ff" * 16}
 
 
-def test_enrolment_codes_are_what_the_command_makes(page):
+def test_enrollment_codes_are_what_the_command_makes(page):
     made = page.post("/console/codes/agent", json=AGENT).json()
     assert made["svg"].startswith("<?xml")
     assert made["adb"] == qr.adb_line(**AGENT, hmac_keys={})

@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from local.postgres import ROOT
+from local.postgres.embedded import ROOT
 from tests.local.processes import ended, eventually
 
 

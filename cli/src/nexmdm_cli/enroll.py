@@ -13,7 +13,7 @@ from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Make enrolment tokens with their QR codes; list and revoke them.")
+app = typer.Typer(no_args_is_help=True, help="Make enrollment tokens with their QR codes; list and revoke them.")
 
 Seconds = Annotated[int, typer.Option("--expires-in", min=60, help="Seconds for which the tokens are valid.")]
 Folder = Annotated[
@@ -82,7 +82,7 @@ def create(
     tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
     codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
     for token in tokens:
-        token["qr_content"] = qr.enrolment(url, token["token"], token["alias"])
+        token["qr_content"] = qr.enrollment(url, token["token"], token["alias"])
         codes[qr.file_name(token["alias"])] = token["qr_content"]
     files = [str(qr.save(content, png, name)) for name, content in codes.items()] if png else []
     if out.as_json:
@@ -123,7 +123,9 @@ def revoke(
         for token_id in revoked:
             session.out.line(f"revoked {token_id}")
     if unknown := sorted(set(token_ids) - set(revoked)):
-        raise Failure(f"There is no enrolment token {', '.join(unknown)}.", Code.NOT_FOUND, "See `nexmdm enroll list`.")
+        raise Failure(
+            f"There is no enrollment token {', '.join(unknown)}.", Code.NOT_FOUND, "See `nexmdm enroll list`."
+        )
 
 
 def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:

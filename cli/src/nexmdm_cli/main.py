@@ -13,7 +13,7 @@ from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.session import Session, command, prose
 
 HELP = """\
-Enrol, command, publish to and watch a fleet of Android devices.
+Enroll, command, publish to and watch a fleet of Android devices.
 
 A stack is named by --url, NEXMDM_URL, `nexmdm use`, or a running `make run`. Requests are signed with the AWS
 credentials that you already have: --profile, AWS_PROFILE, SSO, the environment.

@@ -21,7 +21,7 @@ EXTRA = "android.app.extra.PROVISIONING_"
 QUIET = 2  # modules around a code in the terminal; a PNG has the standard's four
 
 
-def enrolment(server: str, token: str, alias: str) -> str:
+def enrollment(server: str, token: str, alias: str) -> str:
     """What the agent scans."""
     return _document({"server_url": server, "admin_key": token, "alias": alias})
 
@@ -83,7 +83,7 @@ def save(content: str, folder: Path, name: str) -> Path:
 def file_name(alias: str) -> str:
     """One for each alias, whatever characters it holds, and never outside of its folder."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", alias)[:100]
-    return f"enrol-{plain}" + ("" if plain == alias else f"-{hashlib.sha256(alias.encode()).hexdigest()[:8]}")
+    return f"enroll-{plain}" + ("" if plain == alias else f"-{hashlib.sha256(alias.encode()).hexdigest()[:8]}")
 
 
 def _document(values: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The console's routes: page and assets for whoever is here, the API and enrolment codes for who holds the token."""
+"""The console's routes: page and assets for whoever is here, the API and enrollment codes for who holds the token."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ PAGES = (
     "/commands/{id}",
     "/builds",
     "/builds/{id}",
-    "/enrol",
+    "/enroll",
     "/alerts",
     "/api-reference",
 )
