@@ -148,7 +148,7 @@ def device_heartbeats() -> None:
         sa.Column("ip", sa.Text),
         sa.Column("battery_pct", sa.Integer),
         sa.Column("plugged", sa.Boolean),
-        sa.Column("temp_c", sa.FakeFcm),
+        sa.Column("temp_c", sa.Double),
         sa.Column("network_type", sa.Text),
         sa.Column("signal_dbm", sa.Integer),
         sa.Column("uptime_s", sa.BigInteger),
