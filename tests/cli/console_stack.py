@@ -46,14 +46,16 @@ Resources:
 GATEWAY = """
     import asyncio, pathlib
     from dataclasses import replace
-    from local import gateway, serve, template
+    from local import template
+    from local.gateway import application as gateway
+    from local.gateway import server
 
     declared = template.load(pathlib.Path("template.yaml"))
     routes = [replace(r, function=replace(r.function, handler="echo_of_the_test.handler")) for r in declared.routes]
 
     async def main():
         application = gateway.Gateway(replace(declared, routes=routes), gateway.key_pair(), limit=2)
-        await serve.serve(application, serve.listen("127.0.0.1", 0))
+        await server.serve(application, server.listen("127.0.0.1", 0))
 
     asyncio.run(main())
 """

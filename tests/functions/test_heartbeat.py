@@ -208,8 +208,8 @@ def test_a_batch_needs_its_list(device):
 
 RACER = textwrap.dedent("""
     import json, sys
-    from nexmdm import database
-    from tests.api import call
+    from nexmdm.runtime import database
+    from tests.support.api import call
     database.connection().execute("SELECT 1")
     print("ready", flush=True)
     work = json.loads(sys.stdin.readline())

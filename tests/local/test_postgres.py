@@ -18,8 +18,8 @@ from tests.local.processes import eventually
 
 ANOTHER_USER = textwrap.dedent("""
     import pathlib, sys, time
-    from local import postgres
-    with postgres.start(pathlib.Path(sys.argv[1])) as url:
+    from local.postgres import embedded
+    with embedded.start(pathlib.Path(sys.argv[1])) as url:
         print(url, flush=True)
         sys.stdin.readline()
 """)

@@ -224,8 +224,9 @@ def test_killed_in_a_batch_it_has_lost_nothing_and_goes_on(url: str, db: Databas
     with holder.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(4711)")
     code = """
-from nexmdm import cleanup, database, settings
-cleanup.clean(database.connection(), settings.load(), lambda: 60)"""
+from nexmdm.retention import run
+from nexmdm.runtime import database, settings
+run.clean(database.connection(), settings.load(), lambda: 60)"""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ)
     waiting = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     while db.execute(waiting)[0]["n"] == 0:
