@@ -128,7 +128,7 @@ def test_a_record_belongs_to_its_own_call(device, records):
 
 RUN = textwrap.dedent("""
     import json, sys
-    from tests.api import CONTEXT, event
+    from tests.support.api import CONTEXT, event
     for method, path, body, how in json.load(sys.stdin):
         body = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else body
         handler, sent = event(method, path, body, **how)

@@ -1,6 +1,6 @@
 """Commands for devices: accepted once per request_id, shown, cancelled, acknowledged.
 
-Sending is `dispatch_queue`; bulk commands are `batches`. Zero rows from a guarded UPDATE are an answer, not an error.
+Sending is `queue`; bulk commands are `batches`. Zero rows from a guarded UPDATE are an answer, not an error.
 """
 
 import time
@@ -172,7 +172,7 @@ def was_resent(row: Row, key: str) -> bool:
 
 
 def refuse_resend(row: Row) -> Conflict:
-    """Why a dispatch that `dispatch_queue.claim_again` did not take cannot be sent again, in words."""
+    """Why a dispatch that `queue.claim_again` did not take cannot be sent again, in words."""
     if row["state"] == "sending":
         return Sending()
     if row["completed_at"] is not None:
