@@ -131,9 +131,10 @@ async def _run(options: argparse.Namespace) -> int:
     try:
         with _step("gateway"):
             url = await gateway.start(_port(options.port))
-        async with web_console.running(url, operator_api.signed(key_pair())) as view.console_address:
-            addresses = f"{url}\nconsole: {view.console_address}\nlogs in {options.state}; Ctrl-C stops"
-            console.print(addresses, highlight=False, soft_wrap=True)
+        async with web_console.running(url, operator_api.signed(key_pair())) as opened:
+            view.console_address = opened.file.as_uri()
+            addresses = f"{url}\nconsole: {opened.url}\nagain: {view.console_address}"
+            console.print(f"{addresses}\nlogs in {options.state}; Ctrl-C stops", highlight=False, soft_wrap=True)
             with _announced(options.state / "stack.json", url):
                 return await simulation.run(options, url, fake_fcm, view, stop)
     finally:

@@ -38,7 +38,7 @@ class Stack(NamedTuple):
 
     @property
     def address(self) -> str:
-        return f"{self.console.url}/#token={self.console.token}"
+        return self.console.file.as_uri()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """As an operator at a terminal."""

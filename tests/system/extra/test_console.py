@@ -201,10 +201,10 @@ def test_an_outage_is_said_and_ends(page):
 
 def test_without_its_token_the_page_says_what_to_do(browser, stack):
     with opened(browser, stack.console.url) as (page, _):
-        expect(page.get_by_role("alert").first).to_contain_text("Open the address that it printed when it started.")
+        expect(page.get_by_role("alert").first).to_contain_text("Open the file that it named")
 
 
-def test_the_token_leaves_the_address_bar(page, stack):
+def test_the_code_leaves_the_address_bar(page, stack):
     assert page.url == f"{stack.console.url}/"
     assert stack.console.token not in page.evaluate(
         "JSON.stringify(history.state) + document.documentElement.outerHTML"

@@ -96,6 +96,6 @@ function Theme() {
 }
 
 // The address of a console that was started again, pasted over the old one, changes only the fragment.
-addEventListener("hashchange", () => takeToken() && location.reload());
-takeToken();
+addEventListener("hashchange", async () => (await takeToken()) && location.reload());
+await takeToken().catch(() => false); // without an answer the page itself says so
 render(html`<${App} />`, document.getElementById("app"));
