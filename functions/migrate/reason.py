@@ -8,8 +8,8 @@ import re
 from traceback import extract_tb
 
 import psycopg2
-from nexmdm import settings
-from nexmdm.errors import Problem
+from nexmdm.runtime import settings
+from nexmdm.runtime.errors import Problem
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.exc import DBAPIError
 

@@ -1,4 +1,4 @@
-"""What a device keeps of its enrolment, in memory and in a file between runs."""
+"""What a device keeps of its enrollment, in memory and in a file between runs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One device: enrols, takes heartbeats, sends what waits in its outbox, starts over when its token is refused."""
+"""One device: enrolls, takes heartbeats, sends what waits in its outbox, starts over when its token is refused."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from local.fleet.sender import Sender
 
 
 class Device:
-    """token_for: gives an enrolment token made for an alias, None when there is none at present."""
+    """token_for: gives an enrollment token made for an alias, None when there is none at present."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Device:
         self._something_to_send.set()
 
     def queue_heartbeat(self, ping_request_id: str | None = None) -> None:
-        """Nothing before the enrolment: the body names the device."""
+        """Nothing before the enrollment: the body names the device."""
         if known := self.credentials:
             body = self._phone.heartbeat(known.device_id, known.fcm_token, len(self.outbox), ping_request_id)
             taken_at = datetime.fromisoformat(body["timestamp_utc"]).timestamp()

@@ -1,4 +1,4 @@
-"""Many devices in one process, with their enrolment tokens and their credentials."""
+"""Many devices in one process, with their enrollment tokens and their credentials."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ MOST_CONNECTIONS = 64
 
 
 class Fleet:
-    """tokens_for: gives {alias: enrolment token}. keep: a file where credentials stay between runs. hmac_keys: the
+    """tokens_for: gives {alias: enrollment token}. keep: a file where credentials stay between runs. hmac_keys: the
     devices' primary and rotation key."""
 
     def __init__(

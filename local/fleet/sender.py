@@ -13,7 +13,7 @@ from local.fleet.link import Link
 from local.fleet.outbox import Item, Outbox, pause
 from local.fleet.pace import Pace
 
-MOST_REFUSALS = 5  # answers 401 in a row after which the agent wipes its credentials and enrols again
+MOST_REFUSALS = 5  # answers 401 in a row after which the agent wipes its credentials and enrolls again
 BATCH = 500
 REJECTED = {"status": "rejected"}
 

@@ -48,7 +48,7 @@ class Server:
 
 @pytest.fixture
 def server():
-    double = Server()
+    fake_fcm = Server()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,7 +56,7 @@ def server():
         def do_POST(self):
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            status, document = double.handle("POST", self.path, headers, json.loads(content) if content else None)
+            status, document = fake_fcm.handle("POST", self.path, headers, json.loads(content) if content else None)
             answer = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
@@ -68,14 +68,14 @@ def server():
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    double.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield double
+    fake_fcm.url = f"http://127.0.0.1:{httpd.server_port}"
+    yield fake_fcm
     httpd.shutdown()
     httpd.server_close()
 
 
 async def tokens_for(aliases):
-    return {alias: f"enrol-{alias}" for alias in aliases}
+    return {alias: f"enroll-{alias}" for alias in aliases}
 
 
 def run(server, until, count=1, pace=QUICK, after=None, **options):
@@ -105,9 +105,9 @@ def test_registration_has_the_agents_headers(server):
     assert by_adb
     assert by_qr_code
     for path, headers, body in by_adb:
-        assert (path, headers["x-admin-key"], list(body)) == ("/v1/register", f"enrol-{body['alias']}", ["alias"])
+        assert (path, headers["x-admin-key"], list(body)) == ("/v1/register", f"enroll-{body['alias']}", ["alias"])
     for path, headers, body in by_qr_code:
-        assert (path, body) == (f"/v1/register?alias={headers['x-admin'].removeprefix('enrol-')}", None)
+        assert (path, body) == (f"/v1/register?alias={headers['x-admin'].removeprefix('enroll-')}", None)
 
 
 def test_a_heartbeat_is_the_agents(server):
@@ -151,7 +151,7 @@ def test_five_refusals_in_a_row_and_the_device_enrols_again(server):
     assert len(refused) == 5
 
 
-def test_a_lost_enrolment_answer_is_asked_for_with_the_same_token(server):
+def test_a_lost_enrollment_answer_is_asked_for_with_the_same_token(server):
     answers = iter([503, 503])
 
     def answer(*request):
@@ -311,12 +311,12 @@ def test_either_key_will_do_and_without_one_nothing_is_checked():
 
 
 def test_the_servers_messages_pass_the_devices_check():
-    from nexmdm import messages
+    from nexmdm.commands import message
 
     parameters = {"type": "set_dnd", "enable": True, "duration": None}
     for action, payload in [("ring", {"duration": 5}), ("remote_exec_fcm", parameters)]:
         dispatch = {"request_id": "r", "device_id": "an-id", "action": action, "payload": payload, "secrets": None}
-        data = messages.build(dispatch, KEY)
+        data = message.build(dispatch, KEY)
         _, ledger = received(data)
         assert (ledger.messages_refused, ledger.messages) == (0, 1), data
 
