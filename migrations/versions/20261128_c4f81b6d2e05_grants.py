@@ -1,7 +1,7 @@
 """Explicit rights for the logins of the functions
 
 Revision ID: c4f81b6d2e05
-Revises: a9d4e7b25c10
+Revises: c0a1d5e7b204
 
 nexmdm_app had every right on every table by default privileges. It keeps what its functions use, among them those of
 the release before, which all log in as nexmdm_app; nexmdm_device gets what the functions that devices reach need.
@@ -12,7 +12,7 @@ from alembic import op
 from migrations import grants
 
 revision = "c4f81b6d2e05"
-down_revision = "a9d4e7b25c10"
+down_revision = "c0a1d5e7b204"
 branch_labels = None
 depends_on = None
 
@@ -49,6 +49,7 @@ DEVICE = {
     ),
     "registration_refusals": "SELECT, INSERT, UPDATE",
 }
+FUNCTIONS = ("record_heartbeats_v1", "complete_command_v1")
 
 
 def upgrade() -> None:
@@ -61,7 +62,8 @@ def upgrade() -> None:
         grants.grant(db, table, nexmdm_app=rights)
     for table, rights in DEVICE.items():
         grants.grant(db, table, nexmdm_device=rights)
-    grants.execute(db, "record_heartbeats_v1", "nexmdm_app", "nexmdm_device")
+    for function in FUNCTIONS:
+        grants.execute(db, function, "nexmdm_app", "nexmdm_device")
 
 
 def downgrade() -> None:
@@ -70,4 +72,5 @@ def downgrade() -> None:
         op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO nexmdm_app")
         op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO nexmdm_app")
     if grants.present(op.get_bind()):
-        op.execute("GRANT EXECUTE ON FUNCTION record_heartbeats_v1 TO PUBLIC")
+        for function in FUNCTIONS:
+            op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")

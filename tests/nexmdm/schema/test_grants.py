@@ -1,9 +1,9 @@
-"""The rights of the functions' logins: none is missing, none is beside the list, and the list keeps what it promises."""
+"""The rights of the functions' logins: none is missing, none is beside the list, and the list commands nothing."""
 
 import psycopg2
 import pytest
 from nexmdm.runtime import settings
-from nexmdm.schema import check, grants
+from nexmdm.schema import grants
 from nexmdm.schema.grants import APP, DEVICE, FUNCTIONS, ROLES, TABLES
 from nexmdm.schema.models import Base
 from sqlalchemy import Connection, create_engine
@@ -17,7 +17,7 @@ DECLARED = [
 ]
 UNDECLARED = [
     (role, privilege, table)
-    for table in TABLES
+    for table in TABLES.keys() - {"old_server_values"}  # only an adopted database has it
     for role in ROLES
     for privilege in PRIVILEGES
     if (privilege, "") not in grants.parsed(TABLES[table].get(role, ""))
@@ -69,7 +69,6 @@ def without(connection: Connection, statement: str) -> list[str]:
 
 def test_every_table_has_an_entry():
     assert set(Base.metadata.tables) <= set(TABLES)
-    assert set(check.FUNCTIONS) <= set(FUNCTIONS)
 
 
 def test_a_migrated_database_has_the_rights_of_the_list(connection):
@@ -87,9 +86,7 @@ def test_every_missing_right_is_found(connection):
 def test_every_surplus_right_is_found(connection):
     for role, privilege, table in UNDECLARED:
         lines = without(connection, f"GRANT {privilege} ON {table} TO {role}")
-        assert lines == [
-            f"{table}: {role} has a right too many; mend: REVOKE {privilege} ON TABLE {table} FROM {role}"
-        ]
+        assert lines == [f"{table}: {role} has a right too many; mend: REVOKE {privilege} ON TABLE {table} FROM {role}"]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 # Function -> who may call it. A trigger's function needs nobody.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "complete_command_v1": ROLES,
     "record_heartbeats_v1": ROLES,
 }
 
