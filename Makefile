@@ -31,28 +31,28 @@ test: setup ## the whole suite on real PostgreSQL
 	@$(BIN)/python -m pytest
 
 torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
-	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/torture
-	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),50) $(BIN)/python -m pytest --quiet tests/fuzz tests/access
-	@$(BIN)/python -m tests.torture.mutations
+	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture
+	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),50) $(BIN)/python -m pytest --quiet tests/system/fuzz tests/system/access
+	@$(BIN)/python -m tests.system.torture.mutations
 
 mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
-	@$(BIN)/python -m tests.torture.mutations $(ONLY)
+	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
 test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer
-	@$(BIN)/python -m pytest tests/extra
+	@$(BIN)/python -m pytest tests/system/extra
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/extra.txt
 	@touch $@
 
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
-	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/built
+	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/system/built
 
 bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (BENCH_ROWS=2000000 BENCH=--strict)
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH)
 
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
-	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/e2e
+	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/system/e2e
 
 openapi: setup ## write the API's reference: docs/openapi.json, and the console's copy
 	@$(BIN)/python -m local.openapi

@@ -9,8 +9,9 @@ from contextlib import nullcontext
 from alembic import context
 from alembic.migration import MigrationContext
 from alembic.runtime.migration import MigrationInfo
-from nexmdm import database, partitions, settings
-from nexmdm.models import Base
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import database, settings
+from nexmdm.schema.models import Base
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 

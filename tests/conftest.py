@@ -16,12 +16,13 @@ from typing import NamedTuple
 import hypothesis
 import psycopg2
 import pytest
-from nexmdm import database, logs, partitions, settings
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import database, logs, settings
 from psycopg2.extensions import make_dsn
 
-from local import postgres
-from tests.api import enrol
-from tests.databases import Databases, url_of
+from local.postgres import embedded
+from tests.support.api import enroll
+from tests.support.databases import Databases, url_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,7 +66,7 @@ def server() -> Iterator[str]:
     # As root the server runs under another user, who cannot enter pytest's own folders.
     with (
         tempfile.TemporaryDirectory(prefix="nexmdm-suite-") as folder,
-        postgres.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
+        embedded.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
     ):
         # The machine's crash is not tested.
         run_sql(
@@ -106,11 +107,11 @@ def url(server: str, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> I
     own = url_of(server, name)
     monkeypatch.setenv("DATABASE_URL", own)
     settings.load.cache_clear()
-    database.environment.cache_clear()
+    database.connection.cache_clear()
     yield own
-    database.environment().close()
+    database.connection().close()
     settings.load.cache_clear()
-    database.environment.cache_clear()
+    database.connection.cache_clear()
     databases.give_back(name, fingerprint)
 
 
@@ -130,4 +131,4 @@ class Device(NamedTuple):
 @pytest.fixture
 def device(url: str) -> Device:
     """An enrolled device with the alias `lobby`, which has not called yet."""
-    return Device(*enrol("lobby"))
+    return Device(*enroll("lobby"))

@@ -8,7 +8,7 @@ the file was verified.
 import zipfile
 from typing import IO, Any, NamedTuple
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 from pyaxmlparser import constants
 from pyaxmlparser.axmlparser import AXMLParser
 

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nexmdm import database, database_roles, logs, partitions, settings
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import database, logs, settings
+from nexmdm.schema import roles
 
 from functions.migrate import custom_resource
 from functions.migrate.schema import upgrade
@@ -42,10 +44,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _migrate(context: Any) -> dict[str, Any]:
     if settings.load().database_admin_secret:
-        database_roles.ensure(settings.load())
+        roles.ensure(settings.load())
     seconds = context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS
     revision = upgrade(_migrations(), seconds)
-    made = partitions.ensure_partitions(database.environment(), settings.load())
+    made = partitions.ensure_partitions(database.connection(), settings.load())
     return {"revision": revision, "partitions": made}
 
 

@@ -1,17 +1,17 @@
 """Each route of template.yaml: what it takes, what it answers, and what it refuses beside what every route may refuse.
 
-`device`, `download`, `enrolment` and `operator` say who may call it.
+`device`, `download`, `enrollment` and `operator` say who may call it.
 """
 
 from typing import Any
 
 from msgspec import Struct
-from nexmdm.alerts import AlertsQuery
-from nexmdm.builds import BuildsQuery, Declaration
-from nexmdm.dispatches import CommandsQuery
-from nexmdm.fleet import DevicesQuery
-from nexmdm.heartbeat_body import HeartbeatBody
-from nexmdm.pages import PageQuery
+from nexmdm.alerts.evaluation import AlertsQuery
+from nexmdm.builds.publishing import BuildsQuery, Declaration
+from nexmdm.commands.single import CommandsQuery
+from nexmdm.devices.lists import DevicesQuery
+from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.runtime.pagination import PageQuery
 
 from functions.apk_builds import handler as builds
 from functions.apk_download import handler as downloads
@@ -73,7 +73,7 @@ def _once(type_: type) -> dict[int, Any]:
 
 OPERATIONS: dict[str, Operation] = {
     "POST /v1/register": _operation(
-        "enrolment",
+        "enrollment",
         {200: a.Registered},
         body=enrollment.Registration,
         query=enrollment.Registration,

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.api import ROOT
+from tests.support.api import ROOT
 
 APKS = ROOT / "tests" / "apks"
 FINGERPRINTS = json.loads((APKS / "fingerprints.json").read_text())
@@ -59,7 +59,7 @@ def test_without_pyaxmlparser_everything_is_an_option(run, data, monkeypatch):
 
 
 def test_a_rollouts_life(data, run, stack, player):
-    phones = [stack.enrol(f"roll-{n}") for n in range(3)]
+    phones = [stack.enroll(f"roll-{n}") for n in range(3)]
     for phone in phones:
         phone.answer = None
     assert data("builds", "promote", player, "--percent", "0")["is_current"]

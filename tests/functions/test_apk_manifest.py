@@ -6,11 +6,11 @@ import zipfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_manifest
 from functions.apk_builds.apk_manifest import NAME, Manifest
-from tests.builds import sample
+from tests.support.builds import sample
 
 
 def manifest_of(name: str) -> bytes:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import psycopg2
 import pytest
-from nexmdm import database, schema, settings
+from nexmdm.runtime import database, settings
+from nexmdm.schema import check
 from psycopg2.extensions import make_dsn
 
 from functions.migrate.handler import handler
@@ -66,11 +67,11 @@ def empty(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     run_sql(server, f"CREATE DATABASE {name}")
     monkeypatch.setenv("DATABASE_URL", url_of(server, name))
     settings.load.cache_clear()
-    database.environment.cache_clear()
+    database.connection.cache_clear()
     yield url_of(server, name)
-    database.environment().close()
+    database.connection().close()
     settings.load.cache_clear()
-    database.environment.cache_clear()
+    database.connection.cache_clear()
     run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -102,7 +103,7 @@ def test_create_migrates_makes_partitions_and_answers(empty: str, cloudformation
     assert (answer["StackId"], answer["RequestId"], answer["LogicalResourceId"]) == (
         "arn:aws:cloudformation:stack", "r1", "Schema",
     )  # fmt: skip
-    assert answer["Data"]["revision"] == revision(empty) == schema.REVISION
+    assert answer["Data"]["revision"] == revision(empty) == check.REVISION
     assert cloudformation.types == [""]
 
 
@@ -128,7 +129,7 @@ def test_delete_succeeds_without_a_database(monkeypatch: pytest.MonkeyPatch, clo
 
 def test_delete_changes_nothing(url: str, cloudformation: CloudFormation):
     handler(event(cloudformation, "Delete"), context())
-    assert revision(url) == schema.REVISION
+    assert revision(url) == check.REVISION
 
 
 def test_a_failure_is_answered_without_what_it_says(empty: str, cloudformation: CloudFormation):

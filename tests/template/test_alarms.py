@@ -4,13 +4,14 @@ import json
 import re
 
 import pytest
-from nexmdm import dispatch_queue, metrics
+from nexmdm.commands import queue
+from nexmdm.runtime import metrics
 
 from functions.cleanup import handler as cleanup
 from functions.watch import handler as watch
 from local import template
-from tests.api import CONTEXT, ROOT, call
-from tests.commands import enrolled, make_due, send, sweep
+from tests.support.api import CONTEXT, ROOT, call
+from tests.support.commands import enrolled, make_due, send, sweep
 from tests.template.rules import functions, of_type, walk
 
 AWS_METRICS = {
@@ -40,7 +41,7 @@ def named(document) -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def emitted(db, double, capsys) -> dict[str, set[str]]:
+def emitted(db, fake_fcm, capsys) -> dict[str, set[str]]:
     """What the code emits in a day: {metric: its dimensions}."""
     metrics._metrics.cache_clear()
     device_id, _ = enrolled("lobby", "fcm:lobby")
@@ -57,7 +58,7 @@ def emitted(db, double, capsys) -> dict[str, set[str]]:
         )
     sweep()
     for outcome in ("failed", "retry_wait", "unknown", "sent"):
-        dispatch_queue._count(dispatch_queue.Result(outcome=outcome, fcm_status="", latency_ms=1))
+        queue._count(queue.Result(outcome=outcome, fcm_status="", latency_ms=1))
     metrics.flush()
     make_due(db)
     cleanup.handler({}, CONTEXT)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from nexmdm import download_export
+from nexmdm.retention import export
 
 from local import template
-from tests.api import ROOT
+from tests.support.api import ROOT
 from tests.template.rules import functions, of_type, walk
 
 # What a device calls without AWS credentials; each authenticates by its token inside of the function.
@@ -85,7 +85,7 @@ def test_the_watch_tells_the_alarms_topic_and_may_publish_nowhere_else(document)
 
 
 def test_a_claim_on_a_notice_is_longer_than_its_function():
-    from nexmdm.notices import LEASE_SECONDS
+    from nexmdm.alerts.notifications import LEASE_SECONDS
 
     assert template.load().function("watch").timeout < LEASE_SECONDS
 
@@ -152,7 +152,7 @@ def test_the_export_of_downloads_is_off_until_it_is_asked_for_and_then_may_only_
     endpoint = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
     [through] = [statement["Fn::If"] for statement in endpoint if "Fn::If" in statement]
     assert through == ["WithExport", {**write, "Principal": "*"}, {"Ref": "AWS::NoValue"}]
-    assert download_export.PREFIX == "apk_download_events/"
+    assert export.PREFIX == "apk_download_events/"
     for name in ("ExportBucket", "ExportBucketPolicy"):
         assert document["Resources"][name]["Condition"] == "WithExport"
     [rule] = document["Resources"]["ExportBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
@@ -264,7 +264,7 @@ def test_logs_have_an_end(document):
 
 
 def test_the_lease_of_a_send_is_longer_than_its_function(document):
-    from nexmdm.settings import Settings
+    from nexmdm.runtime.settings import Settings
 
     config = Settings(database_url="postgresql://")
     timeout = template.load().function("fcm_dispatch").timeout

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -92,11 +93,17 @@ def serving(fake):
             pass
 
     class Server(ThreadingHTTPServer):
+        # 143 connections at once are what a phone in the field opens.
         request_queue_size = 256
         daemon_threads = True
 
+        def handle_error(self, request, client_address):
+            """A fleet that is closed breaks its connections off."""
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
     httpd = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
     fake.url = f"http://127.0.0.1:{httpd.server_port}"
     try:
         yield fake
@@ -106,14 +113,14 @@ def serving(fake):
 
 
 @pytest.fixture
-def server():
+def fake_server():
     with serving(FakeServer()) as fake:
         yield fake
 
 
 @pytest.fixture
 def storage_host():
-    """A second server, as the storage of builds is."""
+    """A second fake_server, as the storage of builds is."""
     with serving(FakeServer()) as fake:
         yield fake
 
@@ -123,12 +130,12 @@ async def tokens_for(aliases):
 
 
 @pytest.fixture
-def run(server):
+def run(fake_server):
     """run(until, count=1, ...): a fleet lives until `until(fleet)`; returns it."""
 
     def live(until, count=1, pace=QUICK, after=None, **options):
         async def main():
-            fleet = Fleet(server.url, count, tokens_for, pace, **options)
+            fleet = Fleet(fake_server.url, count, tokens_for, pace, **options)
             running = asyncio.create_task(fleet.run())
             async with asyncio.timeout(20):
                 while not until(fleet) and not running.done():
@@ -148,13 +155,13 @@ def run(server):
 
 
 @pytest.fixture
-def drive(server):
+def drive(fake_server):
     """drive(story, profile): awaits `story(device)` with an enrolled device that does nothing by itself."""
 
     def live(story, profile, pace=CALM, enroll=True, by_qr_code=False, keep=None, keys=()):
         async def main():
             fleet = Fleet(
-                server.url, 1, tokens_for, pace, (profile,), keep=keep, hmac_keys=tuple(keys), attended=False
+                fake_server.url, 1, tokens_for, pace, (profile,), keep=keep, hmac_keys=tuple(keys), attended=False
             )
             [device] = fleet.devices
             device.by_qr_code = by_qr_code

@@ -1,204 +1,176 @@
-"""Devices against a server that answers as it is told: what they send is what the agent sends."""
+"""A fleet as a whole, and the parts that both profiles have in common."""
 
-import asyncio
 import hashlib
 import hmac
 import json
 import random
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from nexmdm.commands import message as server_message
 
 from local.fleet import outbox
-from local.fleet.body import Phone, timestamp
-from local.fleet.commands import Commands
-from local.fleet.fleet import Fleet
-from local.fleet.ledger import Ledger
+from local.fleet.commands import Inbox
+from local.fleet.ledger import Ledger, route
 from local.fleet.outbox import Item, Outbox
 from local.fleet.pace import Pace
+from local.fleet.phone import Phone, timestamp
 
-QUICK = Pace(interval=0.05, backoff_scale=0.001, duplicate_share=0, offline_share=0)
-
-
-class Server:
-    """Records every request; `answer` decides (status, document) and may be replaced."""
-
-    def __init__(self):
-        self.requests = []
-        self.answer = self.good
-        self._lock = threading.Lock()
-
-    def good(self, method, path, headers, body):
-        if path.startswith("/v1/register"):
-            return 200, {"device_token": f"token-{len(self.to('/v1/register'))}", "device_id": "an-id"}
-        if path == "/v1/heartbeats":
-            return 200, {"results": [{"status": "created"}] * len(body["heartbeats"])}
-        return 200, {"ok": True, "status": "created"}
-
-    def handle(self, method, path, headers, body):
-        with self._lock:
-            self.requests.append((path, headers, body))
-        return self.answer(method, path, headers, body)
-
-    def to(self, path):
-        return [request for request in self.requests if request[0].startswith(path)]
+PROFILES = ["field", "reference"]
 
 
-@pytest.fixture
-def server():
-    double = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            content = self.rfile.read(int(self.headers.get("content-length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            status, document = double.handle("POST", self.path, headers, json.loads(content) if content else None)
-            answer = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    double.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield double
-    httpd.shutdown()
-    httpd.server_close()
+def test_half_the_fleet_is_of_each_profile(fake_server, run):
+    fleet = run(lambda fleet: len(fleet.device_ids) == 6, count=6)
+    assert [device.profile for device in fleet.devices] == PROFILES * 3
 
 
-async def tokens_for(aliases):
-    return {alias: f"enrol-{alias}" for alias in aliases}
-
-
-def run(server, until, count=1, pace=QUICK, after=None, **options):
-    """Run a fleet until `until(fleet)`; returns it."""
-
-    async def main():
-        fleet = Fleet(server.url, count, tokens_for, pace, **options)
-        running = asyncio.create_task(fleet.run())
-        async with asyncio.timeout(20):
-            while not until(fleet):
-                await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        if after:
-            await after(fleet)
-        await fleet.close()
-        return fleet
-
-    return asyncio.run(main())
-
-
-def test_registration_has_the_agents_headers(server):
-    run(server, lambda fleet: len(server.to("/v1/devices/fcm-token")) == 12, count=12)
-    registrations = server.to("/v1/register")
-    by_adb = [r for r in registrations if "x-admin-key" in r[1]]
-    by_qr_code = [r for r in registrations if "x-admin" in r[1]]
+def test_registration_has_the_headers_of_the_agent_in_the_field(fake_server, run):
+    run(lambda fleet: len(fake_server.to("/v1/devices/fcm-token")) == 12, count=12, profiles=("field",))
+    registrations = fake_server.to("/v1/register")
+    by_adb = [r for r in registrations if "x-admin-key" in r.headers]
+    by_qr_code = [r for r in registrations if "x-admin" in r.headers]
     assert by_adb
     assert by_qr_code
-    for path, headers, body in by_adb:
-        assert (path, headers["x-admin-key"], list(body)) == ("/v1/register", f"enrol-{body['alias']}", ["alias"])
-    for path, headers, body in by_qr_code:
-        assert (path, body) == (f"/v1/register?alias={headers['x-admin'].removeprefix('enrol-')}", None)
+    for request in by_adb:
+        assert (request.path, list(request.body)) == ("/v1/register", ["alias"])
+        assert request.headers["x-admin-key"] == f"enroll-{request.body['alias']}"
+    for request in by_qr_code:
+        alias = request.headers["x-admin"].removeprefix("enroll-")
+        assert (request.path, request.body) == (f"/v1/register?alias={alias}", None)
 
 
-def test_a_heartbeat_is_the_agents(server):
-    run(server, lambda fleet: len(server.to("/v1/heartbeat")) >= 40)
-    _, headers, body = server.to("/v1/heartbeat")[0]
-    assert headers["authorization"].startswith("Bearer token-")
+def test_a_heartbeat_is_the_agents(fake_server, run):
+    run(lambda fleet: len(fake_server.to("/v1/heartbeat")) >= 40, profiles=("field",))
+    request = fake_server.to("/v1/heartbeat")[0]
+    assert request.headers["authorization"].startswith("Bearer token-")
     required = {"device_id", "alias", "app_version", "timestamp_utc", "app_versions", "speedtest_running_signals"}
-    assert required | {"battery", "system", "memory", "network"} <= body.keys()
-    bodies = [body for _, _, body in server.to("/v1/heartbeat")]
+    assert required | {"battery", "system", "memory", "network"} <= request.body.keys()
+    bodies = [request.body for request in fake_server.to("/v1/heartbeat")]
     assert "null" not in json.dumps(bodies)
     assert {type(body["battery"]["pct"]) for body in bodies} == {int, float}
     assert all(float(body["battery"]["pct"]).is_integer() for body in bodies)
     assert all(body["timestamp_utc"].endswith("Z") for body in bodies)
 
 
-def test_what_fails_is_tried_again_with_the_same_content(server):
-    failures = iter([500, 503, 422, 410])
+def test_the_field_tries_again_whatever_fails_with_the_same_content(fake_server, drive):
+    async def story(device):
+        for status in (500, 503, 422, 410):
+            fake_server.answer = lambda request, status=status: (status, {})
+            await device.send_waiting() if len(device.outbox) else await device.report()
+            device.outbox.all_due()
+        fake_server.answer = fake_server.good
+        await device.send_waiting()
 
-    def answer(method, path, headers, body):
-        status = next(failures, 200) if path == "/v1/heartbeat" else 200
-        return (status, {}) if status != 200 else server.good(method, path, headers, body)
-
-    server.answer = answer
-    fleet = run(server, lambda fleet: fleet.ledger.accepted >= 5)
-    first = server.to("/v1/heartbeat")[0][2]
-    assert [body for _, _, body in server.to("/v1/heartbeat")].count(first) >= 2
-    assert (fleet.ledger.server_errors, fleet.ledger.rejected) == (2, 2)
+    ledger = drive(story, "field")._ledger
+    assert len(fake_server.to("/v1/heartbeat")) == 5
+    assert len({json.dumps(request.body) for request in fake_server.to("/v1/heartbeat")}) == 1
+    assert (ledger.accepted, ledger.server_errors, ledger.rejected) == (1, 2, 2)
+    assert ledger.refusals == {("/v1/heartbeat", 422): 1, ("/v1/heartbeat", 410): 1}
 
 
-def test_five_refusals_in_a_row_and_the_device_enrols_again(server):
-    def answer(method, path, headers, body):
-        if headers.get("authorization") == "Bearer token-1":
+@pytest.mark.parametrize("profile", PROFILES)
+def test_in_an_attended_fleet_a_refused_phone_is_enrolled_again(fake_server, run, profile):
+    def answer(request):
+        if request.headers.get("authorization") == "Bearer token-1":
             return 401, {}
-        return server.good(method, path, headers, body)
+        return fake_server.good(request)
 
-    server.answer = answer
-    fleet = run(server, lambda fleet: fleet.ledger.accepted)
-    assert len(server.to("/v1/register")) == 2
+    fake_server.answer = answer
+    pace = Pace(
+        0.05, announced_scale=1e-4, backoff_scale=0.001, duplicate_share=0, offline_share=0, two_broadcasts_share=0
+    )
+    fleet = run(lambda fleet: fleet.ledger.accepted, pace=pace, profiles=(profile,))
+    assert len(fake_server.to("/v1/register")) == 2
     assert fleet.ledger.wiped == 1
-    refused = [r for r in server.requests if r[1].get("authorization") == "Bearer token-1"]
-    assert len(refused) == 5
 
 
-def test_a_lost_enrolment_answer_is_asked_for_with_the_same_token(server):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_lost_enrollment_response_is_asked_for_with_the_same_token(fake_server, run, profile):
     answers = iter([503, 503])
 
-    def answer(*request):
+    def answer(request):
         status = next(answers, 200)
-        return server.good(*request) if status == 200 else (status, {})
+        return fake_server.good(request) if status == 200 else (status, {})
 
-    server.answer = answer
-    run(server, lambda fleet: fleet.device_ids)
-    tokens = {headers.get("x-admin-key") or headers.get("x-admin") for _, headers, _ in server.to("/v1/register")}
-    assert len(server.to("/v1/register")) == 3
+    fake_server.answer = answer
+    run(
+        lambda fleet: fleet.device_ids, pace=Pace(600, backoff_scale=0.001, two_broadcasts_share=0), profiles=(profile,)
+    )
+    names = ("x-admin-key", "x-admin", "authorization")
+    tokens = {r.headers[name] for r in fake_server.to("/v1/register") for name in names if name in r.headers}
+    assert len(fake_server.to("/v1/register")) == 3
     assert len(tokens) == 1
 
 
-def test_some_heartbeats_are_sent_twice_at_once(server):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_some_heartbeats_are_sent_twice_at_once(fake_server, run, profile):
     pace = Pace(interval=0.05, duplicate_share=1, offline_share=0)
-    fleet = run(server, lambda fleet: fleet.ledger.accepted >= 6, pace=pace)
-    bodies = [json.dumps(body) for _, _, body in server.to("/v1/heartbeat")]
+    fleet = run(lambda fleet: fleet.ledger.accepted >= 6, pace=pace, profiles=(profile,))
+    bodies = [json.dumps(request.body) for request in fake_server.to("/v1/heartbeat")]
     assert bodies[0] == bodies[1]
     assert fleet.ledger.duplicated >= 3
 
 
-def test_a_queue_is_drained_in_one_batch_when_the_network_is_back(server):
-    pace = Pace(interval=0.02, backoff_scale=0.01, duplicate_share=0, offline_share=0.2, batch_share=1)
-    run(server, lambda fleet: server.to("/v1/heartbeats") and fleet.ledger.accepted > 1, pace=pace)
-    assert len(server.to("/v1/heartbeats")[0][2]["heartbeats"]) > 1
-
-
-def test_what_is_left_is_sent_before_the_end(server):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_is_left_is_sent_before_the_end(fake_server, run, profile):
     left = []
-    server.answer = lambda *request: server.good(*request) if request[1] != "/v1/heartbeat" else (503, {})
+    fake_server.answer = lambda request: fake_server.good(request) if request.path != "/v1/heartbeat" else (503, {})
 
     async def after(fleet):
-        server.answer = server.good
+        fake_server.answer = fake_server.good
         left.append(await fleet.drain(10))
 
-    fleet = run(server, lambda fleet: len(server.to("/v1/heartbeat")) > 3, after=after)
+    fleet = run(lambda fleet: len(fake_server.to("/v1/heartbeat")) > 3, after=after, profiles=(profile,))
     assert left == [0]
     assert fleet.ledger.accepted
     assert fleet.ledger.uncertain_buckets == 0
 
 
-def test_credentials_outlive_the_run(server, tmp_path):
+def test_credentials_outlive_the_run(fake_server, run, tmp_path):
     keep = tmp_path / "state" / "fleet.json"
-    run(server, lambda fleet: fleet.ledger.accepted, count=3, keep=keep)
-    run(server, lambda fleet: fleet.ledger.accepted, count=3, keep=keep)
-    assert len(server.to("/v1/register")) == 3
+    run(lambda fleet: len(fleet.device_ids) == 3, count=3, keep=keep)
+    registrations = len(fake_server.to("/v1/register"))
+    run(lambda fleet: fleet.ledger.accepted, count=3, keep=keep)
+    assert len(fake_server.to("/v1/register")) == registrations
     assert keep.stat().st_mode & 0o077 == 0
+
+
+def test_messages_wait_for_the_network_as_long_as_fcm_keeps_them(drive, message):
+    async def story(device):
+        device.go_offline()
+        device.receive(message("wake", "r-old"))
+        device.spend_offline(3600, 600)
+        device.receive(message("wake", "r-new"))
+        assert device.ran == {}
+        device.go_online()
+        assert list(device.ran) == ["r-new"]
+
+    drive(story, "field")
+
+
+def test_an_hour_offline_is_six_heartbeats_of_their_own_times(fake_server, drive):
+    async def story(device):
+        device.go_offline()
+        device.spend_offline(3600, 600)
+        device.go_online()
+        await device.send_waiting()
+
+    drive(story, "field")
+    times = [request.body["timestamp_utc"] for request in fake_server.to("/v1/heartbeat")]
+    uptimes = [float(request.body["system"]["uptime_seconds"]) for request in fake_server.to("/v1/heartbeat")]
+    assert (len(times), times, uptimes) == (6, sorted(times), sorted(uptimes))
+
+
+def test_a_factory_reset_leaves_nothing(drive, message):
+    async def story(device):
+        device.phone.install("com.example.player", 3, "3.0")
+        device.receive(message("wake"))
+        await device.report()
+        device.factory_reset()
+        assert (device.credentials, device.stored.commands, len(device.outbox)) == (None, {}, 0)
+        assert device.phone.version_code("com.example.player") is None
+
+    drive(story, "reference")
 
 
 # --- its parts
@@ -217,6 +189,17 @@ def test_the_outbox_has_the_agents_limits(monkeypatch):
     assert large in box.add(large)
     monkeypatch.setattr(outbox, "LONGEST_AGE", -1)
     assert ack in box.add(Item("/v1/heartbeat", b"", taken_at=1.0))
+
+
+def test_routes_are_counted_without_their_ids():
+    device = "/v1/devices/0f2d9a36-3c1e-4f1c-9a51-2f6a7bd0a6b1/ack"
+    paths = ["/v1/register?alias=a", device, "/v1/apk/download/12?installation_id=3", "/v1/heartbeat"]
+    assert [route(path) for path in paths] == [
+        "/v1/register",
+        "/v1/devices/{id}/ack",
+        "/v1/apk/download/{id}",
+        "/v1/heartbeat",
+    ]
 
 
 def test_pauses_double_up_to_five_minutes():
@@ -252,39 +235,18 @@ def message(action, request_id="r-1", key=KEY, seconds=0, signed="", **parameter
 
 
 def received(*messages, keys=(KEY,)):
-    """What a device sends after these messages, and its ledger."""
-    sent, ledger = [], Ledger()
-
-    async def main():
-        commands = Commands(
-            lambda path, body, header="Authorization": sent.append((path, body, header)),
-            lambda request_id: sent.append(("ping", request_id, None)),
-            ledger,
-            keys,
-        )
-        for data in messages:
-            commands.receive("an-id", data)
-
-    asyncio.run(main())
-    return sent, ledger
+    """What an inbox hands on of these messages, and its ledger."""
+    handled, ledger = [], Ledger()
+    inbox = Inbox(ledger, keys, lambda request_id, data: handled.append(request_id))
+    for data in messages:
+        inbox.receive("an-id", data)
+    return handled, ledger
 
 
-def test_reports_go_the_agents_ways():
+def test_genuine_messages_are_handed_on():
     shell = message("remote_exec_shell", "r-4", signed="|command:id", command="id", exec_id="e", correlation_id="c")
-    ping, ring = message("ping", "r-1"), message("ring", "r-2", duration="5")
-    sent, ledger = received(ping, ring, message("launch_app", "r-3"), shell, message("reboot", "r-5"))
-    assert sent[0] == ("ping", "r-1", None)
-    assert (sent[1][0], sent[1][1]["type"]) == ("/v1/devices/an-id/ack", "RING_STARTED")
-    assert (sent[2][1]["type"], sent[2][1]["correlation_id"]) == ("LAUNCH_APP_ACK", "r-3")
-    assert (sent[3][0], sent[3][2], sent[3][1]["exec_id"]) == ("/v1/remote-exec/ack", "X-Device-Token", "e")
-    assert (sent[4][0], sent[4][1]["request_id"]) == ("/v1/action-result", "r-5")
-    assert len(ledger.ran) == 5
-
-
-def test_a_request_id_runs_once():
-    sent, ledger = received(message("reboot"), message("reboot"))
-    assert len(sent) == 1
-    assert ledger.messages_repeated == 1
+    handled, _ = received(message("ping", "r-1"), message("ring", "r-2", duration="5"), shell)
+    assert handled == ["r-1", "r-2", "r-4"]
 
 
 @pytest.mark.parametrize(
@@ -300,8 +262,8 @@ def test_a_request_id_runs_once():
     ],
 )
 def test_forged_and_stale_messages_are_dropped(data):
-    sent, ledger = received(data())
-    assert sent == []
+    handled, ledger = received(data())
+    assert handled == []
     assert ledger.messages_refused == 1
 
 
@@ -311,12 +273,10 @@ def test_either_key_will_do_and_without_one_nothing_is_checked():
 
 
 def test_the_servers_messages_pass_the_devices_check():
-    from nexmdm import messages
-
     parameters = {"type": "set_dnd", "enable": True, "duration": None}
     for action, payload in [("ring", {"duration": 5}), ("remote_exec_fcm", parameters)]:
         dispatch = {"request_id": "r", "device_id": "an-id", "action": action, "payload": payload, "secrets": None}
-        data = messages.build(dispatch, KEY)
+        data = server_message.build(dispatch, KEY)
         _, ledger = received(data)
         assert (ledger.messages_refused, ledger.messages) == (0, 1), data
 

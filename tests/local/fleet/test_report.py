@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psycopg2
 import pytest
 
-from tests.api import ROOT
 from tests.conftest import run_sql
+from tests.support.api import ROOT
 
 DEVICES = 4
 STORE = """
@@ -92,7 +92,7 @@ def served(url):
 
 def load_run(address: str, folder, *options: str) -> subprocess.CompletedProcess[str]:
     tokens = folder / "tokens.json"
-    tokens.write_text(json.dumps({f"sim-{n:04}": "an enrolment token" for n in range(1, DEVICES + 1)}))
+    tokens.write_text(json.dumps({f"sim-{n:04}": "an enrollment token" for n in range(1, DEVICES + 1)}))
     command = [sys.executable, "-m", "local.fleet", "--url", address, "--devices", str(DEVICES), "--report"]
     command += ["--tokens", str(tokens), "--interval", "0.3", "--backoff", "0.01", "--offline", "0", *options]
     environment = {**os.environ, "HEARTBEAT_BUCKET_SECONDS": "1"}
