@@ -23,7 +23,7 @@ from rich.console import Console
 
 from bench.figures import Figure, absent, print_table
 from bench.stage import QUICK, Sizes, Stage
-from local import postgres
+from local.postgres import embedded
 
 SECTIONS = {
     "heartbeats": "Heartbeats",
@@ -46,7 +46,7 @@ def main() -> int:
     console = Console(file=os.fdopen(os.dup(1), "w"), width=140 if not sys.stdout.isatty() else None)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     begun, load = time.monotonic(), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder, postgres.start(Path(folder) / "data") as url:
+    with tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder, embedded.start(Path(folder) / "data") as url:
         figures = measure(url, options.only or list(SECTIONS), _sizes(options), console)
     seconds = time.monotonic() - begun
     _write(options.json, figures, seconds, load)
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[*SECTIONS, *BY_NAME_ONLY], metavar="SECTION", help="some of them")
     parser.add_argument("--rows", type=int, default=rows, help="expired heartbeats (default: BENCH_ROWS or 2000000)")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that all of it works, not how fast")
-    parser.add_argument("--json", type=Path, default=postgres.STATE / "bench.json", metavar="FILE")
+    parser.add_argument("--json", type=Path, default=embedded.STATE / "bench.json", metavar="FILE")
     parser.add_argument("--strict", action="store_true", help="end with 1 when a bar is missed")
     return parser.parse_args()
 

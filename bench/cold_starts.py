@@ -17,13 +17,13 @@ from typing import Any
 import boto3
 
 from bench.figures import Figure, absent, at_most, below
-from bench.sending import double
+from bench.sending import fake_fcm
 from bench.stage import Stage, pointed_at
 from local import s3, template
 from local.template import Function
-from tests import samples, webhook
-from tests.built import lambda_runtime
-from tests.s3 import BUCKET, KEYS
+from tests.support import samples, webhook
+from tests.support.s3 import BUCKET, KEYS
+from tests.system.built import lambda_runtime
 
 FIRST_ANSWER = """
 import importlib, json, sys, types
@@ -137,7 +137,7 @@ def _environment(stage: Stage) -> Iterator[dict[str, str]]:
         url = stack.enter_context(stage.copy("cold"))
         address = stack.enter_context(s3.running())
         stored = {**KEYS, "APK_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": address, "AWS_REGION": "eu-west-1"}
-        variables = {"DATABASE_URL": url, **stored, **stack.enter_context(double())}
+        variables = {"DATABASE_URL": url, **stored, **stack.enter_context(fake_fcm())}
         account = Path(stack.enter_context(TemporaryDirectory(prefix="nexmdm-bench-"))) / "account.json"
         account.write_text(variables["FCM_SERVICE_ACCOUNT"])
         variables["FCM_SERVICE_ACCOUNT"] = str(account)

@@ -6,15 +6,15 @@ from statistics import median
 from typing import Any
 
 import psycopg2
-from nexmdm import batches, dispatches
-from nexmdm.dispatches import Command
+from nexmdm.commands import batches, single
+from nexmdm.commands.single import Command
 
 from bench import fixture
 from bench.figures import Figure, at_most, compared, counted
 from bench.pairs import interleaved
 from bench.stage import Stage, pointed_at
-from tests import api
-from tests.relay import relay
+from tests.support import api
+from tests.support.relay import relay
 
 SELECT = "SELECT * FROM fcm_dispatches WHERE request_id = %(request_id)s"
 # What the table wants at least; everything else takes its default.
@@ -40,7 +40,7 @@ def _idempotency(stage: Stage, url: str) -> list[Figure]:
     with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
         floor.autocommit = True
         for command in commands:
-            dispatches.accept(db, command)
+            single.accept(db, command)
         db.execute("ANALYZE")
 
         def prepare(number: int) -> dict[str, Callable[[], object]]:
@@ -48,7 +48,7 @@ def _idempotency(stage: Stage, url: str) -> list[Figure]:
             handler, event = _event(command)
             return {
                 "floor": lambda: _select(floor, command.request_id),
-                "verb": lambda: dispatches.accept(db, command),
+                "verb": lambda: single.accept(db, command),
                 "handler": lambda: handler(event, api.CONTEXT),
             }
 

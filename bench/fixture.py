@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nexmdm.database import Database
-from nexmdm.devices import token_id
-from nexmdm.partitions import ensure_partitions
-from nexmdm.settings import Settings
+from nexmdm.devices.registry import token_id
+from nexmdm.heartbeats.partitions import ensure_partitions
+from nexmdm.runtime.database import Database
+from nexmdm.runtime.settings import Settings
 
-from local.postgres import ROOT
+from local.postgres.embedded import ROOT
 
 RETENTION_DAYS = 2
 STEPS = 2_000  # heartbeats of one expired device, over as long as retention is

@@ -16,7 +16,7 @@ from bench.figures import Figure, at_most
 from bench.heartbeats import Devices
 from bench.pairs import interleaved
 from bench.stage import Stage
-from local.postgres import ROOT
+from local.postgres.embedded import ROOT
 from local.template import TEMPLATE
 
 NOOP = """

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from statistics import median
 
-from nexmdm import fleet, heartbeats, partitions
-from nexmdm.database import Database
+from nexmdm.devices import lists
+from nexmdm.heartbeats import partitions, record
+from nexmdm.runtime.database import Database
 
 from bench import fixture
 from bench.figures import Figure, at_most
@@ -48,7 +49,7 @@ def _heartbeat(stage: Stage, small: Database, large: Database, url: str) -> Figu
         jobs = {}
         for name, (db, devices) in sides.items():
             token, report = devices.next()
-            jobs[name] = lambda db=db, token=token, report=report: heartbeats.record(db, token, [report], config)
+            jobs[name] = lambda db=db, token=token, report=report: record.for_token(db, token, [report], config)
         return jobs
 
     took = interleaved(stage.sizes.rounds, prepare)
@@ -68,7 +69,7 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
         took = interleaved(
             max(20, sizes.rounds // 2),
             lambda _, queries=queries: {
-                name: lambda db=db, query=query: fleet.devices(db, query, 600) for name, (db, query) in queries.items()
+                name: lambda db=db, query=query: lists.devices(db, query, 600) for name, (db, query) in queries.items()
             },
         )
         figures.append(
@@ -78,11 +79,11 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
     return figures
 
 
-def _query(db: Database, skip: int) -> fleet.DevicesQuery:
+def _query(db: Database, skip: int) -> lists.DevicesQuery:
     if not skip:
-        return fleet.DevicesQuery(limit=PAGE)
+        return lists.DevicesQuery(limit=PAGE)
     rows = db.execute("SELECT alias FROM devices ORDER BY alias OFFSET %(skip)s LIMIT 1", {"skip": skip})
-    return fleet.DevicesQuery(limit=PAGE, cursor=fleet.page([rows[0]] * 2, 1, ("alias",)).next_cursor)
+    return lists.DevicesQuery(limit=PAGE, cursor=lists.page([rows[0]] * 2, 1, ("alias",)).next_cursor)
 
 
 def _bytes_of_a_row(db: Database) -> float:

@@ -7,17 +7,17 @@ from statistics import median
 from typing import Any
 
 import psycopg2
-from nexmdm import heartbeats, partitions
-from nexmdm.database import Database, Row
-from nexmdm.errors import NotAuthenticated
-from nexmdm.heartbeat_body import Report
+from nexmdm.heartbeats import partitions, record
+from nexmdm.heartbeats.body import Report
+from nexmdm.runtime.database import Database, Row
+from nexmdm.runtime.errors import NotAuthenticated
 
 from bench import fixture, load
 from bench.figures import Figure, at_least, at_most, counted, percentile
 from bench.pairs import interleaved
 from bench.stage import Stage, pointed_at
-from tests import api
-from tests.relay import relay
+from tests.support import api
+from tests.support.relay import relay
 
 BUCKET = timedelta(seconds=10)
 DEVICES = 100  # of each side: enough that nobody's row is hot, few enough that their pages are
@@ -36,7 +36,7 @@ class Statement:
 def statement(token: str, reports: list[Report], config: Any) -> tuple[str, dict[str, Any]]:
     kept = Statement()
     with suppress(NotAuthenticated):
-        heartbeats.record(kept, token, reports, config)
+        record.for_token(kept, token, reports, config)
     return kept.sql, kept.parameters
 
 
@@ -81,7 +81,7 @@ def _overheads(stage: Stage, url: str, db: Database, floor: Any) -> list[Figure]
         handler, event = _event(sides["handler"])
         return {
             "floor": lambda: bare(floor, sql, parameters),
-            "verb": lambda: heartbeats.record(db, token, reports, config),
+            "verb": lambda: record.for_token(db, token, reports, config),
             "handler": lambda: handler(event, api.CONTEXT),
         }
 
@@ -121,17 +121,17 @@ def _repeats(stage: Stage, url: str, db: Database) -> list[Figure]:
 
     def prepare(_: int) -> dict[str, Callable[[], object]]:
         token, report = devices.next()
-        heartbeats.record(db, token, [report], config)
+        record.for_token(db, token, [report], config)
         other, new = devices.next()
         return {
-            "new": lambda: heartbeats.record(db, other, [new], config),
-            "repeat": lambda: heartbeats.record(db, token, [report], config),
+            "new": lambda: record.for_token(db, other, [new], config),
+            "repeat": lambda: record.for_token(db, token, [report], config),
         }
 
     took = interleaved(stage.sizes.rounds, prepare)
     token, report = devices.next()
-    heartbeats.record(db, token, [report], config)
-    rows, wal = _written(db, lambda: heartbeats.record(db, token, [report], config))
+    record.for_token(db, token, [report], config)
+    rows, wal = _written(db, lambda: record.for_token(db, token, [report], config))
     return [
         at_most(1.0, "exact repeat of a heartbeat: p50", "new heartbeat", median(took["new"]),
                 median(took["repeat"]), "ms"),
@@ -170,8 +170,8 @@ def _batch(stage: Stage, url: str, db: Database) -> Figure:
         some = [singles.next() for _ in range(BATCH // 10)]
         token = fixture.token(7 * DEVICES + number)
         return {
-            "single": lambda: [heartbeats.record(db, token, [report], config) for token, report in some],
-            "batch": lambda: heartbeats.record(db, token, batch, config),
+            "single": lambda: [record.for_token(db, token, [report], config) for token, report in some],
+            "batch": lambda: record.for_token(db, token, batch, config),
         }
 
     took = interleaved(rounds, prepare, warm_up=2)

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from nexmdm import heartbeats, wire
-from nexmdm.heartbeat_body import HeartbeatBody, Report
+from nexmdm.heartbeats import record
+from nexmdm.heartbeats.body import HeartbeatBody, Report
+from nexmdm.runtime import validation
 
 from bench import fixture
 
@@ -51,7 +52,7 @@ def _post(url: str, stop: Any, results: Any) -> None:
     with fixture.connected(url) as db:
 
         def one() -> None:
-            heartbeats.record(db, fixture.token(number % fixture.LIVE_DEVICES), [report()], config)
+            record.for_token(db, fixture.token(number % fixture.LIVE_DEVICES), [report()], config)
 
         for number in range(50):  # noqa: B007
             one()
@@ -75,5 +76,5 @@ def body(at: datetime) -> dict[str, Any]:
 
 
 def report(at: datetime | None = None) -> Report:
-    report = wire.convert(BODY, HeartbeatBody, root="heartbeat").report("io.unitynodes.unityapp")
+    report = validation.convert(BODY, HeartbeatBody, root="heartbeat").report("io.unitynodes.unityapp")
     return msgspec.structs.replace(report, device_ts=at or datetime.now(UTC))

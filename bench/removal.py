@@ -5,8 +5,8 @@ from collections.abc import Callable
 from statistics import median
 
 import msgspec
-from nexmdm import cleanup
-from nexmdm.database import NONE, Database, Parameters, Row
+from nexmdm.retention import run
+from nexmdm.runtime.database import NONE, Database, Parameters, Row
 
 from bench import fixture, load
 from bench.figures import Figure, at_least, at_most, compared, counted, percentile, spread
@@ -117,7 +117,7 @@ def _timed(stage: Stage, url: str, way: Way) -> Removed:
 
 
 def _clean(db: Profiled, url: str) -> int:
-    done = cleanup.clean(db, fixture.settings(url), lambda: 290)
+    done = run.clean(db, fixture.settings(url), lambda: 290)
     assert done["complete"], done
     return done["policies"]["heartbeats"]["deleted"]
 

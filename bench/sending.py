@@ -10,23 +10,24 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import firebase_admin
-from nexmdm import batches, messages, settings
-from nexmdm.database import Database
-from nexmdm.dispatches import Command
+from nexmdm.commands import batches, message
+from nexmdm.commands.single import Command
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
 from bench import fixture
 from bench.figures import Figure, at_least
 from bench.pairs import interleaved
 from bench.stage import Stage, pointed_at
 from functions.fcm_dispatch import fcm, sending
-from local.postgres import ROOT
+from local.postgres.embedded import ROOT
 
 ROUNDS = 5
 KEY = "the key that devices hold"
 
 
 def measure(stage: Stage) -> list[Figure]:
-    with stage.copy("sending") as url, double() as variables, pointed_at(url, **variables):
+    with stage.copy("sending") as url, fake_fcm() as variables, pointed_at(url, **variables):
         fixture.fill_devices_up_to(url, stage.sizes.sends)
         with fixture.connected(url) as db:
             db.execute("UPDATE devices SET fcm_token = 'fcm-' || id")
@@ -60,7 +61,7 @@ def _side_by_side(stage: Stage, db: Database) -> dict[str, list[float]]:
 def _post(count: int, command: Command) -> None:
     def one(number: int) -> str:
         dispatch = command.message(f"live-{number}", f"{command.request_id}:live-{number}")
-        return fcm.send(fcm.message(messages.build(dispatch, KEY), f"fcm-live-{number}", 240)).outcome
+        return fcm.send(fcm.message(message.build(dispatch, KEY), f"fcm-live-{number}", 240)).outcome
 
     with ThreadPoolExecutor(sending.CONCURRENCY) as pool:
         assert set(pool.map(one, range(count))) == {"sent"}
@@ -73,7 +74,7 @@ def _drain(count: int, db: Database, config: settings.Settings, batch_id: str) -
 
 
 @contextmanager
-def double() -> Iterator[dict[str, str]]:
+def fake_fcm() -> Iterator[dict[str, str]]:
     """FCM's double as a process of its own, and the settings that lead to it."""
     with TemporaryDirectory(prefix="nexmdm-bench-fcm-") as folder:
         account = Path(folder) / "account.json"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-from nexmdm import database, settings
+from nexmdm.runtime import database, settings
 
 from bench import fixture
-from tests.databases import url_of
+from tests.support.databases import url_of
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ def pointed_at(url: str, **variables: str) -> Iterator[None]:
 
 
 def _forget() -> None:
-    if database.environment.cache_info().currsize:
-        database.environment().close()
-    database.environment.cache_clear()
+    if database.connection.cache_info().currsize:
+        database.connection().close()
+    database.connection.cache_clear()
     settings.load.cache_clear()

@@ -4,9 +4,10 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-from nexmdm import dispatches, heartbeats, partitions
-from nexmdm.database import Database
-from nexmdm.dispatches import Command
+from nexmdm.commands import single
+from nexmdm.commands.single import Command
+from nexmdm.heartbeats import partitions, record
+from nexmdm.runtime.database import Database
 
 from bench import fixture, load
 from bench.figures import Figure, absent, below, percentile
@@ -51,7 +52,7 @@ def _share(url: str, number: int, rounds: int, begin: datetime, took: list[float
         for turn in range(rounds):
             for device in range(number, DEVICES, CONNECTIONS):
                 report = load.report(begin + turn * timedelta(seconds=config.heartbeat_bucket_seconds))
-                took.append(_timed(lambda d=device, r=report: heartbeats.record(db, fixture.token(d), [r], config)))
+                took.append(_timed(lambda d=device, r=report: record.for_token(db, fixture.token(d), [r], config)))
 
 
 def _idempotency(stage: Stage, db: Database) -> list[float]:
@@ -59,8 +60,8 @@ def _idempotency(stage: Stage, db: Database) -> list[float]:
     known = stage.sizes.known
     commands = [Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, "bench") for n in range(known)]
     for command in commands:
-        dispatches.accept(db, command)
-    return [_timed(lambda c=command: dispatches.accept(db, c)) for command in commands]
+        single.accept(db, command)
+    return [_timed(lambda c=command: single.accept(db, c)) for command in commands]
 
 
 def _timed(work) -> float:

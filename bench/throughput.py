@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 import psycopg2
-from nexmdm import heartbeats, partitions
+from nexmdm.heartbeats import partitions, record
 from psycopg2.extensions import parse_dsn
 
 from bench import fixture, load
@@ -156,7 +156,7 @@ def _work(url: str, number: int, orders: Any) -> None:
             count, start, cpu = 0, time.perf_counter(), time.process_time()
             while time.perf_counter() - start < seconds:
                 report = load.report(day + timedelta(seconds=rng.randrange(14 * 3600 - 1000)))
-                heartbeats.record(db, fixture.token(rng.randrange(DEVICES)), [report], config)
+                record.for_token(db, fixture.token(rng.randrange(DEVICES)), [report], config)
                 count += 1
             took = time.process_time() - cpu
             orders.send((count / (time.perf_counter() - start), took / count * 1e6))

@@ -2,9 +2,9 @@
 
 import time
 
-from nexmdm import alerts, notices
-from nexmdm.alert_conditions import CONDITIONS
-from nexmdm.database import Database
+from nexmdm.alerts import evaluation, notifications
+from nexmdm.alerts.conditions import CONDITIONS
+from nexmdm.runtime.database import Database
 
 from bench import fixture
 from bench.figures import Figure, below
@@ -43,7 +43,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 def _tell(db: Database) -> float:
     start = time.perf_counter()
-    notices.settle(db, notices.claim(db, "bench").claim_id)
+    notifications.settle(db, notifications.claim(db, "bench").claim_id)
     return time.perf_counter() - start
 
 
@@ -60,7 +60,7 @@ def _look(db: Database, url: str) -> dict[str, float]:
     config, took = fixture.settings(url), {}
     for condition in CONDITIONS:
         start = time.perf_counter()
-        alerts.look_for(db, condition, config)
+        evaluation.look_for(db, condition, config)
         took[condition] = time.perf_counter() - start
     return took
 

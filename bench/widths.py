@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from datetime import timedelta
 from statistics import median
 
-from nexmdm import heartbeats, partitions
-from nexmdm.database import Database
+from nexmdm.heartbeats import partitions, record
+from nexmdm.runtime.database import Database
 
 from bench import fixture
 from bench.figures import Figure, compared
@@ -55,7 +55,7 @@ def _heartbeats(stage: Stage, databases: dict[int, Database], url: str) -> dict[
         jobs = {}
         for hours, devices in sides.items():
             token, report = devices.next()
-            jobs[str(hours)] = lambda db=databases[hours], t=token, r=report: heartbeats.record(db, t, [r], config)
+            jobs[str(hours)] = lambda db=databases[hours], t=token, r=report: record.for_token(db, t, [r], config)
         return jobs
 
     return interleaved(stage.sizes.rounds, prepare)

@@ -2,10 +2,10 @@
 
 import os
 
-from nexmdm import schema
+from nexmdm.schema import check
 
-from local import postgres
+from local.postgres import embedded
 
 if __name__ == "__main__":
-    os.environ["DATABASE_URL"] = postgres.url()
-    schema.main()
+    os.environ["DATABASE_URL"] = embedded.url()
+    check.main()

@@ -7,7 +7,7 @@ import psycopg2
 import psycopg2.extras
 
 from local.fcm.behaviours import AMBIGUOUS
-from local.fcm.double import Double
+from local.fcm.fake import FakeFcm
 from local.fleet.fleet import Fleet
 from local.operations import Operations
 
@@ -107,10 +107,10 @@ def gather(fleet: Fleet, operations: Operations, stored: Stored) -> Figures:
     return Figures(fleet, stored, operations, ledger.distinct_buckets, ledger.uncertain_buckets)
 
 
-def sent_twice(double: Double) -> list[str]:
+def sent_twice(fake_fcm: FakeFcm) -> list[str]:
     """The request_ids of which more than one message was accepted, or may have been: there must be none."""
     seen: dict[str, int] = {}
-    for record in double.requests():
+    for record in fake_fcm.requests():
         if record.outcome in ("200", *AMBIGUOUS):
             request_id = record.data.get("request_id", "")
             seen[request_id] = seen.get(request_id, 0) + 1

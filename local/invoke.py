@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from local import schema, template
-from local.environment import Environments, Outcome
+from local.gateway.environment import Environments, Outcome
 from local.template import Function
 
 

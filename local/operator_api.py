@@ -7,7 +7,7 @@ import httpx
 from botocore.credentials import Credentials
 from nexmdm_cli.signing import Signed
 
-from local.signature import KeyPair
+from local.gateway.signature import KeyPair
 
 REGION = "eu-west-1"
 
@@ -22,7 +22,7 @@ class Operator:
     def __init__(self, http: httpx.AsyncClient, keys: KeyPair) -> None:
         self._http, self._auth = http, signed(keys)
 
-    async def enrolment_tokens(self, aliases: list[str], seconds: int = 3600) -> dict[str, str]:
+    async def enrollment_tokens(self, aliases: list[str], seconds: int = 3600) -> dict[str, str]:
         """A token of one use for each alias: {alias: token}."""
         tokens = {}
         for start in range(0, len(aliases), 500):

@@ -14,7 +14,7 @@ import httpx
 import psycopg2
 
 from local.operator_api import Operator
-from local.postgres import ROOT
+from local.postgres.embedded import ROOT
 
 BUCKET = "nexmdm-local-apks"
 SAMPLES = ROOT / "tests" / "apks"

@@ -1,6 +1,6 @@
 """The whole system on this machine with a simulated fleet: `python -m local.run --devices 20`, which is `make run`.
 
-PostgreSQL, migrations, S3, an FCM double, the gateway, the fleet, an operator who sends commands, alerts, a console.
+PostgreSQL, migrations, S3, a fake FCM, the gateway, the fleet, an operator who sends commands, alerts, a console.
 Data and the devices' credentials stay in `.nexmdm/`. Ctrl-C stops everything; a run with `--minutes` ends by itself.
 Either way the exit code is 1 when the database's rows are not the distinct buckets that the fleet sent, when anything
 was answered 5xx, or when a command was sent or run twice.
@@ -22,13 +22,14 @@ from pathlib import Path
 from nexmdm_cli import console as web_console
 from rich.console import Console
 
-from local import alarms, operator_api, postgres, releases, s3, schema, simulation
+from local import alarms, operator_api, releases, s3, schema, simulation
 from local.fcm.account import service_account
-from local.fcm.double import Double
+from local.fcm.fake import FakeFcm
 from local.fcm.server import serve
-from local.gateway import key_pair
-from local.signature import KeyPair
-from local.supervisor import GatewayFailed, Supervisor
+from local.gateway.application import key_pair
+from local.gateway.signature import KeyPair
+from local.gateway.supervisor import GatewayFailed, Supervisor
+from local.postgres import embedded
 from local.view import View
 
 # Of this machine's gateway and devices only, used when the environment names no others. They open nothing elsewhere.
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         with _alone(options.state):
             with _step("PostgreSQL"):
-                os.environ["DATABASE_URL"] = postgres.url()
+                os.environ["DATABASE_URL"] = embedded.url()
             with _step("migrations"):
                 schema.migrate(os.environ["DATABASE_URL"])
             with _step("S3 and the alarms' topic"), contextlib.ExitStack() as started:
@@ -67,7 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--commands", type=float, default=2, help="seconds between commands (default: 2)")
     parser.add_argument("--minutes", type=float, default=os.environ.get("DURATION"), help="end after this long")
     parser.add_argument("--port", type=int, default=8000, help="of the gateway (default: 8000, or a free one)")
-    parser.add_argument("--state", type=Path, default=postgres.STATE, metavar="DIR", help="of logs and credentials")
+    parser.add_argument("--state", type=Path, default=embedded.STATE, metavar="DIR", help="of logs and credentials")
     parser.add_argument("--environments", type=int, default=4, help="processes per function (default: 4)")
     parser.add_argument("--sweep", type=float, default=5, help="seconds between sweeps of commands (default: 5)")
     parser.add_argument("--watch", type=float, default=10, help="seconds between looks for alerts (default: 10)")
@@ -78,7 +79,7 @@ def _options() -> argparse.Namespace:
         const=0.3,
         default=0,
         metavar="SHARE",
-        help="let the FCM double treat a share of the messages badly (0.3 when none is given)",
+        help="let the fake FCM treat a share of the messages badly (0.3 when none is given)",
     )
     return parser.parse_args()
 
@@ -118,9 +119,9 @@ async def _run(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     view = View(f"NexMDM · {options.devices} devices", console)
-    double = Double(options.misbehave)
-    with _step("FCM double"):
-        await _start_double(double, options.state / "fcm-account.json")
+    fake_fcm = FakeFcm(options.misbehave)
+    with _step("fake FCM"):
+        await _start_double(fake_fcm, options.state / "fcm-account.json")
     arguments = ["--environments", str(options.environments), "--log", str(options.state / "functions.log")]
     gateway = Supervisor(
         [*arguments, "--every", f"fcm_dispatch={options.sweep}", "--every", f"watch={options.watch}"],
@@ -130,11 +131,12 @@ async def _run(options: argparse.Namespace) -> int:
     try:
         with _step("gateway"):
             url = await gateway.start(_port(options.port))
-        async with web_console.running(url, operator_api.signed(key_pair())) as view.console_address:
-            addresses = f"{url}\nconsole: {view.console_address}\nlogs in {options.state}; Ctrl-C stops"
-            console.print(addresses, highlight=False, soft_wrap=True)
+        async with web_console.running(url, operator_api.signed(key_pair())) as opened:
+            view.console_address = opened.file.as_uri()
+            addresses = f"{url}\nconsole: {opened.url}\nagain: {view.console_address}"
+            console.print(f"{addresses}\nlogs in {options.state}; Ctrl-C stops", highlight=False, soft_wrap=True)
             with _announced(options.state / "stack.json", url):
-                return await simulation.run(options, url, double, view, stop)
+                return await simulation.run(options, url, fake_fcm, view, stop)
     finally:
         await gateway.stop()
 
@@ -160,9 +162,9 @@ def _use_s3(url: str) -> None:
     releases.withdraw_earlier(os.environ["DATABASE_URL"])
 
 
-async def _start_double(double: Double, account: Path) -> None:
+async def _start_double(fake_fcm: FakeFcm, account: Path) -> None:
     """The functions find it through their settings."""
-    _, url = await serve(double)
+    _, url = await serve(fake_fcm)
     account.write_text(service_account(url))
     os.environ["FCM_ENDPOINT"] = url
     os.environ["FCM_SERVICE_ACCOUNT"] = str(account)

@@ -1,14 +1,14 @@
 """What events/*.json speak of, put into a database: `python -m local.samples`, which is `make samples`.
 
-A device with a low battery, an enrolment token, a command that waits for its answer; without them `make invoke` and
+A device with a low battery, an enrollment token, a command that waits for its answer; without them `make invoke` and
 `sam local invoke` are answered 401 and 404. Putting them again changes nothing. Builds need S3 and are not among them.
 """
 
 import os
 
-from nexmdm import database
-from nexmdm.database import Executor
-from nexmdm.devices import token_id
+from nexmdm.devices.registry import token_id
+from nexmdm.runtime import database
+from nexmdm.runtime.database import Executor
 
 from local import schema
 
@@ -42,9 +42,9 @@ def put(db: Executor) -> None:
 
 def main() -> None:
     schema.prepare()
-    db = database.environment()
+    db = database.connection()
     put(db)
-    print(f"device {DEVICE} (token {TOKEN}), enrolment token {ENROLLMENT_TOKEN}, command sample-0")
+    print(f"device {DEVICE} (token {TOKEN}), enrollment token {ENROLLMENT_TOKEN}, command sample-0")
     print(f"in {os.environ['DATABASE_URL'].rpartition('@')[2]}")
 
 

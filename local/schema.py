@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local import postgres
+from local.postgres import embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,7 +22,7 @@ def prepare() -> None:
         SchemaError: it cannot.
     """
     if not os.environ.get("DATABASE_URL"):
-        os.environ["DATABASE_URL"] = postgres.url()
+        os.environ["DATABASE_URL"] = embedded.url()
         migrate(os.environ["DATABASE_URL"])
     ensure_partitions()
 
@@ -45,8 +45,9 @@ def migrate(url: str) -> None:
 def ensure_partitions() -> None:
     """Of the database that DATABASE_URL names."""
     import psycopg2
-    from nexmdm import database, partitions, settings
-    from nexmdm.errors import Unavailable
+    from nexmdm.heartbeats import partitions
+    from nexmdm.runtime import database, settings
+    from nexmdm.runtime.errors import Unavailable
 
     connection = database.Database(settings.load().dsn)
     try:

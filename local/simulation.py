@@ -11,12 +11,12 @@ import httpx
 import psycopg2
 
 from local import alarms, figures
-from local.fcm.double import Double
+from local.fcm.fake import FakeFcm
 from local.figures import Figures
 from local.fleet.fleet import Fleet
 from local.fleet.ledger import Ledger
 from local.fleet.pace import Pace
-from local.gateway import key_pair
+from local.gateway.application import key_pair
 from local.operations import TTL_SECONDS, Operations
 from local.operator_api import Operator
 from local.releases import Releases
@@ -26,13 +26,13 @@ DRAIN_SECONDS = 15
 SHOWN_EVERY = 1.0
 
 
-async def run(options: argparse.Namespace, url: str, double: Double, view: View, stop: asyncio.Event) -> int:
+async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: View, stop: asyncio.Event) -> int:
     """Until `stop` or the end of the options' minutes; returns the exit code."""
     database = figures.Database(os.environ["DATABASE_URL"], float(os.environ["HEARTBEAT_INTERVAL_SECONDS"]))
     async with httpx.AsyncClient(base_url=url, timeout=40) as http:
         operator = Operator(http, key_pair())
         fleet = _fleet(options, url, operator, database)
-        double.on_delivery = lambda delivery: fleet.deliver(delivery.token, delivery.data)
+        fake_fcm.on_delivery = lambda delivery: fleet.deliver(delivery.token, delivery.data)
         operations = Operations(operator, fleet, options.commands)
         releases = Releases(operator, 2 * options.sweep, view.tell)
         simulated = _Simulation(fleet, operations, releases, database, view)
@@ -42,7 +42,7 @@ async def run(options: argparse.Namespace, url: str, double: Double, view: View,
         last = await simulated.figures()
         await fleet.close()
     database.close()
-    return _judge(last, left, double, view)
+    return _judge(last, left, fake_fcm, view)
 
 
 def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: figures.Database) -> Fleet:
@@ -52,8 +52,8 @@ def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: 
     return Fleet(
         url,
         options.devices,
-        operator.enrolment_tokens,
-        Pace(options.interval, backoff_scale=0.1, batch_share=0.25),
+        operator.enrollment_tokens,
+        Pace(options.interval, backoff_scale=0.1),
         keep=options.state / "fleet.json",
         ledger=ledger,
         hmac_keys=(os.environ["COMMAND_HMAC_KEY"],),
@@ -118,14 +118,14 @@ class _Simulation:
             await asyncio.sleep(SHOWN_EVERY)
 
 
-def _judge(last: Figures, left: int, double: Double, view: View) -> int:
+def _judge(last: Figures, left: int, fake_fcm: FakeFcm, view: View) -> int:
     ledger = last.fleet.ledger
     wrong = []
     if not last.consistent:
         wrong.append(f"{last.stored.rows} rows, but {last.expected} distinct buckets were sent")
     if last.server_errors:
         wrong.append(f"{last.server_errors} requests were answered 5xx; the logs say why")
-    if twice := figures.sent_twice(double):
+    if twice := figures.sent_twice(fake_fcm):
         wrong.append(f"sent twice: {', '.join(twice)}")
     if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
         wrong.append(f"ran twice: {', '.join(twice)}")

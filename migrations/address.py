@@ -2,14 +2,14 @@
 
 import os
 
-from nexmdm import settings
+from nexmdm.runtime import settings
 
 
 def url() -> str:
     """As SQLAlchemy takes it. The embedded server lives until this process ends, and child processes find it too."""
     if not os.environ.get("DATABASE_URL") and not os.environ.get("DATABASE_HOST"):
-        from local import postgres
+        from local.postgres import embedded
 
-        os.environ["DATABASE_URL"] = postgres.url()
+        os.environ["DATABASE_URL"] = embedded.url()
         settings.load.cache_clear()
     return settings.load().sqlalchemy_url

@@ -1,7 +1,7 @@
 """One PostgreSQL for the run, one template built by `alembic upgrade head`, a database like it for each test.
 
-DATABASE_URL points the suite at another server (its role must be allowed to create databases); else the embedded one
-serves, of the version that POSTGRES_VERSION names (18 or 16).
+DATABASE_URL points the suite at another server (its role must be allowed to create databases and roles); else the
+embedded one serves, of the version that POSTGRES_VERSION names (18 or 16).
 """
 
 import os
@@ -16,12 +16,14 @@ from typing import NamedTuple
 import hypothesis
 import psycopg2
 import pytest
-from nexmdm import database, logs, partitions, settings
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import database, logs, settings
 from psycopg2.extensions import make_dsn
 
-from local import postgres
-from tests.api import enrol
-from tests.databases import Databases, url_of
+from local.postgres import embedded
+from tests.support.api import enroll
+from tests.support.databases import Databases, url_of
+from tests.support.roles import make_roles
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,12 +62,13 @@ def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def server() -> Iterator[str]:
     """The URL of the server's maintenance database."""
     if os.environ.get("DATABASE_URL"):
+        make_roles(os.environ["DATABASE_URL"])
         yield os.environ["DATABASE_URL"]
         return
     # As root the server runs under another user, who cannot enter pytest's own folders.
     with (
         tempfile.TemporaryDirectory(prefix="nexmdm-suite-") as folder,
-        postgres.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
+        embedded.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
     ):
         # The machine's crash is not tested.
         run_sql(
@@ -74,6 +77,7 @@ def server() -> Iterator[str]:
             "ALTER SYSTEM SET full_page_writes = off",
             "SELECT pg_reload_conf()",
         )
+        make_roles(url)
         yield url
 
 
@@ -106,11 +110,11 @@ def url(server: str, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> I
     own = url_of(server, name)
     monkeypatch.setenv("DATABASE_URL", own)
     settings.load.cache_clear()
-    database.environment.cache_clear()
+    database.connection.cache_clear()
     yield own
-    database.environment().close()
+    database.connection().close()
     settings.load.cache_clear()
-    database.environment.cache_clear()
+    database.connection.cache_clear()
     databases.give_back(name, fingerprint)
 
 
@@ -130,4 +134,4 @@ class Device(NamedTuple):
 @pytest.fixture
 def device(url: str) -> Device:
     """An enrolled device with the alias `lobby`, which has not called yet."""
-    return Device(*enrol("lobby"))
+    return Device(*enroll("lobby"))

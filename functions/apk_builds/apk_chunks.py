@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 STRING_POOL = 0x0001
 _HEADER = struct.Struct("<HHI")
@@ -75,6 +75,11 @@ class Strings:
         if self.count and not offsets_end <= strings <= end <= len(chunk.data):
             raise BuildRefused(what, "strings inside their pool", f"{strings} to {end} of {len(chunk.data)}")
         self._utf8 = bool(flags & _UTF8)
+        terminator = b"\0" if self._utf8 else b"\0\0"
+        if self.count and chunk.data[max(strings, end - len(terminator)) : end] != terminator:
+            raise BuildRefused(what, "a zero after the last string of a pool", "something else")
+        if self.styles and (styles % 4 or chunk.data[max(styles, len(chunk.data) - 12) :] != b"\xff" * 12):
+            raise BuildRefused(what, "styles that end with a pool", "something else")
         self._offsets = chunk.data[chunk.header_size : chunk.header_size + 4 * self.count]
         self._content = chunk.data[strings:end] if self.count else chunk.data[:0]
 

@@ -10,7 +10,7 @@ import unicodedata
 import zlib
 from typing import NamedTuple
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds.apk_file import MAX_ENTRIES, Apk
 
@@ -204,10 +204,13 @@ def _check_gap(apk: Apk, at: int, end: int, name: str, unlisted: int) -> int:
     """Check the bytes between two entries. Returns `unlisted` and the number of virtual entries among them.
 
     Only zipflinger's virtual entries may stand there: a local header without a name, and zeros. The build tools of
-    Android Studio leave them where a file was replaced by a smaller one.
+    Android Studio leave them where a file was replaced by a smaller one. When apksigner signs an APK again, the zeros
+    before the earlier signing block stay where they were, and its own files follow them.
     """
     if end < at:
         raise BuildRefused("zip", "entries that do not overlap", f"{name!r} begins inside the one before it")
+    if end - at < _MAX_PADDING and name.startswith("META-INF/") and _zeros(apk.data[at:end]):
+        return unlisted
     while at < end:
         if end - at < _LOCAL.size or apk.data[at : at + 4] != _LOCAL_MAGIC:
             raise BuildRefused("zip", "entries without gaps", f"{end - at} bytes before {name!r} that are in no entry")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 MAGIC = b"APK Sig Block 42"
 CHUNK = 1024 * 1024  # of the content digest: the scheme's, not ours to choose

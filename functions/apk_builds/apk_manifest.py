@@ -7,7 +7,7 @@ resource for 0, and refuses the next version as a downgrade. Runs only after the
 
 from typing import NamedTuple
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_entries, apk_resources, apk_xml
 from functions.apk_builds.apk_entries import Entry

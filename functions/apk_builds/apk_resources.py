@@ -8,7 +8,7 @@ Android before 14 reads, are refused.
 import struct
 from collections.abc import Iterator
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_chunks
 from functions.apk_builds.apk_chunks import Chunk, Strings

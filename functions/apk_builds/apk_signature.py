@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds.apk_file import Apk, content_digests
 

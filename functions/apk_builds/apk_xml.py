@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_chunks
 from functions.apk_builds.apk_chunks import NO_INDEX, Chunk, Strings

@@ -2,10 +2,11 @@
 
 import time
 
-from nexmdm import builds, metrics, signers
-from nexmdm.database import Database, Row
-from nexmdm.errors import BuildRefused, Conflict
-from nexmdm.settings import Settings
+from nexmdm.builds import publishing, signers
+from nexmdm.runtime import metrics
+from nexmdm.runtime.database import Database, Row
+from nexmdm.runtime.errors import BuildRefused, Conflict
+from nexmdm.runtime.settings import Settings
 
 
 def complete(db: Database, config: Settings, build: Row, by: str) -> None:
@@ -29,11 +30,11 @@ def complete(db: Database, config: Settings, build: Row, by: str) -> None:
     try:
         with storage.upload(config, build["file_path"]) as upload:
             verification.verify(upload.chunks, build, pinned)
-        builds.publish(db, build, upload.version, by)
+        publishing.publish(db, build, upload.version, by)
     except verification.OtherBytes:
         raise
     except BuildRefused as refused:
-        builds.refuse(db, build["build_id"], refused.detail, by)
+        publishing.refuse(db, build["build_id"], refused.detail, by)
         raise
     finally:
         metrics.milliseconds("BuildVerification", (time.perf_counter() - start) * 1000)

@@ -4,12 +4,14 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
-from nexmdm import apk_store, batches, builds, database, downloads, rollouts, settings, signers, wire
-from nexmdm.builds import BuildsQuery, Declaration
-from nexmdm.database import Row
-from nexmdm.edge import Request, Response, Routes
-from nexmdm.errors import Invalid
-from nexmdm.pages import Page
+from nexmdm.builds import downloads, publishing, rollouts, signers, urls
+from nexmdm.builds.publishing import BuildsQuery, Declaration
+from nexmdm.commands import batches
+from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime.database import Row
+from nexmdm.runtime.errors import Invalid
+from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.runtime.pagination import Page
 
 from functions.apk_builds import completion
 
@@ -51,19 +53,19 @@ def declare(request: Request) -> Response:
     PUT the file to `upload_url` with `upload_headers`, then complete. Declaring the same build again answers 200.
     """
     declaration, config = request.json(Declaration), settings.load()
-    build, new = builds.declare(
-        database.environment(),
+    build, new = publishing.declare(
+        database.connection(),
         declaration,
-        bucket=apk_store.bucket(config),
+        bucket=urls.bucket(config),
         max_bytes=config.apk_max_bytes,
         by=request.operator,
     )
-    url, headers = apk_store.upload_address(config, build) if build["state"] == "declared" else (None, None)
+    url, headers = urls.upload_address(config, build) if build["state"] == "declared" else (None, None)
     answer = {
         **_shown(build),
         "upload_url": url,
         "upload_headers": headers,
-        "upload_expires_in": apk_store.UPLOAD_SECONDS if url else None,
+        "upload_expires_in": urls.UPLOAD_SECONDS if url else None,
     }
     return Response(answer, 201 if new else 200, {"Cache-Control": "no-store"})
 
@@ -76,14 +78,14 @@ def complete(request: Request) -> dict[str, Any]:
     refusal says what was looked at, what was expected and what was found. Safe to repeat.
     """
     build = _build(request)
-    completion.complete(database.environment(), settings.load(), build, request.operator)
+    completion.complete(database.connection(), settings.load(), build, request.operator)
     return _shown(_build(request))
 
 
 @routes("GET /v1/apk/builds")
 def list_builds(request: Request) -> Page:
     """List builds with their statistics, newest first."""
-    page = builds.list_builds(database.environment(), request.parameters(BuildsQuery))
+    page = publishing.list_builds(database.connection(), request.parameters(BuildsQuery))
     return Page([_shown(build) for build in page.items], page.next_cursor)
 
 
@@ -96,7 +98,7 @@ def show(request: Request) -> dict[str, Any]:
 @routes("DELETE /v1/apk/builds/{build_id}")
 def withdraw(request: Request) -> Response:
     """Withdraw a build that was declared and not published."""
-    builds.withdraw(database.environment(), request.path["build_id"], request.operator)
+    publishing.withdraw(database.connection(), request.path["build_id"], request.operator)
     return Response(status=204)
 
 
@@ -104,7 +106,7 @@ def withdraw(request: Request) -> Response:
 def promote(request: Request) -> dict[str, Any]:
     """Make a published build the current one of its package and build type."""
     percent = request.json(Promotion).staged_rollout_percent
-    rollouts.promote(database.environment(), _build(request), percent, request.operator)
+    rollouts.promote(database.connection(), _build(request), percent, request.operator)
     return _shown(_build(request))
 
 
@@ -115,7 +117,7 @@ def roll_out(request: Request) -> Response:
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
     day, and answers 202.
     """
-    body, build, db = request.json(Rollout), _build(request), database.environment()
+    body, build, db = request.json(Rollout), _build(request), database.connection()
     percent, by = body.staged_rollout_percent, request.operator
     key = _request_id(request, body.request_id)
     if not body.install:
@@ -131,14 +133,14 @@ def roll_out(request: Request) -> Response:
 def pause(request: Request) -> dict[str, Any]:
     """Stop offering the current build."""
     reason = request.json(Why).reason
-    rollouts.pause(database.environment(), _build(request), reason, request.operator)
+    rollouts.pause(database.connection(), _build(request), reason, request.operator)
     return _shown(_build(request))
 
 
 @routes("POST /v1/apk/builds/{build_id}/resume")
 def resume(request: Request) -> dict[str, Any]:
     """Offer a paused build again; failures are counted from here."""
-    rollouts.resume(database.environment(), _build(request), request.operator)
+    rollouts.resume(database.connection(), _build(request), request.operator)
     return _shown(_build(request))
 
 
@@ -146,7 +148,7 @@ def resume(request: Request) -> dict[str, Any]:
 def roll_back(request: Request) -> dict[str, Any]:
     """Make what this build replaced current again."""
     reason = request.json(Why).reason
-    rollouts.roll_back(database.environment(), _build(request), reason, request.operator)
+    rollouts.roll_back(database.connection(), _build(request), reason, request.operator)
     return _shown(_build(request))
 
 
@@ -157,8 +159,8 @@ def download(request: Request) -> Response:
     Signed for 300 s, after the row that records it was committed.
     """
     build, source = _build(request), request.parameters(DownloadQuery).source
-    downloads.issue_to_operator(database.environment(), build, source, request.operator, request.source_ip)
-    url = apk_store.download_address(settings.load(), build)
+    downloads.issue_to_operator(database.connection(), build, source, request.operator, request.source_ip)
+    url = urls.download_address(settings.load(), build)
     headers = {"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"}
     return Response({"download_url": url, "sha256": build["sha256"], "file_size": build["file_size"]}, 302, headers)
 
@@ -166,7 +168,7 @@ def download(request: Request) -> Response:
 @routes("GET /v1/apk/packages/{package_name}/signers")
 def list_signers(request: Request) -> dict[str, Any]:
     """List the certificates that may sign a package."""
-    return {"items": signers.pinned(database.environment(), _package_name(request))}
+    return {"items": signers.pinned(database.connection(), _package_name(request))}
 
 
 @routes("PUT /v1/apk/packages/{package_name}/signers")
@@ -174,15 +176,15 @@ def replace_signers(request: Request) -> dict[str, Any]:
     """Make these certificates the ones that may sign a package."""
     fingerprints = request.json(PinnedSigners).fingerprints
     by = request.operator
-    return {"items": signers.replace(database.environment(), _package_name(request), fingerprints, by)}
+    return {"items": signers.replace(database.connection(), _package_name(request), fingerprints, by)}
 
 
 def _build(request: Request) -> Row:
-    return builds.find(database.environment(), request.path["build_id"])
+    return publishing.find(database.connection(), request.path["build_id"])
 
 
 def _package_name(request: Request) -> str:
-    return wire.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
+    return validation.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
 
 
 def _shown(build: Row) -> dict[str, Any]:
@@ -194,7 +196,7 @@ def _request_id(request: Request, given: str | None) -> str | None:
     header = request.headers.get("idempotency-key")
     if header is None:
         return given
-    key = wire.convert(header, RequestId, root="header.Idempotency-Key")
+    key = validation.convert(header, RequestId, root="header.Idempotency-Key")
     if given not in (None, key):
         raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     return key

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from nexmdm import apk_store
-from nexmdm.errors import Conflict, Unavailable
-from nexmdm.settings import Settings, SettingsError
+from nexmdm.builds import urls
+from nexmdm.runtime.errors import Conflict, Unavailable
+from nexmdm.runtime.settings import Settings, SettingsError
 
 CHUNK = 1024 * 1024
 
@@ -32,7 +32,7 @@ def upload(config: Settings, key: str) -> Iterator[Upload]:
         Unavailable: S3 does not answer.
         SettingsError: the bucket keeps no versions.
     """
-    bucket = apk_store.bucket(config)
+    bucket = urls.bucket(config)
     try:
         answer = _client(config).get_object(Bucket=bucket, Key=key)
         version = answer.get("VersionId")

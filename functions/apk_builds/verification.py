@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import IO
 
-from nexmdm import signers
-from nexmdm.database import Row
-from nexmdm.errors import BuildRefused
+from nexmdm.builds import signers
+from nexmdm.runtime.database import Row
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_file, apk_manifest, apk_signature
 

@@ -6,11 +6,12 @@ An answer here is an address, never bytes; it is signed after the row that recor
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm import apk_store, builds, database, downloads, settings
-from nexmdm.database import Row
-from nexmdm.downloads import Credential
-from nexmdm.edge import Request, Response, Routes
-from nexmdm.errors import NoCredential
+from nexmdm.builds import downloads, publishing, urls
+from nexmdm.builds.downloads import Credential
+from nexmdm.runtime import database, settings
+from nexmdm.runtime.database import Row
+from nexmdm.runtime.errors import NoCredential
+from nexmdm.runtime.http import Request, Response, Routes
 
 routes = Routes()
 handler = routes.handle
@@ -19,7 +20,7 @@ PackageName = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class DownloadQuery(Struct):
-    """`token` is an enrolment token's: Android's provisioning fetches a bare address."""
+    """`token` is an enrollment token's: Android's provisioning fetches a bare address."""
 
     package_name: PackageName | None = None
     installation_id: str | None = None
@@ -39,13 +40,13 @@ class UpdateQuery(Struct):
 def latest(request: Request) -> Response:
     """Get the address of the release that the caller is offered.
 
-    A device authenticates with its token, a fresh phone with an enrolment token of scope `apk_download`, which
+    A device authenticates with its token, a fresh phone with an enrollment token of scope `apk_download`, which
     Android's provisioning sends in the query. The address is signed for 300 s, after the row that records it was
     committed.
     """
     query = request.parameters(DownloadQuery)
     package_name = query.package_name or settings.load().agent_package
-    return _address(downloads.issue_latest(database.environment(), _credential(request, query), package_name))
+    return _address(downloads.issue_latest(database.connection(), _credential(request, query), package_name))
 
 
 @routes("GET /v1/apk/download/{build_id}")
@@ -55,7 +56,7 @@ def by_id(request: Request) -> Response:
     One that is paused or rolled back is not given.
     """
     credential = _credential(request, request.parameters(DownloadQuery))
-    return _address(downloads.issue(database.environment(), credential, builds.number(request.path["build_id"])))
+    return _address(downloads.issue(database.connection(), credential, publishing.number(request.path["build_id"])))
 
 
 @routes("GET /v1/agent/update")
@@ -63,7 +64,7 @@ def update(request: Request) -> Response | dict[str, Any]:
     """Ask whether there is a newer build for this device."""
     token, query = request.device_token, request.parameters(UpdateQuery)
     package_name = query.package_name or settings.load().agent_package
-    build = downloads.update_for(database.environment(), token, package_name)
+    build = downloads.update_for(database.connection(), token, package_name)
     if build is None or build["version_code"] <= query.current_version_code:
         return Response(status=304)
     same = ("build_id", "version_code", "version_name", "package_name", "sha256", "signer_fingerprint", "file_size",
@@ -80,13 +81,13 @@ def _credential(request: Request, query: DownloadQuery) -> Credential:
     secret = header or query.token
     if not secret:
         raise NoCredential(
-            "Send a device token as `X-Device-Token`, or an enrolment token of scope apk_download as"
+            "Send a device token as `X-Device-Token`, or an enrollment token of scope apk_download as"
             " `Authorization: Bearer` or ?token=."
         )
-    installation_id = builds.number(query.installation_id or "") or None
+    installation_id = publishing.number(query.installation_id or "") or None
     return Credential(secret, from_address=not header, ip=request.source_ip, installation_id=installation_id)
 
 
 def _address(build: Row) -> Response:
-    url = apk_store.download_address(settings.load(), build)
+    url = urls.download_address(settings.load(), build)
     return Response(status=302, headers={"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"})

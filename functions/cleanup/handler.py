@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nexmdm import cleanup, database, logs, metrics, settings
+from nexmdm.retention import run
+from nexmdm.runtime import database, logs, metrics, settings
 
 # What the last step may still take, and writing metrics and log.
 MARGIN_SECONDS = 10
@@ -11,10 +12,10 @@ MARGIN_SECONDS = 10
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
     database.begin(context)
-    db, config = database.environment(), settings.load()
+    db, config = database.connection(), settings.load()
     if event.get("dry_run") is True:
-        return cleanup.dry_run(db, config)
+        return run.dry_run(db, config)
     try:
-        return cleanup.clean(db, config, lambda: context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+        return run.clean(db, config, lambda: context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
     finally:
         metrics.flush()

@@ -4,12 +4,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from nexmdm import database, devices, dispatches, installations, settings
-from nexmdm.dispatches import Report
-from nexmdm.edge import Request, Routes
-from nexmdm.errors import Forbidden, Malformed, NotFound
-from nexmdm.heartbeat_body import FcmToken, Name
-from nexmdm.installations import Progress
+from nexmdm.builds import installations
+from nexmdm.builds.installations import Progress
+from nexmdm.commands import single
+from nexmdm.commands.single import Report
+from nexmdm.devices import registry
+from nexmdm.heartbeats.body import FcmToken, Name
+from nexmdm.runtime import database, settings
+from nexmdm.runtime.errors import Forbidden, Malformed, NotFound
+from nexmdm.runtime.http import Request, Routes
 
 routes = Routes()
 handler = routes.handle
@@ -67,7 +70,7 @@ class InstallationUpdate(Struct):
 def fcm_token(request: Request) -> dict[str, Any]:
     """Report the address that FCM gave to the device."""
     token, report = request.device_token, request.json(FcmTokenReport)
-    devices.set_fcm_token(database.environment(), token, report.device_id, report.fcm_token)
+    registry.set_fcm_token(database.connection(), token, report.device_id, report.fcm_token)
     return {"ok": True, "message": "FCM token updated"}
 
 
@@ -84,7 +87,7 @@ def ack(request: Request) -> dict[str, Any]:
     if body.type not in ACK_TYPES:
         raise Malformed(f"type: it must be one of {', '.join(ACK_TYPES)}")
     report = Report(request_id, body.status or "OK", (body.message or body.type)[:2048])
-    device_id, known = dispatches.acknowledge(database.environment(), token, report, request.path["device_id"])
+    device_id, known = single.acknowledge(database.connection(), token, report, request.path["device_id"])
     if device_id != request.path["device_id"]:
         raise Forbidden("The token is another device's.")
     return _found(known, {"ok": True})
@@ -95,7 +98,7 @@ def action_result(request: Request) -> dict[str, Any]:
     """Report the result of an action."""
     token, body = request.device_token, request.json(ActionResult)
     report = Report(body.request_id, body.outcome, body.message)
-    _, known = dispatches.acknowledge(database.environment(), token, report, body.device_id)
+    _, known = single.acknowledge(database.connection(), token, report, body.device_id)
     return _found(known, {"ok": True, "message": "Result recorded"})
 
 
@@ -108,7 +111,7 @@ def remote_exec_ack(request: Request) -> dict[str, Any]:
     token, body = request.device_token, request.json(RemoteExecAck)
     said = {"exit_code": body.exit_code, "output": (body.output or "")[:2048], "error": (body.error or "")[:1024]}
     report = Report(body.correlation_id, body.status, msgspec.json.encode(said).decode())
-    _, known = dispatches.acknowledge(database.environment(), token, report, body.device_id)
+    _, known = single.acknowledge(database.connection(), token, report, body.device_id)
     return _found(known, {"ok": True})
 
 
@@ -120,7 +123,7 @@ def installation_update(request: Request) -> dict[str, Any]:
     """
     token, body = request.device_token, request.json(InstallationUpdate)
     progress = Progress(body.installation_id, body.status, body.download_progress, body.error_message)
-    status = installations.report(database.environment(), token, progress, settings.load())
+    status = installations.report(database.connection(), token, progress, settings.load())
     return {"status": "ok", "installation_id": body.installation_id, "new_status": status}
 
 

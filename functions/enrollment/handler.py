@@ -1,24 +1,17 @@
-"""POST /v1/register for devices; enrolment tokens for operators."""
+"""Enrollment tokens for operators. What a device does with one is functions/registration."""
 
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
-from nexmdm import database, enrollment
-from nexmdm.edge import Request, Response, Routes
-from nexmdm.errors import Invalid, NoCredential
-from nexmdm.pages import Page, PageQuery
+from nexmdm.enrollment import registration
+from nexmdm.runtime import database
+from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.runtime.pagination import Page, PageQuery
 
 routes = Routes()
 handler = routes.handle
 
 Alias = Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class Registration(Struct):
-    """The alias comes in the body (started by ADB) or in the query (QR scan)."""
-
-    alias: Alias | None = None
-    hardware_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class NewTokens(Struct, forbid_unknown_fields=True):
@@ -33,34 +26,15 @@ class TokenIds(Struct, forbid_unknown_fields=True):
     token_ids: Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(min_length=1, max_length=500)]
 
 
-@routes("POST /v1/register")
-def register(request: Request) -> dict[str, Any]:
-    """Enrol a device with an enrolment token of scope `register`.
-
-    The alias comes in the body or in the query. The same token, alias and hardware_id give the same device again
-    until its first authenticated call; a token made for an alias takes the device of that alias over.
-    """
-    headers = request.headers
-    token = headers.get("x-admin-key") or headers.get("x-admin") or request.bearer
-    if not token:
-        raise NoCredential("Send the enrolment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
-    body, query = request.json(Registration), request.parameters(Registration)
-    alias = body.alias or query.alias
-    if alias is None:
-        raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
-    hardware_id = body.hardware_id or query.hardware_id
-    return enrollment.register(database.environment(), token, alias, hardware_id, request.source_ip)
-
-
 @routes("POST /v1/enroll-tokens")
 def create_tokens(request: Request) -> Response:
-    """Make an enrolment token for each alias.
+    """Make an enrollment token for each alias.
 
     The raw tokens are in this answer and nowhere else, ever.
     """
     new = request.json(NewTokens)
-    tokens = enrollment.create_tokens(
-        database.environment(),
+    tokens = registration.create_tokens(
+        database.connection(),
         aliases=new.aliases,
         scope=new.scope,
         expires_in_sec=new.expires_in_sec,
@@ -74,14 +48,14 @@ def create_tokens(request: Request) -> Response:
 
 @routes("GET /v1/enroll-tokens")
 def list_tokens(request: Request) -> Page:
-    """List enrolment tokens, newest first, without their secrets."""
-    return enrollment.list_tokens(database.environment(), request.parameters(PageQuery))
+    """List enrollment tokens, newest first, without their secrets."""
+    return registration.list_tokens(database.connection(), request.parameters(PageQuery))
 
 
 @routes("DELETE /v1/enroll-tokens/{token_id}")
 def revoke_token(request: Request) -> Response:
-    """Revoke an enrolment token, effective on the next call."""
-    enrollment.revoke_token(database.environment(), request.path["token_id"], request.operator)
+    """Revoke an enrollment token, effective on the next call."""
+    registration.revoke_token(database.connection(), request.path["token_id"], request.operator)
     return Response(status=204)
 
 
@@ -89,4 +63,4 @@ def revoke_token(request: Request) -> Response:
 def revoke_tokens(request: Request) -> dict[str, Any]:
     """Revoke those of the tokens that exist."""
     token_ids = request.json(TokenIds).token_ids
-    return {"revoked": enrollment.revoke_tokens(database.environment(), token_ids, request.operator)}
+    return {"revoked": registration.revoke_tokens(database.connection(), token_ids, request.operator)}

@@ -18,8 +18,8 @@ import urllib3
 from firebase_admin import credentials, exceptions, messaging
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request as TokenRequest
-from nexmdm import logs, secret, settings
-from nexmdm.dispatch_queue import Result
+from nexmdm.commands.queue import Result
+from nexmdm.runtime import logs, secrets, settings
 from requests.adapters import HTTPAdapter
 
 _PERMANENT = {400, 403, 404}
@@ -40,7 +40,7 @@ def service() -> Any:
         raise settings.SettingsError(
             "FCM_SERVICE_ACCOUNT is not set: it should hold JSON text, a path or a secret's ARN"
         )
-    account = secret.resolve(config.fcm_service_account)
+    account = secrets.resolve(config.fcm_service_account)
     certificate = credentials.Certificate(json.loads(account) if account.lstrip().startswith("{") else account)
     # Its client for asyncio reads the certificate bundle three times, a fifth of a cold start; nothing here uses it.
     messaging._http_client.HttpxAsyncClient = _Unused

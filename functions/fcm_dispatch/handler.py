@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm import actions, batches, database, dispatch_queue, dispatches, logs, messages, metrics, settings, wire
-from nexmdm.dispatches import Command
-from nexmdm.edge import Request, Response, Routes
-from nexmdm.errors import Forbidden, Invalid, Malformed, Unavailable
-from nexmdm.pages import Page
+from nexmdm.commands import actions, batches, message, queue, single
+from nexmdm.commands.single import Command
+from nexmdm.runtime import database, logs, metrics, settings, validation
+from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
+from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.runtime.pagination import Page
 
 from functions.fcm_dispatch import sending
 
@@ -27,7 +28,7 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
     action: str
     params: dict[str, Any] = {}
-    ttl_seconds: Ttl = dispatch_queue.DEFAULT_TTL_SECONDS
+    ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
     request_id: RequestId | None = None
 
 
@@ -42,7 +43,7 @@ class BulkBody(CommandBody, kw_only=True):
 
 class ResendBody(Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
-    ttl_seconds: Ttl = dispatch_queue.DEFAULT_TTL_SECONDS
+    ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
@@ -57,14 +58,14 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     """
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
-    db, config = database.environment(), settings.load()
+    db, config = database.connection(), settings.load()
     try:
         if event.get("after_restore") is True:
-            return {"unknown": dispatch_queue.after_restore(db)}
-        report = {"unknown": dispatch_queue.end_leases(db), "expired": dispatch_queue.expire(db)}
+            return {"unknown": queue.after_restore(db)}
+        report = {"unknown": queue.end_leases(db), "expired": queue.expire(db)}
         sending.prepare()
         report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
-        metrics.seconds("OldestOpenDispatchAge", dispatch_queue.oldest_open_seconds(db))
+        metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
         return report
     finally:
         metrics.flush()
@@ -79,17 +80,17 @@ def command_device(request: Request) -> Response:
     """
     device_id = request.path["device_id"]
     command = _command(request, request.json(CommandBody), {"device_id": device_id})
-    messages.check_size(command.message(device_id, command.request_id))
-    db, config = database.environment(), settings.load()
-    row, new = dispatches.accept(db, command)
+    message.check_size(command.message(device_id, command.request_id))
+    db, config = database.connection(), settings.load()
+    row, new = single.accept(db, command)
     if not new:
         return Response(row, 200, REPLAYED)
     sending.prepare()
     if request.remaining_seconds > sending.send_budget_seconds(config):
-        claim = dispatch_queue.claim(db, command.request_id, config.dispatch_lease_seconds)
+        claim = queue.claim(db, command.request_id, config.dispatch_lease_seconds)
         if claim:
             sending.send(db, claim, config)
-    return Response(dispatches.show(db, command.request_id), 202)
+    return Response(single.show(db, command.request_id), 202)
 
 
 @routes("POST /v1/commands")
@@ -101,8 +102,8 @@ def command_many(request: Request) -> Response:
     """
     body = request.json(BulkBody)
     command = _command(request, body, {"selector": batches.selector(body.device_ids, body.filter)})
-    messages.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
-    db, config = database.environment(), settings.load()
+    message.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
+    db, config = database.connection(), settings.load()
     new = batches.accept(db, command, config.heartbeat_interval_seconds)
     if new:
         sending.prepare()
@@ -114,24 +115,24 @@ def command_many(request: Request) -> Response:
 @routes("GET /v1/commands")
 def list_commands(request: Request) -> Page:
     """List commands, newest first."""
-    return dispatches.list_commands(database.environment(), request.parameters(dispatches.CommandsQuery))
+    return single.list_commands(database.connection(), request.parameters(single.CommandsQuery))
 
 
 @routes("GET /v1/commands/{request_id}")
 def show_command(request: Request) -> dict[str, Any]:
     """Show a command, or a bulk command with a count for each state."""
-    db, request_id = database.environment(), request.path["request_id"]
-    return batches.show(db, request_id) or dispatches.show(db, request_id)
+    db, request_id = database.connection(), request.path["request_id"]
+    return batches.show(db, request_id) or single.show(db, request_id)
 
 
 @routes("POST /v1/commands/{request_id}/cancel")
 def cancel_command(request: Request) -> dict[str, Any]:
     """Cancel what may still be sent and is not being sent now."""
-    db, request_id = database.environment(), request.path["request_id"]
+    db, request_id = database.connection(), request.path["request_id"]
     if batches.show(db, request_id):
         batches.cancel(db, request_id, request.operator)
         return batches.show(db, request_id)
-    return dispatches.cancel(db, request_id, request.operator)
+    return single.cancel(db, request_id, request.operator)
 
 
 @routes("POST /v1/commands/{request_id}/resend")
@@ -143,14 +144,14 @@ def resend_command(request: Request) -> Response:
     """
     body, request_id = request.json(ResendBody), request.path["request_id"]
     key = _header_key(request)
-    db, config = database.environment(), settings.load()
-    row = dispatches.show(db, request_id)
-    if key is not None and dispatches.was_resent(row, key):
+    db, config = database.connection(), settings.load()
+    row = single.show(db, request_id)
+    if key is not None and single.was_resent(row, key):
         return Response(row, 200, REPLAYED)
     sending.prepare()
     if request.remaining_seconds <= sending.send_budget_seconds(config):
         raise Unavailable("This call has no time left to send. Try again.", retry_after=1)
-    claim = dispatch_queue.claim_again(
+    claim = queue.claim_again(
         db,
         request_id,
         lease_seconds=config.dispatch_lease_seconds,
@@ -160,9 +161,9 @@ def resend_command(request: Request) -> Response:
         key=key,
     )
     if claim is None:
-        raise dispatches.refuse_resend(dispatches.show(db, request_id))
+        raise single.refuse_resend(single.show(db, request_id))
     sending.send(db, claim, config)
-    return Response(dispatches.show(db, request_id), 202)
+    return Response(single.show(db, request_id), 202)
 
 
 def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Command:
@@ -187,7 +188,7 @@ def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Com
 
 def _header_key(request: Request) -> str | None:
     header = request.headers.get("idempotency-key")
-    return None if header is None else wire.convert(header, RequestId, root="header.Idempotency-Key")
+    return None if header is None else validation.convert(header, RequestId, root="header.Idempotency-Key")
 
 
 def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[], float]:

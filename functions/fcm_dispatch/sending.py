@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from nexmdm import logs, messages, secret, settings
-from nexmdm.database import Executor
-from nexmdm.dispatch_queue import Answer, Claim, Result, claim_due, settle
-from nexmdm.errors import Unavailable
-from nexmdm.settings import Settings
+from nexmdm.commands import message
+from nexmdm.commands.queue import Answer, Claim, Result, claim_due, settle
+from nexmdm.runtime import logs, secrets, settings
+from nexmdm.runtime.database import Executor
+from nexmdm.runtime.errors import Unavailable
+from nexmdm.runtime.settings import Settings
 
 CONCURRENCY = 32
 CLAIM_AT_LEAST = 8
@@ -86,15 +87,15 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
         # This environment was frozen between claim and POST. Nothing left; the row may be `unknown` to others by now.
         return Result(outcome="retry_wait", fcm_status="TOO_LATE", error_msg="Its lease or life ended before the POST.")
     try:
-        data = messages.build(claim.dispatch, hmac_key)
-        message = fcm.message(data, claim.dispatch["fcm_token"], claim.ttl_seconds)
+        data = message.build(claim.dispatch, hmac_key)
+        prepared = fcm.message(data, claim.dispatch["fcm_token"], claim.ttl_seconds)
     except Exception as error:
         # A defect of ours. Nothing left, and it must not look as if something had.
         logs.failure(error)
         why = f"The message could not be built: {type(error).__name__}."
         return Result(outcome="retry_wait", fcm_status="NOT_BUILT", error_msg=why)
-    return fcm.send(message, keep_answer=not claim.dispatch["secrets"])
+    return fcm.send(prepared, keep_answer=not claim.dispatch["secrets"])
 
 
 def _hmac_key(config: Settings) -> str | None:
-    return secret.resolve(config.command_hmac_key) if config.command_hmac_key else None
+    return secrets.resolve(config.command_hmac_key) if config.command_hmac_key else None

@@ -3,9 +3,11 @@
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm import alerts, database, devices, fleet, settings
-from nexmdm.edge import Request, Response, Routes
-from nexmdm.pages import Page, PageQuery
+from nexmdm.alerts import evaluation
+from nexmdm.devices import lists, registry
+from nexmdm.runtime import database, settings
+from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.runtime.pagination import Page, PageQuery
 
 routes = Routes()
 handler = routes.handle
@@ -21,43 +23,43 @@ def list_devices(request: Request) -> Page:
 
     `alias` is a prefix. `online` is whether the server heard from it within three intervals.
     """
-    query = request.parameters(fleet.DevicesQuery)
-    return fleet.devices(database.environment(), query, settings.load().heartbeat_interval_seconds)
+    query = request.parameters(lists.DevicesQuery)
+    return lists.devices(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/devices/{device_id}")
 def show_device(request: Request) -> dict[str, Any]:
     """Show a device with its last status."""
     interval = settings.load().heartbeat_interval_seconds
-    return devices.show(database.environment(), request.path["device_id"], interval)
+    return registry.show(database.connection(), request.path["device_id"], interval)
 
 
 @routes("PATCH /v1/devices/{device_id}")
 def rename_device(request: Request) -> dict[str, Any]:
     """Give a device another alias."""
-    return devices.rename(database.environment(), request.path["device_id"], request.json(Rename).alias)
+    return registry.rename(database.connection(), request.path["device_id"], request.json(Rename).alias)
 
 
 @routes("DELETE /v1/devices/{device_id}")
 def delete_device(request: Request) -> Response:
     """Delete a device: its token answers 410 from now on, its alias is free again."""
-    devices.delete(database.environment(), request.path["device_id"], request.operator)
+    registry.delete(database.connection(), request.path["device_id"], request.operator)
     return Response(status=204)
 
 
 @routes("GET /v1/devices/{device_id}/heartbeats")
 def device_heartbeats(request: Request) -> Page:
     """List a device's heartbeats, newest first."""
-    return fleet.heartbeats(database.environment(), request.path["device_id"], request.parameters(PageQuery))
+    return lists.heartbeats(database.connection(), request.path["device_id"], request.parameters(PageQuery))
 
 
 @routes("GET /v1/fleet/summary")
 def summary(request: Request) -> dict[str, Any]:
     """Count the fleet: online, silent, low battery, Unity down, by status and agent version."""
-    return fleet.summary(database.environment(), settings.load().heartbeat_interval_seconds)
+    return lists.summary(database.connection(), settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/alerts")
 def list_alerts(request: Request) -> Page:
     """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
-    return alerts.list_alerts(database.environment(), request.parameters(alerts.AlertsQuery))
+    return evaluation.list_alerts(database.connection(), request.parameters(evaluation.AlertsQuery))

@@ -3,10 +3,11 @@
 from typing import Annotated, Any
 
 import msgspec
-from nexmdm import database, heartbeats, logs, settings, wire
-from nexmdm.edge import Request, Routes
-from nexmdm.errors import Invalid
-from nexmdm.heartbeat_body import HeartbeatBody
+from nexmdm.heartbeats import record
+from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.runtime import database, logs, settings, validation
+from nexmdm.runtime.errors import Invalid
+from nexmdm.runtime.http import Request, Routes
 
 routes = Routes()
 handler = routes.handle
@@ -27,7 +28,7 @@ def heartbeat(request: Request) -> dict[str, Any]:
     device.
     """
     token, body, config = request.device_token, request.json(HeartbeatBody), settings.load()
-    recorded = heartbeats.record(database.environment(), token, [body.report(config.unity_package)], config)
+    recorded = record.for_token(database.connection(), token, [body.report(config.unity_package)], config)
     _log_mismatch(recorded.device_id, [body])
     return {
         "ok": True,
@@ -47,7 +48,7 @@ def heartbeat_batch(request: Request) -> dict[str, Any]:
     judged = [_body(item, n) for n, item in enumerate(batch.heartbeats)]
     bodies = [body for body in judged if isinstance(body, HeartbeatBody)]
     reports = [body.report(config.unity_package) for body in bodies]
-    recorded = heartbeats.record(database.environment(), token, reports, config)
+    recorded = record.for_token(database.connection(), token, reports, config)
     _log_mismatch(recorded.device_id, bodies)
     created = iter(["created" if n in recorded.created else "duplicate" for n in range(len(reports))])
     return {
@@ -62,7 +63,7 @@ def heartbeat_batch(request: Request) -> dict[str, Any]:
 
 def _body(item: Any, n: int) -> HeartbeatBody | Invalid:
     try:
-        return wire.convert(item, HeartbeatBody, root=f"$.heartbeats[{n}]")
+        return validation.convert(item, HeartbeatBody, root=f"$.heartbeats[{n}]")
     except Invalid as problem:
         return problem
 

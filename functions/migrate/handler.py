@@ -1,7 +1,8 @@
 """Brings the schema to head inside the deploy, as CloudFormation's custom resource, and makes partitions ahead.
 
 Create and Update migrate. Delete does nothing, and nothing ever downgrades: a database that is ahead of this code (a
-rollback after a migration) is left as it is, since every revision fits the release before it.
+rollback after a migration) is left as it is, since every revision fits the release before it. A failure is told to
+CloudFormation with its cause: a person who deploys reads the stack's events before any log.
 """
 
 import threading
@@ -9,14 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nexmdm import database, database_roles, logs, partitions, settings
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import database, logs, settings
+from nexmdm.schema import roles
 
-from functions.migrate import custom_resource
+from functions.migrate import custom_resource, reason
 from functions.migrate.schema import upgrade
 
 # Left for answering CloudFormation, which would otherwise wait for an hour.
 MARGIN_SECONDS = 15
 PHYSICAL_ID = "nexmdm-schema"
+
+
+class MigrationFailed(Exception):
+    """The schema was not brought to head; the text is what CloudFormation was told."""
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -32,9 +39,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         result = {} if event["RequestType"] == "Delete" else _migrate(context)
         answer.succeeded(result)
     except BaseException as error:
+        cause = reason.of(error)
         logs.failure(error)
-        answer.failed(f"{type(error).__name__}: see the function's log")
-        raise
+        logs.logger().error("migration failed", extra={"cause": cause})
+        answer.failed(f"{cause} (log stream {getattr(context, 'log_stream_name', '')} has more)")
+        # Without the chain, which Lambda would report with all its texts: a driver's may quote a value.
+        raise MigrationFailed(cause) from None
     finally:
         late.cancel()
     return result
@@ -42,10 +52,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _migrate(context: Any) -> dict[str, Any]:
     if settings.load().database_admin_secret:
-        database_roles.ensure(settings.load())
+        roles.ensure(settings.load())
     seconds = context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS
     revision = upgrade(_migrations(), seconds)
-    made = partitions.ensure_partitions(database.environment(), settings.load())
+    made = partitions.ensure_partitions(database.connection(), settings.load())
     return {"revision": revision, "partitions": made}
 
 

@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from nexmdm import settings
+from nexmdm.runtime import settings
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 

@@ -5,7 +5,7 @@ It keeps nothing and tries nothing twice: it fails, Lambda tries again, and what
 
 from typing import Any
 
-from nexmdm import logs, secret, settings
+from nexmdm.runtime import logs, secrets, settings
 
 from functions.notify import alarm, webhook
 
@@ -16,7 +16,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     config = settings.load()
     if config.webhook_url is None:
         raise settings.SettingsError("WEBHOOK_URL is not set: it should hold https://host/.. or a secret's ARN")
-    url = secret.resolve(config.webhook_url).strip()
+    url = secrets.resolve(config.webhook_url).strip()
     for record in event["Records"]:
         message = record["Sns"]
         title, text = alarm.in_words(message) or (message.get("Subject") or "NexMDM", message["Message"])

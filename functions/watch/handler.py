@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nexmdm import alerts, database, logs, metrics, notices, settings
+from nexmdm.alerts import evaluation, notifications
+from nexmdm.runtime import database, logs, metrics, settings
 
 from functions.watch import topic
 
@@ -11,12 +12,12 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
     """{"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": of how many alerts}"""
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
-    db, config = database.environment(), settings.load()
+    db, config = database.connection(), settings.load()
     try:
-        found = alerts.look(db, config)
+        found = evaluation.look(db, config)
         report = {"conditions": found, "told": _tell(db, config)}
         # A run that finds a notice under the lease of one that failed has not succeeded either.
-        complete = not any("error" in each for each in found.values()) and not notices.waiting(db)
+        complete = not any("error" in each for each in found.values()) and not notifications.waiting(db)
         metrics.count("WatchSucceeded", int(complete))
         return report
     finally:
@@ -25,12 +26,12 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _tell(db: database.Executor, config: settings.Settings) -> int:
     """No transaction is open while the topic is called."""
-    notice = notices.claim(db, config.powertools_service_name)
+    notice = notifications.claim(db, config.powertools_service_name)
     if notice is None:
         return 0
     try:
         topic.publish(config, notice)
     except topic.NotTaken:
-        notices.release(db, notice.claim_id)
+        notifications.release(db, notice.claim_id)
         raise
-    return notices.settle(db, notice.claim_id)
+    return notifications.settle(db, notice.claim_id)

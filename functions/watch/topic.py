@@ -6,9 +6,9 @@ Its own retries are off: a repeat must be known as one, so it is the next run th
 from functools import lru_cache
 from typing import Any
 
-from nexmdm import logs
-from nexmdm.notices import Notice
-from nexmdm.settings import Settings
+from nexmdm.alerts.notifications import Notice
+from nexmdm.runtime import logs
+from nexmdm.runtime.settings import Settings
 
 
 class NotTaken(Exception):

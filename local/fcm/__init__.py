@@ -5,7 +5,7 @@ listens, and misbehaves for a device token as it is told, in answers and on the 
 """
 
 from local.fcm.behaviours import Behaviour
-from local.fcm.double import Double
+from local.fcm.fake import FakeFcm
 from local.fcm.server import running, serve
 
-__all__ = ["Behaviour", "Double", "running", "serve"]
+__all__ = ["Behaviour", "FakeFcm", "running", "serve"]

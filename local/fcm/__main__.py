@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from local.fcm.account import service_account
-from local.fcm.double import Double
+from local.fcm.fake import FakeFcm
 from local.fcm.server import serve
 
 
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    server, url = await serve(Double(options.misbehave), options.port)
+    server, url = await serve(FakeFcm(options.misbehave), options.port)
     if options.account:
         options.account.write_text(service_account(url))
     stopped = asyncio.Event()

@@ -14,44 +14,44 @@ from dataclasses import asdict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from local.fcm.behaviours import Behaviour, Reply, json_reply
-from local.fcm.double import Double
+from local.fcm.fake import FakeFcm
 
 LONGEST_WAIT = 60
 
 
-async def answer(double: Double, method: str, target: str, body: bytes) -> Reply | None:
+async def answer(fake_fcm: FakeFcm, method: str, target: str, body: bytes) -> Reply | None:
     """None when it is no control route."""
     address = urlsplit(target)
     query = dict(parse_qsl(address.query))
     try:
         if method == "GET" and address.path == "/control/messages":
-            return await _messages(double, int(query.get("after", 0)), float(query.get("wait", 0)))
-        return _at_once(double, method, address.path, query, body)
+            return await _messages(fake_fcm, int(query.get("after", 0)), float(query.get("wait", 0)))
+        return _at_once(fake_fcm, method, address.path, query, body)
     except (ValueError, TypeError, KeyError) as error:
         return json_reply(400, {"error": str(error)})
 
 
-def _at_once(double: Double, method: str, path: str, query: dict[str, str], body: bytes) -> Reply | None:
+def _at_once(fake_fcm: FakeFcm, method: str, path: str, query: dict[str, str], body: bytes) -> Reply | None:
     done = json_reply(200, {"ok": True})
     match method, path:
         case "PUT", "/control/misbehave":
-            double.misbehave = float(json.loads(body)["share"])
+            fake_fcm.misbehave = float(json.loads(body)["share"])
             return done
         case "PUT", _ if path.startswith("/control/behaviours/"):
             token = unquote(path.removeprefix("/control/behaviours/"))
-            double.behave(token, *[Behaviour(**entry) for entry in json.loads(body)])
+            fake_fcm.behave(token, *[Behaviour(**entry) for entry in json.loads(body)])
             return done
         case "DELETE", "/control":
-            double.forget()
+            fake_fcm.forget()
             return done
         case "GET", "/control/requests":
-            records = double.requests(int(query.get("after", 0)))
+            records = fake_fcm.requests(int(query.get("after", 0)))
             return json_reply(200, {"requests": [{**asdict(r), "headers": None} for r in records]})
     return None
 
 
-async def _messages(double: Double, after: int, wait: float) -> Reply:
+async def _messages(fake_fcm: FakeFcm, after: int, wait: float) -> Reply:
     deadline = time.monotonic() + min(wait, LONGEST_WAIT)
-    while not (found := double.deliveries(after)) and time.monotonic() < deadline:
+    while not (found := fake_fcm.deliveries(after)) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     return json_reply(200, {"messages": [asdict(delivery) for delivery in found]})

@@ -11,24 +11,24 @@ import h11
 
 from local.fcm import control
 from local.fcm.behaviours import Behaviour, Reply, json_reply, reply
-from local.fcm.double import SEND, TOKEN, Double
+from local.fcm.fake import SEND, TOKEN, FakeFcm
 
 LONGEST_SILENCE = 300
 
 
-async def serve(double: Double, port: int = 0, host: str = "127.0.0.1") -> tuple[asyncio.Server, str]:
+async def serve(fake_fcm: FakeFcm, port: int = 0, host: str = "127.0.0.1") -> tuple[asyncio.Server, str]:
     """Returns the server, which is listening, and its URL."""
-    server = await asyncio.start_server(lambda r, w: _Connection(double, r, w).run(), host, port)
+    server = await asyncio.start_server(lambda r, w: _Connection(fake_fcm, r, w).run(), host, port)
     return server, f"http://{host}:{server.sockets[0].getsockname()[1]}"
 
 
 @contextlib.contextmanager
-def running(double: Double, port: int = 0) -> Iterator[str]:
+def running(fake_fcm: FakeFcm, port: int = 0) -> Iterator[str]:
     """Serve in a thread of its own; yields the URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fcm-double", daemon=True)
     thread.start()
-    server, url = asyncio.run_coroutine_threadsafe(serve(double, port), loop).result()
+    server, url = asyncio.run_coroutine_threadsafe(serve(fake_fcm, port), loop).result()
     try:
         yield url
     finally:
@@ -47,8 +47,8 @@ async def _stop(server: asyncio.Server) -> None:
 
 
 class _Connection:
-    def __init__(self, double: Double, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._double, self._reader, self._writer = double, reader, writer
+    def __init__(self, fake_fcm: FakeFcm, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._double, self._reader, self._writer = fake_fcm, reader, writer
         self._http = h11.Connection(h11.SERVER)
 
     async def run(self) -> None:

@@ -19,15 +19,16 @@ from pathlib import Path
 import httpx
 import psycopg2
 
-from local import postgres, schema
+from local import schema
 from local.fleet import inbox
-from local.fleet.fleet import Fleet, TokensFor
+from local.fleet.fleet import BOTH, Fleet, TokensFor
 from local.fleet.ledger import Ledger
 from local.fleet.pace import Pace
 from local.fleet.report import report
-from local.gateway import key_pair
+from local.gateway.application import key_pair
+from local.gateway.supervisor import GatewayFailed, Supervisor
 from local.operator_api import Operator
-from local.supervisor import GatewayFailed, Supervisor
+from local.postgres import embedded
 
 
 def main() -> None:
@@ -48,8 +49,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backoff", type=float, default=1, help="factor for every pause before a retry (default: 1)")
     parser.add_argument("--duplicates", type=float, default=0.05, help="share of heartbeats sent twice at once")
     parser.add_argument("--offline", type=float, default=0.01, help="share of heartbeats before which the network goes")
-    parser.add_argument("--batches", type=float, default=0, help="share of devices that drain their queue in batches")
-    parser.add_argument("--fcm", metavar="URL", help="an FCM double (local.fcm) whose messages the devices receive")
+    parser.add_argument(
+        "--profile",
+        choices=[*BOTH, "both"],
+        default="both",
+        help="of the agents: as they are in the field, as docs/device.md wants them, or half and half (default: both)",
+    )
+    parser.add_argument("--fcm", metavar="URL", help="a fake FCM (local.fcm) whose messages the devices receive")
     parser.add_argument(
         "--hmac-key", action="append", default=[], help="of the devices; the second is the rotation key"
     )
@@ -62,7 +68,7 @@ def _options() -> argparse.Namespace:
         "--tokens",
         type=Path,
         metavar="FILE",
-        help="enrolment tokens as JSON {alias: token}; without it they are made through the operator API, signed with"
+        help="enrollment tokens as JSON {alias: token}; without it they are made through the operator API, signed with"
         " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     )
     return parser.parse_args()
@@ -75,6 +81,7 @@ async def _run(options: argparse.Namespace) -> int:
             options.devices,
             _tokens(options, http),
             _pace(options),
+            BOTH if options.profile == "both" else (options.profile,),
             keep=options.keep,
             prefix=options.prefix,
             ledger=_ledger(options),
@@ -110,16 +117,16 @@ async def _until_it_ends(options: argparse.Namespace, fleet: Fleet) -> int:
 async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
     """The URL of the server: the one that was given, or a gateway of this run's own."""
     if options.report or not options.url:
-        os.environ.setdefault("DATABASE_URL", postgres.url())
+        os.environ.setdefault("DATABASE_URL", embedded.url())
     if options.url:
         yield options.url
         return
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "AKIALOCALOPERATOR")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "local-operator-secret")
     schema.migrate(os.environ["DATABASE_URL"])
-    postgres.STATE.mkdir(exist_ok=True)
+    embedded.STATE.mkdir(exist_ok=True)
     arguments = ["--environments", str(options.environments), "--log", os.devnull]
-    gateway = Supervisor(arguments, postgres.STATE / "load.log", lambda text: print(text, flush=True))
+    gateway = Supervisor(arguments, embedded.STATE / "load.log", lambda text: print(text, flush=True))
     try:
         yield await gateway.start(0)
     finally:
@@ -127,12 +134,14 @@ async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
 
 
 def _pace(options: argparse.Namespace) -> Pace:
+    interval = options.interval or (10 if options.report else 600)
     return Pace(
-        interval=options.interval or (10 if options.report else 600),
+        interval=interval,
+        # A server of this run's own announces its default; a reference agent then keeps the pace of the others.
+        announced_scale=1.0 if options.url else interval / 600,
         backoff_scale=options.backoff,
         duplicate_share=options.duplicates,
         offline_share=options.offline,
-        batch_share=options.batches,
     )
 
 
@@ -153,7 +162,7 @@ def _tokens(options: argparse.Namespace, http: httpx.AsyncClient) -> TokensFor:
     keys = key_pair()
     if keys is None:
         raise ValueError("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give --tokens FILE")
-    return Operator(http, keys).enrolment_tokens
+    return Operator(http, keys).enrollment_tokens
 
 
 async def _tell(fleet: Fleet) -> None:

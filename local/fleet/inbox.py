@@ -1,4 +1,4 @@
-"""Messages for a fleet from an FCM double in another process."""
+"""Messages for a fleet from a fake FCM in another process."""
 
 import asyncio
 from collections.abc import Callable

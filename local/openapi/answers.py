@@ -1,4 +1,4 @@
-"""What the API answers, as types: the rows that verbs read, with what may be null. `tests/fuzz` holds them true.
+"""What the API answers, as types: the rows that verbs read, with what may be null. `tests/system/fuzz` holds them true.
 
 An answer has exactly these members in this version; clients ignore those that they do not know.
 """
@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from nexmdm.alerts import Condition
-from nexmdm.dispatches import State
+from nexmdm.alerts.evaluation import Condition
+from nexmdm.commands.single import State
 
 Instant = Annotated[datetime, Meta(tz=True)]
 Status = Literal["ok", "warn", "error"]

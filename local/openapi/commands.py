@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import msgspec
-from nexmdm.actions import ACTIONS, NEEDED, RemoteControl
+from nexmdm.commands.actions import ACTIONS, NEEDED, RemoteControl
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/{}"

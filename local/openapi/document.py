@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from nexmdm import actions, errors
-from nexmdm.signers import PackageName
+from nexmdm.builds.signers import PackageName
+from nexmdm.commands import actions
+from nexmdm.runtime import errors
 
 from local import template
 from local.openapi import commands, examples, security

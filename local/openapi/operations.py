@@ -1,17 +1,17 @@
 """Each route of template.yaml: what it takes, what it answers, and what it refuses beside what every route may refuse.
 
-`device`, `download`, `enrolment` and `operator` say who may call it.
+`device`, `download`, `enrollment` and `operator` say who may call it.
 """
 
 from typing import Any
 
 from msgspec import Struct
-from nexmdm.alerts import AlertsQuery
-from nexmdm.builds import BuildsQuery, Declaration
-from nexmdm.dispatches import CommandsQuery
-from nexmdm.fleet import DevicesQuery
-from nexmdm.heartbeat_body import HeartbeatBody
-from nexmdm.pages import PageQuery
+from nexmdm.alerts.evaluation import AlertsQuery
+from nexmdm.builds.publishing import BuildsQuery, Declaration
+from nexmdm.commands.single import CommandsQuery
+from nexmdm.devices.lists import DevicesQuery
+from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.runtime.pagination import PageQuery
 
 from functions.apk_builds import handler as builds
 from functions.apk_download import handler as downloads
@@ -20,6 +20,7 @@ from functions.enrollment import handler as enrollment
 from functions.fcm_dispatch import handler as dispatch
 from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
+from functions.registration import handler as registration
 from local.openapi import answers as a
 from local.openapi import security
 
@@ -73,10 +74,10 @@ def _once(type_: type) -> dict[int, Any]:
 
 OPERATIONS: dict[str, Operation] = {
     "POST /v1/register": _operation(
-        "enrolment",
+        "enrollment",
         {200: a.Registered},
-        body=enrollment.Registration,
-        query=enrollment.Registration,
+        body=registration.Registration,
+        query=registration.Registration,
         problems=(409, 429),
     ),
     "POST /v1/heartbeat": device({200: a.HeartbeatAnswer}, body=HeartbeatBody),

@@ -5,19 +5,19 @@ from typing import Any
 SCHEMES: dict[str, Any] = {
     "deviceBearer": {"type": "http", "scheme": "bearer", "description": "the device token that registering gave"},
     "deviceToken": {"type": "apiKey", "in": "header", "name": "X-Device-Token", "description": "the same token"},
-    "enrolmentKey": {
+    "enrollmentKey": {
         "type": "apiKey",
         "in": "header",
         "name": "X-Admin-Key",
-        "description": "an enrolment token, where the agent keeps the old server's admin key",
+        "description": "an enrollment token, where the agent keeps the old server's admin key",
     },
-    "enrolmentQr": {"type": "apiKey", "in": "header", "name": "X-Admin", "description": "the same, after a QR scan"},
-    "enrolmentBearer": {"type": "http", "scheme": "bearer", "description": "an enrolment token"},
-    "enrolmentQuery": {
+    "enrollmentQr": {"type": "apiKey", "in": "header", "name": "X-Admin", "description": "the same, after a QR scan"},
+    "enrollmentBearer": {"type": "http", "scheme": "bearer", "description": "an enrollment token"},
+    "enrollmentQuery": {
         "type": "apiKey",
         "in": "query",
         "name": "token",
-        "description": "an enrolment token of scope apk_download: Android's provisioning fetches a bare address",
+        "description": "an enrollment token of scope apk_download: Android's provisioning fetches a bare address",
     },
     "operator": {
         "type": "apiKey",
@@ -30,15 +30,15 @@ SCHEMES: dict[str, Any] = {
 
 CALLERS: dict[str, list[dict[str, list[str]]]] = {
     "device": [{"deviceBearer": []}, {"deviceToken": []}],
-    "download": [{"deviceBearer": []}, {"deviceToken": []}, {"enrolmentBearer": []}, {"enrolmentQuery": []}],
-    "enrolment": [{"enrolmentKey": []}, {"enrolmentQr": []}, {"enrolmentBearer": []}],
+    "download": [{"deviceBearer": []}, {"deviceToken": []}, {"enrollmentBearer": []}, {"enrollmentQuery": []}],
+    "enrollment": [{"enrollmentKey": []}, {"enrollmentQr": []}, {"enrollmentBearer": []}],
     "operator": [{"operator": []}],
 }
 
 PROBLEMS: dict[str, set[int]] = {
     "device": {401, 403, 410},
     "download": {401, 403, 410},
-    "enrolment": {401, 403},
+    "enrollment": {401, 403},
     "operator": {403},
 }
 

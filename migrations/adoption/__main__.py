@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nexmdm import settings
+from nexmdm.runtime import settings
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool

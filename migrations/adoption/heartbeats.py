@@ -7,7 +7,7 @@ from migrations.adoption.shape import Table
 from migrations.adoption.steps import Step
 
 NEW = "device_heartbeats_new"
-# As nexmdm.partitions names and cuts them; this revision stays as it is when that changes.
+# As nexmdm.heartbeats.partitions names and cuts them; this revision stays as it is when that changes.
 WIDTH_HOURS = 6
 
 

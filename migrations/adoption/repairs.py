@@ -36,7 +36,7 @@ def _devices(db: Connection) -> list[Step]:
     ]
     if "token_hash" in columns:
         lost = "SELECT FROM devices WHERE token_id IS NULL"
-        what = "devices: known by a bcrypt hash only, which is not kept; they enrol again (to avoid it, let each"
+        what = "devices: known by a bcrypt hash only, which is not kept; they enroll again (to avoid it, let each"
         found.append(Step(f"{what} reach the old server once before)", None, _count(lost)))
     if "token_revoked_at" in columns:
         revoked = "SELECT FROM devices WHERE token_revoked_at IS NOT NULL"

@@ -15,8 +15,8 @@ from bench import figures, growth, heartbeats
 from bench.figures import Figure, absent, at_least, at_most, below, counted
 from bench.pairs import interleaved
 from bench.stage import QUICK
-from local import postgres
-from tests.api import ROOT
+from local.postgres import embedded
+from tests.support.api import ROOT
 
 BARS = {
     "heartbeats": ["<= 1.4", "<= 1.6", "<= 2", "= 1", "<= 1.0", "= 0", "= 0", ">= 15"],
@@ -39,7 +39,7 @@ def text(*shown: Figure) -> str:
 @pytest.fixture(scope="module")
 def measured() -> dict[str, list[Figure]]:
     """All but the cold starts, which want built artifacts: `make test-built`."""
-    with tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder, postgres.start(Path(folder) / "data") as url:
+    with tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder, embedded.start(Path(folder) / "data") as url:
         return bench.measure(url, list(BARS), QUICK, Console(file=io.StringIO()))
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench.scale import DEVICES, Model, limits, needs, tables
-from tests.api import ROOT
+from tests.support.api import ROOT
 
 
 def test_the_documents_tables_are_what_the_script_prints():

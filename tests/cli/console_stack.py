@@ -1,6 +1,7 @@
 """A console as a person starts it, in front of a real gateway whose function tells what it was given."""
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -46,14 +47,16 @@ Resources:
 GATEWAY = """
     import asyncio, pathlib
     from dataclasses import replace
-    from local import gateway, serve, template
+    from local import template
+    from local.gateway import application as gateway
+    from local.gateway import server
 
     declared = template.load(pathlib.Path("template.yaml"))
     routes = [replace(r, function=replace(r.function, handler="echo_of_the_test.handler")) for r in declared.routes]
 
     async def main():
         application = gateway.Gateway(replace(declared, routes=routes), gateway.key_pair(), limit=2)
-        await serve.serve(application, serve.listen("127.0.0.1", 0))
+        await server.serve(application, server.listen("127.0.0.1", 0))
 
     asyncio.run(main())
 """
@@ -79,13 +82,30 @@ def echoing(folder: Path) -> Iterator[str]:
         yield url
 
 
-class Console:
-    """url: where it listens; token: of this start; process: of `serve`."""
+ADDRESS = r"console: (http://127\.0\.0\.1:\d+)/start#code=([\w-]{43})\nagain: file://(/\S+)\n"
 
-    def __init__(self, process: subprocess.Popen, line: str) -> None:
-        found = re.fullmatch(r"console: (http://127\.0\.0\.1:\d+)/#token=([\w-]{43})\n", line)
-        assert found, line
-        self.process, self.url, self.token = process, found[1], found[2]
+
+def exchanged(url: str, code: str) -> httpx.Response:
+    """What the page does first."""
+    return httpx.post(f"{url}/console/token", headers={"X-Console-Code": code}, timeout=20)
+
+
+class Console:
+    """url: where it listens; code: the one of its address; file: leads there; process: of `serve`."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        lines = process.stdout.readline() + process.stdout.readline()
+        found = re.fullmatch(ADDRESS, lines)
+        assert found, lines
+        self.process, self.url, self.code, self.file = process, found[1], found[2], Path(found[3])
+
+    @functools.cached_property
+    def token(self) -> str:
+        """Of this start."""
+        return exchanged(self.url, self.code_of_file()).json()["token"]
+
+    def code_of_file(self) -> str:
+        return re.search(r"#code=([\w-]{43})\"", self.file.read_text())[1]
 
     @property
     def port(self) -> int:
@@ -105,7 +125,7 @@ def console(api_url: str, *, open_browser: bool = False) -> Iterator[Console]:
     arguments = [sys.executable, "-c", textwrap.dedent(CONSOLE), api_url, *KEYS.values(), browser]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        yield Console(process, process.stdout.readline())
+        yield Console(process)
     finally:
         process.kill()
         process.communicate()

@@ -1,7 +1,7 @@
 """A stack for the command: the gateway on a socket, PostgreSQL, S3, FCM's double, and phones that answer.
 
 with running(server, template) as stack:
-    phone = stack.enrol("lobby")          # FCM reaches it; it answers what it is sent
+    phone = stack.enroll("lobby")          # FCM reaches it; it answers what it is sent
     phone.answer = None                   # or does not
 """
 
@@ -18,14 +18,14 @@ from typing import Any
 import httpx
 
 from local import s3
-from local.fcm import Double
+from local.fcm import FakeFcm
 from local.fcm import running as fcm_running
 from local.fcm.account import service_account
-from local.fcm.double import Delivery
+from local.fcm.fake import Delivery
+from local.gateway.signature import KeyPair
 from local.operator_api import signed
-from local.signature import KeyPair
-from tests.api import ROOT
 from tests.conftest import run_sql, url_of
+from tests.support.api import ROOT
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHESUITE", "AWS_SECRET_ACCESS_KEY": "secret-of-the-suite"}
 BUCKET = "nexmdm-cli-apks"
@@ -53,15 +53,15 @@ class Phone:
 
 
 class Stack:
-    def __init__(self, url: str, double: Double) -> None:
-        self.url, self.double = url, double
+    def __init__(self, url: str, fake_fcm: FakeFcm) -> None:
+        self.url, self.fake_fcm = url, fake_fcm
         self._http = httpx.Client(base_url=url, timeout=35)
         self._auth = signed(KeyPair(*KEYS.values()))
         self._phones: dict[str, Phone] = {}
         self._answering = ThreadPoolExecutor(4)
-        double.on_delivery = self._deliver
+        fake_fcm.on_delivery = self._deliver
 
-    def enrol(self, alias: str) -> Phone:
+    def enroll(self, alias: str) -> Phone:
         made = self._http.post("/v1/enroll-tokens", json={"aliases": [alias]}, auth=self._auth).raise_for_status()
         token = made.json()["items"][0]["token"]
         answer = self._http.post("/v1/register", json={"alias": alias}, headers={"X-Admin-Key": token})
@@ -83,10 +83,10 @@ class Stack:
 def running(server: str, template: str) -> Iterator[Stack]:
     name = f"cli_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    double = Double()
+    fake_fcm = FakeFcm()
     with ExitStack() as started:
         started.callback(run_sql, server, f"DROP DATABASE {name} WITH (FORCE)")
-        store, fcm = started.enter_context(s3.running()), started.enter_context(fcm_running(double))
+        store, fcm = started.enter_context(s3.running()), started.enter_context(fcm_running(fake_fcm))
         s3.make_bucket(store, BUCKET)
         variables = {
             **KEYS,
@@ -110,6 +110,6 @@ def running(server: str, template: str) -> Iterator[Stack]:
         started.callback(gateway.stdout.close)
         started.callback(gateway.wait, 10)
         started.callback(gateway.terminate)
-        stack = Stack(re.search(r"http://\S+", gateway.stdout.readline())[0], double)
+        stack = Stack(re.search(r"http://\S+", gateway.stdout.readline())[0], fake_fcm)
         started.callback(stack.close)
         yield stack

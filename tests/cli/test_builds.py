@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.api import ROOT
+from tests.support.api import ROOT
 
 APKS = ROOT / "tests" / "apks"
 FINGERPRINTS = json.loads((APKS / "fingerprints.json").read_text())
@@ -59,7 +59,7 @@ def test_without_pyaxmlparser_everything_is_an_option(run, data, monkeypatch):
 
 
 def test_a_rollouts_life(data, run, stack, player):
-    phones = [stack.enrol(f"roll-{n}") for n in range(3)]
+    phones = [stack.enroll(f"roll-{n}") for n in range(3)]
     for phone in phones:
         phone.answer = None
     assert data("builds", "promote", player, "--percent", "0")["is_current"]
@@ -100,3 +100,10 @@ def test_signers(data, run, player):
     assert len(data("builds", "signers", PACKAGE, *both, "--yes")) == 2
     assert FINGERPRINTS["ec"] in run("builds", "signers", PACKAGE).stdout
     assert "no signer yet" in run("builds", "signers", "com.nobody.here").stderr
+
+
+def test_publish_resolves_a_version_name_that_is_a_resource():
+    from nexmdm_cli import apk
+
+    nothing = apk.Described(None, None, None, None, None)
+    assert apk.describe(APKS / "odd" / "refname.apk", nothing).version_name == "8.4.5"

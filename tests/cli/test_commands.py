@@ -5,24 +5,24 @@ from local.fcm import Behaviour
 
 @pytest.fixture(scope="module")
 def phone(stack):
-    return stack.enrol("cmd-a")
+    return stack.enroll("cmd-a")
 
 
 @pytest.fixture(autouse=True)
 def _taken(stack, phone):
-    stack.double.forget()
+    stack.fake_fcm.forget()
     phone.answer = "success"
 
 
 def waiting(data, stack, phone):
     """The id of a command that waits to be tried again."""
-    stack.double.behave(phone.address, Behaviour("429", retry_after=1, times=1))
+    stack.fake_fcm.behave(phone.address, Behaviour("429", retry_after=1, times=1))
     return data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
 
 
 def test_list_and_show(data, run, stack, phone):
     done = data("send", "ping", "--to", "cmd-a")["request_id"]
-    stack.double.behave(phone.address, "400")
+    stack.fake_fcm.behave(phone.address, "400")
     failed = data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
     listed = data("commands", "list", "--device", "cmd-a")
     assert [c["request_id"] for c in listed] == [failed, done]
@@ -37,7 +37,7 @@ def test_list_and_show(data, run, stack, phone):
 
 
 def test_the_members_of_a_batch(data, run, stack):
-    stack.enrol("cmd-b")
+    stack.enroll("cmd-b")
     batch = data("send", "ping", "--alias-prefix", "cmd-", "--yes")["request_id"]
     members = data("commands", "list", "--batch", batch)
     assert len(members) == 2
@@ -59,9 +59,9 @@ def test_show_follows_what_is_tried_again(data, stack, phone):
 
 
 def test_resend_is_audited_and_done_once(data, run, stack, phone):
-    stack.double.behave(phone.address, "400")
+    stack.fake_fcm.behave(phone.address, "400")
     request_id = data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
-    stack.double.behave(phone.address, "200")
+    stack.fake_fcm.behave(phone.address, "200")
     phone.answer = None
     for _ in range(2):
         row = data(
@@ -69,7 +69,7 @@ def test_resend_is_audited_and_done_once(data, run, stack, phone):
         )
     resent = [entry for entry in row["audit"] if entry.get("reason") == "it was mended"]
     assert len(resent) == 1
-    assert len(stack.double.posts(request_id)) == 2
+    assert len(stack.fake_fcm.posts(request_id)) == 2
     assert "--reason" in run("commands", "resend", request_id, code=2).stderr
     phone.answer = "success"
     done = data("send", "ping", "--to", "cmd-a")["request_id"]

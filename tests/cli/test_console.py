@@ -14,7 +14,7 @@ from nexmdm_cli import qr
 from nexmdm_cli.console import forwarding
 from nexmdm_cli.signing import Signed
 
-from tests.cli.console_stack import KEYS, Console, console, echoing
+from tests.cli.console_stack import KEYS, Console, console, echoing, exchanged
 from tests.local.processes import eventually
 
 SIGNED = Signed(Credentials(*KEYS.values()), "eu-west-1")
@@ -87,6 +87,44 @@ def test_each_start_has_a_token_of_its_own(own):
         assert other.token != own.token
         with own.client(**{"X-Console-Token": other.token}) as client:
             assert client.get("/console/about").status_code == 401
+
+
+def test_the_file_is_for_its_owner_and_leads_here(own):
+    assert own.file.stat().st_mode & 0o777 == 0o600
+    assert own.file.parent.stat().st_mode & 0o777 == 0o700
+    assert f'url={own.url}/start#code={own.code_of_file()}"' in own.file.read_text()
+    assert own.token not in own.file.read_text()
+
+
+def test_a_code_is_exchanged_once_and_the_file_has_the_next():
+    with console("http://127.0.0.1:9") as other:
+        codes = [other.code, other.code_of_file()]
+        answers = [exchanged(other.url, code) for code in [*codes, *codes]]
+        assert [answer.status_code for answer in answers] == [200, 200, 401, 401]
+        assert answers[0].json() == answers[1].json() == {"token": other.token}
+        assert other.code_of_file() not in codes
+        assert exchanged(other.url, other.code_of_file()).status_code == 200
+        for wrong in ("", "x" * 43, other.token):
+            assert exchanged(other.url, wrong).status_code == 401
+
+
+def test_the_file_goes_with_the_console():
+    with console("http://127.0.0.1:9") as other:
+        other.process.send_signal(signal.SIGINT)
+        other.process.communicate(timeout=15)
+        assert not other.file.parent.exists()
+
+
+def test_another_page_leads_to_the_start_and_exchanges_nothing(own):
+    foreign = ("Sec-Fetch-Site", "cross-site")
+    led = ("Sec-Fetch-Mode", "navigate")
+    assert raw(own, "GET", "/start", host(own), foreign, led)[0] == 200
+    assert raw(own, "GET", "/start", host(own), foreign, ("Sec-Fetch-Mode", "no-cors"))[0] == 403
+    assert raw(own, "GET", "/start", host(own), foreign)[0] == 403
+    code = ("X-Console-Code", own.code_of_file())
+    for other in (foreign, ("Origin", "null"), ("Origin", "https://evil.example")):
+        assert raw(own, "POST", "/console/token", host(own), code, other, led)[0] == 403
+    assert code[1] == own.code_of_file()
 
 
 def test_a_token_in_the_query_or_a_cookie_is_none(own):
@@ -205,7 +243,7 @@ AGENT = {"server": "https://api.test", "token": "a-token", "alias": "Büro"}
 OWNER = {"server": "https://api.test", "token": "a-token", "signer_fingerprint": "00ff" * 16}
 
 
-def test_enrolment_codes_are_what_the_command_makes(page):
+def test_enrollment_codes_are_what_the_command_makes(page):
     made = page.post("/console/codes/agent", json=AGENT).json()
     assert made["svg"].startswith("<?xml")
     assert made["adb"] == qr.adb_line(**AGENT, hmac_keys={})
@@ -237,7 +275,7 @@ def test_the_browser_is_shown_the_address(tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER", str(browser))
     with console("http://127.0.0.1:9", open_browser=True) as other:
         eventually(shown.exists)
-        assert shown.read_text() == f"{other.url}/#token={other.token}"
+        assert shown.read_text() == other.file.as_uri(), "neither code nor token are in the process list"
 
 
 def test_ctrl_c_ends_it_quietly(own):
@@ -255,9 +293,10 @@ def asked(api_url: str, auth: httpx.Auth = SIGNED) -> httpx.Response:
 
     async def ask() -> httpx.Response:
         async with served.running(api_url, auth) as address:
-            url, _, secret = address.partition("/#token=")
+            url, _, code = address.url.partition("/start#code=")
             async with httpx.AsyncClient() as client:
-                return await client.get(f"{url}/api/v1/things", headers={"X-Console-Token": secret})
+                given = await client.post(f"{url}/console/token", headers={"X-Console-Code": code})
+                return await client.get(f"{url}/api/v1/things", headers={"X-Console-Token": given.json()["token"]})
 
     return asyncio.run(ask())
 
@@ -302,7 +341,7 @@ def test_a_taken_port_is_said(own):
 def test_a_request_that_never_ends_does_not_keep_it_from_ending():
     async def end() -> None:
         async with served.running("http://127.0.0.1:9", SIGNED) as address:
-            port = int(address.partition("/#")[0].rpartition(":")[2])
+            port = int(address.url.partition("/start#")[0].rpartition(":")[2])
             _, writing = await asyncio.open_connection("127.0.0.1", port)
             writing.write(b"POST /console/codes/agent HTTP/1.1\r\n")
             await writing.drain()

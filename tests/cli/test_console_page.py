@@ -6,7 +6,8 @@ from typing import get_args
 
 import msgspec
 import pytest
-from nexmdm import actions, dispatches, fleet
+from nexmdm.commands import actions, single
+from nexmdm.devices import lists
 from nexmdm_cli.console.app import ASSETS
 
 OWN = sorted(path for path in ASSETS.iterdir() if path.suffix in (".js", ".css", ".html"))
@@ -49,9 +50,9 @@ def test_remote_control_asks_for_what_its_command_needs():
 
 def test_states_and_limits_are_those_of_the_api():
     states = re.search(r"STATES = (\[.*?\])", (ASSETS / "commands.js").read_text())[1]
-    assert sorted(json.loads(states)) == sorted(get_args(dispatches.State))
+    assert sorted(json.loads(states)) == sorted(get_args(single.State))
     low = re.search(r"LOW_BATTERY_PCT = (\d+)", (ASSETS / "devices.js").read_text())[1]
-    assert int(low) == fleet.LOW_BATTERY_PCT
+    assert int(low) == lists.LOW_BATTERY_PCT
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)

@@ -7,7 +7,7 @@ from tests.cli.conftest import nexmdm
 
 @pytest.fixture(scope="module")
 def phones(stack):
-    phones = [stack.enrol(f"dev-{n:03}") for n in range(7)]
+    phones = [stack.enroll(f"dev-{n:03}") for n in range(7)]
     for n, phone in enumerate(phones[:5]):
         phone.heartbeat(battery_pct=10 * n + 5, plugged=False, agent_version=f"3.{n % 2}", network_type="wifi")
     return phones
@@ -88,7 +88,7 @@ def test_rename(data, run, phones):
 
 
 def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
-    stack.enrol("leaving")
+    stack.enroll("leaving")
     refused = run("devices", "delete", "leaving", answer="y\n", code=2)
     assert "--yes" in refused.stderr
     assert data("devices", "show", "leaving")["alias"] == "leaving"
@@ -97,7 +97,7 @@ def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
 
 
 def test_what_a_terminal_would_obey_is_not_printed(run, stack):
-    stack.enrol("evil\x1b[2J[bold]x")
+    stack.enroll("evil\x1b[2J[bold]x")
     table = run("devices", "list", "--alias-prefix", "evil").stdout
     assert "\x1b" not in table
     assert "evil�[2J[bold]x" in table

@@ -13,7 +13,7 @@ from nexmdm_cli import qr
 from nexmdm_cli.output import Output
 from PIL import Image
 
-from tests.api import ROOT
+from tests.support.api import ROOT
 
 APKS = ROOT / "tests" / "apks"
 FINGERPRINT = json.loads((APKS / "fingerprints.json").read_text())["rsa"]
@@ -52,7 +52,7 @@ def words(line: str) -> list[str]:
 
 
 def test_the_codes_in_terminal_and_png_enrol_a_phone(run, stack, operator):
-    open_to_all = operator / "codes" / "enrol-desk.png"
+    open_to_all = operator / "codes" / "enroll-desk.png"
     open_to_all.parent.mkdir()
     open_to_all.touch(0o644)
     shown = run("enroll", "create", "lobby's", "desk", "--png", "codes", "--server-url", "https://mdm.example/").stdout
@@ -129,8 +129,8 @@ def test_provisioning_without_an_agent_makes_no_token(run, data):
 def test_the_device_owner_code_fetches_the_promoted_agent(run, data, promoted, monkeypatch):
     wifi = ("--wifi-ssid", "kiosks", "--wifi-password", "of-the-wifi")
     shown = run("enroll", "create", "owner", "--device-owner", *wifi).stdout
-    provisioning, enrolment = drawn(shown)
-    assert enrolment["alias"] == "owner"
+    provisioning, enrollment = drawn(shown)
+    assert enrollment["alias"] == "owner"
     assert provisioning.pop(f"{EXTRA}DEVICE_ADMIN_COMPONENT_NAME") == "com.nexmdm/.NexDeviceAdminReceiver"
     checksum = provisioning.pop(f"{EXTRA}DEVICE_ADMIN_SIGNATURE_CHECKSUM")
     assert base64.urlsafe_b64decode(checksum + "=").hex() == FINGERPRINT
@@ -153,7 +153,7 @@ def test_the_device_owner_code_fetches_the_promoted_agent(run, data, promoted, m
 def test_every_alias_has_a_file_of_its_own_in_the_folder():
     aliases = ["lobby", "a/b", "a_b", "a b", "../../up", "..", "ünï", "x" * 200, "x" * 199]
     names = [qr.file_name(alias) for alias in aliases]
-    assert names[0] == "enrol-lobby"
+    assert names[0] == "enroll-lobby"
     assert len(set(names)) == len(aliases)
     assert all(Path(name).name == name and len(name) < 200 for name in names)
 

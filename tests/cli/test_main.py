@@ -14,9 +14,9 @@ from nexmdm_cli.main import EXIT_CODES, app
 from typer.main import get_command
 
 from local import template
-from tests.api import ROOT
 from tests.cli.conftest import nexmdm
 from tests.local.processes import eventually
+from tests.support.api import ROOT
 
 PROGRAM = Path(sys.executable).with_name("nexmdm")
 
@@ -62,7 +62,7 @@ def test_the_program_speaks_json_on_stdout_and_people_on_stderr(operator):
 
 
 def test_colour_is_for_terminals_that_want_it(operator, stack, monkeypatch):
-    stack.enrol("colourful")
+    stack.enroll("colourful")
     shown = ("devices", "list", "--alias-prefix", "colourful")
     assert "\x1b" not in nexmdm(*shown).stdout
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -77,7 +77,7 @@ def test_the_shell_completes_actions(home):
 
 
 def test_ctrl_c_ends_a_watch_quietly_and_anything_else_with_130(operator, stack):
-    stack.enrol("mute").answer = None
+    stack.enroll("mute").answer = None
     for arguments, code in ((("devices", "watch", "--json"), 0), (("send", "ping", "--to", "mute"), 130)):
         running = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         (running.stdout if code == 0 else running.stderr).readline()
@@ -104,7 +104,7 @@ def settled(data, operator):
 
 
 def test_status(data, run, stack, settled):
-    stack.enrol("silent-one")
+    stack.enroll("silent-one")
     good = data("status", "--max-silent", "100")
     assert (good["healthy"], good["wrong"]) == (True, [])
     assert good["fleet"]["silent"] >= 1
@@ -114,8 +114,8 @@ def test_status(data, run, stack, settled):
 
 
 def test_status_counts_unknown_commands(data, run, stack, settled):
-    phone = stack.enrol("lost")
-    stack.double.behave(phone.address, "503")
+    phone = stack.enroll("lost")
+    stack.fake_fcm.behave(phone.address, "503")
     data("send", "ping", "--to", "lost", "--no-wait")
     assert "1 command is unknown" in run("status", "--max-silent", "100", code=1).stderr
 
@@ -124,7 +124,7 @@ def test_alerts(run, data, stack):
     if not any(route.key == "GET /v1/alerts" for route in template.load().routes):
         assert "has no such route" in run("alerts", code=3).stderr
         return
-    stack.enrol("weak").heartbeat(battery_pct=4, plugged=False)
+    stack.enroll("weak").heartbeat(battery_pct=4, plugged=False)
     mine = ("alerts", "--device", "weak", "--condition", "low_battery")
     eventually(lambda: data(*mine))
     assert data(*mine)[0]["detail"]["battery_pct"] == 4

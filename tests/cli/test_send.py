@@ -8,13 +8,13 @@ from tests.cli.relay import relay
 
 @pytest.fixture(scope="module")
 def phones(stack):
-    return {alias: stack.enrol(alias) for alias in ("send-a", "send-b", "send-c")}
+    return {alias: stack.enroll(alias) for alias in ("send-a", "send-b", "send-c")}
 
 
 @pytest.fixture(autouse=True)
 def phone(phones, stack):
     """The first one; all of them answer, and FCM takes everything."""
-    stack.double.forget()
+    stack.fake_fcm.forget()
     for phone in phones.values():
         phone.answer = "success"
     return phones["send-a"]
@@ -44,9 +44,9 @@ def test_without_an_answer_it_has_not_settled(run, data, phone):
 
 
 def test_what_fcm_refuses_and_what_it_leaves_open(run, stack, phone):
-    stack.double.behave(phone.address, "400")
+    stack.fake_fcm.behave(phone.address, "400")
     assert "is failed" in run("send", "ping", "--to", "send-a", code=1).stderr
-    stack.double.behave(phone.address, "503")
+    stack.fake_fcm.behave(phone.address, "503")
     unknown = run("send", "ping", "--to", "send-a", "--timeout", "0.3", code=1).stderr
     assert "FCM may have it" in unknown
     assert "resend" in unknown
@@ -64,7 +64,7 @@ def test_several_and_a_filter(run, data, stack):
     silent = data("send", "wake", "--silent", "--yes", "--no-wait")
     assert silent["selector"] == {"filter": {"online": False}}
     assert "online no" in run("commands", "show", silent["request_id"]).stdout
-    stack.double.behave("fcm:send-b", "400")
+    stack.fake_fcm.behave("fcm:send-b", "400")
     failed = run(*wide, "--yes", code=1)
     assert "1 failed" in failed.stderr
     assert "commands list --batch" in failed.stderr
@@ -75,11 +75,11 @@ def test_parameters(data, run, operator, stack):
     row = data("send", "wifi_connect", "ssid=a=b", "password=@password", "--to", "send-a")
     assert row["params"] == {"ssid": "a=b", "password": "***"}
     assert "of-the-file" not in json.dumps(row)
-    assert stack.double.posts(row["request_id"])[0].data["password"] == "of-the-file"
+    assert stack.fake_fcm.posts(row["request_id"])[0].data["password"] == "of-the-file"
     listed = data("send", "apply_battery_whitelist", 'packages:=["com.a.b"]', "--to", "send-a")
     assert listed["params"] == {"packages": ["com.a.b"]}
     typed = run("send", "wifi_connect", "ssid=x", "password=@-", "--to", "send-a", "--json", answer="typed\n")
-    assert stack.double.posts(json.loads(typed.stdout)["request_id"])[0].data["password"] == "typed"
+    assert stack.fake_fcm.posts(json.loads(typed.stdout)["request_id"])[0].data["password"] == "typed"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_id_of_ones_own_is_sent_once(data, run, stack):
     request_id = secrets.token_hex(4)
     for _ in range(2):
         assert data("send", "ping", "--to", "send-a", "--request-id", request_id)["result"] == "success"
-    assert len(stack.double.posts(request_id)) == 1
+    assert len(stack.fake_fcm.posts(request_id)) == 1
     assert (
         "stands for another command" in run("send", "wake", "--to", "send-a", "--request-id", request_id, code=4).stderr
     )
@@ -122,7 +122,7 @@ def test_a_lost_answer_makes_no_second_command(data, stack, phones, to):
         row = data("send", "ping", *to, "--url", line.url)
         assert line.posts == 3
     assert len(data("commands", "list", "--device", "send-c")) == known + 1
-    assert len([r for r in stack.double.requests() if r.token == phones["send-c"].address]) == 1
+    assert len([r for r in stack.fake_fcm.requests() if r.token == phones["send-c"].address]) == 1
     assert row["request_id"]
 
 
@@ -134,11 +134,11 @@ def test_when_every_answer_is_lost_it_says_how_to_go_on(run, stack, monkeypatch,
     assert "--request-id" in lost
     again = run("send", "ping", "--to", "send-a", "--request-id", key)
     assert "success" in again.stdout
-    assert len(stack.double.posts(key)) == 1
+    assert len(stack.fake_fcm.posts(key)) == 1
 
 
 def test_the_actions_that_completion_offers_are_the_apis():
-    from nexmdm.actions import ACTIONS
+    from nexmdm.commands.actions import ACTIONS
     from nexmdm_cli import send
 
     assert sorted(send.ACTIONS) == sorted(ACTIONS)

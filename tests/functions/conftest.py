@@ -1,25 +1,25 @@
 from collections.abc import Iterator
 
 import pytest
-from nexmdm import secret, settings
+from nexmdm.runtime import secrets, settings
 
 from local import s3
-from local.fcm import Double
-from tests.commands import ADDRESS, enrolled
-from tests.fcm import doubled
-from tests.s3 import Bucket, bucket_of
-from tests.sns import Topic, topic_of
-from tests.webhook import Webhook, listening
+from local.fcm import FakeFcm
+from tests.support.commands import ADDRESS, enrolled
+from tests.support.fcm import doubled
+from tests.support.s3 import Bucket, bucket_of
+from tests.support.sns import Topic, topic_of
+from tests.support.webhook import Webhook, listening
 
 
 @pytest.fixture
-def double(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
-    with doubled(monkeypatch) as double:
-        yield double
+def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
+    with doubled(monkeypatch) as fake_fcm:
+        yield fake_fcm
 
 
 @pytest.fixture
-def device(double: Double) -> str:
+def device(fake_fcm: FakeFcm) -> str:
     """The id of a device that FCM reaches at ADDRESS."""
     return enrolled("lobby", ADDRESS)[0]
 
@@ -50,6 +50,6 @@ def webhook(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     with listening() as webhook:
         monkeypatch.setenv("WEBHOOK_URL", webhook.url)
         settings.load.cache_clear()
-        secret.resolve.cache_clear()
+        secrets.resolve.cache_clear()
         yield webhook
         settings.load.cache_clear()

@@ -5,10 +5,11 @@ import json
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from nexmdm import edge
+from nexmdm.runtime import http
 
-from local import payload, template
-from tests.api import CONTEXT, call, enrol, event
+from local import template
+from local.gateway import payload
+from tests.support.api import CONTEXT, call, enroll, event
 
 TEXT = st.text(max_size=30)
 NASTY = st.sampled_from(
@@ -33,7 +34,7 @@ ROUTES = sorted(template.load().routes, key=lambda route: route.key)
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
 def test_no_event_makes_a_5xx(url, route, monkeypatch):
-    _, token = enrol("lobby")
+    _, token = enroll("lobby")
 
     @given(query=QUERY, headers=HEADERS, body=BODY, name=TEXT | NASTY, base64=st.booleans(), signed_in=st.booleans())
     @example(query={"cursor": "WyJ4Il0"}, headers={}, body=None, name="x", base64=False, signed_in=True)
@@ -89,7 +90,7 @@ def test_a_base64_body_that_is_none_is_malformed(url):
 
 
 def test_an_unknown_route_is_a_404_and_an_unexpected_error_a_500_that_says_nothing():
-    routes = edge.Routes()
+    routes = http.Routes()
 
     @routes("GET /broken")
     def broken(request):

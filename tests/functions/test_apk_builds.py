@@ -6,12 +6,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from nexmdm import settings
-from nexmdm.database import Database
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
-from tests.api import OPERATOR, call
-from tests.builds import SIGNERS, act, complete, declaration, declare, offer, promoted, published, put, sample
-from tests.s3 import BUCKET, Bucket
+from tests.support.api import OPERATOR, call
+from tests.support.builds import SIGNERS, act, complete, declaration, declare, offer, promoted, published, put, sample
+from tests.support.s3 import BUCKET, Bucket
 
 
 def test_a_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database):

@@ -7,11 +7,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from nexmdm.database import Database
+from nexmdm.runtime.database import Database
 
-from tests.api import OPERATOR, Answer, call, enrol
-from tests.builds import act, offer, promoted, published, sample
-from tests.s3 import BUCKET, Bucket
+from tests.support.api import OPERATOR, Answer, call, enroll
+from tests.support.builds import act, offer, promoted, published, sample
+from tests.support.s3 import BUCKET, Bucket
 
 LATEST = ("/v1/apk/download/latest", "/v1/apk/download-latest")
 
@@ -23,7 +23,7 @@ class Device(NamedTuple):
 
 @pytest.fixture
 def device(url: str) -> Device:
-    return Device(*enrol("lobby"))
+    return Device(*enroll("lobby"))
 
 
 def fetch(token: str, path: str = LATEST[0], **query: object) -> Answer:
@@ -130,11 +130,11 @@ def test_a_fresh_phone_with_a_download_token(bucket: Bucket, db: Database, url: 
         assert answer.status == 302, answer.text
     assert httpx.get(answer.headers["location"]).content == sample("agent-2")
 
-    [enrolment] = db.execute("SELECT token_id, uses_consumed, status, last_used_at FROM enrollment_tokens")
-    assert (enrolment["uses_consumed"], enrolment["status"]) == (0, "active")
-    assert enrolment["last_used_at"] is not None
+    [enrollment] = db.execute("SELECT token_id, uses_consumed, status, last_used_at FROM enrollment_tokens")
+    assert (enrollment["uses_consumed"], enrollment["status"]) == (0, "active")
+    assert enrollment["last_used_at"] is not None
     assert [(row["build_id"], row["token_id"], row["device_id"]) for row in rows(db)] == [
-        (build_id, enrolment["token_id"], None)
+        (build_id, enrollment["token_id"], None)
     ] * 3
 
 
@@ -190,7 +190,7 @@ def test_an_installation_begins_with_its_download(bucket: Bucket, device: Device
     path = f"/v1/apk/download/{build_id}"
     for nothing in ("x", "", "-1", str(row["id"] + 1), "9" * 30):
         assert fetch(device.token, path, installation_id=nothing).status == 302
-    other = Device(*enrol("other"))
+    other = Device(*enroll("other"))
     fetch(other.token, path, installation_id=row["id"])
     assert db.execute("SELECT status FROM apk_installations") == [{"status": "pending"}]
     fetch(device.token, path, installation_id=row["id"])

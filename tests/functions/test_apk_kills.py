@@ -11,14 +11,15 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from nexmdm import database, downloads, settings
-from nexmdm.database import Database
+from nexmdm.builds import downloads
+from nexmdm.runtime import database, settings
+from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
 
-from tests.api import ROOT, call, enrol, event
-from tests.builds import promoted
-from tests.relay import relay
-from tests.s3 import Bucket
+from tests.support.api import ROOT, call, enroll, event
+from tests.support.builds import promoted
+from tests.support.relay import relay
+from tests.support.s3 import Bucket
 
 # An execution environment that serves downloads until it dies: one line is one address that left.
 ENVIRONMENT = """
@@ -40,7 +41,7 @@ KILLS = 12
 def prepared(bucket: Bucket, tmp_path) -> str:
     """A file with the event of a device that asks for the latest build."""
     promoted(2)
-    _, token = enrol("lobby")
+    _, token = enroll("lobby")
     _, sent = event("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
     path = tmp_path / "event.json"
     path.write_text(json.dumps(sent))
@@ -103,7 +104,7 @@ def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url
     with relay(url) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
         settings.load.cache_clear()
-        database.environment.cache_clear()
+        database.connection.cache_clear()
         sent = json.loads(Path(prepared).read_text())
         token = sent["headers"]["x-device-token"]
         assert call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token}).status == 302
@@ -117,13 +118,13 @@ def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url
         assert document.problem(503)
         assert "location" not in document.headers
     assert rows(db) == 3
-    database.environment().close()
+    database.connection().close()
 
 
 def test_the_row_is_committed_when_the_verb_returns(bucket: Bucket, url: str, db: Database):
     """Looked at over another connection, before anything is signed."""
     build_id = promoted(2)
-    _, token = enrol("lobby")
+    _, token = enroll("lobby")
     own = Database(make_dsn(url))
     row = downloads.issue(own, downloads.Credential(token, from_address=False), build_id)
     assert db.execute("SELECT id FROM apk_download_events") == [{"id": row["event_id"]}]

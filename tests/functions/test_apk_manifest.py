@@ -1,6 +1,6 @@
 """The archive, the manifest and the resource table of an APK: read as Android reads them, or refused.
 
-`tests/extra/test_apk_differential.py` compares the same reading with Android's own tools.
+`tests/system/extra/test_apk_differential.py` compares the same reading with Android's own tools.
 """
 
 import struct
@@ -11,11 +11,10 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_entries, apk_file, apk_manifest, apk_resources
 from functions.apk_builds.apk_manifest import Manifest
-from tests.builds import SAMPLES, sample
 from tests.support import apk_mutations
 from tests.support import apk_writer as write
 from tests.support.apk_writer import (
@@ -30,6 +29,7 @@ from tests.support.apk_writer import (
     Node,
     Resource,
 )
+from tests.support.builds import SAMPLES, sample
 
 NAME, TABLE = b"AndroidManifest.xml", b"resources.arsc"
 XML = write.xml(write.manifest())
@@ -96,6 +96,7 @@ def test_what_aapt2_wrote_is_read(name: str, facts: Manifest):
         archive(PLAIN, replace(NOISE, local_extra=bytes(3), extra=write.extra(0x5455, bytes(5)))),
         archive(PLAIN, File("assets/ä.txt".encode(), b"x", flags=0x800), File(b"assets/", b"")),
         archive(PLAIN, padding=bytes(4095)),
+        archive(PLAIN, File(b"META-INF/RSA.SF", b"x", before=bytes(691))),
         of(write.manifest(), utf8=True, flags=0x101),
         of(write.manifest(), namespace=False),
         changed(lambda root: root.children.append(Node("uses-permission", [Attribute("name", "x")], text="x"))),
@@ -131,6 +132,8 @@ def test_characters_beyond_the_basic_plane_are_read():
         (archive(PLAIN, tail=b"PK\x05\x06" + bytes(18)), "central directory that ends where the end record begins"),
         (archive(PLAIN, prefix=b"#!/bin/sh\n"), "10 bytes before 'AndroidManifest.xml' that are in no entry"),
         (archive(PLAIN, replace(NOISE, before=b"x")), "1 bytes before 'assets/noise.bin'"),
+        (archive(PLAIN, replace(NOISE, before=bytes(16))), "16 bytes before 'assets/noise.bin'"),
+        (archive(PLAIN, File(b"META-INF/RSA.SF", b"x", before=b"x")), "1 bytes before 'META-INF/RSA.SF'"),
         (archive(PLAIN, File(b"x", b"x", listed=False), NOISE), "expected local headers that the central directory"),
         (archive(PLAIN, padding=bytes(4096)), "4096 bytes that are in no entry"),
         (archive(PLAIN, padding=b"x"), "1 bytes that are in no entry"),

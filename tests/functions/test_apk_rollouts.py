@@ -1,15 +1,15 @@
 """Rolling out: current, in stages, paused by hand and by itself, rolled back, installed by command."""
 
 import pytest
-from nexmdm import settings
-from nexmdm.database import Database
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
-from local.fcm import Double
-from tests.api import OPERATOR, call, enrol
-from tests.builds import act, promoted, published
-from tests.commands import sweep
-from tests.races import errors, race
-from tests.s3 import Bucket
+from local.fcm import FakeFcm
+from tests.support.api import OPERATOR, call, enroll
+from tests.support.builds import act, promoted, published
+from tests.support.commands import sweep
+from tests.support.races import errors, race
+from tests.support.s3 import Bucket
 
 
 @pytest.fixture
@@ -158,12 +158,12 @@ def test_rolled_back(bucket: Bucket, fleet):
 
 
 def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str, db: Database):
-    from nexmdm import builds, rollouts
+    from nexmdm.builds import publishing, rollouts
 
     ids = [published(n) for n in (1, 2, 3)]
 
     def promote(build_id: int):
-        return lambda own: rollouts.promote(own, builds.find(own, str(build_id)), 100, OPERATOR)
+        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), 100, OPERATOR)
 
     results = race(url, *[promote(build_id) for build_id in ids for _ in range(2)])
     assert {type(error).__name__ for error in errors(results)} <= {"Conflict"}
@@ -174,7 +174,7 @@ def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str
 # --- install_apk
 
 
-def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, double: Double, fleet, db: Database):
+def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
     db.execute("UPDATE devices SET fcm_token = 'fcm:' || id")
     build_id = promoted(2, percent=0)
     answer = roll_out(build_id, 30, install=True)
@@ -185,7 +185,7 @@ def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, double: Do
     assert install["states"] == {"accepted": len(cohort)}
 
     assert sweep()["sent"] == len(cohort)
-    messages = {post.data["device_id"]: post.data for post in double.requests()}
+    messages = {post.data["device_id"]: post.data for post in fake_fcm.requests()}
     assert set(messages) == cohort
     [row] = db.execute("SELECT file_size FROM apk_versions")
     for device_id, data in messages.items():
@@ -201,7 +201,9 @@ def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, double: Do
         assert installation["request_id"] == data["request_id"] == f"{install['request_id']}:{device_id}"
 
 
-def test_a_greater_percentage_asks_only_those_who_were_not_asked(bucket: Bucket, double: Double, fleet, db: Database):
+def test_a_greater_percentage_asks_only_those_who_were_not_asked(
+    bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database
+):
     build_id = promoted(2, percent=0)
     first = roll_out(build_id, 30, install=True).json["install"]["device_count"]
     second = roll_out(build_id, 100, install=True).json["install"]["device_count"]
@@ -213,7 +215,7 @@ def test_a_greater_percentage_asks_only_those_who_were_not_asked(bucket: Bucket,
     ]
 
 
-def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, double: Double, fleet, db: Database):
+def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
     build_id = promoted(2)
     roll_out(build_id, 100, install=True)
     number = "split_part(device_id, '-', 2)::integer"
@@ -226,7 +228,7 @@ def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, double: Dou
     assert statistics["pending"] == 7 + 3
 
 
-def test_the_same_key_sends_once(bucket: Bucket, double: Double, fleet, db: Database):
+def test_the_same_key_sends_once(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
     build_id = promoted(2, percent=0)
     headers = {"Idempotency-Key": "release-2"}
     body = {"staged_rollout_percent": 30, "install": True}
@@ -242,13 +244,13 @@ def test_the_same_key_sends_once(bucket: Bucket, double: Double, fleet, db: Data
 
 
 def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, db: Database):
-    from nexmdm import builds, rollouts
+    from nexmdm.builds import publishing, rollouts
 
     build_id = str(promoted(2))
 
     def install(n: int):
         return lambda own: rollouts.install(
-            own, builds.find(own, build_id), 100, OPERATOR, base_url="http://api.test", request_id=f"r-{n}"
+            own, publishing.find(own, build_id), 100, OPERATOR, base_url="http://api.test", request_id=f"r-{n}"
         )
 
     assert errors(race(url, *[install(n) for n in range(6)])) == []
@@ -321,7 +323,7 @@ def test_only_ones_own_installation(installing):
     report("token-1", asked["token-2"], "completed").problem(404)
     report("token-1", 2**31 - 1, "completed").problem(404)
     report("nobody", asked["token-2"], "completed").problem(401)
-    _, other = enrol("other")
+    _, other = enroll("other")
     report(other, asked["token-2"], "completed").problem(404)
     for wrong in (
         {"status": "pending"},
@@ -389,7 +391,7 @@ def test_both_limits_are_settings(installing, fleet, monkeypatch: pytest.MonkeyP
 
 
 def test_failures_that_finish_at_once_are_all_counted(installing, url: str, fleet, db: Database):
-    from nexmdm import installations
+    from nexmdm.builds import installations
 
     build_id, asked = installing
     config = settings.load()

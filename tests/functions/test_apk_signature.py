@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from hypothesis import given
 from hypothesis import strategies as st
-from nexmdm.errors import BuildRefused
+from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_file, apk_signature
-from tests.builds import SIGNERS, sample
-from tests.signing import V2, V3, Signer, apk, block, content_digest
+from tests.support.builds import SIGNERS, sample
+from tests.support.signing import V2, V3, Signer, apk, block, content_digest
 
 STRIPPING = struct.pack("<II", 0xBEEFF00D, 3)
 PADDING = 0x42726577

@@ -1,12 +1,12 @@
 """One command for many: the selector is evaluated once, a device's failure touches no other."""
 
 import pytest
-from nexmdm import settings
-from nexmdm.database import Database
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
-from local.fcm import Behaviour, Double
-from tests.api import call
-from tests.commands import enrolled, sweep
+from local.fcm import Behaviour, FakeFcm
+from tests.support.api import call
+from tests.support.commands import enrolled, sweep
 
 
 def many(request_id: str = "b-1", action: str = "ping", **body):
@@ -14,31 +14,31 @@ def many(request_id: str = "b-1", action: str = "ping", **body):
 
 
 @pytest.fixture
-def fleet(double: Double) -> list[str]:
+def fleet(fake_fcm: FakeFcm) -> list[str]:
     return [enrolled(f"kiosk-{n}", f"fcm:{n}")[0] for n in range(5)]
 
 
-def test_one_call_makes_a_dispatch_for_each_device_and_sends_them(double: Double, fleet: list[str]):
+def test_one_call_makes_a_dispatch_for_each_device_and_sends_them(fake_fcm: FakeFcm, fleet: list[str]):
     answer = many(device_ids=fleet)
 
     assert answer.status == 202
     assert answer.json["device_count"] == 5
     assert answer.json["states"] == {"sent": 5}
-    assert {post.data["request_id"] for post in double.requests()} == {f"b-1:{device_id}" for device_id in fleet}
+    assert {post.data["request_id"] for post in fake_fcm.requests()} == {f"b-1:{device_id}" for device_id in fleet}
     assert call("GET", "/v1/commands/b-1").json == answer.json
     assert call("GET", f"/v1/commands/b-1:{fleet[0]}").json["state"] == "sent"
     assert len(call("GET", "/v1/commands", query={"batch": "b-1", "limit": 2}).json["items"]) == 2
 
 
-def test_a_failure_touches_no_other(double: Double, fleet: list[str]):
-    double.behave("fcm:0", Behaviour("400"))
-    double.behave("fcm:1", Behaviour("silence"))
-    double.behave("fcm:2", Behaviour("429"))
+def test_a_failure_touches_no_other(fake_fcm: FakeFcm, fleet: list[str]):
+    fake_fcm.behave("fcm:0", Behaviour("400"))
+    fake_fcm.behave("fcm:1", Behaviour("silence"))
+    fake_fcm.behave("fcm:2", Behaviour("429"))
     states = many(device_ids=fleet).json["states"]
     assert states == {"failed": 1, "unknown": 1, "retry_wait": 1, "sent": 2}
 
 
-def test_a_repeat_reads_the_batch_and_never_the_filter(double: Double, fleet: list[str]):
+def test_a_repeat_reads_the_batch_and_never_the_filter(fake_fcm: FakeFcm, fleet: list[str]):
     chosen = {"alias_prefix": "kiosk-"}
     first = many(filter=chosen)
     enrolled("kiosk-new", "fcm:new")
@@ -47,7 +47,7 @@ def test_a_repeat_reads_the_batch_and_never_the_filter(double: Double, fleet: li
     assert (first.status, again.status) == (202, 200)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json == first.json
-    assert len(double.requests()) == 5
+    assert len(fake_fcm.requests()) == 5
 
 
 @pytest.mark.parametrize("other", [{"action": "wake"}, {"filter": {"all": True}}, {"ttl_seconds": 60}])
@@ -61,7 +61,7 @@ def test_the_order_of_ids_does_not_matter(fleet: list[str]):
     assert many(device_ids=[*reversed(fleet), fleet[0]]).status == 200
 
 
-def test_filters(double: Double, fleet: list[str], db: Database):
+def test_filters(fake_fcm: FakeFcm, fleet: list[str], db: Database):
     db.execute(
         "INSERT INTO device_last_status (device_id, last_ts, last_seen_at, agent_version)"
         " VALUES (%(a)s, now(), now(), '1.0'), (%(b)s, now(), now() - interval '1 day', '2.0')",
@@ -96,10 +96,10 @@ def test_a_selector_that_means_nothing_stores_nothing(fleet: list[str], db: Data
     assert db.execute("SELECT count(*) AS n FROM command_batches") == [{"n": 0}]
 
 
-def test_one_unknown_id_is_named_and_nobody_is_sent_to(double: Double, fleet: list[str]):
+def test_one_unknown_id_is_named_and_nobody_is_sent_to(fake_fcm: FakeFcm, fleet: list[str]):
     document = many(device_ids=[*fleet, "ghost"]).problem(422, "$.device_ids")
     assert "ghost" in document["detail"]
-    assert double.requests() == []
+    assert fake_fcm.requests() == []
 
 
 def test_a_batch_and_a_single_command_share_one_name_space(fleet: list[str]):
@@ -110,7 +110,7 @@ def test_a_batch_and_a_single_command_share_one_name_space(fleet: list[str]):
     many("other", device_ids=fleet).problem(422)
 
 
-def test_what_the_call_has_no_time_for_the_sweep_sends(double: Double, fleet: list[str], monkeypatch):
+def test_what_the_call_has_no_time_for_the_sweep_sends(fake_fcm: FakeFcm, fleet: list[str], monkeypatch):
     monkeypatch.setenv("BULK_INLINE_SECONDS", "0")
     settings.load.cache_clear()
     assert many(device_ids=fleet).json["states"] == {"accepted": 5}
@@ -118,16 +118,16 @@ def test_what_the_call_has_no_time_for_the_sweep_sends(double: Double, fleet: li
     assert call("GET", "/v1/commands/b-1").json["states"] == {"sent": 5}
 
 
-def test_a_batch_is_cancelled_as_a_whole(double: Double, fleet: list[str], monkeypatch):
+def test_a_batch_is_cancelled_as_a_whole(fake_fcm: FakeFcm, fleet: list[str], monkeypatch):
     monkeypatch.setenv("BULK_INLINE_SECONDS", "0")
     settings.load.cache_clear()
     many(device_ids=fleet)
     assert call("POST", "/v1/commands/b-1/cancel").json["states"] == {"cancelled": 5}
     sweep()
-    assert double.requests() == []
+    assert fake_fcm.requests() == []
 
 
-def test_ten_thousand_devices_are_one_statement(double: Double, db: Database, monkeypatch):
+def test_ten_thousand_devices_are_one_statement(fake_fcm: FakeFcm, db: Database, monkeypatch):
     monkeypatch.setenv("BULK_INLINE_SECONDS", "0")
     settings.load.cache_clear()
     db.execute("INSERT INTO devices (id, alias) SELECT 'd' || n, 'd' || n FROM generate_series(1, 10000) AS n")

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from nexmdm import download_export, settings
-from nexmdm.database import Database
+from nexmdm.retention import export
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
 from functions.cleanup.handler import handler
 from tests.conftest import ROOT, run_sql
@@ -104,7 +105,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[object]:
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     settings.load.cache_clear()
-    download_export._s3.cache_clear()
+    export._s3.cache_clear()
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket="exports", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     yield client
@@ -112,7 +113,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[object]:
         client.delete_object(Bucket="exports", Key=found["Key"])
     client.delete_bucket(Bucket="exports")
     server.stop()
-    download_export._s3.cache_clear()
+    export._s3.cache_clear()
 
 
 def exported(client) -> dict[str, bytes]:

@@ -1,15 +1,15 @@
 """What devices say of their commands: once, in any order, only of their own."""
 
 import pytest
-from nexmdm.database import Database
+from nexmdm.runtime.database import Database
 
-from local.fcm import Double
-from tests.api import call, enrol
-from tests.commands import ADDRESS, enrolled, send, state, sweep
+from local.fcm import FakeFcm
+from tests.support.api import call, enroll
+from tests.support.commands import ADDRESS, enrolled, send, state, sweep
 
 
 @pytest.fixture
-def phone(double: Double) -> tuple[str, str]:
+def phone(fake_fcm: FakeFcm) -> tuple[str, str]:
     return enrolled("phone", ADDRESS)
 
 
@@ -55,7 +55,7 @@ def test_either_name_of_the_key_will_do(phone, db: Database, key: str):
 
 def test_what_is_wrong_with_an_ack_is_said(phone):
     device_id, token = phone
-    other_id, other_token = enrol("other")
+    other_id, other_token = enroll("other")
     send(device_id, action="ring")
     call("POST", f"/v1/devices/{device_id}/ack", {"type": "PING_ACK"}, token=token).problem(400)
     ack(device_id, token, type="DANCED").problem(400)
@@ -66,7 +66,7 @@ def test_what_is_wrong_with_an_ack_is_said(phone):
 
 def test_another_device_settles_nothing(phone, db: Database):
     device_id, _ = phone
-    other_id, other_token = enrol("other")
+    other_id, other_token = enroll("other")
     send(device_id)
     action_result(other_token).problem(404)
     remote_exec_ack(other_token, other_id).problem(404)
@@ -111,9 +111,9 @@ def test_a_heartbeat_answers_its_ping_in_the_same_statement(phone, db: Database)
     assert (row(db)["state"], row(db)["result"]) == ("sent", "OK")
 
 
-def test_an_answer_may_overtake_the_sender_s_own(double: Double, phone, db: Database):
+def test_an_answer_may_overtake_the_sender_s_own(fake_fcm: FakeFcm, phone, db: Database):
     device_id, token = phone
-    double.on_message = lambda _record: ack(device_id, token)
+    fake_fcm.on_message = lambda _record: ack(device_id, token)
 
     assert send(device_id, action="ring").json["state"] == "sent"
     settled = row(db)
@@ -121,16 +121,16 @@ def test_an_answer_may_overtake_the_sender_s_own(double: Double, phone, db: Data
     assert settled["http_code"] == 200  # the sender's answer is kept beside the device's
 
 
-def test_a_device_s_answer_outweighs_what_fcm_said(double: Double, phone, db: Database):
+def test_a_device_s_answer_outweighs_what_fcm_said(fake_fcm: FakeFcm, phone, db: Database):
     device_id, token = phone
-    double.behave(ADDRESS, "503")
-    double.on_message = lambda _record: ack(device_id, token)
+    fake_fcm.behave(ADDRESS, "503")
+    fake_fcm.on_message = lambda _record: ack(device_id, token)
     assert send(device_id, action="ring").json["state"] == "sent"
 
 
-def test_an_answer_makes_unknown_known(double: Double, phone, db: Database):
+def test_an_answer_makes_unknown_known(fake_fcm: FakeFcm, phone, db: Database):
     device_id, token = phone
-    double.behave(ADDRESS, "503")
+    fake_fcm.behave(ADDRESS, "503")
     assert send(device_id, action="ring").json["state"] == "unknown"
     ack(device_id, token)
     assert state(db) == "sent"
@@ -138,9 +138,9 @@ def test_an_answer_makes_unknown_known(double: Double, phone, db: Database):
 
 
 @pytest.mark.parametrize("final", ["failed", "cancelled"])
-def test_an_answer_moves_nothing_out_of_failed_and_cancelled(double: Double, phone, db: Database, final: str):
+def test_an_answer_moves_nothing_out_of_failed_and_cancelled(fake_fcm: FakeFcm, phone, db: Database, final: str):
     device_id, token = phone
-    double.behave(ADDRESS, "400" if final == "failed" else "503")
+    fake_fcm.behave(ADDRESS, "400" if final == "failed" else "503")
     send(device_id, action="ring")
     if final == "cancelled":
         call("POST", "/v1/commands/r-1/cancel")

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests import agent
-from tests.api import call, enrol
+from tests.support import agent
+from tests.support.api import call, enroll
 
 
 @pytest.fixture
 def lobby(url) -> tuple[str, str]:
-    return enrol("lobby")
+    return enroll("lobby")
 
 
 def address(db) -> str | None:
@@ -38,7 +38,7 @@ def test_a_heartbeat_from_before_does_not_bring_the_old_address_back(db, lobby):
 
 def test_refusals(db, lobby):
     device_id, token = lobby
-    other_id, other = enrol("hall")
+    other_id, other = enroll("hall")
     report(None).problem(403)
     report("wrong").problem(401)
     report(token, device_id=other_id).problem(403)

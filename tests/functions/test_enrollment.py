@@ -1,15 +1,15 @@
-"""Enrolment as an agent and an operator see it: every header and form, retries, taking over, secrets."""
+"""Enrollment as an agent and an operator see it: every header and form, retries, taking over, secrets."""
 
 import json
 from datetime import datetime
 from hashlib import sha256
 
 import pytest
-from nexmdm import database
-from nexmdm.database import Database
+from nexmdm.runtime import database
+from nexmdm.runtime.database import Database
 
-from tests import agent
-from tests.api import CONTEXT, OPERATOR, Answer, call, enrol, event
+from tests.support import agent
+from tests.support.api import CONTEXT, OPERATOR, Answer, call, enroll, event
 
 
 def tokens(*aliases: str, **more) -> list[dict]:
@@ -60,7 +60,7 @@ def test_every_form_registers(url, form):
 
 
 def test_the_devices_token_is_32_random_bytes(url):
-    seen = {enrol(f"d{n}")[1] for n in range(5)}
+    seen = {enroll(f"d{n}")[1] for n in range(5)}
     assert {len(token) for token in seen} == {43}
     assert len(seen) == 5
 
@@ -144,7 +144,7 @@ def test_another_hardware_or_alias_is_not_the_same_registration(url):
 
 
 def test_a_fresh_token_of_the_same_alias_takes_the_device_over(db):
-    device_id, old = enrol("lobby")
+    device_id, old = enroll("lobby")
     assert beats(old) == 200
     (fresh,) = tokens("lobby")
     new = register(fresh["token"], hardware_id="wiped").json
@@ -156,7 +156,7 @@ def test_a_fresh_token_of_the_same_alias_takes_the_device_over(db):
 
 
 def test_a_token_of_another_alias_is_a_conflict_and_is_not_used_up(url):
-    device_id, token = enrol("lobby")
+    device_id, token = enroll("lobby")
     (other,) = tokens("another label")
     register(other["token"], "lobby").problem(409)
     assert listed(other["token_id"])["uses_consumed"] == 0
@@ -175,9 +175,9 @@ def test_a_token_of_many_uses_names_devices_by_the_body(url):
 
 
 def test_a_deleted_devices_alias_is_free_again_and_its_token_is_gone(url):
-    first_id, first = enrol("lobby")
+    first_id, first = enroll("lobby")
     assert call("DELETE", f"/v1/devices/{first_id}").status == 204
-    second_id, second = enrol("lobby")
+    second_id, second = enroll("lobby")
     assert second_id != first_id
     assert (beats(first), beats(second)) == (410, 200)
 
@@ -314,4 +314,4 @@ def test_an_outage_is_never_a_401(db):
     db.execute("DROP TRIGGER refuse ON devices")
     assert listed(made["token_id"])["uses_consumed"] == 0
     assert register(made["token"]).status == 200
-    database.environment().close()
+    database.connection().close()

@@ -4,23 +4,23 @@ import sys
 import threading
 
 import pytest
-from nexmdm import settings
-from nexmdm.database import Database
-from nexmdm.messages import signature
+from nexmdm.commands.message import signature
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
-from local.fcm import Behaviour, Double
-from tests.api import call
-from tests.commands import ADDRESS, enrolled, make_due, send, state, sweep
-from tests.fcm import HMAC_KEY, forget_service
+from local.fcm import Behaviour, FakeFcm
+from tests.support.api import call
+from tests.support.commands import ADDRESS, enrolled, make_due, send, state, sweep
+from tests.support.fcm import HMAC_KEY, forget_service
 
 
-def test_a_command_is_accepted_sent_and_answered_in_one_call(double: Double, device: str):
+def test_a_command_is_accepted_sent_and_answered_in_one_call(fake_fcm: FakeFcm, device: str):
     answer = send(device, action="ring", params={"duration": 10})
 
     assert answer.status == 202
     assert answer.json["state"] == "sent"
     assert answer.json["attempts"] == 1
-    (post,) = double.posts("r-1")
+    (post,) = fake_fcm.posts("r-1")
     assert post.message["token"] == ADDRESS
     assert post.message["android"]["priority"] == "high"
     assert 0 < int(post.message["android"]["ttl"].rstrip("s")) <= 240
@@ -34,32 +34,32 @@ def test_a_command_is_accepted_sent_and_answered_in_one_call(double: Double, dev
     assert data["hmac"] == signature(data, HMAC_KEY)
 
 
-def test_a_repeat_is_answered_from_the_row(double: Double, device: str):
+def test_a_repeat_is_answered_from_the_row(fake_fcm: FakeFcm, device: str):
     first = send(device)
     again = send(device)
 
     assert (first.status, again.status) == (202, 200)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json == first.json
-    assert len(double.posts("r-1")) == 1
+    assert len(fake_fcm.posts("r-1")) == 1
 
 
 @pytest.mark.parametrize("change", [{"action": "wake"}, {"ttl_seconds": 601}, {"device": "other"}])
-def test_the_same_key_for_something_else_is_refused(double: Double, device: str, change: dict):
+def test_the_same_key_for_something_else_is_refused(fake_fcm: FakeFcm, device: str, change: dict):
     send(device)
     target = enrolled("other", None)[0] if "device" in change else device
     answer = send(target, **{name: value for name, value in change.items() if name != "device"})
 
     answer.problem(422)
-    assert len(double.posts("r-1")) == 1
+    assert len(fake_fcm.posts("r-1")) == 1
 
 
-def test_defaults_are_part_of_the_payload(double: Double, device: str):
+def test_defaults_are_part_of_the_payload(fake_fcm: FakeFcm, device: str):
     send(device, action="ring")
     assert send(device, action="ring", params={"duration": 30}, ttl_seconds=600).status == 200
 
 
-def test_a_key_is_needed_and_two_must_agree(double: Double, device: str):
+def test_a_key_is_needed_and_two_must_agree(fake_fcm: FakeFcm, device: str):
     path = f"/v1/devices/{device}/commands"
     call("POST", path, {"action": "ping"}).problem(400)
     differing = call("POST", path, {"action": "ping", "request_id": "a"}, headers={"Idempotency-Key": "b"})
@@ -68,7 +68,7 @@ def test_a_key_is_needed_and_two_must_agree(double: Double, device: str):
     assert call("POST", path, {"action": "ping"}, headers={"Idempotency-Key": "b"}).json["request_id"] == "b"
 
 
-def test_while_it_is_being_sent_a_repeat_is_told_to_wait(double: Double, device: str, db: Database):
+def test_while_it_is_being_sent_a_repeat_is_told_to_wait(fake_fcm: FakeFcm, device: str, db: Database):
     seen = []
 
     def look(_record):
@@ -76,7 +76,7 @@ def test_while_it_is_being_sent_a_repeat_is_told_to_wait(double: Double, device:
         seen.append(db.execute("SELECT state, fence FROM fcm_dispatches")[0])
         seen.append(db.execute("SELECT count(*) AS n FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'"))
 
-    double.on_message = look
+    fake_fcm.on_message = look
     assert send(device).json["state"] == "sent"
     assert seen == [{"state": "sending", "fence": 1}, [{"n": 0}]]
 
@@ -110,25 +110,25 @@ OUTCOMES = {
 
 @pytest.mark.parametrize("behaviour", OUTCOMES)
 def test_what_fcm_does_decides_the_state_and_makes_no_second_post(
-    double: Double, device: str, db: Database, behaviour: str
+    fake_fcm: FakeFcm, device: str, db: Database, behaviour: str
 ):
     expected, posts, code = OUTCOMES[behaviour]
-    double.behave(ADDRESS, Behaviour(behaviour))
+    fake_fcm.behave(ADDRESS, Behaviour(behaviour))
 
     answer = send(device)
 
     assert answer.status == 202
     assert answer.json["state"] == expected, answer.json
     assert answer.json["http_code"] == code
-    assert len(double.posts("r-1")) == posts
+    assert len(fake_fcm.posts("r-1")) == posts
     assert ADDRESS not in str(answer.json)
     # Whatever follows, only what was certainly not accepted is sent again by itself.
     make_due(db)
     sweep(), sweep()
-    assert (len(double.posts("r-1")) > posts) == (expected == "retry_wait")
+    assert (len(fake_fcm.posts("r-1")) > posts) == (expected == "retry_wait")
 
 
-def test_nobody_listening_is_certainly_not_accepted(double: Double, device: str, monkeypatch, db: Database):
+def test_nobody_listening_is_certainly_not_accepted(fake_fcm: FakeFcm, device: str, monkeypatch, db: Database):
     monkeypatch.setenv("FCM_ENDPOINT", "http://127.0.0.1:1")
     settings.load.cache_clear()
     forget_service()
@@ -136,21 +136,21 @@ def test_nobody_listening_is_certainly_not_accepted(double: Double, device: str,
     assert state(db) == "retry_wait"
 
 
-def test_an_access_token_that_died_is_renewed_once(double: Double, device: str):
+def test_an_access_token_that_died_is_renewed_once(fake_fcm: FakeFcm, device: str):
     send(device, "first")
-    double.revoke_access()
+    fake_fcm.revoke_access()
 
     assert send(device, "second").json["state"] == "sent"
-    assert [post.outcome for post in double.posts("second")] == ["401", "200"]
+    assert [post.outcome for post in fake_fcm.posts("second")] == ["401", "200"]
 
 
-def test_the_access_token_is_kept_between_calls(double: Double, device: str):
+def test_the_access_token_is_kept_between_calls(fake_fcm: FakeFcm, device: str):
     for n in range(3):
         send(device, f"r-{n}")
-    assert len(double.requests(path="/token")) == 1
+    assert len(fake_fcm.requests(path="/token")) == 1
 
 
-def test_nobody_but_fcm_is_called(double: Double, device: str):
+def test_nobody_but_fcm_is_called(fake_fcm: FakeFcm, device: str):
     asked = set()
     watching = True
 
@@ -167,8 +167,8 @@ def test_nobody_but_fcm_is_called(double: Double, device: str):
     assert asked == {"127.0.0.1"}
 
 
-def test_retry_after_is_kept_to_and_the_sweep_sends_when_it_is_due(double: Double, device: str, db: Database):
-    double.behave(ADDRESS, Behaviour("429", retry_after=30), "200")
+def test_retry_after_is_kept_to_and_the_sweep_sends_when_it_is_due(fake_fcm: FakeFcm, device: str, db: Database):
+    fake_fcm.behave(ADDRESS, Behaviour("429", retry_after=30), "200")
     assert send(device).json["state"] == "retry_wait"
     wait = db.execute("SELECT extract(epoch FROM next_at - now())::float8 AS s FROM fcm_dispatches")[0]["s"]
     assert 25 < wait < 40
@@ -178,32 +178,32 @@ def test_retry_after_is_kept_to_and_the_sweep_sends_when_it_is_due(double: Doubl
     make_due(db)
     sweep()
     assert state(db) == "sent"
-    assert [post.outcome for post in double.posts("r-1")] == ["429", "200"]
+    assert [post.outcome for post in fake_fcm.posts("r-1")] == ["429", "200"]
 
 
-def test_unregistered_forgets_the_address_only_if_it_is_still_the_one(double: Double, device: str, db: Database):
-    double.behave(ADDRESS, "404")
+def test_unregistered_forgets_the_address_only_if_it_is_still_the_one(fake_fcm: FakeFcm, device: str, db: Database):
+    fake_fcm.behave(ADDRESS, "404")
     send(device)
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": None}]
 
     db.execute("UPDATE devices SET fcm_token = %(t)s", {"t": ADDRESS})
-    double.on_message = lambda _: db.execute("UPDATE devices SET fcm_token = 'fcm:newer'")
+    fake_fcm.on_message = lambda _: db.execute("UPDATE devices SET fcm_token = 'fcm:newer'")
     send(device, "r-2")
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": "fcm:newer"}]
 
 
-def test_a_404_without_its_reason_forgets_nothing(double: Double, device: str, db: Database):
-    double.behave(ADDRESS, "404-no-details")
+def test_a_404_without_its_reason_forgets_nothing(fake_fcm: FakeFcm, device: str, db: Database):
+    fake_fcm.behave(ADDRESS, "404-no-details")
     send(device)
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": ADDRESS}]
 
 
-def test_a_device_without_an_address_gets_it_with_its_heartbeat(double: Double, db: Database):
+def test_a_device_without_an_address_gets_it_with_its_heartbeat(fake_fcm: FakeFcm, db: Database):
     device_id, token = enrolled("silent", None)
     assert send(device_id, action="ring").json["state"] == "accepted"
     sweep()
     assert state(db) == "accepted"
-    assert double.requests() == []
+    assert fake_fcm.requests() == []
 
     (pending,) = call("POST", "/v1/heartbeat", {}, token=token).json["pending_commands"]
     assert pending["request_id"] == "r-1"
@@ -212,7 +212,7 @@ def test_a_device_without_an_address_gets_it_with_its_heartbeat(double: Double, 
     assert state(db) == "accepted"
 
 
-def test_a_command_that_nobody_could_send_expires(double: Double, db: Database):
+def test_a_command_that_nobody_could_send_expires(fake_fcm: FakeFcm, db: Database):
     device_id, _ = enrolled("silent", None)
     send(device_id)
     db.execute("UPDATE fcm_dispatches SET expires_at = now() - interval '1 second'")
@@ -220,26 +220,26 @@ def test_a_command_that_nobody_could_send_expires(double: Double, db: Database):
     assert state(db) == "expired"
 
 
-def test_a_lease_that_passed_is_unknown_and_stays_unsent(double: Double, device: str, db: Database):
+def test_a_lease_that_passed_is_unknown_and_stays_unsent(fake_fcm: FakeFcm, device: str, db: Database):
     send(device)
     db.execute("UPDATE fcm_dispatches SET state = 'sending', lease_until = now() - interval '1 second'")
     assert sweep()["unknown"] == 1
     sweep()
     assert state(db) == "unknown"
-    assert len(double.posts("r-1")) == 1
+    assert len(fake_fcm.posts("r-1")) == 1
 
 
-def test_secrets_are_masked_and_wiped(double: Double, device: str, db: Database):
+def test_secrets_are_masked_and_wiped(fake_fcm: FakeFcm, device: str, db: Database):
     wifi = {"ssid": "kiosks", "password": "correct horse"}
-    double.behave(ADDRESS, "503", "200")
+    fake_fcm.behave(ADDRESS, "503", "200")
     shown = send(device, action="wifi_connect", params=wifi)
     assert shown.json["params"] == {"ssid": "kiosks", "password": "***"}
-    assert double.posts("r-1")[0].data["password"] == "correct horse"
+    assert fake_fcm.posts("r-1")[0].data["password"] == "correct horse"
     # Unknown: the device may still get it with a heartbeat, so it is kept where nobody looks.
     assert db.execute("SELECT secrets FROM fcm_dispatches") == [{"secrets": {"password": "correct horse"}}]
 
     assert call("POST", "/v1/commands/r-1/resend", {"reason": "no answer"}).json["state"] == "sent"
-    assert double.posts("r-1")[1].data["password"] == "correct horse"
+    assert fake_fcm.posts("r-1")[1].data["password"] == "correct horse"
     assert db.execute("SELECT secrets FROM fcm_dispatches") == [{"secrets": {}}]
     call("POST", "/v1/commands/r-1/resend", {"reason": "again"}).problem(409)
 
@@ -257,33 +257,33 @@ def test_secrets_are_masked_and_wiped(double: Double, device: str, db: Database)
         ("remote_exec_fcm", {"type": ""}, "$.params.type"),
     ],
 )
-def test_wrong_parameters_store_nothing(double: Double, device: str, db: Database, action, params, path):
+def test_wrong_parameters_store_nothing(fake_fcm: FakeFcm, device: str, db: Database, action, params, path):
     send(device, action=action, params=params).problem(422, path)
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
 
 
-def test_a_message_above_4096_bytes_is_refused_before_anything_is_stored(double: Double, device: str, db: Database):
+def test_a_message_above_4096_bytes_is_refused_before_anything_is_stored(fake_fcm: FakeFcm, device: str, db: Database):
     packages = {"packages": ["p" * 200] * 20}
     send(device, action="apply_battery_whitelist", params=packages).problem(422, "$.params")
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
 
 
-def test_a_shell_is_off_unless_it_is_switched_on(double: Double, device: str, monkeypatch):
+def test_a_shell_is_off_unless_it_is_switched_on(fake_fcm: FakeFcm, device: str, monkeypatch):
     send(device, action="remote_exec_shell", params={"command": "id"}).problem(403)
     monkeypatch.setenv("REMOTE_EXEC_SHELL_ENABLED", "true")
     settings.load.cache_clear()
     assert send(device, action="remote_exec_shell", params={"command": "id"}).json["state"] == "sent"
-    (post,) = double.posts("r-1")
+    (post,) = fake_fcm.posts("r-1")
     assert post.data["exec_id"] == "r-1"
     assert post.data["hmac"] == signature(post.data, HMAC_KEY)
 
 
-def test_an_unknown_device_is_404(double: Double):
+def test_an_unknown_device_is_404(fake_fcm: FakeFcm):
     send("00000000-0000-0000-0000-000000000000").problem(404)
 
 
-def test_cancel_takes_what_may_still_be_sent_and_nothing_else(double: Double, device: str, db: Database):
-    double.behave(ADDRESS, Behaviour("429", retry_after=60))
+def test_cancel_takes_what_may_still_be_sent_and_nothing_else(fake_fcm: FakeFcm, device: str, db: Database):
+    fake_fcm.behave(ADDRESS, Behaviour("429", retry_after=60))
     send(device)
     cancelled = call("POST", "/v1/commands/r-1/cancel")
     assert cancelled.json["state"] == "cancelled"
@@ -291,15 +291,15 @@ def test_cancel_takes_what_may_still_be_sent_and_nothing_else(double: Double, de
     assert call("POST", "/v1/commands/r-1/cancel").json == cancelled.json
     make_due(db)
     sweep()
-    assert len(double.posts("r-1")) == 1
+    assert len(fake_fcm.posts("r-1")) == 1
 
-    double.behave(ADDRESS, "200")
+    fake_fcm.behave(ADDRESS, "200")
     send(device, "r-2")
     call("POST", "/v1/commands/r-2/cancel").problem(409)
 
 
-def test_a_resend_is_audited_and_has_a_time_of_its_own(double: Double, device: str, db: Database):
-    double.behave(ADDRESS, "503", "200")
+def test_a_resend_is_audited_and_has_a_time_of_its_own(fake_fcm: FakeFcm, device: str, db: Database):
+    fake_fcm.behave(ADDRESS, "503", "200")
     send(device)
     call("POST", "/v1/commands/r-1/resend", {}).problem(422, "$")
     again = call("POST", "/v1/commands/r-1/resend", {"reason": "device is back", "ttl_seconds": 120})
@@ -311,14 +311,14 @@ def test_a_resend_is_audited_and_has_a_time_of_its_own(double: Double, device: s
     assert entry["from"] == "unknown"
     assert entry["by"].startswith("arn:aws:iam::")
     assert entry["reason"] == "device is back"
-    first, second = double.posts("r-1")
+    first, second = fake_fcm.posts("r-1")
     assert first.data["ts"] != second.data["ts"]
     left = db.execute("SELECT extract(epoch FROM expires_at - now())::float8 AS s FROM fcm_dispatches")[0]["s"]
     assert 100 < left <= 120
 
 
-def test_a_resend_with_a_key_is_done_once(double: Double, device: str):
-    double.behave(ADDRESS, "503", "200")
+def test_a_resend_with_a_key_is_done_once(fake_fcm: FakeFcm, device: str):
+    fake_fcm.behave(ADDRESS, "503", "200")
     send(device)
     resend = {"body": {"reason": "no answer"}, "headers": {"Idempotency-Key": "resend-1"}}
     first = call("POST", "/v1/commands/r-1/resend", **resend)
@@ -327,7 +327,7 @@ def test_a_resend_with_a_key_is_done_once(double: Double, device: str):
     assert (first.status, again.status) == (202, 200)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json == first.json
-    assert len(double.posts("r-1")) == 2
+    assert len(fake_fcm.posts("r-1")) == 2
 
 
 def test_a_key_does_not_end_with_a_newline(device: str):

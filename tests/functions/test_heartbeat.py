@@ -8,33 +8,33 @@ import textwrap
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from nexmdm import database, settings
-from nexmdm.database import Database
+from nexmdm.runtime import database, settings
+from nexmdm.runtime.database import Database
 
-from tests import agent
-from tests.agent import an_hour_ago
-from tests.api import ROOT, call, enrol, event
 from tests.conftest import Device
-from tests.relay import relay
+from tests.support import agent
+from tests.support.agent import an_hour_ago
+from tests.support.api import ROOT, call, enroll, event
+from tests.support.relay import relay
 
 MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
 def device(url) -> Device:
-    return Device(*enrol("lobby"))
+    return Device(*enroll("lobby"))
 
 
 @pytest.fixture
 def line(url, device, monkeypatch):
     """The functions reach the database through a relay that counts and can be cut."""
-    database.environment().close()
+    database.connection().close()
     with relay(url) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
         settings.load.cache_clear()
-        database.environment.cache_clear()
+        database.connection.cache_clear()
         yield line
-        database.environment().close()
+        database.connection().close()
 
 
 def post(token: str | None, body=None, path: str = "/v1/heartbeat", **how):
@@ -208,9 +208,9 @@ def test_a_batch_needs_its_list(device):
 
 RACER = textwrap.dedent("""
     import json, sys
-    from nexmdm import database
-    from tests.api import call
-    database.environment().execute("SELECT 1")
+    from nexmdm.runtime import database
+    from tests.support.api import call
+    database.connection().execute("SELECT 1")
     print("ready", flush=True)
     work = json.loads(sys.stdin.readline())
     print(json.dumps([call("POST", "/v1/heartbeat", body, token=work["token"]).status for body in work["bodies"]]))
@@ -314,7 +314,7 @@ def test_no_server_is_a_503_and_then_it_works(url, device, monkeypatch):
     with relay(url) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
         settings.load.cache_clear()
-        database.environment.cache_clear()
+        database.connection.cache_clear()
         assert post(device.token).status == 200
         port = line.port
     unavailable(post(device.token))
@@ -323,7 +323,7 @@ def test_no_server_is_a_503_and_then_it_works(url, device, monkeypatch):
     with relay(url, port):
         assert post(device.token).status == 200
         post("wrong token").problem(401)
-        database.environment().close()
+        database.connection().close()
 
 
 def test_a_terminated_backend_costs_nothing(db, device):

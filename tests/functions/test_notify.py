@@ -4,13 +4,13 @@ import json
 import socket
 
 import pytest
-from nexmdm import settings
+from nexmdm.runtime import settings
 
 from functions.notify import webhook as posting
 from functions.notify.handler import handler
-from tests import samples
-from tests.api import CONTEXT
-from tests.webhook import SECRET_PATH, Webhook
+from tests.support import samples
+from tests.support.api import CONTEXT
+from tests.support.webhook import SECRET_PATH, Webhook
 
 
 def told(subject: str | None, message: str) -> dict:

@@ -4,14 +4,15 @@ The snapshot is a copy of the dispatches' table, the restore puts it back.
 """
 
 import pytest
-from nexmdm import cleanup, settings
-from nexmdm.database import Database
+from nexmdm.retention import run
+from nexmdm.runtime import settings
+from nexmdm.runtime.database import Database
 
 from functions.fcm_dispatch.handler import handler
-from local.fcm import Double
-from tests import agent, samples
-from tests.api import CONTEXT, call
-from tests.commands import enrolled, make_due, send, state, sweep
+from local.fcm import FakeFcm
+from tests.support import agent, samples
+from tests.support.api import CONTEXT, call
+from tests.support.commands import enrolled, make_due, send, state, sweep
 
 
 def snapshot(db: Database) -> None:
@@ -24,16 +25,16 @@ def restore(db: Database) -> None:
 
 
 @pytest.fixture
-def restored(db: Database, double: Double) -> tuple[str, str]:
+def restored(db: Database, fake_fcm: FakeFcm) -> tuple[str, str]:
     """A device whose commands were open in the snapshot and were sent after it; (device_id, token)."""
     device_id, token = enrolled("lobby", "fcm:lobby")
-    double.behave("fcm:lobby", "429")
+    fake_fcm.behave("fcm:lobby", "429")
     for request_id in ("waits", "in-flight"):
         send(device_id, request_id)
     db.execute("UPDATE fcm_dispatches SET state = 'accepted', next_at = NULL WHERE request_id = 'waits'")
     snapshot(db)
-    double.behave("fcm:lobby", "200")
-    double.forget()
+    fake_fcm.behave("fcm:lobby", "200")
+    fake_fcm.forget()
     make_due(db)
     assert sweep()["sent"] == 2
     restore(db)
@@ -41,16 +42,16 @@ def restored(db: Database, double: Double) -> tuple[str, str]:
     return device_id, token
 
 
-def test_without_it_what_was_sent_would_be_sent_again(restored, double: Double):
+def test_without_it_what_was_sent_would_be_sent_again(restored, fake_fcm: FakeFcm):
     assert sweep()["sent"] == 2
-    assert len(double.posts("waits")) == len(double.posts("in-flight")) == 2
+    assert len(fake_fcm.posts("waits")) == len(fake_fcm.posts("in-flight")) == 2
 
 
-def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: Database, double: Double):
+def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: Database, fake_fcm: FakeFcm):
     _, token = restored
     assert handler(samples.load("fcm_dispatch-after-restore"), CONTEXT) == {"unknown": 2}
     assert sweep() == {"unknown": 0, "expired": 0, "sent": 0}
-    assert len(double.posts("waits")) == len(double.posts("in-flight")) == 1
+    assert len(fake_fcm.posts("waits")) == len(fake_fcm.posts("in-flight")) == 1
     assert [state(db, request_id) for request_id in ("waits", "in-flight")] == ["unknown", "unknown"]
     assert call("POST", "/v1/heartbeat", agent.heartbeat(fcm_token=None), token=token).json["pending_commands"] == []
     audit = db.execute("SELECT audit -> -1 ->> 'from' AS state FROM fcm_dispatches ORDER BY request_id")
@@ -58,7 +59,7 @@ def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: D
     assert handler({"after_restore": True}, CONTEXT) == {"unknown": 0}
 
 
-def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, double: Double):
+def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, fake_fcm: FakeFcm):
     db.execute(
         "UPDATE fcm_dispatches SET state = 'sending', fence = fence + 1, next_at = NULL,"
         " lease_until = now() + interval '1 minute'"
@@ -66,12 +67,12 @@ def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, 
     assert handler({"after_restore": True}, CONTEXT) == {"unknown": 2}
 
 
-def test_an_operator_may_still_send_it_and_retention_keeps_its_key(restored, db: Database, double: Double):
+def test_an_operator_may_still_send_it_and_retention_keeps_its_key(restored, db: Database, fake_fcm: FakeFcm):
     # The snapshot is older than what FCM keeps; what was sent after it may still be on its way.
     db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '2 days'")
     handler({"after_restore": True}, CONTEXT)
     db.execute("UPDATE fcm_dispatches SET sent_at = now() - interval '3 days'")
-    assert cleanup.clean(db, settings.load(), lambda: 60)["policies"]["fcm_dispatches"]["deleted"] == 0
+    assert run.clean(db, settings.load(), lambda: 60)["policies"]["fcm_dispatches"]["deleted"] == 0
     answer = call("POST", "/v1/commands/waits/resend", {"reason": "asked at the kiosk: it did not ring"})
     assert (answer.status, answer.json["state"]) == (202, "sent")
-    assert len(double.posts("waits")) == 2
+    assert len(fake_fcm.posts("waits")) == 2

@@ -12,15 +12,15 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from nexmdm import metrics, settings
-from nexmdm.database import Database
+from nexmdm.runtime import metrics, settings
+from nexmdm.runtime.database import Database
 
 from functions.notify import handler as notify
 from functions.watch import topic as sns
 from functions.watch.handler import handler
-from tests.api import CONTEXT, ROOT
-from tests.sns import Topic
-from tests.webhook import Webhook
+from tests.support.api import CONTEXT, ROOT
+from tests.support.sns import Topic
+from tests.support.webhook import Webhook
 
 # An execution environment in which runs follow each other until it is killed.
 ENVIRONMENT = """

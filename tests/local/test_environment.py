@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.environment import Environments
+from local.gateway.environment import Environments
 from local.template import Function
 
 HANDLER = """

@@ -1,4 +1,4 @@
-"""The FCM double over real sockets: its answers, its faults, what it records and whom it tells."""
+"""The fake FCM over real sockets: its answers, its faults, what it records and whom it tells."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from local.fcm import Behaviour, Double, running
+from local.fcm import Behaviour, FakeFcm, running
 from local.fcm.account import service_account
 from local.fcm.behaviours import at_random
 from tests.local.processes import listening
@@ -18,13 +18,13 @@ SEND = "/v1/projects/nexmdm-local/messages:send"
 
 
 @pytest.fixture
-def double():
-    return Double()
+def fake_fcm():
+    return FakeFcm()
 
 
 @pytest.fixture
-def fcm(double):
-    with running(double) as url, httpx.Client(base_url=url, timeout=2, follow_redirects=False) as client:
+def fcm(fake_fcm):
+    with running(fake_fcm) as url, httpx.Client(base_url=url, timeout=2, follow_redirects=False) as client:
         granted = client.post("/token", data={"grant_type": "jwt-bearer", "assertion": "a.b.c"}).json()
         client.headers["Authorization"] = f"Bearer {granted['access_token']}"
         yield client
@@ -34,16 +34,16 @@ def send(fcm, token="a-device", **data):
     return fcm.post(SEND, json={"message": {"token": token, "data": {"request_id": "r-1", **data}}})
 
 
-def test_a_message_is_accepted_recorded_and_delivered(double, fcm):
+def test_a_message_is_accepted_recorded_and_delivered(fake_fcm, fcm):
     answer = send(fcm, action="ping")
     assert answer.status_code == 200
     assert answer.json()["name"].startswith("projects/nexmdm-local/messages/0:")
-    [record] = double.posts("r-1")
+    [record] = fake_fcm.posts("r-1")
     assert (record.token, record.outcome, record.delivered) == ("a-device", "200", True)
     # The client may have the answer before the double has noted that it gave it.
-    double.wait_for(lambda: record.answered_at is not None)
+    fake_fcm.wait_for(lambda: record.answered_at is not None)
     assert record.at <= record.answered_at <= time.time()
-    assert [(d.token, d.data["action"]) for d in double.deliveries()] == [("a-device", "ping")]
+    assert [(d.token, d.data["action"]) for d in fake_fcm.deliveries()] == [("a-device", "ping")]
 
 
 @pytest.mark.parametrize(
@@ -56,24 +56,24 @@ def test_a_message_is_accepted_recorded_and_delivered(double, fcm):
         ("503", 503, "UNAVAILABLE", "UNAVAILABLE"),
     ],
 )
-def test_errors_are_in_fcms_words(double, fcm, kind, status, google, error_code):
-    double.behave("a-device", kind)
+def test_errors_are_in_fcms_words(fake_fcm, fcm, kind, status, google, error_code):
+    fake_fcm.behave("a-device", kind)
     answer = send(fcm)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["status"]) == (status, status, google)
     assert [detail["errorCode"] for detail in error["details"]] == [error_code]
-    assert double.deliveries() == []
+    assert fake_fcm.deliveries() == []
     assert send(fcm, token="another").status_code == 200
 
 
-def test_too_many(double, fcm):
-    double.behave("a-device", Behaviour("429", retry_after=7))
+def test_too_many(fake_fcm, fcm):
+    fake_fcm.behave("a-device", Behaviour("429", retry_after=7))
     answer = send(fcm)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 
-def test_pages_and_redirects(double, fcm):
-    double.behave("a-device", "502", "redirect")
+def test_pages_and_redirects(fake_fcm, fcm):
+    fake_fcm.behave("a-device", "502", "redirect")
     assert send(fcm).headers["content-type"] == "text/html"
     assert send(fcm).status_code == 307
 
@@ -87,74 +87,74 @@ def test_pages_and_redirects(double, fcm):
         ("silence", httpx.ReadTimeout),
     ],
 )
-def test_faults_of_the_socket(double, fcm, kind, error):
-    double.behave("a-device", kind)
+def test_faults_of_the_socket(fake_fcm, fcm, kind, error):
+    fake_fcm.behave("a-device", kind)
     with pytest.raises(error):
         send(fcm)
-    assert double.posts("r-1")[0].outcome == kind
+    assert fake_fcm.posts("r-1")[0].outcome == kind
     assert send(fcm, token="another").status_code == 200
 
 
-def test_what_is_ambiguous_can_have_been_delivered(double, fcm):
-    double.behave("a-device", Behaviour("503", delivered=True), Behaviour("503"))
+def test_what_is_ambiguous_can_have_been_delivered(fake_fcm, fcm):
+    fake_fcm.behave("a-device", Behaviour("503", delivered=True), Behaviour("503"))
     send(fcm)
     send(fcm)
-    assert [record.delivered for record in double.posts("r-1")] == [True, False]
+    assert [record.delivered for record in fake_fcm.posts("r-1")] == [True, False]
 
 
-def test_behaviours_come_in_their_order_and_the_last_stays(double, fcm):
-    double.behave("a-device", Behaviour("503", times=2), "429", "200")
+def test_behaviours_come_in_their_order_and_the_last_stays(fake_fcm, fcm):
+    fake_fcm.behave("a-device", Behaviour("503", times=2), "429", "200")
     assert [send(fcm).status_code for _ in range(5)] == [503, 503, 429, 200, 200]
 
 
-def test_without_a_good_access_token_nothing_passes(double, fcm):
-    double.revoke_access()
+def test_without_a_good_access_token_nothing_passes(fake_fcm, fcm):
+    fake_fcm.revoke_access()
     assert send(fcm).status_code == 401
-    assert double.deliveries() == []
+    assert fake_fcm.deliveries() == []
 
 
-def test_the_token_endpoint_can_fail_too(double, fcm):
-    double.behave("/token", "503", "200")
+def test_the_token_endpoint_can_fail_too(fake_fcm, fcm):
+    fake_fcm.behave("/token", "503", "200")
     assert fcm.post("/token", data={"assertion": "x"}).status_code == 503
     assert fcm.post("/token", data={"assertion": "x"}).status_code == 200
     assert fcm.post("/token", data={}).status_code == 400
-    assert len(double.requests(path="/token")) == 4
+    assert len(fake_fcm.requests(path="/token")) == 4
 
 
-def test_the_hook_runs_between_arrival_and_answer(double, fcm):
+def test_the_hook_runs_between_arrival_and_answer(fake_fcm, fcm):
     arrived, go_on = threading.Event(), threading.Event()
 
     def hook(record):
         arrived.set()
         assert go_on.wait(5)
 
-    double.on_message = hook
+    fake_fcm.on_message = hook
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(send, fcm)
         assert arrived.wait(5)
-        assert double.posts("r-1")[0].outcome == "arrived"
+        assert fake_fcm.posts("r-1")[0].outcome == "arrived"
         assert not answer.done()
         go_on.set()
         assert answer.result().status_code == 200
 
 
-def test_waiting_for_what_it_sees(double, fcm):
+def test_waiting_for_what_it_sees(fake_fcm, fcm):
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(double.wait_for, lambda: len(double.posts("r-1")) == 2)
+        waiting = pool.submit(fake_fcm.wait_for, lambda: len(fake_fcm.posts("r-1")) == 2)
         send(fcm)
         send(fcm)
         waiting.result(5)
     with pytest.raises(TimeoutError):
-        double.wait_for(lambda: False, 0.01)
+        fake_fcm.wait_for(lambda: False, 0.01)
 
 
-def test_many_at_once_are_each_recorded(double, fcm):
+def test_many_at_once_are_each_recorded(fake_fcm, fcm):
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: send(fcm, request_id=f"r-{n}"), range(200)))
-    assert sorted(len(double.posts(f"r-{n}")) for n in range(200)) == [1] * 200
+    assert sorted(len(fake_fcm.posts(f"r-{n}")) for n in range(200)) == [1] * 200
 
 
-def test_nonsense_is_a_400_and_unknown_paths_a_404(double, fcm):
+def test_nonsense_is_a_400_and_unknown_paths_a_404(fake_fcm, fcm):
     assert fcm.post(SEND, content=b"{").status_code == 400
     assert fcm.post(SEND, json={"message": {}}).status_code == 400
     assert fcm.get("/elsewhere").status_code == 404
@@ -167,7 +167,7 @@ def test_a_client_that_speaks_no_http_harms_nobody(fcm):
     assert send(fcm).status_code == 200
 
 
-def test_control_over_http(double, fcm):
+def test_control_over_http(fake_fcm, fcm):
     told = [{"kind": "503", "times": 1, "delivered": True}, {"kind": "200"}]
     assert fcm.put("/control/behaviours/a-device", json=told).status_code == 200
     assert [send(fcm).status_code for _ in range(2)] == [503, 200]
@@ -177,7 +177,7 @@ def test_control_over_http(double, fcm):
     assert [message["number"] for message in messages] == [2]
     assert fcm.put("/control/behaviours/a-device", json=[{"kind": "999"}]).status_code == 400
     assert fcm.delete("/control").status_code == 200
-    assert double.requests() == double.deliveries() == []
+    assert fake_fcm.requests() == fake_fcm.deliveries() == []
 
 
 def test_a_long_poll_ends_with_the_message(fcm):
@@ -204,7 +204,7 @@ def test_as_a_process_with_its_service_account(tmp_path):
         assert process.wait(10) == 0
 
 
-def test_firebase_admin_takes_the_account(double, fcm):
+def test_firebase_admin_takes_the_account(fake_fcm, fcm):
     from google.auth.transport.requests import Request
     from google.oauth2 import service_account as google
 

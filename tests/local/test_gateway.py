@@ -79,7 +79,9 @@ Resources:
 RUN = """
     import asyncio, pathlib, sys
     from dataclasses import replace
-    from local import gateway, serve, template
+    from local import template
+    from local.gateway import application as gateway
+    from local.gateway import server
 
     declared = template.load(pathlib.Path("template.yaml"))
     routes = [replace(r, function=replace(r.function, handler="echo_of_the_test.handler")) for r in declared.routes]
@@ -87,7 +89,7 @@ RUN = """
 
     async def main():
         application = gateway.Gateway(declared, gateway.key_pair(), limit=3, integration_seconds=2)
-        await serve.serve(application, serve.listen("127.0.0.1", 0))
+        await server.serve(application, server.listen("127.0.0.1", 0))
 
     asyncio.run(main())
 """

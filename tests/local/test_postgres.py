@@ -13,13 +13,13 @@ import psutil
 import psycopg2
 import pytest
 
-from local import postgres
+from local.postgres import embedded
 from tests.local.processes import eventually
 
 ANOTHER_USER = textwrap.dedent("""
     import pathlib, sys, time
-    from local import postgres
-    with postgres.start(pathlib.Path(sys.argv[1])) as url:
+    from local.postgres import embedded
+    with embedded.start(pathlib.Path(sys.argv[1])) as url:
         print(url, flush=True)
         sys.stdin.readline()
 """)
@@ -45,7 +45,7 @@ def folder_of_all():
 def data(folder_of_all):
     data = folder_of_all / "postgres"
     yield data
-    postgres.stop(data)
+    embedded.stop(data)
     assert servers(data) == []
 
 
@@ -78,15 +78,15 @@ def one(url: str, sql: str):
 
 
 def test_data_survives_and_nothing_is_left_running(data):
-    with postgres.start(data) as url:
+    with embedded.start(data) as url:
         one(url, "CREATE TABLE kept AS SELECT 7 AS number")
     assert servers(data) == []
-    with postgres.start(data) as url:
+    with embedded.start(data) as url:
         assert one(url, "SELECT number FROM kept") == 7
 
 
 def test_the_last_of_several_users_stops_it(data, another_user):
-    with postgres.start(data):
+    with embedded.start(data):
         other = another_user()
     assert servers(data)
     other.communicate("\n", timeout=30)
@@ -101,16 +101,16 @@ def test_a_killed_user_does_not_hold_it(data, another_user):
 
 def test_many_who_start_at_once_get_one_server(data):
     def use(_):
-        with postgres.start(data) as url:
+        with embedded.start(data) as url:
             return one(url, "SELECT pg_postmaster_start_time()::text")
 
-    with postgres.start(data), ThreadPoolExecutor(12) as pool:
+    with embedded.start(data), ThreadPoolExecutor(12) as pool:
         assert len(set(pool.map(use, range(24)))) == 1
 
 
 def test_users_come_and_go_in_any_order(data):
     def use(_):
-        with postgres.start(data) as url:
+        with embedded.start(data) as url:
             return one(url, "SELECT 1")
 
     with ThreadPoolExecutor(6) as pool:
@@ -119,12 +119,12 @@ def test_users_come_and_go_in_any_order(data):
 
 
 def test_a_killed_keeper_is_replaced_and_the_server_can_be_stopped(data):
-    with postgres.start(data) as url:
-        keeper = next(p for p in servers(data) if "local.postgres_keeper" in p.cmdline())
+    with embedded.start(data) as url:
+        keeper = next(p for p in servers(data) if "local.postgres.keeper" in p.cmdline())
         keeper.kill()
         eventually(lambda: keeper not in servers(data))
         assert one(url, "SELECT 1") == 1
-    assert postgres.stop(data)
+    assert embedded.stop(data)
     assert servers(data) == []
 
 
@@ -133,22 +133,22 @@ def test_an_interrupt_from_the_terminal_does_not_reach_it(data, another_user):
     before = servers(data)
     assert all(os.getpgid(process.pid) != os.getpgid(other.pid) for process in before)
     for process in before:
-        if "local.postgres_keeper" in process.cmdline():
+        if "local.postgres.keeper" in process.cmdline():
             process.send_signal(signal.SIGINT)
     assert servers(data) == before
 
 
 def test_stop_ends_it_under_its_users(data):
-    with postgres.start(data):
-        assert postgres.stop(data)
+    with embedded.start(data):
+        assert embedded.stop(data)
         assert servers(data) == []
-    assert not postgres.stop(data)
+    assert not embedded.stop(data)
 
 
 def test_a_long_path_and_a_space_in_it(open_folder):
     data = open_folder / ("a folder " * 12) / "postgres"
     data.parent.mkdir()
-    with postgres.start(data, database="other one") as url:
+    with embedded.start(data, database="other one") as url:
         assert one(url, "SELECT current_database()") == "other one"
     assert servers(data) == []
 
@@ -157,12 +157,12 @@ def test_what_went_wrong_is_told(open_folder):
     data = open_folder / "postgres"
     data.mkdir()
     (data / "PG_VERSION").write_text("12\n")
-    with pytest.raises(RuntimeError, match="did not start"), postgres.start(data):
+    with pytest.raises(RuntimeError, match="did not start"), embedded.start(data):
         pass
 
 
 def test_a_given_database_url_wins(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/fleet")
-    postgres.url.cache_clear()
-    assert postgres.url() == "postgresql://elsewhere/fleet"
-    postgres.url.cache_clear()
+    embedded.url.cache_clear()
+    assert embedded.url() == "postgresql://elsewhere/fleet"
+    embedded.url.cache_clear()

@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from local.postgres import ROOT
+from local.postgres.embedded import ROOT
 from tests.local.processes import ended, eventually
 
 
@@ -73,7 +73,7 @@ def test_a_bounded_run_ends_with_its_verdict(start, db, tmp_path):
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15", "--watch", "1")
     assert run.end() == 0, run.lines
     assert any("alert: Silent: quiet (never heard)" in line for line in run.lines), run.lines
-    assert any(re.match(r"console: http://127\.0\.0\.1:\d+/#token=[\w-]+$", line) for line in run.lines)
+    assert any(re.match(r"console: http://127\.0\.0\.1:\d+/start#code=[\w-]+$", line) for line in run.lines)
     last = run.lines[-1]
     assert "online 5/5" in last
     assert "5xx 0" in last

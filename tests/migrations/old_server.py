@@ -119,7 +119,7 @@ SELECT 'r' || n, 'device-' || n % {devices}, 'ping', (now() AT TIME ZONE 'UTC') 
 FROM generate_series(0, {devices * 4 - 1}) AS n;
 INSERT INTO enrollment_tokens (token_id, alias, token_hash, scope, issued_at, expires_at, uses_allowed, uses_consumed,
     status)
-SELECT encode(sha256(convert_to('enrol-' || n, 'UTF8')), 'hex'), 'new-' || n, '$2b$12$' || md5(n::text), 'register',
+SELECT encode(sha256(convert_to('enroll-' || n, 'UTF8')), 'hex'), 'new-' || n, '$2b$12$' || md5(n::text), 'register',
     now() AT TIME ZONE 'UTC', (now() AT TIME ZONE 'UTC') + interval '1 day', 1, n % 3,
     CASE n % 3 WHEN 0 THEN 'active' WHEN 1 THEN 'exhausted' ELSE 'expired' END
 FROM generate_series(0, 29) AS n;

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import yaml
 
-from local.fcm import Double
+from local.fcm import FakeFcm
 from local.template import TEMPLATE, _CloudFormationLoader
-from tests.fcm import doubled
+from tests.support.fcm import doubled
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,6 @@ def document() -> dict[str, Any]:
 
 
 @pytest.fixture
-def double(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
-    with doubled(monkeypatch) as double:
-        yield double
+def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
+    with doubled(monkeypatch) as fake_fcm:
+        yield fake_fcm

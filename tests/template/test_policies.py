@@ -62,7 +62,7 @@ def test_a_policy_allows_its_routes_and_no_others(document, policy):
 
 
 def test_nobody_but_an_operator_gets_at_secrets_or_devices(document):
-    """Enrolment tokens are made, commands are sent and builds are rolled out by nobody else."""
+    """Enrollment tokens are made, commands are sent and builds are rolled out by nobody else."""
     for policy in ("ViewerPolicy", "CiPolicy"):
         for route in OPERATORS:
             if route.method != "GET" and route.key not in MAY["CiPolicy"]:

@@ -9,6 +9,7 @@ import httpx
 from botocore.exceptions import BotoCoreError
 
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.signing import UnusableCredentials
 from nexmdm_cli.stack import Stack, unusable
 
 # API Gateway answers after 30 s at the latest.
@@ -17,6 +18,7 @@ TRIES = 6
 LONGEST_WAIT = 15.0
 PAGE = 500
 IS_IT_ONE = "Is it the address of a NexMDM stack of this version?"
+NOT_SENT = "The request cannot be written: its path, body or idempotency key holds what HTTP does not carry."
 FAMILIES = {401: Code.NOT_ALLOWED, 403: Code.NOT_ALLOWED, 404: Code.NOT_FOUND}
 
 
@@ -25,7 +27,11 @@ class Api:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self._http = httpx.Client(base_url=stack.url, auth=stack.auth, timeout=TIMEOUT)
+        try:
+            self._http = httpx.Client(base_url=stack.url, auth=stack.auth, timeout=TIMEOUT)
+        except (ValueError, httpx.InvalidURL):  # quoted by neither: a proxy's address may hold a password
+            names = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+            raise Failure(f"The proxy of {names} cannot be used.", Code.USAGE, "It is http://host:port.") from None
 
     def close(self) -> None:
         self._http.close()
@@ -79,7 +85,13 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         for attempt in range(TRIES):
             try:
-                answer = self._http.request(method, path, json=body, params=parameters, headers=headers)
+                # An empty `params` would take away the query that the path has.
+                answer = self._http.request(method, path, json=body, params=parameters or None, headers=headers)
+            except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError):
+                # h11 and httpx quote the header in question, which may be a credential.
+                raise Failure(NOT_SENT, Code.USAGE, "Remove line breaks and characters that are not text.") from None
+            except UnusableCredentials as error:  # renewed ones; the first were looked at when they were found
+                raise Failure(f"{error}.", Code.NOT_ALLOWED) from None
             except httpx.ConnectError as error:
                 if attempt >= 2:  # nothing listens; that seldom changes within seconds
                     raise self._unreachable(error, key) from None

@@ -7,13 +7,13 @@ import httpx
 import typer
 from rich.text import Text
 
-from nexmdm_cli import qr
+from nexmdm_cli import inputs, qr
 from nexmdm_cli.api import Api, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Make enrolment tokens with their QR codes; list and revoke them.")
+app = typer.Typer(no_args_is_help=True, help="Make enrollment tokens with their QR codes; list and revoke them.")
 
 Seconds = Annotated[int, typer.Option("--expires-in", min=60, help="Seconds for which the tokens are valid.")]
 Folder = Annotated[
@@ -75,6 +75,7 @@ def create(
     nexmdm enroll create lobby --json | jq -r '.items[0].token'
     """
     out, api = session.out, session.api
+    _folder_for(png)
     url = (server_url or api.stack.url).rstrip("/")
     wanted = {"expires_in_sec": expires_in, "note": note}
     wifi = _wifi(wifi_ssid, wifi_password)
@@ -82,26 +83,28 @@ def create(
     tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
     codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
     for token in tokens:
-        token["qr_content"] = qr.enrolment(url, token["token"], token["alias"])
+        token["qr_content"] = qr.enrollment(url, token["token"], token["alias"])
         codes[qr.file_name(token["alias"])] = token["qr_content"]
-    files = [str(qr.save(content, png, name)) for name, content in codes.items()] if png else []
+    files, unwritten = _saved(codes, png) if png else ([], None)
     if out.as_json:
         # A password that was given is not repeated.
         masked = {name: "***" if name == "PASSWORD" else value for name, value in wifi.items()}
         owner = {"qr_content": qr.device_owner(**phone, wifi=masked)} if phone else None
-        return out.json({"items": tokens, "device_owner": owner, "png": files})
+        out.json({"items": tokens, "device_owner": owner, "png": files})
+        return _complain(unwritten)
     if httpx.URL(url).host in LOOPBACK:
         out.note(f"A phone cannot reach {url}: it is this machine's own. --server-url names another address.")
     if phone:
         _show(session, "1. On the welcome screen of a factory-reset phone", codes["device-owner"], png)
-    keys = {"hmac_primary_key": hmac_primary_key, "hmac_rotation_key": hmac_rotation_key}
+    keys = {"hmac_primary_key": hmac_primary_key or "", "hmac_rotation_key": hmac_rotation_key or ""}
     for token in tokens:
         title = f"{'2. ' if phone else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
         _show(session, title, token["qr_content"], png)
-        given = {name: key for name, key in keys.items() if key}
+        given = {name: inputs.secret(key) for name, key in keys.items() if inputs.secret(key)}
         out.line(Text(qr.adb_line(url, token["token"], token["alias"], given)))
     for file in files:
         out.line(f"\n{file}")
+    _complain(unwritten)
 
 
 @command(app, "list")
@@ -123,7 +126,9 @@ def revoke(
         for token_id in revoked:
             session.out.line(f"revoked {token_id}")
     if unknown := sorted(set(token_ids) - set(revoked)):
-        raise Failure(f"There is no enrolment token {', '.join(unknown)}.", Code.NOT_FOUND, "See `nexmdm enroll list`.")
+        raise Failure(
+            f"There is no enrollment token {', '.join(unknown)}.", Code.NOT_FOUND, "See `nexmdm enroll list`."
+        )
 
 
 def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,9 +156,34 @@ def _provisioning(api: Api, url: str, component: str, wanted: dict[str, Any]) ->
     }
 
 
+def _folder_for(png: Path | None) -> None:
+    """Make it before any token: a folder that cannot be written to must not cost one."""
+    try:
+        if png:
+            png.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"--png: the folder cannot be made: {error.strerror}.", Code.USAGE) from None
+
+
+def _saved(codes: dict[str, str], folder: Path) -> tuple[list[str], OSError | None]:
+    """The files that were written, and why not all were. The tokens exist, and are shown whatever becomes of these."""
+    files: list[str] = []
+    try:
+        files.extend(str(qr.save(content, folder, name)) for name, content in codes.items())
+    except OSError as error:
+        return files, error
+    return files, None
+
+
+def _complain(unwritten: OSError | None) -> None:
+    if unwritten:
+        raise Failure(f"Not every PNG could be written: {unwritten.strerror}.", hint="The tokens above are valid.")
+
+
 def _wifi(ssid: str | None, password: str | None) -> dict[str, str]:
     if ssid is None:
         return {}
+    password = password and password.rstrip("\r\n")
     return {"SSID": ssid, **({"PASSWORD": password, "SECURITY_TYPE": "WPA"} if password else {"SECURITY_TYPE": "NONE"})}
 
 

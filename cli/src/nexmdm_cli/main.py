@@ -1,19 +1,18 @@
 """`nexmdm`: the program, and what belongs to no noun."""
 
 import json
-import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nexmdm_cli import alerts, builds, commands, database, devices, enroll, send, stack, status
+from nexmdm_cli import alerts, builds, commands, database, devices, enroll, inputs, send, stack, status
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.session import Session, command, prose
+from nexmdm_cli.terminal import Group
 
 HELP = """\
-Enrol, command, publish to and watch a fleet of Android devices.
+Enroll, command, publish to and watch a fleet of Android devices.
 
 A stack is named by --url, NEXMDM_URL, `nexmdm use`, or a running `make run`. Requests are signed with the AWS
 credentials that you already have: --profile, AWS_PROFILE, SSO, the environment.
@@ -39,6 +38,7 @@ Exit codes
 """
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     help=prose(HELP),
     rich_markup_mode="rich",
@@ -115,6 +115,9 @@ def api(
     nexmdm api GET '/v1/devices?limit=1'
     nexmdm api POST /v1/enroll-tokens -d '{"aliases": ["lobby"]}'
     """
+    if not route.startswith("/") or route.startswith("//"):
+        # The signature, and with it the session token, would go to another host.
+        raise Failure("PATH is a path of this stack.", Code.USAGE, "It begins with /, as /v1/devices does.")
     repeatable = method.upper() in ("GET", "PUT", "DELETE") or key is not None
     session.out.json(session.api.call(method.upper(), route, _document(data), key=key, repeatable=repeatable))
 
@@ -123,10 +126,11 @@ def _document(data: str | None) -> object:
     if data is None:
         return None
     try:
-        if data.startswith("@"):
-            data = sys.stdin.read() if data == "@-" else Path(data[1:]).read_text()
-        return json.loads(data)
-    except (ValueError, OSError) as error:
+        # As bytes JSON says its encoding itself, byte order mark included.
+        return json.loads(inputs.content(data[1:]) if data.startswith("@") else data)
+    except OSError as error:
+        raise Failure(f"--data: the file cannot be read: {error.strerror}", Code.USAGE) from None
+    except ValueError as error:
         raise Failure(f"--data: {error}", Code.USAGE) from None
 
 

@@ -56,12 +56,12 @@ class Output:
             self.note(hint)
 
     def json(self, value: Any) -> None:
-        print(json.dumps(value, ensure_ascii=False, indent=2))
+        _write_json(json.dumps(value, ensure_ascii=False, indent=2))
 
     def stream(self, value: Any) -> None:
         """One of many: a line of JSON, or what rich prints."""
         if self.as_json:
-            print(json.dumps(value, ensure_ascii=False), flush=True)
+            _write_json(json.dumps(value, ensure_ascii=False))
         else:
             self._print(value)
             sys.stdout.flush()
@@ -108,7 +108,8 @@ class Output:
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Says on stderr what is happening; the function that it gives changes what is said."""
         if self.notes.is_terminal:
-            with self.notes.status(Text(clean(text))) as status:
+            spinner = "line" if self.notes.options.ascii_only else "dots"
+            with self.notes.status(Text(clean(text)), spinner=spinner) as status:
                 yield lambda now: status.update(Text(clean(now)))
             return
         said = []
@@ -129,6 +130,21 @@ class Output:
         with wide.capture() as captured:
             wide.print(table)
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _write_json(document: str) -> None:
+    """A line of UTF-8, whatever the terminal's encoding: scripts read it.
+
+    Controls, C1 among them, lone surrogates and what changes the direction of writing are escaped.
+    """
+    line = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in document) + "\n"
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # a stream of text that a caller put in its place
+        sys.stdout.write(line)
+        return
+    sys.stdout.flush()
+    binary.write(line.encode())
+    binary.flush()
 
 
 def clean(text: str) -> str:

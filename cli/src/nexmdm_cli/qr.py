@@ -14,14 +14,16 @@ import segno
 from rich.text import Text
 
 from nexmdm_cli.output import Output
+from nexmdm_cli.terminal import can_show
 
 RECEIVER = "com.nexmdm/.ConfigReceiver"
 ADMIN_COMPONENT = "com.nexmdm/.NexDeviceAdminReceiver"
 EXTRA = "android.app.extra.PROVISIONING_"
+BLOCKS = "█▀▄"
 QUIET = 2  # modules around a code in the terminal; a PNG has the standard's four
 
 
-def enrolment(server: str, token: str, alias: str) -> str:
+def enrollment(server: str, token: str, alias: str) -> str:
     """What the agent scans."""
     return _document({"server_url": server, "admin_key": token, "alias": alias})
 
@@ -58,15 +60,28 @@ def download_address(server: str, token: str) -> str:
 
 
 def draw(out: Output, content: str) -> bool:
-    """Print the code when the terminal is wide enough; whether it was."""
+    """Print the code when the terminal is wide enough; whether it was.
+
+    Two modules stand above each other in a character, or side by side two characters each where the encoding has no
+    blocks.
+    """
     code = segno.make_qr(content, error="l")
-    if out.is_terminal and code.symbol_size(border=QUIET)[0] > out.console.width:
+    compact = can_show(BLOCKS)
+    width = code.symbol_size(border=QUIET)[0] * (1 if compact else 2)
+    if out.is_terminal and width > out.console.width:
         return False
-    drawn = io.StringIO()
-    code.terminal(drawn, border=QUIET, compact=True)
-    for line in drawn.getvalue().splitlines():
-        # Scanners want dark on light, whatever the terminal's colours are.
-        out.line(Text(line, "bright_white on black"))
+    if compact:
+        drawn = io.StringIO()
+        code.terminal(drawn, border=QUIET, compact=True)
+        lines = drawn.getvalue().splitlines()
+    else:
+        lines = ["".join("  " if dark else "##" for dark in row) for row in code.matrix_iter(border=QUIET)]
+    # Scanners want dark on light, whatever the terminal's colours are: a light # stands on light ground.
+    style = "bright_white on black"
+    for line in lines:
+        text = Text(line, style)
+        text.highlight_regex("#+", "bright_white on bright_white")
+        out.line(text)
     return True
 
 
@@ -83,7 +98,7 @@ def save(content: str, folder: Path, name: str) -> Path:
 def file_name(alias: str) -> str:
     """One for each alias, whatever characters it holds, and never outside of its folder."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", alias)[:100]
-    return f"enrol-{plain}" + ("" if plain == alias else f"-{hashlib.sha256(alias.encode()).hexdigest()[:8]}")
+    return f"enroll-{plain}" + ("" if plain == alias else f"-{hashlib.sha256(alias.encode()).hexdigest()[:8]}")
 
 
 def _document(values: dict[str, str]) -> str:

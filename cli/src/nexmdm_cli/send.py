@@ -2,13 +2,11 @@
 
 import json
 import secrets
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli import addresses, following
+from nexmdm_cli import addresses, following, inputs
 from nexmdm_cli.api import Api, path
 from nexmdm_cli.devices import Prefix, Version
 from nexmdm_cli.failures import Code, Failure
@@ -133,11 +131,12 @@ def _count(api: Api, conditions: dict[str, Any]) -> int:
 def _parameters(given: list[str]) -> dict[str, Any]:
     """{name: value} of NAME=VALUE; the API makes numbers out of texts where an action wants them."""
     parameters: dict[str, Any] = {}
-    for text in given:
+    for number, text in enumerate(given, 1):
         name, sign, value = text.partition("=")
         if not sign or not name.strip(":"):
+            # It is not repeated: it may be a password whose name was forgotten.
             raise Failure(
-                f"{text!r} is no parameter.",
+                f"Parameter {number} is not NAME=VALUE.",
                 Code.USAGE,
                 "Write NAME=VALUE, NAME=@FILE or NAME:=JSON; devices go to --to.",
             )
@@ -145,10 +144,17 @@ def _parameters(given: list[str]) -> dict[str, Any]:
             if name.endswith(":"):
                 parameters[name[:-1]] = json.loads(value)
             elif value.startswith("@"):
-                content = sys.stdin.read() if value == "@-" else Path(value[1:]).read_text()
-                parameters[name] = content.removesuffix("\n")
+                content = inputs.content(value[1:]).decode("utf-8-sig")
+                parameters[name] = content.removesuffix("\n").removesuffix("\r")
             else:
                 parameters[name] = value
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            # Without the name of the file: a password may begin with @.
+            raise Failure(
+                f"{name}: the file after @ cannot be read: {error.strerror}.",
+                Code.USAGE,
+                f"A value that begins with @ is written as JSON: {name}:='\"@...\"'.",
+            ) from None
+        except ValueError as error:
             raise Failure(f"{name.rstrip(':')}: {error}", Code.USAGE) from None
     return parameters

@@ -1,13 +1,45 @@
 """AWS Signature Version 4 for httpx, by botocore's signer: the credentials that a person already has open the API."""
 
+import re
 from collections.abc import Generator
 from typing import Any
 
 import httpx
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import NoCredentialsError
 
+from nexmdm_cli import inputs
+
+# What an HTTP header takes; AWS's own are letters, digits and + / = within it.
+VISIBLE = re.compile(r"[!-~]+")
+NAMES = {"access_key": "AWS_ACCESS_KEY_ID", "secret_key": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
 SERVICE = "execute-api"
+
+
+class UnusableCredentials(ValueError):
+    """Credentials that no header can carry; says which of them, never its value."""
+
+
+def as_pasted(credentials: Any) -> ReadOnlyCredentials:
+    """botocore's credentials without what comes along when they are pasted: white space, line breaks, quotes.
+
+    Raises:
+        NoCredentialsError: there are none.
+        UnusableCredentials: one of them holds something else that is not ASCII.
+    """
+    if credentials is None:
+        raise NoCredentialsError
+    frozen = credentials.get_frozen_credentials()
+    values = {name: inputs.secret(value) if (value := getattr(frozen, name)) else value for name in NAMES}
+    for name, value in values.items():
+        if value and not VISIBLE.fullmatch(value):
+            raise UnusableCredentials(
+                f"{NAMES[name]} (or {NAMES[name].lower()} of the profile) holds a line break, a blank or a character"
+                " that is not ASCII"
+            )
+    return ReadOnlyCredentials(**values)
 
 
 class Signed(httpx.Auth):
@@ -26,6 +58,6 @@ class Signed(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         headers = {"host": request.headers["host"]}
         signed = AWSRequest(request.method, str(request.url), data=request.content, headers=headers)
-        SigV4Auth(self._credentials, SERVICE, self._region).add_auth(signed)
+        SigV4Auth(as_pasted(self._credentials), SERVICE, self._region).add_auth(signed)
         request.headers.update(dict(signed.headers.items()))
         yield request

@@ -13,7 +13,7 @@ import typer
 
 from nexmdm_cli import local_stack
 from nexmdm_cli.failures import Code, Failure
-from nexmdm_cli.signing import Signed
+from nexmdm_cli.signing import Signed, UnusableCredentials, as_pasted
 
 EXECUTE_API = re.compile(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com")
 
@@ -51,7 +51,7 @@ def saved() -> Choice:
     if not file.is_file():
         return Choice()
     try:
-        return Choice(**json.loads(file.read_text()))
+        return Choice(**json.loads(file.read_bytes()))
     except (ValueError, TypeError):
         raise Failure(f"{file} is not what `nexmdm use` writes.", Code.USAGE, "Run `nexmdm use --forget`.") from None
 
@@ -119,10 +119,12 @@ def _credentials(session: Any, profile: str | None) -> Any:
     try:
         found = session.get_credentials()
         if found is not None:
-            found.get_frozen_credentials()
+            as_pasted(found)
             return found
     except BotoCoreError as error:
         raise unusable(error, profile) from None
+    except UnusableCredentials as error:
+        raise Failure(f"{error}.", Code.NOT_ALLOWED, "Set it again, without what was pasted along.") from None
     raise Failure(
         "No AWS credentials were found.",
         Code.NOT_ALLOWED,

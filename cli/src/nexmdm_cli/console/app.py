@@ -1,4 +1,4 @@
-"""The console's routes: page and assets for whoever is here, the API and enrolment codes for who holds the token."""
+"""The console's routes: page and assets for whoever is here, the API and enrollment codes for who holds the token."""
 
 from pathlib import Path
 
@@ -9,9 +9,14 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from nexmdm_cli.console import codes
+from nexmdm_cli.console.entry import PATH as START
+from nexmdm_cli.console.entry import Entry
 from nexmdm_cli.console.forwarding import METHODS, Forwarding
 from nexmdm_cli.console.guard import Guard
+from nexmdm_cli.console.problems import problem
 
+CODE_HEADER = "x-console-code"
+EXCHANGE = "/console/token"
 ASSETS = Path(__file__).resolve().parent / "assets"
 # Each is a place in the page, which reads its own address.
 PAGES = (
@@ -22,28 +27,38 @@ PAGES = (
     "/commands/{id}",
     "/builds",
     "/builds/{id}",
-    "/enrol",
+    "/enroll",
     "/alerts",
     "/api-reference",
 )
 
 
-def application(forwarding: Forwarding, authority: str, token: str) -> Guard:
+def application(forwarding: Forwarding, entry: Entry, authority: str, token: str) -> Guard:
     async def page(_: Request) -> Response:
         return FileResponse(ASSETS / "index.html")
 
     async def about(_: Request) -> Response:
         return JSONResponse({"api_url": forwarding.api_url})
 
+    async def exchange(request: Request) -> Response:
+        code = request.headers.get(CODE_HEADER, "")
+        given = entry.exchange(code)
+        if given is None:
+            return problem(401, "Not authenticated", "The code was used before, or is not this console's.")
+        return JSONResponse({"token": given})
+
     async def forward(request: Request) -> Response:
         return await forwarding(request)
 
     routes = [
         *(Route(path, page) for path in PAGES),
+        Route(START, page),
         Mount("/assets", StaticFiles(directory=ASSETS)),
+        Route(EXCHANGE, exchange, methods=["POST"]),
         Route("/console/about", about),
         Route("/console/codes/agent", codes.agent, methods=["POST"]),
         Route("/console/codes/device-owner", codes.device_owner, methods=["POST"]),
         Route("/api/{path:path}", forward, methods=list(METHODS)),
     ]
-    return Guard(Starlette(routes=routes), authority, token, secret=("/api/", "/console/"))
+    secret = ("/api/", "/console/")
+    return Guard(Starlette(routes=routes), authority, token, secret=secret, exchange=EXCHANGE, start=START)

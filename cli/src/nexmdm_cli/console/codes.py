@@ -19,7 +19,7 @@ async def agent(request: Request) -> Response:
     told = await _told(request, "server", "token", "alias")
     if isinstance(told, Response):
         return told
-    return JSONResponse({"svg": _svg(qr.enrolment(**told)), "adb": qr.adb_line(**told, hmac_keys={})})
+    return JSONResponse({"svg": _svg(qr.enrollment(**told)), "adb": qr.adb_line(**told, hmac_keys={})})
 
 
 async def device_owner(request: Request) -> Response:

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from nexmdm_cli.console.problems import problem
+from nexmdm_cli.signing import UnusableCredentials
 
 # Longer than an HTTP API waits for its function, which is 30 s.
 TIMEOUT = httpx.Timeout(35, connect=5)
@@ -53,6 +54,11 @@ class Forwarding:
             return problem(
                 504, "No answer", f"{self.api_url} did not answer in time. What was asked for may still be done."
             )
+        except (httpx.LocalProtocolError, UnicodeEncodeError):
+            # h11 quotes the header in question, which may be a credential.
+            return problem(400, "Not sent", "A header of the request holds what HTTP does not carry.")
+        except UnusableCredentials as error:
+            return problem(502, "No credentials", f"The request cannot be signed: {error}.")
         except httpx.HTTPError as error:
             return problem(502, "API unreachable", f"{self.api_url} cannot be reached: {error}")
         except (BotoCoreError, ClientError) as error:

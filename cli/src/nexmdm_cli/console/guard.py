@@ -29,10 +29,20 @@ ADDED = {
 
 
 class Guard:
-    """ASGI middleware. authority: the only `Host`; secret: paths that want the token begin with one of these."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp, authority: str, token: str, secret: tuple[str, ...]) -> None:
+    Args:
+        authority: the only `Host`.
+        secret: paths that want the token begin with one of these.
+        exchange: the one of them that gives it.
+        start: the page that another origin's may lead to, as the file of the one-time code does.
+    """
+
+    def __init__(
+        self, app: ASGIApp, authority: str, token: str, *, secret: tuple[str, ...], exchange: str, start: str
+    ) -> None:
         self._app, self._authority, self._token, self._secret = app, authority, token.encode(), secret
+        self._exchange, self._start = exchange, start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,16 +62,18 @@ class Guard:
             return problem(421, "Misdirected request", f"This console is http://{self._authority} and nothing else.")
         if any(origin != f"http://{self._authority}" for origin in headers.getlist("origin")):
             return problem(403, "Forbidden", "Another page's request is not answered.")
-        wants_token = scope["path"].startswith(self._secret)
+        own = scope["path"].startswith(self._secret)
         # `none` is a person who typed the address or followed it from a terminal.
-        allowed = ("same-origin",) if wants_token else ("same-origin", "none")
-        if any(site not in allowed for site in headers.getlist("sec-fetch-site")):
+        allowed = ("same-origin",) if own else ("same-origin", "none")
+        led_here = scope["path"] == self._start and headers.getlist("sec-fetch-mode") == ["navigate"]
+        if not led_here and any(site not in allowed for site in headers.getlist("sec-fetch-site")):
             return problem(403, "Forbidden", "Another page's request is not answered.")
         given = headers.get(HEADER, "").encode("latin-1")
+        wants_token = own and scope["path"] != self._exchange
         if wants_token and not secrets.compare_digest(given, self._token):
             return problem(
                 401,
                 "Not authenticated",
-                "The token is not this console's. Open the address that it printed when it started.",
+                "The token is not this console's. Open the file that it named after `again:` when it started.",
             )
         return None

@@ -13,11 +13,12 @@ import httpx
 import uvicorn
 
 from nexmdm_cli.console.app import application
+from nexmdm_cli.console.entry import Address, Entry
 from nexmdm_cli.console.forwarding import Forwarding
 
 
 def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0, open_browser: bool = True) -> None:
-    """Serve the console until Ctrl-C; prints its address, which holds the token of this start.
+    """Serve the console until Ctrl-C; prints its address, which holds a one-time code, and the file for the next time.
 
     Args:
         api_url: of the API, without `/v1`.
@@ -31,9 +32,10 @@ def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int 
 
     async def until_interrupted() -> None:
         async with running(api_url, auth, host=host, port=port) as address:
-            print(f"console: {address}", flush=True)
+            print(f"console: {address.url}\nagain: {address.file.as_uri()}", flush=True)
             if open_browser:
-                await asyncio.to_thread(webbrowser.open, address)
+                # Not the address itself: a browser's arguments can be read by every user of this machine.
+                await asyncio.to_thread(webbrowser.open, address.file.as_uri())
             await asyncio.Event().wait()
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -41,17 +43,18 @@ def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int 
 
 
 @contextlib.asynccontextmanager
-async def running(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """The console in the running event loop while the block lasts; yields its address with the token."""
+async def running(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Address]:
+    """The console in the running event loop while the block lasts; yields how to open it."""
     listener = _listen(host, port)
     token = secrets.token_urlsafe(32)
     authority = _authority(listener)
+    entry = Entry(authority, token)
     async with Forwarding(api_url, auth) as forwarding:
-        server = _Server(application(forwarding, authority, token))
+        server = _Server(application(forwarding, entry, authority, token))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            # In the fragment: no server, log or Referer ever sees it.
-            yield f"http://{authority}/#token={token}"
+            with entry as address:
+                yield address
         finally:
             server.should_exit = True
             await serving

@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from nexmdm import dispatch_queue, downloads, heartbeats, retention, settings, wire
-from nexmdm.database import SessionDatabase
-from nexmdm.dispatch_queue import Answer, Result
-from nexmdm.errors import NotFound, UnknownDevice
-from nexmdm.heartbeat_body import HeartbeatBody
-from nexmdm.models import ApkDownloadEvent, DeviceHeartbeat, FcmDispatch
+from nexmdm.builds import downloads
+from nexmdm.commands import queue
+from nexmdm.commands.queue import Answer, Result
+from nexmdm.heartbeats import record
+from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.retention import policies
+from nexmdm.runtime import settings, validation
+from nexmdm.runtime.database import SessionDatabase
+from nexmdm.runtime.errors import NotFound, UnknownDevice
+from nexmdm.schema.models import ApkDownloadEvent, DeviceHeartbeat, FcmDispatch
 
 
 def record_fcm_dispatch(
@@ -36,7 +40,7 @@ def record_fcm_dispatch(
         UnknownDevice: there is no such device.
     """
     own = SessionDatabase(db)
-    created = dispatch_queue.claim_new(
+    created = queue.claim_new(
         own,
         request_id=request_id,
         device_id=device_id,
@@ -81,7 +85,7 @@ def record_fcm_result(
     )
     # A claim made there has fence 1; an operator's resend since then holds a higher one, and this result is too late.
     own = SessionDatabase(db)
-    dispatch_queue.settle(own, [Answer(request_id, 1, result)])
+    queue.settle(own, [Answer(request_id, 1, result)])
     dispatch = own.read(FcmDispatch, request_id)
     if dispatch is None:
         raise NotFound(f"There is no dispatch {request_id!r}.")
@@ -107,8 +111,8 @@ def record_heartbeat_with_bucketing(
     if not 1 <= bucket_seconds <= 86_400:
         raise ValueError(f"bucket_seconds is {bucket_seconds}; it must be 1..86400")
     config = settings.load()
-    report = wire.convert(heartbeat_data, HeartbeatBody, root="heartbeat_data").report(config.unity_package)
-    recorded = heartbeats.record_for_device(SessionDatabase(db), device_id, [report], config, bucket_seconds)
+    report = validation.convert(heartbeat_data, HeartbeatBody, root="heartbeat_data").report(config.unity_package)
+    recorded = record.for_device(SessionDatabase(db), device_id, [report], config, bucket_seconds)
     row = db.query(DeviceHeartbeat).filter_by(device_id=device_id, bucket=recorded.buckets[0]).one()
     return {
         "created": bool(recorded.created),
@@ -120,26 +124,24 @@ def record_heartbeat_with_bucketing(
 def cleanup_old_heartbeats(db: Session, retention_days: int = 2) -> int:
     """Remove heartbeats whose time is more than `retention_days` ago; return how many went."""
     own, bucket_seconds = SessionDatabase(db), settings.load().heartbeat_bucket_seconds
-    return retention.removed(
+    return policies.removed(
         own,
         "device_heartbeats",
         retention_days,
-        lambda before: retention.heartbeats(own, before, bucket_seconds),
+        lambda before: policies.heartbeats(own, before, bucket_seconds),
     )
 
 
 def cleanup_old_fcm_dispatches(db: Session, retention_days: int = 2) -> int:
     """Remove dispatches sent more than `retention_days` ago that are settled and that FCM can no longer deliver."""
     own = SessionDatabase(db)
-    return retention.removed(own, "fcm_dispatches", retention_days, lambda before: retention.dispatches(own, before))
+    return policies.removed(own, "fcm_dispatches", retention_days, lambda before: policies.dispatches(own, before))
 
 
 def cleanup_old_apk_downloads(db: Session, retention_days: int = 7) -> int:
     """Remove download events more than `retention_days` old; return how many went."""
     own = SessionDatabase(db)
-    return retention.removed(
-        own, "apk_download_events", retention_days, lambda before: retention.downloads(own, before)
-    )
+    return policies.removed(own, "apk_download_events", retention_days, lambda before: policies.downloads(own, before))
 
 
 def run_all_retention_cleanups(db: Session) -> dict[str, int]:
@@ -151,7 +153,7 @@ def run_all_retention_cleanups(db: Session) -> dict[str, int]:
     Raises:
         ExceptionGroup: what stopped one or more of them; the others were run all the same.
     """
-    days = retention.retention_days(settings.load())
+    days = policies.retention_days(settings.load())
     counts, errors = {}, []
     for policy, cleanup in (
         ("heartbeats", cleanup_old_heartbeats),
@@ -179,13 +181,13 @@ def record_apk_download(
     """Record that an address to download a build was given out; returns the event.
 
     Args:
-        token_id: of the enrolment token that asked, or
+        token_id: of the enrollment token that asked, or
         admin_user: the operator or CI who did; exactly one of the two.
 
     Raises:
         Invalid: both or neither of the two are given, or the source is unknown.
         NoSuchBuild: there is no such build.
-        NotFound: there is no such enrolment token.
+        NotFound: there is no such enrollment token.
     """
     event_id = downloads.record(
         SessionDatabase(db), build_id=build_id, source=source, token_id=token_id, admin_user=admin_user, ip=ip

@@ -12,12 +12,15 @@ export class Problem extends Error {
   }
 }
 
-/** The address that the console printed has the token in its fragment: kept for this origin, out of the address bar. */
-export function takeToken() {
-  const found = /^#token=([\w-]+)$/.exec(location.hash);
+/** The address that opened the console has a one-time code in its fragment: exchanged for the token, which is kept for
+ * this origin. Whether there was one. */
+export async function takeToken() {
+  const found = /^#code=([\w-]+)$/.exec(location.hash);
   if (!found) return false;
-  localStorage.setItem(TOKEN, found[1]);
-  history.replaceState(null, "", location.pathname + location.search);
+  history.replaceState(null, "", location.pathname === "/start" ? "/" : location.pathname + location.search);
+  const answer = await fetch("/console/token", { method: "POST", headers: { "X-Console-Code": found[1] } });
+  // A code that was used before leaves the token that is here: a page opened again from the browser's history.
+  if (answer.ok) localStorage.setItem(TOKEN, (await answer.json()).token);
   return true;
 }
 

@@ -7,7 +7,7 @@ import { Build, Builds } from "/assets/builds.js";
 import { Command, Commands } from "/assets/commands.js";
 import { Device } from "/assets/device.js";
 import { Devices } from "/assets/devices.js";
-import { Enrol } from "/assets/enrol.js";
+import { Enroll } from "/assets/enroll.js";
 import { Fleet } from "/assets/fleet.js";
 import { Reference } from "/assets/reference.js";
 import { useAddress } from "/assets/router.js";
@@ -21,7 +21,7 @@ const PLACES = {
   "commands/": Command,
   builds: Builds,
   "builds/": Build,
-  enrol: Enrol,
+  enroll: Enroll,
   alerts: Alerts,
   "api-reference": Reference,
 };
@@ -51,7 +51,7 @@ function Navigation({ place }) {
     ["devices", "Devices"],
     ["commands", "Commands"],
     ["builds", "Builds"],
-    ["enrol", "Enrolment"],
+    ["enroll", "Enrollment"],
     ...(alerts.data ? [["alerts", `Alerts${tally(alerts.data)}`]] : []),
     ["api-reference", "API"],
   ];
@@ -96,6 +96,6 @@ function Theme() {
 }
 
 // The address of a console that was started again, pasted over the old one, changes only the fragment.
-addEventListener("hashchange", () => takeToken() && location.reload());
-takeToken();
+addEventListener("hashchange", async () => (await takeToken()) && location.reload());
+await takeToken().catch(() => false); // without an answer the page itself says so
 render(html`<${App} />`, document.getElementById("app"));

@@ -94,7 +94,7 @@ export function Battery({ device }) {
   `;
 }
 
-const NOBODY = html`No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.`;
+const NOBODY = html`No device is enrolled yet. <a href="/enroll">Enroll the first one</a>.`;
 
 export function Devices({ query }) {
   const poll = usePoll("devices", everyDevice);

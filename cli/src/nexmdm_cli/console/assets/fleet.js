@@ -57,7 +57,7 @@ function Versions({ fleet }) {
   const rest = versions.slice(MOST_VERSIONS);
   return html`
     <${Section} title="Agent versions">
-      ${versions.length ? "" : html`<${Empty}>No device is enrolled yet. <a href="/enrol">Enrol the first one</a>.<//>`}
+      ${versions.length ? "" : html`<${Empty}>No device is enrolled yet. <a href="/enroll">Enroll the first one</a>.<//>`}
       <${VersionList} versions=${versions.slice(0, MOST_VERSIONS)} fleet=${fleet} />
       ${rest.length > 0 && html`
         <details><summary>${number(rest.length)} more</summary><${VersionList} versions=${rest} fleet=${fleet} /></details>

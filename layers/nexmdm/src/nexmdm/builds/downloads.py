@@ -1,0 +1,214 @@
+"""Downloads of builds: who may, which build, and the row that says so, in one statement that commits by itself.
+
+An address is signed only after that statement returned: no address without a row. A row without an address is what a
+crash between the two leaves, or a statement that was run again because its answer was lost.
+"""
+
+import time
+from typing import Any, Literal
+
+from nexmdm.devices.cohort import cohort
+from nexmdm.devices.registry import AUTHENTICATED, CONFIRMED, authenticated, token_id
+from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.errors import Conflict, DeviceDeleted, Invalid, NoSuchBuild, NotAuthenticated, NotFound
+
+Source = Literal["enrollment", "manual", "ci"]
+
+
+def issue_latest(db: Executor, credential: "Credential", package_name: str) -> Row:
+    """Record a download of the release build that the caller's cohort is offered, and return the build.
+
+    Raises:
+        NotAuthenticated, DeviceDeleted: who is asking may not.
+        NoSuchBuild: nothing is offered.
+    """
+    rows = _issue(db, _LATEST, credential, {"package_name": package_name})
+    return _issued(rows, f"There is no release of {package_name} for you at present.")
+
+
+def issue(db: Executor, credential: "Credential", build_id: int) -> Row:
+    """The same for one published build, whichever the caller's cohort; one that is paused or rolled back is not given.
+
+    Raises:
+        NotAuthenticated, DeviceDeleted: who is asking may not.
+        NoSuchBuild: there is none, or it is paused.
+    """
+    rows = _issue(db, _BY_ID, credential, {"build_id": build_id})
+    return _issued(rows, f"There is no build {build_id} to download: unknown, not published, paused or rolled back.")
+
+
+class Credential:
+    """What a device or a fresh phone presents; a secret in an address is an enrollment token's only.
+
+    Attributes:
+        installation_id: the installation that the download is for, when the caller says so.
+    """
+
+    def __init__(
+        self, secret: str, *, from_address: bool, ip: str | None = None, installation_id: int | None = None
+    ) -> None:
+        hashed = token_id(secret)
+        self.parameters = {
+            "token_id": None if from_address else hashed,
+            "token_hash": hashed,
+            "ip": ip,
+            "installation_id": installation_id,
+        }
+
+
+def issue_to_operator(db: Executor, build: Row, source: Source, by: str, ip: str | None) -> None:
+    """Record that an operator or CI gets an address of a build.
+
+    Raises:
+        Conflict: it is not published.
+    """
+    if build["state"] != "published":
+        raise Conflict(f"The build is {build['state']}; only a published one can be downloaded.")
+    record(db, build_id=build["build_id"], source=source, admin_user=by, ip=ip)
+
+
+def record(
+    db: Executor,
+    *,
+    build_id: int,
+    source: Source,
+    token_id: str | None = None,
+    admin_user: str | None = None,
+    ip: str | None = None,
+) -> int:
+    """Record a download; returns the event's id.
+
+    Raises:
+        Invalid: not exactly one of token_id and admin_user is given, or the source is unknown.
+        NoSuchBuild: there is no such build.
+        NotFound: there is no such enrollment token.
+    """
+    start = time.perf_counter()
+    if (token_id is None) == (admin_user is None):
+        raise Invalid("token_id", "give exactly one of token_id and admin_user")
+    if source not in ("enrollment", "manual", "ci"):
+        raise Invalid("source", f"is {source!r}; it must be enrollment, manual or ci")
+    parameters = {"build_id": build_id, "source": source, "token_id": token_id, "admin_user": admin_user, "ip": ip}
+    [row] = db.execute(_RECORD, parameters)
+    if not row["known"]:
+        raise NoSuchBuild(f"There is no build {build_id}.")
+    if row["event_id"] is None:
+        raise NotFound(f"There is no enrollment token {token_id!r}.")
+    _count(row["event_id"], build_id, source, start)
+    return row["event_id"]
+
+
+def update_for(db: Executor, token: str, package_name: str) -> Row | None:
+    """The release build that the device's cohort is offered, whatever it has; None when there is none. No download.
+
+    Raises:
+        NotAuthenticated, DeviceDeleted: the token is nobody's, or a deleted device's.
+    """
+    parameters = {"token_id": token_id(token), "package_name": package_name}
+    row = authenticated(db.execute(_UPDATE, parameters, repeatable=True))
+    return row if row["build_id"] is not None else None
+
+
+def _issue(db: Executor, sql: str, credential: Credential, parameters: dict[str, Any]) -> list[Row]:
+    start = time.perf_counter()
+    # Run again after a lost answer it leaves one row more than addresses, which is the side to err on.
+    rows = db.execute(sql, {**parameters, **credential.parameters}, repeatable=True)
+    for row in rows:
+        if row["event_id"] is not None:
+            _count(row["event_id"], row["build_id"], "enrollment", start)
+    return rows
+
+
+def _issued(rows: list[Row], none: str) -> Row:
+    if not rows:
+        raise NotAuthenticated("The token is not valid for downloads.")
+    if rows[0]["deleted"]:
+        raise DeviceDeleted
+    if rows[0]["event_id"] is None:
+        raise NoSuchBuild(none)
+    return rows[0]
+
+
+def _count(event_id: int, build_id: int, source: str, start: float) -> None:
+    metrics.count("DownloadIssued")
+    keys = {"id": event_id, "build_id": build_id, "source": source}
+    logs.db_operation("create", "apk_download_events", keys, elapsed_ms(start))
+
+
+_BUILD = """
+    chosen.id AS build_id, chosen.package_name, chosen.version_name, chosen.version_code, chosen.build_type,
+    chosen.file_size, chosen.sha256, chosen.signer_fingerprint, chosen.file_path, chosen.object_version,
+    chosen.wifi_only, chosen.must_install, chosen.staged_rollout_percent, chosen.notes"""
+
+# A device, or the enrollment token that a fresh phone holds. Downloading uses up no registration.
+_CALLER = """
+caller AS MATERIALIZED (
+    SELECT id AS device_id, NULL::text AS enrollment, deleted_at IS NOT NULL AS deleted FROM device
+    UNION ALL
+    SELECT NULL, token_id, false FROM enrollment_tokens
+    WHERE token_hash = %(token_hash)s AND scope = 'apk_download' AND status = 'active'
+      AND expires_at > statement_timestamp() AND NOT EXISTS (SELECT FROM device)
+), looked_at AS (
+    UPDATE enrollment_tokens t SET last_used_at = statement_timestamp() FROM caller WHERE t.token_id = caller.enrollment
+)"""
+
+# The current build, then what it replaced, and so on: the first one whose cohort the caller is in. Version codes only
+# fall along this chain. A phone that is no device yet is in no cohort: it gets what everybody gets.
+_OFFERED = f"""
+chain AS (
+    SELECT v.*, 1 AS place FROM apk_versions v
+    WHERE v.package_name = %(package_name)s AND v.build_type = 'release' AND v.is_current
+    UNION ALL
+    SELECT v.*, chain.place + 1 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id WHERE chain.place < 100
+), chosen AS MATERIALIZED (
+    SELECT chain.* FROM chain CROSS JOIN caller
+    WHERE chain.state = 'published' AND chain.paused_at IS NULL
+      AND coalesce({cohort("chain.id", "caller.device_id")}, 99) < chain.staged_rollout_percent
+    ORDER BY chain.place LIMIT 1
+)"""
+
+_NAMED = """
+chosen AS MATERIALIZED (
+    SELECT * FROM apk_versions WHERE id = %(build_id)s AND state = 'published' AND paused_at IS NULL
+)"""
+
+_ISSUED = f"""
+event AS (
+    INSERT INTO apk_download_events (build_id, source, token_id, device_id, ip, ts)
+    SELECT chosen.id, 'enrollment', caller.enrollment, caller.device_id, %(ip)s, clock_timestamp()
+    FROM chosen CROSS JOIN caller WHERE NOT caller.deleted
+    RETURNING id, build_id
+), counted AS (
+    UPDATE apk_versions v SET downloads_issued = v.downloads_issued + 1 FROM event WHERE v.id = event.build_id
+), begun AS (
+    UPDATE apk_installations i SET status = 'downloading' FROM event, caller
+    WHERE i.id = %(installation_id)s AND i.device_id = caller.device_id AND i.apk_version_id = event.build_id
+      AND i.status = 'pending'
+)
+SELECT caller.device_id, caller.deleted, event.id AS event_id, {_BUILD}
+FROM caller LEFT JOIN chosen ON true LEFT JOIN event ON true
+"""
+
+_LATEST = f"WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, {_CALLER}, {_OFFERED}, {_ISSUED}"
+_BY_ID = f"WITH {AUTHENTICATED}, {CONFIRMED}, {_CALLER}, {_NAMED}, {_ISSUED}"
+
+_UPDATE = f"""
+WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, caller AS (
+    SELECT id AS device_id, deleted_at IS NOT NULL AS deleted FROM device
+), {_OFFERED}
+SELECT caller.device_id, caller.deleted, {_BUILD} FROM caller LEFT JOIN chosen ON true
+"""
+
+_RECORD = """
+WITH event AS (
+    INSERT INTO apk_download_events (build_id, source, token_id, admin_user, ip, ts)
+    SELECT id, %(source)s, %(token_id)s, %(admin_user)s, %(ip)s, clock_timestamp()
+    FROM apk_versions WHERE id = %(build_id)s
+      AND (%(token_id)s IS NULL OR EXISTS (SELECT FROM enrollment_tokens WHERE token_id = %(token_id)s))
+    RETURNING id, build_id
+), counted AS (
+    UPDATE apk_versions v SET downloads_issued = v.downloads_issued + 1 FROM event WHERE v.id = event.build_id
+)
+SELECT (SELECT id FROM event) AS event_id, EXISTS (SELECT FROM apk_versions WHERE id = %(build_id)s) AS known
+"""

@@ -1,0 +1,272 @@
+"""Builds of apps: declared by whoever publishes, published once their bytes were verified, named once.
+
+    declared -> published     complete: the bytes are what was declared; the object's version is pinned
+    declared -> refused       complete: they are not; the build says why, and gives its name back
+    declared -> withdrawn     by hand: nothing of it will come
+
+`adopted` builds came with an old server's database and are history only.
+"""
+
+import time
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from nexmdm.builds import signers
+from nexmdm.builds.signers import Fingerprint, PackageName
+from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.errors import BuildRefused, Conflict, Invalid, NoSuchBuild
+from nexmdm.runtime.pagination import Page, PageQuery, page
+
+BuildType = Literal["debug", "release"]
+Text = Annotated[str, Meta(max_length=200)]
+
+
+class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a build is said to be. `source` is ci when a ci_run_id is given, unless it says otherwise.
+
+    Attributes:
+        signer_fingerprint: SHA-256 of the signer's certificate, hex, with or without colons.
+    """
+
+    package_name: PackageName
+    version_name: Annotated[str, Meta(min_length=1, max_length=200)]
+    version_code: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    build_type: BuildType
+    file_size: Annotated[int, Meta(ge=1)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
+    signer_fingerprint: Fingerprint
+    ci_run_id: Text | None = None
+    git_sha: Text | None = None
+    notes: Annotated[str, Meta(max_length=10_000)] | None = None
+    source: Literal["manual", "ci"] | None = None
+    wifi_only: bool = True
+    must_install: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What may not differ when the same build is declared again."""
+        return {
+            "sha256": self.sha256.lower(),
+            "file_size": self.file_size,
+            "version_name": self.version_name,
+            "signer_fingerprint": signers.plain(self.signer_fingerprint),
+        }
+
+
+class BuildsQuery(PageQuery, kw_only=True):
+    """Filters of the list of builds."""
+
+    package_name: Annotated[str, Meta(max_length=200)] | None = None
+    build_type: BuildType | None = None
+    state: Literal["declared", "published", "refused", "withdrawn", "adopted"] | None = None
+    current: bool | None = None
+
+
+def declare(db: Executor, declaration: Declaration, *, bucket: str, max_bytes: int, by: str) -> tuple[Row, bool]:
+    """Take a build's name for its checksum; returns the build and whether it is new. Safe to repeat.
+
+    Raises:
+        Invalid: the file would be larger than allowed.
+        Conflict: the name (package, version code, build type) stands for something else.
+    """
+    start = time.perf_counter()
+    if declaration.file_size > max_bytes:
+        raise Invalid("$.file_size", f"is {declaration.file_size} bytes; APK_MAX_BYTES allows {max_bytes}")
+    identity = declaration.identity()
+    name = {
+        "package_name": declaration.package_name,
+        "version_code": declaration.version_code,
+        "build_type": declaration.build_type,
+    }
+    key = "{package_name}/{build_type}/{version_code}".format(**name) + f"/{identity['sha256']}.apk"
+    parameters = {
+        **name,
+        **identity,
+        "key": key,
+        "url": f"s3://{bucket}/{key}",
+        "ci_run_id": declaration.ci_run_id,
+        "git_sha": declaration.git_sha,
+        "notes": declaration.notes,
+        "source": declaration.source or ("ci" if declaration.ci_run_id else "manual"),
+        "wifi_only": declaration.wifi_only,
+        "must_install": declaration.must_install,
+        "by": by,
+    }
+    made = db.execute(_DECLARE, parameters)
+    found = made or db.execute(_FIND_NAME, name, repeatable=True)
+    if not found:
+        raise Conflict("The build of this name was withdrawn at this moment. Declare it again.")
+    for field, value in identity.items():
+        if found[0][field] != value:
+            raise Conflict(
+                f"{field}: {name['package_name']} {name['version_code']} ({name['build_type']}) is declared with"
+                f" {found[0][field]}, not {value}. Raise the version code, or DELETE /v1/apk/builds/"
+                f"{found[0]['build_id']} when it was never published."
+            )
+    keys = {"build_id": found[0]["build_id"], **name}
+    logs.db_operation("create" if made else "idempotency_hit", "apk_versions", keys, elapsed_ms(start))
+    return found[0], bool(made)
+
+
+def find(db: Executor, build_id: str) -> Row:
+    """One build, with all that is known of it and its statistics.
+
+    Raises:
+        NoSuchBuild: there is none.
+    """
+    rows = db.execute(_FIND, {"build_id": number(build_id)}, repeatable=True)
+    if not rows:
+        raise NoSuchBuild(f"There is no build {build_id!r}.")
+    return rows[0]
+
+
+def number(build_id: str) -> int:
+    """The id out of a path; what no id can be is 0."""
+    return int(build_id) if build_id.isascii() and build_id.isdigit() and len(build_id) <= 9 else 0
+
+
+def list_builds(db: Executor, query: BuildsQuery) -> Page:
+    """A page of builds with their statistics, newest first."""
+    (before,) = query.after(int)
+    if before is not None and not 0 < before < 2**31:
+        raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
+    conditions = [_FILTERS[name] for name in _FILTERS if getattr(query, name) is not None]
+    if before is not None:
+        conditions.append("v.id < %(before)s")
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    parameters = {
+        "package_name": query.package_name,
+        "build_type": query.build_type,
+        "state": query.state,
+        "current": query.current,
+        "before": before,
+        "limit": query.limit + 1,
+    }
+    rows = db.execute(f"{_SELECT} {where} ORDER BY v.id DESC LIMIT %(limit)s", parameters, repeatable=True)
+    return page(rows, query.limit, ("build_id",))
+
+
+def publish(db: Database, build: Row, object_version: str, by: str) -> None:
+    """Publish a verified build, unless somebody else just did. The first release build pins the package's signer.
+
+    Raises:
+        BuildRefused: its signer is not pinned, or a higher version code is current.
+    """
+    start = time.perf_counter()
+    parameters = {
+        "build_id": build["build_id"],
+        "package_name": build["package_name"],
+        "build_type": build["build_type"],
+        "signer_fingerprint": build["signer_fingerprint"],
+        "object_version": object_version,
+        "by": by,
+    }
+    with db.transaction() as tx:
+        signers.lock_package(tx, build["package_name"])
+        standing = tx.execute(_STANDING, parameters)[0]
+        signers.check(build["signer_fingerprint"], standing["pinned"])
+        current = standing["current_version_code"]
+        if current is not None and build["version_code"] < current:
+            raise BuildRefused(
+                "version_code", f"at least {current}, which is the current build's", str(build["version_code"])
+            )
+        published = tx.execute(_PUBLISH, parameters)
+        if published and build["build_type"] == "release" and not standing["pinned"]:
+            signers.pin(tx, build["package_name"], build["signer_fingerprint"], by)
+    if published:
+        metrics.count("BuildPublished")
+        keys = {"build_id": build["build_id"], "state": "published", "by": by}
+        logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
+
+
+def refuse(db: Executor, build_id: int, why: str, by: str) -> None:
+    """Remember that a declared build's bytes are not what was declared."""
+    start = time.perf_counter()
+    db.execute(_REFUSE, {"build_id": build_id, "why": why, "by": by}, repeatable=True)
+    metrics.count("BuildRefused")
+    keys = {"build_id": build_id, "state": "refused", "why": why, "by": by}
+    logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
+
+
+def withdraw(db: Executor, build_id: str, by: str) -> None:
+    """Give back the name of a build that was declared and not published. Once more changes nothing.
+
+    Raises:
+        NoSuchBuild: there is none.
+        Conflict: it is published.
+    """
+    start = time.perf_counter()
+    if not db.execute(_WITHDRAW, {"build_id": number(build_id), "by": by}, repeatable=True):
+        build = find(db, build_id)
+        if build["state"] != "withdrawn":
+            raise Conflict(f"The build is {build['state']}; only one that is declared can be withdrawn.")
+    keys = {"build_id": build_id, "state": "withdrawn", "by": by}
+    logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
+
+
+_COLUMNS = """
+    v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.sha256,
+    v.signer_fingerprint, v.source, v.ci_run_id, v.git_sha, v.notes, v.uploaded_at, v.uploaded_by, v.state, v.refusal,
+    v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent, v.wifi_only, v.must_install, v.promoted_at,
+    v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit"""
+
+# `issued` counts addresses since the build was declared; its rows are kept for DOWNLOAD_RETENTION_DAYS only.
+_SELECT = f"""
+SELECT {_COLUMNS}, s.statistics FROM apk_versions v CROSS JOIN LATERAL (
+    SELECT json_build_object(
+        'issued', v.downloads_issued,
+        'pending', count(*) FILTER (WHERE i.status = 'pending'),
+        'downloading', count(*) FILTER (WHERE i.status = 'downloading'),
+        'installing', count(*) FILTER (WHERE i.status = 'installing'),
+        'completed', count(*) FILTER (WHERE i.status = 'completed'),
+        'failed', count(*) FILTER (WHERE i.status = 'failed')) AS statistics
+    FROM apk_installations i WHERE i.apk_version_id = v.id) AS s"""
+
+_FIND = f"{_SELECT} WHERE v.id = %(build_id)s"
+_FIND_NAME = f"""
+{_SELECT} WHERE v.package_name = %(package_name)s AND v.version_code = %(version_code)s
+  AND v.build_type = %(build_type)s AND v.state IN ('declared', 'published')
+"""
+_FILTERS = {
+    "package_name": "v.package_name = %(package_name)s",
+    "build_type": "v.build_type = %(build_type)s",
+    "state": "v.state = %(state)s",
+    "current": "v.is_current = %(current)s",
+}
+
+_DECLARE = f"""
+INSERT INTO apk_versions AS v (package_name, version_name, version_code, build_type, file_size, sha256,
+    signer_fingerprint, source, ci_run_id, git_sha, notes, uploaded_by, file_path, storage_url, wifi_only, must_install)
+VALUES (%(package_name)s, %(version_name)s, %(version_code)s, %(build_type)s, %(file_size)s, %(sha256)s,
+    %(signer_fingerprint)s, %(source)s, %(ci_run_id)s, %(git_sha)s, %(notes)s, %(by)s, %(key)s, %(url)s,
+    %(wifi_only)s, %(must_install)s)
+ON CONFLICT (package_name, version_code, build_type) WHERE state IN ('declared', 'published') DO NOTHING
+RETURNING {_COLUMNS}
+"""
+
+_STANDING = """
+SELECT ARRAY(SELECT fingerprint FROM apk_signers WHERE package_name = %(package_name)s ORDER BY fingerprint) AS pinned,
+    (SELECT version_code FROM apk_versions
+     WHERE package_name = %(package_name)s AND build_type = %(build_type)s AND is_current) AS current_version_code
+"""
+
+_PUBLISH = """
+UPDATE apk_versions SET state = 'published', object_version = %(object_version)s, published_at = clock_timestamp(),
+    audit = audit || jsonb_build_object('event', 'publish', 'by', %(by)s, 'at', clock_timestamp())
+WHERE id = %(build_id)s AND state = 'declared'
+RETURNING id
+"""
+
+_REFUSE = """
+UPDATE apk_versions SET state = 'refused', refusal = %(why)s,
+    audit = audit || jsonb_build_object('event', 'refuse', 'by', %(by)s, 'at', clock_timestamp())
+WHERE id = %(build_id)s AND state = 'declared'
+"""
+
+_WITHDRAW = """
+UPDATE apk_versions SET state = 'withdrawn',
+    audit = audit || jsonb_build_object('event', 'withdraw', 'by', %(by)s, 'at', clock_timestamp())
+WHERE id = %(build_id)s AND state = 'declared'
+RETURNING id
+"""

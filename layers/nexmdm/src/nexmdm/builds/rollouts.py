@@ -1,0 +1,209 @@
+"""Rolling a build out: promoted to current of its package and build type, offered to a growing part of the fleet.
+
+    promote     published -> current; the build that was current is what it replaces
+    rollout     the percentage of the fleet that is offered it; the rest keeps what it replaces
+    pause       nobody is offered it any more, by hand or when too many installations fail; resume
+    rollback    what it replaces is current again
+
+Who, when and why is in the build's `audit`.
+"""
+
+import time
+from typing import Any
+
+from nexmdm.builds import publishing, signers
+from nexmdm.commands import batches
+from nexmdm.commands.single import Command
+from nexmdm.runtime import logs
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.errors import Conflict
+
+INSTALL_TTL_SECONDS = 86_400
+ROLLED_BACK = "rolled back"
+
+
+def promote(db: Database, build: Row, percent: int, by: str) -> None:
+    """Make a published build current, for `percent` of the fleet. Once more changes nothing.
+
+    Raises:
+        Conflict: it is not published, or its version code is not above the current build's.
+    """
+    start = time.perf_counter()
+    parameters = {**_name(build), "percent": percent, "by": by}
+    with db.transaction() as tx:
+        signers.lock_package(tx, build["package_name"])
+        current = tx.execute(_CURRENT, parameters)
+        if current and current[0]["id"] == build["build_id"]:
+            return
+        if current and current[0]["version_code"] >= build["version_code"]:
+            raise Conflict(
+                f"version_code: {build['version_code']} is not above {current[0]['version_code']} of build"
+                f" {current[0]['id']}, which is current. To go back, roll that one back."
+            )
+        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None})
+        promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
+        if not promoted:
+            raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
+    _log(build, "promote", by, start)
+
+
+def roll_out(db: Executor, build: Row, percent: int, by: str) -> None:
+    """Offer the current build to `percent` of the fleet.
+
+    Raises:
+        Conflict: it is not current.
+    """
+    start = time.perf_counter()
+    if not db.execute(_ROLL_OUT, {**_name(build), "percent": percent, "by": by}, repeatable=True):
+        raise _not_current(build)
+    _log(build, "rollout", by, start)
+
+
+def install(db: Database, build: Row, percent: int, by: str, *, base_url: str, request_id: str) -> bool:
+    """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
+
+    The commands are accepted here; the sweep sends them. Returns whether there is anybody to send to: then
+    `batches.show` of `request_id` tells what becomes of it.
+
+    Raises:
+        Conflict: it is not current, or its rollout is paused.
+        PayloadMismatch: the request_id stands for something else.
+    """
+    parameters = {
+        "package_name": build["package_name"],
+        "version_name": build["version_name"],
+        "version_code": build["version_code"],
+        "file_size": build["file_size"],
+        "apk_id": build["build_id"],
+    }
+    target = {"selector": {"apk_build": build["build_id"], "staged_rollout_percent": percent}}
+    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, by)
+    url = f"{base_url}/v1/apk/download/{build['build_id']}"
+    with db.transaction() as tx:
+        # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
+        roll_out(tx, build, percent, by)
+        if tx.execute(_PAUSED, _name(build)):
+            raise Conflict("The rollout is paused. Resume it first.")
+        return batches.accept_installations(tx, command, build["build_id"], percent, url)
+
+
+def pause(db: Executor, build: Row, reason: str, by: str) -> None:
+    """Stop offering the current build. Once more changes nothing.
+
+    Raises:
+        Conflict: it is not current.
+    """
+    start = time.perf_counter()
+    rows = db.execute(_PAUSE, {**_name(build), "reason": reason, "by": by}, repeatable=True)
+    _settled(db, build, rows, "pause", by, start)
+
+
+def resume(db: Executor, build: Row, by: str) -> None:
+    """Offer the current build again; failures are counted from here. Once more changes nothing.
+
+    Raises:
+        Conflict: it is not current.
+    """
+    start = time.perf_counter()
+    rows = db.execute(_RESUME, {**_name(build), "by": by}, repeatable=True)
+    _settled(db, build, rows, "resume", by, start)
+
+
+def roll_back(db: Database, build: Row, reason: str, by: str) -> None:
+    """Make what the current build replaced current again. Once more changes nothing.
+
+    Raises:
+        Conflict: it is not current, or it replaced nothing.
+    """
+    start = time.perf_counter()
+    with db.transaction() as tx:
+        signers.lock_package(tx, build["package_name"])
+        row = publishing.find(tx, str(build["build_id"]))
+        if row["paused_reason"] == ROLLED_BACK and not row["is_current"]:
+            return
+        if not row["is_current"]:
+            raise _not_current(build)
+        if row["replaces_id"] is None:
+            raise Conflict("There is no build before this one. Pause it instead.")
+        tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, "by": by})
+        tx.execute(_RESTORE, {"build_id": row["replaces_id"], "instead_of": build["build_id"], "by": by})
+    _log(build, "rollback", by, start)
+
+
+def _name(build: Row) -> dict[str, Any]:
+    return {name: build[name] for name in ("build_id", "package_name", "build_type")}
+
+
+def _settled(db: Executor, build: Row, rows: list[Row], event: str, by: str, start: float) -> None:
+    if rows:
+        _log(build, event, by, start)
+    elif not publishing.find(db, str(build["build_id"]))["is_current"]:
+        raise _not_current(build)
+
+
+def _not_current(build: Row) -> Conflict:
+    return Conflict(f"Build {build['build_id']} is not current. Promote it first.")
+
+
+def _log(build: Row, event: str, by: str, start: float) -> None:
+    keys = {"build_id": build["build_id"], "rollout": event, "by": by}
+    logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
+
+
+def _audit(event: str, **members: str) -> str:
+    """SQL for the audit with one more entry; members are SQL expressions."""
+    pairs = "".join(f", '{name}', {value}" for name, value in members.items())
+    return f"audit || jsonb_build_object('event', '{event}', 'by', %(by)s, 'at', clock_timestamp(){pairs})"
+
+
+_CURRENT = """
+SELECT id, version_code FROM apk_versions
+WHERE package_name = %(package_name)s AND build_type = %(build_type)s AND is_current
+"""
+
+_RETIRE = "UPDATE apk_versions SET is_current = false WHERE id = %(build_id)s"
+
+_PROMOTE = f"""
+UPDATE apk_versions SET is_current = true, replaces_id = %(replaces_id)s, staged_rollout_percent = %(percent)s,
+    promoted_at = clock_timestamp(), promoted_by = %(by)s, paused_at = NULL, paused_reason = NULL,
+    rollout_completed = 0, rollout_failed = 0,
+    audit = {_audit("promote", percent="%(percent)s::integer", replaces="%(replaces_id)s::integer")}
+WHERE id = %(build_id)s AND state = 'published'
+RETURNING id
+"""
+
+_ROLL_OUT = f"""
+UPDATE apk_versions SET staged_rollout_percent = %(percent)s,
+    audit = CASE WHEN staged_rollout_percent = %(percent)s THEN audit
+                 ELSE {_audit("rollout", percent="%(percent)s::integer")} END
+WHERE id = %(build_id)s AND is_current
+RETURNING id
+"""
+
+_PAUSED = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND paused_at IS NOT NULL"
+
+_PAUSE = f"""
+UPDATE apk_versions SET paused_at = clock_timestamp(), paused_reason = %(reason)s,
+    audit = {_audit("pause", reason="%(reason)s::text")}
+WHERE id = %(build_id)s AND is_current AND paused_at IS NULL
+RETURNING id
+"""
+
+_RESUME = f"""
+UPDATE apk_versions SET paused_at = NULL, paused_reason = NULL, rollout_completed = 0, rollout_failed = 0,
+    audit = {_audit("resume")}
+WHERE id = %(build_id)s AND is_current AND paused_at IS NOT NULL
+RETURNING id
+"""
+
+# Commands that name it are still under way: nobody gets it any more.
+_WITHDRAW_CURRENT = f"""
+UPDATE apk_versions SET is_current = false, paused_at = clock_timestamp(), paused_reason = %(rolled_back)s,
+    audit = {_audit("rollback", reason="%(reason)s::text")}
+WHERE id = %(build_id)s
+"""
+
+_RESTORE = f"""
+UPDATE apk_versions SET is_current = true, audit = {_audit("restore", instead_of="%(instead_of)s::integer")}
+WHERE id = %(build_id)s
+"""

@@ -1,0 +1,215 @@
+"""Bulk commands: one statement makes the batch and one dispatch per device; the selector is evaluated once."""
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nexmdm.commands.single import CANCEL, HOLD_NAME, Command
+from nexmdm.devices.cohort import cohort
+from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.errors import Invalid, PayloadMismatch
+
+
+class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which devices: those that fit every condition given, or all."""
+
+    online: bool | None = None
+    alias_prefix: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    agent_version: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    all: bool | None = None
+
+
+def selector(device_ids: list[str] | None, filter_: Filter | None) -> dict[str, Any]:
+    """The canonical selector of a bulk command: sorted distinct ids, or the filter's conditions.
+
+    Raises:
+        Invalid: neither or both were given, the filter is empty, or `all` is mixed with conditions.
+    """
+    if (device_ids is None) == (filter_ is None):
+        raise Invalid("$", "give either device_ids or filter")
+    if device_ids is not None:
+        return {"device_ids": sorted(set(device_ids))}
+    conditions = {name: value for name, value in msgspec.structs.asdict(filter_).items() if value is not None}
+    if not conditions:
+        raise Invalid("$.filter", 'is empty; to mean every device say {"all": true}')
+    if "all" in conditions and (len(conditions) > 1 or conditions["all"] is not True):
+        raise Invalid("$.filter.all", "is true and stands alone")
+    return {"filter": conditions}
+
+
+def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
+    """Store the batch and a dispatch for every device it selects, once per request_id; returns whether it is new.
+
+    Raises:
+        PayloadMismatch: the request_id stands for something else.
+        Invalid: an id is no device's, or the filter selects none. Nothing was stored.
+    """
+    start = time.perf_counter()
+    if _replayed(db, command, start):
+        return False
+    chosen = command.target["selector"]
+    conditions = chosen.get("filter", {})
+    parameters = {
+        **command.columns(),
+        "selector": msgspec.json.encode(chosen).decode(),
+        "device_ids": chosen.get("device_ids"),
+        "online": conditions.get("online"),
+        "alias_prefix": conditions.get("alias_prefix"),
+        "agent_version": conditions.get("agent_version"),
+        "interval_seconds": interval_seconds,
+    }
+    answer = db.execute(_ACCEPT, parameters)[0]
+    if answer["made"]:
+        keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
+        logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
+        metrics.count("CommandAccepted")
+        return True
+    if answer["missing"]:
+        raise Invalid("$.device_ids", f"there are no such devices: {', '.join(answer['missing'])}")
+    if not answer["selected"]:
+        raise Invalid("$.filter", "selects no device")
+    if not _replayed(db, command, start):
+        # A single command of this name was there first.
+        raise PayloadMismatch(command.request_id)
+    return False
+
+
+def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
+    """The same for install_apk to the cohort of a build: an installation for each device, and a command that names it.
+
+    Returns:
+        Whether there is a batch now; without one every device of the cohort has the build or was asked.
+
+    Raises:
+        PayloadMismatch: the request_id stands for something else.
+    """
+    start = time.perf_counter()
+    if _replayed(tx, command, start):
+        return True
+    parameters = {
+        **command.columns(),
+        "selector": msgspec.json.encode(command.target["selector"]).decode(),
+        "build_id": build_id,
+        "percent": percent,
+        "download_url": download_url,
+    }
+    answer = tx.execute(_ACCEPT_INSTALLATIONS, parameters)[0]
+    if answer["selected"] and not answer["made"]:
+        raise PayloadMismatch(command.request_id)
+    keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
+    logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
+    metrics.count("CommandAccepted")
+    return answer["made"]
+
+
+def show(db: Executor, request_id: str) -> Row | None:
+    """A batch with its device_count and `states`, a count for each state; None when there is no such batch."""
+    rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
+    return rows[0] if rows else None
+
+
+def cancel(db: Executor, request_id: str, by: str) -> int:
+    """Cancel those of the batch's dispatches that are neither being sent nor settled; returns how many."""
+    start = time.perf_counter()
+    rows = db.execute(_CANCEL, {"request_id": request_id, "by": by}, repeatable=True)
+    keys = {"request_id": request_id, "cancelled": len(rows), "by": by}
+    logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
+    return len(rows)
+
+
+def _replayed(db: Executor, command: Command, start: float) -> bool:
+    found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
+    if not found:
+        return False
+    logs.db_operation("idempotency_hit", "command_batches", {"request_id": command.request_id}, elapsed_ms(start))
+    if found[0]["payload_hash"] != command.payload_hash:
+        raise PayloadMismatch(command.request_id)
+    metrics.count("IdempotencyHit")
+    return True
+
+
+_FIND = "SELECT payload_hash FROM command_batches WHERE request_id = %(request_id)s"
+
+# The batch row when anything is `selected` and nothing `missing`, and a dispatch for each of its `members`.
+_BATCH = """
+batch AS (
+    INSERT INTO command_batches (request_id, payload_hash, selector, device_count, created_by, created_at)
+    SELECT %(request_id)s, %(payload_hash)s, %(selector)s::jsonb, count(*), %(by)s, clock_timestamp() FROM selected
+    WHERE NOT EXISTS (SELECT FROM missing)
+      AND NOT EXISTS (SELECT FROM fcm_dispatches WHERE request_id = %(request_id)s)
+    HAVING count(*) > 0
+    ON CONFLICT (request_id) DO NOTHING
+    RETURNING request_id, created_at
+)"""
+
+_DISPATCHED = """
+dispatched AS (
+    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
+        batch_id, created_at, sent_at, expires_at)
+    SELECT batch.request_id || ':' || members.id, members.id, %(action)s, %(payload_hash)s,
+        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(by)s, 'accepted', batch.request_id,
+        batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
+    FROM batch CROSS JOIN members
+)"""
+
+_ACCEPT = f"""{HOLD_NAME}
+WITH selected AS MATERIALIZED (
+    SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
+    WHERE d.deleted_at IS NULL
+      AND (%(device_ids)s::text[] IS NULL OR d.id = ANY (%(device_ids)s::text[]))
+      AND (%(alias_prefix)s IS NULL OR d.alias ^@ %(alias_prefix)s)
+      AND (%(agent_version)s IS NULL OR l.agent_version = %(agent_version)s)
+      AND (%(online)s IS NULL OR %(online)s = coalesce(
+          l.last_seen_at > statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s), false))
+), missing AS (
+    SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM selected
+), {_BATCH}, members AS (
+    SELECT id, '{{}}'::jsonb AS payload FROM selected
+), {_DISPATCHED}
+SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected,
+    ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
+"""
+
+# Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
+# that names it. An installation that was asked for longer ago than a command lives is asked for again.
+_ACCEPT_INSTALLATIONS = f"""{HOLD_NAME}
+WITH selected AS MATERIALIZED (
+    SELECT d.id FROM devices d
+    WHERE d.deleted_at IS NULL AND {cohort("%(build_id)s", "d.id")} < %(percent)s
+      AND NOT EXISTS (
+          SELECT FROM apk_installations i
+          WHERE i.device_id = d.id AND i.apk_version_id = %(build_id)s
+            AND (i.status = 'completed' OR (i.status <> 'failed'
+                 AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s))))
+), missing AS (
+    SELECT WHERE false
+), {_BATCH}, installed AS (
+    INSERT INTO apk_installations (device_id, apk_version_id, status, initiated_at, initiated_by, request_id)
+    SELECT selected.id, %(build_id)s, 'pending', batch.created_at, %(by)s, batch.request_id || ':' || selected.id
+    FROM batch CROSS JOIN selected
+    RETURNING id, device_id
+), lapsed AS (
+    UPDATE apk_installations i SET status = 'failed', completed_at = batch.created_at,
+        error_message = 'the device did not answer and was asked again'
+    FROM batch CROSS JOIN selected
+    WHERE i.device_id = selected.id AND i.apk_version_id = %(build_id)s
+      AND i.status IN ('pending', 'downloading', 'installing')
+), members AS (
+    SELECT device_id AS id, jsonb_build_object('installation_id', id,
+        'download_url', %(download_url)s || '?installation_id=' || id) AS payload
+    FROM installed
+), {_DISPATCHED}
+SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected
+"""
+
+_SHOW = """
+SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at,
+    (SELECT coalesce(json_object_agg(state, n), '{}') FROM (
+        SELECT state, count(*) AS n FROM fcm_dispatches WHERE batch_id = b.request_id GROUP BY state) AS s) AS states
+FROM command_batches b WHERE b.request_id = %(request_id)s
+"""
+
+_CANCEL = f"{CANCEL} AND batch_id = %(request_id)s RETURNING request_id"

@@ -1,0 +1,128 @@
+"""Heartbeats: one database round trip each, at most one row per device and bucket.
+
+One statement authenticates, deduplicates, inserts, updates the last status, takes a changed FCM token, settles a ping
+and lists pending commands. A queue that is drained after an outage is the same statement with more reports.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from nexmdm.commands import message
+from nexmdm.devices.registry import token_id
+from nexmdm.heartbeats.body import Report
+from nexmdm.runtime import logs, secrets
+from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
+from nexmdm.runtime.settings import Settings
+
+
+class Recorded(msgspec.Struct):
+    """What became of the reports of one call.
+
+    `created` holds the positions (from 0) of the reports that became rows; the others were duplicates. `buckets` are
+    the reports' buckets, in order. `pending` are the messages of the device's commands that may still be delivered, 20
+    at the most: the next heartbeat's answer has the next ones.
+    """
+
+    device_id: str
+    created: set[int]
+    buckets: list[datetime]
+    last_status_updated: bool
+    pending: list[dict[str, str]]
+
+
+def for_token(db: Executor, token: str, reports: list[Report], settings: Settings) -> Recorded:
+    """Record the reports of the device that holds `token`. Safe to repeat.
+
+    Raises:
+        NotAuthenticated: no device has this token.
+        DeviceDeleted: an operator deleted the device.
+        Unavailable: the database cannot serve; nothing says that the token is wrong.
+    """
+    who = {"token_id": token_id(token), "device_id": None}
+    row = _run(db, who, reports, settings, settings.heartbeat_bucket_seconds)
+    if row is None:
+        raise NotAuthenticated("The device token is not valid.")
+    if row["deleted"]:
+        raise DeviceDeleted
+    return _recorded(row, settings)
+
+
+def for_device(
+    db: Executor, device_id: str, reports: list[Report], settings: Settings, bucket_seconds: int
+) -> Recorded:
+    """The same for a caller that already knows the device.
+
+    Raises:
+        UnknownDevice: there is no such device, or it was deleted.
+    """
+    row = _run(db, {"token_id": None, "device_id": device_id}, reports, settings, bucket_seconds)
+    if row is None or row["deleted"]:
+        raise UnknownDevice(f"There is no device {device_id}.")
+    return _recorded(row, settings)
+
+
+def _run(
+    db: Executor, who: dict[str, Any], reports: list[Report], settings: Settings, bucket_seconds: int
+) -> Row | None:
+    oldest, newest = _span(reports, settings, bucket_seconds)
+    parameters = {
+        **who,
+        "oldest": oldest,
+        "newest": newest,
+        "reports": msgspec.json.encode(reports).decode(),
+        "bucket_seconds": bucket_seconds,
+        "retention_days": settings.heartbeat_retention_days,
+        "interval_seconds": settings.heartbeat_interval_seconds,
+    }
+    start = time.perf_counter()
+    rows = db.execute(_RECORD, parameters, repeatable=True)
+    if not rows or rows[0]["deleted"]:
+        return rows[0] if rows else None
+    _log(rows[0], elapsed_ms(start))
+    return rows[0]
+
+
+def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tuple[datetime | None, datetime | None]:
+    """Between which times a bucket may hold one of the reports already.
+
+    They bound which partitions are looked at. Reports without a plausible time are received now, in a bucket that the
+    unique key guards.
+    """
+    now, bucket = datetime.now(UTC), timedelta(seconds=bucket_seconds)
+    reach = timedelta(days=settings.heartbeat_retention_days + 1)
+    times = [r.device_ts for r in reports if r.device_ts is not None and abs(r.device_ts - now) < reach]
+    return (min(times) - bucket, max(times)) if times else (None, None)
+
+
+def _recorded(row: Row, settings: Settings) -> Recorded:
+    pending = row["pending"] or []
+    key = secrets.resolve(settings.command_hmac_key) if pending and settings.command_hmac_key else None
+    return Recorded(
+        device_id=row["device_id"],
+        created={n - 1 for n in row["created"]},
+        buckets=row["buckets"],
+        last_status_updated=row["last_status_updated"],
+        pending=[message.build(dispatch, key) for dispatch in pending],
+    )
+
+
+def _log(row: Row, latency_ms: float) -> None:
+    keys: dict[str, Any] = {"device_id": row["device_id"]}
+    buckets = [bucket.isoformat() for bucket in row["buckets"]]
+    if len(buckets) == 1:
+        keys["bucket"] = buckets[0]
+    elif buckets:
+        keys |= {"bucket": buckets[0], "reports": len(buckets), "created": len(row["created"])}
+    logs.db_operation("create" if row["created"] else "dedup_hit", "device_heartbeats", keys, latency_ms)
+
+
+# The statement itself is this function of the schema, made by its revision in migrations/versions: a session plans it
+# once and not for each heartbeat, and that needs nothing of the session which a pooler would lose.
+_RECORD = """
+SELECT * FROM record_heartbeats_v1(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
+    %(bucket_seconds)s, %(retention_days)s, %(interval_seconds)s)
+"""

@@ -1,0 +1,237 @@
+"""What is removed, when: heartbeats, dispatches, download events, enrollment tokens and alerts past their time.
+
+Each policy is a generator that removes one batch (or one partition) per step, each step one committed statement, and
+yields how many rows went: whoever runs it can stop after any step, be killed in any, and go on another day. Two at once
+share the work. Only the database's clock counts.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import msgspec
+
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import logs
+from nexmdm.runtime.database import Executor, elapsed_ms
+from nexmdm.runtime.settings import Settings
+
+BATCH = 5_000
+BLOCKS = 64  # of 8 kB: about as many rows
+
+Steps = Iterator[int]
+
+
+class Outcome(msgspec.Struct):
+    """What became of one policy. done: nothing that is due is left. error: the kind of error that stopped it."""
+
+    deleted: int = 0
+    done: bool = False
+    seconds: float = 0
+    error: str | None = None
+
+
+def cutoff(db: Executor, days: int) -> datetime:
+    row = db.execute("SELECT clock_timestamp() - make_interval(days => %(days)s) AS at", {"days": days})
+    return row[0]["at"]
+
+
+def heartbeats(db: Executor, before: datetime, bucket_seconds: int) -> Steps:
+    """Whole partitions by dropping them, the rest of the one that the cutoff cuts through row by row."""
+    # A row of a bucket may be younger than the bucket by almost its length.
+    whole = before - timedelta(seconds=bucket_seconds)
+    cut = ["device_heartbeats_default"]
+    for partition in partitions.bounds(db):
+        if partition["upper"] <= whole:
+            yield partitions.drop(db, partition["name"])
+        elif partition["lower"] < before:
+            cut.append(partition["name"])
+    for name in cut:
+        for first in range(0, partitions.blocks(db, name), BLOCKS):
+            where = {"before": before, "first": f"({first},0)", "end": f"({first + BLOCKS},0)"}
+            yield db.execute(_HEARTBEATS.format(name=name), where)[0]["deleted"]
+
+
+def dispatches(db: Executor, before: datetime) -> Steps:
+    """Only what is settled and what FCM can no longer deliver; then batches whose last dispatch went."""
+    yield from _batches(db, _DISPATCHES, before)
+    for _ in _batches(db, _BATCHES, before):
+        yield 0
+
+
+def downloads(db: Executor, before: datetime) -> Steps:
+    return _batches(db, _DOWNLOADS, before)
+
+
+def tokens(db: Executor, before: datetime) -> Steps:
+    """Enrollment tokens that were over, or used up, before then; never one that a download event names.
+
+    Then refused registrations whose minute is over, whatever their policy's age: addresses are people's.
+    """
+    yield from _batches(db, _TOKENS, before)
+    for _ in _batches(db, _REFUSALS, before):
+        yield 0
+
+
+def alerts(db: Executor, before: datetime) -> Steps:
+    """Alerts that recovered before then and of which nothing is left to tell."""
+    return _batches(db, _ALERTS, before)
+
+
+def due(db: Executor, settings: Settings) -> dict[str, int]:
+    """How many rows each policy would remove now: the dry run."""
+    rows = {
+        "heartbeats": "device_heartbeats WHERE bucket < %(before)s AND ts < %(before)s",
+        "fcm_dispatches": f"fcm_dispatches d WHERE {_SETTLED}",
+        "apk_downloads": "apk_download_events WHERE ts < %(before)s",
+        "enrollment_tokens": f"enrollment_tokens t WHERE {_OVER}",
+        "device_alerts": f"device_alerts WHERE {_TOLD}",
+    }
+    return {
+        policy: db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": cutoff(db, days)}, repeatable=True)[
+            0
+        ]["n"]
+        for policy, days in retention_days(settings).items()
+    }
+
+
+def retention_days(settings: Settings) -> dict[str, int]:
+    return {
+        "heartbeats": settings.heartbeat_retention_days,
+        "fcm_dispatches": settings.dispatch_retention_days,
+        "apk_downloads": settings.download_retention_days,
+        "enrollment_tokens": settings.token_retention_days,
+        "device_alerts": settings.alert_retention_days,
+    }
+
+
+def run(
+    db: Executor, entity: str, days: int, policy: Callable[[datetime], Steps], may_go_on: Callable[[], bool]
+) -> Outcome:
+    """Take the steps of one policy while there is time, and write one log record. An error ends this policy only."""
+
+    def steps() -> Steps:
+        nonlocal before
+        before = cutoff(db, days)
+        yield from policy(before)
+
+    before: datetime | None = None
+    outcome = guarded(steps(), may_go_on)
+    keys = {"cutoff": before and before.isoformat(), "deleted": outcome.deleted}
+    logs.db_operation("cleanup", entity, keys, outcome.seconds * 1000)
+    return outcome
+
+
+def guarded(steps: Steps, may_go_on: Callable[[], bool]) -> Outcome:
+    """Take steps until none is left, the time is over, or one fails."""
+    outcome, start = Outcome(), time.perf_counter()
+    try:
+        while may_go_on():
+            removed = next(steps, None)
+            if removed is None:
+                outcome.done = True
+                break
+            outcome.deleted += removed
+    except Exception as error:
+        outcome.error = type(error).__name__
+        logs.failure(error)
+    outcome.seconds = round(elapsed_ms(start) / 1000, 3)
+    return outcome
+
+
+def removed(db: Executor, entity: str, days: int, policy: Callable[[datetime], Steps]) -> int:
+    """Take all steps, and raise what stops them; the number of rows that went. One log record."""
+    start, before = time.perf_counter(), cutoff(db, days)
+    deleted = sum(policy(before))
+    logs.db_operation("cleanup", entity, {"cutoff": before.isoformat(), "deleted": deleted}, elapsed_ms(start))
+    return deleted
+
+
+def _batches(db: Executor, sql: str, before: datetime) -> Steps:
+    while True:
+        deleted = db.execute(sql, {"before": before, "batch": BATCH})[0]["deleted"]
+        if not deleted:
+            return
+        yield deleted
+
+
+# Some blocks of the table at a time: no sort, no index, and no block is looked at twice.
+_HEARTBEATS = """
+WITH gone AS (
+    DELETE FROM {name} WHERE ctid >= %(first)s AND ctid < %(end)s AND bucket < %(before)s AND ts < %(before)s
+    RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+# An unknown one counts as settled once FCM would have dropped the message. Its key stays as long as the message may
+# still arrive, so that a repeated request never sends it twice.
+_SETTLED = """
+    d.sent_at < %(before)s AND d.state IN ('sent', 'failed', 'expired', 'cancelled', 'unknown')
+    AND d.expires_at < clock_timestamp() AND coalesce(d.fcm_expires_at, d.expires_at) < clock_timestamp()"""
+
+_DISPATCHES = f"""
+WITH old AS (
+    SELECT request_id FROM fcm_dispatches d WHERE {_SETTLED}
+    ORDER BY sent_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM fcm_dispatches d USING old WHERE d.request_id = old.request_id RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_BATCHES = """
+WITH old AS (
+    SELECT request_id FROM command_batches b
+    WHERE created_at < %(before)s AND NOT EXISTS (SELECT FROM fcm_dispatches d WHERE d.batch_id = b.request_id)
+    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM command_batches b USING old WHERE b.request_id = old.request_id RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_DOWNLOADS = """
+WITH old AS (
+    SELECT id FROM apk_download_events WHERE ts < %(before)s ORDER BY ts LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM apk_download_events e USING old WHERE e.id = old.id RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_OVER = """
+    (t.expires_at < %(before)s
+     OR (t.status <> 'active' AND coalesce(t.last_used_at, t.used_at, t.issued_at) < %(before)s))
+    AND NOT EXISTS (SELECT FROM apk_download_events e WHERE e.token_id = t.token_id)"""
+
+_TOKENS = f"""
+WITH old AS (
+    SELECT token_id FROM enrollment_tokens t WHERE {_OVER}
+    ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM enrollment_tokens t USING old WHERE t.token_id = old.token_id RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_REFUSALS = """
+WITH old AS (
+    SELECT source FROM registration_refusals WHERE since < clock_timestamp() - interval '1 hour'
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM registration_refusals r USING old WHERE r.source = old.source RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_TOLD = "recovered_at < %(before)s AND notice IS NULL"
+
+_ALERTS = f"""
+WITH old AS (
+    SELECT id FROM device_alerts WHERE {_TOLD} ORDER BY id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM device_alerts a USING old WHERE a.id = old.id RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""

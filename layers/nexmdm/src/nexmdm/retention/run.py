@@ -1,0 +1,96 @@
+"""The daily cleanup: partitions ahead, then every retention policy, each within its share of the time there is."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from nexmdm.heartbeats import partitions
+from nexmdm.retention import export, policies
+from nexmdm.retention.policies import Outcome, Steps
+from nexmdm.runtime import metrics
+from nexmdm.runtime.database import Executor
+from nexmdm.runtime.settings import Settings
+
+# The log's and the metrics' words for a policy.
+TABLES = {
+    "heartbeats": "device_heartbeats",
+    "fcm_dispatches": "fcm_dispatches",
+    "apk_downloads": "apk_download_events",
+    "enrollment_tokens": "enrollment_tokens",
+    "device_alerts": "device_alerts",
+}
+
+
+def clean(db: Executor, settings: Settings, remaining_seconds: Callable[[], float]) -> dict[str, Any]:
+    """Do what the time allows; what is left is done next time. A policy that fails does not stop the others.
+
+    Args:
+        remaining_seconds: how long the work may still take.
+
+    Returns:
+        complete: nothing that is due is left and nothing failed. partitions: how many were made, and how many
+        heartbeats had found none. policies: per policy deleted, done, seconds and error.
+    """
+    ahead, made, stray = _partitions_ahead(db, settings)
+    outcomes = {"partitions": ahead}
+    days = policies.retention_days(settings)
+    for n, policy in enumerate(days):
+        share = remaining_seconds() / (len(days) - n)
+        limit = remaining_seconds() - share
+        outcomes[policy] = _policy(db, settings, policy, days[policy], lambda limit=limit: remaining_seconds() > limit)
+    complete = all(outcome.done for outcome in outcomes.values())
+    _measure(outcomes, stray, complete)
+    del outcomes["partitions"]
+    return {
+        "complete": complete,
+        "partitions": {"made": made, "heartbeats_without_one": stray, "error": ahead.error},
+        "policies": msgspec.to_builtins(outcomes),
+    }
+
+
+def dry_run(db: Executor, settings: Settings) -> dict[str, Any]:
+    """What `clean` would remove, per policy; changes nothing."""
+    return {"dry_run": True, "policies": {policy: {"due": n} for policy, n in policies.due(db, settings).items()}}
+
+
+def _partitions_ahead(db: Executor, settings: Settings) -> tuple[Outcome, int, int]:
+    made, stray = 0, 0
+
+    def steps() -> Steps:
+        nonlocal made, stray
+        stray = partitions.in_default(db)
+        made = partitions.ensure_partitions(db, settings)
+        yield 0
+
+    return policies.guarded(steps(), lambda: True), made, stray
+
+
+def _policy(
+    db: Executor, settings: Settings, policy: str, days: int, may_go_on: Callable[[], bool]
+) -> policies.Outcome:
+    def steps(before: datetime) -> Steps:
+        if policy == "heartbeats":
+            return policies.heartbeats(db, before, settings.heartbeat_bucket_seconds)
+        if policy == "fcm_dispatches":
+            return policies.dispatches(db, before)
+        if policy == "enrollment_tokens":
+            return policies.tokens(db, before)
+        if policy == "device_alerts":
+            return policies.alerts(db, before)
+        if settings.download_export_bucket:
+            return export.exported_and_removed(db, before, settings)
+        return policies.downloads(db, before)
+
+    return policies.run(db, TABLES[policy], days, steps, may_go_on)
+
+
+def _measure(outcomes: dict[str, Outcome], stray: int, complete: bool) -> None:
+    """The alarms: CleanupSucceeded less than once a day, CleanupFailed, HeartbeatsWithoutPartition."""
+    for policy, outcome in outcomes.items():
+        if policy != "partitions":
+            metrics.count("".join(word.capitalize() for word in policy.split("_")) + "Removed", outcome.deleted)
+    metrics.count("HeartbeatsWithoutPartition", stray)
+    metrics.count("CleanupFailed", sum(outcome.error is not None for outcome in outcomes.values()))
+    metrics.count("CleanupSucceeded", int(complete))

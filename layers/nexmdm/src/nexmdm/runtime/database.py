@@ -1,0 +1,263 @@
+"""One connection per environment, and what happens when it breaks.
+
+A statement runs alone in autocommit, or inside `transaction()`; nothing else commits. A connection that broke or fell
+silent, or that finds itself on a read-only server after a failover, is thrown away, and a statement that is safe to
+repeat runs once more on a fresh one. Everything passes through a transaction-mode pooler: no session SET, no `options`,
+no prepared statement.
+"""
+
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NoReturn, Protocol
+
+import psycopg2
+from psycopg2 import errorcodes, extensions
+
+from nexmdm.runtime import logs, settings
+from nexmdm.runtime.errors import Unavailable
+
+Row = dict[str, Any]
+Parameters = Mapping[str, Any]
+NONE: Parameters = MappingProxyType({})
+
+# The backend or the server went away, or this server takes no writes: another connection may do better.
+_ANOTHER_CONNECTION = {
+    errorcodes.ADMIN_SHUTDOWN,
+    errorcodes.CRASH_SHUTDOWN,
+    errorcodes.CANNOT_CONNECT_NOW,
+    errorcodes.READ_ONLY_SQL_TRANSACTION,
+}
+# RDS Proxy pins a session to its client at a statement of more than this, until the client closes it.
+_PINNING_BYTES = 16 * 1024
+# Nothing was written, and the same statement can succeed a moment later on the same connection.
+_SAME_CONNECTION = {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
+# 08 connection, 53 resources (connections, disk, memory), 57 operator intervention (timeouts), 58 system, XX internal.
+_OUTAGE_CLASSES = {"08", "53", "57", "58", "XX"}
+_OUTAGES = _ANOTHER_CONNECTION | _SAME_CONNECTION | {errorcodes.LOCK_NOT_AVAILABLE}
+_CONNECT_SECONDS = 3
+_ANSWER_SECONDS = 1  # of an invocation, left to answer that the database does not
+_LEAST_SECONDS = 0.5  # for a statement that comes late: what it settles is worth a try
+
+
+class Executor(Protocol):
+    """What a verb needs: run one statement, be it alone or in a transaction."""
+
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
+        """Run one statement with `%(name)s` parameters and return its rows.
+
+        Args:
+            repeatable: running it twice does the same as running it once.
+        """
+        ...
+
+
+class Database:
+    """A connection that is opened when it is first needed and replaced when it breaks. For one thread."""
+
+    def __init__(self, dsn: str | Callable[[], str]) -> None:
+        """dsn: the address, or what makes one for each new connection: an IAM token is good for minutes."""
+        self._dsn = dsn
+        self._connection: _Connection | None = None
+        self._in_transaction = False
+        self._deadline: float | None = None
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """From now on all waiting for the server ends after so many seconds; None: it never does."""
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
+        """Run one statement; outside of `transaction()` it commits by itself.
+
+        Raises:
+            Unavailable: an outage. Without `repeatable` the statement may have been committed.
+            psycopg2.Error: the statement was refused (a constraint, a bad value).
+        """
+        try:
+            # A second try needs time too.
+            return self._run(sql, parameters, share=0.5 if repeatable else 1)
+        except psycopg2.Error as error:
+            # Not inside a transaction: what ran before it is gone with the connection.
+            again = (
+                repeatable
+                and not self._in_transaction
+                and (self._connection is None or error.pgcode in _SAME_CONNECTION)
+            )
+            if not again:
+                _raise_named(error)
+        try:
+            return self._run(sql, parameters)
+        except psycopg2.Error as error:
+            _raise_named(error)
+
+    @contextmanager
+    def transaction(self) -> Iterator["Database"]:
+        """Commit what the block ran, or nothing of it.
+
+        A stale connection is noticed by BEGIN, which is always safe to repeat. An outage inside the block or at COMMIT
+        is `Unavailable`; after a COMMIT whose answer was lost the outcome is unknown, so callers repeat by key.
+        """
+        try:
+            self._begin()
+            self._in_transaction = True
+            yield self
+            self.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._in_transaction = False
+
+    def close(self) -> None:
+        """Throw the connection away; the next statement opens a fresh one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _begin(self) -> None:
+        try:
+            self.execute("BEGIN READ WRITE", repeatable=True)
+        except psycopg2.errors.FeatureNotSupported as error:
+            # What a server in recovery answers: after a failover the writer is elsewhere.
+            self.close()
+            raise Unavailable from error
+
+    def _run(self, sql: str, parameters: Parameters, share: float = 1) -> list[Row]:
+        clean, until = False, self._until(share)
+        try:
+            if self._connection is None:
+                self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn, until)
+            self._connection.wait_until = until
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql, parameters or None)
+                names = [column.name for column in cursor.description or ()]
+                rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()] if names else []
+                clean = self._in_transaction or len(cursor.query) <= _PINNING_BYTES
+            return rows
+        except psycopg2.Error as error:
+            clean = bool(self._connection) and not self._connection.closed and error.pgcode not in _ANOTHER_CONNECTION
+            raise
+        finally:
+            # Also for a BaseException in mid-call: an answer that was not read would be taken for the next one's.
+            if not clean:
+                self.close()
+
+    def _until(self, share: float) -> float | None:
+        """When a share of the time that is left is over."""
+        if self._deadline is None:
+            return None
+        now = time.monotonic()
+        return now + max(share * (self._deadline - now), _LEAST_SECONDS)
+
+    def _roll_back(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._run("ROLLBACK", NONE)
+        except psycopg2.Error:
+            self.close()
+
+
+class SessionDatabase:
+    """The same for callers who bring a SQLAlchemy `Session`: each statement is durable when it returns."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
+        try:
+            result = self._session.connection().exec_driver_sql(sql, dict(parameters))
+            rows = [dict(row) for row in result.mappings()] if result.returns_rows else []
+            self._session.commit()
+            return rows
+        except BaseException:
+            self._session.rollback()
+            raise
+
+    def read(self, model: Any, key: Any) -> Any:
+        """The object of this key as the database has it now, or None; the session's transaction is over afterwards."""
+        row = self._session.get(model, key, populate_existing=True)
+        if row is not None:
+            # Or the commit would expire what was read, and the first look at it begin a transaction.
+            self._session.expunge(row)
+        self._session.commit()
+        if row is not None:
+            self._session.add(row)
+        return row
+
+
+@lru_cache(maxsize=1)
+def connection() -> Database:
+    """The one database of this execution environment."""
+    return Database(lambda: settings.load().dsn)
+
+
+def begin(context: Any) -> None:
+    """Start an invocation: the database may take what remains of it, so that a silent one is a 503 and not a time-out.
+
+    Args:
+        context: Lambda's, or one that knows no end.
+    """
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    connection().wait_at_most(remaining() / 1000 - _ANSWER_SECONDS if remaining else None)
+
+
+def elapsed_ms(start: float) -> float:
+    """Milliseconds since `start`, a `time.perf_counter()`."""
+    return (time.perf_counter() - start) * 1000
+
+
+class _Connection(extensions.connection):
+    """wait_until: when waiting for the server ends, by `time.monotonic()`; None: never."""
+
+    def __init__(self, dsn: str, wait_until: float | None) -> None:
+        self.wait_until = wait_until
+        super().__init__(dsn)
+
+
+def _connect(dsn: str, until: float | None) -> _Connection:
+    soon = time.monotonic() + _CONNECT_SECONDS
+    extensions.set_wait_callback(_wait)
+    try:
+        # A peer that vanished is noticed by TCP, while there is time for a second try.
+        connection = psycopg2.connect(
+            dsn,
+            lambda dsn: _Connection(dsn, soon if until is None else min(soon, until)),
+            keepalives_idle=10,
+            keepalives_interval=3,
+            keepalives_count=3,
+            tcp_user_timeout=4000,
+        )
+    except psycopg2.OperationalError as error:
+        # With a wait callback psycopg2 loses the words in which libpq says whom it asked.
+        asked = extensions.parse_dsn(dsn)
+        raise psycopg2.OperationalError(f"{asked.get('host')}:{asked.get('port', 5432)}: {error}") from error
+    connection.autocommit = True
+    return connection
+
+
+def _wait(connection: Any) -> None:
+    """How psycopg2 waits for the server: TCP does not notice one that is there and says nothing, as a pooler can."""
+    until = getattr(connection, "wait_until", None)
+    while (state := connection.poll()) != extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        if not poller.poll(None if until is None else max(0, until - time.monotonic()) * 1000):
+            raise psycopg2.OperationalError("the server said nothing in time")
+
+
+def _raise_named(error: psycopg2.Error) -> NoReturn:
+    """Raise `Unavailable` for an outage, else the error itself."""
+    code = error.pgcode
+    if code is None:
+        # No SQLSTATE: libpq itself failed (connect, socket). A ProgrammingError without one is our own mistake.
+        outage = isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    else:
+        outage = code[:2] in _OUTAGE_CLASSES or code in _OUTAGES
+    if outage:
+        logs.outage(error)
+        raise Unavailable from error
+    raise error

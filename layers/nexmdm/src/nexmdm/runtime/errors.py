@@ -1,0 +1,141 @@
+"""Everything that can go wrong for a caller, and the one place where it becomes an HTTP status.
+
+A problem is answered as RFC 9457 `application/problem+json`; `detail` is kept where the old server had it.
+"""
+
+
+class Problem(Exception):
+    """A named failure. `detail` is read by people: it names the field or the limit and what to do."""
+
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.headers = headers or {}
+        self.members = members
+
+    def document(self) -> dict[str, object]:
+        document = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
+        return document | self.members
+
+
+class Malformed(Problem):
+    """The body is not the JSON that it says it is."""
+
+    status, title = 400, "Malformed request"
+
+
+class NotAuthenticated(Problem):
+    """The credential is wrong. Never raised because of an outage: an agent that sees it five times enrolls again."""
+
+    status, title = 401, "Not authenticated"
+
+
+class NoCredential(Problem):
+    """No credential was sent at all."""
+
+    status, title = 403, "No credential"
+
+
+class Forbidden(Problem):
+    status, title = 403, "Forbidden"
+
+
+class NotFound(Problem):
+    status, title = 404, "Not found"
+
+
+class UnknownDevice(NotFound):
+    title = "Unknown device"
+
+
+class Conflict(Problem):
+    status, title = 409, "Conflict"
+
+
+class NoSuchBuild(NotFound):
+    title = "No such build"
+
+
+class AliasTaken(Conflict):
+    title = "Alias taken"
+
+
+class Sending(Conflict):
+    """The command is being sent at this moment: nobody can say yet what becomes of it."""
+
+    def __init__(self) -> None:
+        super().__init__("The command is being sent at this moment. Ask again.", headers={"Retry-After": "2"})
+
+
+class DeviceDeleted(Problem):
+    """The agent knows `reason`; the device was deleted by an operator."""
+
+    status, title = 410, "Device deleted"
+
+    def __init__(self) -> None:
+        super().__init__("This device was deleted. Enroll it again to bring it back.", reason="device_deleted")
+
+
+class TooLarge(Problem):
+    status, title = 413, "Body too large"
+
+
+class Invalid(Problem):
+    """A field does not hold what it should.
+
+    Args:
+        path: JSONPath of the field, such as `$.battery.pct`, or `query.limit`.
+    """
+
+    status, title = 422, "Invalid field"
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(f"{path}: {detail}", errors=[{"path": path, "detail": detail}])
+
+
+class BuildRefused(Problem):
+    """A build is not what it was declared to be. `what` is the part that was looked at."""
+
+    status, title = 422, "Build refused"
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        super().__init__(f"{what}: expected {expected}, found {found}", what=what, expected=expected, found=found)
+
+    @classmethod
+    def again(cls, detail: str) -> "BuildRefused":
+        """What was said when the build was refused."""
+        what, _, rest = detail.partition(": expected ")
+        return cls(what, *rest.split(", found ", 1))
+
+
+class PayloadMismatch(Problem):
+    """An idempotency key was given again with something else."""
+
+    status, title = 422, "Idempotency key reused"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request_id: {request_id!r} stands for another command. Use a new one.")
+
+
+class TooManyAttempts(Problem):
+    """Refused once more, from where too much was refused already."""
+
+    status, title = 429, "Too many attempts"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            f"Too many registrations from this address were refused. Check the enrollment token, wait {retry_after} s.",
+            headers={"Retry-After": str(retry_after)},
+        )
+
+
+class Unavailable(Problem):
+    """The database cannot be reached or cannot serve now; nothing was lost, try again."""
+
+    status, title = 503, "Temporarily unavailable"
+
+    def __init__(self, detail: str = "The database is not available. Try again.", retry_after: int = 5) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})

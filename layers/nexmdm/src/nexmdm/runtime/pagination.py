@@ -1,0 +1,53 @@
+"""Keyset pages: `?limit=&cursor=` in, `{items, next_cursor}` out. A cursor is the key of the last item seen."""
+
+import base64
+import json
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nexmdm.runtime import validation
+from nexmdm.runtime.database import Row
+from nexmdm.runtime.errors import Invalid
+
+
+class PageQuery(Struct, kw_only=True):
+    """What every list takes."""
+
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+    cursor: Annotated[str, Meta(max_length=2000)] | None = None
+
+    def after(self, *types: type) -> list[Any]:
+        """The key that the cursor stands for, each part of its type (str or datetime), or nulls for the first page.
+
+        Raises:
+            Invalid: it is not a cursor of this list.
+        """
+        if self.cursor is None:
+            return [None] * len(types)
+        try:
+            padded = self.cursor + "=" * (-len(self.cursor) % 4)
+            parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+            key = list(msgspec.convert(parts, tuple[types]))
+        except (ValueError, RecursionError):
+            raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before") from None
+        for part in key:
+            validation.storable(str(part), "query.cursor")
+        return key
+
+
+class Page(Struct):
+    """One page; `next_cursor` is null on the last one."""
+
+    items: list[Row]
+    next_cursor: str | None
+
+
+def page(rows: list[Row], limit: int, key: tuple[str, ...]) -> Page:
+    """A page out of up to `limit + 1` rows; the one too many tells that there is a next page."""
+    items = rows[:limit]
+    if len(rows) <= limit:
+        return Page(items, None)
+    last = msgspec.json.encode([items[-1][name] for name in key])
+    return Page(items, base64.urlsafe_b64encode(last).decode().rstrip("="))

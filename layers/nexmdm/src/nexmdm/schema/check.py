@@ -1,0 +1,203 @@
+"""Does the database have the schema that the models say? `python -m nexmdm.schema`, `make check-schema`.
+
+The models' tables are made once more in a schema of their own, both catalogs are read with the same questions, and the
+transaction is rolled back: PostgreSQL itself says how it writes a constraint down. Nothing is changed, no table locked.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from nexmdm.heartbeats import partitions
+from nexmdm.runtime import settings
+from nexmdm.schema import grants
+from nexmdm.schema.models import Base
+
+REVISION = "c4f81b6d2e05"  # the head of migrations/, which the layer does not carry; a test compares them
+COVERED_AHEAD = timedelta(days=2)
+MIGRATE = "alembic upgrade head"
+
+Objects = dict[tuple[str, str, str], str]  # (table, kind, name) -> definition
+
+
+def main() -> None:
+    try:
+        engine = create_engine(settings.load().sqlalchemy_url, poolclass=NullPool, hide_parameters=True)
+        with engine.connect() as db:
+            found = list(differences(db))
+    except (settings.SettingsError, DBAPIError) as error:
+        sys.exit(f"check-schema: {getattr(error, 'orig', error)}")
+    for line in found:
+        print(line)
+    if found:
+        sys.exit(1)
+    print("Schema validation passed!")
+
+
+def differences(db: Connection) -> Iterator[str]:
+    """One line per difference, with what mends it."""
+    wrong = _wrong_revision(db)
+    if wrong:
+        yield wrong
+    with db.begin_nested() if db.in_transaction() else db.begin() as transaction:
+        try:
+            here = _rows(db, "SELECT current_schema()")[0][0]
+            actual, expected = objects(db, here), _expected(db)
+        finally:
+            transaction.rollback()
+    for name in grants.FUNCTIONS:
+        if not _rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
+            yield f"{name}: the function is missing; mend: run its CREATE FUNCTION out of migrations/versions"
+    missing_tables = {table for table, _, _ in expected} - {table for table, _, _ in actual}
+    for table in sorted(missing_tables):
+        yield f"{table}: the table is missing; mend: {MIGRATE}"
+    for key in sorted(expected.keys() | actual.keys()):
+        if key[0] not in missing_tables and expected.get(key) != actual.get(key):
+            yield _line(key, expected.get(key), actual.get(key))
+    yield from grants.differences(db)
+    if "device_heartbeats" not in missing_tables:
+        yield from _partition_differences(db)
+
+
+def objects(db: Connection, schema: str) -> Objects:
+    """Everything about our tables in `schema`, in PostgreSQL's own words."""
+    db.exec_driver_sql(f'SET LOCAL search_path = "{schema}"')
+    tables = ", ".join(f"'{table}'" for table in Base.metadata.tables)
+    found = {(table, kind, name): text for table, kind, name, text in _rows(db, _OBJECTS.format(tables=tables))}
+    # The number in a sequence's name is PostgreSQL's business.
+    return {key: re.sub(r"DEFAULT nextval\(.*", "DEFAULT serial", text) for key, text in found.items()}
+
+
+def _expected(db: Connection) -> Objects:
+    schema = f"nexmdm_expected_{os.getpid()}"
+    db.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    Base.metadata.create_all(db.execution_options(schema_translate_map={None: schema}), checkfirst=False)
+    return objects(db, schema)
+
+
+def _line(key: tuple[str, str, str], expected: str | None, actual: str | None) -> str:
+    table, kind, name = key
+    if actual is None:
+        return f"{table}: {kind} {name} is missing; mend: {_make(key, expected)}"
+    if expected is None:
+        return f"{table}: {kind} {name} is not in the models; mend: {_unmake(key)}, or add it to the models"
+    return f"{table}: {kind} {name} is `{actual}`, should be `{expected}`; mend: {_change(key, expected, actual)}"
+
+
+def _make(key: tuple[str, str, str], text: str) -> str:
+    table, kind, name = key
+    if kind == "column":
+        return f"ALTER TABLE {table} ADD COLUMN {name} {_serial(text)}"
+    if kind == "constraint":
+        return f"ALTER TABLE {table} ADD CONSTRAINT {name} {text}"
+    return _create_index(text) if kind == "index" else MIGRATE
+
+
+def _create_index(text: str) -> str:
+    """Without stopping writers; a partitioned table takes no CONCURRENTLY."""
+    return text.replace(" ON ONLY ", " ON ") if " ON ONLY " in text else text.replace("INDEX", "INDEX CONCURRENTLY", 1)
+
+
+def _unmake(key: tuple[str, str, str]) -> str:
+    table, kind, name = key
+    return f"DROP INDEX {name}" if kind == "index" else f"ALTER TABLE {table} DROP {kind.upper()} {name}"
+
+
+def _change(key: tuple[str, str, str], expected: str, actual: str) -> str:
+    table, kind, name = key
+    if kind == "table":
+        return "make the table anew; docs/migrations.md"
+    if actual == f"{expected} INVALID":
+        return f"REINDEX INDEX CONCURRENTLY {name}"
+    if actual == f"{expected} NOT VALID":
+        return f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}"
+    if kind == "constraint":
+        return f"{_unmake(key)}, ADD CONSTRAINT {name} {expected}"
+    if kind == "index":
+        return f"{_unmake(key)}; {_create_index(expected)}"
+    return f"ALTER TABLE {table} {', '.join(_column_changes(name, _parts(expected), _parts(actual)))}"
+
+
+def _column_changes(name: str, expected: tuple[str, bool, str], actual: tuple[str, bool, str]) -> Iterator[str]:
+    if expected[0] != actual[0]:
+        yield f"ALTER COLUMN {name} TYPE {expected[0]}"
+    if expected[2] != actual[2]:
+        default = expected[2].replace("serial", "nextval(<its sequence>)")
+        yield f"ALTER COLUMN {name} {f'SET DEFAULT {default}' if default else 'DROP DEFAULT'}"
+    if expected[1] != actual[1]:
+        yield f"ALTER COLUMN {name} {'SET' if expected[1] else 'DROP'} NOT NULL"
+
+
+def _parts(text: str) -> tuple[str, bool, str]:
+    """(type with collation, not null, default)."""
+    found = re.fullmatch(r"(.+?)( NOT NULL)?(?: DEFAULT (.+))?", text)
+    return found[1], bool(found[2]), found[3] or ""
+
+
+def _serial(text: str) -> str:
+    return re.sub(r"(integer|bigint)(.*) DEFAULT serial", lambda m: {"integer": "serial"}.get(m[1], "bigserial"), text)
+
+
+def _wrong_revision(db: Connection) -> str | None:
+    if not _rows(db, "SELECT FROM pg_class WHERE oid = to_regclass('alembic_version')"):
+        return f"alembic_version: the table is missing; mend: {MIGRATE}"
+    found = ", ".join(row[0] for row in _rows(db, "SELECT version_num FROM alembic_version")) or "none"
+    if found != REVISION:
+        return f"alembic_version: the revision is {found}, should be {REVISION}; mend: {MIGRATE}"
+    return None
+
+
+def _partition_differences(db: Connection) -> Iterator[str]:
+    mend = "mend: run the cleanup function (`python -m local.invoke cleanup`)"
+    present = {row[0] for row in _rows(db, _PARTITIONS)}
+    if "device_heartbeats_default" not in present:
+        make = "CREATE TABLE device_heartbeats_default PARTITION OF device_heartbeats DEFAULT"
+        yield f"device_heartbeats: the default partition is missing; mend: {make}"
+    now = datetime.now(UTC)
+    for start in partitions.wanted(now, settings.load()):
+        if start <= now + COVERED_AHEAD and start + partitions.WIDTH > now and partitions.name(start) not in present:
+            yield f"device_heartbeats: partition {partitions.name(start)} is missing; {mend}"
+
+
+def _rows(db: Connection, sql: str) -> list:
+    return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
+
+
+_PARTITIONS = """
+SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = to_regclass('device_heartbeats')
+"""
+
+# NOT NULL stands with the column; PostgreSQL 18 would list it as a constraint too (contype n).
+_OBJECTS = """
+WITH ours AS (
+    SELECT oid, relname AS table_name FROM pg_class
+    WHERE relname IN ({tables}) AND relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+)
+SELECT table_name, 'table', 'partition key', coalesce(pg_get_partkeydef(oid), 'none') FROM ours
+UNION ALL
+SELECT table_name, 'column', attname, format_type(atttypid, atttypmod)
+    || CASE WHEN attcollation <> typcollation THEN ' COLLATE "' || collname || '"' ELSE '' END
+    || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END
+    || coalesce(' DEFAULT ' || pg_get_expr(adbin, adrelid), '')
+FROM ours JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
+JOIN pg_type ON pg_type.oid = atttypid
+LEFT JOIN pg_collation ON pg_collation.oid = attcollation
+LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+UNION ALL
+SELECT table_name, 'constraint', conname, pg_get_constraintdef(c.oid)
+    || CASE WHEN contype IN ('p', 'u', 'x') AND NOT indisvalid THEN ' INVALID' ELSE '' END
+FROM ours JOIN pg_constraint c ON conrelid = ours.oid LEFT JOIN pg_index ON indexrelid = conindid
+WHERE contype IN ('p', 'u', 'f', 'c', 'x')
+UNION ALL
+SELECT table_name, 'index', relname, replace(pg_get_indexdef(indexrelid), current_schema() || '.', '')
+    || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
+FROM ours JOIN pg_index ON indrelid = ours.oid JOIN pg_class i ON i.oid = indexrelid
+WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u', 'x'))
+"""

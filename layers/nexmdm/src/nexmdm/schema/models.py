@@ -1,0 +1,471 @@
+"""The schema, in SQLAlchemy 2 style. Every state is a CHECK, every promise a constraint, every constraint named.
+
+Migrations build it (`migrations/versions`), `alembic check` and `nexmdm.schema` compare it. The hot paths run their own
+SQL in the verb modules and do not import this one: SQLAlchemy's ORM costs 345 ms of a cold start, psycopg2 alone 30.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, TIMESTAMP
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING_CONVENTION = {
+    "pk": "pk_%(table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+BUILD_STATES = ("declared", "published", "refused", "withdrawn", "adopted")
+INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed")
+DELIVERIES = ("at_most_once", "until_answered")
+DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
+ALERT_CONDITIONS = ("silent", "low_battery", "unity_down", "queue_growing", "agent_outdated")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy wants it plain
+        str: Text(),
+        datetime: TIMESTAMP(timezone=True),
+        dict[str, Any]: JSONB(),
+        float: DOUBLE_PRECISION(),
+    }
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+class Device(Base):
+    """A device that was enrolled. Its secret is kept as SHA-256 only.
+
+    Registering again before the first authenticated call gives a new token beside the earlier one (`prior_token_id`);
+    whichever is used first becomes the only one.
+    """
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    # In byte order, so that one index serves pages and prefixes whatever the database's collation.
+    alias: Mapped[str] = mapped_column(Text(collation="C"))
+    token_id: Mapped[str | None]
+    prior_token_id: Mapped[str | None]
+    confirmed_at: Mapped[datetime | None]
+    hardware_id: Mapped[str | None]
+    enrollment_token_id: Mapped[str | None]
+    fcm_token: Mapped[str | None]
+    fcm_token_at: Mapped[datetime | None]
+    model: Mapped[str | None]
+    manufacturer: Mapped[str | None]
+    android_version: Mapped[str | None]
+    sdk_int: Mapped[int | None]
+    build_id: Mapped[str | None]
+    is_device_owner: Mapped[bool | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+    deleted_by: Mapped[str | None]
+
+    __table_args__ = (
+        UniqueConstraint("token_id"),
+        UniqueConstraint("prior_token_id"),
+        CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
+        CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
+        # Unique among the living: a deleted device's alias is free again.
+        Index("uq_devices_live_alias", "alias", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    )
+
+
+class EnrollmentToken(Base):
+    """What lets a device register (scope register) or a bare URL download (scope apk_download)."""
+
+    __tablename__ = "enrollment_tokens"
+
+    token_id: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str]
+    token_hash: Mapped[str]
+    scope: Mapped[str] = mapped_column(server_default="register")
+    issued_by: Mapped[str | None]
+    issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    uses_allowed: Mapped[int] = mapped_column(server_default="1")
+    uses_consumed: Mapped[int] = mapped_column(server_default="0")
+    last_used_at: Mapped[datetime | None]
+    note: Mapped[str | None]
+    status: Mapped[str] = mapped_column(server_default="active")
+    device_id: Mapped[str | None]
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("token_hash", name="uq_enrollment_token_hash"),
+        CheckConstraint(_one_of("scope", ("register", "apk_download")), name="scope"),
+        CheckConstraint(_one_of("status", ("active", "exhausted", "revoked")), name="status"),
+        CheckConstraint("uses_consumed BETWEEN 0 AND uses_allowed", name="uses"),
+        Index("idx_enrollment_issued_by", "issued_by", "issued_at"),
+        Index("ix_enrollment_tokens_alias", "alias"),
+        Index("ix_enrollment_tokens_issued_at", "issued_at", "token_id"),
+    )
+
+
+class RegistrationRefusal(Base):
+    """How often an address was refused since its current minute began; see `refusals`."""
+
+    __tablename__ = "registration_refusals"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    refused: Mapped[int]
+
+    __table_args__ = (CheckConstraint("refused > 0", name="refused"),)
+
+
+class ApkVersion(Base):
+    """A build: declared, verified at completion, promoted to current, rolled out in stages.
+
+    `adopted` ones came with an old server's database; their files are not in the bucket. `file_path` is the object's
+    key, `object_version` the version of it that was verified. `rollout_completed` and `rollout_failed` count finished
+    installations since the promotion or the last resume.
+    """
+
+    __tablename__ = "apk_versions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_name: Mapped[str]
+    version_code: Mapped[int]
+    file_path: Mapped[str]
+    file_size: Mapped[int] = mapped_column(BigInteger)
+    uploaded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    uploaded_by: Mapped[str | None]
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    package_name: Mapped[str] = mapped_column(server_default="com.example.app")
+    notes: Mapped[str | None]
+    build_type: Mapped[str | None]
+    ci_run_id: Mapped[str | None]
+    git_sha: Mapped[str | None]
+    signer_fingerprint: Mapped[str | None]
+    storage_url: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="declared")
+    sha256: Mapped[str | None]
+    source: Mapped[str | None]
+    object_version: Mapped[str | None]
+    published_at: Mapped[datetime | None]
+    refusal: Mapped[str | None]
+    is_current: Mapped[bool] = mapped_column(server_default=text("false"))
+    replaces_id: Mapped[int | None] = mapped_column(ForeignKey("apk_versions.id"))
+    staged_rollout_percent: Mapped[int] = mapped_column(server_default="100")
+    wifi_only: Mapped[bool] = mapped_column(server_default=text("true"))
+    must_install: Mapped[bool] = mapped_column(server_default=text("false"))
+    promoted_at: Mapped[datetime | None]
+    promoted_by: Mapped[str | None]
+    paused_at: Mapped[datetime | None]
+    paused_reason: Mapped[str | None]
+    rollout_completed: Mapped[int] = mapped_column(server_default="0")
+    rollout_failed: Mapped[int] = mapped_column(server_default="0")
+    downloads_issued: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", BUILD_STATES), name="state"),
+        CheckConstraint(
+            "state = 'adopted' OR num_nulls(sha256, build_type, source, signer_fingerprint) = 0",
+            name="declared_in_full",
+        ),
+        CheckConstraint("state = 'adopted' OR build_type IN ('debug', 'release')", name="build_type"),
+        CheckConstraint(_one_of("source", ("manual", "ci")), name="source"),
+        CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+        CheckConstraint("(state = 'published') = (object_version IS NOT NULL)", name="published_is_pinned"),
+        CheckConstraint("(state = 'refused') = (refusal IS NOT NULL)", name="refused_says_why"),
+        CheckConstraint("NOT is_current OR state = 'published'", name="current_is_published"),
+        CheckConstraint("staged_rollout_percent BETWEEN 0 AND 100", name="staged_rollout_percent"),
+        CheckConstraint("(paused_at IS NULL) = (paused_reason IS NULL)", name="paused_says_why"),
+        Index("idx_apk_build_type", "version_code", "build_type"),
+        Index("idx_apk_version_lookup", "package_name", "version_code"),
+        # A name stands for one checksum; a refused or withdrawn build gives its name back.
+        Index(
+            "uq_apk_versions_live",
+            "package_name",
+            "version_code",
+            "build_type",
+            unique=True,
+            postgresql_where=text("state IN ('declared', 'published')"),
+        ),
+        Index(
+            "uq_apk_versions_current", "package_name", "build_type", unique=True, postgresql_where=text("is_current")
+        ),
+    )
+
+
+class ApkSigner(Base):
+    """A certificate (SHA-256, hex) that may sign a package: pinned by its first release build, changed explicitly."""
+
+    __tablename__ = "apk_signers"
+
+    package_name: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    pinned_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    pinned_by: Mapped[str]
+
+    __table_args__ = (CheckConstraint("fingerprint ~ '^[0-9a-f]{64}$'", name="fingerprint"),)
+
+
+class ApkInstallation(Base):
+    """One installation of a build on a device, as the device reports it; `request_id` is the command's that asked."""
+
+    __tablename__ = "apk_installations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    apk_version_id: Mapped[int] = mapped_column(ForeignKey("apk_versions.id"))
+    status: Mapped[str]
+    initiated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    completed_at: Mapped[datetime | None]
+    download_progress: Mapped[int | None]
+    error_message: Mapped[str | None]
+    initiated_by: Mapped[str | None]
+    request_id: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", INSTALLATION_STATES), name="status"),
+        CheckConstraint("download_progress BETWEEN 0 AND 100", name="download_progress"),
+        Index("idx_installation_status", "device_id", "status"),
+        Index("idx_installation_time", "initiated_at"),
+        Index("idx_installation_version_status", "apk_version_id", "status"),
+    )
+
+
+class CommandBatch(Base):
+    """A bulk command; its dispatches are `request_id:device_id`."""
+
+    __tablename__ = "command_batches"
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    payload_hash: Mapped[str]
+    selector: Mapped[dict[str, Any]]
+    device_count: Mapped[int]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class FcmDispatch(Base):
+    """One command for one device: the idempotency key, the state machine and the result in one row."""
+
+    __tablename__ = "fcm_dispatches"
+
+    request_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    action: Mapped[str]
+    payload_hash: Mapped[str | None]
+    sent_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    latency_ms: Mapped[int | None]
+    fcm_message_id: Mapped[str | None]
+    http_code: Mapped[int | None]
+    fcm_status: Mapped[str] = mapped_column(server_default="pending")
+    error_msg: Mapped[str | None]
+    response_json: Mapped[str | None]
+    retries: Mapped[int] = mapped_column(server_default="0")
+    completed_at: Mapped[datetime | None]
+    result: Mapped[str | None]
+    result_message: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="accepted")
+    fence: Mapped[int] = mapped_column(server_default="0")
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_until: Mapped[datetime | None]
+    next_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime]
+    fcm_expires_at: Mapped[datetime | None]
+    payload: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    secrets: Mapped[dict[str, Any] | None]
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("command_batches.request_id"))
+    delivery: Mapped[str] = mapped_column(server_default="at_most_once")
+    created_by: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+
+    __table_args__ = (
+        CheckConstraint(_one_of("state", DISPATCH_STATES), name="state"),
+        CheckConstraint(_one_of("delivery", DELIVERIES), name="delivery"),
+        CheckConstraint("(state = 'sending') = (lease_until IS NOT NULL)", name="lease_while_sending"),
+        CheckConstraint("state <> 'sending' OR fence > 0", name="fence_while_sending"),
+        CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
+        CheckConstraint("state <> 'accepted' OR completed_at IS NULL", name="accepted_is_not_completed"),
+        CheckConstraint(
+            # '{}' says that there were some and that they were wiped: such a row cannot be sent again.
+            "secrets IS NULL OR secrets = '{}'::jsonb"
+            " OR (completed_at IS NULL AND (state IN ('accepted', 'sending', 'retry_wait', 'unknown')"
+            " OR (delivery = 'until_answered' AND state = 'sent')))",
+            name="secrets_only_while_sendable",
+        ),
+        CheckConstraint("(batch_id IS NULL) OR request_id = batch_id || ':' || device_id", name="batch_member"),
+        Index("idx_fcm_device_sent", "device_id", "sent_at"),
+        Index("idx_fcm_action_sent", "action", "sent_at"),
+        Index("ix_fcm_dispatches_sent_at", "sent_at"),
+        Index("ix_fcm_dispatches_batch_id", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
+        Index("ix_fcm_dispatches_created_at", "created_at", "request_id"),
+        # What the sweep looks for, and nothing else: it stays small however many rows are settled.
+        Index(
+            "ix_fcm_dispatches_open",
+            text("coalesce(next_at, lease_until, created_at)"),
+            postgresql_where=text("state IN ('accepted', 'retry_wait', 'sending')"),
+        ),
+        # What a heartbeat answers as pending_commands.
+        Index(
+            "ix_fcm_dispatches_pending",
+            "device_id",
+            "expires_at",
+            postgresql_where=text("state IN ('accepted', 'retry_wait', 'unknown') AND completed_at IS NULL"),
+        ),
+        Index(
+            "ix_fcm_dispatches_until_answered",
+            "device_id",
+            "expires_at",
+            postgresql_where=text("delivery = 'until_answered' AND completed_at IS NULL"),
+        ),
+    )
+
+
+def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
+    """The bucket of a row that is added through the ORM: ten seconds, UTC. The verbs have PostgreSQL compute it."""
+    ts = context.get_current_parameters().get("ts") or datetime.now(UTC)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + (ts - epoch) // timedelta(seconds=10) * timedelta(seconds=10)
+
+
+class _Report:
+    """What a heartbeat says of a device; shared by its history and its last status."""
+
+    status: Mapped[str] = mapped_column(server_default="ok")
+    ip: Mapped[str | None]
+    battery_pct: Mapped[int | None]
+    plugged: Mapped[bool | None]
+    temp_c: Mapped[float | None]
+    network_type: Mapped[str | None]
+    signal_dbm: Mapped[int | None]
+    uptime_s: Mapped[int | None] = mapped_column(BigInteger)
+    ram_used_mb: Mapped[int | None]
+    unity_pkg_version: Mapped[str | None]
+    unity_running: Mapped[bool | None]
+    agent_version: Mapped[str | None]
+    power_ok: Mapped[bool | None]
+    doze_whitelisted: Mapped[bool | None]
+    net_validated: Mapped[bool | None]
+    queue_depth: Mapped[int | None]
+
+
+class DeviceHeartbeat(_Report, Base):
+    """At most one row per device and bucket, whatever races: that is the unique key. Partitioned by bucket."""
+
+    __tablename__ = "device_heartbeats"
+
+    hb_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    bucket: Mapped[datetime] = mapped_column(primary_key=True, default=_ten_second_bucket)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    ts: Mapped[datetime] = mapped_column(server_default=func.now(), default=lambda: datetime.now(UTC))
+    received_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("device_id", "bucket"),
+        CheckConstraint(_one_of("status", ("ok", "warn", "error")), name="status"),
+        CheckConstraint("battery_pct BETWEEN 0 AND 100", name="battery_pct"),
+        CheckConstraint("bucket <= ts", name="bucket_holds_ts"),
+        {"postgresql_partition_by": "RANGE (bucket)"},
+    )
+
+
+class DeviceLastStatus(_Report, Base):
+    """One row per device for O(1) reads: its newest report, and when the server last heard from it."""
+
+    __tablename__ = "device_last_status"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    last_ts: Mapped[datetime]
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(_one_of("status", ("ok", "warn", "error")), name="status"),
+        CheckConstraint("battery_pct BETWEEN 0 AND 100", name="battery_pct"),
+        Index("ix_device_last_status_last_seen_at", "last_seen_at"),
+        Index("ix_device_last_status_agent_version", "agent_version"),
+        Index("ix_device_last_status_status", "status", postgresql_where=text("status <> 'ok'")),
+    )
+
+
+class ApkDownloadEvent(Base):
+    """One issued download address: committed before the address leaves.
+
+    `adopted` ones came with an old server's database, which did not always say who downloaded.
+    """
+
+    __tablename__ = "apk_download_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    build_id: Mapped[int] = mapped_column(Integer, ForeignKey("apk_versions.id"))
+    source: Mapped[str]
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("enrollment_tokens.token_id"))
+    admin_user: Mapped[str | None]
+    ip: Mapped[str | None]
+    ts: Mapped[datetime] = mapped_column(server_default=func.now())
+    device_id: Mapped[str | None] = mapped_column(ForeignKey("devices.id"))
+    adopted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = (
+        CheckConstraint(_one_of("source", ("enrollment", "manual", "ci")), name="source"),
+        CheckConstraint("adopted OR num_nonnulls(token_id, device_id, admin_user) = 1", name="one_caller"),
+        Index("idx_apk_download_build_ts", "build_id", "ts"),
+        Index("idx_apk_download_token_ts", "token_id", "ts"),
+        Index("ix_apk_download_events_ts", "ts"),
+    )
+
+
+class DeviceAlert(Base):
+    """What is wrong with a device, from when the watch found it until it stayed away for the cool-down.
+
+    At most one is open per device and condition. `notice` is what is still to be told of it; who tells holds `claim_id`
+    until `lease_until`. `clear_since`: the condition is gone since then, and may come back. `notified_at`: the last
+    notice was handed to the topic.
+    """
+
+    __tablename__ = "device_alerts"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    condition: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    clear_since: Mapped[datetime | None]
+    recovered_at: Mapped[datetime | None]
+    notice: Mapped[str | None]
+    claim_id: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    notified_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(_one_of("condition", ALERT_CONDITIONS), name="condition"),
+        CheckConstraint(_one_of("notice", ("opened", "recovered")), name="notice"),
+        CheckConstraint("notice IS NULL OR (notice = 'recovered') = (recovered_at IS NOT NULL)", name="notice_fits"),
+        CheckConstraint("(claim_id IS NULL) = (lease_until IS NULL)", name="lease_while_claimed"),
+        CheckConstraint("claim_id IS NULL OR notice IS NOT NULL", name="claimed_to_be_told"),
+        Index(
+            "uq_device_alerts_open",
+            "device_id",
+            "condition",
+            unique=True,
+            postgresql_where=text("recovered_at IS NULL"),
+        ),
+        Index("ix_device_alerts_notice", "id", postgresql_where=text("notice IS NOT NULL")),
+        Index("ix_device_alerts_device_id", "device_id", "id"),
+    )

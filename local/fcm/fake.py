@@ -1,0 +1,188 @@
+"""What the double knows: how to treat each device token, what was asked of it, what it delivered."""
+
+import asyncio
+import json
+import random
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from local.fcm.behaviours import Behaviour, Reply, at_random, json_reply, reply
+
+SEND = re.compile(r"/v1/projects/(?P<project>[^/]+)/messages:send")
+TOKEN = "/token"
+EVERY = "*"
+ACCESS_SECONDS = 3600
+
+
+@dataclass
+class Record:
+    """One request. at: seconds since 1970. outcome: the behaviour's kind, or what the double said before it."""
+
+    number: int
+    at: float
+    path: str
+    headers: dict[str, str]
+    token: str | None
+    message: dict[str, Any]
+    outcome: str = "arrived"
+    delivered: bool = False
+    answered_at: float | None = None
+
+    @property
+    def data(self) -> dict[str, str]:
+        return self.message.get("data", {})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    number: int
+    token: str
+    data: dict[str, str] = field(default_factory=dict)
+
+
+class FakeFcm:
+    """May be told and asked from any thread.
+
+    on_message: called in a thread with the record of a message that has arrived, before anything is decided or
+    answered; it may block. on_delivery: called with what a device receives.
+    """
+
+    def __init__(self, misbehave: float = 0.0, seed: int | None = None) -> None:
+        self.on_message: Callable[[Record], None] | None = None
+        self.on_delivery: Callable[[Delivery], None] | None = None
+        self.misbehave = misbehave
+        self._rng = random.Random(seed)
+        self._behaviours: dict[str, list[Behaviour]] = {}
+        self._records: list[Record] = []
+        self._deliveries: list[Delivery] = []
+        self._access: dict[str, float] = {}
+        self._changed = threading.Condition()
+
+    # --- told and asked by tests
+
+    def behave(self, token: str, *behaviours: Behaviour | str) -> None:
+        """What the coming messages to a device token meet, in order; the last holds on unless it says `times`.
+
+        token: `*` is for every token without its own, `/token` for the OAuth endpoint.
+        """
+        given = [Behaviour(entry) if isinstance(entry, str) else entry for entry in behaviours]
+        last = len(given) - 1
+        with self._changed:
+            self._behaviours[token] = [
+                behaviour if n == last or behaviour.times else Behaviour(**{**asdict(behaviour), "times": 1})
+                for n, behaviour in enumerate(given)
+            ]
+
+    def forget(self) -> None:
+        """Behaviours, requests and deliveries; access tokens stay good."""
+        with self._changed:
+            self._behaviours.clear()
+            self._records.clear()
+            self._deliveries.clear()
+
+    def revoke_access(self) -> None:
+        """Every access token given so far is refused with 401."""
+        self._access.clear()
+
+    def requests(self, after: int = 0, path: str | None = None) -> list[Record]:
+        """path: `/token`, or None for the messages."""
+        with self._changed:
+            wanted = TOKEN if path == TOKEN else None
+            return [r for r in self._records if r.number > after and (r.path == TOKEN) == (wanted == TOKEN)]
+
+    def posts(self, request_id: str) -> list[Record]:
+        """The messages that carried a request_id, in the order of their arrival."""
+        return [record for record in self.requests() if record.data.get("request_id") == request_id]
+
+    def deliveries(self, after: int = 0) -> list[Delivery]:
+        with self._changed:
+            return [delivery for delivery in self._deliveries if delivery.number > after]
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+        """Until something that the double saw makes it true.
+
+        Raises:
+            TimeoutError: it did not.
+        """
+        with self._changed:
+            if not self._changed.wait_for(condition, seconds):
+                raise TimeoutError("the double did not see it")
+
+    # --- asked by the server
+
+    def grant(self, assertion_given: bool) -> Reply:
+        """An access token for a signed assertion, whose signature is not looked at."""
+        behaviour = self._next_behaviour(TOKEN)
+        self._record(TOKEN, {}, None, {}).outcome = behaviour.kind
+        if behaviour.kind != "200":
+            return reply(behaviour, "fake_fcm") or json_reply(503, {"error": "unavailable"})
+        if not assertion_given:
+            return json_reply(400, {"error": "invalid_grant", "error_description": "no assertion"})
+        access = secrets.token_urlsafe(24)
+        self._access[access] = time.monotonic() + ACCESS_SECONDS
+        return json_reply(200, {"access_token": access, "expires_in": ACCESS_SECONDS, "token_type": "Bearer"})
+
+    async def receive(self, path: str, headers: dict[str, str], body: bytes) -> tuple[Record, Behaviour]:
+        """A message has arrived: record it, run the hook, decide, deliver."""
+        message = _message(body)
+        record = self._record(path, headers, message.get("token") if message else None, message or {})
+        if self.on_message:
+            await asyncio.to_thread(self.on_message, record)
+        behaviour = self._decide(record, valid=bool(message and message.get("token")))
+        record.outcome, record.delivered = behaviour.kind, behaviour.delivers
+        if behaviour.delivers:
+            self._deliver(record)
+        self._tell()
+        return record, behaviour
+
+    def answered(self, record: Record) -> None:
+        record.answered_at = time.time()
+        self._tell()
+
+    def _decide(self, record: Record, valid: bool) -> Behaviour:
+        access = record.headers.get("authorization", "").removeprefix("Bearer ")
+        if self._access.get(access, 0) < time.monotonic():
+            return Behaviour("401")
+        return self._next_behaviour(record.token) if valid else Behaviour("400")
+
+    def _next_behaviour(self, token: str) -> Behaviour:
+        with self._changed:
+            own = self._behaviours.get(token) or (self._behaviours.get(EVERY) if token != TOKEN else None)
+            if not own:
+                return at_random(self._rng, self.misbehave) if token != TOKEN else Behaviour()
+            first = own[0]
+            if first.times is not None:
+                own[0] = Behaviour(**{**asdict(first), "times": first.times - 1})
+                if first.times <= 1:
+                    own.pop(0)
+            return first
+
+    def _record(self, path: str, headers: dict[str, str], token: str | None, message: dict[str, Any]) -> Record:
+        with self._changed:
+            record = Record(len(self._records) + 1, time.time(), path, headers, token, message)
+            self._records.append(record)
+            self._changed.notify_all()
+        return record
+
+    def _deliver(self, record: Record) -> None:
+        with self._changed:
+            delivery = Delivery(len(self._deliveries) + 1, record.token, record.data)
+            self._deliveries.append(delivery)
+        if self.on_delivery:
+            self.on_delivery(delivery)
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def _message(body: bytes) -> dict[str, Any] | None:
+    try:
+        return json.loads(body)["message"]
+    except (ValueError, KeyError, TypeError):
+        return None

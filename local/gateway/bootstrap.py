@@ -1,0 +1,112 @@
+"""What runs inside an execution environment: import the handler once, then one invocation after the other.
+
+Started by `local.gateway.environment`, never by hand. Messages are JSON behind a length of four bytes, over a socket
+whose number is the first argument. The process ends itself when its standard input is closed, which happens however its
+parent ends: none is left behind a gateway that was killed.
+"""
+
+import importlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from typing import Any, NoReturn
+
+LENGTH = struct.Struct(">I")
+
+
+class Context:
+    """The context object of Lambda's Python runtime, as far as one machine knows its values."""
+
+    identity = None
+    client_context = None
+
+    def __init__(self, invocation: dict[str, Any]) -> None:
+        self.aws_request_id: str = invocation["request_id"]
+        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
+        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
+        self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self.invoked_function_arn = f"arn:aws:lambda:local:000000000000:function:{self.function_name}"
+        self._deadline = time.monotonic() + invocation["timeout"]
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._deadline - time.monotonic()) * 1000))
+
+    def log(self, message: str) -> None:
+        print(message, flush=True)
+
+
+def serve(channel: socket.socket, handler_name: str) -> None:
+    module_name, _, function_name = handler_name.rpartition(".")
+    try:
+        handler = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:
+        send(channel, {"error": described(error)})
+        return
+    send(channel, {"ready": True})
+    while (invocation := receive(channel)) is not None:
+        send(channel, _invoke(handler, invocation))
+
+
+def _invoke(handler: Any, invocation: dict[str, Any]) -> dict[str, Any]:
+    """An exception is an answer. SystemExit and KeyboardInterrupt end the process, as they do in Lambda."""
+    try:
+        result = handler(invocation["event"], Context(invocation))
+        json.dumps(result)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": described(error)}
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return {"result": result}
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """An exception in the form in which Lambda returns it."""
+    return {
+        "errorMessage": str(error),
+        "errorType": type(error).__name__,
+        "stackTrace": traceback.format_tb(error.__traceback__),
+    }
+
+
+def send(channel: socket.socket, message: dict[str, Any]) -> None:
+    text = json.dumps(message).encode()
+    channel.sendall(LENGTH.pack(len(text)) + text)
+
+
+def receive(channel: socket.socket) -> dict[str, Any] | None:
+    """The next message, or None when the other side has gone."""
+    head = _exactly(channel, LENGTH.size)
+    text = head and _exactly(channel, LENGTH.unpack(head)[0])
+    return json.loads(text) if text else None
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = channel.recv(min(count - len(data), 1 << 20))
+        if not part:
+            return b""
+        data += part
+    return bytes(data)
+
+
+def _end_with_the_parent() -> NoReturn:
+    while os.read(0, 64):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -1,0 +1,79 @@
+"""The gateway as a child of `local.run`: started again when it dies, stopped with its parent however that ends."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+AGAIN_SECONDS = 1.0
+
+
+class GatewayFailed(Exception):
+    """It did not come up; says why."""
+
+
+class Supervisor:
+    """tell: is told in one line when the gateway died and came back. logs: where its own words go."""
+
+    def __init__(self, arguments: list[str], logs: Path, tell: Callable[[str], None]) -> None:
+        self._arguments, self._logs, self._tell = arguments, logs, tell
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task | None = None
+        self.url = ""
+
+    async def start(self, port: int) -> str:
+        """Returns its URL.
+
+        Raises:
+            GatewayFailed: with the end of what it said.
+        """
+        await self._start(port)
+        self._watching = asyncio.create_task(self._keep())
+        return self.url
+
+    async def stop(self) -> None:
+        """Requests under way are answered first."""
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            await self._process.wait()
+
+    async def _start(self, port: int) -> None:
+        with open(self._logs, "ab") as logs:
+            self._process = await self._spawn(port, logs)
+        line = (await self._process.stdout.readline()).decode()
+        if not line.startswith("listening on "):
+            await self._process.wait()
+            raise GatewayFailed("\n".join(self._logs.read_text(errors="replace").splitlines()[-10:]))
+        self.url = line.removeprefix("listening on ").strip()
+
+    async def _spawn(self, port: int, logs: IO) -> asyncio.subprocess.Process:
+        # A session of its own: Ctrl-C is answered by the parent. Its standard input ends when the parent does.
+        return await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "local.gateway", "--port", str(port), "--until-stdin-closes", *self._arguments],
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=logs,
+            start_new_session=True,
+        )
+
+    async def _keep(self) -> None:
+        port = int(self.url.rpartition(":")[2])
+        while True:
+            code = await self._process.wait()
+            self._tell(
+                f"the gateway ended ({f'signal {-code}' if code < 0 else f'exit code {code}'}), starting it again"
+            )
+            while True:
+                await asyncio.sleep(AGAIN_SECONDS)
+                with contextlib.suppress(GatewayFailed):
+                    await self._start(port)
+                    break
+            self._tell("the gateway is back")

@@ -1,0 +1,242 @@
+"""One record per database operation, and promise S1: no secret in a log or an answer, nothing of the call before."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from nexmdm.runtime import logs
+
+from tests.conftest import Device
+from tests.support import agent
+from tests.support.api import ROOT, call, enroll, event
+
+
+@pytest.fixture
+def device(url) -> Device:
+    return Device(*enroll("lobby"))
+
+
+@pytest.fixture
+def records() -> Iterator[Callable[[], list[dict]]]:
+    """The records that were written since the last time."""
+    written = io.StringIO()
+    handler = logs.logger().registered_handler
+    before = handler.setStream(written)
+
+    def take() -> list[dict]:
+        lines = written.getvalue().splitlines()
+        written.seek(0)
+        written.truncate()
+        return [json.loads(line) for line in lines]
+
+    yield take
+    handler.setStream(before)
+
+
+def operations(records: list[dict]) -> list[tuple]:
+    return [(r["event"], r["entity"]) for r in records if r["message"].startswith("db_operation")]
+
+
+# --- db_operation
+
+
+def test_the_message_is_literal_and_its_values_are_fields(device, records):
+    when = agent.an_hour_ago()
+    records()
+    for instant in (when, when + timedelta(seconds=1)):
+        call("POST", "/v1/heartbeat", agent.heartbeat(instant, device_id=device.id), token=device.token)
+    created, duplicate = records()
+    for record, what in ((created, "create"), (duplicate, "dedup_hit")):
+        keys = {"device_id": device.id, "bucket": when.isoformat()}
+        assert record["level"] == "INFO"
+        assert (record["event"], record["entity"], record["keys"]) == (what, "device_heartbeats", keys)
+        assert isinstance(record["latency_ms"], float)
+        literal = f"db_operation event={what} entity=device_heartbeats keys={keys} latency_ms={record['latency_ms']}"
+        assert record["message"] == literal
+
+
+def test_one_record_for_each_operation(url, records):
+    made = call("POST", "/v1/enroll-tokens", {"aliases": ["lobby"]}).json["items"][0]
+    body = {"alias": "lobby"}
+    device = call("POST", "/v1/register", body, headers={"x-admin-key": made["token"]}).json
+    path, token = f"/v1/devices/{device['device_id']}", device["device_token"]
+    call("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat()] * 3}, token=token)
+    call("POST", "/v1/devices/fcm-token", {"fcm_token": "fcm:x"}, token=token)
+    call("PATCH", path, {"alias": "hall"})
+    call("DELETE", path)
+    call("DELETE", f"/v1/enroll-tokens/{made['token_id']}")
+    assert operations(records()) == [
+        ("create", "enrollment_tokens"),
+        ("create", "devices"),
+        ("create", "device_heartbeats"),
+        ("update", "devices"),
+        ("update", "devices"),
+        ("delete", "devices"),
+        ("update", "enrollment_tokens"),
+    ]
+
+
+def test_a_heartbeat_above_150_ms_is_a_warning(records):
+    for latency, level in ((150.0, "INFO"), (150.01, "WARNING")):
+        logs.db_operation("create", "device_heartbeats", {"device_id": "d"}, latency)
+        (record,) = records()
+        assert record["level"] == level
+    logs.db_operation("create", "devices", {"device_id": "d"}, 1000)
+    assert records()[0]["level"] == "INFO"
+
+
+def test_a_device_id_that_is_not_the_tokens_is_logged(device, records):
+    records()
+    call("POST", "/v1/heartbeat", agent.heartbeat(device_id="another"), token=device.token)
+    call("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat(device_id="a third")]}, token=device.token)
+    warnings = [(r["device_id"], r["claimed"]) for r in records() if r["level"] == "WARNING"]
+    assert warnings == [(device.id, "another"), (device.id, "a third")]
+
+
+def test_the_devices_own_id_is_no_mismatch(device, records):
+    records()
+    call("POST", "/v1/heartbeat", agent.heartbeat(device_id=device.id), token=device.token)
+    call("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat(device_id=device.id)]}, token=device.token)
+    assert [r["level"] for r in records()] == ["INFO", "INFO"]
+
+
+# --- nothing carried over
+
+
+def test_a_record_belongs_to_its_own_call(device, records):
+    records()
+    handler, sent = event("POST", "/v1/heartbeat", agent.heartbeat(), token=device.token)
+    for n in (1, 2):
+        logs.logger().append_keys(of_the_call_before="left over")
+        context = type("Context", (), {"aws_request_id": f"request-{n}", "function_name": "heartbeat"})
+        assert handler(sent, context)["statusCode"] == 200
+    for n, record in enumerate((r for r in records() if "event" in r), 1):
+        assert record["function_request_id"] == f"request-{n}"
+        assert record["function"] == "heartbeat"
+        assert "of_the_call_before" not in record
+
+
+# --- S1: canaries
+
+
+RUN = textwrap.dedent("""
+    import json, sys
+    from tests.support.api import CONTEXT, event
+    for method, path, body, how in json.load(sys.stdin):
+        body = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else body
+        handler, sent = event(method, path, body, **how)
+        print("answer", json.dumps(handler(sent, CONTEXT)))
+""")
+CANARY = "canary-" + "5ecre7" * 6
+
+
+def in_a_process(calls: list, **environment: str) -> tuple[list[dict], str]:
+    """Answers of the calls, and everything else that their process wrote to stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=ROOT,
+        env={**os.environ, "POWERTOOLS_LOG_LEVEL": "DEBUG", **environment},
+        input=json.dumps(calls),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = [line.removeprefix("answer ") for line in done.stdout.splitlines() if line.startswith("answer ")]
+    told = "\n".join(line for line in done.stdout.splitlines() if not line.startswith("answer ")) + done.stderr
+    return [json.loads(answer) for answer in answers], told
+
+
+def calls_with_canaries(token: str) -> list:
+    beat = agent.heartbeat(fcm_token=f"fcm-{CANARY}")
+    headers = [
+        {"authorization": f"Bearer {CANARY}"},
+        {"x-device-token": CANARY},
+        {"authorization": f"Basic {CANARY}"},
+        {"authorization": f"Bearer {CANARY}\x00"},
+        {"authorization": f"Bearer {token}"},
+    ]
+    calls = [["POST", path, beat, {"headers": h}] for path in ("/v1/heartbeat", "/v1/heartbeats") for h in headers]
+    calls += [["POST", "/v1/devices/fcm-token", {"fcm_token": CANARY}, {"headers": h}] for h in headers]
+    for name in ("x-admin-key", "x-admin", "authorization"):
+        value = f"Bearer {CANARY}" if name == "authorization" else CANARY
+        calls += [
+            ["POST", "/v1/register", body, {"headers": {name: value}}] for body in ({"alias": "lobby"}, "{", None)
+        ]
+    calls += [
+        ["POST", "/v1/heartbeat", body, {"token": token}]
+        for body in (
+            {"fcm_token": CANARY, "battery": {"pct": CANARY}},
+            {"fcm_token": CANARY * 200},
+            {"fcm_token": [CANARY]},
+            {"timestamp_utc": CANARY},
+            {"app_version": CANARY * 3},
+            f'{{"fcm_token": "{CANARY}", "fcm_token": "{CANARY}"}}',
+            f'{{"fcm_token": "{CANARY}\\u0000"}}',
+            f'{{"fcm_token": "{CANARY}',
+            f'"{CANARY}"',
+            CANARY,
+        )
+    ]
+    return calls
+
+
+def test_no_canary_in_logs_or_answers(device):
+    answers, told = in_a_process(calls_with_canaries(device.token))
+    assert {answer["statusCode"] for answer in answers} >= {200, 400, 401, 403, 422}
+    assert "db_operation" in told
+    assert CANARY not in told
+    assert CANARY[:20] not in json.dumps(answers)
+    assert device.token not in told
+
+
+@pytest.mark.parametrize("sql", ["ALTER TABLE devices RENAME COLUMN fcm_token TO other", "DROP TABLE devices CASCADE"])
+def test_no_canary_when_the_database_refuses(db, device, sql):
+    """Texts of a driver quote values: a statement that fails is told by its code and its place."""
+    db.execute(sql)
+    answers, told = in_a_process(calls_with_canaries(device.token)[:10])
+    assert 500 in {answer["statusCode"] for answer in answers}
+    assert "sqlstate" in told
+    assert CANARY[:20] not in told + json.dumps(answers)
+    assert device.token not in told
+
+
+def test_no_canary_when_a_constraint_is_violated(db, device):
+    db.execute("ALTER TABLE devices ADD CONSTRAINT none CHECK (fcm_token IS NULL)")
+    answers, told = in_a_process([["POST", "/v1/devices/fcm-token", {"fcm_token": CANARY}, {"token": device.token}]])
+    assert answers[0]["statusCode"] == 500
+    assert '"constraint":"none"' in told
+    assert CANARY not in told + json.dumps(answers)
+
+
+def test_no_password_of_the_database_in_an_outage(device):
+    dsn = f"postgresql://user:{CANARY}@127.0.0.1:1/none"
+    answers, told = in_a_process([["POST", "/v1/heartbeat", {}, {"token": device.token}]], DATABASE_URL=dsn)
+    assert answers[0]["statusCode"] == 503
+    assert CANARY not in told + json.dumps(answers)
+
+
+def test_a_wrong_setting_is_told_by_name_in_the_log_only(device):
+    """Whoever deploys must find it; whoever calls learns nothing."""
+    answers, told = in_a_process(
+        [["POST", "/v1/heartbeat", {}, {"token": device.token}]], HEARTBEAT_BUCKET_SECONDS=CANARY
+    )
+    assert answers[0]["statusCode"] == 500
+    assert "HEARTBEAT_BUCKET_SECONDS" in told
+    assert "HEARTBEAT_BUCKET_SECONDS" not in json.dumps(answers)
+    assert CANARY not in told + json.dumps(answers)
+
+
+def test_tokens_that_were_made_are_not_logged(url):
+    answers, told = in_a_process([["POST", "/v1/enroll-tokens", {"aliases": ["a", "b"]}, {}]])
+    raw = [item["token"] for item in json.loads(answers[0]["body"])["items"]]
+    answers, more = in_a_process([["POST", "/v1/register", {"alias": "a"}, {"headers": {"x-admin-key": raw[0]}}]])
+    made = json.loads(answers[0]["body"])["device_token"]
+    assert not any(secret in told + more for secret in (*raw, made))
+    assert not re.search("[0-9a-f]{64}", told + more), "nor their SHA-256"

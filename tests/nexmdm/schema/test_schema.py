@@ -1,0 +1,163 @@
+"""check-schema finds whatever was taken from the schema, and says what mends it."""
+
+import subprocess
+import sys
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from nexmdm.runtime import settings
+from nexmdm.schema import check
+from nexmdm.schema.models import Base
+from sqlalchemy import Connection, create_engine
+
+from tests.conftest import ROOT, run_sql
+
+# What the catalog lists, by the models alone: nothing here is read from the code that is tested.
+COLUMNS = [(table.name, column.name) for table in Base.metadata.sorted_tables for column in table.columns]
+INDEXES = [(table.name, index.name) for table in Base.metadata.sorted_tables for index in table.indexes]
+CONSTRAINTS = """
+    SELECT conrelid::regclass::text, conname FROM pg_constraint
+    WHERE conrelid = ANY(ARRAY(SELECT to_regclass(t) FROM unnest(%s) AS t)) AND contype IN ('p', 'u', 'f', 'c')
+    AND conparentid = 0"""
+
+
+@pytest.fixture
+def connection(url: str):
+    engine = create_engine(settings.load().sqlalchemy_url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def found(connection: Connection) -> list[str]:
+    return list(check.differences(connection))
+
+
+def without(connection: Connection, statement: str) -> list[str]:
+    """The differences once `statement` has been run; it is rolled back."""
+    with connection.begin() as transaction:
+        connection.exec_driver_sql(statement)
+        lines = found(connection)
+        transaction.rollback()
+    return lines
+
+
+def test_a_migrated_database_passes(url: str):
+    done = subprocess.run([sys.executable, "-m", "nexmdm.schema"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.returncode) == ("Schema validation passed!\n", 0), done.stderr
+
+
+def test_a_difference_is_one_line_and_exit_code_1(url: str):
+    run_sql(url, "DROP INDEX ix_fcm_dispatches_open")
+    done = subprocess.run([sys.executable, "-m", "nexmdm.schema"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert [line.partition(";")[0] for line in done.stdout.splitlines()] == [
+        "fcm_dispatches: index ix_fcm_dispatches_open is missing"
+    ]
+
+
+def test_every_column_that_is_dropped_is_found(connection: Connection):
+    missed = [
+        f"{table}.{column}"
+        for table, column in COLUMNS
+        if (table, column) != ("device_heartbeats", "bucket")  # the partition key cannot be dropped
+        and f"{table}: column {column} is missing"
+        not in {line.partition(";")[0] for line in without(connection, f"ALTER TABLE {table} DROP {column} CASCADE")}
+    ]
+    assert len(COLUMNS) > 60
+    assert missed == []
+
+
+def test_every_index_that_is_dropped_is_found_and_mended(connection: Connection):
+    for table, index in INDEXES:
+        with connection.begin() as transaction:
+            connection.exec_driver_sql(f"DROP INDEX {index}")
+            lines = found(connection)
+            assert [line.partition(";")[0] for line in lines] == [f"{table}: index {index} is missing"]
+            # A transaction, which this test needs, takes no CONCURRENTLY.
+            connection.exec_driver_sql(lines[0].partition("; mend: ")[2].replace("CONCURRENTLY ", ""))
+            assert found(connection) == []
+            transaction.rollback()
+
+
+def test_every_constraint_that_is_dropped_is_found_and_mended(connection: Connection):
+    constraints = list(connection.exec_driver_sql(CONSTRAINTS, (list(Base.metadata.tables),)))
+    connection.rollback()
+    assert len(constraints) > 20
+    for table, name in constraints:
+        drop = f"ALTER TABLE {table} DROP CONSTRAINT {name} CASCADE"
+        with connection.begin() as transaction:
+            connection.exec_driver_sql(drop)
+            lines = [line for line in found(connection) if f"constraint {name} " in line]
+            assert [line.partition(";")[0] for line in lines] == [f"{table}: constraint {name} is missing"]
+            connection.exec_driver_sql(lines[0].partition("; mend: ")[2])
+            assert [line for line in found(connection) if f"constraint {name} " in line] == []
+            transaction.rollback()
+
+
+@pytest.mark.parametrize(
+    ("statement", "line"),
+    [
+        ("ALTER TABLE devices ALTER model SET NOT NULL", "devices: column model is `text NOT NULL`, should be `text`"),
+        ("ALTER TABLE devices ALTER sdk_int TYPE bigint", "devices: column sdk_int is `bigint`, should be `integer`"),
+        ("ALTER TABLE devices ADD COLUMN colour text", "devices: column colour is not in the models"),
+        (
+            "ALTER TABLE devices ALTER alias TYPE text COLLATE \"default\"",
+            "devices: column alias is `text NOT NULL`, should be `text COLLATE \"C\" NOT NULL`",
+        ),
+        ("DROP TABLE apk_installations", "apk_installations: the table is missing"),
+        ("DROP TABLE device_heartbeats_default", "device_heartbeats: the default partition is missing"),
+        ("UPDATE alembic_version SET version_num = 'c73b10a6beaa'", "alembic_version: the revision is c73b10a6beaa"),
+        ("CREATE INDEX own ON devices (model)", "devices: index own is not in the models"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_named(connection: Connection, statement: str, line: str):
+    lines = without(connection, statement)
+    assert any(found.startswith(line) for found in lines), lines
+
+
+def test_an_invalid_index_is_found(url: str, connection: Connection):
+    run_sql(url, "INSERT INTO devices (id, alias, model) VALUES ('1', 'a', 'x'), ('2', 'b', 'x')")
+    run_sql(url, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'uq_devices_live_alias'::regclass")
+    assert [line.rpartition("; mend: ")[2] for line in found(connection)] == [
+        "REINDEX INDEX CONCURRENTLY uq_devices_live_alias"
+    ]
+
+
+def test_a_constraint_that_was_never_validated_is_found(connection: Connection):
+    statement = """ALTER TABLE devices DROP CONSTRAINT ck_devices_alias_length,
+        ADD CONSTRAINT ck_devices_alias_length CHECK (char_length(alias) BETWEEN 1 AND 200) NOT VALID"""
+    assert [line.rpartition("; mend: ")[2] for line in without(connection, statement)] == [
+        "ALTER TABLE devices VALIDATE CONSTRAINT ck_devices_alias_length"
+    ]
+
+
+def test_missing_partitions_ahead_are_found(url: str, connection: Connection):
+    run_sql(
+        url,
+        """DO $$ DECLARE p regclass; BEGIN
+            FOR p IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'device_heartbeats'::regclass
+                AND inhrelid <> 'device_heartbeats_default'::regclass
+            LOOP EXECUTE 'DROP TABLE ' || p; END LOOP; END $$""",
+    )
+    lines = found(connection)
+    assert len(lines) == 9
+    assert all("is missing; mend: run the cleanup function" in line for line in lines)
+
+
+def test_the_revision_it_expects_is_the_head():
+    script = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+    assert script.get_current_head() == check.REVISION
+
+
+def test_looking_leaves_nothing_behind(connection: Connection):
+    found(connection)
+    connection.rollback()
+    schemas = connection.exec_driver_sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'nexmdm%%'").all()
+    assert schemas == []
+
+
+def test_a_missing_function_is_said(connection: Connection):
+    (line,) = without(connection, "DROP FUNCTION record_heartbeats_v1")
+    assert line.startswith("record_heartbeats_v1: the function is missing; mend:")

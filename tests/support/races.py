@@ -1,0 +1,36 @@
+"""Callers that start at once, each with a connection of its own that was open before."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nexmdm.runtime.database import Database
+from psycopg2.extensions import make_dsn
+
+
+def race(url: str, *runners: Callable[[Database], Any]) -> list[Any]:
+    """What each runner returned or raised, in order."""
+    barrier = threading.Barrier(len(runners), timeout=60)
+    results: list[Any] = [None] * len(runners)
+
+    def run(n: int) -> None:
+        db = Database(make_dsn(url))
+        try:
+            db.execute("SELECT 1")
+            barrier.wait()
+            results[n] = runners[n](db)
+        except Exception as error:
+            results[n] = error
+        finally:
+            db.close()
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(len(runners))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def errors(results: Sequence[Any]) -> list[Any]:
+    return [result for result in results if isinstance(result, BaseException)]

@@ -1,0 +1,168 @@
+"""RDS's front door for a test: TLS, IAM tokens in place of passwords, then the PostgreSQL behind it.
+
+with rds(url, folder) as door:
+    door.host, door.port, door.ca_bundle
+    door.logins     # [(user, password or token), ...], refused ones too
+
+The token is recomputed with KEY's secret, and refused when it is another's, for another user or host, or too old.
+"""
+
+import datetime as dt
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from nexmdm.runtime import sigv4
+from psycopg2.extensions import parse_dsn
+
+from tests.support.relay import exactly
+
+REGION = "eu-west-1"
+KEY = sigv4.Credentials("ASIAOFTHEFUNCTION", "the role's secret", "the+role's/session token=")
+ADMIN, ADMIN_PASSWORD = "nexmdm_admin", "p@ss/word%"
+SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
+
+
+class Door:
+    def __init__(self, url: str, folder: Path) -> None:
+        target = parse_dsn(url)
+        host, port = target.get("host", "localhost"), target.get("port", "5432")
+        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
+        self.ca_bundle = folder / "ca.pem"
+        certificates(folder)
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(folder / "server.pem", folder / "server.key")
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.host, self.port = "localhost", self._listener.getsockname()[1]
+        self.logins: list[tuple[str, str]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=[client], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError, EOFError, struct.error):
+            while (code := _startup(client)[1]) != SSL_REQUEST:
+                if code != GSS_REQUEST:
+                    client.sendall(_error("28000", "rds.force_ssl is on"))
+                    return
+                client.sendall(b"N")
+            client.sendall(b"S")
+            with self._tls.wrap_socket(client, server_side=True) as secured:
+                hello, _ = _startup(secured)
+                words = hello[8:].split(b"\0")
+                user = dict(zip(words[::2], words[1::2], strict=False))[b"user"].decode()
+                secured.sendall(b"R" + struct.pack(">II", 8, 3))
+                _, password = _message(secured)
+                given = password.rstrip(b"\0").decode()
+                self.logins.append((user, given))
+                if not self._good(user, given):
+                    secured.sendall(_error("28P01", f'PAM authentication failed for user "{user}"'))
+                    return
+                with socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET) as server:
+                    server.connect(self._target)
+                    server.sendall(hello)
+                    _relay(secured, server)
+
+    def _good(self, user: str, given: str) -> bool:
+        if user == ADMIN:
+            return given == ADMIN_PASSWORD
+        query = parse_qs(given.partition("?")[2])
+        with suppress(KeyError, ValueError):
+            (stamp,), whose = query["X-Amz-Date"], query["DBUser"]
+            made = dt.datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+            fresh = dt.timedelta() <= dt.datetime.now(dt.UTC) - made < dt.timedelta(minutes=15)
+            return fresh and whose == [user] and query["X-Amz-Signature"] == [self._signature(given, stamp)]
+        return False
+
+    def _signature(self, token: str, stamp: str) -> str:
+        """What KEY makes of the token's query for this host and port, whatever host it names."""
+        signed = token.partition("?")[2].rpartition("&X-Amz-Signature=")[0]
+        login = AWSRequest("GET", f"https://{self.host}:{self.port}/?{signed}")
+        login.context["timestamp"] = stamp
+        signer = SigV4QueryAuth(KEY, "rds-db", REGION)
+        return signer.signature(signer.string_to_sign(login, signer.canonical_request(login)), login)
+
+
+@contextmanager
+def rds(url: str, folder: Path) -> Iterator[Door]:
+    door = Door(url, folder)
+    try:
+        yield door
+    finally:
+        door.close()
+
+
+def certificates(folder: Path) -> None:
+    """ca.pem, and server.pem with server.key for localhost."""
+    now = dt.datetime.now(dt.UTC)
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "throw-away CA")])
+
+    def builder(subject: x509.Name, public_key: ec.EllipticCurvePublicKey, ca: bool) -> x509.CertificateBuilder:
+        made = x509.CertificateBuilder(ca_name, subject, public_key, x509.random_serial_number())
+        made = made.not_valid_before(now - dt.timedelta(1)).not_valid_after(now + dt.timedelta(1))
+        return made.add_extension(x509.BasicConstraints(ca, None), True)
+
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    server_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    ca = builder(ca_name, ca_key.public_key(), True).sign(ca_key, hashes.SHA256())
+    server = builder(server_name, key.public_key(), False).add_extension(names, False).sign(ca_key, hashes.SHA256())
+    (folder / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    (folder / "server.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
+    (folder / "server.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def _startup(connection: socket.socket) -> tuple[bytes, int]:
+    """A message of the time before authentication: all of it, and its code."""
+    head = exactly(connection, 8)
+    length, code = struct.unpack(">II", head)
+    return head + exactly(connection, length - 8), code
+
+
+def _message(connection: socket.socket) -> tuple[bytes, bytes]:
+    kind, length = struct.unpack(">cI", exactly(connection, 5))
+    return kind, exactly(connection, length - 4)
+
+
+def _error(code: str, text: str) -> bytes:
+    fields = f"SFATAL\0C{code}\0M{text}\0\0".encode()
+    return b"E" + struct.pack(">I", len(fields) + 4) + fields
+
+
+def _relay(secured: ssl.SSLSocket, server: socket.socket) -> None:
+    """Answers flow in a thread of their own; ends when either side does."""
+
+    def answers() -> None:
+        with suppress(OSError):
+            while part := server.recv(65536):
+                secured.sendall(part)
+        with suppress(OSError):
+            secured.shutdown(socket.SHUT_RDWR)
+
+    thread = threading.Thread(target=answers, daemon=True)
+    thread.start()
+    with suppress(OSError):
+        while part := secured.recv(65536):
+            server.sendall(part)
+    with suppress(OSError):
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(5)

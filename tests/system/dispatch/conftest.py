@@ -1,0 +1,43 @@
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from nexmdm.runtime import database, settings
+
+from tests.conftest import run_sql, url_of
+from tests.support.fcm import forget_service
+from tests.system.dispatch.stage import Stage, opened
+
+
+@pytest.fixture(scope="module")
+def theatre(server: str, template: str) -> Iterator[Stage]:
+    """One database, double and relays for a module: its tests work on devices of their own."""
+    name = f"dispatch_{uuid.uuid4().hex[:12]}"
+    run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url_of(server, name))
+        settings.load.cache_clear()
+        database.connection.cache_clear()
+        with opened(url_of(server, name)) as stage:
+            yield stage
+        database.connection().close()
+    settings.load.cache_clear()
+    database.connection.cache_clear()
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def stage(theatre: Stage) -> Iterator[Stage]:
+    yield theatre
+    theatre.clear()
+
+
+@pytest.fixture
+def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """The stage, on which this process sends too."""
+    for name, value in stage.environment().items():
+        monkeypatch.setenv(name, value)
+    settings.load.cache_clear()
+    yield stage
+    settings.load.cache_clear()
+    forget_service()

@@ -1,0 +1,56 @@
+"""Ten thousand devices in the console's table: all are found, sorted and selected, a hundred are drawn."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.system.extra import console_stack
+from tests.system.extra.browser import opened
+
+COUNT = 10_000
+
+
+@pytest.fixture(scope="module")
+def page(browser, stack):
+    console_stack.many(stack, COUNT)
+    with opened(browser, stack.address) as (page, complaints):
+        page.goto(f"{stack.console.url}/devices")
+        expect(page.get_by_role("status")).to_have_text("10,000 devices", timeout=60_000)
+        yield page
+        assert complaints == []
+
+
+def rows(page) -> int:
+    return page.locator("tbody tr").count()
+
+
+def test_a_hundred_are_drawn_and_pages_lead_on(page):
+    assert rows(page) == 100
+    page.get_by_role("button", name="Next").click()
+    expect(page.get_by_text("101–200 of 10,000")).to_be_visible()
+    expect(page.get_by_role("link", name="many-00101")).to_be_visible()
+    page.get_by_role("button", name="Previous").click()
+
+
+def test_one_is_found_among_them(page):
+    page.get_by_label("Search").fill("many-07777")
+    expect(page.get_by_role("status")).to_have_text("1 of 10,000 devices")
+    assert rows(page) == 1
+    page.get_by_label("Search").fill("")
+    expect(page.get_by_role("status")).to_have_text("10,000 devices")
+
+
+def test_filters_and_order(page):
+    page.get_by_label("Show").select_option("unity_down")
+    expect(page.get_by_role("status")).to_have_text("100 of 10,000 devices")
+    page.get_by_label("Show").select_option("low_battery")
+    page.get_by_role("button", name="Battery").click()
+    expect(page.locator("tbody tr").first).to_contain_text("5 %")
+    page.get_by_label("Show").select_option("")
+    page.get_by_label("Agent").select_option("2.4.3")
+    expect(page.get_by_role("status")).to_have_text("1,000 of 10,000 devices")
+    page.get_by_label("Agent").select_option("")
+
+
+def test_all_of_them_are_selected(page):
+    page.get_by_label("Select all 10,000").check()
+    expect(page.get_by_role("button", name="Send command to 10,000")).to_be_visible()

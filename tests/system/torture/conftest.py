@@ -1,0 +1,32 @@
+"""How much is tried, and the table at the end that says so. TORTURE=10 tries ten times as much; `make torture` does."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+SCALE = int(os.environ.get("TORTURE", "1"))
+# The mutations name exact texts of the code: `make torture` and `make mutations` check that they still apply.
+collect_ignore = [] if "TORTURE" in os.environ else ["test_mutations.py"]
+_claims = pytest.StashKey[list[tuple[str, str, int]]]()
+Claim = Callable[[str, str, int], None]
+
+
+@pytest.fixture
+def claim(request: pytest.FixtureRequest) -> Claim:
+    """claim(what holds, what was tried, how often), once it was seen to hold."""
+
+    def claim(what: str, tried: str, times: int) -> None:
+        request.config.stash.setdefault(_claims, []).append((what, tried, times))
+
+    return claim
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    claims = config.stash.get(_claims, [])
+    if not claims:
+        return
+    terminalreporter.section("what was tried, and held")
+    width = max(len(what) for what, _, _ in claims)
+    for what, tried, times in claims:
+        terminalreporter.write_line(f"{what:{width}}  {times:>7} × {tried}")

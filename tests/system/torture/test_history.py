@@ -1,0 +1,113 @@
+"""Everything at once, with trouble on the line and a misbehaving FCM: the history that the clients saw must be one that
+keeps the promises. And the checker must be able to say no."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from nexmdm.runtime.database import Database
+
+from tests.support.api import call
+from tests.support.commands import enrolled
+from tests.system.torture.clients import DEVICES, USES, Clients, stored, troubled
+from tests.system.torture.conftest import SCALE, Claim
+from tests.system.torture.history import Operation, Stored, check, reachable
+from tests.system.torture.stack import standing
+
+THREADS, OPERATIONS = 6, 200
+
+
+@pytest.mark.parametrize("seed", range(max(1, SCALE // 2)))
+def test_what_clients_saw_keeps_the_promises(url: str, db: Database, claim: Claim, seed: int):
+    devices = [enrolled(f"device-{n}", f"fcm:{n}") for n in range(DEVICES)]
+    body = {"aliases": [f"token-{n}" for n in range(6)], "uses_allowed": USES}
+    tokens = {item["token_id"]: item["token"] for item in call("POST", "/v1/enroll-tokens", body).json["items"]}
+    with standing(url, 3, "--every", "fcm_dispatch=0.5", BULK_INLINE_SECONDS="1") as stack:
+        stack.fake_fcm.misbehave = 0.3
+        clients = Clients(stack, devices, tokens, commands=40)
+        with troubled(stack, db, seed) as troubles:
+            clients.run(THREADS, OPERATIONS, seed)
+        wrong = check(clients.history, stored(stack, [device_id for device_id, _ in devices]))
+    assert wrong == []
+    assert {status for _, status in clients.statuses if status >= 500} <= {503}, clients.statuses
+    # Only a token that is used up is refused; trouble never looks like a wrong one.
+    assert {kind for kind, status in clients.statuses if status in (401, 403)} <= {"register"}, clients.statuses
+    outcomes = Counter(operation.outcome for operation in clients.history)
+    assert outcomes["ok"] > len(clients.history) / 2, outcomes
+    seen = ", ".join(f"{count} {name}" for name, count in (outcomes + troubles).items())
+    claim("what clients saw keeps the promises", f"operations ({seen})", len(clients.history))
+
+
+# --- the checker can say no
+
+
+def answer(state: str, **changes: Any) -> dict[str, Any]:
+    fixed = {"request_id": "r", "device_id": "d", "action": "ping", "params": {}, "created_at": "1", "expires_at": "2"}
+    return {**fixed, "created_by": "me", "state": state, "result": None, **changes}
+
+
+GOOD = [
+    Operation("heartbeat", ("d", 10), 1, 2, "ok"),
+    Operation("heartbeat", ("d", 20), 1, 2, "unknown"),
+    Operation("heartbeat", ("d", 30), 1, 2, "failed"),
+    Operation("command", "r", 1, 2, "ok", answer("retry_wait"), {"device_id": "d"}),
+    Operation("command", "r", 3, 4, "ok", answer("sent"), {"device_id": "d"}),
+    Operation("ack", "r", 5, 6, "ok", {"ok": True}, {"result": "OK"}),
+    Operation("show", "r", 7, 8, "ok", answer("sent", result="OK")),
+    Operation("register", "t", 1, 2, "ok", {"device_id": "new"}),
+]
+HELD = Stored(
+    heartbeats=[("d", 10), ("d", 20)],
+    commands={"r": answer("sent", result="OK")},
+    tokens={"t": (2, 1)},
+    devices={"new": "t"},
+    posts=Counter(r=1),
+    accepted=Counter(r=1),
+)
+
+
+def told(n: int, **changes: Any) -> list[Operation]:
+    return [*GOOD[:n], replace(GOOD[n], **changes), *GOOD[n + 1 :]]
+
+
+def row(**changes: Any) -> Stored:
+    return replace(HELD, commands={"r": answer("sent", **{"result": "OK", **changes})})
+
+
+BAD: dict[str, tuple[list[Operation], Stored]] = {
+    "acknowledged and not stored": (GOOD, replace(HELD, heartbeats=[("d", 20)])),
+    "nobody sent it": (GOOD, replace(HELD, heartbeats=[*HELD.heartbeats, ("d", 30)])),
+    "2 rows for one bucket": (GOOD, replace(HELD, heartbeats=[*HELD.heartbeats, ("d", 20)])),
+    "r: acknowledged and not stored": (GOOD, replace(HELD, commands={})),
+    "action was 'ping' and is 'wake'": (GOOD, row(action="wake")),
+    "expires_at was '3'": (told(4, value=answer("sent", expires_at="3")), HELD),
+    "nobody asked for x": (GOOD, row(device_id="x")),
+    "told sent, then retry_wait": (told(4, value=answer("sent"), invoked=0, returned=0.5), HELD),
+    "told failed, and stored sent": (told(4, value=answer("failed")), HELD),
+    "an acknowledgement was taken": (GOOD, row(result=None)),
+    "is nobody's": (told(5, asked={"result": "FAILED"}), HELD),
+    "its result was 'FAILED'": (told(6, value=answer("sent", result="FAILED")), HELD),
+    "FCM accepted none": (GOOD[:5], replace(row(result=None), accepted=Counter())),
+    "2 POSTs": (GOOD, replace(HELD, posts=Counter(r=2))),
+    "3 uses of 2": (GOOD, replace(HELD, tokens={"t": (2, 3)})),
+    "2 devices, 1 uses": (GOOD, replace(HELD, devices={**HELD.devices, "more": "t"})),
+    "which is not stored": (GOOD, replace(HELD, devices={})),
+}
+
+
+def test_a_good_history_is_taken():
+    assert check(GOOD, HELD) == []
+
+
+@pytest.mark.parametrize("flaw", BAD)
+def test_a_bad_history_is_told(flaw: str):
+    wrong = check(*BAD[flaw])
+    assert any(flaw in line for line in wrong), wrong
+
+
+def test_what_is_reachable():
+    assert reachable("accepted") >= {"sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled"}
+    assert reachable("sent") == {"sent"}
+    assert reachable("failed") == {"failed"}
+    assert "accepted" not in reachable("sending")

@@ -1,0 +1,32 @@
+"""Every protection that `make mutations` takes away is still there to be taken away, and its tests are still there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.system.torture.mutations import ROOT, Mutation, load
+
+NO_LONGER = "tests/system/torture/mutations.toml has to follow the code"
+
+
+@pytest.mark.parametrize("mutation", load(), ids=lambda mutation: mutation.what)
+def test_it_still_applies(mutation: Mutation):
+    changed = mutation.source(ROOT)
+    if mutation.file.endswith(".py"):
+        compile(changed, mutation.file, "exec")
+
+
+@pytest.mark.parametrize("mutation", load(), ids=lambda mutation: mutation.what)
+def test_its_tests_are_there(mutation: Mutation):
+    for name in mutation.tests:
+        path, _, test = name.partition("::")
+        source = (ROOT / path).read_text()
+        assert not test or re.search(rf"^def {re.escape(test)}\(", source, re.MULTILINE), f"{name}: {NO_LONGER}"
+
+
+def test_one_that_no_longer_applies_is_told(tmp_path: Path):
+    (tmp_path / "code.py").write_text("if guarded:\n    act()\nif guarded:\n    act()\n")
+    for old in ("if protected:", "if guarded:"):
+        with pytest.raises(LookupError, match=r"stands [02] times"):
+            Mutation("a guard", "code.py", old, "if True:", []).source(tmp_path)
