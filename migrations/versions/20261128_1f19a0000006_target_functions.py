@@ -1,0 +1,34 @@
+"""Who is meant, in SQL: online, labels against a selector, a device against a filter, the hash of a set
+
+Revision ID: 1f19a0000006
+Revises: 1f19a0000005
+"""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "1f19a0000006"
+down_revision = "1f19a0000005"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).parents[1] / "sql"
+FUNCTIONS = {
+    "device_online": "timestamptz, double precision",
+    "label_integer": "text",
+    "labels_match": "jsonb, jsonb",
+    "target_hash": "text[]",
+    "device_matches": "text, jsonb, double precision",
+}
+
+
+def upgrade() -> None:
+    for name in FUNCTIONS:
+        # No parameters: the function's text may hold percent signs and colons.
+        op.get_bind().exec_driver_sql((SQL / f"{name}_v1.sql").read_text())
+
+
+def downgrade() -> None:
+    for name, arguments in reversed(FUNCTIONS.items()):
+        op.execute(f"DROP FUNCTION {name}({arguments})")
