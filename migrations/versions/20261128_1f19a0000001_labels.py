@@ -1,7 +1,7 @@
 """Devices have labels, and so have the enrollment tokens that give them
 
 Revision ID: 1f19a0000001
-Revises: c0a1d5e7b204
+Revises: c4f81b6d2e05
 
 At most 32 labels; keys like `site`, values strings of at most 200 characters. The constraints are checked by the next
 revision, so that no writer waits for a scan of the table.
@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from migrations import grants
+
 revision = "1f19a0000001"
-down_revision = "c0a1d5e7b204"
+down_revision = "c4f81b6d2e05"
 branch_labels = None
 depends_on = None
 
@@ -30,6 +32,8 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(
             f"ALTER TABLE {table} ADD CONSTRAINT ck_{table}_labels CHECK ({LIMITS}) NOT VALID"
         )
+    # A device that registers gets the labels of its token.
+    grants.grant(op.get_bind(), "devices", nexmdm_device="INSERT (labels), UPDATE (labels)")
 
 
 def downgrade() -> None:

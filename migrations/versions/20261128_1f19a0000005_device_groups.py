@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from migrations import grants
+
 INSTANT = sa.TIMESTAMP(timezone=True)
 
 revision = "1f19a0000005"
@@ -33,6 +35,7 @@ def upgrade() -> None:
         sa.CheckConstraint(NAMED, name="name"),
         sa.CheckConstraint("jsonb_typeof(filter) = 'object' AND NOT filter ? 'group'", name="filter"),
     )
+    grants.grant(op.get_bind(), "device_groups", nexmdm_app="SELECT, INSERT, UPDATE, DELETE", nexmdm_device="SELECT")
 
 
 def downgrade() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from alembic import op
 
+from migrations import grants
+
 revision = "1f19a0000006"
 down_revision = "1f19a0000005"
 branch_labels = None
@@ -27,6 +29,8 @@ def upgrade() -> None:
     for name in FUNCTIONS:
         # No parameters: the function's text may hold percent signs and colons.
         op.get_bind().exec_driver_sql((SQL / f"{name}_v1.sql").read_text())
+        # A device that asks for a build is held against the filter of its rollout.
+        grants.execute(op.get_bind(), name, "nexmdm_app", *(["nexmdm_device"] if name != "target_hash" else []))
 
 
 def downgrade() -> None:

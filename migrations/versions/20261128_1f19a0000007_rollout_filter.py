@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from migrations import grants
+
 revision = "1f19a0000007"
 down_revision = "1f19a0000006"
 branch_labels = None
@@ -23,6 +25,7 @@ VIEW = Path(__file__).parents[1] / "sql" / "device_group_uses_v1.sql"
 def upgrade() -> None:
     op.add_column("apk_versions", sa.Column("rollout_filter", JSONB))
     op.get_bind().exec_driver_sql(VIEW.read_text())
+    grants.grant(op.get_bind(), "device_group_uses", nexmdm_app="SELECT")
 
 
 def downgrade() -> None:
