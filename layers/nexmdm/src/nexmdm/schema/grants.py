@@ -47,8 +47,8 @@ TABLES: dict[str, dict[str, str]] = {
     "devices": {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
-            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id, prior_token_id,"
-            " confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, model, manufacturer,"
+            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id, "
+            "prior_token_id, confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, model, manufacturer,"
             " android_version, sdk_int, build_id, is_device_owner, labels)"
         ),
     },
