@@ -1,11 +1,10 @@
-"""POST /v1/register for devices; enrollment tokens for operators."""
+"""Enrollment tokens for operators. What a device does with one is functions/registration."""
 
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from nexmdm.enrollment import registration
 from nexmdm.runtime import database
-from nexmdm.runtime.errors import Invalid, NoCredential
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
@@ -13,13 +12,6 @@ routes = Routes()
 handler = routes.handle
 
 Alias = Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class Registration(Struct):
-    """The alias comes in the body (started by ADB) or in the query (QR scan)."""
-
-    alias: Alias | None = None
-    hardware_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
 class NewTokens(Struct, forbid_unknown_fields=True):
@@ -32,25 +24,6 @@ class NewTokens(Struct, forbid_unknown_fields=True):
 
 class TokenIds(Struct, forbid_unknown_fields=True):
     token_ids: Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(min_length=1, max_length=500)]
-
-
-@routes("POST /v1/register")
-def register(request: Request) -> dict[str, Any]:
-    """Enroll a device with an enrollment token of scope `register`.
-
-    The alias comes in the body or in the query. The same token, alias and hardware_id give the same device again
-    until its first authenticated call; a token made for an alias takes the device of that alias over.
-    """
-    headers = request.headers
-    token = headers.get("x-admin-key") or headers.get("x-admin") or request.bearer
-    if not token:
-        raise NoCredential("Send the enrollment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
-    body, query = request.json(Registration), request.parameters(Registration)
-    alias = body.alias or query.alias
-    if alias is None:
-        raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
-    hardware_id = body.hardware_id or query.hardware_id
-    return registration.register(database.connection(), token, alias, hardware_id, request.source_ip)
 
 
 @routes("POST /v1/enroll-tokens")

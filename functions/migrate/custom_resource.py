@@ -1,4 +1,7 @@
-"""The answer that CloudFormation waits for: one PUT of JSON to the event's ResponseURL."""
+"""The answer that CloudFormation waits for: one PUT of JSON to the event's ResponseURL.
+
+The way there is S3's gateway endpoint, whose policy in template.yaml lets functions into CloudFormation's bucket.
+"""
 
 import json
 import threading

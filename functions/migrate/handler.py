@@ -1,7 +1,8 @@
 """Brings the schema to head inside the deploy, as CloudFormation's custom resource, and makes partitions ahead.
 
 Create and Update migrate. Delete does nothing, and nothing ever downgrades: a database that is ahead of this code (a
-rollback after a migration) is left as it is, since every revision fits the release before it.
+rollback after a migration) is left as it is, since every revision fits the release before it. A failure is told to
+CloudFormation with its cause: a person who deploys reads the stack's events before any log.
 """
 
 import threading
@@ -13,12 +14,16 @@ from nexmdm.heartbeats import partitions
 from nexmdm.runtime import database, logs, settings
 from nexmdm.schema import roles
 
-from functions.migrate import custom_resource
+from functions.migrate import custom_resource, reason
 from functions.migrate.schema import upgrade
 
 # Left for answering CloudFormation, which would otherwise wait for an hour.
 MARGIN_SECONDS = 15
 PHYSICAL_ID = "nexmdm-schema"
+
+
+class MigrationFailed(Exception):
+    """The schema was not brought to head; the text is what CloudFormation was told."""
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -34,9 +39,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         result = {} if event["RequestType"] == "Delete" else _migrate(context)
         answer.succeeded(result)
     except BaseException as error:
+        cause = reason.of(error)
         logs.failure(error)
-        answer.failed(f"{type(error).__name__}: see the function's log")
-        raise
+        logs.logger().error("migration failed", extra={"cause": cause})
+        answer.failed(f"{cause} (log stream {getattr(context, 'log_stream_name', '')} has more)")
+        # Without the chain, which Lambda would report with all its texts: a driver's may quote a value.
+        raise MigrationFailed(cause) from None
     finally:
         late.cancel()
     return result

@@ -24,6 +24,7 @@ from functions.enrollment import handler as enrollment
 from functions.fcm_dispatch import handler as dispatch
 from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
+from functions.registration import handler as registration
 from local import template
 from local.openapi import answers as a
 from local.openapi import security
@@ -81,8 +82,8 @@ _LISTED: dict[str, Operation] = {
     "POST /v1/register": _operation(
         "enrollment",
         {200: a.Registered},
-        body=enrollment.Registration,
-        query=enrollment.Registration,
+        body=registration.Registration,
+        query=registration.Registration,
         problems=(409, 429),
     ),
     "POST /v1/heartbeat": device({200: a.HeartbeatAnswer}, body=HeartbeatBody),

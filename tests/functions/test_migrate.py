@@ -1,19 +1,24 @@
 """The custom resource: CloudFormation is always answered, nothing ever downgrades."""
 
 import json
+import re
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
+from urllib.error import URLError
+from urllib.parse import urlencode
 
 import psycopg2
 import pytest
 from nexmdm.runtime import database, settings
 from nexmdm.schema import check
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
-from functions.migrate.handler import handler
+from functions.migrate import reason
+from functions.migrate.handler import MigrationFailed, handler
 from migrations.guard import LOCK
 from tests.conftest import run_sql, url_of
 
@@ -86,7 +91,9 @@ def event(cloudformation: CloudFormation, kind: str) -> dict[str, str]:
 
 
 def context(seconds: float = 60) -> SimpleNamespace:
-    return SimpleNamespace(get_remaining_time_in_millis=lambda: int(seconds * 1000))
+    return SimpleNamespace(
+        get_remaining_time_in_millis=lambda: int(seconds * 1000), log_stream_name="2026/11/28/[$LATEST]abc"
+    )
 
 
 def revision(url: str) -> str:
@@ -132,13 +139,93 @@ def test_delete_changes_nothing(url: str, cloudformation: CloudFormation):
     assert revision(url) == check.REVISION
 
 
-def test_a_failure_is_answered_without_what_it_says(empty: str, cloudformation: CloudFormation):
-    run_sql(empty, "CREATE TABLE devices (secret text)")
-    with pytest.raises(Exception, match="devices"):
-        handler(event(cloudformation, "Create"), context())
+def failed(cloudformation: CloudFormation, seconds: float = 60) -> str:
+    """The reason that CloudFormation shows after a Create; what Lambda reports is the same, without a chain."""
+    with pytest.raises(MigrationFailed) as raised:
+        handler(event(cloudformation, "Create"), context(seconds))
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
     (answer,) = cloudformation.answers
     assert answer["Status"] == "FAILED"
-    assert answer["Reason"] == "ProgrammingError: see the function's log"
+    assert answer["Reason"] == f"{raised.value} (log stream 2026/11/28/[$LATEST]abc has more)"
+    assert len(json.dumps(answer)) < 4096
+    return str(raised.value)
+
+
+def pointed_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://nexmdm_owner:s3cr3t@{address}/nexmdm")
+    settings.load.cache_clear()
+
+
+def test_a_revision_that_fails_is_named_with_the_servers_message(empty: str, cloudformation: CloudFormation):
+    run_sql(empty, "CREATE TABLE devices (secret text)")
+    told = failed(cloudformation)
+    assert told == (
+        'revision 20251018_7ac6ecbe4e31_baseline: DuplicateTable (42P07): relation "devices" already exists'
+    )
+
+
+def test_a_database_without_dns_is_named_with_its_host(empty, monkeypatch, cloudformation: CloudFormation):
+    pointed_at(monkeypatch, "no-such-cluster.invalid:5432")
+    assert re.fullmatch(
+        r"OperationalError: .*no-such-cluster\.invalid.*(Name or service not known|nodename nor servname).*",
+        failed(cloudformation),
+    )
+
+
+def test_a_port_where_nothing_listens_is_named_with_the_sockets_message(
+    empty, monkeypatch, cloudformation: CloudFormation
+):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    pointed_at(monkeypatch, f"127.0.0.1:{port}")
+    told = failed(cloudformation)
+    assert told.startswith("OperationalError: ")
+    assert f"127.0.0.1:{port}" in told
+    assert "Connection refused" in told
+    assert "s3cr3t" not in told
+
+
+def test_a_login_that_is_refused_is_told_in_the_servers_words(empty: str, monkeypatch, cloudformation: CloudFormation):
+    dsn = parse_dsn(empty)
+    stranger = {**dsn, "user": "no_such_role", "password": "s3cr3t"}
+    query = urlencode({name: value for name, value in stranger.items() if name != "dbname"})
+    monkeypatch.setenv("DATABASE_URL", f"postgresql:///{dsn['dbname']}?{query}")
+    settings.load.cache_clear()
+    told = failed(cloudformation)
+    assert told.startswith("OperationalError: ")
+    assert "no_such_role" in told
+    assert "s3cr3t" not in told
+
+
+def test_a_setting_that_is_wrong_is_named(empty, monkeypatch, cloudformation: CloudFormation):
+    monkeypatch.setenv("DATABASE_PORT", "s3cr3t")
+    settings.load.cache_clear()
+    assert failed(cloudformation) == "SettingsError: DATABASE_PORT is wrong: it should hold a port"
+
+
+def test_a_value_that_a_revision_could_not_read_is_not_told(url: str):
+    with psycopg2.connect(make_dsn(url)) as connection, connection.cursor() as cursor:
+        with pytest.raises(psycopg2.Error) as raised:
+            cursor.execute("SELECT 's3cr3t'::uuid")
+        assert reason.of(raised.value) == (
+            'InvalidTextRepresentation (22P02): invalid input syntax for type uuid: "..."'
+        )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("s3cr3t"),
+        psycopg2.ProgrammingError('invalid dsn: "postgresql://u:s3cr3t@[h/db"'),
+        psycopg2.OperationalError('bad: "postgresql://u:s3cr3t@h/db"'),
+        URLError("s3cr3t"),
+        RuntimeError("s3cr3t"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_of_an_error_whose_text_may_hold_a_secret_only_the_type_is_told(error: Exception):
+    assert reason.of(error) == type(error).__name__
 
 
 def test_it_answers_before_its_own_timeout(url: str, cloudformation: CloudFormation):
@@ -146,7 +233,7 @@ def test_it_answers_before_its_own_timeout(url: str, cloudformation: CloudFormat
     run_sql(url, "UPDATE alembic_version SET version_num = 'e8a41f63d7c2'")
     with psycopg2.connect(make_dsn(url)) as holder, holder.cursor() as cursor:
         cursor.execute(f"SELECT {LOCK}")
-        with pytest.raises(SystemExit, match="another migration"):
+        with pytest.raises(MigrationFailed, match="another migration"):
             handler(event(cloudformation, "Update"), context(seconds=16))
     assert [answer["Status"] for answer in cloudformation.answers] == ["FAILED"]
 

@@ -22,8 +22,7 @@ ANSWERS: dict[str, int | str] = {
     "device_reports": 200,
     "device_reports-fcm-token": 200,
     "device_reports-installation": 404,  # no installation has the number 1
-    "enrollment": 200,
-    "enrollment-tokens": 201,
+    "enrollment": 201,
     "fcm_dispatch": 202,
     "fcm_dispatch-after-restore": "unknown",
     "fcm_dispatch-bulk": 202,
@@ -34,6 +33,7 @@ ANSWERS: dict[str, int | str] = {
     "migrate": "revision",
     "notify": "posted",
     "notify-alarm": "posted",
+    "registration": 200,
     "watch": "told",
 }
 

@@ -55,17 +55,115 @@ def test_nothing_is_allowed_by_a_wildcard(document):
                 assert not re.search(r"dbuser:\*|:secret:\*|/\*/\*", text), f"{name} allows {text}"
 
 
-def test_every_function_has_a_role_of_its_own_that_may_log_in(document):
+OWNERS = {"CleanupFunction", "MigrateFunction"}  # they make and drop tables and partitions
+
+
+def login(document: dict, name: str) -> str:
+    """The database user that a function's settings name."""
+    variables = functions(document)[name]["Properties"].get("Environment", {}).get("Variables", {})
+    return variables.get("DATABASE_USER", document["Globals"]["Function"]["Environment"]["Variables"]["DATABASE_USER"])
+
+
+def test_a_function_logs_in_as_its_callers_may_act(document):
+    """What a stranger can call is a device's function, and never an operator's or a schedule's."""
+    callers: dict[str, set[str]] = {}
+    for route in template.load().routes:
+        callers.setdefault(route.function.logical_id, set()).add(route.authorizer)
+    for name in set(functions(document)) - {OUTSIDE}:
+        assert callers.get(name) != {"NONE", "AWS_IAM"}, f"{name} serves devices and operators with one login"
+        expected = "nexmdm_device" if callers.get(name) == {"NONE"} else "nexmdm_app"
+        assert login(document, name) == ("nexmdm_owner" if name in OWNERS else expected), name
+
+
+def test_every_function_has_a_role_of_its_own_that_may_log_in_as_its_user_and_no_other(document):
+    accesses = {"nexmdm_device": "DeviceAccess", "nexmdm_app": "AppAccess", "nexmdm_owner": "OwnerAccess"}
     for name, function in functions(document).items():
         assert "Role" not in function["Properties"], f"{name} shares a role"
         policies = function["Properties"]["Policies"]
         # SAM gives every role the network interfaces that Lambda needs, also the one outside of the VPC.
-        assert {"Ref": "NoNetworkInterfaces"} in policies, name
-        if name == OUTSIDE:
-            assert not any({"Ref": access} in policies for access in ("OwnerAccess", "AppAccess"))
-            continue
-        access = "OwnerAccess" if name in ("CleanupFunction", "MigrateFunction") else "AppAccess"
-        assert {"Ref": access} in policies, name
+        assert {"Ref": "DeniedToFunctions"} in policies, name
+        given = {access for access in accesses.values() if {"Ref": access} in policies}
+        assert given == (set() if name == OUTSIDE else {accesses[login(document, name)]}), name
+    for user, access in accesses.items():
+        [statement] = document["Resources"][access]["Properties"]["PolicyDocument"]["Statement"]
+        resource = statement["Resource"]["Fn::Sub"]
+        assert (resource[0] if isinstance(resource, list) else resource).endswith(f"/{user}"), access
+
+
+def test_the_proxy_lets_in_every_user_that_comes_through_it(document):
+    """The owner goes to the cluster itself: migrations and partitions take locks and time."""
+    [statement] = document["Resources"]["DatabaseProxyRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    through = {resource["Fn::Sub"].rpartition("/")[2] for resource in statement["Resource"]}
+    direct = {
+        name
+        for name, function in functions(document).items()
+        if function["Properties"].get("Environment", {}).get("Variables", {}).get("DATABASE_HOST")
+        == {"Fn::GetAtt": "DatabaseCluster.Endpoint.Address"}
+    }
+    assert direct == OWNERS
+    assert through == {login(document, name) for name in set(functions(document)) - OWNERS - {OUTSIDE}}
+
+
+def test_functions_make_no_log_groups(document):
+    """AWS's own policy for functions allows it, and a group that was made so has no end and no retention."""
+    denied = document["Resources"]["DeniedToFunctions"]["Properties"]["PolicyDocument"]["Statement"]
+    assert {"Effect": "Deny", "Action": "logs:CreateLogGroup", "Resource": "*"} in denied
+
+
+def test_a_service_assumes_a_role_for_this_account_only(document):
+    """A role without a condition can be used by the service on behalf of another customer's resource."""
+    condition = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    trusts = [document["Globals"]["Function"]["AssumeRolePolicyDocument"]]
+    roles = of_type(document, "AWS::IAM::Role")
+    trusts += [role["Properties"]["AssumeRolePolicyDocument"] for role in roles.values()]
+    assert len(trusts) >= 3
+    for trust in trusts:
+        for statement in trust["Statement"]:
+            assert statement["Action"] == "sts:AssumeRole"
+            assert statement["Condition"] == condition, statement["Principal"]
+    for name, function in functions(document).items():
+        assert "AssumeRolePolicyDocument" not in function["Properties"], name
+        for event in function["Properties"].get("Events", {}).values():
+            if event["Type"] == "ScheduleV2":  # or SAM makes a role without a condition
+                assert event["Properties"]["RoleArn"] == {"Fn::GetAtt": "SchedulerRole.Arn"}, name
+
+
+def test_the_schedulers_role_invokes_what_is_scheduled_and_nothing_else(document):
+    [policy] = document["Resources"]["SchedulerRole"]["Properties"]["Policies"]
+    invoke, send = policy["PolicyDocument"]["Statement"]
+    scheduled = {schedule.function.logical_id for schedule in template.load().schedules}
+    assert {resource["Fn::GetAtt"] for resource in invoke["Resource"]} == {f"{name}.Arn" for name in scheduled}
+    assert (invoke["Action"], send["Action"]) == ("lambda:InvokeFunction", "sqs:SendMessage")
+    assert send["Resource"] == {"Fn::GetAtt": "DeadLetters.Arn"}
+
+
+def test_devices_and_operators_are_throttled_apart(document):
+    """The stage's default is the operators'; each route without a signature has a limit of its own."""
+    api = document["Resources"]["Api"]["Properties"]
+    assert api["DefaultRouteSettings"]["ThrottlingRateLimit"] == {"Ref": "OperatorRequestsPerSecond"}
+    open_routes = {route.key for route in template.load().routes if route.authorizer == "NONE"}
+    # A setting for a route that does not exist fails the deploy.
+    assert set(api["RouteSettings"]) == open_routes
+    for key, setting in api["RouteSettings"].items():
+        assert setting.keys() == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}, key
+        assert setting["ThrottlingRateLimit"] != {"Ref": "OperatorRequestsPerSecond"}, key
+
+
+def test_the_most_that_can_be_reserved_fits_an_account(document):
+    """Lambda keeps 100 of an account's concurrency (1,000 unless AWS was asked for more) unreserved."""
+    most = document["Parameters"]["ReservedConcurrency"]["MaxValue"]
+    assert most * len(functions(document)) <= 1_000 - 100
+
+
+def test_lambda_writes_its_own_records_as_json_and_only_those_that_matter(document):
+    logging = document["Globals"]["Function"]["LoggingConfig"]
+    assert logging == {
+        "LogGroup": {"Ref": "FunctionLogs"},
+        "LogFormat": "JSON",
+        "SystemLogLevel": "WARN",  # of a failure and of a timeout, but not of every start, end and report
+        "ApplicationLogLevel": "INFO",  # a heartbeat's record is one
+    }
+    assert not any("LoggingConfig" in each["Properties"] for each in functions(document).values())
 
 
 def test_what_posts_to_the_internet_is_outside_of_the_vpc_and_everything_else_inside(document):
@@ -77,7 +175,7 @@ def test_what_posts_to_the_internet_is_outside_of_the_vpc_and_everything_else_in
 def test_the_watch_tells_the_alarms_topic_and_may_publish_nowhere_else(document):
     watch = functions(document)["WatchFunction"]["Properties"]
     topic = {"Fn::If": ["OwnTopic", {"Ref": "AlarmTopic"}, {"Ref": "AlarmTopicArn"}]}
-    assert watch["Environment"]["Variables"] == {"ALERT_TOPIC_ARN": topic}
+    assert watch["Environment"]["Variables"]["ALERT_TOPIC_ARN"] == topic
     allowed = [statement for policy in watch["Policies"] for statement in policy.get("Statement", [])]
     assert allowed == [{"Effect": "Allow", "Action": "sns:Publish", "Resource": topic}]
     told = functions(document)[OUTSIDE]["Properties"]["Events"]["Topic"]
@@ -230,14 +328,43 @@ def test_requirements_are_pinned_and_hashed():
         assert path.with_suffix(".in").exists(), path
 
 
-def test_what_holds_data_outlives_the_stack(document):
-    for kind, policy in (
-        ("AWS::RDS::DBCluster", "Snapshot"),
-        ("AWS::S3::Bucket", "Retain"),
-        ("AWS::SecretsManager::Secret", "Retain"),
-    ):
+# What is kept when its resource goes: CloudFormation makes no second thing of the same name.
+KEPT = {
+    "AWS::RDS::DBCluster": ("Snapshot", "Snapshot"),
+    "AWS::S3::Bucket": ("RetainExceptOnCreate", "Retain"),
+    "AWS::SecretsManager::Secret": ("RetainExceptOnCreate", "Retain"),
+}
+NAMES = {"BucketName", "Name", "DBClusterIdentifier", "LogGroupName", "LayerName", "TopicName", "QueueName", "RoleName"}
+
+
+def test_what_holds_data_outlives_the_stack_and_leaves_nothing_of_a_deploy_that_failed(document):
+    for kind, policies in KEPT.items():
         for name, resource in of_type(document, kind).items():
-            assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == (policy, policy), name
+            assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == policies, name
+
+
+def test_nothing_that_is_kept_has_a_fixed_name(document):
+    """Or the deploy after a failed or a deleted one finds the name taken."""
+    kept = 0
+    for name, resource in document["Resources"].items():
+        if resource["Type"] == "AWS::Serverless::LayerVersion":
+            assert resource["Properties"]["RetentionPolicy"] == "Delete", name
+        if resource.get("DeletionPolicy", "Delete") != "Delete":
+            kept += 1
+            assert not NAMES & resource["Properties"].keys(), name
+    assert kept >= 6
+
+
+def test_the_functions_log_outlives_a_deploy_that_was_rolled_back(document):
+    group = document["Resources"]["FunctionLogs"]
+    assert (group["DeletionPolicy"], group["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+def test_the_database_has_the_snapshots_version_or_the_current_minor(document):
+    """A version beside a snapshot is refused when the snapshot is newer, and AWS moves clusters on by itself."""
+    version = document["Resources"]["DatabaseCluster"]["Properties"]["EngineVersion"]
+    assert version == {"Fn::If": ["Restored", {"Ref": "AWS::NoValue"}, "17"]}
+    assert document["Resources"]["DatabaseParameters"]["Properties"]["Family"] == "aurora-postgresql17"
 
 
 @pytest.mark.parametrize("schedule", template.load().schedules, ids=lambda schedule: schedule.name)

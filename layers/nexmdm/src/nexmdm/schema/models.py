@@ -34,6 +34,7 @@ NAMING_CONVENTION = {
 
 BUILD_STATES = ("declared", "published", "refused", "withdrawn", "adopted")
 INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed")
+DELIVERIES = ("at_most_once", "until_answered")
 DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
 ALERT_CONDITIONS = ("silent", "low_battery", "unity_down", "queue_growing", "agent_outdated")
 
@@ -291,12 +292,14 @@ class FcmDispatch(Base):
     payload: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     secrets: Mapped[dict[str, Any] | None]
     batch_id: Mapped[str | None] = mapped_column(ForeignKey("command_batches.request_id"))
+    delivery: Mapped[str] = mapped_column(server_default="at_most_once")
     created_by: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
 
     __table_args__ = (
         CheckConstraint(_one_of("state", DISPATCH_STATES), name="state"),
+        CheckConstraint(_one_of("delivery", DELIVERIES), name="delivery"),
         CheckConstraint("(state = 'sending') = (lease_until IS NOT NULL)", name="lease_while_sending"),
         CheckConstraint("state <> 'sending' OR fence > 0", name="fence_while_sending"),
         CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
@@ -304,7 +307,8 @@ class FcmDispatch(Base):
         CheckConstraint(
             # '{}' says that there were some and that they were wiped: such a row cannot be sent again.
             "secrets IS NULL OR secrets = '{}'::jsonb"
-            " OR (completed_at IS NULL AND state IN ('accepted', 'sending', 'retry_wait', 'unknown'))",
+            " OR (completed_at IS NULL AND (state IN ('accepted', 'sending', 'retry_wait', 'unknown')"
+            " OR (delivery = 'until_answered' AND state = 'sent')))",
             name="secrets_only_while_sendable",
         ),
         CheckConstraint("(batch_id IS NULL) OR request_id = batch_id || ':' || device_id", name="batch_member"),
@@ -325,6 +329,12 @@ class FcmDispatch(Base):
             "device_id",
             "expires_at",
             postgresql_where=text("state IN ('accepted', 'retry_wait', 'unknown') AND completed_at IS NULL"),
+        ),
+        Index(
+            "ix_fcm_dispatches_until_answered",
+            "device_id",
+            "expires_at",
+            postgresql_where=text("delivery = 'until_answered' AND completed_at IS NULL"),
         ),
     )
 

@@ -1,0 +1,41 @@
+"""POST /v1/register: a device enrolls with an enrollment token.
+
+A function of its own, because anyone can call it: it logs in to the database as a role that cannot make a token.
+"""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from nexmdm.enrollment import registration
+from nexmdm.runtime import database
+from nexmdm.runtime.errors import Invalid, NoCredential
+from nexmdm.runtime.http import Request, Routes
+
+routes = Routes()
+handler = routes.handle
+
+
+class Registration(Struct):
+    """The alias comes in the body (started by ADB) or in the query (QR scan)."""
+
+    alias: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    hardware_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
+@routes("POST /v1/register")
+def register(request: Request) -> dict[str, Any]:
+    """Enroll a device with an enrollment token of scope `register`.
+
+    The alias comes in the body or in the query. The same token, alias and hardware_id give the same device again
+    until its first authenticated call; a token made for an alias takes the device of that alias over.
+    """
+    headers = request.headers
+    token = headers.get("x-admin-key") or headers.get("x-admin") or request.bearer
+    if not token:
+        raise NoCredential("Send the enrollment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
+    body, query = request.json(Registration), request.parameters(Registration)
+    alias = body.alias or query.alias
+    if alias is None:
+        raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
+    hardware_id = body.hardware_id or query.hardware_id
+    return registration.register(database.connection(), token, alias, hardware_id, request.source_ip)

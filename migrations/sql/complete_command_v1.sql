@@ -1,0 +1,23 @@
+-- Record what a device answered to a command, once; returns whether this answer was the first.
+--
+-- The answer may come before the sender has recorded its own, and in any order; the first one stays. Nothing leaves the
+-- states failed and cancelled; every other state becomes sent. False also means that the device has no such command.
+-- p_action, when given, must be the command's action: a heartbeat settles pings and nothing else.
+CREATE FUNCTION complete_command_v1(
+    p_request_id text, p_device_id text, p_result text, p_message text, p_action text DEFAULT NULL
+) RETURNS boolean LANGUAGE sql VOLATILE AS $function$
+    WITH completed AS (
+        UPDATE fcm_dispatches SET
+            state = CASE WHEN state IN ('failed', 'cancelled') THEN state ELSE 'sent' END,
+            lease_until = NULL,
+            next_at = NULL,
+            secrets = CASE WHEN secrets IS NOT NULL THEN '{}'::jsonb END,
+            completed_at = clock_timestamp(),
+            result = p_result,
+            result_message = p_message
+        WHERE request_id = p_request_id AND device_id = p_device_id AND completed_at IS NULL
+          AND action = coalesce(p_action, action)
+        RETURNING request_id
+    )
+    SELECT EXISTS (SELECT FROM completed)
+$function$
