@@ -1,17 +1,18 @@
 """The operators' event log, append only
 
 Revision ID: c51e9b7a2d06
-Revises: a9d4e7b25c10
+Revises: c4f81b6d2e05
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
+from migrations import grants
 from migrations.sql import frozen
 
 revision = "c51e9b7a2d06"
-down_revision = "a9d4e7b25c10"
+down_revision = "c4f81b6d2e05"
 branch_labels = None
 depends_on = None
 
@@ -41,6 +42,9 @@ def upgrade() -> None:
         "CREATE TRIGGER keep_operator_events BEFORE UPDATE ON operator_events"
         " FOR EACH STATEMENT EXECUTE FUNCTION keep_operator_events_v1()"
     )
+    grants.grant(op.get_bind(), "operator_events", nexmdm_app="SELECT, INSERT")
+    grants.execute(op.get_bind(), "record_system_event_v1", "nexmdm_app", "nexmdm_device")
+    grants.execute(op.get_bind(), "keep_operator_events_v1")
 
 
 def downgrade() -> None:

@@ -62,12 +62,15 @@ TABLES: dict[str, dict[str, str]] = {
         ),
     },
     "old_server_values": {},
+    # Append only; cleanup removes old ones as their owner.
+    "operator_events": {APP: "SELECT, INSERT"},
     "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
 }
 # Function -> who may call it. A trigger's function needs nobody.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "complete_command_v1": ROLES,
     "record_heartbeats_v1": ROLES,
+    "record_system_event_v1": ROLES,
 }
 
 
