@@ -47,9 +47,9 @@ TABLES: dict[str, dict[str, str]] = {
     "devices": {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
-            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id, "
-            "prior_token_id, confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, model, manufacturer,"
-            " android_version, sdk_int, build_id, is_device_owner, labels)"
+            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
+            " prior_token_id, confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, labels, model,"
+            " manufacturer, android_version, sdk_int, build_id, is_device_owner)"
         ),
     },
     "enrollment_tokens": {
@@ -64,6 +64,8 @@ TABLES: dict[str, dict[str, str]] = {
         ),
     },
     "old_server_values": {},
+    # Append only; cleanup removes old ones as their owner.
+    "operator_events": {APP: "SELECT, INSERT"},
     "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
 }
 # Function -> who may call it. A trigger's function needs nobody.
@@ -75,6 +77,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "label_integer": ROLES,
     "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
+    "record_system_event_v1": ROLES,
     "target_hash": (APP,),
 }
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -502,4 +503,29 @@ class DeviceAlert(Base):
         ),
         Index("ix_device_alerts_notice", "id", postgresql_where=text("notice IS NOT NULL")),
         Index("ix_device_alerts_device_id", "device_id", "id"),
+    )
+
+
+class OperatorEvent(Base):
+    """What an operator or the system itself changed. Rows are added and, past their retention, removed."""
+
+    __tablename__ = "operator_events"
+
+    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    actor: Mapped[str]
+    session: Mapped[str | None]
+    ip: Mapped[str | None]
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    object: Mapped[str]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        *(
+            Index(f"ix_operator_events_{name}", name, "event_id", postgresql_ops={name: "text_pattern_ops"})
+            for name in ("actor", "action", "object")
+        ),
+        Index("ix_operator_events_at", "at"),
     )
