@@ -1,7 +1,7 @@
 """Devices have labels, and so have the enrollment tokens that give them
 
 Revision ID: 1f19a0000001
-Revises: c4f81b6d2e05
+Revises: c51e9b7a2d06
 
 At most 32 labels; keys like `site`, values strings of at most 200 characters. The constraints are checked by the next
 revision, so that no writer waits for a scan of the table.
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from migrations import grants
 
 revision = "1f19a0000001"
-down_revision = "c4f81b6d2e05"
+down_revision = "c51e9b7a2d06"
 branch_labels = None
 depends_on = None
 
