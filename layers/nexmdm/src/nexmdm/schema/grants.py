@@ -31,9 +31,7 @@ TABLES: dict[str, dict[str, str]] = {
     "apk_download_rates": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "apk_installations": {
         APP: "SELECT, INSERT, UPDATE",
-        DEVICE: (
-            "SELECT, UPDATE (status, completed_at, download_progress, error_message, installing_at, claimed_at)"
-        ),
+        DEVICE: ("SELECT, UPDATE (status, completed_at, download_progress, error_message, installing_at, claimed_at)"),
     },
     "apk_signers": {APP: "SELECT, INSERT, DELETE"},
     "apk_versions": {
