@@ -53,7 +53,7 @@ def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: 
         url,
         options.devices,
         operator.enrollment_tokens,
-        Pace(options.interval, backoff_scale=0.1, batch_share=0.25),
+        Pace(options.interval, backoff_scale=0.1),
         keep=options.state / "fleet.json",
         ledger=ledger,
         hmac_keys=(os.environ["COMMAND_HMAC_KEY"],),

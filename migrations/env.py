@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.runtime.migration import MigrationInfo
 from nexmdm.heartbeats import partitions
 from nexmdm.runtime import database, settings
+from nexmdm.schema import grants
 from nexmdm.schema.models import Base
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
@@ -41,6 +42,8 @@ def run() -> None:
         done: list[str] = []
         until_locks_are_free(lambda: _migrate(engine, guard, done), seconds, repeatable=lambda: _absolute() or not done)
     if guard and _at_head(engine):
+        with engine.begin() as connection:
+            grants.ensure(connection)
         # A schema without partitions would put every heartbeat into the default one until the first cleanup.
         partitions.ensure_partitions(database.Database(settings.load().dsn), settings.load())
 

@@ -1,7 +1,7 @@
 """One PostgreSQL for the run, one template built by `alembic upgrade head`, a database like it for each test.
 
-DATABASE_URL points the suite at another server (its role must be allowed to create databases); else the embedded one
-serves, of the version that POSTGRES_VERSION names (18 or 16).
+DATABASE_URL points the suite at another server (its role must be allowed to create databases and roles); else the
+embedded one serves, of the version that POSTGRES_VERSION names (18 or 16).
 """
 
 import os
@@ -23,6 +23,7 @@ from psycopg2.extensions import make_dsn
 from local.postgres import embedded
 from tests.support.api import enroll
 from tests.support.databases import Databases, url_of
+from tests.support.roles import make_roles
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +62,7 @@ def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def server() -> Iterator[str]:
     """The URL of the server's maintenance database."""
     if os.environ.get("DATABASE_URL"):
+        make_roles(os.environ["DATABASE_URL"])
         yield os.environ["DATABASE_URL"]
         return
     # As root the server runs under another user, who cannot enter pytest's own folders.
@@ -75,6 +77,7 @@ def server() -> Iterator[str]:
             "ALTER SYSTEM SET full_page_writes = off",
             "SELECT pg_reload_conf()",
         )
+        make_roles(url)
         yield url
 
 

@@ -21,7 +21,7 @@ import psycopg2
 
 from local import schema
 from local.fleet import inbox
-from local.fleet.fleet import Fleet, TokensFor
+from local.fleet.fleet import BOTH, Fleet, TokensFor
 from local.fleet.ledger import Ledger
 from local.fleet.pace import Pace
 from local.fleet.report import report
@@ -49,7 +49,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backoff", type=float, default=1, help="factor for every pause before a retry (default: 1)")
     parser.add_argument("--duplicates", type=float, default=0.05, help="share of heartbeats sent twice at once")
     parser.add_argument("--offline", type=float, default=0.01, help="share of heartbeats before which the network goes")
-    parser.add_argument("--batches", type=float, default=0, help="share of devices that drain their queue in batches")
+    parser.add_argument(
+        "--profile",
+        choices=[*BOTH, "both"],
+        default="both",
+        help="of the agents: as they are in the field, as docs/device.md wants them, or half and half (default: both)",
+    )
     parser.add_argument("--fcm", metavar="URL", help="a fake FCM (local.fcm) whose messages the devices receive")
     parser.add_argument(
         "--hmac-key", action="append", default=[], help="of the devices; the second is the rotation key"
@@ -76,6 +81,7 @@ async def _run(options: argparse.Namespace) -> int:
             options.devices,
             _tokens(options, http),
             _pace(options),
+            BOTH if options.profile == "both" else (options.profile,),
             keep=options.keep,
             prefix=options.prefix,
             ledger=_ledger(options),
@@ -128,12 +134,14 @@ async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
 
 
 def _pace(options: argparse.Namespace) -> Pace:
+    interval = options.interval or (10 if options.report else 600)
     return Pace(
-        interval=options.interval or (10 if options.report else 600),
+        interval=interval,
+        # A server of this run's own announces its default; a reference agent then keeps the pace of the others.
+        announced_scale=1.0 if options.url else interval / 600,
         backoff_scale=options.backoff,
         duplicate_share=options.duplicates,
         offline_share=options.offline,
-        batch_share=options.batches,
     )
 
 

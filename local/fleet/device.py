@@ -1,161 +1,249 @@
-"""One device: enrolls, takes heartbeats, sends what waits in its outbox, starts over when its token is refused."""
+"""What the two kinds of agents have in common: a phone, an outbox, a network that comes and goes, an FCM inbox."""
 
 import asyncio
-import contextlib
 import json
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-import httpx
-
-from local.fleet.body import Phone
-from local.fleet.commands import Commands
-from local.fleet.credentials import Credentials, Keyring
-from local.fleet.installer import Installer
+from local.fleet.commands import Inbox, Run
 from local.fleet.ledger import Ledger
-from local.fleet.link import Link
+from local.fleet.link import Link, Response
 from local.fleet.outbox import Item, Outbox, pause
 from local.fleet.pace import Pace
-from local.fleet.sender import Sender
+from local.fleet.phone import Phone
+from local.fleet.storage import Credentials, Storage, Stored
+
+FCM_KEEPS_SECONDS = 240  # the server's FCM ttl: what a phone without network did not get by then, it never gets
+MOST_REFUSALS = 5  # responses 401 in a row after which an agent forgets its credentials
 
 
-class Device:
-    """token_for: gives an enrollment token made for an alias, None when there is none at present."""
+@dataclass(frozen=True)
+class Context:
+    """What the devices of a fleet share.
 
-    def __init__(
-        self,
-        alias: str,
-        http: httpx.AsyncClient,
-        ledger: Ledger,
-        pace: Pace,
-        keyring: Keyring,
-        token_for: Callable[[str], Awaitable[str | None]],
-        hmac_keys: tuple[str, ...] = (),
-    ) -> None:
+    Args:
+        token_for: gives an enrollment token made for an alias, None when there is none at present.
+        hmac_keys: primary and rotation key of those that are told one.
+        attended: a person enrolls a phone again that has lost its credentials.
+    """
+
+    ledger: Ledger
+    pace: Pace
+    storage: Storage
+    token_for: Callable[[str], Awaitable[str | None]]
+    hmac_keys: tuple[str, ...] = ()
+    attended: bool = True
+
+
+class Device(ABC):
+    """One phone. `ran` holds the commands that it ran, by request_id."""
+
+    profile: ClassVar[str]
+
+    def __init__(self, alias: str, link: Link, context: Context) -> None:
         self.alias = alias
         self.outbox = Outbox()
-        self._ledger, self._pace, self._keyring, self._token_for = ledger, pace, keyring, token_for
+        self.ran: dict[str, Run] = {}
+        self._link, self._context = link, context
+        self._ledger, self._pace = context.ledger, context.pace
         self._rng = random.Random(alias)
-        self._phone = Phone(alias, self._rng)
-        self._link = Link(http, ledger)
-        self._sender = Sender(self.outbox, self._link, ledger, pace, self._rng)
-        self._commands = Commands(self.queue, self.queue_heartbeat, ledger, hmac_keys, self._install)
-        self._installer = Installer(http, self.queue, ledger)
-        self._installing: set[asyncio.Task] = set()
-        self._by_qr_code = self._rng.random() < 0.5
-        self._offline_until = 0.0
-        self._something_to_send = asyncio.Event()
+        self.phone = Phone(alias, self._rng, self.stored)
+        self._inbox = Inbox(self._ledger, context.hmac_keys, self._handle)
+        self._online = asyncio.Event()
+        self._online.set()
+        self._returns: asyncio.TimerHandle | None = None
+        self._held: list[tuple[float, dict[str, str]]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._enrolled = asyncio.Event()
+        self._refusals = 0
+
+    # --- its state
+
+    @property
+    def stored(self) -> Stored:
+        return self._context.storage.of(self.alias)
 
     @property
     def credentials(self) -> Credentials | None:
-        return self._keyring.get(self.alias)
+        return self.stored.credentials
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._take_heartbeats())
-            tasks.create_task(self._send())
-
-    async def drain(self) -> None:
-        """After `run`: take no more heartbeats, return when nothing waits."""
-        self._offline_until = 0.0
-        self.outbox.all_due()
-        sending = asyncio.create_task(self._send())
-        try:
-            while self.busy:
-                await asyncio.sleep(0.02)
-        finally:
-            sending.cancel()
+    @property
+    def online(self) -> bool:
+        """Whether it has a network."""
+        return self._online.is_set() and not self.phone.cut_off
 
     @property
     def busy(self) -> bool:
-        """Something waits to be sent, or is being installed."""
-        return bool(len(self.outbox) or self._installing)
+        """Something waits to be sent, or is being done."""
+        return bool(len(self.outbox) or self._tasks)
+
+    # --- what happens to it
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Live until cancelled."""
+
+    @abstractmethod
+    async def enroll(self, token: str) -> Response | None:
+        """Register with an enrollment token and keep the credentials that are answered."""
+
+    @abstractmethod
+    async def report(self) -> None:
+        """Take a heartbeat now and send what waits."""
+
+    @abstractmethod
+    async def send_waiting(self) -> None:
+        """Try everything that waits once."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """The agent's process ends and starts again; what it held in memory is gone."""
+
+    @abstractmethod
+    def _handle(self, request_id: str, data: dict[str, str]) -> None:
+        """A genuine message."""
+
+    def go_offline(self, seconds: float | None = None) -> None:
+        """The network goes away, for some seconds or until `go_online`."""
+        self._online.clear()
+        if seconds is not None:
+            self._returns = asyncio.get_running_loop().call_later(seconds, self.go_online)
+
+    def go_online(self) -> None:
+        """The network is back: FCM delivers what it still holds, and what waited becomes due."""
+        if self._returns:
+            self._returns.cancel()
+        self._online.set()
+        self.outbox.all_due()
+        held, self._held = self._held, []
+        for at, data in held:
+            if time.monotonic() - at <= FCM_KEEPS_SECONDS:
+                self.receive(data)
+
+    def spend_offline(self, seconds: float, interval: float) -> None:
+        """The phone has been without network for `seconds` until now, and took a heartbeat every `interval`."""
+        self.outbox.age(seconds)
+        self._held = [(at - seconds, data) for at, data in self._held]
+        ago = seconds
+        while ago > 0:
+            self.queue_heartbeat(ago=ago)
+            ago -= interval
+
+    def receive(self, data: dict[str, str]) -> None:
+        """A message from FCM, which keeps it while the device has no network."""
+        if not self.online:
+            self._held.append((time.monotonic(), data))
+        elif known := self.credentials:
+            self._inbox.receive(known.device_id, data)
+
+    def factory_reset(self) -> None:
+        """Everything on the phone is gone; it stays where it is and can be enrolled again."""
+        self._context.storage.erase(self.alias)
+        self.phone = Phone(self.alias, self._rng, self.stored)
+        self.outbox = Outbox()
+        self._held.clear()
+        self.restart()
+
+    # --- sending
+
+    def queue(
+        self, path: str, body: dict[str, Any], header: str = "Authorization", taken_at: float | None = None
+    ) -> Item:
+        item = Item(path, json.dumps(body).encode(), taken_at, header)
+        self._ledger.dropped += len(self.outbox.add(item))
+        return item
+
+    def queue_heartbeat(self, ping_request_id: str | None = None, ago: float = 0.0) -> Item | None:
+        """Nothing before the enrollment: the body names the device."""
+        known = self.credentials
+        if known is None:
+            return None
+        body = self.phone.heartbeat(known.device_id, known.fcm_token, len(self.outbox), ping_request_id, ago)
+        taken_at = datetime.fromisoformat(body["timestamp_utc"]).timestamp()
+        return self.queue("/v1/heartbeat", body, taken_at=taken_at)
+
+    async def drain(self) -> None:
+        """After `run`: take no more heartbeats, return when nothing waits."""
+        self.go_online()
+        while self.busy:
+            if self.credentials is None and not self._tasks:
+                return
+            self.outbox.all_due()
+            await self.send_waiting()
+            if self.busy:
+                await asyncio.sleep(0.05)
 
     async def give_up(self) -> None:
-        """What is still being installed is not any more: the network is gone for good."""
-        tasks = list(self._installing)
+        """What is still being done is not any more: the network is gone for good."""
+        if self._returns:
+            self._returns.cancel()
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def queue(
-        self, path: str, body: dict[str, Any], header: str = "Authorization", taken_at: float | None = None
-    ) -> None:
-        """Send it as soon as the network lets us."""
-        item = Item(path, json.dumps(body).encode(), taken_at, header)
-        self._ledger.dropped += len(self.outbox.add(item))
-        self._something_to_send.set()
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def queue_heartbeat(self, ping_request_id: str | None = None) -> None:
-        """Nothing before the enrollment: the body names the device."""
-        if known := self.credentials:
-            body = self._phone.heartbeat(known.device_id, known.fcm_token, len(self.outbox), ping_request_id)
-            taken_at = datetime.fromisoformat(body["timestamp_utc"]).timestamp()
-            self.queue("/v1/heartbeat", body, taken_at=taken_at)
+    def count_refusal(self, response: Response | None) -> bool:
+        """Whether this was the fifth 401 in a row."""
+        if response is not None:
+            self._refusals = self._refusals + 1 if response.status == 401 else 0
+        if self._refusals < MOST_REFUSALS:
+            return False
+        self._refusals = 0
+        return True
 
-    def receive(self, data: dict[str, str]) -> None:
-        """A message from FCM, which keeps it while the device has no network."""
-        wait = self._offline_until - time.monotonic()
-        if wait > 0:
-            asyncio.get_running_loop().call_later(wait, self.receive, data)
-        elif known := self.credentials:
-            self._commands.receive(known.device_id, data)
+    def forget_credentials(self) -> None:
+        self.stored.credentials = None
+        self._enrolled.clear()
+        self.save()
 
-    def _install(self, data: dict[str, str]) -> None:
-        task = asyncio.create_task(self._installer.install(self.credentials.device_token, data))
-        self._installing.add(task)
-        task.add_done_callback(self._installing.discard)
+    def save(self) -> None:
+        self._context.storage.save()
 
-    async def _take_heartbeats(self) -> None:
-        pace = self._pace
-        await asyncio.sleep(self._rng.uniform(0, pace.interval))
-        while True:
-            if self._rng.random() < pace.offline_share:
-                self._offline_until = time.monotonic() + pace.interval * self._rng.uniform(*pace.offline_intervals)
-            self.queue_heartbeat()
-            await asyncio.sleep(pace.interval * self._rng.uniform(0.9, 1.1))
-
-    async def _send(self) -> None:
-        while True:
-            while (offline := self._offline_until - time.monotonic()) > 0:
-                await asyncio.sleep(min(offline, 0.5))
-            if self.credentials is None:
-                await self._enrol()
-            if not await self._sender.send_next(self.credentials):
-                await self._wait_for_something()
-            if self._sender.refused():
-                self._keyring.set(self.alias, None)
-                self._ledger.wiped += 1
-
-    async def _wait_for_something(self) -> None:
-        self._something_to_send.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.outbox.next_due()):
-                await self._something_to_send.wait()
-
-    async def _enrol(self) -> None:
-        """Until it succeeds. The same token is tried again, since an answer can be lost; a refused one is replaced."""
+    async def until_enrolled(self) -> None:
+        """In an attended fleet a person enrolls the phone, with the same token while no response comes."""
         token, attempts = None, 0
-        while True:
-            token = token or await self._token_for(self.alias)
-            answer = await self._link.register(token, self.alias, self._by_qr_code) if token else None
-            if answer is not None and answer.is_success:
-                self._enrolled(answer.json())
-                return
-            if answer is not None and answer.is_client_error:
+        while self.credentials is None:
+            if not self._context.attended:
+                await self._enrolled.wait()
+                continue
+            token = token or await self._context.token_for(self.alias)
+            response = await self.enroll(token) if token else None
+            if response is not None and 400 <= response.status < 500:
                 self._ledger.rejected += 1
                 token = None
-            attempts += 1
-            self._ledger.retries += 1
-            await asyncio.sleep(pause(attempts, self._rng) * self._pace.backoff_scale)
+            if self.credentials is None:
+                attempts += 1
+                self._ledger.retries += 1
+                await asyncio.sleep(pause(attempts, self._rng) * self._pace.backoff_scale)
 
-    def _enrolled(self, answer: dict[str, str]) -> None:
-        fcm_token = f"{self.alias}:APA91b{uuid.uuid4().hex}"
-        self._keyring.set(self.alias, Credentials(answer["device_id"], answer["device_token"], fcm_token))
+    def keep_credentials(self, response: Response) -> Credentials:
+        """Store what a successful registration was answered."""
+        answer, earlier = response.json(), self.credentials
+        fcm_token = earlier.fcm_token if earlier else f"{self.alias}:APA91b{uuid.uuid4().hex}"
+        known = self.stored.credentials = Credentials(answer["device_id"], answer["device_token"], fcm_token)
+        self.save()
         self._ledger.registered += 1
-        self.queue("/v1/devices/fcm-token", {"device_id": answer["device_id"], "fcm_token": fcm_token})
+        self._enrolled.set()
+        return known
+
+    def note(self, request_id: str, action: str, succeeded: bool | None = True) -> None:
+        """It runs a command. succeeded: None when that is not known yet."""
+        known = self.credentials
+        if known:
+            self._ledger.ran[(known.device_id, request_id)] += 1
+        self.ran[request_id] = Run(action, succeeded)
+
+    def finish(self, request_id: str, succeeded: bool) -> None:
+        """It knows what became of a command that it runs."""
+        self.ran[request_id].succeeded = succeeded

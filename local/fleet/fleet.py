@@ -1,24 +1,35 @@
-"""Many devices in one process, with their enrollment tokens and their credentials."""
+"""Many devices in one process, with their enrollment tokens and their storage."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx
 
-from local.fleet.credentials import Keyring
-from local.fleet.device import Device
+from local.fleet.device import Context, Device
+from local.fleet.field import FieldDevice
 from local.fleet.ledger import Ledger
+from local.fleet.link import TIMEOUT, FieldLink, Link
 from local.fleet.pace import Pace
+from local.fleet.reference import ReferenceDevice
+from local.fleet.storage import Storage
 
 TokensFor = Callable[[list[str]], Awaitable[dict[str, str]]]
-MOST_CONNECTIONS = 64
+MOST_CONNECTIONS = 64  # of all reference agents together; each request of an agent in the field has its own
+BOTH = ("field", "reference")
 
 
 class Fleet:
-    """tokens_for: gives {alias: enrollment token}. keep: a file where credentials stay between runs. hmac_keys: the
-    devices' primary and rotation key."""
+    """A fleet against one server.
+
+    Args:
+        tokens_for: gives {alias: enrollment token}.
+        profiles: of the agents, in turn.
+        keep: a file where what phones store stays between runs.
+        hmac_keys: the primary and rotation key of phones that are given one.
+        attended: a person enrolls a phone again that has lost its credentials.
+    """
 
     def __init__(
         self,
@@ -26,19 +37,23 @@ class Fleet:
         count: int,
         tokens_for: TokensFor,
         pace: Pace,
+        profiles: Sequence[str] = BOTH,
         keep: Path | None = None,
         prefix: str = "sim",
         ledger: Ledger | None = None,
         hmac_keys: tuple[str, ...] = (),
+        attended: bool = True,
     ) -> None:
         self.ledger = ledger or Ledger()
         self._tokens = _Tokens(tokens_for)
         limits = httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS)
-        self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(40, pool=None), limits=limits)
-        keyring = Keyring(keep)
+        self._pooled = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits)
+        single = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self._single = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=single)
+        context = Context(self.ledger, pace, Storage(keep), self._tokens.one, hmac_keys, attended)
         self.devices = [
-            Device(f"{prefix}-{number:04}", self._http, self.ledger, pace, keyring, self._tokens.one, hmac_keys)
-            for number in range(1, count + 1)
+            self._device(profiles[number % len(profiles)], f"{prefix}-{number + 1:04}", context)
+            for number in range(count)
         ]
 
     async def run(self) -> None:
@@ -61,10 +76,11 @@ class Fleet:
     async def close(self) -> None:
         for device in self.devices:
             await device.give_up()
-        await self._http.aclose()
+        await self._pooled.aclose()
+        await self._single.aclose()
 
     def deliver(self, fcm_token: str, data: dict[str, str]) -> None:
-        """A message to whichever device holds the FCM token now; to nobody when none does."""
+        """A message to the device that holds the FCM token now; to none when no device does."""
         for device in self.devices:
             if device.credentials and device.credentials.fcm_token == fcm_token:
                 device.receive(data)
@@ -72,6 +88,15 @@ class Fleet:
     @property
     def device_ids(self) -> list[str]:
         return [device.credentials.device_id for device in self.devices if device.credentials]
+
+    def _device(self, profile: str, alias: str, context: Context) -> Device:
+        match profile:
+            case "field":
+                return FieldDevice(alias, FieldLink(self._single, self.ledger), context)
+            case "reference":
+                return ReferenceDevice(alias, Link(self._pooled, self.ledger), context)
+            case _:
+                raise ValueError(f"no profile is named {profile!r}; there are {' and '.join(BOTH)}")
 
 
 class _Tokens:

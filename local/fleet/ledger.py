@@ -1,5 +1,6 @@
 """What the fleet sent and what it was answered, so that a run can be compared with the rows in the database."""
 
+import re
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ class Ledger:
     request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds, and of all
     of them when they are given an endless deque.
     Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose bytes were not the build's.
+    `shell_executions` are what parameters of commands made the shell of a phone run; `refusals` counts requests of any
+    kind that were answered 4xx, by (route, status).
     """
 
     bucket_seconds: int = 10
@@ -36,6 +39,8 @@ class Ledger:
     installed: int = 0
     installations_failed: int = 0
     corrupt: int = 0
+    shell_executions: list[str] = field(default_factory=list)
+    refusals: Counter[tuple[str, int]] = field(default_factory=Counter)
     ran: Counter[tuple[str, str]] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
@@ -55,6 +60,8 @@ class Ledger:
             self.latencies.append(seconds)
         if status >= 500:
             self.server_errors += 1
+        elif status >= 400:
+            self.refusals[(route(path), status)] += 1
 
     def heartbeat_accepted(self, device_id: str, taken_at: float, duplicate: bool) -> None:
         self.accepted += 1
@@ -100,3 +107,8 @@ class Ledger:
             self.since = oldest
             self._stored = {key for key in self._stored if key[1] >= oldest}
             self._uncertain = {key for key in self._uncertain if key[1] >= oldest}
+
+
+def route(path: str) -> str:
+    """The path without its query and its ids."""
+    return re.sub(r"/(\d+|[0-9a-f]{8}-[0-9a-f-]{27})(?=/|$)", "/{id}", path.partition("?")[0])

@@ -39,14 +39,27 @@ class Outbox:
         self._items.append(item)
         return self._trim()
 
+    def coalesce(self, bucket_seconds: int) -> None:
+        """Drop the waiting heartbeats of the last item's bucket: the agent in the field queues one per bucket."""
+        *earlier, last = self._items
+        bucket = _bucket(last, bucket_seconds)
+        kept = [item for item in earlier if not (item.is_heartbeat and _bucket(item, bucket_seconds) == bucket)]
+        self._items = [*kept, last]
+
     def remove(self, item: Item) -> None:
         if item in self._items:
             self._items.remove(item)
+
+    def clear(self) -> None:
+        self._items.clear()
 
     def due(self) -> Item | None:
         """The oldest item that may be tried now."""
         now = time.monotonic()
         return next((item for item in self._items if item.not_before <= now), None)
+
+    def all(self) -> list[Item]:
+        return list(self._items)
 
     def due_heartbeats(self, count: int) -> list[Item]:
         now = time.monotonic()
@@ -61,6 +74,12 @@ class Outbox:
         for item in self._items:
             item.not_before = 0.0
 
+    def age(self, seconds: float) -> None:
+        """Time passes: what waits is older by it."""
+        for item in self._items:
+            item.created -= seconds
+            item.not_before -= seconds
+
     def _trim(self) -> list[Item]:
         oldest = time.monotonic() - LONGEST_AGE
         dropped = [item for item in self._items if item.created < oldest]
@@ -72,6 +91,10 @@ class Outbox:
             size -= len(victim.content)
             dropped.append(victim)
         return dropped
+
+
+def _bucket(item: Item, seconds: int) -> int:
+    return int((item.taken_at or 0) // seconds)
 
 
 def pause(attempts: int, rng: random.Random) -> float:

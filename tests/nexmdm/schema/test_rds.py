@@ -1,6 +1,7 @@
 """The database as Lambda reaches it: TLS that checks the name, IAM tokens, roles without passwords, secrets by ARN."""
 
 import json
+import tempfile
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from nexmdm.runtime.settings import SettingsError
 from nexmdm.schema import roles
 
 from local import s3
+from local.postgres import embedded
 from tests.conftest import alembic, run_sql, url_of
 from tests.support.rds import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
 
@@ -35,6 +37,14 @@ def secrets(secrets_manager: str):
     return boto3.client(
         "secretsmanager", REGION, endpoint_url=secrets_manager, aws_access_key_id="x", aws_secret_access_key="x"
     )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """One of this module's own, without the logins that the suite's has: RDS begins without them, and roles belong to
+    a server, not to a database."""
+    with tempfile.TemporaryDirectory(prefix="nexmdm-rds-") as folder, embedded.start(Path(folder) / "data") as url:
+        yield url
 
 
 @pytest.fixture

@@ -95,7 +95,9 @@ class Load:
     async def _work(self) -> None:
         self._stop = asyncio.Event()
         async with httpx.AsyncClient(base_url=self._stack.url, timeout=LONGEST_CALL_SECONDS) as http:
-            pace = Pace(interval=0.4, backoff_scale=0.02, duplicate_share=0.1, offline_share=0.02, batch_share=0.25)
+            pace = Pace(
+                interval=0.4, backoff_scale=0.02, duplicate_share=0.1, offline_share=0.02, announced_scale=0.4 / 600
+            )
             fleet = Fleet(
                 self._stack.url,
                 self._count,

@@ -16,10 +16,10 @@ from sqlalchemy.pool import NullPool
 
 from nexmdm.heartbeats import partitions
 from nexmdm.runtime import settings
+from nexmdm.schema import grants
 from nexmdm.schema.models import Base
 
-REVISION = "c0a1d5e7b204"  # the head of migrations/, which the layer does not carry; a test compares them
-FUNCTIONS = ("record_heartbeats_v1", "complete_command_v1")  # what verbs call
+REVISION = "c4f81b6d2e05"  # the head of migrations/, which the layer does not carry; a test compares them
 COVERED_AHEAD = timedelta(days=2)
 MIGRATE = "alembic upgrade head"
 
@@ -51,7 +51,7 @@ def differences(db: Connection) -> Iterator[str]:
             actual, expected = objects(db, here), _expected(db)
         finally:
             transaction.rollback()
-    for name in FUNCTIONS:
+    for name in grants.FUNCTIONS:
         if not _rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
             yield f"{name}: the function is missing; mend: run its CREATE FUNCTION out of migrations/versions"
     missing_tables = {table for table, _, _ in expected} - {table for table, _, _ in actual}
@@ -60,6 +60,7 @@ def differences(db: Connection) -> Iterator[str]:
     for key in sorted(expected.keys() | actual.keys()):
         if key[0] not in missing_tables and expected.get(key) != actual.get(key):
             yield _line(key, expected.get(key), actual.get(key))
+    yield from grants.differences(db)
     if "device_heartbeats" not in missing_tables:
         yield from _partition_differences(db)
 

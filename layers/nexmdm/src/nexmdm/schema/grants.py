@@ -1,0 +1,217 @@
+"""What each database role may do: the one list, with which `make check-schema` compares the database.
+
+nexmdm_device is the login of the functions that strangers reach: heartbeat, device_reports, apk_download, registration.
+It reads and settles what belongs to devices, and can make no command, enrollment token, build or alert rule, nor change
+what one says. nexmdm_app is the login of the operators' functions, the sweep and the watch; it may do what
+nexmdm_device may, since code of the release before logs in as nexmdm_app everywhere. nexmdm_owner owns the tables:
+migrations and cleanup. PUBLIC may do nothing.
+
+A new table, or a new column that devices' functions write, needs a line here and the same rights in its revision:
+
+    from migrations import grants
+    grants.grant(op.get_bind(), "device_groups", nexmdm_app="SELECT, INSERT, UPDATE, DELETE")
+    grants.execute(op.get_bind(), "record_heartbeats_v2", "nexmdm_app", "nexmdm_device")
+
+Rights are written as GRANT takes them. Where INSERT is granted, the right to use the table's sequences goes with it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+APP, DEVICE, OWNER = "nexmdm_app", "nexmdm_device", "nexmdm_owner"
+ROLES = (APP, DEVICE)
+
+# Table or view -> role -> rights.
+TABLES: dict[str, dict[str, str]] = {
+    "alembic_version": {},
+    "apk_download_events": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
+    "apk_installations": {
+        APP: "SELECT, INSERT, UPDATE",
+        DEVICE: "SELECT, UPDATE (status, completed_at, download_progress, error_message)",
+    },
+    "apk_signers": {APP: "SELECT, INSERT, DELETE"},
+    "apk_versions": {
+        APP: "SELECT, INSERT, UPDATE",
+        # A report counts, and pauses a rollout that fails too often.
+        DEVICE: "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)",
+    },
+    "command_batches": {APP: "SELECT, INSERT"},
+    "device_alerts": {APP: "SELECT, INSERT, UPDATE"},
+    "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
+    "device_last_status": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
+    "devices": {
+        APP: "SELECT, INSERT, UPDATE",
+        DEVICE: (
+            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id), UPDATE (token_id, prior_token_id,"
+            " confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, model, manufacturer,"
+            " android_version, sdk_int, build_id, is_device_owner)"
+        ),
+    },
+    "enrollment_tokens": {
+        APP: "SELECT, INSERT, UPDATE",
+        DEVICE: "SELECT, UPDATE (uses_consumed, status, last_used_at, used_at, device_id)",
+    },
+    "fcm_dispatches": {
+        APP: "SELECT, INSERT, UPDATE",
+        # An answer settles its dispatch, and a phone that is enrolled again cancels those of its earlier life.
+        DEVICE: (
+            "SELECT, UPDATE (state, fence, lease_until, next_at, secrets, completed_at, result, result_message, audit)"
+        ),
+    },
+    "old_server_values": {},
+    "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
+}
+# Function -> who may call it. A trigger's function needs nobody.
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "complete_command_v1": ROLES,
+    "record_heartbeats_v1": ROLES,
+}
+
+
+class Right(NamedTuple):
+    """column: empty for the whole object."""
+
+    role: str
+    kind: str
+    name: str
+    privilege: str
+    column: str = ""
+
+    def __str__(self) -> str:
+        column = f" ({self.column})" if self.column else ""
+        return f"{self.privilege}{column} ON {self.kind} {self.name}"
+
+
+def differences(db: Connection) -> Iterator[str]:
+    """One line per right that a role lacks or has beside the list; nothing where the roles do not exist."""
+    present = roles(db)
+    if not present:
+        return
+    declared, actual = _declared(db, present), _actual(db, present)
+    for right in sorted(declared - actual):
+        yield f"{right.name}: {right.role} lacks a right; mend: GRANT {right} TO {right.role}"
+    for right in sorted(actual - declared):
+        yield f"{right.name}: {right.role} has a right too many; mend: REVOKE {right} FROM {right.role}"
+    for role, member_of in _rows(db, _MEMBERSHIPS.format(roles=_quoted(present))):
+        yield f"{role}: it is a member of {member_of}; mend: REVOKE {member_of} FROM {role}"
+    for role, attribute in _rows(db, _ATTRIBUTES.format(roles=_quoted(present))):
+        yield f"{role}: it may do everything ({attribute}); mend: ALTER ROLE {role} NO{attribute}"
+    for role, kind in _rows(db, _DEFAULTS.format(roles=_quoted(present))):
+        yield f"{role}: it gets rights on every new {kind}; mend: ALTER DEFAULT PRIVILEGES REVOKE them"
+
+
+def ensure(db: Connection) -> None:
+    """Grant what a role lacks: one that was made after the revisions had run has nothing yet. Takes nothing away."""
+    present = roles(db)
+    for right in sorted(_declared(db, present) - _actual(db, present)):
+        db.exec_driver_sql(f"GRANT {right} TO {right.role}")
+
+
+def roles(db: Connection) -> list[str]:
+    """Those of the roles that exist."""
+    return [row[0] for row in _rows(db, f"SELECT rolname FROM pg_roles WHERE rolname IN ({_quoted(ROLES)})")]
+
+
+def _declared(db: Connection, present: list[str]) -> set[Right]:
+    found = set()
+    tables = {row[0] for row in _rows(db, _TABLES)}
+    sequences: dict[str, list[str]] = {}
+    for table, sequence in _rows(db, _SEQUENCES):
+        sequences.setdefault(table, []).append(sequence)
+    for table in TABLES.keys() & tables:
+        for role in TABLES[table].keys() & set(present):
+            rights = list(parsed(TABLES[table][role]))
+            found |= {Right(role, "TABLE", table, privilege, column) for privilege, column in rights}
+            if any(privilege == "INSERT" for privilege, _ in rights):
+                found |= {Right(role, "SEQUENCE", sequence, "USAGE") for sequence in sequences.get(table, ())}
+    functions = {row[0] for row in _rows(db, _FUNCTIONS)}
+    for function in FUNCTIONS.keys() & functions:
+        found |= {Right(role, "FUNCTION", function, "EXECUTE") for role in FUNCTIONS[function] if role in present}
+    return found
+
+
+def parsed(rights: str) -> Iterator[tuple[str, str]]:
+    """(privilege, column) of what GRANT takes."""
+    for privilege, columns in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", rights):
+        for column in columns.split(",") if columns else [""]:
+            yield privilege, column.strip()
+
+
+def _actual(db: Connection, present: list[str]) -> set[Right]:
+    return {Right(*row) for row in _rows(db, _ACTUAL.format(roles=_quoted(present)))} if present else set()
+
+
+def _quoted(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _rows(db: Connection, sql: str) -> list:
+    return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
+
+
+_TABLES = """
+SELECT relname FROM pg_class
+WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND NOT relispartition
+"""
+
+_FUNCTIONS = "SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"
+
+# The sequences of serial columns, by the name that they have here: an adopted database has others.
+_SEQUENCES = """
+SELECT t.relname, s.relname FROM pg_depend d
+JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+JOIN pg_class t ON t.oid = d.refobjid
+WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+  AND t.relnamespace = current_schema()::regnamespace
+"""
+
+# PUBLIC (grantee 0) counts where it is about ours: tables that devices is one of, and functions that no extension made.
+_ACTUAL = """
+WITH ours AS (
+    SELECT relowner AS owner FROM pg_class WHERE oid = to_regclass('devices')
+), acl(kind, name, column_name, entry) AS (
+    SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname, '', a
+    FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS a WHERE relnamespace = current_schema()::regnamespace
+    UNION ALL
+    SELECT 'TABLE', relname, attname, a
+    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid CROSS JOIN LATERAL aclexplode(attacl) AS a
+    WHERE relnamespace = current_schema()::regnamespace
+    UNION ALL
+    SELECT 'FUNCTION', proname, '', a
+    FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a
+    WHERE pronamespace = current_schema()::regnamespace AND proowner IN (SELECT owner FROM ours)
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+    UNION ALL
+    SELECT 'SCHEMA', nspname, '', a
+    FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) AS a WHERE oid = current_schema()::regnamespace
+)
+SELECT coalesce(rolname, 'PUBLIC'), kind, name, (entry).privilege_type, column_name
+FROM acl LEFT JOIN pg_roles r ON r.oid = (entry).grantee
+WHERE (rolname IN ({roles}) OR ((entry).grantee = 0 AND kind <> 'TABLE'))
+  AND NOT (kind = 'SCHEMA' AND (entry).privilege_type = 'USAGE')
+"""
+
+# rds_iam is how they log in.
+_MEMBERSHIPS = """
+SELECT m.rolname, r.rolname FROM pg_auth_members a
+JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid
+WHERE m.rolname IN ({roles}) AND r.rolname <> 'rds_iam'
+"""
+
+_ATTRIBUTES = """
+SELECT rolname, attribute FROM pg_roles CROSS JOIN LATERAL (VALUES
+    ('SUPERUSER', rolsuper), ('CREATEROLE', rolcreaterole), ('CREATEDB', rolcreatedb), ('BYPASSRLS', rolbypassrls),
+    ('REPLICATION', rolreplication)) AS a(attribute, has)
+WHERE rolname IN ({roles}) AND has
+"""
+
+_DEFAULTS = """
+SELECT r.rolname, CASE defaclobjtype WHEN 'r' THEN 'table' WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'function'
+    ELSE 'type or schema' END
+FROM pg_default_acl CROSS JOIN LATERAL aclexplode(defaclacl) AS a JOIN pg_roles r ON r.oid = a.grantee
+WHERE r.rolname IN ({roles}) AND defaclnamespace IN (0, current_schema()::regnamespace)
+GROUP BY 1, 2
+"""

@@ -1,0 +1,77 @@
+"""How the agent in the field installs a build, and what it says about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from local.fleet import downloads
+from local.fleet.ledger import Ledger
+from local.fleet.link import FieldLink
+from local.fleet.phone import AGENT
+
+if TYPE_CHECKING:
+    from local.fleet.field import FieldDevice
+
+REPORT = "/v1/apk/installation/update"
+
+
+class FieldInstaller:
+    """It notes the installation before the download. Whatever starts the service next reports it as completed, in the
+    middle of the download or before a refused installation; it goes on until one such report is accepted. A report
+    that is lost is not repeated.
+    """
+
+    def __init__(self, device: FieldDevice, link: FieldLink, ledger: Ledger) -> None:
+        self._device, self._link, self._ledger = device, link, ledger
+
+    async def report_pending(self) -> None:
+        stored = self._device.stored
+        if stored.pending_installation is not None:
+            reported = await self._report(stored.pending_installation, "completed", 100)
+            if reported:
+                self._note(None)
+
+    async def install(self, request_id: str, data: dict[str, str]) -> None:
+        """data: of an install_apk message."""
+        number, phone, known = int(data["installation_id"]), self._device.phone, self._device.credentials
+        if known is None:
+            return
+        if not phone.is_device_owner:
+            await self._fail(request_id, data, "Not enrolled as Device Owner", 0)
+            return
+        self._note(number)
+        await self._report(number, "downloading", 0)
+        try:
+            await downloads.by_redirect(self._link, self._ledger, known.device_token, data)
+        except downloads.DownloadError as error:
+            await self._fail(request_id, data, str(error), 0)
+            return
+        await self._report(number, "downloading", 100)
+        await self._report(number, "installing", 100)
+        try:
+            phone.install(data["package_name"], int(data["version_code"]), data["version_name"])
+        except ValueError as error:
+            await self._fail(request_id, data, str(error), 100)
+            return
+        self._device.finish(request_id, True)
+        self._ledger.installed += 1
+        if data["package_name"] == AGENT:
+            self._device.restart()  # the new version's process begins; it reports what is pending
+        else:
+            await self._report(number, "completed", 100)
+
+    async def _fail(self, request_id: str, data: dict[str, str], message: str, progress: int) -> None:
+        self._device.finish(request_id, False)
+        self._ledger.installations_failed += 1
+        await self._report(int(data["installation_id"]), "failed", progress, message)
+
+    async def _report(self, number: int, status: str, progress: int, message: str | None = None) -> bool:
+        body = {"installation_id": number, "status": status, "download_progress": progress}
+        if message:
+            body["error_message"] = message
+        response = await self._device.fire_and_forget(REPORT, body)
+        return response is not None and response.is_success
+
+    def _note(self, number: int | None) -> None:
+        self._device.stored.pending_installation = number
+        self._device.save()

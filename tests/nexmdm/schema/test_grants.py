@@ -1,0 +1,145 @@
+"""The rights of the functions' logins: none is missing, none is beside the list, and the list commands nothing."""
+
+import psycopg2
+import pytest
+from nexmdm.runtime import settings
+from nexmdm.schema import grants
+from nexmdm.schema.grants import APP, DEVICE, FUNCTIONS, ROLES, TABLES
+from nexmdm.schema.models import Base
+from sqlalchemy import Connection, create_engine
+
+PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+DECLARED = [
+    (role, privilege, column, table)
+    for table, of_roles in TABLES.items()
+    for role, rights in of_roles.items()
+    for privilege, column in grants.parsed(rights)
+]
+UNDECLARED = [
+    (role, privilege, table)
+    for table in TABLES.keys() - {"old_server_values"}  # only an adopted database has it
+    for role in ROLES
+    for privilege in PRIVILEGES
+    if (privilege, "") not in grants.parsed(TABLES[table].get(role, ""))
+]
+# What a stolen login of a device's function must not reach: what commands a phone, lets one in, or offers it software.
+COMMANDING = [
+    "INSERT INTO fcm_dispatches (request_id, device_id, action, expires_at) VALUES ('r', 'd', 'reboot', now())",
+    "UPDATE fcm_dispatches SET action = 'reboot'",
+    "UPDATE fcm_dispatches SET payload = '{}'",
+    "UPDATE fcm_dispatches SET device_id = 'd'",
+    "UPDATE fcm_dispatches SET expires_at = now() + interval '1 day'",
+    "INSERT INTO command_batches (request_id, payload_hash, selector, device_count) VALUES ('b', 'h', '{}', 1)",
+    "INSERT INTO enrollment_tokens (token_id, alias, token_hash, expires_at) VALUES ('t', 'a', 'h', now())",
+    "UPDATE enrollment_tokens SET uses_allowed = 1000",
+    "UPDATE enrollment_tokens SET alias = 'another'",
+    "UPDATE enrollment_tokens SET expires_at = now() + interval '1 year'",
+    "INSERT INTO apk_versions (version_name, version_code, file_path, file_size, state) VALUES ('1', 1, 'x', 1, 'x')",
+    "UPDATE apk_versions SET sha256 = 'x'",
+    "UPDATE apk_versions SET file_path = 'x'",
+    "UPDATE apk_versions SET is_current = true",
+    "UPDATE apk_versions SET staged_rollout_percent = 100",
+    "INSERT INTO apk_signers (package_name, fingerprint) VALUES ('p', 'f')",
+    "INSERT INTO apk_installations (device_id, apk_version_id, status) VALUES ('d', 1, 'pending')",
+    "INSERT INTO device_alerts (device_id, condition) VALUES ('d', 'silent')",
+    "UPDATE devices SET deleted_at = NULL",
+    "UPDATE devices SET alias = 'another'",
+    "DELETE FROM device_heartbeats",
+    "DELETE FROM devices",
+    "CREATE TABLE own (n int)",
+]
+
+
+@pytest.fixture
+def connection(url: str):
+    engine = create_engine(settings.load().sqlalchemy_url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def without(connection: Connection, statement: str) -> list[str]:
+    """The differences of rights once `statement` has been run; it is rolled back."""
+    with connection.begin() as transaction:
+        connection.exec_driver_sql(statement)
+        lines = list(grants.differences(connection))
+        transaction.rollback()
+    return lines
+
+
+def test_every_table_has_an_entry():
+    assert set(Base.metadata.tables) <= set(TABLES)
+
+
+def test_a_migrated_database_has_the_rights_of_the_list(connection):
+    assert list(grants.differences(connection)) == []
+
+
+def test_every_missing_right_is_found(connection):
+    for role, privilege, column, table in DECLARED:
+        what = f"{privilege} ({column})" if column else privilege
+        lines = without(connection, f"REVOKE {what} ON {table} FROM {role}")
+        expected = f"{table}: {role} lacks a right; mend: GRANT {what} ON TABLE {table} TO {role}"
+        assert expected in lines
+
+
+def test_every_surplus_right_is_found(connection):
+    for role, privilege, table in UNDECLARED:
+        lines = without(connection, f"GRANT {privilege} ON {table} TO {role}")
+        assert lines == [f"{table}: {role} has a right too many; mend: REVOKE {privilege} ON TABLE {table} FROM {role}"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "GRANT UPDATE (alias) ON devices TO nexmdm_device",
+        "GRANT SELECT (id) ON devices TO nexmdm_device",
+        "GRANT UPDATE ON SEQUENCE device_alerts_id_seq TO nexmdm_app",
+        "GRANT USAGE ON SEQUENCE device_alerts_id_seq TO nexmdm_device",
+        "GRANT EXECUTE ON FUNCTION record_heartbeats_v1 TO PUBLIC",
+        "CREATE FUNCTION of_the_test() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TABLE of_the_test (n int); GRANT SELECT ON of_the_test TO nexmdm_device",
+        "GRANT SELECT ON device_heartbeats_default TO nexmdm_device",
+        "CREATE VIEW of_the_test AS SELECT 1 AS n; GRANT SELECT ON of_the_test TO nexmdm_device",
+        "GRANT CREATE ON SCHEMA public TO nexmdm_device",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO nexmdm_device",
+        "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO nexmdm_app",
+        "GRANT nexmdm_owner TO nexmdm_device",
+        "ALTER ROLE nexmdm_device CREATEROLE",
+    ],
+)
+def test_a_right_beside_the_list_is_found_wherever_it_is(connection, statement):
+    lines = without(connection, statement)
+    assert len(lines) == 1, lines
+    assert "mend: " in lines[0]
+
+
+def test_a_role_that_is_made_later_gets_its_rights(connection):
+    """As after a restore into a stack whose logins did not exist when the revisions ran."""
+    with connection.begin() as transaction:
+        for role in ROLES:
+            connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
+            connection.exec_driver_sql(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {role}")
+            connection.exec_driver_sql(f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {role}")
+        assert list(grants.differences(connection))
+        grants.ensure(connection)
+        assert list(grants.differences(connection)) == []
+        transaction.rollback()
+
+
+@pytest.mark.parametrize("statement", COMMANDING)
+def test_a_login_of_devices_commands_nothing(connection, statement):
+    with connection.begin() as transaction:
+        connection.exec_driver_sql(f"SET LOCAL ROLE {DEVICE}")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            connection.connection.cursor().execute(statement)
+        transaction.rollback()
+
+
+def test_an_app_may_do_what_a_device_may():
+    for table, of_roles in TABLES.items():
+        everything = set(grants.parsed(of_roles.get(APP, "")))
+        for privilege, _ in grants.parsed(of_roles.get(DEVICE, "")):
+            assert (privilege, "") in everything, table
+    assert all(APP in roles for roles in FUNCTIONS.values() if DEVICE in roles)
