@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from nexmdm.commands import actions, batches, message, queue, single
-from nexmdm.commands.single import Command
+from nexmdm.commands.batches import Batch
+from nexmdm.commands.single import Command, CommandResult, Dispatch
+from nexmdm.commands.states import Delivery
 from nexmdm.runtime import database, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
@@ -29,6 +31,7 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
     action: str
     params: dict[str, Any] = {}
     ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
+    delivery: Delivery = Delivery.AT_MOST_ONCE
     request_id: RequestId | None = None
 
 
@@ -119,20 +122,30 @@ def list_commands(request: Request) -> Page:
 
 
 @routes("GET /v1/commands/{request_id}")
-def show_command(request: Request) -> dict[str, Any]:
+def show_command(request: Request) -> Dispatch | Batch:
     """Show a command, or a bulk command with a count for each state."""
     db, request_id = database.connection(), request.path["request_id"]
     return batches.show(db, request_id) or single.show(db, request_id)
 
 
+@routes("GET /v1/commands/{request_id}/result")
+def show_result(request: Request) -> CommandResult:
+    """Show what one device was asked and answered, in full.
+
+    Shell commands, and what a shell answered, are shown here alone; the viewer policy denies this route. Secret
+    parameters stay masked.
+    """
+    return single.result(database.connection(), request.path["request_id"])
+
+
 @routes("POST /v1/commands/{request_id}/cancel")
-def cancel_command(request: Request) -> dict[str, Any]:
+def cancel_command(request: Request) -> Dispatch | Batch:
     """Cancel what may still be sent and is not being sent now."""
     db, request_id = database.connection(), request.path["request_id"]
-    if batches.show(db, request_id):
-        batches.cancel(db, request_id, request.operator)
-        return batches.show(db, request_id)
-    return single.cancel(db, request_id, request.operator)
+    if batches.show(db, request_id) is None:
+        return single.cancel(db, request_id, request.operator)
+    batches.cancel(db, request_id, request.operator)
+    return batches.show(db, request_id) or single.show(db, request_id)
 
 
 @routes("POST /v1/commands/{request_id}/resend")
@@ -183,7 +196,7 @@ def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Com
     if header not in (None, key):
         raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     params = actions.parameters(body.action, body.params)
-    return Command(key, target, body.action, params, body.ttl_seconds, request.operator)
+    return Command(key, target, body.action, params, body.ttl_seconds, request.operator, body.delivery)
 
 
 def _header_key(request: Request) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 from msgspec import Struct
 from nexmdm.alerts.evaluation import AlertsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
-from nexmdm.commands.single import CommandsQuery
+from nexmdm.commands.batches import Batch
+from nexmdm.commands.single import CommandResult, CommandsQuery, Dispatch
 from nexmdm.devices.lists import DevicesQuery
 from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.runtime.pagination import PageQuery
@@ -107,17 +108,18 @@ OPERATIONS: dict[str, Operation] = {
     "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
     "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
     "POST /v1/devices/{device_id}/commands": operator(
-        _once(a.Command),
+        _once(Dispatch),
         body=dispatch.CommandBody,
         problems=(409,),
         key=dispatch.RequestId,
     ),
-    "POST /v1/commands": operator(_once(a.Batch), body=dispatch.BulkBody, key=dispatch.RequestId),
+    "POST /v1/commands": operator(_once(Batch), body=dispatch.BulkBody, key=dispatch.RequestId),
     "GET /v1/commands": operator({200: a.CommandPage}, query=CommandsQuery),
-    "GET /v1/commands/{request_id}": operator({200: Answer((a.Command, a.Batch))}),
-    "POST /v1/commands/{request_id}/cancel": operator({200: Answer((a.Command, a.Batch))}, problems=(409,)),
+    "GET /v1/commands/{request_id}": operator({200: Answer((Dispatch, Batch))}),
+    "GET /v1/commands/{request_id}/result": operator({200: CommandResult}),
+    "POST /v1/commands/{request_id}/cancel": operator({200: Answer((Dispatch, Batch))}, problems=(409,)),
     "POST /v1/commands/{request_id}/resend": operator(
-        _once(a.Command),
+        _once(Dispatch),
         body=dispatch.ResendBody,
         problems=(409,),
         key=dispatch.RequestId,

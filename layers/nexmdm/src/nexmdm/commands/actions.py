@@ -36,6 +36,7 @@ RingSeconds = Annotated[int, Meta(ge=5, le=120, title="Seconds")]
 # The agent puts the network's name and passphrase into a shell command and escapes only backslash and double quote.
 _SHELL = re.compile(r"[$`\r\n]")
 _SHELL_FREE = {"pattern": r"^[^$`\r\n]*$"}
+_PASSPHRASE = re.compile(r"[\s\S]{8,63}|[0-9A-Fa-f]{64}")
 SECURITY_TYPES = ("open", "wep", "wpa", "wpa2", "wpa3")
 MOST_SSID_BYTES = 32
 
@@ -165,7 +166,7 @@ class WifiConnect(Parameters):
             Meta(
                 max_length=64,
                 title="Password",
-                description="8 to 63 characters, or 64 hex digits; without $, ` and line breaks. None for an open network.",
+                description="8 to 63 characters, or 64 hex digits; without $, ` and line breaks.",
                 extra_json_schema={**_SHELL_FREE, "minLength": 8},
             ),
         ]
@@ -187,12 +188,11 @@ class WifiConnect(Parameters):
         size = len(self.ssid.encode())
         if size > MOST_SSID_BYTES:
             raise Invalid("$.params.ssid", f"has {size} bytes in UTF-8; a network's name has at most {MOST_SSID_BYTES}")
-        if self.password is not None and not 8 <= len(self.password) <= 63:
-            if not re.fullmatch("[0-9A-Fa-f]{64}", self.password):
-                raise Invalid(
-                    "$.params.password", "has 8 to 63 characters, or is a key of exactly 64 hex digits; leave it out"
-                    " for an open network"
-                )  # fmt: skip
+        if self.password is not None and not _PASSPHRASE.fullmatch(self.password):
+            raise Invalid(
+                "$.params.password",
+                "has 8 to 63 characters, or is a key of exactly 64 hex digits; leave it out for an open network",
+            )
         if self.security_type is not None:
             # The agent knows the words in lower case, and takes every other for wpa2.
             self.security_type = self.security_type.lower()
@@ -325,9 +325,20 @@ def parameters(action: str, given: dict[str, Any]) -> dict[str, Any]:
     """
     if action not in ACTIONS:
         raise Invalid("$.action", f"is not an action; there are {', '.join(ACTIONS)}")
-    struct = validation.convert(given, ACTIONS[action].parameters, root="$.params")
+    try:
+        struct = validation.convert(given, ACTIONS[action].parameters, root="$.params")
+    except Invalid as error:
+        raise _in_words(error) from None
     struct.check()
     return {name: value for name, value in msgspec.to_builtins(struct).items() if value is not None}
+
+
+def _in_words(error: Invalid) -> Invalid:
+    """A package name's pattern says less than a sentence."""
+    path, _, detail = error.detail.partition(": ")
+    if "matching regex" in detail and re.search(r"package_name$|packages\[", path):
+        return Invalid(path, "is not an Android package name, such as com.example.kiosk")
+    return error
 
 
 def check_delivery(action: str, delivery: Delivery) -> None:

@@ -42,9 +42,9 @@ def build(dispatch: dict[str, Any], key: str | None, now: datetime | None = None
 
 
 def signature(data: dict[str, str], key: str) -> str:
-    """`hmac`: hex HMAC-SHA256 over `request_id|device_id|action|ts` and the signed parameters, as the agent computes it.
+    """`hmac`, as the agent in the field computes it: over `request_id|device_id|action|ts` and the signed parameters.
 
-    It does not cover the other parameters; `sig` does.
+    It is hex HMAC-SHA256 and does not cover the other parameters; `sig` does.
     """
     text = "|".join(data[name] for name in ("request_id", "device_id", "action", "ts"))
     signed = sorted(name for name in signed_names(data["action"]) if data.get(name))

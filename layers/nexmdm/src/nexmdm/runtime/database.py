@@ -6,11 +6,13 @@ repeat runs once more on a fresh one. Everything passes through a transaction-mo
 no prepared statement.
 """
 
+import os
 import select
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
@@ -187,6 +189,15 @@ class SessionDatabase:
         if row is not None:
             self._session.add(row)
         return row
+
+
+@cache
+def statement(package: str, name: str) -> str:
+    """The statement that stands whole in `name`.sql beside the modules of `package`, without its comments."""
+    path = os.path.join(os.path.dirname(sys.modules[package].__file__ or ""), f"{name}.sql")
+    with open(path, encoding="utf-8") as file:
+        # psycopg2 would take a percent sign in a comment for a parameter.
+        return "".join(line for line in file if not line.lstrip().startswith("--"))
 
 
 @lru_cache(maxsize=1)
