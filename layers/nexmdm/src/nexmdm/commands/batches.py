@@ -7,11 +7,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from nexmdm.commands.actions import ACTIONS
-from nexmdm.commands.single import Command, Count, Instant
+from nexmdm.commands.single import CANCEL, Command, Count, Instant
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.cohort import cohort
 from nexmdm.runtime import logs, metrics
-from nexmdm.runtime.database import Executor, elapsed_ms, statement
+from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.errors import Invalid, PayloadMismatch
 
 
@@ -134,7 +134,7 @@ def cancel(db: Executor, request_id: str, by: str) -> int:
     """Cancel those of the batch's dispatches that may still be sent and are not being sent now; returns how many."""
     start = time.perf_counter()
     parameters = {"request_id": None, "batch_id": request_id, "by": by}
-    rows = db.execute(statement(__package__, "cancel"), parameters, repeatable=True)
+    rows = db.execute(CANCEL, parameters, repeatable=True)
     keys = {"request_id": request_id, "cancelled": len(rows), "by": by}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return len(rows)

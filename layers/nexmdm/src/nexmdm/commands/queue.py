@@ -117,7 +117,7 @@ def claim_new(
         "lease_seconds": config.dispatch_lease_seconds,
         "fcm_ttl_seconds": FCM_TTL_SECONDS,
     }
-    made = bool(db.execute(statement(__package__, "claim_new"), parameters))
+    made = bool(db.execute(_CLAIM_NEW, parameters))
     event = "create" if made else "idempotency_hit"
     logs.db_operation(event, "fcm_dispatches", {"request_id": request_id}, elapsed_ms(start))
     return made
@@ -139,7 +139,7 @@ def settle(db: Executor, answers: list[Answer]) -> list[str | None]:
 def _settle(db: Executor, group: dict[str, Answer]) -> list[str | None]:
     start = time.perf_counter()
     # The guard makes it safe to run twice: a second run finds the rows settled and says so.
-    rows = db.execute(statement(__package__, "settle"), {"answers": f"[{','.join(group)}]"}, repeatable=True)
+    rows = db.execute(_SETTLE, {"answers": f"[{','.join(group)}]"}, repeatable=True)
     states = {row["request_id"]: row["state"] for row in rows}
     latency_ms = elapsed_ms(start)
     for answer in group.values():
@@ -172,12 +172,12 @@ def _item(answer: Answer) -> str:
 
 def end_leases(db: Executor) -> int:
     """Dispatches whose lease passed become `unknown` (or `sent` when the device has answered); returns how many."""
-    return _transition(db, "end_leases", "DispatchUnknown", "unknown")
+    return _transition(db, _END_LEASES, "DispatchUnknown", "unknown")
 
 
 def expire(db: Executor) -> int:
     """Dispatches whose time is over and that were not sent become `expired`; returns how many."""
-    return _transition(db, "expire", "DispatchExpired", "expired")
+    return _transition(db, _EXPIRE, "DispatchExpired", "expired")
 
 
 def after_restore(db: Executor) -> int:
@@ -186,7 +186,7 @@ def after_restore(db: Executor) -> int:
     What became of it between the snapshot and now is not in here, so it is neither sent nor listed for its device any
     more, unless an operator resends it. For a database that nothing has been sent from since it was restored.
     """
-    return _transition(db, "after_restore", "DispatchUnknown", "unknown", {"fcm_ttl_seconds": FCM_TTL_SECONDS})
+    return _transition(db, _AFTER_RESTORE, "DispatchUnknown", "unknown", {"fcm_ttl_seconds": FCM_TTL_SECONDS})
 
 
 def oldest_open_seconds(db: Executor) -> float:
@@ -212,15 +212,15 @@ def _claim(db: Executor, lease_seconds: int, **ways: Any) -> list[Claim]:
     # Taken before the database takes its own: the holder's idea of the lease ends first.
     now = time.time()
     parameters = {**_NO_WAY, **ways, "lease_seconds": lease_seconds, "fcm_ttl_seconds": FCM_TTL_SECONDS}
-    rows = db.execute(statement(__package__, "claim"), parameters)
+    rows = db.execute(_CLAIM, parameters)
     keys = {"claimed": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return [Claim(row, now + min(lease_seconds, row["seconds_left"])) for row in rows]
 
 
-def _transition(db: Executor, name: str, metric: str, state: str, parameters: Parameters = NONE) -> int:
+def _transition(db: Executor, sql: str, metric: str, state: str, parameters: Parameters = NONE) -> int:
     start = time.perf_counter()
-    rows = db.execute(statement(__package__, name), parameters, repeatable=True)
+    rows = db.execute(sql, parameters, repeatable=True)
     if rows:
         keys = {"state": state, "count": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
         logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
@@ -243,6 +243,12 @@ def _count(result: Result) -> None:
         metrics.milliseconds("SendLatency", result.latency_ms)
 
 
+_CLAIM_NEW = statement(__package__, "claim_new")
+_SETTLE = statement(__package__, "settle")
+_CLAIM = statement(__package__, "claim")
+_END_LEASES = statement(__package__, "end_leases")
+_EXPIRE = statement(__package__, "expire")
+_AFTER_RESTORE = statement(__package__, "after_restore")
 _OLDEST_OPEN = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age
 FROM fcm_dispatches WHERE state IN ('accepted', 'retry_wait', 'sending')

@@ -162,7 +162,7 @@ def accept(db: Executor, command: Command) -> tuple[Dispatch, bool]:
     found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
     if not found:
         # Not repeatable: after a lost answer a second run would take our own row for somebody else's. A caller may.
-        if db.execute(statement(__package__, "accept"), {**command.columns(), "device_id": device_id}):
+        if db.execute(_ACCEPT, {**command.columns(), "device_id": device_id}):
             keys = {"request_id": command.request_id, "device_id": device_id, "action": command.action}
             logs.db_operation("create", "fcm_dispatches", keys, elapsed_ms(start))
             metrics.count("CommandAccepted")
@@ -239,7 +239,7 @@ def cancel(db: Executor, request_id: str, by: str) -> Dispatch:
     """
     start = time.perf_counter()
     parameters = {"request_id": request_id, "batch_id": None, "by": by}
-    cancelled = db.execute(statement(__package__, "cancel"), parameters, repeatable=True)
+    cancelled = db.execute(CANCEL, parameters, repeatable=True)
     row = show(db, request_id)
     if cancelled:
         logs.db_operation("update", "fcm_dispatches", {"request_id": request_id, "cancelled_by": by}, elapsed_ms(start))
@@ -342,6 +342,8 @@ _FILTERS = {"state": "state = %(state)s", "device_id": "device_id = %(device_id)
 
 _FIND_BATCH = "SELECT request_id FROM command_batches WHERE request_id = %(request_id)s"
 
+CANCEL = statement(__package__, "cancel")
+_ACCEPT = statement(__package__, "accept")
 _ACKNOWLEDGE = f"""
 WITH {AUTHENTICATED}, confirmed AS (
     UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
