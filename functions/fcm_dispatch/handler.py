@@ -9,7 +9,7 @@ from nexmdm.commands import actions, batches, message, queue, single
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.single import Command, CommandResult, Dispatch
 from nexmdm.commands.states import Delivery
-from nexmdm.runtime import database, logs, metrics, settings, validation
+from nexmdm.runtime import actor, database, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page
@@ -62,10 +62,11 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
     db, config = database.connection(), settings.load()
+    itself = actor.system("sweep", context.aws_request_id)
     try:
         if event.get("after_restore") is True:
-            return {"unknown": queue.after_restore(db)}
-        report = {"unknown": queue.end_leases(db), "expired": queue.expire(db)}
+            return {"unknown": queue.after_restore(db, itself)}
+        report = {"unknown": queue.end_leases(db), "expired": queue.expire(db, itself)}
         sending.prepare()
         report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
@@ -143,8 +144,8 @@ def cancel_command(request: Request) -> Dispatch | Batch:
     """Cancel what may still be sent and is not being sent now."""
     db, request_id = database.connection(), request.path["request_id"]
     if batches.show(db, request_id) is None:
-        return single.cancel(db, request_id, request.operator)
-    batches.cancel(db, request_id, request.operator)
+        return single.cancel(db, request_id, request.actor)
+    batches.cancel(db, request_id, request.actor)
     return batches.show(db, request_id) or single.show(db, request_id)
 
 
@@ -169,7 +170,7 @@ def resend_command(request: Request) -> Response:
         request_id,
         lease_seconds=config.dispatch_lease_seconds,
         ttl_seconds=body.ttl_seconds,
-        by=request.operator,
+        actor=request.actor,
         reason=body.reason,
         key=key,
     )
@@ -196,7 +197,7 @@ def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Com
     if header not in (None, key):
         raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     params = actions.parameters(body.action, body.params)
-    return Command(key, target, body.action, params, body.ttl_seconds, request.operator, body.delivery)
+    return Command(key, target, body.action, params, body.ttl_seconds, request.actor, body.delivery)
 
 
 def _header_key(request: Request) -> str | None:

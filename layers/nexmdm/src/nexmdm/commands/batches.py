@@ -1,6 +1,7 @@
 """Bulk commands: one statement makes the batch and one dispatch per device; the selector is evaluated once."""
 
 import time
+from hashlib import sha256
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from nexmdm.commands.single import CANCEL, Command, Count, Instant
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.cohort import cohort
 from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.errors import Invalid, PayloadMismatch
 
@@ -57,6 +59,7 @@ def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
     parameters = {
         **command.columns(),
         "selector": msgspec.json.encode(chosen).decode(),
+        "selector_shown": _selector_shown(chosen),
         "device_ids": chosen.get("device_ids"),
         "online": conditions.get("online"),
         "alias_prefix": conditions.get("alias_prefix"),
@@ -77,6 +80,14 @@ def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
         # A single command of this name was there first.
         raise PayloadMismatch(command.request_id)
     return False
+
+
+def _selector_shown(selector: dict[str, Any]) -> str:
+    """For the event log: a filter as it is, device ids as their number and a hash."""
+    ids = selector.get("device_ids")
+    if ids is not None:
+        selector = {"device_ids": len(ids), "sha256": sha256(",".join(ids).encode()).hexdigest()}
+    return msgspec.json.encode(selector).decode()
 
 
 def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
@@ -130,12 +141,12 @@ def show(db: Executor, request_id: str) -> Batch | None:
     return msgspec.convert({**rows[0], "answered": action and action.answered}, Batch)
 
 
-def cancel(db: Executor, request_id: str, by: str) -> int:
+def cancel(db: Executor, request_id: str, actor: Actor) -> int:
     """Cancel those of the batch's dispatches that may still be sent and are not being sent now; returns how many."""
     start = time.perf_counter()
-    parameters = {"request_id": None, "batch_id": request_id, "by": by}
+    parameters = {"request_id": None, "batch_id": request_id, "name": request_id, **actor.parameters()}
     rows = db.execute(CANCEL, parameters, repeatable=True)
-    keys = {"request_id": request_id, "cancelled": len(rows), "by": by}
+    keys = {"request_id": request_id, "cancelled": len(rows), "by": actor.name}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return len(rows)
 
@@ -197,7 +208,13 @@ WITH selected AS MATERIALIZED (
     SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM selected
 ), {_BATCH}, members AS (
     SELECT id, '{{}}'::jsonb AS payload FROM selected
-), {_DISPATCHED}
+), {_DISPATCHED}, event AS (
+    INSERT INTO operator_events (actor, session, ip, request_id, action, object, after)
+    SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'command.send_many',
+        'command:' || batch.request_id, %(event)s::jsonb || jsonb_build_object(
+            'device_count', (SELECT count(*) FROM selected), 'selector', %(selector_shown)s::jsonb)
+    FROM batch
+)
 SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected,
     ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
 """

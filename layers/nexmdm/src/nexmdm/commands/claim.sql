@@ -37,7 +37,7 @@ WITH due AS MATERIALIZED (
     FOR UPDATE OF f SKIP LOCKED
 ), resend AS MATERIALIZED (
     SELECT f.request_id, clock_timestamp() + make_interval(secs => %(ttl_seconds)s) AS expires_at,
-        jsonb_build_object('event', 'resend', 'from', f.state, 'by', %(by)s, 'reason', %(reason)s,
+        jsonb_build_object('event', 'resend', 'from', f.state, 'by', %(actor)s, 'reason', %(reason)s,
                            'at', clock_timestamp(), 'key', %(key)s) AS entry
     FROM fcm_dispatches f JOIN devices d ON d.id = f.device_id
     WHERE f.request_id = %(resend)s AND f.state IN ('unknown', 'failed', 'expired', 'sent')
@@ -48,6 +48,12 @@ WITH due AS MATERIALIZED (
       AND (%(key)s IS NULL OR NOT f.audit @> jsonb_build_array(jsonb_build_object('key', %(key)s)))
       AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
     FOR UPDATE OF f
+), event AS (
+    INSERT INTO operator_events (actor, session, ip, request_id, action, object, before, after)
+    SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'command.resend', 'command:' || request_id,
+        jsonb_build_object('state', entry ->> 'from'),
+        jsonb_build_object('reason', %(reason)s, 'ttl_seconds', %(ttl_seconds)s)
+    FROM resend
 ), chosen AS (
     SELECT request_id, NULL::timestamptz AS expires_at, '[]'::jsonb AS entry FROM due
     UNION ALL SELECT request_id, expires_at, entry FROM repeat

@@ -11,10 +11,17 @@ WITH over AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ), wiped AS (
     UPDATE fcm_dispatches f SET secrets = '{}'::jsonb FROM unanswered WHERE f.request_id = unanswered.request_id
+), moved AS (
+    UPDATE fcm_dispatches f SET
+        state = 'expired',
+        next_at = NULL,
+        secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END
+    FROM over WHERE f.request_id = over.request_id
+    RETURNING f.request_id, f.state
+), event AS (
+    INSERT INTO operator_events (actor, session, ip, request_id, action, object, after)
+    SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'command.expire', 'commands',
+        jsonb_build_object('commands', count(*), 'first', (array_agg(request_id ORDER BY request_id))[:10])
+    FROM moved HAVING count(*) > 0
 )
-UPDATE fcm_dispatches f SET
-    state = 'expired',
-    next_at = NULL,
-    secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END
-FROM over WHERE f.request_id = over.request_id
-RETURNING f.request_id, f.state
+SELECT request_id, state FROM moved

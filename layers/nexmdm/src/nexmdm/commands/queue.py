@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from nexmdm.runtime import logs, metrics, settings
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import NONE, Executor, Parameters, Row, elapsed_ms, statement
 
 DEFAULT_TTL_SECONDS = 600
@@ -79,7 +80,7 @@ def claim_again(
     *,
     lease_seconds: int,
     ttl_seconds: int,
-    by: str,
+    actor: Actor,
     reason: str,
     key: str | None = None,
 ) -> Claim | None:
@@ -88,8 +89,8 @@ def claim_again(
     Args:
         key: the idempotency key of the resend itself: with the same one it is done once.
     """
-    again = {"resend": request_id, "ttl_seconds": ttl_seconds, "by": by, "reason": reason, "key": key}
-    return next(iter(_claim(db, lease_seconds, limit=1, **again)), None)
+    again = {"resend": request_id, "ttl_seconds": ttl_seconds, "reason": reason, "key": key}
+    return next(iter(_claim(db, lease_seconds, limit=1, **again, **actor.parameters())), None)
 
 
 def claim_new(
@@ -175,18 +176,20 @@ def end_leases(db: Executor) -> int:
     return _transition(db, _END_LEASES, "DispatchUnknown", "unknown")
 
 
-def expire(db: Executor) -> int:
+def expire(db: Executor, actor: Actor) -> int:
     """Dispatches whose time is over and that were not sent become `expired`; returns how many."""
-    return _transition(db, _EXPIRE, "DispatchExpired", "expired")
+    return _transition(db, _EXPIRE, "DispatchExpired", "expired", actor.parameters())
 
 
-def after_restore(db: Executor) -> int:
+def after_restore(db: Executor, actor: Actor) -> int:
     """Every dispatch that is open in a database restored from a snapshot becomes `unknown`; returns how many.
 
     What became of it between the snapshot and now is not in here, so it is neither sent nor listed for its device any
     more, unless an operator resends it. For a database that nothing has been sent from since it was restored.
     """
-    return _transition(db, _AFTER_RESTORE, "DispatchUnknown", "unknown", {"fcm_ttl_seconds": FCM_TTL_SECONDS})
+    return _transition(
+        db, _AFTER_RESTORE, "DispatchUnknown", "unknown", {"fcm_ttl_seconds": FCM_TTL_SECONDS, **actor.parameters()}
+    )
 
 
 def oldest_open_seconds(db: Executor) -> float:
@@ -201,7 +204,7 @@ _NO_WAY = {
     "repeats": False,
     "resend": None,
     "ttl_seconds": 0,
-    "by": None,
+    **Actor("").parameters(),
     "reason": None,
     "key": None,
 }

@@ -15,6 +15,7 @@ from nexmdm.commands.actions import ACTIONS, check_delivery, secret_names
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import Conflict, NotFound, PayloadMismatch, Sending, UnknownDevice
 from nexmdm.runtime.pagination import Page, PageQuery, page
@@ -37,7 +38,7 @@ class Command(msgspec.Struct, frozen=True):
     action: str
     params: dict[str, Any]
     ttl_seconds: int
-    by: str
+    actor: Actor
     delivery: Delivery = Delivery.AT_MOST_ONCE
 
     def __post_init__(self) -> None:
@@ -56,6 +57,18 @@ class Command(msgspec.Struct, frozen=True):
         """The parameters as people may see them: secrets are masked."""
         hidden = secret_names(self.action)
         return {name: MASK if name in hidden else value for name, value in self.params.items()}
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """What the event log says of it: nothing that only the result's own route shows."""
+        hidden = secret_names(self.action) | ACTIONS[self.action].parameters.HIDDEN
+        shown = {name: MASK if name in hidden else value for name, value in self.params.items()}
+        return {
+            "action": self.action,
+            "params": shown,
+            "ttl_seconds": self.ttl_seconds,
+            "delivery": self.delivery,
+        }
 
     @property
     def secrets(self) -> dict[str, Any] | None:
@@ -85,7 +98,9 @@ class Command(msgspec.Struct, frozen=True):
             "secrets": msgspec.json.encode(self.secrets).decode() if self.secrets else None,
             "delivery": self.delivery.value,
             "ttl_seconds": self.ttl_seconds,
-            "by": self.by,
+            "by": self.actor.name,
+            "event": msgspec.json.encode(self.event).decode(),
+            **self.actor.parameters(),
         }
 
 
@@ -229,7 +244,7 @@ def list_commands(db: Executor, query: CommandsQuery) -> Page:
     return page([msgspec.to_builtins(_dispatch(row), builtin_types=(datetime,)) for row in found], query.limit, KEY)
 
 
-def cancel(db: Executor, request_id: str, by: str) -> Dispatch:
+def cancel(db: Executor, request_id: str, actor: Actor) -> Dispatch:
     """Cancel a command that may still be sent and is not being sent now. Cancelling it once more changes nothing.
 
     Raises:
@@ -238,11 +253,13 @@ def cancel(db: Executor, request_id: str, by: str) -> Dispatch:
         Conflict: it is settled.
     """
     start = time.perf_counter()
-    parameters = {"request_id": request_id, "batch_id": None, "by": by}
+    parameters = {"request_id": request_id, "batch_id": None, "name": request_id, **actor.parameters()}
     cancelled = db.execute(CANCEL, parameters, repeatable=True)
     row = show(db, request_id)
     if cancelled:
-        logs.db_operation("update", "fcm_dispatches", {"request_id": request_id, "cancelled_by": by}, elapsed_ms(start))
+        logs.db_operation(
+            "update", "fcm_dispatches", {"request_id": request_id, "cancelled_by": actor.name}, elapsed_ms(start)
+        )
     elif row.state is DispatchState.SENDING:
         raise Sending
     elif row.state is not DispatchState.CANCELLED:
