@@ -12,6 +12,7 @@ from msgspec import Struct
 from nexmdm.alerts.evaluation import AlertsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.commands.single import CommandsQuery
+from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
 from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.runtime.http import Response
@@ -22,7 +23,6 @@ from functions.apk_download import handler as downloads
 from functions.device_reports import handler as reports
 from functions.enrollment import handler as enrollment
 from functions.fcm_dispatch import handler as dispatch
-from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
 from functions.registration import handler as registration
 from local import template
@@ -107,11 +107,9 @@ _LISTED: dict[str, Operation] = {
     "POST /v1/enroll-tokens/batch-delete": operator({200: a.Revoked}, body=enrollment.TokenIds),
     "GET /v1/devices": operator({200: a.DevicePage}, query=DevicesQuery),
     "GET /v1/devices/{device_id}": operator({200: a.Device}),
-    "PATCH /v1/devices/{device_id}": operator({200: a.Renamed}, body=fleet.Rename, problems=(409,)),
-    "DELETE /v1/devices/{device_id}": operator({204: None}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
     "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
-    "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
+    "GET /v1/fleet/summary": operator({200: a.FleetSummary}, query=FilterQuery),
     "POST /v1/devices/{device_id}/commands": operator(
         _once(a.Command),
         body=dispatch.CommandBody,
