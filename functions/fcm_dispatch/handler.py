@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from nexmdm.commands import actions, batches, message, queue, single
 from nexmdm.commands.batches import Batch
-from nexmdm.commands.single import Command, CommandResult, Dispatch
+from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
 from nexmdm.commands.states import Delivery
 from nexmdm.runtime import actor, database, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
@@ -19,6 +19,8 @@ from functions.fcm_dispatch import sending
 routes = Routes()
 
 REPLAYED = {"Idempotency-Replayed": "true"}
+# Accepted, or known and answered as it stands.
+ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
 # Not `$`: in Python that lets a newline through. `:` is the server's own, for members of a batch.
 RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}(?![\s\S])")]
@@ -75,15 +77,15 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         metrics.flush()
 
 
-@routes("POST /v1/devices/{device_id}/commands")
-def command_device(request: Request) -> Response:
+@routes("POST /v1/devices/{device_id}/commands", statuses=ONCE, problems=(409,), key=RequestId)
+def command_device(request: Request, body: CommandBody) -> Response[Dispatch]:
     """Send a command to one device.
 
     Once per request_id: the same key with the same command answers 200 with the command as it stands now. The command
     is committed before FCM is asked; what cannot be sent now is sent by the sweep until `ttl_seconds` is over.
     """
     device_id = request.path["device_id"]
-    command = _command(request, request.json(CommandBody), {"device_id": device_id})
+    command = _command(request, body, {"device_id": device_id})
     message.check_size(command.message(device_id, command.request_id))
     db, config = database.connection(), settings.load()
     row, new = single.accept(db, command)
@@ -97,14 +99,13 @@ def command_device(request: Request) -> Response:
     return Response(single.show(db, command.request_id), 202)
 
 
-@routes("POST /v1/commands")
-def command_many(request: Request) -> Response:
+@routes("POST /v1/commands", statuses=ONCE, key=RequestId)
+def command_many(request: Request, body: BulkBody) -> Response[Batch]:
     """Send a command to many devices.
 
     Either `device_ids` or `filter`, evaluated once. What is not sent within the call is sent by the sweep. The
     members' request_ids are `request_id:device_id`.
     """
-    body = request.json(BulkBody)
     command = _command(request, body, {"selector": batches.selector(body.device_ids, body.filter)})
     message.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
     db, config = database.connection(), settings.load()
@@ -117,9 +118,9 @@ def command_many(request: Request) -> Response:
 
 
 @routes("GET /v1/commands")
-def list_commands(request: Request) -> Page:
+def list_commands(request: Request, query: CommandsQuery) -> Page[Dispatch]:
     """List commands, newest first."""
-    return single.list_commands(database.connection(), request.parameters(single.CommandsQuery))
+    return single.list_commands(database.connection(), query)
 
 
 @routes("GET /v1/commands/{request_id}")
@@ -139,7 +140,7 @@ def show_result(request: Request) -> CommandResult:
     return single.result(database.connection(), request.path["request_id"])
 
 
-@routes("POST /v1/commands/{request_id}/cancel")
+@routes("POST /v1/commands/{request_id}/cancel", problems=(409,))
 def cancel_command(request: Request) -> Dispatch | Batch:
     """Cancel what may still be sent and is not being sent now."""
     db, request_id = database.connection(), request.path["request_id"]
@@ -149,14 +150,14 @@ def cancel_command(request: Request) -> Dispatch | Batch:
     return batches.show(db, request_id) or single.show(db, request_id)
 
 
-@routes("POST /v1/commands/{request_id}/resend")
-def resend_command(request: Request) -> Response:
+@routes("POST /v1/commands/{request_id}/resend", statuses=ONCE, problems=(409,), key=RequestId)
+def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
     """Send a command again under the same request_id.
 
     For one whose outcome nobody knows, or that failed, expired or was never answered. Who, when and why is kept in
     `audit`. An `Idempotency-Key` makes a retry of this call harmless.
     """
-    body, request_id = request.json(ResendBody), request.path["request_id"]
+    request_id = request.path["request_id"]
     key = _header_key(request)
     db, config = database.connection(), settings.load()
     row = single.show(db, request_id)

@@ -222,7 +222,7 @@ class CommandsQuery(PageQuery, kw_only=True):
     batch: str | None = None
 
 
-def list_commands(db: Executor, query: CommandsQuery) -> Page:
+def list_commands(db: Executor, query: CommandsQuery) -> Page[Dispatch]:
     """A page of commands, newest first."""
     created_at, request_id = query.after(datetime, str)
     conditions = [_FILTERS[name] for name in _FILTERS if getattr(query, name) is not None]
@@ -241,7 +241,7 @@ def list_commands(db: Executor, query: CommandsQuery) -> Page:
         },
         repeatable=True,
     )
-    return page([msgspec.to_builtins(_dispatch(row), builtin_types=(datetime,)) for row in found], query.limit, KEY)
+    return page([_dispatch(row) for row in found], query.limit, KEY)
 
 
 def cancel(db: Executor, request_id: str, actor: Actor) -> Dispatch:
