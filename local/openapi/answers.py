@@ -134,6 +134,7 @@ class NewEnrollmentToken(Answer):
     scope: Literal["register", "apk_download"]
     expires_at: Instant
     uses_allowed: int
+    labels: dict[str, str]
     token: str
 
 
@@ -154,6 +155,7 @@ class EnrollmentToken(Answer):
     uses_consumed: int
     last_used_at: Instant | None
     note: str | None
+    labels: dict[str, str]
     status: Literal["active", "exhausted", "revoked", "expired"]
     device_id: str | None
     used_at: Instant | None
