@@ -176,8 +176,8 @@ RETURNING token_id, alias, token_hash, scope, expires_at, uses_allowed, labels
 """
 
 _LIST_TOKENS = """
-SELECT token_id, alias, scope, issued_by, issued_at, expires_at, uses_allowed, uses_consumed, last_used_at, note, device_id,
-    used_at, labels,
+SELECT token_id, alias, scope, issued_by, issued_at, expires_at, uses_allowed, uses_consumed, last_used_at, note,
+    device_id, used_at, labels,
     CASE WHEN status = 'active' AND expires_at <= statement_timestamp() THEN 'expired' ELSE status END AS status
 FROM enrollment_tokens
 WHERE %(issued_at)s IS NULL OR (issued_at, token_id) < (%(issued_at)s::timestamptz, %(token_id)s)
