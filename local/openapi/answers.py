@@ -135,6 +135,7 @@ class NewEnrollmentToken(Answer):
     scope: Literal["register", "apk_download"]
     expires_at: Instant
     uses_allowed: int
+    labels: dict[str, str]
     token: str
 
 
@@ -155,6 +156,7 @@ class EnrollmentToken(Answer):
     uses_consumed: int
     last_used_at: Instant | None
     note: str | None
+    labels: dict[str, str]
     status: Literal["active", "exhausted", "revoked", "expired"]
     device_id: str | None
     used_at: Instant | None
