@@ -6,6 +6,7 @@ Sending is `queue`; bulk commands are `batches`. Zero rows from a guarded UPDATE
 import time
 from datetime import datetime
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Annotated, Any
 
 import msgspec
@@ -76,7 +77,8 @@ class Command(msgspec.Struct, frozen=True):
 
     def equals(self, payload_hash: str | None, secrets: dict[str, Any] | None) -> bool:
         """Whether a stored command is this one: by its hash, and by its secrets while the database holds them."""
-        return payload_hash == self.payload_hash and (not secrets or secrets == self.secrets)
+        same = compare_digest(payload_hash or "", self.payload_hash)
+        return same and (not secrets or compare_digest(_canonical(secrets), _canonical(self.secrets)))
 
     def message(self, device_id: str, request_id: str) -> Row:
         """As `message.build` takes it, for one of its devices."""
@@ -314,6 +316,10 @@ def acknowledge(db: Executor, token: str, report: Report, claimed_device_id: str
     keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result[:50]}
     logs.db_operation("update" if row["first"] else "idempotency_hit", "fcm_dispatches", keys, elapsed_ms(start))
     return row["device_id"], row["known"]
+
+
+def _canonical(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
 
 
 def _replay(row: Row, command: Command, start: float) -> Dispatch:
