@@ -54,7 +54,7 @@ class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
     def forget(self, token: str | None) -> None:
         """Have the next request fetch a new token in place of this one, which was refused."""
         with self._renewing:
-            if self.token == token:
+            if self.token is token:
                 self.token = None
 
 
