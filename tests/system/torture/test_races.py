@@ -10,7 +10,6 @@ from typing import Any
 import psycopg2
 import pytest
 from nexmdm.builds import publishing, rollouts
-from nexmdm.runtime.actor import Actor
 from nexmdm.commands import batches, queue, single
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.commands.single import Command
@@ -20,6 +19,7 @@ from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.heartbeats.record import Recorded
 from nexmdm.retention import policies
 from nexmdm.runtime import settings, validation
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.errors import AliasTaken, Conflict, PayloadMismatch
 from psycopg2.extensions import make_dsn
@@ -111,7 +111,8 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
 
     def resend(own: Database) -> int:
         claimed = [
-            queue.claim_again(own, name, lease_seconds=90, ttl_seconds=600, by="me", reason="late") for name in old
+            queue.claim_again(own, name, lease_seconds=90, ttl_seconds=600, actor=Actor("me"), reason="late")
+            for name in old
         ]
         return sum(again is not None for again in claimed)
 

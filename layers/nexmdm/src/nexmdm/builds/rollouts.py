@@ -90,7 +90,7 @@ def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: s
         "apk_id": build["build_id"],
     }
     target = {"selector": {"apk_build": build["build_id"], "staged_rollout_percent": percent}}
-    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, actor.name)
+    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, actor)
     url = f"{base_url}/v1/apk/download/{build['build_id']}"
     with db.transaction() as tx:
         # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
