@@ -2,11 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+
+# What speaks to AWS uses the caller's credentials, an instance's role included, and the region of AWS_REGION: boto3, and so
+# SAM, reads another name of it. Everything else has no business there and is not to wait for an instance that is none.
+AWS_TARGETS := deploy release logs output e2e
+ifeq ($(filter $(AWS_TARGETS),$(MAKECMDGOALS)),)
 export AWS_EC2_METADATA_DISABLED = true
+else ifneq ($(or $(AWS_REGION),$(AWS_DEFAULT_REGION)),)
+export AWS_REGION := $(or $(AWS_REGION),$(AWS_DEFAULT_REGION))
+export AWS_DEFAULT_REGION := $(AWS_REGION)
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench torture mutations test-extra test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
-	build build-host validate deploy logs samples invoke e2e ca-bundle
+.PHONY: help setup run test bench torture mutations test-extra test-lambda-python test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
+	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,18 +47,26 @@ torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite
 mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
-test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, shellcheck
+test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest tests/system/extra
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/extra.txt
 	@touch $@
 
+test-lambda-python: ## the tests of reading APKs on Lambda's Python 3.13 (BUILD_PYTHON names it)
+	@$(BUILD_PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 13) else "Python 3.13 is needed; name it with BUILD_PYTHON=")'
+	@$(MAKE) --no-print-directory setup VENV=.venv-lambda PYTHON=$(BUILD_PYTHON)
+	@.venv-lambda/bin/python -m pytest -q tests/functions/test_apk_manifest.py tests/functions/test_apk_signature.py
+
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/system/built
 
 bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (BENCH_ROWS=2000000 BENCH=--strict)
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH)
+
+costs: setup ## print the tables of docs/costs.md from bench/prices.toml
+	@$(BIN)/python -m bench.costs
 
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/system/e2e
@@ -83,7 +100,7 @@ adopt: setup ## take over a database of the old server (DRY_RUN=1 only looks)
 # --- release
 
 ENV ?= dev
-# The certificates that sign Aurora's: a build input, fetched once and kept out of git.
+# The certificates that sign Aurora's: a build input, fetched once, kept out of git, its hash pinned in requirements/.
 RDS_CA_BUNDLE ?= .aws-sam/rds-ca-bundle.pem
 # `make build-host` sets it to `host`: artifacts for this machine's processor and Python, to be run here.
 NEXMDM_BUILD ?= lambda
@@ -91,7 +108,8 @@ BUILD := .venv-build
 CHECKOV := .venv-checkov
 SAM = SAM_CLI_TELEMETRY=0 $(BUILD)/bin/sam
 # Lambda's Python when this machine has it, so that the built artifacts run as they will.
-BUILD_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
+BUILD_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null \
+	|| ls "$$(pyenv root 2>/dev/null)"/versions/3.13.*/bin/python3.13 2>/dev/null || echo $(PYTHON))
 
 build: $(BUILD)/.installed ## the artifacts for Lambda (arm64, python3.13) in .aws-sam/build, no container needed
 	@$(SAM) build
@@ -106,11 +124,19 @@ validate: setup $(BUILD)/.installed $(CHECKOV)/.installed ## SAM's lint, cfn-lin
 	@$(CHECKOV)/bin/checkov --config-file .checkov.yaml --file template.yaml
 	@$(BIN)/python -m pytest -q tests/template
 
-deploy: ca-bundle build ## release to AWS: make deploy ENV=dev (or prod); asks before it changes anything
-	@$(SAM) deploy --config-env $(ENV) $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
+deploy: ca-bundle build release ## release to AWS: make deploy ENV=dev (or prod); asks before it changes anything (FIRST=yes: see docs/deploy.md)
+
+release: $(BUILD)/.installed ca-bundle ## the last step of `deploy`: what `make build` has built
+	@test -f .aws-sam/build/NexmdmLayer/rds-ca-bundle.pem || { echo "the layer was built without RDS's certificates: make ca-bundle build"; exit 2; }
+	@$(SAM) deploy --config-env $(ENV) $(if $(filter no,$(CONFIRM)),--no-confirm-changeset) $(if $(filter yes,$(FIRST)),--disable-rollback)
+
+STACK_OUTPUT = aws cloudformation describe-stacks --stack-name nexmdm-$(ENV) --output text --query "Stacks[0].Outputs[?OutputKey=='$(1)'].OutputValue"
+
+output: ## print an output of a deployed stack: make output ENV=dev NAME=ApiUrl
+	@$(call STACK_OUTPUT,$(NAME))
 
 logs: $(BUILD)/.installed ## follow a deployed stack's logs: make logs ENV=dev
-	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group /nexmdm/nexmdm-$(ENV)/functions
+	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group "$$($(call STACK_OUTPUT,FunctionLogGroup))"
 
 samples: setup ## put the device, tokens and command that events/ speak of into the database of DATABASE_URL (or the local one)
 	@$(BIN)/python -m local.samples
@@ -118,10 +144,11 @@ samples: setup ## put the device, tokens and command that events/ speak of into 
 invoke: setup ## run one function here: make invoke FUNCTION=cleanup (its event: events/cleanup.json, or EVENT=...)
 	@$(BIN)/python -m local.invoke $(FUNCTION) $(or $(EVENT),events/$(FUNCTION).json)
 
-ca-bundle: $(RDS_CA_BUNDLE) ## fetch the certificates that sign Aurora's (RDS_CA_BUNDLE names another file)
+ca-bundle: ## fetch the certificates that sign Aurora's and check them against the pinned hash (RDS_CA_BUNDLE names another file)
+	@$(PYTHON) -m local.ca_bundle check $(RDS_CA_BUNDLE)
 
-$(RDS_CA_BUNDLE):
-	@mkdir -p $(@D) && curl --fail --silent --show-error -o $@ https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+pin-ca-bundle: ## fetch them anew, show what they are, and pin their hash: look, then commit it
+	@$(PYTHON) -m local.ca_bundle pin $(RDS_CA_BUNDLE)
 
 $(BUILD)/.installed: requirements/build.txt
 	@echo "setup: making $(BUILD) with $$($(BUILD_PYTHON) --version) (SAM CLI, cfn-lint, Lambda's runtime client)"

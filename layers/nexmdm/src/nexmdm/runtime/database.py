@@ -7,12 +7,13 @@ no prepared statement.
 """
 
 import select
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import psycopg2
 from psycopg2 import errorcodes, extensions
@@ -21,6 +22,7 @@ from nexmdm.runtime import logs, settings
 from nexmdm.runtime.errors import Unavailable
 
 Row = dict[str, Any]
+T = TypeVar("T")
 Parameters = Mapping[str, Any]
 NONE: Parameters = MappingProxyType({})
 
@@ -53,6 +55,17 @@ class Executor(Protocol):
             repeatable: running it twice does the same as running it once.
         """
         ...
+
+
+def statement(package: str, name: str) -> str:
+    """The text of `<name>.sql` in `package`, without its comment lines: a `%` in one would be taken for a parameter."""
+    with open(f"{sys.modules[package].__path__[0]}/{name}.sql", encoding="utf-8") as file:
+        return "".join(line for line in file if not line.lstrip().startswith("--"))
+
+
+def typed(rows: list[Row], type_: type[T]) -> list[T]:
+    """The rows as Structs whose fields are their columns."""
+    return [type_(**row) for row in rows]
 
 
 class Database:
@@ -127,6 +140,8 @@ class Database:
 
     def _run(self, sql: str, parameters: Parameters, share: float = 1) -> list[Row]:
         clean, until = False, self._until(share)
+        if self._connection is not None and not self._in_transaction and _readable(self._connection):
+            self.close()
         try:
             if self._connection is None:
                 self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn, until)
@@ -237,6 +252,17 @@ def _connect(dsn: str, until: float | None) -> _Connection:
         raise psycopg2.OperationalError(f"{asked.get('host')}:{asked.get('port', 5432)}: {error}") from error
     connection.autocommit = True
     return connection
+
+
+def _readable(connection: _Connection) -> bool:
+    """Whether something came while nothing was asked: the server is about to end the session, or has.
+
+    `idle_session_timeout` sends a message before it closes, and so does a server that shuts down; under TLS both are
+    bytes like any other. A connection known to be dead must not take a statement with it that cannot be repeated.
+    """
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _wait(connection: Any) -> None:

@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     dispatch_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
     download_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 7
     token_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
+    event_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 365
     alert_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
     alert_cooldown_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 1800
     alert_rollout_hours: Annotated[int, Meta(ge=0, le=8760, description="hours, 0..8760")] = 24
@@ -140,6 +141,14 @@ def load() -> Settings:
     if not config.database_url and not config.database_host:
         raise SettingsError("DATABASE_URL is not set: it should hold postgresql://user@host/db")
     return config
+
+
+def response_host() -> str | None:
+    """RESPONSE_HOST: the one host outside of AWS that the migrate function may answer to, for the rehearsal.
+
+    It is read by itself, because a failure to load the others has to be answered too. The template never sets it.
+    """
+    return os.environ.get("RESPONSE_HOST") or None
 
 
 def _named(error: msgspec.ValidationError, given: dict[str, str]) -> SettingsError:
