@@ -1,4 +1,4 @@
-"""The scripts of `nexmdm enroll create --script` pass shellcheck, whatever the values hold (Debian package: shellcheck)."""
+"""Scripts of `nexmdm enroll create --script` pass shellcheck, whatever the values hold (Debian package: shellcheck)."""
 
 import shutil
 import subprocess
