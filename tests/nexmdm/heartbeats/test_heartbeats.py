@@ -9,7 +9,6 @@ import psycopg2
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nexmdm.commands import single
 from nexmdm.heartbeats import record
 from nexmdm.heartbeats.body import HeartbeatBody, Report
 from nexmdm.heartbeats.record import Recorded
@@ -557,9 +556,3 @@ def test_a_report_beyond_all_partitions_is_stored_nevertheless(db, device):
     db.execute(f"DROP TABLE {', '.join(row['name'] for row in partitions)}")
     assert recorded(db, device, report(datetime.now(UTC))).created == {0}
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats_default") == [{"n": 1}]
-
-
-def test_a_ping_is_settled_as_any_answer_settles_its_command(db):
-    """The function of the schema holds a copy of what `dispatches` does."""
-    text = db.execute("SELECT prosrc FROM pg_proc WHERE proname = 'record_heartbeats_v1'")[0]["prosrc"]
-    assert "".join(single.COMPLETED.split()) in "".join(text.split())

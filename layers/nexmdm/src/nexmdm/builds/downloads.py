@@ -8,7 +8,7 @@ import time
 from typing import Any, Literal
 
 from nexmdm.devices.cohort import cohort
-from nexmdm.devices.registry import AUTHENTICATED, CONFIRMED, authenticated, token_id
+from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import Conflict, DeviceDeleted, Invalid, NoSuchBuild, NotAuthenticated, NotFound
@@ -190,11 +190,11 @@ SELECT caller.device_id, caller.deleted, event.id AS event_id, {_BUILD}
 FROM caller LEFT JOIN chosen ON true LEFT JOIN event ON true
 """
 
-_LATEST = f"WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, {_CALLER}, {_OFFERED}, {_ISSUED}"
-_BY_ID = f"WITH {AUTHENTICATED}, {CONFIRMED}, {_CALLER}, {_NAMED}, {_ISSUED}"
+_LATEST = f"WITH RECURSIVE {AUTHENTICATED}, {_CALLER}, {_OFFERED}, {_ISSUED}"
+_BY_ID = f"WITH {AUTHENTICATED}, {_CALLER}, {_NAMED}, {_ISSUED}"
 
 _UPDATE = f"""
-WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, caller AS (
+WITH RECURSIVE {AUTHENTICATED}, caller AS (
     SELECT id AS device_id, deleted_at IS NOT NULL AS deleted FROM device
 ), {_OFFERED}
 SELECT caller.device_id, caller.deleted, {_BUILD} FROM caller LEFT JOIN chosen ON true

@@ -269,12 +269,7 @@ COMPLETED = """
     completed_at = clock_timestamp()"""
 
 _ACKNOWLEDGE = f"""
-WITH {AUTHENTICATED}, confirmed AS (
-    UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.confirmed_at IS NULL AND device.deleted_at IS NULL AND d.confirmed_at IS NULL
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-), own AS (
+WITH {AUTHENTICATED}, own AS (
     SELECT f.request_id FROM fcm_dispatches f JOIN device ON device.id = f.device_id
     WHERE f.request_id = %(request_id)s AND device.deleted_at IS NULL AND device.id = coalesce(%(claimed)s, device.id)
 ), completed AS (

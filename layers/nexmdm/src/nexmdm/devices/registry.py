@@ -9,22 +9,9 @@ from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import AliasTaken, DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
 
-# Who presents a token.
-AUTHENTICATED = """
-device AS MATERIALIZED (
-    SELECT id, deleted_at, confirmed_at FROM devices
-    WHERE token_id = %(token_id)s OR prior_token_id = %(token_id)s
-)"""
-
-
-# The first authenticated call makes the token that it used the only one.
-CONFIRMED = """
-confirmed AS (
-    UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.confirmed_at IS NULL AND device.deleted_at IS NULL AND d.confirmed_at IS NULL
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-)"""
+# Who presents a token. The function holds the rule: the use of a device's newest token retires its older ones. A
+# statement that begins so updates no row of `devices` by itself, since the function may have done it just before.
+AUTHENTICATED = "device AS MATERIALIZED (SELECT * FROM authenticate_device_v1(%(token_id)s))"
 
 
 def token_id(token: str) -> str:
@@ -40,8 +27,8 @@ def authenticated(rows: list[Row]) -> Row:
     """The one row of a statement that began with `AUTHENTICATED` and answers `device_id` and `deleted`.
 
     Raises:
-        NotAuthenticated: nobody has the token.
-        DeviceDeleted: somebody had.
+        NotAuthenticated: no device has the token, or its device was deleted more than 24 hours ago.
+        DeviceDeleted: the device was deleted within the last 24 hours.
     """
     if not rows:
         raise NotAuthenticated("The device token is not valid.")
@@ -115,17 +102,12 @@ def delete(db: Executor, device_id: str, operator: str) -> None:
 
 
 _SET_FCM_TOKEN = f"""
-WITH {AUTHENTICATED}, updated AS (
-    UPDATE devices d SET
-        token_id = %(token_id)s, prior_token_id = NULL,
-        confirmed_at = coalesce(d.confirmed_at, statement_timestamp()),
-        fcm_token = %(fcm_token)s, fcm_token_at = statement_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.deleted_at IS NULL AND d.id = coalesce(%(claimed)s, d.id)
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-      AND (d.fcm_token IS DISTINCT FROM %(fcm_token)s OR d.confirmed_at IS NULL)
+WITH {AUTHENTICATED}, named AS (
+    SELECT id, deleted_at IS NOT NULL AS deleted, id = coalesce(%(claimed)s, id) AS own FROM device
 )
-SELECT id AS device_id, deleted_at IS NOT NULL AS deleted, id = coalesce(%(claimed)s, id) AS own FROM device
+SELECT id AS device_id, deleted, own,
+    CASE WHEN own AND NOT deleted THEN store_fcm_token_v1(id, %(token_id)s, %(fcm_token)s) END AS stored
+FROM named
 """
 
 DEVICE_COLUMNS = """

@@ -38,8 +38,8 @@ def for_token(db: Executor, token: str, reports: list[Report], settings: Setting
     """Record the reports of the device that holds `token`. Safe to repeat.
 
     Raises:
-        NotAuthenticated: no device has this token.
-        DeviceDeleted: an operator deleted the device.
+        NotAuthenticated: no device has this token, or its device was deleted more than 24 hours ago.
+        DeviceDeleted: an operator deleted the device within the last 24 hours.
         Unavailable: the database cannot serve; nothing says that the token is wrong.
     """
     who = {"token_id": token_id(token), "device_id": None}
@@ -123,6 +123,6 @@ def _log(row: Row, latency_ms: float) -> None:
 # The statement itself is this function of the schema, made by its revision in migrations/versions: a session plans it
 # once and not for each heartbeat, and that needs nothing of the session which a pooler would lose.
 _RECORD = """
-SELECT * FROM record_heartbeats_v1(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
+SELECT * FROM record_heartbeats_v2(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
     %(bucket_seconds)s, %(retention_days)s, %(interval_seconds)s)
 """

@@ -39,6 +39,7 @@ TABLES: dict[str, dict[str, str]] = {
         DEVICE: "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)",
     },
     "command_batches": {APP: "SELECT, INSERT"},
+    "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "device_alerts": {APP: "SELECT, INSERT, UPDATE"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
     "device_last_status": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
@@ -46,7 +47,8 @@ TABLES: dict[str, dict[str, str]] = {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
             "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id), UPDATE (token_id, prior_token_id,"
-            " confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, model, manufacturer,"
+            " older_token_ids, confirmed_at, fcm_token, fcm_token_at, unregistered_fcm_token, hardware_id,"
+            " enrollment_token_id, taken_over_at, model, manufacturer,"
             " android_version, sdk_int, build_id, is_device_owner)"
         ),
     },
@@ -66,8 +68,12 @@ TABLES: dict[str, dict[str, str]] = {
 }
 # Function -> who may call it. A trigger's function needs nobody.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "authenticate_device_v1": ROLES,
     "complete_command_v1": ROLES,
     "record_heartbeats_v1": ROLES,
+    "record_heartbeats_v2": ROLES,
+    "store_fcm_token_v1": ROLES,
+    "take_fcm_token_v1": (),
 }
 
 

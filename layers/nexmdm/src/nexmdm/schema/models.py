@@ -19,7 +19,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, TIMESTAMP
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -45,6 +45,7 @@ class Base(DeclarativeBase):
         datetime: TIMESTAMP(timezone=True),
         dict[str, Any]: JSONB(),
         float: DOUBLE_PRECISION(),
+        list[str]: ARRAY(Text()),
     }
 
 
@@ -55,8 +56,8 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
 class Device(Base):
     """A device that was enrolled. Its secret is kept as SHA-256 only.
 
-    Registering again before the first authenticated call gives a new token beside the earlier one (`prior_token_id`);
-    whichever is used first becomes the only one.
+    Registering again before the first use of the newest token gives another token beside the earlier ones
+    (`prior_token_id`, before it `older_token_ids`); the use of the newest one retires them.
     """
 
     __tablename__ = "devices"
@@ -66,11 +67,13 @@ class Device(Base):
     alias: Mapped[str] = mapped_column(Text(collation="C"))
     token_id: Mapped[str | None]
     prior_token_id: Mapped[str | None]
+    older_token_ids: Mapped[list[str]] = mapped_column(server_default="{}")
     confirmed_at: Mapped[datetime | None]
     hardware_id: Mapped[str | None]
     enrollment_token_id: Mapped[str | None]
     fcm_token: Mapped[str | None]
     fcm_token_at: Mapped[datetime | None]
+    unregistered_fcm_token: Mapped[str | None]
     model: Mapped[str | None]
     manufacturer: Mapped[str | None]
     android_version: Mapped[str | None]
@@ -80,10 +83,14 @@ class Device(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     deleted_by: Mapped[str | None]
+    taken_over_at: Mapped[datetime | None]
 
     __table_args__ = (
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
+        # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
+        UniqueConstraint("fcm_token", deferrable=True, initially="IMMEDIATE"),
+        Index("ix_devices_older_token_ids", "older_token_ids", postgresql_using="gin"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
         # Unique among the living: a deleted device's alias is free again.
@@ -348,15 +355,18 @@ def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
 class _Report:
     """What a heartbeat says of a device; shared by its history and its last status."""
 
-    status: Mapped[str] = mapped_column(server_default="ok")
+    status: Mapped[str | None] = mapped_column(server_default="ok")
     ip: Mapped[str | None]
     battery_pct: Mapped[int | None]
     plugged: Mapped[bool | None]
     temp_c: Mapped[float | None]
     network_type: Mapped[str | None]
+    ssid: Mapped[str | None]
+    carrier: Mapped[str | None]
     signal_dbm: Mapped[int | None]
     uptime_s: Mapped[int | None] = mapped_column(BigInteger)
     ram_used_mb: Mapped[int | None]
+    pressure_pct: Mapped[int | None]
     unity_pkg_version: Mapped[str | None]
     unity_running: Mapped[bool | None]
     agent_version: Mapped[str | None]
@@ -364,6 +374,7 @@ class _Report:
     doze_whitelisted: Mapped[bool | None]
     net_validated: Mapped[bool | None]
     queue_depth: Mapped[int | None]
+    monitored_foreground_recent_s: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class DeviceHeartbeat(_Report, Base):
@@ -394,6 +405,17 @@ class DeviceLastStatus(_Report, Base):
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     last_ts: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # When the last status itself was received, and the time that the device gave it: a clock that was set back.
+    received_at: Mapped[datetime | None]
+    device_ts: Mapped[datetime | None]
+    # When the phone started, the start and the model before it, and when two phones were last seen on one token.
+    boot_at: Mapped[datetime | None]
+    earlier_boot_at: Mapped[datetime | None]
+    earlier_model: Mapped[str | None]
+    token_shared_at: Mapped[datetime | None]
+    # The SHA-256 of the app inventory; null until the device reports one.
+    apps_hash: Mapped[str | None]
+    apps_changed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("status", ("ok", "warn", "error")), name="status"),
@@ -401,6 +423,25 @@ class DeviceLastStatus(_Report, Base):
         Index("ix_device_last_status_last_seen_at", "last_seen_at"),
         Index("ix_device_last_status_agent_version", "agent_version"),
         Index("ix_device_last_status_status", "status", postgresql_where=text("status <> 'ok'")),
+    )
+
+
+class DeviceApp(Base):
+    """An app that a device reported, installed or not; written when the device's inventory changed."""
+
+    __tablename__ = "device_apps"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    package: Mapped[str] = mapped_column(primary_key=True)
+    version_name: Mapped[str | None]
+    version_code: Mapped[int | None] = mapped_column(BigInteger)
+    installed: Mapped[bool]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("removed_at IS NULL OR NOT installed", name="removed_is_not_installed"),
+        Index("ix_device_apps_package", "package", "version_code", postgresql_where=text("installed")),
     )
 
 
