@@ -7,20 +7,18 @@ Revises: d1e5a0f2b302
 before it. Deleted devices get 410 for 24 hours; then their tokens are nobody's.
 """
 
-from pathlib import Path
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from migrations import grants
+from migrations.sql import frozen
 
 revision = "d1e5a0f2b303"
 down_revision = "d1e5a0f2b302"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[1] / "sql"
 TABLE, INDEX = "devices", "ix_devices_older_token_ids"
 COLUMNS = "older_token_ids, taken_over_at, unregistered_fcm_token"
 
@@ -32,7 +30,7 @@ def upgrade() -> None:
     grants.grant(op.get_bind(), TABLE, nexmdm_device=f"UPDATE ({COLUMNS})")
     op.create_index(INDEX, TABLE, ["older_token_ids"], postgresql_using="gin")
     for function in ("authenticate_device_v1", "store_fcm_token_v1"):
-        op.get_bind().exec_driver_sql((SQL / f"{function}.sql").read_text())
+        op.execute(frozen(function))
         grants.execute(op.get_bind(), function, "nexmdm_app", "nexmdm_device")
 
 

@@ -7,18 +7,16 @@ The trigger comes first, so that code which still runs during a deploy makes no 
 tokens unique.
 """
 
-from pathlib import Path
-
 from alembic import op
 
 from migrations import grants
+from migrations.sql import frozen
 
 revision = "d1e5a0f2b304"
 down_revision = "d1e5a0f2b303"
 branch_labels = None
 depends_on = None
 
-FUNCTION = Path(__file__).parents[1] / "sql" / "take_fcm_token_v1.sql"
 KEEP_THE_NEWEST = """
 UPDATE devices d SET fcm_token = NULL, fcm_token_at = NULL
 FROM (SELECT id, row_number() OVER (
@@ -29,7 +27,7 @@ WHERE held.id = d.id AND held.place > 1
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql(FUNCTION.read_text())
+    op.execute(frozen("take_fcm_token_v1"))
     grants.execute(op.get_bind(), "take_fcm_token_v1")
     op.execute(
         "CREATE TRIGGER take_fcm_token_of_new BEFORE INSERT ON devices FOR EACH ROW"

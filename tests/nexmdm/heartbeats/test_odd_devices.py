@@ -1,14 +1,19 @@
 """Clocks that were set back, one token on two phones, one FCM registration token on two devices, the app inventory."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nexmdm.devices import registry
+from nexmdm.heartbeats import body as reported
+from nexmdm.heartbeats import record
+from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.runtime import lenient, settings
 from nexmdm.runtime.database import Database
 
 from tests.support import agent
-from tests.support.agent import an_hour_ago
 from tests.support.api import call, enroll
 from tests.support.races import errors, race
 
@@ -61,7 +66,7 @@ def time_passes(db: Database, device: str, passed: timedelta) -> None:
 # --- a clock that was set back
 
 
-@pytest.mark.parametrize("back", [3 * MINUTE, HOUR, 30 * HOUR, 47 * HOUR])
+@pytest.mark.parametrize("back", [13 * MINUTE, HOUR, 30 * HOUR, 47 * HOUR])
 def test_a_report_under_a_clock_that_was_set_back_becomes_the_last_status(db, phone, back):
     phone.report(battery={"pct": 80})
     time_passes(db, phone.device_id, 10 * MINUTE)
@@ -85,6 +90,7 @@ def test_every_report_under_a_clock_that_was_set_back_is_shown(db, phone):
 def test_an_exact_repeat_of_a_report_under_a_clock_that_was_set_back_writes_nothing(db, phone):
     phone.report()
     time_passes(db, phone.device_id, 10 * MINUTE)
+    db.execute("DELETE FROM device_heartbeats")  # the first one's bucket is now
     phone.clock = -HOUR
     body = phone.body()
     first = call("POST", "/v1/heartbeat", body, token=phone.token).json
@@ -138,7 +144,6 @@ def test_two_phones_in_turn_on_one_token_are_noticed_at_the_third_report(db, pho
         phone.booted_at = start
         phone.report()
         time_passes(db, phone.device_id, 5 * MINUTE)
-        db.execute("UPDATE device_last_status SET uptime_s = 1")
         assert n < 2 or status(db, phone.device_id)["token_shared_at"] is not None
 
 
@@ -192,8 +197,16 @@ def test_the_latest_device_to_report_an_fcm_token_has_it(db, url, way):
 
 def test_16_devices_race_for_one_fcm_token_and_one_has_it(url, db):
     phones = [Phone(f"d{n}") for n in range(16)]
-    way = [by_heartbeat, by_route]
-    results = race(url, *(lambda own, n=n, phone=phone: way[n % 2](phone) for n, phone in enumerate(phones)))
+
+    def by_heartbeat(own: Database, phone: Phone) -> None:
+        body, dropped = lenient.read(json.dumps(phone.body(fcm_token="fcm:of the backup")).encode(), HeartbeatBody)
+        record.for_token(own, phone.token, [reported.report(body, "none", dropped)], settings.load())
+
+    def by_route(own: Database, phone: Phone) -> None:
+        registry.set_fcm_token(own, phone.token, None, "fcm:of the backup")
+
+    ways = [by_heartbeat, by_route]
+    results = race(url, *(lambda own, n=n, phone=phone: ways[n % 2](own, phone) for n, phone in enumerate(phones)))
     assert errors(results) == []
     assert sorted(token is not None for token in fcm_tokens(db).values()) == [False] * 15 + [True]
 
@@ -218,8 +231,99 @@ def test_a_token_that_fcm_called_unregistered_is_not_taken_from_a_heartbeat_unti
 
 
 def apps(db: Database) -> dict[str, tuple[Any, ...]]:
+    """package -> (installed, version_name, version_code, whether it was removed)"""
     rows = db.execute("SELECT * FROM device_apps")
     return {
         row["package"]: (row["installed"], row["version_name"], row["version_code"], row["removed_at"] is not None)
         for row in rows
     }
+
+
+PLAYER = {"installed": True, "version_name": "1.9.0", "version_code": 190}
+TOOL = {"installed": True, "version_code": 7}
+
+
+def written(db: Database) -> list[Any]:
+    """Which version of each row PostgreSQL holds: a row that is written again gets another."""
+    return db.execute("SELECT package, xmin::text, ctid::text FROM device_apps ORDER BY package")
+
+
+def test_apps_are_kept_as_the_newest_report_says(db, phone):
+    phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL, "com.absent": {"installed": False}})
+    assert apps(db) == {
+        "com.player": (True, "1.9.0", 190, False),
+        "com.tool": (True, None, 7, False),
+        "com.absent": (False, None, None, False),
+    }
+    phone.report(app_versions={"com.player": PLAYER | {"version_code": 191}, "com.absent": {"installed": False}})
+    assert apps(db)["com.player"] == (True, "1.9.0", 191, False)
+    assert apps(db)["com.tool"] == (False, None, 7, True)
+    phone.report(app_versions={"com.tool": TOOL, "com.player": {"installed": False}})
+    assert apps(db)["com.tool"] == (True, None, 7, False)
+    assert apps(db)["com.player"] == (False, "1.9.0", 191, True)
+
+
+def test_an_unchanged_inventory_writes_nothing_whatever_its_order(db, phone):
+    phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL})
+    before = written(db)
+    phone.report(app_versions={"com.tool": TOOL, "com.player": PLAYER})
+    assert written(db) == before
+    phone.report(app_versions={"com.tool": TOOL, "com.player": PLAYER | {"version_code": 191}})
+    assert [row["package"] for row, old in zip(written(db), before, strict=True) if row != old] == ["com.player"]
+
+
+UNREADABLE = [None, [], "x", 5, [{"com.player": {}}], {f"com.app{n}": {} for n in range(20_000)}]
+
+
+@pytest.mark.parametrize("apps_", UNREADABLE, ids=lambda value: str(value)[:20])
+def test_an_absent_or_unreadable_inventory_changes_nothing(db, phone, apps_):
+    phone.report(app_versions={"com.player": PLAYER})
+    before, hashed = written(db), status(db, phone.device_id)["apps_hash"]
+    phone.report(app_versions=apps_)
+    body = phone.body()
+    del body["app_versions"]
+    assert call("POST", "/v1/heartbeat", body, token=phone.token).status == 200
+    assert (written(db), status(db, phone.device_id)["apps_hash"]) == (before, hashed)
+
+
+def test_an_entry_that_cannot_be_read_leaves_its_app_as_it_is(db, phone):
+    phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL})
+    phone.report(app_versions={"com.player": "1.9.1", "com.tool": {"installed": True, "version_code": "new"}})
+    assert apps(db) == {"com.player": (True, "1.9.0", 190, False), "com.tool": (True, None, None, False)}
+
+
+def test_an_empty_inventory_says_that_nothing_is_installed(db, phone):
+    phone.report(app_versions={"com.player": PLAYER})
+    phone.report(app_versions={})
+    assert apps(db) == {"com.player": (False, "1.9.0", 190, True)}
+
+
+def test_an_older_report_does_not_change_the_inventory(db, phone):
+    phone.report(app_versions={"com.player": PLAYER})
+    phone.report(5 * MINUTE, app_versions={"com.tool": TOOL})
+    assert apps(db) == {"com.player": (True, "1.9.0", 190, False)}
+
+
+# --- pending commands
+
+
+def test_pending_commands_come_by_their_end_of_life_and_repeat_until_answered(db, phone):
+    for n in range(25):
+        command(db, phone, f"never-{n:02}", seconds=3600)
+    command(db, phone, "urgent", seconds=60)
+    command(db, phone, "again", seconds=50, state="sent", delivery="until_answered")
+    command(db, phone, "once", seconds=40, state="sent")
+    command(db, phone, "over", seconds=-1)
+    pending = [message["request_id"] for message in phone.report()["pending_commands"]]
+    assert pending == ["again", "urgent", *(f"never-{n:02}" for n in range(18))]
+
+
+def command(
+    db: Database, phone: Phone, name: str, seconds: int, state: str = "accepted", delivery: str = "at_most_once"
+) -> None:
+    db.execute(
+        """INSERT INTO fcm_dispatches (request_id, device_id, action, state, delivery, created_by, expires_at)
+           VALUES (%(name)s, %(device)s, 'ping', %(state)s, %(delivery)s, 'operator',
+                   statement_timestamp() + make_interval(secs => %(seconds)s))""",
+        {"name": name, "device": phone.device_id, "state": state, "delivery": delivery, "seconds": seconds},
+    )

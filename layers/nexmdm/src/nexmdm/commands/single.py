@@ -192,7 +192,7 @@ class Report(msgspec.Struct):
     """What a device says of a command it ran: `result` is the agent's own word, `message` its explanation."""
 
     request_id: str
-    result: str
+    result: str | None
     message: str | None = None
 
 
@@ -206,11 +206,11 @@ def acknowledge(db: Executor, token: str, report: Report, claimed_device_id: str
         "token_id": token_id(token),
         "claimed": claimed_device_id,
         "request_id": report.request_id,
-        "result": report.result[:200],
+        "result": report.result,
         "message": report.message,
     }
     row = authenticated(db.execute(_ACKNOWLEDGE, parameters, repeatable=True))
-    keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result[:50]}
+    keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result}
     logs.db_operation("update" if row["first"] else "idempotency_hit", "fcm_dispatches", keys, elapsed_ms(start))
     return row["device_id"], row["known"]
 

@@ -6,9 +6,9 @@ history, the API's document, and the rows that `nexmdm devices show`, the consol
 the heartbeat's function; CONTRIBUTING.md walks through one.
 """
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from msgspec import Meta
+from msgspec import Meta, Struct, defstruct
 
 # The version of the database's function that takes these fields; it changes with them.
 RECORD_HEARTBEATS = "record_heartbeats_v2"
@@ -109,3 +109,34 @@ def sql_type(field: Field) -> str:
     if base is int:
         return "integer" if field.type.__metadata__[0].le <= 2_147_483_647 else "bigint"
     return {bool: "boolean", float: "double precision"}.get(base, "text")
+
+
+def _answer(name: str, fields: tuple[Field, ...], doc: str) -> type[Struct]:
+    members = []
+    for field in fields:
+        base = getattr(field.type, "__origin__", field.type)
+        bounds = getattr(field.type, "__metadata__", (Meta(),))[0]
+        told: dict[str, Any] = {"description": field.about}
+        if base is int or base is float:
+            # Unknown is null in an answer.
+            told |= {"ge": max(bounds.ge, 0) if bounds.ge == -1 else bounds.ge, "le": bounds.le}
+        if field.label:
+            told |= {"title": field.label, "extra_json_schema": {"x-unit": field.unit} if field.unit else None}
+        members.append((field.name, Annotated[field.type if base is Literal else base, Meta(**told)] | None))
+    return defstruct(name, members, module=__name__, kw_only=True, namespace={"__doc__": doc})
+
+
+if TYPE_CHECKING:
+
+    class Reported(Struct):
+        """Made of the declarations."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    class Described(Reported):
+        """Made of the declarations."""
+
+else:
+    # Members of answers. `title` is the label and `x-unit` the unit under which the CLI and the console show one.
+    Reported = _answer("Reported", HISTORY, "What a heartbeat said; null where it said nothing that fits.")
+    Described = _answer("Described", FIELDS, "The same, and what a device said of itself.")

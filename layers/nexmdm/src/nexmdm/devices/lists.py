@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from nexmdm.devices.fields import HISTORY, columns
 from nexmdm.devices.registry import DEVICE_COLUMNS
 from nexmdm.runtime.database import Executor, Row
 from nexmdm.runtime.errors import UnknownDevice
@@ -76,9 +77,8 @@ _ONLINE = f"l.last_seen_at > {_SINCE}"
 _OFFLINE = f"(l.last_seen_at IS NULL OR l.last_seen_at <= {_SINCE})"
 _FILTERS = {"status": "l.status = %(status)s", "agent_version": "l.agent_version = %(agent_version)s"}
 
-_HEARTBEATS = """
-SELECT hb_id, bucket, ts, received_at, status, ip, battery_pct, plugged, temp_c, network_type, signal_dbm, uptime_s,
-    ram_used_mb, unity_pkg_version, unity_running, agent_version, power_ok, doze_whitelisted, net_validated, queue_depth
+_HEARTBEATS = f"""
+SELECT hb_id, bucket, ts, received_at, {columns(HISTORY)}
 FROM device_heartbeats
 WHERE device_id = %(device_id)s AND (%(before)s IS NULL OR bucket < %(before)s::timestamptz)
 ORDER BY bucket DESC LIMIT %(limit)s

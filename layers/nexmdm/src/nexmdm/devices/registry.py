@@ -5,6 +5,7 @@ from hashlib import sha256
 
 from psycopg2.errors import UniqueViolation
 
+from nexmdm.devices.fields import HISTORY, OF_DEVICE, columns
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import AliasTaken, DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
@@ -110,13 +111,11 @@ SELECT id AS device_id, deleted, own,
 FROM named
 """
 
-DEVICE_COLUMNS = """
-    d.id AS device_id, d.alias, d.created_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
-    d.model, d.manufacturer, d.android_version, d.sdk_int, d.build_id, d.is_device_owner,
+DEVICE_COLUMNS = f"""
+    d.id AS device_id, d.alias, d.created_at, d.taken_over_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
+    {columns(OF_DEVICE, "d")},
     coalesce(l.last_seen_at > statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s), false) AS online,
-    l.last_seen_at, l.last_ts, l.status, l.ip, l.battery_pct, l.plugged, l.temp_c, l.network_type, l.signal_dbm,
-    l.uptime_s, l.ram_used_mb, l.unity_pkg_version, l.unity_running, l.agent_version,
-    l.power_ok, l.doze_whitelisted, l.net_validated, l.queue_depth"""
+    l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")}"""
 
 _SHOW = f"""
 SELECT {DEVICE_COLUMNS}

@@ -7,13 +7,13 @@ What is read is declared in nexmdm.devices.fields, and below for what is no colu
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from nexmdm.devices.fields import FIELDS, Count, Field, Name
-from nexmdm.runtime import lenient
+from nexmdm.runtime import lenient, validation
 from nexmdm.runtime.validation import UNSTORABLE
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -55,8 +55,14 @@ _OTHERS: tuple[tuple[str, Any], ...] = (
 )
 
 
+def _absent() -> Raw:
+    return Raw(b"null")
+
+
 def _body_type() -> type[Struct]:
-    groups: dict[str, list[tuple[str, Any, Any]]] = {"": [("app_versions", _APPS, Raw(b"null"))]}
+    groups: dict[str, list[tuple[str, Any, Any]]] = {
+        "": [("app_versions", _APPS, msgspec.field(default_factory=_absent))]
+    }
     for path, type_, about in _members():
         group, _, member = path.rpartition(".")
         told = Annotated[type_, Meta(description=about)] if about else type_
@@ -74,7 +80,17 @@ def _members() -> list[tuple[str, Any, str]]:
     ]
 
 
-HeartbeatBody: Any = _body_type()
+if TYPE_CHECKING:
+
+    class HeartbeatBody(Struct):
+        """Made of the declarations."""
+
+        app_versions: Raw
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    HeartbeatBody = _body_type()
 
 
 class Report(NamedTuple):
@@ -91,7 +107,7 @@ class Report(NamedTuple):
     claimed: str | None
 
 
-def report(body: Any, unity_package: str, dropped: list[str]) -> Report:
+def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Report:
     """What is recorded of a heartbeat.
 
     Args:
@@ -121,6 +137,20 @@ def report(body: Any, unity_package: str, dropped: list[str]) -> Report:
     if (text := bytes(body.app_versions)) != b"null":
         _add_apps(values, text, unity_package, dropped)
     return Report(values, instant, body.device_id)
+
+
+def strictly(data: dict[str, Any], unity_package: str) -> Report:
+    """The same for a caller in Python, who is told what does not fit.
+
+    Raises:
+        Invalid: a field does not hold what it should.
+    """
+    others = {name: value for name, value in data.items() if name != "app_versions"}
+    body = validation.convert(others, HeartbeatBody, root="heartbeat_data")
+    if (apps := data.get("app_versions")) is not None:
+        validation.convert(apps, dict[str, App], root="heartbeat_data.app_versions")
+        body.app_versions = Raw(msgspec.json.encode(apps))
+    return report(body, unity_package, [])
 
 
 def _plan(field: Field) -> tuple[str, tuple[tuple[str, str], ...], bool]:

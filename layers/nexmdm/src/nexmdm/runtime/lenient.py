@@ -17,7 +17,7 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType
 
 from nexmdm.runtime.errors import Invalid, Malformed
-from nexmdm.runtime.validation import UNSTORABLE, check_size_and_depth
+from nexmdm.runtime.validation import UNSTORABLE, check_size_and_depth, longer
 
 T = TypeVar("T")
 
@@ -29,7 +29,8 @@ _NUL = b"\\u0000"
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|-?Infinity|NaN', re.DOTALL)
 # A pair of escaped surrogates, half of one, or any other escape.
 _ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
 )
 _CONTROL = re.compile("[\x00-\x1f\ud800-\udfff]")
 # Stands where a value stood that JSON does not know: no type takes it.
@@ -76,8 +77,22 @@ def item(body: bytes | Raw, type_: type[T], root: str = "$") -> Reading[T]:
     return Reading(value, dropped)
 
 
+def items(raw: Raw, at_most: int, path: str) -> list[Raw]:
+    """The items of a list, each still to be read.
+
+    Raises:
+        Invalid: it is no list, or has too many items.
+    """
+    text = bytes(raw)
+    if not text.startswith(b"["):
+        raise Invalid(path, "must be a list")
+    if longer(text, at_most):
+        raise Invalid(path, f"has too many items; the limit is {at_most}")
+    return msgspec.json.decode(text, type=list[Raw])
+
+
 def entries(text: bytes, type_: type[T], dropped: list[str], path: str) -> dict[str, T | None] | None:
-    """The members of an object with names of its own; None for one whose value is no object, and for all if it is none."""
+    """The members of an object under any names, None for one that is no object; None instead if it is none itself."""
     try:
         found = msgspec.json.decode(text, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -22,10 +22,10 @@ UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # A text, and one that the end cuts off: a pattern that fails there would be tried again at each of its quotes.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
 _REST_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_INNERMOST = re.compile(rb"\[,*\]")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _CHUNK = 64 * 1024
-_ECHOED = 100  # characters of a key, and keys of a path, that a problem repeats
+_ECHOED = 100  # characters of a key that a problem repeats
 
 
 def parse(body: bytes) -> Any:
@@ -73,9 +73,34 @@ def check_size_and_depth(body: bytes) -> None:
         raise Malformed(f"The body is nested deeper than {MAX_DEPTH}, or its brackets do not match.")
 
 
+def longer(array: bytes, limit: int) -> bool:
+    """Whether a JSON array, nested as `check_size_and_depth` allows, has more than `limit` items."""
+    if array.count(b",") < limit:
+        return False
+    commas = _structure(array, b"[],")[1:-1]
+    while b"[" in commas:
+        before, commas = commas, _INNERMOST.sub(b"", commas)
+        if commas == before:
+            break
+    return commas.count(b",") >= limit
+
+
 def _deeper(body: bytes, limit: int) -> bool:
     """Whether brackets stand deeper than `limit`, text apart. Also true for many that are never closed."""
-    brackets, in_string, rest = bytearray(), False, b""
+    nested = _structure(body, b"[]")
+    for _ in range(limit):
+        # Each turn takes the innermost pairs away.
+        before, nested = len(nested), nested.replace(b"[]", b"")
+        if len(nested) == before:
+            break
+    return bool(nested)
+
+
+def _structure(body: bytes, kept: bytes) -> bytes:
+    """Those characters of a document, text apart, with braces as brackets. Piece by piece, since removing the texts
+    costs many times what it looks at."""
+    others = bytes(set(range(256)) - set(kept) - set(b"{}"))
+    found, in_string, rest = bytearray(), False, b""
     for start in range(0, len(body), _CHUNK):
         chunk = rest + body[start : start + _CHUNK]
         begins = _REST_OF_STRING.match(chunk) if in_string else None
@@ -86,14 +111,8 @@ def _deeper(body: bytes, limit: int) -> bool:
             in_string = chunk.count(b'"') < strings
         # An escape that goes on in the next chunk.
         rest = b"\\" if in_string and chunk.endswith(b"\\") else b""
-        brackets += chunk.translate(_SQUARE, _NOT_BRACKETS)
-    nested = bytes(brackets)
-    for _ in range(limit):
-        # Each turn takes the innermost pairs away.
-        before, nested = len(nested), nested.replace(b"[]", b"")
-        if len(nested) == before:
-            break
-    return bool(nested)
+        found += chunk.translate(_SQUARE, others)
+    return bytes(found)
 
 
 def convert(document: Any, type_: type[T], root: str = "$") -> T:
@@ -169,4 +188,6 @@ _END = object()
 
 def _path(steps: list[Any]) -> str:
     """The JSONPath of a value; `steps` begins with the document's own, None."""
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step[:_ECHOED]}" for step in steps if step is not None)
+    return "$" + "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step[:_ECHOED]}" for step in steps if step is not None
+    )

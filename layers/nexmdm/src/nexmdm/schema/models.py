@@ -9,8 +9,10 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -22,6 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, TIMESTAMP
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nexmdm.devices.fields import HISTORY, OF_DEVICE, sql_type
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -49,11 +53,37 @@ class Base(DeclarativeBase):
     }
 
 
+# At most 32 labels; keys like `site`, values strings of at most 200 characters.
+LABEL_LIMITS = (
+    "jsonb_typeof(labels) = 'object'"
+    " AND jsonb_array_length(jsonb_path_query_array(labels, 'strict $.keyvalue()', '{}', true)) <= 32"
+    ' AND NOT labels @? \'strict $.keyvalue() ? (!(@.key like_regex "^[a-z][a-z0-9_.-]{0,31}$")'
+    ' || @.value.type() != "string" || !(@.value like_regex "^.{0,200}$" flag "s"))\''
+)
+
+
 def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
-class Device(Base):
+_TYPES = {
+    "text": Text,
+    "integer": Integer,
+    "bigint": BigInteger,
+    "double precision": DOUBLE_PRECISION,
+    "boolean": Boolean,
+}
+
+
+class _Described:
+    """What a device's reports say of the device itself."""
+
+
+for _field in OF_DEVICE:
+    setattr(_Described, _field.name, mapped_column(_TYPES[sql_type(_field)]))
+
+
+class Device(_Described, Base):
     """A device that was enrolled. Its secret is kept as SHA-256 only.
 
     Registering again before the first use of the newest token gives another token beside the earlier ones
@@ -74,18 +104,16 @@ class Device(Base):
     fcm_token: Mapped[str | None]
     fcm_token_at: Mapped[datetime | None]
     unregistered_fcm_token: Mapped[str | None]
-    model: Mapped[str | None]
-    manufacturer: Mapped[str | None]
-    android_version: Mapped[str | None]
-    sdk_int: Mapped[int | None]
-    build_id: Mapped[str | None]
-    is_device_owner: Mapped[bool | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     deleted_by: Mapped[str | None]
     taken_over_at: Mapped[datetime | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    monitored_package: Mapped[str | None]
 
     __table_args__ = (
+        CheckConstraint(LABEL_LIMITS, name="labels"),
+        Index("ix_devices_labels", "labels", postgresql_using="gin"),
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
         # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
@@ -95,6 +123,24 @@ class Device(Base):
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
         # Unique among the living: a deleted device's alias is free again.
         Index("uq_devices_live_alias", "alias", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    )
+
+
+class DeviceGroup(Base):
+    """A name for a filter; `filter` is the stored form of `nexmdm.devices.filters`. A group names no other group."""
+
+    __tablename__ = "device_groups"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    filter: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_by: Mapped[str]
+
+    __table_args__ = (
+        CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'", name="name"),
+        CheckConstraint("jsonb_typeof(filter) = 'object' AND NOT filter ? 'group'", name="filter"),
     )
 
 
@@ -117,8 +163,10 @@ class EnrollmentToken(Base):
     status: Mapped[str] = mapped_column(server_default="active")
     device_id: Mapped[str | None]
     used_at: Mapped[datetime | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
     __table_args__ = (
+        CheckConstraint(LABEL_LIMITS, name="labels"),
         UniqueConstraint("token_hash", name="uq_enrollment_token_hash"),
         CheckConstraint(_one_of("scope", ("register", "apk_download")), name="scope"),
         CheckConstraint(_one_of("status", ("active", "exhausted", "revoked")), name="status"),
@@ -185,6 +233,7 @@ class ApkVersion(Base):
     rollout_failed: Mapped[int] = mapped_column(server_default="0")
     downloads_issued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+    rollout_filter: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("state", BUILD_STATES), name="state"),
@@ -355,26 +404,10 @@ def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
 class _Report:
     """What a heartbeat says of a device; shared by its history and its last status."""
 
-    status: Mapped[str | None] = mapped_column(server_default="ok")
-    ip: Mapped[str | None]
-    battery_pct: Mapped[int | None]
-    plugged: Mapped[bool | None]
-    temp_c: Mapped[float | None]
-    network_type: Mapped[str | None]
-    ssid: Mapped[str | None]
-    carrier: Mapped[str | None]
-    signal_dbm: Mapped[int | None]
-    uptime_s: Mapped[int | None] = mapped_column(BigInteger)
-    ram_used_mb: Mapped[int | None]
-    pressure_pct: Mapped[int | None]
-    unity_pkg_version: Mapped[str | None]
-    unity_running: Mapped[bool | None]
-    agent_version: Mapped[str | None]
-    power_ok: Mapped[bool | None]
-    doze_whitelisted: Mapped[bool | None]
-    net_validated: Mapped[bool | None]
-    queue_depth: Mapped[int | None]
-    monitored_foreground_recent_s: Mapped[int | None] = mapped_column(BigInteger)
+
+for _field in HISTORY:
+    _default = "ok" if _field.name == "status" else None
+    setattr(_Report, _field.name, mapped_column(_TYPES[sql_type(_field)], server_default=_default))
 
 
 class DeviceHeartbeat(_Report, Base):
@@ -509,4 +542,29 @@ class DeviceAlert(Base):
         ),
         Index("ix_device_alerts_notice", "id", postgresql_where=text("notice IS NOT NULL")),
         Index("ix_device_alerts_device_id", "device_id", "id"),
+    )
+
+
+class OperatorEvent(Base):
+    """What an operator or the system itself changed. Rows are added and, past their retention, removed."""
+
+    __tablename__ = "operator_events"
+
+    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    actor: Mapped[str]
+    session: Mapped[str | None]
+    ip: Mapped[str | None]
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    object: Mapped[str]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        *(
+            Index(f"ix_operator_events_{name}", name, "event_id", postgresql_ops={name: "text_pattern_ops"})
+            for name in ("actor", "action", "object")
+        ),
+        Index("ix_operator_events_at", "at"),
     )
