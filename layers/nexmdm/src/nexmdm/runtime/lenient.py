@@ -121,8 +121,8 @@ def _members(text: bytes, type_: type, root: str) -> Any:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
             return _raw_decoder(type_).decode(_repaired(text))
-    except msgspec.ValidationError as error:
-        raise Invalid(root, str(error).partition(" - ")[0].replace("`", "")) from None
+    except msgspec.ValidationError:
+        raise Invalid(root, "must be an object") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"The body is not valid JSON: {str(error).removeprefix('JSON is malformed: ')}.") from None
 
