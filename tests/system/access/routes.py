@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "POST /v1/register": Entry("enrollment", "/v1/register", 200, {"alias": "newcomer"}),
+    "GET /healthz": Entry("anyone", "/healthz?deep=1", 200),
     "POST /v1/heartbeat": Entry("device", "/v1/heartbeat", 200, agent.heartbeat(), another=200),
     "POST /v1/heartbeats": Entry("device", "/v1/heartbeats", 200, {"heartbeats": [agent.heartbeat()]}, another=200),
     "POST /v1/devices/fcm-token": Entry(
