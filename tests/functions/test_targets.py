@@ -246,6 +246,19 @@ def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
     assert labels_of(fleet["till-1"]) == {**FLEET["till-1"], "a": "1", "b": "2"}
 
 
+def test_the_labels_in_use_are_counted(fleet: dict[str, str]):
+    call("DELETE", f"/v1/devices/{fleet['screen-1']}")
+    assert call("GET", "/v1/labels").json["items"] == [
+        {"key": "retired", "device_count": 1, "values": [{"value": "2025", "device_count": 1}]},
+        {"key": "role", "device_count": 3, "values": [{"value": "till", "device_count": 3}]},
+        {
+            "key": "site",
+            "device_count": 3,
+            "values": [{"value": "berlin", "device_count": 2}, {"value": "hamburg", "device_count": 1}],
+        },
+    ]
+
+
 # --- holding to a preview
 
 

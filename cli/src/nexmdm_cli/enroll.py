@@ -7,7 +7,7 @@ import httpx
 import typer
 from rich.text import Text
 
-from nexmdm_cli import inputs, qr
+from nexmdm_cli import inputs, labels, qr
 from nexmdm_cli.api import Api, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
@@ -53,6 +53,10 @@ def create(
     expires_in: Seconds = 1800,
     uses: Annotated[int, typer.Option(min=1, help="How many devices may use each token.")] = 1,
     note: Annotated[str | None, typer.Option(help="Kept with the tokens.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="A label that the devices get; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
     png: Folder = None,
     device_owner: Annotated[
         bool, typer.Option("--device-owner", help="Also Android's provisioning code for factory-reset phones.")
@@ -71,6 +75,7 @@ def create(
 
     \b
     nexmdm enroll create lobby
+    nexmdm enroll create till-1 till-2 --label site=berlin --label role=till
     nexmdm enroll create kiosk-1 kiosk-2 --png codes --device-owner --wifi-ssid kiosks
     nexmdm enroll create lobby --json | jq -r '.items[0].token'
     """
@@ -80,7 +85,7 @@ def create(
     wanted = {"expires_in_sec": expires_in, "note": note}
     wifi = _wifi(wifi_ssid, wifi_password)
     phone = _provisioning(api, url, admin_component, wanted) if device_owner else None
-    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
+    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses, "labels": labels.only_set(label or [])})
     codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
     for token in tokens:
         token["qr_content"] = qr.enrollment(url, token["token"], token["alias"])
