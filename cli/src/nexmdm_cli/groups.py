@@ -26,11 +26,15 @@ app = typer.Typer(no_args_is_help=True, help="Make, show and delete groups: name
 Name = Annotated[str, typer.Argument(help="The group.", autocompletion=complete_group, metavar="NAME")]
 
 
+ORDER = ("selector", "group", "alias_prefix", "online", "agent_version")
+
+
 def described(filter_: dict[str, Any]) -> str:
     """A filter as the options that make it."""
     names = {"selector": "--selector", "group": "--group", "alias_prefix": "--alias-prefix"}
     words = []
-    for name, value in filter_.items():
+    for name in [*(name for name in ORDER if name in filter_), *(name for name in filter_ if name not in ORDER)]:
+        value = filter_[name]
         if name == "online":
             words.append("--online" if value else "--silent")
         elif name == "all":

@@ -87,25 +87,17 @@ def send(
     \b
     nexmdm send ping --to lobby
     nexmdm send ring duration=20 --to lobby --to desk
-<<<<<<< HEAD
     nexmdm send launch_app package_name=com.example.kiosk -l site=berlin,role=till
-=======
-    nexmdm send launch_app package_name=com.example.kiosk --alias-prefix lobby-
     nexmdm send wifi_connect ssid=kiosks password=@- --to lobby --until-answered --ttl 86400 < password.txt
->>>>>>> main
     nexmdm send wifi_connect ssid=kiosks password=@- --to lobby < password.txt
     nexmdm send apply_battery_whitelist packages:='["com.kiosk"]' --all --yes
     """
     body: dict[str, Any] = {"action": action, "params": _parameters(parameters or [])}
     if ttl is not None:
         body["ttl_seconds"] = ttl
-<<<<<<< HEAD
-    conditions = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
-=======
     if until_answered:
         body["delivery"] = "until_answered"
-    conditions = _conditions(online, alias_prefix, agent_version, everyone)
->>>>>>> main
+    conditions = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
     if bool(to) == bool(conditions):
         raise Failure("To whom?", Code.USAGE, f"Give either --to, or a filter: {selection.OPTIONS}.")
     found = _target(session, action, to or [], conditions, yes=yes, dry_run=dry_run)
