@@ -36,12 +36,13 @@ def service() -> Any:
         settings.SettingsError: FCM_SERVICE_ACCOUNT is not set.
     """
     config = settings.load()
-    if config.fcm_service_account is None:
+    try:
+        certificate = credentials.Certificate(secrets.service_account(config))
+    except ValueError:
+        # Its text may quote the key.
         raise settings.SettingsError(
-            "FCM_SERVICE_ACCOUNT is not set: it should hold JSON text, a path or a secret's ARN"
-        )
-    account = secrets.resolve(config.fcm_service_account)
-    certificate = credentials.Certificate(json.loads(account) if account.lstrip().startswith("{") else account)
+            "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
+        ) from None
     # Its client for asyncio reads the certificate bundle three times, a fifth of a cold start; nothing here uses it.
     messaging._http_client.HttpxAsyncClient = _Unused
     app = firebase_admin.initialize_app(certificate, {"httpTimeout": config.fcm_timeout_seconds}, name="nexmdm")

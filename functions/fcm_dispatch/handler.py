@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from nexmdm.commands import actions, batches, message, queue, single
 from nexmdm.commands.single import Command
-from nexmdm.runtime import database, logs, metrics, settings, validation
+from nexmdm.runtime import database, invocations, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page
@@ -51,6 +51,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
+@invocations.named
 def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm.
 
