@@ -4,13 +4,13 @@ from typing import Any
 
 from nexmdm.activity import events
 from nexmdm.alerts import evaluation
-from nexmdm.devices import deletion, editing, groups, imports, labels, lists, registry, targets
+from nexmdm.devices import deletion, editing, groups, imports, labelling, lists, registry, targets
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
 from nexmdm.devices.filters import FilterQuery, GroupName
 from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
-from nexmdm.devices.labels import LabelChange, LabelsChanged
+from nexmdm.devices.labelling import LabelChange, LabelsChanged
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
 from nexmdm.runtime import database, settings, validation
 from nexmdm.runtime.http import Request, Routes
@@ -63,7 +63,7 @@ def preview_devices(request: Request, body: Targets) -> Preview:
 def label_devices(request: Request, body: LabelChange) -> LabelsChanged:
     """Set and remove labels on many devices; on all of them or on none."""
     interval = settings.load().heartbeat_interval_seconds
-    return labels.change(database.connection(), body, interval, request.actor)
+    return labelling.change(database.connection(), body, interval, request.actor)
 
 
 @routes("POST /v1/devices/delete", problems=(409,))
@@ -123,7 +123,8 @@ def summary(request: Request) -> dict[str, Any]:
 @routes("GET /v1/alerts")
 def list_alerts(request: Request) -> Page:
     """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
-    return evaluation.list_alerts(database.connection(), request.parameters(evaluation.AlertsQuery))
+    query = request.parameters(evaluation.AlertsQuery)
+    return evaluation.list_alerts(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/events")

@@ -5,9 +5,9 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from nexmdm.devices import editing, imports, labels
+from nexmdm.devices import editing, imports, labelling
 from nexmdm.devices.editing import DevicePatch
-from nexmdm.devices.labels import LabelChange
+from nexmdm.devices.labelling import LabelChange
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
@@ -232,9 +232,9 @@ def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
     me = actor.operator("me")
     try:
         with connections[0].transaction() as tx:
-            labels.change(tx, LabelChange(device_ids=[fleet["till-1"]], set={"a": "1"}), 600, me)
+            labelling.change(tx, LabelChange(device_ids=[fleet["till-1"]], set={"a": "1"}), 600, me)
             body = LabelChange(device_ids=list(fleet.values()), set={"b": "2"})
-            other = threading.Thread(target=labels.change, args=(connections[1], body, 600, me))
+            other = threading.Thread(target=labelling.change, args=(connections[1], body, 600, me))
             other.start()
             waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted"
             while not tx.execute(waiting)[0]["n"]:
@@ -456,3 +456,57 @@ def test_two_patches_at_once_lose_neither(url: str, fleet: dict[str, str]):
     for connection in connections:
         connection.close()
     assert labels_of(fleet["till-1"]) == {**FLEET["till-1"], "k0": "x", "k1": "x"}
+
+
+# --- enrollment tokens
+
+
+def token(alias: str, **body: Any) -> dict[str, Any]:
+    answer = call("POST", "/v1/enroll-tokens", {"aliases": [alias], **body})
+    assert answer.status == 201, answer.text
+    return answer.json["items"][0]
+
+
+def registered(made: dict[str, Any], alias: str) -> str:
+    return call("POST", "/v1/register", {"alias": alias}, token=made["token"]).json["device_id"]
+
+
+def test_a_device_gets_the_labels_of_its_token(url: str):
+    made = token("hall", labels={"site": "berlin", "note": "ü"})
+    assert made["labels"] == {"site": "berlin", "note": "ü"}
+    assert call("GET", "/v1/enroll-tokens").json["items"][0]["labels"] == made["labels"]
+    assert labels_of(registered(made, "hall")) == made["labels"]
+
+
+def test_a_taken_over_device_keeps_its_labels_under_those_of_the_token(fleet: dict[str, str]):
+    device_id = registered(token("till-2", labels={"site": "bonn", "stage": "pilot"}), "till-2")
+    assert device_id == fleet["till-2"]
+    assert labels_of(device_id) == {"site": "bonn", "stage": "pilot", "role": "till", "retired": "2025"}
+
+
+def test_a_full_device_is_taken_over_all_the_same(fleet: dict[str, str]):
+    full = {f"k{n}": "old" for n in range(32)}
+    assert call("PATCH", f"/v1/devices/{fleet['spare-1']}", {"labels": full}).status == 200
+    registered(token("spare-1", labels={"a": "new", "k31": "new"}), "spare-1")
+    found = labels_of(fleet["spare-1"])
+    assert len(found) == 32
+    assert (found["a"], found["k31"]) == ("new", "new")
+
+
+def test_labels_of_a_token_have_the_same_limits(url: str):
+    for bad in ({"Site": "x"}, {"a": None}, {f"k{n}": "" for n in range(33)}, {"a": "x" * 201}):
+        call("POST", "/v1/enroll-tokens", {"aliases": ["a"], "labels": bad}).problem(422)
+
+
+def test_alerts_are_listed_for_what_a_filter_selects(fleet: dict[str, str], db: Database):
+    db.execute("INSERT INTO device_alerts (device_id, condition) SELECT id, 'silent' FROM devices")
+
+    def aliases(**query: Any) -> set[str]:
+        return {item["alias"] for item in call("GET", "/v1/alerts", query=query).json["items"]}
+
+    assert aliases() == set(FLEET)
+    assert aliases(selector="site=berlin", alias="till") == {"till-1", "till-2"}
+    assert aliases(online="true") == set()
+    put("screens", selector="role=screen")
+    assert aliases(group="screens", open="true") == {"screen-1"}
+    call("GET", "/v1/alerts", query={"selector": "a b"}).problem(422, "query.selector")

@@ -89,6 +89,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "GET /v1/commands": Entry("operator", "/v1/commands", 200),
     "GET /v1/commands/{request_id}": Entry("operator", "/v1/commands/sent", 200),
+    "GET /v1/commands/{request_id}/result": Entry("operator", "/v1/commands/sent/result", 200),
     "POST /v1/commands/{request_id}/cancel": Entry("operator", "/v1/commands/unknown/cancel", 200),
     "POST /v1/commands/{request_id}/resend": Entry(
         "operator", "/v1/commands/lost/resend", 202, {"reason": "no answer"}

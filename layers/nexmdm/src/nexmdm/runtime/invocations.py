@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nexmdm.runtime import logs
-from nexmdm.runtime.errors import Named, Unavailable
+from nexmdm.runtime.errors import Named
+from nexmdm.runtime.settings import SettingsError
 
 Handler = Callable[[dict[str, Any], Any], Any]
 
@@ -26,7 +27,7 @@ def named(handler: Handler) -> Handler:
         try:
             return handler(event, context)
         except Named as error:
-            if not isinstance(error, Unavailable):  # the database's outage is in the log already
+            if isinstance(error, SettingsError):  # of the others Lambda's own record says all
                 logs.failure(error)
             error.__context__ = None
             raise error from None
