@@ -161,6 +161,19 @@ class PayloadMismatch(Problem):
         super().__init__(f"request_id: {request_id!r} stands for another command. Use a new one.")
 
 
+class TooManyDownloads(Problem):
+    """A device got too many addresses of one build within the hour."""
+
+    status, title = 429, "Too many downloads"
+
+    def __init__(self, most: int, build_id: int, retry_after: int) -> None:
+        super().__init__(
+            f"This device got {most} addresses of build {build_id} within the hour. Wait {retry_after} s; an address"
+            " takes ranges, so a broken download goes on where it ended.",
+            headers={"Retry-After": str(max(retry_after, 1))},
+        )
+
+
 class TooManyAttempts(Problem):
     """Refused once more, from where too much was refused already."""
 

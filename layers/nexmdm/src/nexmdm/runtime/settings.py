@@ -84,6 +84,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     aws_endpoint_url_s3: Annotated[str, Meta(description="https://host")] | None = None
     apk_bucket: Annotated[str, Meta(min_length=3, description="a versioned S3 bucket's name")] | None = None
     apk_max_bytes: Annotated[int, Meta(ge=1, le=2**32 - 1, description="bytes, 1..4294967295")] = 512 * 1024 * 1024
+    # In the URLs that devices are told; else the domain that the gateway answers for.
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+\Z", description="https://host")] | None = None
+    # How long an installation may stay without an end before it is `unknown`.
+    installation_timeout_seconds: Annotated[int, Meta(ge=60, le=2_592_000, description="seconds, 60..2592000")] = 86_400
     agent_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "com.nexmdm"
     rollout_pause_installations: Annotated[int, Meta(ge=1, description="installations, from 1")] = 20
     rollout_pause_failed_percent: Annotated[int, Meta(ge=0, le=100, description="percent, 0..100")] = 20
