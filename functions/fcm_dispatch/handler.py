@@ -12,7 +12,7 @@ from nexmdm.commands.states import Delivery
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
-from nexmdm.runtime import actor, database, logs, metrics, settings, validation
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page
@@ -62,6 +62,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
+@invocations.named
 def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm.
 
