@@ -1,7 +1,7 @@
 """POST /v1/register: a device enrolls with an enrollment token.
 
-A function of its own, because anyone can call it: it logs in to the database as a role that cannot make a token. For the
-same reason GET /healthz is here.
+A function of its own, because anyone can call it: it logs in to the database as a role that cannot make a token.
+GET /healthz is here for the same reason.
 """
 
 from typing import Annotated, Any, Literal
