@@ -9,7 +9,7 @@ from nexmdm.commands import actions, batches, message, queue, single
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
 from nexmdm.commands.states import Delivery
-from nexmdm.runtime import actor, database, logs, metrics, settings, validation
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page
@@ -56,6 +56,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
+@invocations.named
 def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm.
 

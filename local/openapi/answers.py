@@ -198,10 +198,11 @@ class Statistics(Answer):
     installing: Count
     completed: Count
     failed: Count
+    unknown: Count
 
 
 class Build(Answer):
-    """A build. Some members are null for one that was adopted from an old server."""
+    """A build. Some members are null for one that was adopted from an old server. A list has no `warnings`."""
 
     build_id: int
     package_name: str
@@ -217,7 +218,7 @@ class Build(Answer):
     notes: str | None
     uploaded_at: Instant
     uploaded_by: str | None
-    state: Literal["declared", "published", "refused", "withdrawn", "adopted"]
+    state: Literal["declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted"]
     refusal: str | None
     published_at: Instant | None
     is_current: bool
@@ -231,7 +232,11 @@ class Build(Answer):
     paused_reason: str | None
     storage_url: str | None
     audit: list[AuditEntry]
+    min_sdk: int | None
+    target_sdk: int | None
+    shared_user_id: str | None
     statistics: Statistics
+    warnings: list[str] | UnsetType = UNSET
 
 
 class DeclaredBuild(Build, kw_only=True):
@@ -257,7 +262,7 @@ class InstallCommands(Answer):
     created_at: Instant | UnsetType = UNSET
 
 
-class InstallingBuild(Build):
+class InstallingBuild(Build, kw_only=True):
     install: InstallCommands
 
 

@@ -60,7 +60,7 @@ def device(answers: dict[int, Any], **how: Any) -> Operation:
 
 def download(**how: Any) -> Operation:
     answers = {302: Answer(headers=REDIRECT)}
-    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404,), **how)
+    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404, 429), **how)
 
 
 def operator(answers: dict[int, Any], **how: Any) -> Operation:
