@@ -1,7 +1,7 @@
 """More of what devices report, and what recognizes an odd report
 
 Revision ID: d1e5a0f2b301
-Revises: 1f19a0000007
+Revises: 15b11d000005
 
 `status` may be null: a word that is none of ok, warn and error is not known. `received_at` and `device_ts` recognize a
 clock that was set back; `boot_at`, `earlier_boot_at` and `earlier_model` recognize two phones on one device token.
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "d1e5a0f2b301"
-down_revision = "1f19a0000007"
+down_revision = "15b11d000005"
 branch_labels = None
 depends_on = None
 
