@@ -171,6 +171,7 @@ class FleetSummary(Answer):
     silent: Count
     low_battery: Count
     unity_down: Count
+    device_owners: Annotated[int, Meta(ge=0, description="whose agent says that it is device owner")]
     by_status: dict[str, int]
     by_agent_version: dict[str, int]
     alerts: Annotated[int, Meta(ge=0, description="that are open")]

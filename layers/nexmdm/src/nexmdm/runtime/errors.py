@@ -4,7 +4,11 @@ A problem is answered as RFC 9457 `application/problem+json`; `detail` is kept w
 """
 
 
-class Problem(Exception):
+class Named(Exception):
+    """An error whose text is ours and quotes no secret, so that logs and Lambda's reports may hold it."""
+
+
+class Problem(Named):
     """A named failure. `detail` is read by people: it names the field or the limit and what to do."""
 
     status = 500
