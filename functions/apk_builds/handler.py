@@ -3,9 +3,11 @@
 import uuid
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
-from nexmdm.builds import downloads, publishing, rollouts, signers, urls
+from msgspec import Meta, Struct, to_builtins
+from nexmdm.builds import downloads, installations, plans, publishing, rollouts, signers, urls
+from nexmdm.builds.installations import Installation, InstallationsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
+from nexmdm.builds.rollouts import Install
 from nexmdm.commands import batches
 from nexmdm.runtime import database, settings, validation
 from nexmdm.runtime.database import Row
@@ -29,9 +31,14 @@ class Promotion(Struct, forbid_unknown_fields=True):
 
 
 class Rollout(Struct, forbid_unknown_fields=True):
-    staged_rollout_percent: Percent
+    """A percentage, or devices for a pilot, or stages that go on by themselves: one of the three."""
+
+    staged_rollout_percent: Percent | None = None
     install: bool = False
     request_id: RequestId | None = None
+    device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=1000)] | None = None
+    stages: Annotated[list[plans.Stage], Meta(min_length=1, max_length=20)] | None = None
+    window: plans.Window | None = None
 
 
 class Why(Struct, forbid_unknown_fields=True):
@@ -116,21 +123,40 @@ def promote(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/apk/builds/{build_id}/rollout")
 def roll_out(request: Request) -> Response:
-    """Offer the current build to a percentage of the fleet.
+    """Offer the current build to a percentage of the fleet, to named devices, or in stages.
 
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
-    day, and answers 202.
+    day, and answers 202; `device_ids` are asked so beside the percentage. `stages` make a plan that goes on by itself,
+    inside its `window`; a percentage set by hand ends it.
     """
     body, build, db = request.json(Rollout), _build(request), database.connection()
-    percent, actor = body.staged_rollout_percent, request.actor
+    given = [name for name in ("staged_rollout_percent", "device_ids", "stages") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise Invalid("$", "has to name one of staged_rollout_percent, device_ids and stages")
+    if body.window is not None and body.stages is None:
+        raise Invalid("$.window", "is for stages")
+    actor, agent = request.actor, settings.load().agent_package
     key = _request_id(request, body.request_id)
-    if not body.install:
-        rollouts.roll_out(db, build, percent, actor)
+    if body.stages is not None:
+        how = {"install": body.install, "public_url": request.base_url, "agent_package": agent}
+        plans.begin(db, build, body.stages, body.window, actor, **how)
+        return Response(_shown(_build(request)))
+    if not body.install and body.staged_rollout_percent is not None:
+        rollouts.roll_out(db, build, body.staged_rollout_percent, actor)
         return Response(_shown(_build(request)))
     request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
-    sent = rollouts.install(db, build, percent, actor, base_url=request.base_url, request_id=request_id)
-    commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
-    return Response({**_shown(_build(request)), "install": commands}, 202)
+    install = Install(request_id=request_id, base_url=request.base_url, agent_package=agent)
+    asked = rollouts.install(db, build, body.staged_rollout_percent, actor, install, body.device_ids)
+    batch = batches.show(db, request_id) if asked.made else None
+    commands = to_builtins(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
+    counts = {"cohort_devices": asked.cohort_devices, "newer_devices": asked.newer_devices}
+    return Response({**_shown(_build(request)), "install": {**commands, **counts}}, 202)
+
+
+@routes("GET /v1/apk/builds/{build_id}/installations", caller="operator")
+def list_installations(request: Request, query: InstallationsQuery) -> Page[Installation]:
+    """List a build's installations, newest first: which device, how it stands, and what went wrong."""
+    return installations.list_installations(database.connection(), request.path["build_id"], query)
 
 
 @routes("POST /v1/apk/builds/{build_id}/pause")
@@ -196,12 +222,16 @@ def _package_name(request: Request) -> str:
 
 def _without_keys(build: Row) -> dict[str, Any]:
     """A build without what only this server needs."""
-    return {name: value for name, value in build.items() if name not in ("file_path", "object_version")}
+    hidden = ("file_path", "object_version", "plan_stage", "plan_stage_at", "plan_ended_at", "plan_end")
+    return {name: value for name, value in build.items() if name not in hidden} | {"plan": plans.shown(build)}
 
 
 def _shown(build: Row) -> dict[str, Any]:
     """The same, with what an operator should know of it."""
-    return {**_without_keys(build), "warnings": publishing.warnings(database.connection(), build)}
+    return {
+        **_without_keys(build),
+        "warnings": publishing.warnings(database.connection(), build, settings.load().agent_package),
+    }
 
 
 def _request_id(request: Request, given: str | None) -> str | None:

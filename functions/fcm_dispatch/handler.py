@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from nexmdm.builds import installations, plans
 from nexmdm.commands import actions, batches, message, queue, single
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
@@ -76,6 +77,8 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         if event.get("after_restore") is True:
             return {"unknown": queue.after_restore(db, itself)}
         report = {"unknown": queue.end_leases(db), "expired": queue.expire(db, itself)}
+        report["installations"] = installations.settle(db, config, itself)
+        report["stages"] = plans.advance(db, config.agent_package, itself)
         sending.prepare()
         report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from nexmdm.alerts.evaluation import Condition
+from nexmdm.builds.plans import PlanStatus
 from nexmdm.commands.single import AuditEntry
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.fields import Described, Reported
@@ -200,6 +201,7 @@ class Statistics(Answer):
     completed: Count
     failed: Count
     unknown: Count
+    replaced: Count
 
 
 class Build(Answer):
@@ -236,6 +238,7 @@ class Build(Answer):
     min_sdk: int | None
     target_sdk: int | None
     shared_user_id: str | None
+    plan: PlanStatus | None
     statistics: Statistics
     warnings: list[str] | UnsetType = UNSET
 
@@ -255,6 +258,8 @@ class InstallCommands(Answer):
     request_id: str | None
     device_count: Count
     states: dict[DispatchState, int]
+    cohort_devices: Count
+    newer_devices: Count
     action: str | UnsetType | None = UNSET
     delivery: Delivery | UnsetType | None = UNSET
     answered: Answered | UnsetType | None = UNSET

@@ -11,9 +11,13 @@ Who, when and why is in the build's `audit`.
 import time
 from typing import Any
 
+from msgspec import Struct
+
 from nexmdm.activity import events
 from nexmdm.builds import publishing, signers
+from nexmdm.builds.publishing import ROLLED_BACK
 from nexmdm.commands import batches
+from nexmdm.commands.batches import Asked, InstallTarget
 from nexmdm.commands.single import Command
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
@@ -21,7 +25,6 @@ from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import Conflict
 
 INSTALL_TTL_SECONDS = 86_400
-ROLLED_BACK = "rolled back"
 
 
 def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
@@ -50,7 +53,7 @@ def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
                 f"version_code: {build['version_code']} is not above {current[0]['version_code']} of build"
                 f" {current[0]['id']}, which is current. To go back, roll that one back."
             )
-        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None})
+        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None, "by_build": build["build_id"]})
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
         if not promoted:
             raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
@@ -71,17 +74,51 @@ def roll_out(db: Database, build: Row, percent: int, actor: Actor) -> None:
     _log(build, "rollout", actor.name, start)
 
 
-def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: str, request_id: str) -> bool:
-    """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
+class Install(Struct, frozen=True, kw_only=True):
+    """How install_apk is sent: once per request_id, with a URL under `base_url`."""
 
-    The commands are accepted here; the sweep sends them. Returns whether there is anybody to send to: then
-    `batches.show` of `request_id` tells what becomes of it.
+    request_id: str
+    base_url: str
+    agent_package: str
+    ttl_seconds: int = INSTALL_TTL_SECONDS
+
+
+def install(
+    db: Database, build: Row, percent: int | None, actor: Actor, how: Install, device_ids: list[str] | None = None
+) -> Asked:
+    """Send install_apk to those of the cohort, or of the named devices, who neither have the build nor were asked.
+
+    Args:
+        percent: rolled out to first; None leaves the rollout as it is.
+        device_ids: a pilot, beside the percentage; None for the cohort.
+
+    Returns:
+        Whom it asked; then `batches.show` of the request_id tells what becomes of it. The sweep sends the commands.
 
     Raises:
         Conflict: it is not current, or its rollout is paused.
         PayloadMismatch: the request_id stands for something else.
+        NotFound: one of the named devices is not there.
     """
     start = time.perf_counter()
+    with db.transaction() as tx:
+        # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
+        now = tx.execute(_LOCK, _name(build))
+        if not now:
+            raise _not_current(build)
+        if percent is not None:
+            _offer(tx, build, percent, actor)
+        if now[0]["paused_at"] is not None:
+            raise Conflict("The rollout is paused. Resume it first.")
+        asked = ask(tx, build, now[0]["percent"] if percent is None else percent, actor, how, device_ids)
+    _log(build, "rollout", actor.name, start)
+    return asked
+
+
+def ask(
+    tx: Executor, build: Row, percent: int, actor: Actor, how: Install, device_ids: list[str] | None = None
+) -> Asked:
+    """Accept the commands of `install` in the caller's transaction, which holds the build's row."""
     parameters = {
         "package_name": build["package_name"],
         "version_name": build["version_name"],
@@ -89,20 +126,18 @@ def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: s
         "file_size": build["file_size"],
         "apk_id": build["build_id"],
     }
-    target = {"selector": {"apk_build": build["build_id"], "staged_rollout_percent": percent}}
-    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, actor)
-    url = f"{base_url}/v1/apk/download/{build['build_id']}"
-    with db.transaction() as tx:
-        # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
-        _offer(tx, build, percent, actor)
-        if tx.execute(_PAUSED, _name(build)):
-            raise Conflict("The rollout is paused. Resume it first.")
-        sent = batches.accept_installations(tx, command, build["build_id"], percent, url)
-        if sent:
-            asked = {"request_id": request_id, "staged_rollout_percent": percent}
-            _event(tx, actor, "install", build, None, asked)
-    _log(build, "rollout", actor.name, start)
-    return sent
+    selector: dict[str, Any] = {"apk_build": build["build_id"]}
+    if device_ids is None:
+        selector["staged_rollout_percent"] = percent
+    else:
+        selector["device_ids"] = sorted(device_ids)
+    command = Command(how.request_id, {"selector": selector}, "install_apk", parameters, how.ttl_seconds, actor)
+    url = f"{how.base_url}/v1/apk/download/{build['build_id']}"
+    target = InstallTarget(build["build_id"], percent, device_ids)
+    asked = batches.accept_installations(tx, command, target, url, how.agent_package)
+    if asked.made:
+        _event(tx, actor, "install", build, None, {"request_id": how.request_id, "devices": asked.devices})
+    return asked
 
 
 def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
@@ -115,7 +150,7 @@ def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
     with db.transaction() as tx:
         rows = tx.execute(_PAUSE, {**_name(build), "reason": reason, "by": actor.name})
         if rows:
-            _event(tx, actor, "pause", build, None, {"reason": reason})
+            _event(tx, actor, "pause", build, None, {"reason": reason, **_plan(build, "waits")})
     _settled(db, build, rows, "pause", actor, start)
 
 
@@ -129,7 +164,8 @@ def resume(db: Database, build: Row, actor: Actor) -> None:
     with db.transaction() as tx:
         rows = tx.execute(_RESUME, {**_name(build), "by": actor.name})
         if rows:
-            _event(tx, actor, "resume", build, {"paused_reason": build["paused_reason"]}, None)
+            after = _plan(build, "goes on") or None
+            _event(tx, actor, "resume", build, {"paused_reason": build["paused_reason"]}, after)
     _settled(db, build, rows, "resume", actor, start)
 
 
@@ -152,17 +188,25 @@ def roll_back(db: Database, build: Row, reason: str, actor: Actor) -> None:
         by = {"by": actor.name}
         tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, **by})
         tx.execute(_RESTORE, {"build_id": row["replaces_id"], "instead_of": build["build_id"], **by})
-        after = {"current": row["replaces_id"], "reason": reason}
+        after = {"current": row["replaces_id"], "reason": reason, **_plan(build, "ended")}
         _event(tx, actor, "rollback", build, {"current": build["build_id"]}, after)
     _log(build, "rollback", actor.name, start)
+
+
+def _plan(build: Row, what: str) -> dict[str, str]:
+    """What becomes of the build's plan, when one goes on."""
+    return {"plan": what} if build["plan"] is not None and build["plan_ended_at"] is None else {}
 
 
 def _offer(tx: Executor, build: Row, percent: int, actor: Actor) -> None:
     rows = tx.execute(_ROLL_OUT, {**_name(build), "percent": percent, "by": actor.name})
     if not rows:
         raise _not_current(build)
-    if rows[0]["was"] != percent:
-        before, after = {"staged_rollout_percent": rows[0]["was"]}, {"staged_rollout_percent": percent}
+    if rows[0]["was"] != percent or rows[0]["planned"]:
+        before: dict[str, Any] = {"staged_rollout_percent": rows[0]["was"]}
+        after: dict[str, Any] = {"staged_rollout_percent": percent}
+        if rows[0]["planned"]:
+            after["plan"] = "ended"
         _event(tx, actor, "rollout", build, before, after)
 
 
@@ -205,7 +249,12 @@ WHERE package_name = %(package_name)s AND build_type = %(build_type)s AND is_cur
 
 _AWAITS_SIGNER = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND state = 'awaiting_signer'"
 
-_RETIRE = "UPDATE apk_versions SET is_current = false WHERE id = %(build_id)s"
+_RETIRE = """
+UPDATE apk_versions SET is_current = false,
+    plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,
+    plan_end = CASE WHEN plan IS NOT NULL THEN coalesce(plan_end, 'build ' || %(by_build)s || ' took its place') END
+WHERE id = %(build_id)s
+"""
 
 _PROMOTE = f"""
 UPDATE apk_versions SET is_current = true, replaces_id = %(replaces_id)s, staged_rollout_percent = %(percent)s,
@@ -218,15 +267,20 @@ RETURNING id
 
 _ROLL_OUT = f"""
 UPDATE apk_versions v SET staged_rollout_percent = %(percent)s,
+    plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,
+    plan_end = CASE WHEN plan IS NOT NULL THEN coalesce(plan_end, 'a percentage set by hand') END,
     audit = CASE WHEN old.percent = %(percent)s THEN audit
                  ELSE {_audit("rollout", percent="%(percent)s::integer")} END
-FROM (SELECT id AS old_id, staged_rollout_percent AS percent FROM apk_versions
+FROM (SELECT id AS old_id, staged_rollout_percent AS percent, plan IS NOT NULL AND plan_ended_at IS NULL AS planned
+      FROM apk_versions
       WHERE id = %(build_id)s AND is_current FOR UPDATE) AS old
 WHERE v.id = old.old_id
-RETURNING old.percent AS was
+RETURNING old.percent AS was, old.planned
 """
 
-_PAUSED = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND paused_at IS NOT NULL"
+_LOCK = """
+SELECT paused_at, staged_rollout_percent AS percent FROM apk_versions WHERE id = %(build_id)s AND is_current FOR UPDATE
+"""
 
 _PAUSE = f"""
 UPDATE apk_versions SET paused_at = clock_timestamp(), paused_reason = %(reason)s,
@@ -245,6 +299,8 @@ RETURNING id
 # Commands that name it are still under way: nobody gets it any more.
 _WITHDRAW_CURRENT = f"""
 UPDATE apk_versions SET is_current = false, paused_at = clock_timestamp(), paused_reason = %(rolled_back)s,
+    plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,
+    plan_end = CASE WHEN plan IS NOT NULL THEN coalesce(plan_end, %(rolled_back)s) END,
     audit = {_audit("rollback", reason="%(reason)s::text")}
 WHERE id = %(build_id)s
 """
