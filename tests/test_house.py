@@ -197,7 +197,8 @@ def test_only_the_database_commits():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_handler_holds_no_try_around_its_verbs(name):
     for node in ast.walk(tree(ROOT / "functions" / name / "handler.py")):
-        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+        # A route's decorator is a call; an event's handler has a `finally` that flushes its metrics.
+        if isinstance(node, ast.FunctionDef) and any(isinstance(each, ast.Call) for each in node.decorator_list):
             assert not any(isinstance(inner, ast.Try) for inner in ast.walk(node)), f"{name}: {node.name}"
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from nexmdm.alerts.evaluation import Condition
-from nexmdm.commands.single import State
+from nexmdm.commands.single import AuditEntry
+from nexmdm.commands.states import Answered, Delivery, DispatchState
 
 Instant = Annotated[datetime, Meta(tz=True)]
 Status = Literal["ok", "warn", "error"]
@@ -134,6 +135,7 @@ class NewEnrollmentToken(Answer):
     scope: Literal["register", "apk_download"]
     expires_at: Instant
     uses_allowed: int
+    labels: dict[str, str]
     token: str
 
 
@@ -154,6 +156,7 @@ class EnrollmentToken(Answer):
     uses_consumed: int
     last_used_at: Instant | None
     note: str | None
+    labels: dict[str, str]
     status: Literal["active", "exhausted", "revoked", "expired"]
     device_id: str | None
     used_at: Instant | None
@@ -243,52 +246,6 @@ class Alert(Answer):
     detail: dict[str, Any]
 
 
-class AuditEntry(Struct, kw_only=True):
-    """Who did what, when; further members depend on the event."""
-
-    event: str
-    by: str | None
-    at: Instant
-
-
-class Command(Answer):
-    """A command for one device. Secret parameters are masked; `sent_at` is when it was accepted or last sent."""
-
-    request_id: str
-    device_id: str
-    action: str
-    params: dict[str, Any]
-    state: State
-    attempts: Count
-    created_at: Instant
-    created_by: str | None
-    expires_at: Instant
-    sent_at: Instant
-    next_at: Instant | None
-    fcm_status: str
-    fcm_message_id: str | None
-    http_code: int | None
-    latency_ms: int | None
-    error_msg: str | None
-    completed_at: Instant | None
-    result: str | None
-    result_message: str | None
-    batch_id: str | None
-    audit: list[AuditEntry]
-    secrets_wiped: bool
-
-
-class Batch(Answer):
-    """A bulk command with a count of its members for each state."""
-
-    request_id: str
-    device_count: Count
-    selector: dict[str, Any]
-    created_by: str
-    created_at: Instant
-    states: dict[State, int]
-
-
 class Statistics(Answer):
     """`issued` counts download addresses; the others are installations."""
 
@@ -298,10 +255,11 @@ class Statistics(Answer):
     installing: Count
     completed: Count
     failed: Count
+    unknown: Count
 
 
 class Build(Answer):
-    """A build. Some members are null for one that was adopted from an old server."""
+    """A build. Some members are null for one that was adopted from an old server. A list has no `warnings`."""
 
     build_id: int
     package_name: str
@@ -317,7 +275,7 @@ class Build(Answer):
     notes: str | None
     uploaded_at: Instant
     uploaded_by: str | None
-    state: Literal["declared", "published", "refused", "withdrawn", "adopted"]
+    state: Literal["declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted"]
     refusal: str | None
     published_at: Instant | None
     is_current: bool
@@ -331,7 +289,11 @@ class Build(Answer):
     paused_reason: str | None
     storage_url: str | None
     audit: list[AuditEntry]
+    min_sdk: int | None
+    target_sdk: int | None
+    shared_user_id: str | None
     statistics: Statistics
+    warnings: list[str] | UnsetType = UNSET
 
 
 class DeclaredBuild(Build, kw_only=True):
@@ -348,13 +310,16 @@ class InstallCommands(Answer):
 
     request_id: str | None
     device_count: Count
-    states: dict[State, int]
+    states: dict[DispatchState, int]
+    action: str | UnsetType | None = UNSET
+    delivery: Delivery | UnsetType | None = UNSET
+    answered: Answered | UnsetType | None = UNSET
     selector: dict[str, Any] | UnsetType = UNSET
     created_by: str | UnsetType = UNSET
     created_at: Instant | UnsetType = UNSET
 
 
-class InstallingBuild(Build):
+class InstallingBuild(Build, kw_only=True):
     install: InstallCommands
 
 
@@ -385,11 +350,6 @@ class AlertPage(Answer):
 
 class EnrollmentTokenPage(Answer):
     items: list[EnrollmentToken]
-    next_cursor: str | None
-
-
-class CommandPage(Answer):
-    items: list[Command]
     next_cursor: str | None
 
 

@@ -100,7 +100,7 @@ def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tup
 
 def _recorded(row: Row, settings: Settings) -> Recorded:
     pending = row["pending"] or []
-    key = secrets.resolve(settings.command_hmac_key) if pending and settings.command_hmac_key else None
+    key = secrets.hmac_key(settings) if pending else None
     return Recorded(
         device_id=row["device_id"],
         created={n - 1 for n in row["created"]},

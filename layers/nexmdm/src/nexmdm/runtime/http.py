@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from nexmdm.runtime import actor, database, logs, metrics, validation
+from nexmdm.runtime import actor, database, logs, metrics, settings, validation
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, NoCredential, NotFound, Problem
 
@@ -47,8 +47,8 @@ class Request:
 
     @property
     def base_url(self) -> str:
-        """The address that this request was sent to, without its path."""
-        return f"{self.headers.get('x-forwarded-proto', 'http')}://{self.headers.get('host', '')}"
+        """The API's own URL: PUBLIC_URL, else the domain that the gateway answers for. Never a caller's header."""
+        return settings.load().public_url or f"https://{self._context.get('domainName', '')}"
 
     @property
     def operator(self) -> str:

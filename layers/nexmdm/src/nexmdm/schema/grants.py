@@ -28,9 +28,10 @@ ROLES = (APP, DEVICE)
 TABLES: dict[str, dict[str, str]] = {
     "alembic_version": {},
     "apk_download_events": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
+    "apk_download_rates": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "apk_installations": {
         APP: "SELECT, INSERT, UPDATE",
-        DEVICE: "SELECT, UPDATE (status, completed_at, download_progress, error_message)",
+        DEVICE: ("SELECT, UPDATE (status, completed_at, download_progress, error_message, installing_at, claimed_at)"),
     },
     "apk_signers": {APP: "SELECT, INSERT, DELETE"},
     "apk_versions": {
@@ -78,6 +79,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
     "record_system_event_v1": ROLES,
+    "record_system_event_v2": ROLES,
     "target_hash": (APP,),
 }
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, TIMESTAMP
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -32,8 +32,8 @@ NAMING_CONVENTION = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
-BUILD_STATES = ("declared", "published", "refused", "withdrawn", "adopted")
-INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed")
+BUILD_STATES = ("declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted")
+INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed", "unknown")
 DELIVERIES = ("at_most_once", "until_answered")
 DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
 ALERT_CONDITIONS = ("silent", "low_battery", "unity_down", "queue_growing", "agent_outdated")
@@ -171,6 +171,7 @@ class RegistrationRefusal(Base):
 class ApkVersion(Base):
     """A build: declared, verified at completion, promoted to current, rolled out in stages.
 
+    `min_sdk` is null for builds that were published before it was read. `plan` is of a rollout that goes on by itself.
     `adopted` ones came with an old server's database; their files are not in the bucket. `file_path` is the object's
     key, `object_version` the version of it that was verified. `rollout_completed` and `rollout_failed` count finished
     installations since the promotion or the last resume.
@@ -213,6 +214,14 @@ class ApkVersion(Base):
     downloads_issued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
     rollout_filter: Mapped[dict[str, Any] | None]
+    min_sdk: Mapped[int | None]
+    target_sdk: Mapped[int | None]
+    shared_user_id: Mapped[str | None]
+    plan: Mapped[dict[str, Any] | None]
+    plan_stage: Mapped[int | None]
+    plan_stage_at: Mapped[datetime | None]
+    plan_ended_at: Mapped[datetime | None]
+    plan_end: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("state", BUILD_STATES), name="state"),
@@ -223,11 +232,15 @@ class ApkVersion(Base):
         CheckConstraint("state = 'adopted' OR build_type IN ('debug', 'release')", name="build_type"),
         CheckConstraint(_one_of("source", ("manual", "ci")), name="source"),
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
-        CheckConstraint("(state = 'published') = (object_version IS NOT NULL)", name="published_is_pinned"),
+        CheckConstraint(
+            "(state IN ('awaiting_signer', 'published')) = (object_version IS NOT NULL)", name="published_is_pinned"
+        ),
         CheckConstraint("(state = 'refused') = (refusal IS NOT NULL)", name="refused_says_why"),
         CheckConstraint("NOT is_current OR state = 'published'", name="current_is_published"),
         CheckConstraint("staged_rollout_percent BETWEEN 0 AND 100", name="staged_rollout_percent"),
         CheckConstraint("(paused_at IS NULL) = (paused_reason IS NULL)", name="paused_says_why"),
+        CheckConstraint("num_nulls(plan, plan_stage, plan_stage_at) IN (0, 3)", name="plan_whole"),
+        CheckConstraint("(plan_ended_at IS NULL) = (plan_end IS NULL)", name="plan_end_says_why"),
         Index("idx_apk_build_type", "version_code", "build_type"),
         Index("idx_apk_version_lookup", "package_name", "version_code"),
         # A name stands for one checksum; a refused or withdrawn build gives its name back.
@@ -237,7 +250,7 @@ class ApkVersion(Base):
             "version_code",
             "build_type",
             unique=True,
-            postgresql_where=text("state IN ('declared', 'published')"),
+            postgresql_where=text("state IN ('declared', 'awaiting_signer', 'published')"),
         ),
         Index(
             "uq_apk_versions_current", "package_name", "build_type", unique=True, postgresql_where=text("is_current")
@@ -273,6 +286,8 @@ class ApkInstallation(Base):
     error_message: Mapped[str | None]
     initiated_by: Mapped[str | None]
     request_id: Mapped[str | None]
+    installing_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("status", INSTALLATION_STATES), name="status"),
@@ -280,6 +295,11 @@ class ApkInstallation(Base):
         Index("idx_installation_status", "device_id", "status"),
         Index("idx_installation_time", "initiated_at"),
         Index("idx_installation_version_status", "apk_version_id", "status"),
+        Index(
+            "ix_apk_installations_open",
+            "initiated_at",
+            postgresql_where=text("status IN ('pending', 'downloading', 'installing', 'unknown')"),
+        ),
     )
 
 
@@ -463,6 +483,22 @@ class ApkDownloadEvent(Base):
         Index("idx_apk_download_build_ts", "build_id", "ts"),
         Index("idx_apk_download_token_ts", "token_id", "ts"),
         Index("ix_apk_download_events_ts", "ts"),
+    )
+
+
+class ApkDownloadRate(Base):
+    """When a device got the addresses of a build that it got within the hour."""
+
+    __tablename__ = "apk_download_rates"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    build_id: Mapped[int] = mapped_column(ForeignKey("apk_versions.id"), primary_key=True, autoincrement=False)
+    issued: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)))
+    last_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("cardinality(issued) BETWEEN 1 AND 20", name="issued"),
+        Index("ix_apk_download_rates_last_at", "last_at"),
     )
 
 
