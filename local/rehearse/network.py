@@ -98,8 +98,7 @@ def _covers(rule: dict[str, Any], port: int) -> bool:
 
 
 def _present(resources: dict[str, Any], truth: Truth) -> dict[str, Any]:
-    return {name: each for name, each in resources.items() if each.get("Condition", next(iter(truth), "")) in truth
-            or "Condition" not in each}  # fmt: skip
+    return {name: each for name, each in resources.items() if "Condition" not in each or each["Condition"] in truth}
 
 
 def _chosen(node: Any, truth: Truth) -> Any:

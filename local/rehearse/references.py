@@ -1,4 +1,5 @@
-"""Whatever the template refers to is there, in every combination of parameters in which it is referred to; in no circle."""
+"""Whatever the template refers to is there, in every combination of parameters in which it is referred to; in no
+circle."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""A route of the API leads to a function that may be invoked by it and that serves it, and asks for a signature or not."""
+"""A route of the API leads to a function that may be invoked by it and that serves it, and asks for a signature or
+not."""
 
 from importlib import import_module
 from typing import Any
@@ -9,11 +10,11 @@ from local import template
 def check(document: dict[str, Any]) -> tuple[int, list[str]]:
     resources, wrong = document["Resources"], []
     declared = {route.key: route for route in template.load().routes}
-    served = {
-        key: function.name
-        for function in template.load().functions.values()
-        for key in getattr(import_module(function.handler.rpartition(".")[0]), "routes", None) or ()
-    }
+    served: dict[str, str] = {}
+    for function in template.load().functions.values():
+        module = import_module(function.handler.rpartition(".")[0])
+        if hasattr(module, "routes"):
+            served |= dict.fromkeys(module.routes.table, function.name)
     wrong += [f"{key} is in the template and no handler serves it" for key in sorted(set(declared) - set(served))]
     wrong += [f"{key} is served and not in the template" for key in sorted(set(served) - set(declared))]
     permissions = {
@@ -33,8 +34,9 @@ def check(document: dict[str, Any]) -> tuple[int, list[str]]:
         target = operation["x-amazon-apigateway-integration"]["uri"]
         if route.function.logical_id not in str(target):
             wrong.append(f"{key} leads to {target}")
-        if bool(operation.get("security")) != (route.authorizer == "AWS_IAM"):
-            wrong.append(f"{key} asks {'for a' if operation.get('security') else 'for no'} signature")
+        signed = any("AWS_IAM" in option for option in operation.get("security", []))
+        if signed != (route.authorizer == "AWS_IAM"):
+            wrong.append(f"{key} asks {'for a' if signed else 'for no'} signature")
         covered = "".join("*" if part.startswith("{") else part for part in _parts(path))
         if (route.function.logical_id, f"{method}{covered}") not in permissions:
             wrong.append(f"{key} may not invoke {route.function.logical_id}")
