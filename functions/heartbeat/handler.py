@@ -69,5 +69,6 @@ def _body(item: Any, n: int) -> HeartbeatBody | Invalid:
 
 
 def _log_mismatch(device_id: str, bodies: list[HeartbeatBody]) -> None:
-    for claimed in {body.device_id for body in bodies} - {None, device_id}:
+    claimed = {body.device_id for body in bodies if body.device_id is not None} - {device_id}
+    if claimed:
         logs.device_id_mismatch(device_id, claimed)
