@@ -30,7 +30,9 @@ QUEUES = {
     "foreign device_ids": items(device_id=lambda n: f"other-{n}"),
     "long foreign device_ids": items(device_id=lambda n: f"{n}{LONG}"[:200]),
     "unreadable items": [LONG] * 500,
-    "values of a wrong type": items(battery=lambda n: {"pct": LONG[:500]}, network=lambda n: [n], fcm_token=lambda n: {}),
+    "values of a wrong type": items(
+        battery=lambda n: {"pct": LONG[:500]}, network=lambda n: [n], fcm_token=lambda n: {}
+    ),
     "unknown members": items(**{f"unknown_{n}": lambda n: "x" * 50 for n in range(20)}),
     "answers to pings": items(ping_request_id=lambda n: f"ping-{n}"),
 }

@@ -7,12 +7,12 @@ import httpx
 import typer
 from rich.text import Text
 
-from nexmdm_cli import addresses, inputs, qr
+from nexmdm_cli import addresses, inputs, labels, qr
 from nexmdm_cli.api import Api, path
-from nexmdm_cli.devices import Prefix
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.kit import Kit, packages
 from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.selection import Prefix
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(
@@ -79,6 +79,10 @@ def create(
     expires_in: Seconds = 1800,
     uses: Annotated[int, typer.Option(min=1, help="How many devices may use each token.")] = 1,
     note: Annotated[str | None, typer.Option(help="Kept with the tokens.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="A label that the devices get; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
     png: Folder = None,
     script: ScriptFolder = None,
     disable_packages: Disable = None,
@@ -101,6 +105,7 @@ def create(
 
     \b
     nexmdm enroll create lobby
+    nexmdm enroll create till-1 till-2 --label site=berlin --label role=till
     nexmdm enroll create kiosk-1 kiosk-2 --script kit --disable-packages bloat.txt
     nexmdm enroll create kiosk-1 kiosk-2 --png codes --device-owner --wifi-ssid kiosks
     nexmdm enroll create lobby --json | jq -r '.items[0].token'
@@ -115,7 +120,7 @@ def create(
     agent = _agent(api, admin_component) if device_owner or script else {}
     keys = _keys(hmac_primary_key, hmac_rotation_key)
     phone = _provisioning(api, url, admin_component, agent, wanted) if device_owner else None
-    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
+    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses, "labels": labels.only_set(label or [])})
     codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
     for token in tokens:
         token["qr_content"] = qr.enrollment(url, token["token"], token["alias"])

@@ -8,7 +8,7 @@ import time
 from typing import Any, Literal
 
 from nexmdm.devices.cohort import cohort
-from nexmdm.devices.registry import AUTHENTICATED, CONFIRMED, authenticated, token_id
+from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import (
@@ -257,12 +257,12 @@ SELECT caller.device_id, caller.deleted, event.id AS event_id, {_BUILD},
 FROM caller LEFT JOIN chosen ON true LEFT JOIN event ON true
 """
 
-_PREAMBLE = f"WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, {_CALLER}"
+_PREAMBLE = f"WITH RECURSIVE {AUTHENTICATED}, {_CALLER}"
 _LATEST = ", ".join((_PREAMBLE, _OFFERED_OF_A_PACKAGE, _LATEST_CHOSEN, _ISSUED))
 _BY_ID = ", ".join((_PREAMBLE, _OFFERED_BESIDE_A_BUILD, _NAMED, _ISSUED))
 
 _UPDATE = f"""
-WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, caller AS (
+WITH RECURSIVE {AUTHENTICATED}, caller AS (
     SELECT id AS device_id, deleted_at IS NOT NULL AS deleted FROM device
 ), {_OFFERED_OF_A_PACKAGE}, chosen AS (SELECT * FROM offered)
 SELECT caller.device_id, caller.deleted, {_BUILD} FROM caller LEFT JOIN chosen ON true

@@ -8,6 +8,7 @@ from aws_lambda_powertools import Logger
 
 from nexmdm.runtime.settings import SettingsError
 
+MOST_NAMED = 20  # of what a device's request holds, in one record
 SLOW_HEARTBEAT_MS = 150.0  # the service level that the documents set for a heartbeat
 
 
@@ -45,6 +46,12 @@ def device_id_mismatch(device_id: str, claimed: Collection[str]) -> None:
         "device_id in the body is not the token's",
         extra={"device_id": device_id, "claimed": min(claimed)[:64], "claimed_count": len(claimed)},
     )
+
+
+def values_dropped(device_id: str | None, paths: list[str]) -> None:
+    """Reports held values that fit nowhere: one record that names the first fields, never the values."""
+    fields = sorted(set(paths))[:MOST_NAMED]
+    logger().warning("reported values dropped", extra={"device_id": device_id, "fields": fields, "count": len(paths)})
 
 
 def outage(error: BaseException) -> None:
