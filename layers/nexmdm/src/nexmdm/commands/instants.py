@@ -1,7 +1,7 @@
 """The instants at which a schedule runs: a pure function of its timing, its time zone and a stretch of time.
 
-Daylight saving follows cron as Debian has it. When minutes or hours begin with `*`, the command runs at each real instant
-whose local time fits: not at all in an hour that is skipped, twice in one that is repeated. Otherwise it runs once for each
+Daylight saving follows Debian's cron. When minutes or hours begin with `*`, the command runs at each real instant whose
+local time fits: not at all in an hour that is skipped, twice in one that is repeated. Otherwise it runs once for each
 local time: at the first instant after the gap when the local time is skipped, the first time when it is repeated.
 """
 
@@ -122,7 +122,7 @@ def _once_per_local_time(text: str, zone: ZoneInfo, after: datetime) -> Iterator
 
 
 def _at_each_instant(text: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """Stretch by stretch of an unchanged offset: within one, local times and instants are the same but for the offset."""
+    """Go stretch by stretch of an unchanged offset: within one, local times and instants differ by the offset alone."""
     begin = after - _STEP
     local, offset = None, timedelta()
     while True:

@@ -34,7 +34,7 @@ Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Either `cron` or `at`. An `at` without an offset is local time in `timezone`. The filter is evaluated at each run."""
+    """Either `cron` or `at`; an `at` without an offset is local time in `timezone`. Each run evaluates the filter."""
 
     name: Name
     cron: Cron | None = None
@@ -229,8 +229,10 @@ def _start_one(tx: Executor, row: Row, actor: Actor, config: Settings) -> int:
     latest = due[-1]
     in_time = (now - latest).total_seconds() <= config.misfire_grace_seconds
     if (now - first).total_seconds() > config.misfire_grace_seconds:
-        tx.execute(_RUN, {"id": row["schedule_id"], "at": first, "status": RunStatus.MISSED.value, "request_id": None,
-                          "key": None})
+        tx.execute(
+            _RUN,
+            {"id": row["schedule_id"], "at": first, "status": RunStatus.MISSED.value, "request_id": None, "key": None},
+        )
         events.record(tx, actor, "schedule.missed", f"schedule:{row['name']}", after={"scheduled_for": first})
         metrics.count("ScheduleMissed")
     made = _start(tx, row, latest, actor, config) if in_time else None
@@ -283,11 +285,9 @@ def _columns(tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool 
     actions.check_delivery(wanted.action, wanted.delivery)
     _check_enabled(wanted.action, config)
     now = tx.execute("SELECT clock_timestamp() AS now")[0]["now"]
-    timing: str | datetime
+    timing: str | datetime = wanted.cron or ""
     if wanted.at is not None:
         timing = instants.instant_of(wanted.at, wanted.timezone)
-    else:
-        timing = wanted.cron or ""
     following = (
         next(instants.following(timing, wanted.timezone, now), None)
         if over
