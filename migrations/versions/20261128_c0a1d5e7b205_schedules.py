@@ -1,7 +1,7 @@
 """Schedules: commands that the sweep sends at their instants, and the record of each run
 
 Revision ID: c0a1d5e7b205
-Revises: 1f19a0000007
+Revises: d1e5a0f2b306
 
 The key of a run is its schedule and its instant, so that a run starts once whatever crashes or races.
 """
@@ -14,7 +14,7 @@ from migrations import grants
 from migrations.sql import frozen
 
 revision = "c0a1d5e7b205"
-down_revision = "1f19a0000007"
+down_revision = "d1e5a0f2b306"
 branch_labels = None
 depends_on = None
 

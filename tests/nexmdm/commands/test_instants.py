@@ -84,10 +84,9 @@ def test_a_one_time_schedule_has_one_instant():
 
 
 def test_a_local_instant_that_is_skipped_or_repeated():
-    assert instants.instant_of(datetime(2026, 3, 29, 2, 30), "Europe/Berlin") == datetime(2026, 3, 29, 1, tzinfo=UTC)  # noqa: DTZ001
-    assert instants.instant_of(datetime(2026, 10, 25, 2, 30), "Europe/Berlin") == datetime(
-        2026, 10, 25, 0, 30, tzinfo=UTC
-    )
+    skipped, repeated = datetime(2026, 3, 29, 2, 30), datetime(2026, 10, 25, 2, 30)  # noqa: DTZ001
+    assert instants.instant_of(skipped, "Europe/Berlin") == datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert instants.instant_of(repeated, "Europe/Berlin") == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
