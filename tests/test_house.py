@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "alerts": {"runtime", "activity", "devices", "commands", "heartbeats", "builds"},
     "retention": {"runtime", "activity", "devices", "commands", "heartbeats", "builds", "enrollment", "alerts"},
     # Its check and roles are for the migration alone; only `persistence` may import its models.
-    "schema": {"runtime", "heartbeats"},
+    "schema": {"runtime", "devices", "heartbeats"},
 }
 # botocore's own __init__ costs a millisecond and comes with Powertools; what costs is a session.
 HEAVY = {

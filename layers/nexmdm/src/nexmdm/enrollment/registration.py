@@ -215,9 +215,11 @@ WHERE token_id = %(token_id)s AND status = 'active' AND expires_at > statement_t
 RETURNING token_id
 """
 
-# The answer before this one may still arrive, so its token lives until one of the two is used.
+# The answers before this one may still arrive, so their tokens live until this one is used.
 _ROTATE = """
-UPDATE devices SET prior_token_id = token_id, token_id = %(device_token_id)s WHERE id = %(device_id)s
+UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = token_id,
+    older_token_ids = array_remove(older_token_ids || prior_token_id, NULL)
+WHERE id = %(device_id)s
 """
 
 _CREATE_DEVICE = """
@@ -226,7 +228,7 @@ VALUES (%(device_id)s, %(alias)s, %(device_token_id)s, %(hardware_id)s, %(token_
 """
 
 _TAKE_OVER = """
-UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, confirmed_at = NULL,
+UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, older_token_ids = '{}', confirmed_at = NULL,
     hardware_id = %(hardware_id)s, enrollment_token_id = %(token_id)s, fcm_token = NULL, fcm_token_at = NULL,
     labels = %(labels)s::jsonb
 WHERE id = %(device_id)s

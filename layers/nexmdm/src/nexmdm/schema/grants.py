@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, str]] = {
         DEVICE: "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)",
     },
     "command_batches": {APP: "SELECT, INSERT"},
+    "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "device_alerts": {APP: "SELECT, INSERT, UPDATE"},
     "device_group_uses": {APP: "SELECT"},
     "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
@@ -49,8 +50,9 @@ TABLES: dict[str, dict[str, str]] = {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
             "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
-            " prior_token_id, confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, labels, model,"
-            " manufacturer, android_version, sdk_int, build_id, is_device_owner)"
+            " prior_token_id, older_token_ids, confirmed_at, fcm_token, fcm_token_at, unregistered_fcm_token,"
+            " hardware_id, enrollment_token_id, taken_over_at, labels, model, manufacturer, android_version, sdk_int,"
+            " build_id, is_device_owner)"
         ),
     },
     "enrollment_tokens": {
@@ -67,10 +69,13 @@ TABLES: dict[str, dict[str, str]] = {
     "old_server_values": {},
     # Append only; cleanup removes old ones as their owner.
     "operator_events": {APP: "SELECT, INSERT"},
+    "schedule_runs": {APP: "SELECT, INSERT, UPDATE"},
+    "schedules": {APP: "SELECT, INSERT, UPDATE, DELETE"},
     "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
 }
 # Function -> who may call it. A trigger's function needs nobody.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "authenticate_device_v1": ROLES,
     "complete_command_v1": ROLES,
     # A device that asks for a build is held against the filter of its rollout.
     "device_matches": ROLES,
@@ -78,6 +83,9 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "label_integer": ROLES,
     "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
+    "record_heartbeats_v2": ROLES,
+    "store_fcm_token_v1": ROLES,
+    "take_fcm_token_v1": (),
     "record_system_event_v1": ROLES,
     "record_system_event_v2": ROLES,
     "target_hash": (APP,),

@@ -9,7 +9,9 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
+    Computed,
     ForeignKey,
     Identity,
     Index,
@@ -23,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, TIMESTAMP
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from nexmdm.devices.fields import HISTORY, OF_DEVICE, sql_type
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -46,6 +50,7 @@ class Base(DeclarativeBase):
         datetime: TIMESTAMP(timezone=True),
         dict[str, Any]: JSONB(),
         float: DOUBLE_PRECISION(),
+        list[str]: ARRAY(Text()),
     }
 
 
@@ -62,11 +67,28 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
-class Device(Base):
+_TYPES = {
+    "text": Text,
+    "integer": Integer,
+    "bigint": BigInteger,
+    "double precision": DOUBLE_PRECISION,
+    "boolean": Boolean,
+}
+
+
+class _Described:
+    """What a device's reports say of the device itself."""
+
+
+for _field in OF_DEVICE:
+    setattr(_Described, _field.name, mapped_column(_TYPES[sql_type(_field)]))
+
+
+class Device(_Described, Base):
     """A device that was enrolled. Its secret is kept as SHA-256 only.
 
-    Registering again before the first authenticated call gives a new token beside the earlier one (`prior_token_id`);
-    whichever is used first becomes the only one.
+    Registering again before the first use of the newest token gives another token beside the earlier ones
+    (`prior_token_id`, before it `older_token_ids`); the use of the newest one retires them.
     """
 
     __tablename__ = "devices"
@@ -76,20 +98,17 @@ class Device(Base):
     alias: Mapped[str] = mapped_column(Text(collation="C"))
     token_id: Mapped[str | None]
     prior_token_id: Mapped[str | None]
+    older_token_ids: Mapped[list[str]] = mapped_column(server_default="{}")
     confirmed_at: Mapped[datetime | None]
     hardware_id: Mapped[str | None]
     enrollment_token_id: Mapped[str | None]
     fcm_token: Mapped[str | None]
     fcm_token_at: Mapped[datetime | None]
-    model: Mapped[str | None]
-    manufacturer: Mapped[str | None]
-    android_version: Mapped[str | None]
-    sdk_int: Mapped[int | None]
-    build_id: Mapped[str | None]
-    is_device_owner: Mapped[bool | None]
+    unregistered_fcm_token: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     deleted_by: Mapped[str | None]
+    taken_over_at: Mapped[datetime | None]
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     monitored_package: Mapped[str | None]
 
@@ -98,6 +117,9 @@ class Device(Base):
         Index("ix_devices_labels", "labels", postgresql_using="gin"),
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
+        # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
+        UniqueConstraint("fcm_token", deferrable=True, initially="IMMEDIATE"),
+        Index("ix_devices_older_token_ids", "older_token_ids", postgresql_using="gin"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
         # Unique among the living: a deleted device's alias is free again.
@@ -303,6 +325,61 @@ class ApkInstallation(Base):
     )
 
 
+class Schedule(Base):
+    """A recurring or one-time command; the sweep starts it when `next_run_at` has come."""
+
+    __tablename__ = "schedules"
+
+    schedule_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    cron: Mapped[str | None]
+    at: Mapped[datetime | None]
+    timezone: Mapped[str]
+    filter: Mapped[dict[str, Any]]
+    group_name: Mapped[str | None] = mapped_column(
+        ForeignKey("device_groups.name"), Computed("filter ->> 'group'", persisted=True)
+    )
+    action: Mapped[str]
+    params: Mapped[dict[str, Any]]
+    ttl_seconds: Mapped[int]
+    delivery: Mapped[str]
+    enabled: Mapped[bool]
+    next_run_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(cron, at) = 1", name="cron_or_at"),
+        CheckConstraint(_one_of("delivery", DELIVERIES), name="delivery"),
+        CheckConstraint("ttl_seconds BETWEEN 1 AND 86400", name="ttl_seconds"),
+        CheckConstraint("enabled OR next_run_at IS NULL", name="disabled_has_no_next_run"),
+        Index("ix_schedules_next_run_at", "next_run_at", postgresql_where=text("enabled")),
+    )
+
+
+class ScheduleRun(Base):
+    """What became of one instant of a schedule. Its key is why a run starts once."""
+
+    __tablename__ = "schedule_runs"
+
+    schedule_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("schedules.schedule_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    scheduled_for: Mapped[datetime] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    request_id: Mapped[str | None]
+    key: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "key"),
+        CheckConstraint(_one_of("status", ("started", "missed", "empty")), name="status"),
+        CheckConstraint("(status = 'started') = (request_id IS NOT NULL)", name="started_has_a_command"),
+        Index("ix_schedule_runs_created_at", "created_at"),
+    )
+
+
 class CommandBatch(Base):
     """A bulk command; its dispatches are `request_id:device_id`."""
 
@@ -403,22 +480,10 @@ def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
 class _Report:
     """What a heartbeat says of a device; shared by its history and its last status."""
 
-    status: Mapped[str] = mapped_column(server_default="ok")
-    ip: Mapped[str | None]
-    battery_pct: Mapped[int | None]
-    plugged: Mapped[bool | None]
-    temp_c: Mapped[float | None]
-    network_type: Mapped[str | None]
-    signal_dbm: Mapped[int | None]
-    uptime_s: Mapped[int | None] = mapped_column(BigInteger)
-    ram_used_mb: Mapped[int | None]
-    unity_pkg_version: Mapped[str | None]
-    unity_running: Mapped[bool | None]
-    agent_version: Mapped[str | None]
-    power_ok: Mapped[bool | None]
-    doze_whitelisted: Mapped[bool | None]
-    net_validated: Mapped[bool | None]
-    queue_depth: Mapped[int | None]
+
+for _field in HISTORY:
+    _default = "ok" if _field.name == "status" else None
+    setattr(_Report, _field.name, mapped_column(_TYPES[sql_type(_field)], server_default=_default))
 
 
 class DeviceHeartbeat(_Report, Base):
@@ -449,6 +514,17 @@ class DeviceLastStatus(_Report, Base):
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     last_ts: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # When the last status itself was received, and the time that the device gave it: a clock that was set back.
+    received_at: Mapped[datetime | None]
+    device_ts: Mapped[datetime | None]
+    # When the phone started, the start and the model before it, and when two phones were last seen on one token.
+    boot_at: Mapped[datetime | None]
+    earlier_boot_at: Mapped[datetime | None]
+    earlier_model: Mapped[str | None]
+    token_shared_at: Mapped[datetime | None]
+    # The SHA-256 of the app inventory; null until the device reports one.
+    apps_hash: Mapped[str | None]
+    apps_changed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("status", ("ok", "warn", "error")), name="status"),
@@ -456,6 +532,25 @@ class DeviceLastStatus(_Report, Base):
         Index("ix_device_last_status_last_seen_at", "last_seen_at"),
         Index("ix_device_last_status_agent_version", "agent_version"),
         Index("ix_device_last_status_status", "status", postgresql_where=text("status <> 'ok'")),
+    )
+
+
+class DeviceApp(Base):
+    """An app that a device reported, installed or not; written when the device's inventory changed."""
+
+    __tablename__ = "device_apps"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    package: Mapped[str] = mapped_column(primary_key=True)
+    version_name: Mapped[str | None]
+    version_code: Mapped[int | None] = mapped_column(BigInteger)
+    installed: Mapped[bool]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("removed_at IS NULL OR NOT installed", name="removed_is_not_installed"),
+        Index("ix_device_apps_package", "package", "version_code", postgresql_where=text("installed")),
     )
 
 
