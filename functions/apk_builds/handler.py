@@ -9,6 +9,8 @@ from nexmdm.builds.installations import Installation, InstallationsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.builds.rollouts import Install
 from nexmdm.commands import batches
+from nexmdm.devices.filters import Filter
+from nexmdm.devices.targets import TargetHash
 from nexmdm.runtime import database, settings, validation
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Invalid
@@ -27,13 +29,25 @@ RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}\Z")]
 
 
 class Promotion(Struct, forbid_unknown_fields=True):
+    """`filter`: offer it to these devices only. `expect_target_hash`: of a preview of this filter."""
+
     staged_rollout_percent: Percent = 100
+    filter: Filter | None = None
+    expect_target_hash: TargetHash | None = None
 
 
 class Rollout(Struct, forbid_unknown_fields=True):
-    """A percentage, or devices for a pilot, or stages that go on by themselves: one of the three."""
+    """To whom the current build is offered: a percentage, or devices for a pilot, or stages that go on by themselves.
+
+    Attributes:
+        filter: offer it to these devices only; left out, the rollout's filter stays, and {"all": true} takes it away.
+        expect_target_hash: of a preview of the filter, without the percentage.
+        device_ids: asked to install it, beside the percentage.
+    """
 
     staged_rollout_percent: Percent | None = None
+    filter: Filter | None = None
+    expect_target_hash: TargetHash | None = None
     install: bool = False
     request_id: RequestId | None = None
     device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=1000)] | None = None
@@ -116,14 +130,14 @@ def promote(request: Request) -> dict[str, Any]:
 
     One that is `awaiting_signer` is published first: promoting it pins its signer.
     """
-    percent = request.json(Promotion).staged_rollout_percent
-    rollouts.promote(database.connection(), _build(request), percent, request.actor)
+    audience = _audience(request.json(Promotion))
+    rollouts.promote(database.connection(), _build(request), audience, request.actor)
     return _shown(_build(request))
 
 
 @routes("POST /v1/apk/builds/{build_id}/rollout")
 def roll_out(request: Request) -> Response:
-    """Offer the current build to a percentage of the fleet, to named devices, or in stages.
+    """Offer the current build to a percentage of the fleet or of what a filter selects, to named devices, or in stages.
 
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
     day, and answers 202; `device_ids` are asked so beside the percentage. `stages` make a plan that goes on by itself,
@@ -132,21 +146,26 @@ def roll_out(request: Request) -> Response:
     body, build, db = request.json(Rollout), _build(request), database.connection()
     given = [name for name in ("staged_rollout_percent", "device_ids", "stages") if getattr(body, name) is not None]
     if len(given) != 1:
-        raise Invalid("$", "has to name one of staged_rollout_percent, device_ids and stages")
+        said = "is missing; give it" if not given else f"goes not with {' and '.join(given[1:])}; give one of it"
+        raise Invalid(f"$.{(given or ['staged_rollout_percent'])[0]}", f"{said}, device_ids and stages")
     if body.window is not None and body.stages is None:
         raise Invalid("$.window", "is for stages")
-    actor, agent = request.actor, settings.load().agent_package
+    if body.device_ids is not None and body.filter is not None:
+        raise Invalid("$.filter", "goes not with device_ids: it selects the devices that a percentage is of")
+    config, actor = settings.load(), request.actor
     key = _request_id(request, body.request_id)
+    audience = _audience(body)
     if body.stages is not None:
-        how = {"install": body.install, "public_url": request.base_url, "agent_package": agent}
-        plans.begin(db, build, body.stages, body.window, actor, **how)
+        plans.begin(
+            db, build, body.stages, body.window, audience, actor, config, install=body.install, url=request.base_url
+        )
         return Response(_shown(_build(request)))
-    if not body.install and body.staged_rollout_percent is not None:
-        rollouts.roll_out(db, build, body.staged_rollout_percent, actor)
+    if not body.install and body.device_ids is None:
+        rollouts.roll_out(db, build, audience, actor)
         return Response(_shown(_build(request)))
     request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
-    install = Install(request_id=request_id, base_url=request.base_url, agent_package=agent)
-    asked = rollouts.install(db, build, body.staged_rollout_percent, actor, install, body.device_ids)
+    install = Install(request_id=request_id, base_url=request.base_url, agent_package=config.agent_package)
+    asked = rollouts.install(db, build, audience, actor, install, body.device_ids)
     batch = batches.show(db, request_id) if asked.made else None
     commands = to_builtins(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
     counts = {"cohort_devices": asked.cohort_devices, "newer_devices": asked.newer_devices}
@@ -210,6 +229,15 @@ def replace_signers(request: Request) -> dict[str, Any]:
     fingerprints = request.json(PinnedSigners).fingerprints
     items = signers.replace(database.connection(), _package_name(request), fingerprints, request.actor)
     return {"items": items}
+
+
+def _audience(body: Promotion | Rollout) -> rollouts.Audience:
+    return rollouts.Audience(
+        percent=body.staged_rollout_percent or 0,
+        filter=body.filter,
+        expect_target_hash=body.expect_target_hash,
+        interval_seconds=settings.load().heartbeat_interval_seconds,
+    )
 
 
 def _build(request: Request) -> Row:

@@ -1,7 +1,7 @@
 """Which version of a package a device reports, compared with a build
 
 Revision ID: 15b11d000006
-Revises: d1e5a0f2b306
+Revises: c0a1d5e7b205
 """
 
 from alembic import op
@@ -10,7 +10,7 @@ from migrations import grants
 from migrations.sql import frozen
 
 revision = "15b11d000006"
-down_revision = "d1e5a0f2b306"
+down_revision = "c0a1d5e7b205"
 branch_labels = None
 depends_on = None
 

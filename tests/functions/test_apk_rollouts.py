@@ -161,10 +161,12 @@ def test_rolled_back(bucket: Bucket, fleet):
 def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str, db: Database):
     from nexmdm.builds import publishing, rollouts
 
+    everyone = rollouts.Audience(percent=100, interval_seconds=600)
+
     ids = [published(n) for n in (1, 2, 3)]
 
     def promote(build_id: int):
-        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), 100, Actor(OPERATOR))
+        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), everyone, Actor(OPERATOR))
 
     results = race(url, *[promote(build_id) for build_id in ids for _ in range(2)])
     assert {type(error).__name__ for error in errors(results)} <= {"Conflict"}
@@ -225,7 +227,7 @@ def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, fake_fcm: F
     db.execute(f"UPDATE apk_installations SET initiated_at = now() - interval '2 days' WHERE {number} IN (2, 3)")
     assert roll_out(build_id, 100, install=True).json["install"]["device_count"] == 3
     statistics = call("GET", f"/v1/apk/builds/{build_id}").json["statistics"]
-    assert (statistics["failed"], statistics["completed"]) == (3, 50)
+    assert (statistics["failed"], statistics["unknown"], statistics["completed"]) == (1, 2, 50)
     assert statistics["pending"] == 7 + 3
 
 
@@ -247,11 +249,17 @@ def test_the_same_key_sends_once(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: D
 def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, db: Database):
     from nexmdm.builds import publishing, rollouts
 
+    everyone = rollouts.Audience(percent=100, interval_seconds=600)
+
     build_id = str(promoted(2))
 
     def install(n: int):
         return lambda own: rollouts.install(
-            own, publishing.find(own, build_id), 100, Actor(OPERATOR), base_url="https://api.test", request_id=f"r-{n}"
+            own,
+            publishing.find(own, build_id),
+            everyone,
+            Actor(OPERATOR),
+            rollouts.Install(request_id=f"r-{n}", base_url="https://api.test", agent_package="com.nexmdm"),
         )
 
     assert errors(race(url, *[install(n) for n in range(6)])) == []
@@ -353,6 +361,7 @@ def test_a_rollout_pauses_itself_above_a_fifth_of_failures(installing, db: Datab
     # Of 20 finished ones 4 failed, the last one among them: a fifth, and not more.
     outcomes = ["completed"] * 16 + ["failed"] * 4
     for (_, token), outcome in zip(fleet, outcomes, strict=False):
+        report(token, asked[token], "installing")
         report(token, asked[token], outcome)
     assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
     capsys.readouterr()
@@ -385,6 +394,7 @@ def test_both_limits_are_settings(installing, fleet, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ROLLOUT_PAUSE_FAILED_PERCENT", "50")
     settings.load.cache_clear()
     for (_, token), outcome in zip(fleet, ["completed", "completed", "failed", "failed"], strict=False):
+        report(token, asked[token], "installing")
         report(token, asked[token], outcome)
     assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
     report(fleet[4][1], asked[fleet[4][1]], "failed")

@@ -12,15 +12,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from nexmdm.activity import events
 from nexmdm.builds import rollouts
-from nexmdm.builds.rollouts import INSTALL_TTL_SECONDS, Install
+from nexmdm.builds.rollouts import INSTALL_TTL_SECONDS, Audience, Install
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import Conflict, Invalid
+from nexmdm.runtime.settings import Settings
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -126,17 +127,22 @@ def begin(
     build: Row,
     stages: list[Stage],
     window: Window | None,
+    audience: Audience,
     actor: Actor,
+    config: Settings,
     *,
     install: bool,
-    public_url: str,
-    agent_package: str,
+    url: str,
 ) -> None:
     """Make a plan, in place of one that the build has, and begin its first stage when its window is open.
 
+    Args:
+        audience: its filter, when it has one, becomes the rollout's; its percentage is not looked at.
+        url: of this API, for the addresses that devices are told.
+
     Raises:
         Conflict: the build is not current, or its rollout is paused.
-        Invalid: see `check`.
+        Invalid, TargetsChanged: see `check` and `rollouts.roll_out`.
     """
     start = time.perf_counter()
     check(stages, window)
@@ -151,20 +157,22 @@ def begin(
             stages=stages,
             window=window,
             install=install,
-            public_url=public_url,
+            public_url=url,
             made_at=rows[0]["now"],
             made_by=actor.name,
         )
+        if audience.filter is not None or audience.expect_target_hash is not None:
+            rollouts.refilter(tx, build, structs.replace(audience, percent=rows[0]["percent"]), actor)
         tx.execute(_BEGIN, {"build_id": build["build_id"], "plan": msgspec.json.encode(plan).decode()})
         after = {"stages": msgspec.to_builtins(stages), "window": msgspec.to_builtins(window), "install": install}
         events.record(tx, actor, "build.plan", f"build:{build['build_id']}", after=after)
         [row] = tx.execute(statement(__package__, "due_plans"), {"build_id": build["build_id"]})
-        _step(tx, row, actor, agent_package)
+        _step(tx, row, actor, config)
     keys = {"build_id": build["build_id"], "rollout": "plan", "by": actor.name}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
-def advance(db: Database, agent_package: str, actor: Actor) -> int:
+def advance(db: Database, config: Settings, actor: Actor) -> int:
     """Take every plan that is due one stage further; returns how many went on. Two sweeps at once take turns."""
     start = time.perf_counter()
     steps = 0
@@ -172,7 +180,7 @@ def advance(db: Database, agent_package: str, actor: Actor) -> int:
         with db.transaction() as tx:
             # No row: another sweep has it, or it ended meanwhile.
             for row in tx.execute(statement(__package__, "due_plans"), {"build_id": build_id}):
-                if _step(tx, row, actor, agent_package):
+                if _step(tx, row, actor, config):
                     steps += 1
                     keys = {"build_id": build_id, "rollout": "stage", "by": actor.name}
                     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
@@ -218,7 +226,7 @@ def ttl_seconds(plan: Plan, now: datetime) -> int:
     return max(LEAST_TTL_SECONDS, min(INSTALL_TTL_SECONDS, int((end - now).total_seconds())))
 
 
-def _step(tx: Executor, row: Row, actor: Actor, agent_package: str) -> bool:
+def _step(tx: Executor, row: Row, actor: Actor, config: Settings) -> bool:
     """Begin the next stage of a locked build when it is due. With the last stage the plan is completed."""
     plan = msgspec.convert(row["plan"], Plan)
     if not is_due(plan, row["plan_stage"], row["plan_stage_at"], row["asked"], row["completed"], row["now"]):
@@ -240,10 +248,10 @@ def _step(tx: Executor, row: Row, actor: Actor, agent_package: str) -> bool:
         how = Install(
             request_id=f"stage-{row['build_id']}-{plan.id}-{number + 1}",
             base_url=plan.public_url,
-            agent_package=agent_package,
+            agent_package=config.agent_package,
             ttl_seconds=ttl_seconds(plan, row["now"]),
         )
-        rollouts.ask(tx, row, percent, actor, how)
+        rollouts.ask(tx, row, percent, actor, how, config.heartbeat_interval_seconds)
     return True
 
 
@@ -253,7 +261,8 @@ def _instant(day: date, at: str, zone: ZoneInfo) -> datetime:
 
 
 _LOCK = """
-SELECT is_current, paused_at, clock_timestamp() AS now FROM apk_versions WHERE id = %(build_id)s FOR UPDATE
+SELECT is_current, paused_at, staged_rollout_percent AS percent, clock_timestamp() AS now FROM apk_versions
+WHERE id = %(build_id)s FOR UPDATE
 """
 
 _BEGIN = """

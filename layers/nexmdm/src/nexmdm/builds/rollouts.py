@@ -9,8 +9,9 @@ Who, when and why is in the build's `audit`.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from nexmdm.activity import events
@@ -19,16 +20,33 @@ from nexmdm.builds.publishing import ROLLED_BACK
 from nexmdm.commands import batches
 from nexmdm.commands.batches import Asked, InstallTarget
 from nexmdm.commands.single import Command
+from nexmdm.devices import filters, groups
+from nexmdm.devices.filters import Condition, Filter
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
-from nexmdm.runtime.errors import Conflict
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
+from nexmdm.runtime.errors import Conflict, TargetsChanged
 
 INSTALL_TTL_SECONDS = 86_400
 
 
-def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
-    """Make a published build current, for `percent` of the fleet. Once more changes nothing.
+class Audience(Struct, frozen=True, kw_only=True):
+    """To which devices a build is offered, in part or whole.
+
+    Attributes:
+        filter: None leaves the rollout's filter as it is; {all: true} takes it away.
+        expect_target_hash: of a preview of the filter, without the percentage.
+        interval_seconds: of heartbeats, for `online` in a filter.
+    """
+
+    percent: int
+    filter: Filter | None = None
+    expect_target_hash: str | None = None
+    interval_seconds: float
+
+
+def promote(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
+    """Make a published build current, for the audience. Once more changes nothing.
 
     One that awaits its signer is published first: to promote it is to say that its signer is the package's.
 
@@ -36,7 +54,7 @@ def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
         Conflict: it is not published, or its version code is not above the current build's.
     """
     start = time.perf_counter()
-    parameters = {**_name(build), "percent": percent, "by": actor.name}
+    parameters = {**_name(build), "percent": audience.percent, "by": actor.name}
     pinned: dict[str, Any] = {}
     with db.transaction() as tx:
         signers.lock_package(tx, build["package_name"])
@@ -57,20 +75,24 @@ def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
         if not promoted:
             raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
+        offered = _offer(tx, build, audience, actor)
         before = {"current": current[0]["id"] if current else None}
-        _event(tx, actor, "promote", build, before, {"staged_rollout_percent": percent, **pinned})
+        after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept), **pinned}
+        _event(tx, actor, "promote", build, before, after)
     _log(build, "promote", actor.name, start)
 
 
-def roll_out(db: Database, build: Row, percent: int, actor: Actor) -> None:
-    """Offer the current build to `percent` of the fleet.
+def roll_out(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
+    """Offer the current build to the audience.
 
     Raises:
         Conflict: it is not current.
+        Invalid: the filter says nothing, cannot be read, or names no group.
+        TargetsChanged: the filter selects other devices than the caller saw. Nothing was changed.
     """
     start = time.perf_counter()
     with db.transaction() as tx:
-        _offer(tx, build, percent, actor)
+        _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
     _log(build, "rollout", actor.name, start)
 
 
@@ -84,41 +106,46 @@ class Install(Struct, frozen=True, kw_only=True):
 
 
 def install(
-    db: Database, build: Row, percent: int | None, actor: Actor, how: Install, device_ids: list[str] | None = None
+    db: Database, build: Row, audience: Audience, actor: Actor, how: Install, device_ids: list[str] | None = None
 ) -> Asked:
-    """Send install_apk to those of the cohort, or of the named devices, who neither have the build nor were asked.
+    """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
 
     Args:
-        percent: rolled out to first; None leaves the rollout as it is.
-        device_ids: a pilot, beside the percentage; None for the cohort.
+        device_ids: a pilot: these are asked in place of the cohort, and the rollout stays as it is.
 
     Returns:
         Whom it asked; then `batches.show` of the request_id tells what becomes of it. The sweep sends the commands.
 
     Raises:
         Conflict: it is not current, or its rollout is paused.
+        Invalid, TargetsChanged: as `roll_out`; a request_id that is known is answered before.
         PayloadMismatch: the request_id stands for something else.
         NotFound: one of the named devices is not there.
     """
     start = time.perf_counter()
+    command = _command(build, audience.percent, actor, how, device_ids)
     with db.transaction() as tx:
+        if batches.replayed(tx, command):
+            return _ask(tx, build, audience.percent, actor, how, command, device_ids, audience.interval_seconds)
         # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
-        now = tx.execute(_LOCK, _name(build))
-        if not now:
+        if device_ids is None:
+            _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
+        elif not tx.execute(_HOLD, _name(build)):
             raise _not_current(build)
-        if percent is not None:
-            _offer(tx, build, percent, actor)
-        if now[0]["paused_at"] is not None:
+        if tx.execute(_PAUSED, _name(build)):
             raise Conflict("The rollout is paused. Resume it first.")
-        asked = ask(tx, build, now[0]["percent"] if percent is None else percent, actor, how, device_ids)
+        asked = _ask(tx, build, audience.percent, actor, how, command, device_ids, audience.interval_seconds)
     _log(build, "rollout", actor.name, start)
     return asked
 
 
-def ask(
-    tx: Executor, build: Row, percent: int, actor: Actor, how: Install, device_ids: list[str] | None = None
-) -> Asked:
-    """Accept the commands of `install` in the caller's transaction, which holds the build's row."""
+def ask(tx: Executor, build: Row, percent: int, actor: Actor, how: Install, interval_seconds: float) -> Asked:
+    """Ask the first `percent` of those whom the build is offered to; the caller's transaction holds the build's row."""
+    command = _command(build, percent, actor, how, None)
+    return _ask(tx, build, percent, actor, how, command, None, interval_seconds)
+
+
+def _command(build: Row, percent: int, actor: Actor, how: Install, device_ids: list[str] | None) -> Command:
     parameters = {
         "package_name": build["package_name"],
         "version_name": build["version_name"],
@@ -131,11 +158,26 @@ def ask(
         selector["staged_rollout_percent"] = percent
     else:
         selector["device_ids"] = sorted(device_ids)
-    command = Command(how.request_id, {"selector": selector}, "install_apk", parameters, how.ttl_seconds, actor)
+    return Command(how.request_id, {"selector": selector}, "install_apk", parameters, how.ttl_seconds, actor)
+
+
+def _ask(
+    tx: Executor,
+    build: Row,
+    percent: int,
+    actor: Actor,
+    how: Install,
+    command: Command,
+    device_ids: list[str] | None,
+    interval_seconds: float,
+) -> Asked:
+    [held] = tx.execute(_FILTER, _name(build))
+    parts = filters.of_stored(tx, held["rollout_filter"]) if held["rollout_filter"] else []
+    target = InstallTarget(build["build_id"], percent, filters.where(parts, interval_seconds), device_ids)
     url = f"{how.base_url}/v1/apk/download/{build['build_id']}"
-    target = InstallTarget(build["build_id"], percent, device_ids)
+    known = batches.replayed(tx, command)
     asked = batches.accept_installations(tx, command, target, url, how.agent_package)
-    if asked.made:
+    if asked.made and not known:
         _event(tx, actor, "install", build, None, {"request_id": how.request_id, "devices": asked.devices})
     return asked
 
@@ -198,16 +240,55 @@ def _plan(build: Row, what: str) -> dict[str, str]:
     return {"plan": what} if build["plan"] is not None and build["plan_ended_at"] is None else {}
 
 
-def _offer(tx: Executor, build: Row, percent: int, actor: Actor) -> None:
-    rows = tx.execute(_ROLL_OUT, {**_name(build), "percent": percent, "by": actor.name})
-    if not rows:
+def refilter(tx: Executor, build: Row, audience: Audience, actor: Actor) -> None:
+    """Set the filter of the current build in the caller's transaction."""
+    _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
+
+
+class _Offered(NamedTuple):
+    """What `_offer` did. kept: the filter as it is stored now. row: of roll_out.sql."""
+
+    kept: dict[str, Any] | None
+    condition: Condition
+    row: Row
+
+
+def _offer(tx: Executor, build: Row, audience: Audience, actor: Actor) -> _Offered:
+    """Set percentage and filter of the current build; the audience's hash is compared in the same statement."""
+    held = tx.execute(_HOLD, _name(build))
+    if not held:
         raise _not_current(build)
-    if rows[0]["was"] != percent or rows[0]["planned"]:
-        before: dict[str, Any] = {"staged_rollout_percent": rows[0]["was"]}
-        after: dict[str, Any] = {"staged_rollout_percent": percent}
-        if rows[0]["planned"]:
+    kept = held[0]["rollout_filter"] if audience.filter is None else filters.stored(audience.filter)
+    if kept == {"all": True}:
+        kept = None
+    groups.hold(tx, kept)
+    parts = filters.of_stored(tx, kept) if kept else []
+    condition = filters.where(parts, audience.interval_seconds)
+    parameters = {
+        **condition.parameters,
+        "build_id": build["build_id"],
+        "percent": audience.percent,
+        "filter": None if kept is None else msgspec.json.encode(kept).decode(),
+        "expect_target_hash": audience.expect_target_hash,
+        "by": actor.name,
+    }
+    [row] = tx.execute(_ROLL_OUT.replace("{where}", condition.sql), parameters)
+    if not row["agreed"]:
+        raise TargetsChanged(row["device_count"], row["target_hash"])
+    return _Offered(kept, condition, row)
+
+
+def _log_offer(tx: Executor, build: Row, audience: Audience, actor: Actor, offered: _Offered) -> None:
+    if offered.row["changed"]:
+        before = {"staged_rollout_percent": offered.row["was"], **_filter_shown(offered.row["filter_was"])}
+        after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept)}
+        if offered.row["planned"]:
             after["plan"] = "ended"
         _event(tx, actor, "rollout", build, before, after)
+
+
+def _filter_shown(kept: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if kept is None else {"filter": filters.shown(kept)}
 
 
 def _event(
@@ -258,6 +339,7 @@ WHERE id = %(build_id)s
 
 _PROMOTE = f"""
 UPDATE apk_versions SET is_current = true, replaces_id = %(replaces_id)s, staged_rollout_percent = %(percent)s,
+    rollout_filter = NULL, plan = NULL, plan_stage = NULL, plan_stage_at = NULL, plan_ended_at = NULL, plan_end = NULL,
     promoted_at = clock_timestamp(), promoted_by = %(by)s, paused_at = NULL, paused_reason = NULL,
     rollout_completed = 0, rollout_failed = 0,
     audit = {_audit("promote", percent="%(percent)s::integer", replaces="%(replaces_id)s::integer")}
@@ -265,22 +347,13 @@ WHERE id = %(build_id)s AND state = 'published'
 RETURNING id
 """
 
-_ROLL_OUT = f"""
-UPDATE apk_versions v SET staged_rollout_percent = %(percent)s,
-    plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,
-    plan_end = CASE WHEN plan IS NOT NULL THEN coalesce(plan_end, 'a percentage set by hand') END,
-    audit = CASE WHEN old.percent = %(percent)s THEN audit
-                 ELSE {_audit("rollout", percent="%(percent)s::integer")} END
-FROM (SELECT id AS old_id, staged_rollout_percent AS percent, plan IS NOT NULL AND plan_ended_at IS NULL AS planned
-      FROM apk_versions
-      WHERE id = %(build_id)s AND is_current FOR UPDATE) AS old
-WHERE v.id = old.old_id
-RETURNING old.percent AS was, old.planned
-"""
+_HOLD = "SELECT rollout_filter FROM apk_versions WHERE id = %(build_id)s AND is_current FOR UPDATE"
 
-_LOCK = """
-SELECT paused_at, staged_rollout_percent AS percent FROM apk_versions WHERE id = %(build_id)s AND is_current FOR UPDATE
-"""
+_FILTER = "SELECT rollout_filter FROM apk_versions WHERE id = %(build_id)s"
+
+_ROLL_OUT = statement(__package__, "roll_out")
+
+_PAUSED = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND paused_at IS NOT NULL"
 
 _PAUSE = f"""
 UPDATE apk_versions SET paused_at = clock_timestamp(), paused_reason = %(reason)s,

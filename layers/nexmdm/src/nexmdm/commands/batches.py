@@ -11,6 +11,7 @@ from nexmdm.commands.single import CANCEL, Command, Count, Instant
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices import targets
 from nexmdm.devices.cohort import cohort
+from nexmdm.devices.filters import Condition
 from nexmdm.devices.targets import ExpectedTargets
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
@@ -62,10 +63,11 @@ def accept(db: Executor, command: Command, interval_seconds: float, *, expect_ta
 
 
 class InstallTarget(Struct, frozen=True):
-    """Which devices an installation is for: these, or the first `percent` of the build's cohort."""
+    """Which devices an installation is for: these, or the first `percent` of the devices that a build is offered to."""
 
     build_id: int
     percent: int
+    offered_to: Condition
     device_ids: list[str] | None = None
 
 
@@ -106,12 +108,14 @@ def accept_installations(
         "device_ids": target.device_ids,
         "download_url": download_url,
         "agent_package": agent_package,
+        **target.offered_to.parameters,
     }
+    where = target.offered_to.sql
     if replayed:
         # What is answered beside the batch is how it is now.
-        answer = tx.execute(_INSTALL_TARGET, parameters)[0]
+        answer = tx.execute(_INSTALL_TARGET.replace("{where}", where), parameters)[0]
         return Asked(True, answer["selected"], answer["cohort"], answer["newer"])
-    answer = tx.execute(_ACCEPT_INSTALLATIONS, parameters)[0]
+    answer = tx.execute(_ACCEPT_INSTALLATIONS.replace("{where}", where), parameters)[0]
     if answer["missing"]:
         raise NotFound(f"There is no device {answer['missing'][0]!r}. Nobody was asked.")
     if answer["selected"] and not answer["made"]:
@@ -153,6 +157,15 @@ def cancel(db: Executor, request_id: str, actor: Actor) -> int:
     keys = {"request_id": request_id, "cancelled": len(rows), "by": actor.name}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return len(rows)
+
+
+def replayed(db: Executor, command: Command) -> bool:
+    """Whether the batch of this request_id is there already.
+
+    Raises:
+        PayloadMismatch: the request_id stands for something else.
+    """
+    return _replayed(db, command, time.perf_counter())
 
 
 def _replayed(db: Executor, command: Command, start: float) -> bool:
@@ -207,9 +220,10 @@ _SELECTED = f"""
 target AS MATERIALIZED (
     SELECT d.id, d.taken_over_at, reported_version_v1(
         d.id, b.package_name, b.version_code, b.version_name, %(agent_package)s) AS runs
-    FROM devices d JOIN apk_versions b ON b.id = %(build_id)s
+    FROM devices d JOIN apk_versions b ON b.id = %(build_id)s LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE d.deleted_at IS NULL AND CASE WHEN %(device_ids)s::text[] IS NULL
-        THEN {cohort("%(build_id)s", "d.id")} < %(percent)s ELSE d.id = ANY (%(device_ids)s::text[]) END
+        THEN {cohort("%(build_id)s", "d.id")} < %(percent)s AND {{where}}
+        ELSE d.id = ANY (%(device_ids)s::text[]) END
 ), selected AS MATERIALIZED (
     SELECT t.id FROM target t
     WHERE coalesce(t.runs, -1) < 0
