@@ -31,6 +31,17 @@ class Operator:
             tokens |= {item["alias"]: item["token"] for item in answer["items"]}
         return tokens
 
+    async def online(self) -> dict[str, bool]:
+        """Of every device, by its id, whether the server calls it online."""
+        found: dict[str, bool] = {}
+        cursor = ""
+        while True:
+            page = await self.call("GET", f"/v1/devices?limit=200{cursor}")
+            found |= {device["device_id"]: device["online"] for device in page["items"]}
+            if not page.get("next_cursor"):
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
     async def summary(self) -> dict[str, Any]:
         return await self.call("GET", "/v1/fleet/summary")
 

@@ -9,11 +9,13 @@ from alembic import op
 from sqlalchemy import Connection
 
 
-def create_index(name: str, table: str, columns: str, *, unique: bool = False, where: str | None = None) -> None:
+def create_index(
+    name: str, table: str, columns: str, *, unique: bool = False, where: str | None = None, using: str = "btree"
+) -> None:
     """columns: as between the parentheses of CREATE INDEX."""
     with op.get_context().autocommit_block():
         db = op.get_bind()
-        tail = f"({columns})" + (f" WHERE {where}" if where else "")
+        tail = f"USING {using} ({columns})" + (f" WHERE {where}" if where else "")
         kind = "UNIQUE INDEX" if unique else "INDEX"
         if not _rows(db, f"SELECT FROM pg_class WHERE oid = '{table}'::regclass AND relkind = 'p'"):
             _valid_index(db, kind, name, table, tail)

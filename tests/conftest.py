@@ -20,10 +20,9 @@ from nexmdm.heartbeats import partitions
 from nexmdm.runtime import database, logs, settings
 from psycopg2.extensions import make_dsn
 
-from local.postgres import embedded
+from local.postgres import embedded, logins
 from tests.support.api import enroll
 from tests.support.databases import Databases, url_of
-from tests.support.roles import make_roles
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,7 +61,7 @@ def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def server() -> Iterator[str]:
     """The URL of the server's maintenance database."""
     if os.environ.get("DATABASE_URL"):
-        make_roles(os.environ["DATABASE_URL"])
+        logins.make(os.environ["DATABASE_URL"])
         yield os.environ["DATABASE_URL"]
         return
     # As root the server runs under another user, who cannot enter pytest's own folders.
@@ -77,7 +76,7 @@ def server() -> Iterator[str]:
             "ALTER SYSTEM SET full_page_writes = off",
             "SELECT pg_reload_conf()",
         )
-        make_roles(url)
+        logins.make(url)
         yield url
 
 

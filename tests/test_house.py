@@ -277,7 +277,7 @@ def test_the_budget_can_be_broken():
 def test_a_functions_routes_are_those_of_the_template(name):
     declared = {route.key for route in template.load().routes if route.function.name == name}
     found = getattr(import_module(f"functions.{name}.handler"), "routes", None)
-    assert (set(found._routes) if found else set()) == declared
+    assert (set(found.table) if found else set()) == declared
 
 
 def test_every_function_of_the_template_is_here_and_the_other_way_round():

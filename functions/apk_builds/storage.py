@@ -9,6 +9,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from nexmdm.builds import urls
+from nexmdm.runtime import endpoints
 from nexmdm.runtime.errors import Conflict, Unavailable
 from nexmdm.runtime.settings import Settings, SettingsError
 
@@ -56,4 +57,5 @@ def _client(config: Settings) -> Any:
         retries={"mode": "standard", "max_attempts": 2},
         s3={"addressing_style": "path" if config.aws_endpoint_url_s3 else "virtual"},
     )
-    return boto3.client("s3", endpoint_url=config.aws_endpoint_url_s3, region_name=config.region, config=options)
+    endpoint = config.aws_endpoint_url_s3 or endpoints.url("s3", config.region)
+    return boto3.client("s3", endpoint_url=endpoint, region_name=config.region, config=options)

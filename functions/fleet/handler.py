@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from nexmdm.activity import events
 from nexmdm.alerts import evaluation
 from nexmdm.devices import lists, registry
 from nexmdm.runtime import database, settings
@@ -63,3 +64,12 @@ def summary(request: Request) -> dict[str, Any]:
 def list_alerts(request: Request) -> Page:
     """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
     return evaluation.list_alerts(database.connection(), request.parameters(evaluation.AlertsQuery))
+
+
+@routes("GET /v1/events")
+def list_events(request: Request, query: events.EventsQuery) -> Page[events.Event]:
+    """List what operators and the system itself changed, newest first.
+
+    `actor`, `action` and `object` are compared whole, or as a beginning when they end in `*`.
+    """
+    return events.list_events(database.connection(), query)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from nexmdm.alerts.notifications import Notice
-from nexmdm.runtime import logs
+from nexmdm.runtime import endpoints, logs
 from nexmdm.runtime.settings import Settings
 
 
@@ -25,11 +25,12 @@ def publish(config: Settings, notice: Notice) -> None:
     if config.alert_topic_arn is None:
         logs.logger().warning("alert", extra={"subject": notice.subject, "text": notice.text})
         return
+    region = config.alert_topic_arn.split(":")[3]
     # Loaded here and not above: it costs a quarter of a second, and most runs have nothing to tell.
     from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 
     try:
-        _sns(config.aws_endpoint_url_sns, config.alert_topic_arn.split(":")[3]).publish(
+        _sns(config.aws_endpoint_url_sns, region).publish(
             TopicArn=config.alert_topic_arn,
             Subject=notice.subject,
             Message=notice.text,
@@ -53,6 +54,5 @@ def _sns(endpoint: str | None, region: str) -> Any:
     import boto3
     from botocore.config import Config
 
-    # SNS's ordinary name answers over IPv6 too, which the functions' subnets need.
     config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 1})
-    return boto3.client("sns", region_name=region, endpoint_url=endpoint, config=config)
+    return boto3.client("sns", region_name=region, endpoint_url=endpoint or endpoints.url("sns", region), config=config)

@@ -20,7 +20,7 @@ import httpx
 import psycopg2
 
 from local import schema
-from local.fleet import inbox
+from local.fleet import inbox, odd
 from local.fleet.fleet import BOTH, Fleet, TokensFor
 from local.fleet.ledger import Ledger
 from local.fleet.pace import Pace
@@ -44,7 +44,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--url", help="of the server (default: a gateway of its own on the local database)")
     parser.add_argument("--devices", type=int, default=20, metavar="N")
     parser.add_argument(
-        "--interval", type=float, help="seconds between heartbeats (default: 600 as in the field, 10 with --report)"
+        "--interval",
+        type=float,
+        help="seconds between heartbeats (default: 600 as in the field, 10 with --report and --odd)",
     )
     parser.add_argument("--backoff", type=float, default=1, help="factor for every pause before a retry (default: 1)")
     parser.add_argument("--duplicates", type=float, default=0.05, help="share of heartbeats sent twice at once")
@@ -61,6 +63,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, help="stop after this long (default: on Ctrl-C)")
     parser.add_argument("--report", action="store_true", help="compare the database with what was sent, and judge")
+    parser.add_argument(
+        "--odd",
+        action="store_true",
+        help="devices send odd values, lose their clocks, are wiped, share tokens; ends with 1 when a report was"
+        " refused or a device looks offline",
+    )
     parser.add_argument("--environments", type=int, default=4, help="of its own gateway, per function (default: 4)")
     parser.add_argument("--prefix", default="sim", help="of the aliases (default: sim)")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the devices' credentials here between runs")
@@ -86,14 +94,30 @@ async def _run(options: argparse.Namespace) -> int:
             prefix=options.prefix,
             ledger=_ledger(options),
             hmac_keys=tuple(options.hmac_key),
+            odd=options.odd,
         )
         left = await _until_it_ends(options, fleet)
         await fleet.close()
+        if options.odd:
+            return await _judge_odd(fleet, http)
         if not options.report:
             return 1 if fleet.ledger.server_errors else 0
         judged = report(fleet.ledger, fleet.device_ids, left, os.environ["DATABASE_URL"])
         print(*judged.lines(), sep="\n", flush=True)
         return 1 if any(judged.failures()) else 0
+
+
+async def _judge_odd(fleet: Fleet, http: httpx.AsyncClient) -> int:
+    keys = key_pair()
+    if keys is None:
+        raise ValueError("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: --odd asks the server who is online")
+    online = await Operator(http, keys).online()
+    devices = (*fleet.devices, *fleet.twins)
+    found = odd.judge(
+        fleet.ledger, [d.odd for d in devices if d.odd], fleet.device_ids, online, os.environ["DATABASE_URL"]
+    )
+    print(*found.lines(), sep="\n", flush=True)
+    return 1 if any(found.failures()) else 0
 
 
 async def _until_it_ends(options: argparse.Namespace, fleet: Fleet) -> int:
@@ -116,7 +140,7 @@ async def _until_it_ends(options: argparse.Namespace, fleet: Fleet) -> int:
 @contextlib.asynccontextmanager
 async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
     """The URL of the server: the one that was given, or a gateway of this run's own."""
-    if options.report or not options.url:
+    if options.report or options.odd or not options.url:
         os.environ.setdefault("DATABASE_URL", embedded.url())
     if options.url:
         yield options.url
@@ -134,13 +158,14 @@ async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
 
 
 def _pace(options: argparse.Namespace) -> Pace:
-    interval = options.interval or (10 if options.report else 600)
+    interval = options.interval or (10 if options.report or options.odd else 600)
     return Pace(
         interval=interval,
         # A server of this run's own announces its default; a reference agent then keeps the pace of the others.
         announced_scale=1.0 if options.url else interval / 600,
         backoff_scale=options.backoff,
-        duplicate_share=options.duplicates,
+        # An exact repeat is not seen; an odd fleet sends none, so that every accepted report must be.
+        duplicate_share=0 if options.odd else options.duplicates,
         offline_share=options.offline,
     )
 

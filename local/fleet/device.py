@@ -1,6 +1,7 @@
 """What the two kinds of agents have in common: a phone, an outbox, a network that comes and goes, an FCM inbox."""
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -14,12 +15,14 @@ from typing import Any, ClassVar
 from local.fleet.commands import Inbox, Run
 from local.fleet.ledger import Ledger
 from local.fleet.link import Link, Response
+from local.fleet.odd import Odd
 from local.fleet.outbox import Item, Outbox, pause
 from local.fleet.pace import Pace
 from local.fleet.phone import Phone
 from local.fleet.storage import Credentials, Storage, Stored
 
 FCM_KEEPS_SECONDS = 240  # the server's FCM ttl: what a phone without network did not get by then, it never gets
+LOOKS_SECONDS = 1  # between two looks of a phone whose image another phone has
 MOST_REFUSALS = 5  # responses 401 in a row after which an agent forgets its credentials
 
 
@@ -31,6 +34,7 @@ class Context:
         token_for: gives an enrollment token made for an alias, None when there is none at present.
         hmac_keys: primary and rotation key of those that are told one.
         attended: a person enrolls a phone again that has lost its credentials.
+        odd: phones have something odd about them; see `local.fleet.odd`.
     """
 
     ledger: Ledger
@@ -39,6 +43,7 @@ class Context:
     token_for: Callable[[str], Awaitable[str | None]]
     hmac_keys: tuple[str, ...] = ()
     attended: bool = True
+    odd: bool = False
 
 
 class Device(ABC):
@@ -46,13 +51,16 @@ class Device(ABC):
 
     profile: ClassVar[str]
 
-    def __init__(self, alias: str, link: Link, context: Context) -> None:
+    def __init__(self, alias: str, link: Link, context: Context, twin: bool = False) -> None:
+        """twin: the second phone with one image; it has the credentials of the first."""
         self.alias = alias
         self.outbox = Outbox()
         self.ran: dict[str, Run] = {}
         self._link, self._context = link, context
         self._ledger, self._pace = context.ledger, context.pace
-        self._rng = random.Random(alias)
+        self._rng = random.Random(f"twin of {alias}" if twin else alias)
+        self.odd = Odd(self._rng, self._pace.odd_share) if context.odd else None
+        self._twin = twin
         self.phone = Phone(alias, self._rng, self.stored)
         self._inbox = Inbox(self._ledger, context.hmac_keys, self._handle)
         self._online = asyncio.Event()
@@ -144,6 +152,8 @@ class Device(ABC):
 
     def factory_reset(self) -> None:
         """Everything on the phone is gone; it stays where it is and can be enrolled again."""
+        for task in self._tasks:
+            task.cancel()
         self._context.storage.erase(self.alias)
         self.phone = Phone(self.alias, self._rng, self.stored)
         self.outbox = Outbox()
@@ -155,6 +165,8 @@ class Device(ABC):
     def queue(
         self, path: str, body: dict[str, Any], header: str = "Authorization", taken_at: float | None = None
     ) -> Item:
+        if self.odd:
+            self.odd.change(body, heartbeat=taken_at is not None)
         item = Item(path, json.dumps(body).encode(), taken_at, header)
         self._ledger.dropped += len(self.outbox.add(item))
         return item
@@ -164,7 +176,11 @@ class Device(ABC):
         known = self.credentials
         if known is None:
             return None
-        body = self.phone.heartbeat(known.device_id, known.fcm_token, len(self.outbox), ping_request_id, ago)
+        fcm_token = known.fcm_token
+        if self.odd:
+            self.phone.clock_offset = self.odd.clock()
+            fcm_token = self._context.storage.other_fcm_token(self.alias) if self.odd.shares_a_token() else fcm_token
+        body = self.phone.heartbeat(known.device_id, fcm_token, len(self.outbox), ping_request_id, ago)
         taken_at = datetime.fromisoformat(body["timestamp_utc"]).timestamp()
         return self.queue("/v1/heartbeat", body, taken_at=taken_at)
 
@@ -214,8 +230,10 @@ class Device(ABC):
         """In an attended fleet a person enrolls the phone, with the same token while no response comes."""
         token, attempts = None, 0
         while self.credentials is None:
-            if not self._context.attended:
-                await self._enrolled.wait()
+            if self._twin or not self._context.attended:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOKS_SECONDS):
+                        await self._enrolled.wait()
                 continue
             token = token or await self._context.token_for(self.alias)
             response = await self.enroll(token) if token else None

@@ -32,8 +32,8 @@ class FieldDevice(Device):
 
     profile: ClassVar[str] = "field"
 
-    def __init__(self, alias: str, link: FieldLink, context: Context) -> None:
-        super().__init__(alias, link, context)
+    def __init__(self, alias: str, link: FieldLink, context: Context, twin: bool = False) -> None:
+        super().__init__(alias, link, context, twin)
         self._connections = link
         self.by_qr_code = self._rng.random() < 0.5
         self.two_broadcasts = self._rng.random() < self._pace.two_broadcasts_share
@@ -50,6 +50,8 @@ class FieldDevice(Device):
         await self.until_enrolled()
         await asyncio.sleep(self._rng.uniform(0, self._pace.interval))
         while True:
+            if self.odd and self.odd.is_wiped():
+                self.factory_reset()
             await self.until_enrolled()
             if self._rng.random() < self._pace.offline_share:
                 self.go_offline(self._pace.interval * self._rng.uniform(*self._pace.offline_intervals))

@@ -17,6 +17,7 @@ from local.fleet.storage import Storage
 
 TokensFor = Callable[[list[str]], Awaitable[dict[str, str]]]
 MOST_CONNECTIONS = 64  # of all reference agents together; each request of an agent in the field has its own
+TWIN_EVERY = 10
 BOTH = ("field", "reference")
 
 
@@ -29,6 +30,7 @@ class Fleet:
         keep: a file where what phones store stays between runs.
         hmac_keys: the primary and rotation key of phones that are given one.
         attended: a person enrolls a phone again that has lost its credentials.
+        odd: phones send odd values, lose their clocks, are wiped and share tokens; one in ten has a twin.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Fleet:
         ledger: Ledger | None = None,
         hmac_keys: tuple[str, ...] = (),
         attended: bool = True,
+        odd: bool = False,
     ) -> None:
         self.ledger = ledger or Ledger()
         self._tokens = _Tokens(tokens_for)
@@ -50,17 +53,22 @@ class Fleet:
         self._pooled = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits)
         single = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._single = httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=single)
-        context = Context(self.ledger, pace, Storage(keep), self._tokens.one, hmac_keys, attended)
+        context = Context(self.ledger, pace, Storage(keep), self._tokens.one, hmac_keys, attended, odd)
         self.devices = [
             self._device(profiles[number % len(profiles)], f"{prefix}-{number + 1:04}", context)
             for number in range(count)
+        ]
+        # Two phones with one image: the same credentials, another model and uptime.
+        self.twins = [
+            FieldDevice(device.alias, FieldLink(self._single, self.ledger), context, twin=True)
+            for device in (self.devices[::TWIN_EVERY] if odd else ())
         ]
 
     async def run(self) -> None:
         """Until cancelled."""
         await self._tokens.fetch([device.alias for device in self.devices if device.credentials is None])
         async with asyncio.TaskGroup() as tasks:
-            for device in self.devices:
+            for device in (*self.devices, *self.twins):
                 tasks.create_task(device.run())
 
     async def drain(self, seconds: float) -> int:
@@ -74,7 +82,7 @@ class Fleet:
         return sum(len(device.outbox) for device in self.devices)
 
     async def close(self) -> None:
-        for device in self.devices:
+        for device in (*self.devices, *self.twins):
             await device.give_up()
         await self._pooled.aclose()
         await self._single.aclose()

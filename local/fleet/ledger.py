@@ -18,7 +18,8 @@ class Ledger:
     of them when they are given an endless deque.
     Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose bytes were not the build's.
     `shell_executions` are what parameters of commands made the shell of a phone run; `refusals` counts requests of any
-    kind that were answered 4xx, by (route, status).
+    kind that were answered 4xx, by (route, status); `last_accepted` is when the last accepted heartbeat of a device was
+    sent, by its id.
     """
 
     bucket_seconds: int = 10
@@ -39,6 +40,7 @@ class Ledger:
     installed: int = 0
     installations_failed: int = 0
     corrupt: int = 0
+    last_accepted: dict[str, float] = field(default_factory=dict)
     shell_executions: list[str] = field(default_factory=list)
     refusals: Counter[tuple[str, int]] = field(default_factory=Counter)
     ran: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -63,8 +65,12 @@ class Ledger:
         elif status >= 400:
             self.refusals[(route(path), status)] += 1
 
-    def heartbeat_accepted(self, device_id: str, taken_at: float, duplicate: bool) -> None:
+    def heartbeat_accepted(
+        self, device_id: str, taken_at: float, duplicate: bool, sent_at: float | None = None
+    ) -> None:
         self.accepted += 1
+        if sent_at is not None:
+            self.last_accepted[device_id] = max(sent_at, self.last_accepted.get(device_id, sent_at))
         self.deduplicated += duplicate
         key = (device_id, self.bucket(taken_at))
         self._uncertain.discard(key)

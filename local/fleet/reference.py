@@ -73,11 +73,14 @@ class ReferenceDevice(Device):
         for task in self._tasks:
             task.cancel()
         self.report_interrupted()
+        self._something_to_send.set()
 
     async def _take_heartbeats(self) -> None:
         pace = self._pace
         await asyncio.sleep(self._rng.uniform(0, pace.interval))
         while True:
+            if self.odd and self.odd.is_wiped():
+                self.factory_reset()
             if self._rng.random() < pace.offline_share:
                 self.go_offline(pace.interval * self._rng.uniform(*pace.offline_intervals))
             self.queue_heartbeat()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from typing import Any
 
 from local.fleet.ledger import Ledger
@@ -26,22 +27,32 @@ class Sender:
         return next((r for r in responses if r is not None and r.is_success), responses[0])
 
     async def send_batch(self, batch: list[Item], credentials: Credentials) -> Response | None:
+        sent_at = time.time()
         content = b'{"heartbeats": [' + b", ".join(item.content for item in batch) + b"]}"
         response = await self._link.post("/v1/heartbeats", content, credentials.device_token, "Authorization")
         results = response.json()["results"] if response and response.is_success else [REJECTED] * len(batch)
         for item, result in zip(batch, results, strict=True):
-            self._count(item, credentials, response, result)
+            self._count(item, credentials, response, result, sent_at)
         return response
 
     async def _attempt(self, item: Item, credentials: Credentials) -> Response | None:
+        sent_at = time.time()
         path = item.path.replace("{device_id}", credentials.device_id)
         response = await self._link.post(path, item.content, credentials.device_token, item.header)
         if item.is_heartbeat:
             succeeded = response is not None and response.is_success
-            self._count(item, credentials, response, response.json() if response and succeeded else REJECTED)
+            result = response.json() if response and succeeded else REJECTED
+            self._count(item, credentials, response, result, sent_at)
         return response
 
-    def _count(self, item: Item, credentials: Credentials, response: Response | None, result: dict[str, Any]) -> None:
+    def _count(
+        self,
+        item: Item,
+        credentials: Credentials,
+        response: Response | None,
+        result: dict[str, Any],
+        sent_at: float,
+    ) -> None:
         if item.taken_at is None:
             return
         if response is None or response.status >= 500:
@@ -49,4 +60,5 @@ class Sender:
         elif result.get("status") == "rejected":
             self._ledger.rejected += 1
         else:
-            self._ledger.heartbeat_accepted(credentials.device_id, item.taken_at, result.get("status") == "duplicate")
+            duplicate = result.get("status") == "duplicate"
+            self._ledger.heartbeat_accepted(credentials.device_id, item.taken_at, duplicate, sent_at)

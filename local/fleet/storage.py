@@ -52,6 +52,11 @@ class Storage:
         """The storage of one phone. After a change call `save`."""
         return self._stored.setdefault(alias, Stored())
 
+    def other_fcm_token(self, alias: str) -> str | None:
+        """The FCM token of another phone of the fleet, as a restored backup brings it."""
+        others = (stored.credentials for other, stored in self._stored.items() if other != alias)
+        return next((credentials.fcm_token for credentials in others if credentials), None)
+
     def erase(self, alias: str) -> None:
         """A factory reset."""
         self._stored.pop(alias, None)

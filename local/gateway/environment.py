@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from local.gateway.bootstrap import LENGTH
+from local.postgres import logins
 from local.template import Function
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +95,7 @@ class _Environment:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "local.gateway.bootstrap", str(theirs.fileno()), function.handler],
                 cwd=ROOT,
-                env={**os.environ, **_lambda_variables(function), **function.environment, **variables},
+                env=_with_login({**os.environ, **_lambda_variables(function), **function.environment, **variables}),
                 stdin=subprocess.PIPE,
                 stdout=output or 2,
                 stderr=output or 2,
@@ -156,6 +157,12 @@ class _Environment:
                 self._streams[1].close()
         else:
             self._ours.close()
+
+
+def _with_login(variables: dict[str, str]) -> dict[str, str]:
+    """The same with the database login of the function, where the database has it."""
+    url, login = variables.get("DATABASE_URL"), variables.get("DATABASE_USER")
+    return {**variables, "DATABASE_URL": logins.url_of(url, login)} if url and login else variables
 
 
 def _timed_out(seconds: float) -> str:

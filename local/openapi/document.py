@@ -15,7 +15,7 @@ from nexmdm.runtime import errors
 from local import template
 from local.openapi import commands, examples, security
 from local.openapi.answers import GatewayMessage, Problem
-from local.openapi.operations import OPERATIONS, Answer, Operation, refusals
+from local.openapi.operations import Answer, Operation, operations, refusals
 from local.template import Route
 
 Schema = dict[str, Any]
@@ -53,13 +53,13 @@ def build() -> dict[str, Any]:
     """The whole document.
 
     Raises:
-        KeyError: a route of template.yaml has no entry in `operations`.
+        KeyError: a route of template.yaml has no handler.
     """
     routes = template.load().routes
     paths: dict[str, Any] = {}
     named: set[str] = set()
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, named)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, operations()[route.key], named)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -80,7 +80,7 @@ def build() -> dict[str, Any]:
         "tags": [_tag(name) for name in dict.fromkeys(route.function.name for route in routes)],
         "paths": paths,
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas(list(operations().values())),
             "responses": _refusals(),
             "headers": HEADERS,
             "securitySchemes": security.SCHEMES,
@@ -92,9 +92,8 @@ def _tag(function: str) -> dict[str, str]:
     return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler"))}
 
 
-def _operation(route: Route, named: set[str]) -> dict[str, Any]:
-    operation = OPERATIONS[route.key]
-    function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key]
+def _operation(route: Route, operation: Operation, named: set[str]) -> dict[str, Any]:
+    function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key].route
     summary, _, description = inspect.getdoc(function).partition("\n")
     name = f"{route.function.name}_{function.__name__}"
     name = name if name not in named else f"{name}_2"
@@ -161,7 +160,7 @@ def _answered(status: int, answer: Answer) -> Schema:
     found: dict[str, Any] = {"description": WORDS[status]}
     if answer.headers:
         found["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers}
-    refs = [{"$ref": REF.format(name=type_.__name__)} for type_ in answer.types]
+    refs, _ = msgspec.json.schema_components(answer.types, ref_template=REF)
     if refs:
         found["content"] = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"oneOf": refs}}}
     return found
@@ -205,11 +204,9 @@ def _problems(kind: type[errors.Problem]) -> list[type[errors.Problem]]:
     return [kind, *(below for child in kind.__subclasses__() for below in _problems(child))]
 
 
-def _schemas() -> dict[str, Schema]:
-    types = {
-        type_ for operation in OPERATIONS.values() for answer in operation.answers.values() for type_ in answer.types
-    }
-    types |= {operation.body for operation in OPERATIONS.values() if operation.body}
+def _schemas(operations: list[Operation]) -> dict[str, Schema]:
+    types = {type_ for operation in operations for answer in operation.answers.values() for type_ in answer.types}
+    types |= {operation.body for operation in operations if operation.body}
     found = _components([*types, *set(actions.ACTIONS.values()), Problem, GatewayMessage])
     found["RemoteControl"] = commands.remote_control(found["RemoteControl"])
     found["CommandBody"] = commands.by_action(found["CommandBody"])

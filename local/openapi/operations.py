@@ -3,7 +3,10 @@
 `device`, `download`, `enrollment` and `operator` say who may call it.
 """
 
-from typing import Any
+from functools import cache
+from importlib import import_module
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from msgspec import Struct
 from nexmdm.alerts.evaluation import AlertsQuery
@@ -11,6 +14,7 @@ from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.commands.single import CommandsQuery
 from nexmdm.devices.lists import DevicesQuery
 from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.runtime.http import Response
 from nexmdm.runtime.pagination import PageQuery
 
 from functions.apk_builds import handler as builds
@@ -21,6 +25,7 @@ from functions.fcm_dispatch import handler as dispatch
 from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
 from functions.registration import handler as registration
+from local import template
 from local.openapi import answers as a
 from local.openapi import security
 
@@ -72,7 +77,8 @@ def _once(type_: type) -> dict[int, Any]:
     return {202: type_, 200: Answer((type_,), ("Idempotency-Replayed",))}
 
 
-OPERATIONS: dict[str, Operation] = {
+# Routes whose handlers do not say it by annotations yet.
+_LISTED: dict[str, Operation] = {
     "POST /v1/register": _operation(
         "enrollment",
         {200: a.Registered},
@@ -149,9 +155,39 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+@cache
+def operations() -> dict[str, Operation]:
+    """{route key: what it takes and answers}, for every route of template.yaml."""
+    return {route.key: _declared(route.key, route.function.name) for route in template.load().routes}
+
+
+def _declared(route_key: str, function: str) -> Operation:
+    """From the annotations of the route's handler, else from the table above."""
+    if route_key in _LISTED:
+        return _LISTED[route_key]
+    declared = import_module(f"functions.{function}.handler").routes.table[route_key]
+    types = _types(declared.returns)
+    return Operation(
+        caller=declared.caller,
+        answers={status: Answer(types, headers) for status, headers in declared.statuses.items()},
+        body=declared.body,
+        query=declared.query,
+        problems=declared.problems,
+        key=declared.key,
+    )
+
+
+def _types(returns: Any) -> tuple[Any, ...]:
+    """The types of the body, any of them: out of `T`, `T | U`, `Response[T]` and None."""
+    if get_origin(returns) is Response:
+        returns = get_args(returns)[0]
+    types = get_args(returns) if get_origin(returns) in (Union, UnionType) else (returns,)
+    return tuple(type_ for type_ in types if type_ is not None and type_ is not NoneType)
+
+
 def refusals(route_key: str) -> set[int]:
     """The statuses of the problems that a route may answer with."""
-    operation = OPERATIONS[route_key]
+    operation = operations()[route_key]
     found = {500, 503, *operation.problems, *security.PROBLEMS[operation.caller]}
     if operation.body:
         found |= {400, 413, 422}

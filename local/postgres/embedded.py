@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from local.postgres import logins
 from local.postgres.keeper import keeper_address
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +56,9 @@ def url(database: str = DATABASE, version: int = DEFAULT_VERSION) -> str:
         return given
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(start(version=version, database=database))
+    started = stack.enter_context(start(version=version, database=database))
+    logins.make(started)
+    return started
 
 
 def stop(data: Path) -> bool:

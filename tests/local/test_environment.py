@@ -157,7 +157,7 @@ def test_a_handler_that_cannot_be_imported(invoke, tmp_path):
 def test_a_parent_that_is_killed_leaves_no_environment(function, tmp_path):
     script = f"""
         import asyncio
-        from local.environment import Environments
+        from local.gateway.environment import Environments
         from local.template import Function
 
         async def main():

@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 
 from local import template
 from local.openapi import __main__ as written
-from local.openapi.operations import OPERATIONS
+from local.openapi.operations import operations
 from local.template import Route
 
 ROUTES = template.load().routes
@@ -24,11 +24,11 @@ def module(route: Route):
 
 
 def function(route: Route):
-    return module(route).routes.table[route.key]
+    return module(route).routes.table[route.key].route
 
 
 def test_every_route_has_an_entry_and_the_other_way_round():
-    assert {route.key for route in ROUTES} == set(OPERATIONS), "add it to local/openapi/operations.py"
+    assert {route.key for route in ROUTES} == set(operations()), "add it to local/openapi/operations.py"
 
 
 def test_what_is_committed_is_what_is_generated():
@@ -51,7 +51,11 @@ def test_a_route_says_what_it_does(route):
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
 def test_the_types_are_those_that_the_handler_validates_with(route):
-    operation = OPERATIONS[route.key]
+    operation = operations()[route.key]
+    declared = module(route).routes.table[route.key]
+    if declared.body or declared.query:  # validated before the handler runs, with these very types
+        assert (operation.body, operation.query) == (declared.body, declared.query)
+        return
     assert set(validated_with(route, "json")) == ({operation.body} - {None})
     assert set(validated_with(route, "parameters")) == ({operation.query} - {None})
 
@@ -65,7 +69,7 @@ def validated_with(route: Route, method: str) -> Iterator[type]:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
 def test_who_may_call_is_what_the_template_says(route):
-    assert (OPERATIONS[route.key].caller == "operator") == (route.authorizer == "AWS_IAM")
+    assert (operations()[route.key].caller == "operator") == (route.authorizer == "AWS_IAM")
 
 
 def test_examples_fit_their_schemas():

@@ -5,12 +5,12 @@ import json
 import msgspec
 
 from local.openapi.answers import Problem
-from local.openapi.operations import OPERATIONS, refusals
+from local.openapi.operations import operations, refusals
 
 
 def check(route_key: str, status: int, headers: dict[str, str], text: str) -> None:
     """Raises AssertionError when the reference does not know this answer of a function's."""
-    answers = OPERATIONS[route_key].answers
+    answers = operations()[route_key].answers
     assert status in answers or status in refusals(route_key), f"{route_key} answers {status}, which is not documented"
     answer = answers.get(status)
     types = answer.types if answer else (Problem,)

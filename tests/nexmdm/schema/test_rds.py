@@ -1,7 +1,7 @@
 """The database as Lambda reaches it: TLS that checks the name, IAM tokens, roles without passwords, secrets by ARN."""
 
 import json
-import tempfile
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,13 +17,17 @@ from nexmdm.runtime.settings import SettingsError
 from nexmdm.schema import roles
 
 from local import s3
-from local.postgres import embedded
-from tests.conftest import alembic, run_sql, url_of
-from tests.support.rds import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
+from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
+from local.rds.server import DATABASE, Server, aurora
+from tests.conftest import alembic
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
-ROLES = ("nexmdm_owner", "nexmdm_app", ADMIN, "rds_iam")
+
+@pytest.fixture(scope="module")
+def aurora_() -> Iterator[Server]:
+    with aurora() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -39,38 +43,19 @@ def secrets(secrets_manager: str):
     )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """One of this module's own, without the logins that the suite's has: RDS begins without them, and roles belong to
-    a server, not to a database."""
-    with tempfile.TemporaryDirectory(prefix="nexmdm-rds-") as folder, embedded.start(Path(folder) / "data") as url:
-        yield url
-
-
 @pytest.fixture
-def empty(server: str) -> Iterator[str]:
-    """The name of an empty database with the roles that Aurora begins with: its administrator and `rds_iam`."""
-    name = f"rds_{uuid.uuid4().hex[:12]}"
-    run_sql(server, *(f"DROP ROLE IF EXISTS {role}" for role in ROLES))
-    run_sql(server, f"CREATE ROLE {ADMIN} LOGIN CREATEROLE", "CREATE ROLE rds_iam")
-    run_sql(server, f"GRANT rds_iam TO {ADMIN} WITH ADMIN OPTION", f"CREATE DATABASE {name} OWNER {ADMIN}")
-    yield name
-    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)", *(f"DROP ROLE IF EXISTS {role}" for role in ROLES))
-
-
-@pytest.fixture
-def lambda_(server: str, empty: str, tmp_path: Path, monkeypatch, secrets_manager: str, secrets) -> Iterator[Door]:
-    """That database behind RDS's front door, as the template's variables describe it."""
-    name, own = empty, url_of(server, empty)
-    arn = secrets.create_secret(Name=name, SecretString=json.dumps({"username": ADMIN, "password": ADMIN_PASSWORD}))[
-        "ARN"
-    ]
+def lambda_(aurora_: Server, tmp_path: Path, monkeypatch, secrets_manager: str, secrets) -> Iterator[Door]:
+    """A database as Aurora makes it, behind RDS's front door, as the template's variables describe it."""
+    aurora_.begin_anew()
+    text = json.dumps({"username": ADMIN, "password": ADMIN_PASSWORD})
+    arn = secrets.create_secret(Name=f"admin-{uuid.uuid4()}", SecretString=text)["ARN"]
     monkeypatch.delenv("DATABASE_URL", raising=False)
-    with rds(own, tmp_path) as door:
+    url = f"postgresql:///{DATABASE}?host={aurora_.socket}&port={aurora_.port}"
+    with rds(url, tmp_path, aurora_) as door:
         for key, value in {
             "DATABASE_HOST": door.host,
             "DATABASE_PORT": str(door.port),
-            "DATABASE_NAME": name,
+            "DATABASE_NAME": DATABASE,
             "DATABASE_USER": "nexmdm_owner",
             "DATABASE_CA_BUNDLE": str(door.ca_bundle),
             "DATABASE_ADMIN_SECRET": arn,
@@ -94,30 +79,115 @@ def forget() -> None:
     stored_secrets.resolve.cache_clear()
 
 
-def as_app(monkeypatch) -> database.Database:
-    monkeypatch.setenv("DATABASE_USER", "nexmdm_app")
+def logged_in_as(monkeypatch, user: str) -> database.Database:
+    monkeypatch.setenv("DATABASE_USER", user)
     forget()
     return database.connection()
 
 
-def test_roles_migrations_and_rows(lambda_, monkeypatch):
-    roles.ensure(settings.load())
-    roles.ensure(settings.load())  # the next deploy
+def memberships(server: Server) -> set[tuple[str, str, bool]]:
+    """(member, role, may grant it on) of all that is ours."""
+    rows = server.run(
+        "SELECT member::regrole::text, roleid::regrole::text, admin_option FROM pg_auth_members"
+        " WHERE member::regrole::text LIKE 'nexmdm%'"
+    )
+    return {tuple(row) for row in rows}
+
+
+def migrated(lambda_: Door) -> list[str]:
+    """A deploy's work on the database: the roles, then the revisions. Returns who logged in."""
+    before = len(lambda_.logins)
+    forget()
+    roles.ensure(settings.load(), wait_seconds=0)
+    upgraded = alembic("", "upgrade", "head")
+    assert upgraded.returncode == 0, upgraded.stderr
+    return [user for user, _ in lambda_.logins[before:]]
+
+
+def test_the_first_second_and_third_deploy_and_a_role_added_by_the_third(lambda_, aurora_, monkeypatch):
+    monkeypatch.setattr(roles, "LOGINS", (roles.APP,))  # a release that knew of one
+    first = migrated(lambda_)
+    assert first[:2] == ["nexmdm_owner", ADMIN]  # the owner's login is tried first, and is not there yet
+    assert ADMIN not in first[2:]
+    assert memberships(aurora_) == {
+        (ADMIN, "nexmdm_owner", True),  # what CREATE ROLE does since PostgreSQL 16
+        ("nexmdm_owner", "rds_iam", True),
+        ("nexmdm_owner", "nexmdm_app", True),
+        ("nexmdm_app", "rds_iam", False),
+    }
+    second = migrated(lambda_)
+    assert set(second) == {"nexmdm_owner"}
+    monkeypatch.setattr(roles, "LOGINS", (roles.APP, roles.DEVICE))  # the next release
+    third = migrated(lambda_)
+    assert set(third) == {"nexmdm_owner"}
+    device = logged_in_as(monkeypatch, "nexmdm_device")
+    assert device.execute("SELECT current_user AS me, pg_has_role('rds_iam', 'member') AS iam") == [
+        {"me": "nexmdm_device", "iam": True}
+    ]
+    device.close()
+
+
+def test_the_administrators_password_is_good_once(lambda_):
+    """Why the owner goes first: RDS takes no password of a member of rds_iam, not even of an indirect one."""
+    config = settings.load()
+    admin = database.Database(config.dsn_of(ADMIN, ADMIN_PASSWORD))
+    admin.execute("SELECT 1")
+    admin.close()
+    roles.ensure(config, wait_seconds=0)
+    with pytest.raises(Unavailable) as raised:
+        admin.execute("SELECT 1")
+    assert "pg_hba.conf rejects" in str(raised.value.__cause__)
+    roles.ensure(config, wait_seconds=0)
+
+
+def test_two_logins_that_fail_are_both_told(lambda_, secrets):
+    secrets.update_secret(
+        SecretId=settings.load().database_admin_secret,
+        SecretString=json.dumps({"username": ADMIN, "password": "s3cr3t"}),
+    )
+    with pytest.raises(Unavailable) as raised:
+        roles.ensure(settings.load(), wait_seconds=0)
+    told = raised.value.detail
+    assert re.search(r"nexmdm_owner by IAM: localhost:\d+: .*(not exist|rejects)", told), told
+    assert re.search(r"administrator by password: localhost:\d+: .*password authentication failed", told), told
+    assert "s3cr3t" not in told
+
+
+def test_both_logins_wait_for_a_database_that_resumes(lambda_, aurora_, monkeypatch):
+    """The door is shut until somebody has knocked three times."""
+    refused = []
+
+    def knock(self: Door, client: object) -> None:
+        if len(refused) < 3:
+            refused.append(client)
+            client.close()
+        else:
+            served(self, client)
+
+    served = Door._serve
+    monkeypatch.setattr(Door, "_serve", knock)
+    roles.ensure(settings.load(), wait_seconds=60)
+    assert len(refused) == 3
+    assert (("nexmdm_owner", "rds_iam", True)) in memberships(aurora_)
+
+
+def test_the_owner_makes_what_the_others_may_use_and_they_make_nothing(lambda_, monkeypatch):
+    migrated(lambda_)
     owner = database.connection()
     owner.execute("CREATE TABLE made_by_the_owner (id int GENERATED ALWAYS AS IDENTITY, what text)")
-    assert owner.execute("SELECT current_user AS me, pg_has_role('rds_iam', 'member') AS iam") == [
-        {"me": "nexmdm_owner", "iam": True}
-    ]
-    app = as_app(monkeypatch)
-    assert app.execute("INSERT INTO made_by_the_owner (what) VALUES ('x') RETURNING id") == [{"id": 1}]
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        app.execute("DROP TABLE made_by_the_owner")
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        app.execute("CREATE TABLE made_by_the_app (id int)")
+    for user in roles.LOGINS:
+        other = logged_in_as(monkeypatch, user)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            other.execute("DROP TABLE made_by_the_owner")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            other.execute("CREATE TABLE made_by_another (id int)")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            other.execute("CREATE ROLE made_by_another")
+        other.close()
 
 
 def test_each_connection_has_a_token_of_its_own(lambda_, monkeypatch):
-    roles.ensure(settings.load())
+    roles.ensure(settings.load(), wait_seconds=0)
     db, made = database.connection(), len(lambda_.logins)
     db.execute("SELECT 1")
     db.close()
@@ -133,7 +203,7 @@ def test_each_connection_has_a_token_of_its_own(lambda_, monkeypatch):
 def test_a_certificate_of_somebody_else_is_refused(lambda_, monkeypatch, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    from tests.support.rds import certificates
+    from local.rds.door import certificates
 
     certificates(other)
     monkeypatch.setenv("DATABASE_CA_BUNDLE", str(other / "ca.pem"))
@@ -154,13 +224,11 @@ def test_a_server_by_another_name_is_refused(lambda_, monkeypatch):
 
 
 def test_alembic_goes_the_same_way(lambda_, monkeypatch):
-    roles.ensure(settings.load())
-    upgraded = alembic("", "upgrade", "head")
-    assert upgraded.returncode == 0, upgraded.stderr
+    assert migrated(lambda_)[-1] == "nexmdm_owner"
     assert database.connection().execute("SELECT tableowner FROM pg_tables WHERE tablename = 'fcm_dispatches'") == [
         {"tableowner": "nexmdm_owner"}
     ]
-    app = as_app(monkeypatch)
+    app = logged_in_as(monkeypatch, "nexmdm_app")
     assert app.execute("SELECT count(*) AS n FROM devices") == [{"n": 0}]
     assert {user for user, _ in lambda_.logins} == {ADMIN, "nexmdm_owner", "nexmdm_app"}
 

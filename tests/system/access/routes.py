@@ -68,6 +68,7 @@ ENTRIES: dict[str, Entry] = {
     "GET /v1/devices/{device_id}/heartbeats": Entry("operator", "/v1/devices/{device}/heartbeats", 200),
     "GET /v1/fleet/summary": Entry("operator", "/v1/fleet/summary", 200),
     "GET /v1/alerts": Entry("operator", "/v1/alerts", 200),
+    "GET /v1/events": Entry("operator", "/v1/events", 200),
     "POST /v1/devices/{device_id}/commands": Entry(
         "operator", "/v1/devices/{device}/commands", 202, {"action": "ping", "request_id": "one"}
     ),

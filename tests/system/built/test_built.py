@@ -14,13 +14,13 @@ import pytest
 
 from local import template
 from local.fcm.account import service_account
+from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, rds
 from local.samples import TOKEN
 from tests.conftest import run_sql
 from tests.functions.conftest import bucket, fake_fcm, s3_server, webhook  # noqa: F401  fixtures
 from tests.functions.test_migrate import CloudFormation, cloudformation  # noqa: F401  a fixture
 from tests.support import samples
 from tests.support.fcm import HMAC_KEY
-from tests.support.rds import ADMIN, ADMIN_PASSWORD, KEY, REGION, rds
 from tests.support.webhook import SECRET_PATH
 from tests.system.built import lambda_runtime
 
@@ -28,7 +28,7 @@ FUNCTIONS = template.load().functions
 # Unzipped code and layers, MB; a handler's import, s; peak of the process, MB. Lambda's own limit is 250 MB.
 BUDGETS = {"heartbeat": (60, 1.0, 120), "fcm_dispatch": (200, 3.0, 256), "migrate": (120, 3.0, 256)}
 OTHERS = (120, 2.0, 256)
-ROLES = (ADMIN, "nexmdm_owner", "nexmdm_app")
+ROLES = (ADMIN, "nexmdm_owner", "nexmdm_app", "nexmdm_device")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ code.
 """
 
 import functools
-import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,12 +25,12 @@ from functions.apk_builds import apk_file, apk_manifest, apk_signature
 from local import template
 from local.gateway import payload, signature
 from local.gateway.signature import KeyPair
-from local.openapi.operations import OPERATIONS
+from local.openapi.operations import operations
 from tests.support.api import CONTEXT
 from tests.support.builds import SAMPLES
 
-BODIES = sorted({o.body for o in OPERATIONS.values() if o.body}, key=lambda type_: type_.__name__)
-QUERIES = sorted({o.query for o in OPERATIONS.values() if o.query}, key=lambda type_: type_.__name__)
+BODIES = sorted({o.body for o in operations().values() if o.body}, key=lambda type_: str(type_))
+QUERIES = sorted({o.query for o in operations().values() if o.query}, key=lambda type_: str(type_))
 KEYS = KeyPair("AKIAOFTHEFUZZ", "secret")
 # Two headers that look like a signature and are none.
 SIGNED = (
@@ -102,7 +101,7 @@ def apks(data: bytes) -> None:
     if not isinstance(apk, Problem):
         refused(lambda: apk_signature.verify(apk))
         apk_file.content_digests(apk, ("sha256",))
-    refused(lambda: apk_manifest.read(io.BytesIO(data)))
+        refused(lambda: apk_manifest.read(apk))
 
 
 def mutated_apks(data: bytes) -> None:

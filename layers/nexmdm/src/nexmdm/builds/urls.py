@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from nexmdm.runtime import endpoints
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Unavailable
 from nexmdm.runtime.settings import Settings, SettingsError
@@ -60,8 +61,10 @@ def _signed(
     from botocore.awsrequest import AWSRequest
 
     name = bucket(config)
-    host = f"https://{name}.s3.{config.region}.amazonaws.com"
-    base = f"{config.aws_endpoint_url_s3.rstrip('/')}/{name}" if config.aws_endpoint_url_s3 else host
+    if config.aws_endpoint_url_s3:
+        base = f"{config.aws_endpoint_url_s3.rstrip('/')}/{name}"
+    else:
+        base = f"https://{name}.{endpoints.host('s3', config.region)}"
     # The signer takes its query from the address.
     query = "&".join(f"{quote(field, safe='')}={quote(value, safe='')}" for field, value in (parameters or {}).items())
     request = AWSRequest(method, f"{base}/{quote(key)}{'?' if query else ''}{query}", headers=headers)

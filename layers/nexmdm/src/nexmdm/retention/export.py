@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from nexmdm.retention.policies import BATCH, Steps
+from nexmdm.runtime import endpoints
 from nexmdm.runtime.database import Executor, Row
 from nexmdm.runtime.settings import Settings
 
@@ -47,8 +48,9 @@ def _write(rows: list[Row], before: datetime, settings: Settings) -> None:
         "older_than": before,
         "sha256": hashlib.sha256(body).hexdigest(),
     }
+    client = _s3(settings.aws_endpoint_url_s3 or endpoints.url("s3", settings.region))
     for key, content in ((f"{name}.jsonl.gz", body), (f"{name}.manifest.json", msgspec.json.encode(manifest))):
-        _s3(settings.aws_endpoint_url_s3).put_object(Bucket=settings.download_export_bucket, Key=key, Body=content)
+        client.put_object(Bucket=settings.download_export_bucket, Key=key, Body=content)
 
 
 def _ranges(ids: list[int]) -> list[tuple[int, int]]:
@@ -63,7 +65,7 @@ def _ranges(ids: list[int]) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=1)
-def _s3(endpoint: str | None) -> Any:
+def _s3(endpoint: str) -> Any:
     # Loaded here and not above: boto3 costs 280 ms, and most environments export nothing.
     import boto3
 

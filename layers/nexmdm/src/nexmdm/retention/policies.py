@@ -78,6 +78,10 @@ def alerts(db: Executor, before: datetime) -> Steps:
     return _batches(db, _ALERTS, before)
 
 
+def events(db: Executor, before: datetime) -> Steps:
+    return _batches(db, _EVENTS, before)
+
+
 def due(db: Executor, settings: Settings) -> dict[str, int]:
     """How many rows each policy would remove now: the dry run."""
     rows = {
@@ -86,6 +90,7 @@ def due(db: Executor, settings: Settings) -> dict[str, int]:
         "apk_downloads": "apk_download_events WHERE ts < %(before)s",
         "enrollment_tokens": f"enrollment_tokens t WHERE {_OVER}",
         "device_alerts": f"device_alerts WHERE {_TOLD}",
+        "operator_events": "operator_events WHERE at < %(before)s",
     }
     return {
         policy: db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": cutoff(db, days)}, repeatable=True)[
@@ -102,6 +107,7 @@ def retention_days(settings: Settings) -> dict[str, int]:
         "apk_downloads": settings.download_retention_days,
         "enrollment_tokens": settings.token_retention_days,
         "device_alerts": settings.alert_retention_days,
+        "operator_events": settings.event_retention_days,
     }
 
 
@@ -221,6 +227,15 @@ WITH old AS (
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM registration_refusals r USING old WHERE r.source = old.source RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_EVENTS = """
+WITH old AS (
+    SELECT event_id FROM operator_events WHERE at < %(before)s ORDER BY at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM operator_events e USING old WHERE e.event_id = old.event_id RETURNING 1
 )
 SELECT count(*) AS deleted FROM gone
 """

@@ -20,6 +20,7 @@ TABLES = {
     "apk_downloads": "apk_download_events",
     "enrollment_tokens": "enrollment_tokens",
     "device_alerts": "device_alerts",
+    "operator_events": "operator_events",
 }
 
 
@@ -79,6 +80,8 @@ def _policy(
             return policies.tokens(db, before)
         if policy == "device_alerts":
             return policies.alerts(db, before)
+        if policy == "operator_events":
+            return policies.events(db, before)
         if settings.download_export_bucket:
             return export.exported_and_removed(db, before, settings)
         return policies.downloads(db, before)

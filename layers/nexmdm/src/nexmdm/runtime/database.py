@@ -7,12 +7,13 @@ no prepared statement.
 """
 
 import select
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import psycopg2
 from psycopg2 import errorcodes, extensions
@@ -21,6 +22,7 @@ from nexmdm.runtime import logs, settings
 from nexmdm.runtime.errors import Unavailable
 
 Row = dict[str, Any]
+T = TypeVar("T")
 Parameters = Mapping[str, Any]
 NONE: Parameters = MappingProxyType({})
 
@@ -53,6 +55,17 @@ class Executor(Protocol):
             repeatable: running it twice does the same as running it once.
         """
         ...
+
+
+def statement(package: str, name: str) -> str:
+    """The text of `<name>.sql` in `package`, without its comment lines: a `%` in one would be taken for a parameter."""
+    with open(f"{sys.modules[package].__path__[0]}/{name}.sql", encoding="utf-8") as file:
+        return "".join(line for line in file if not line.lstrip().startswith("--"))
+
+
+def typed(rows: list[Row], type_: type[T]) -> list[T]:
+    """The rows as Structs whose fields are their columns."""
+    return [type_(**row) for row in rows]
 
 
 class Database:

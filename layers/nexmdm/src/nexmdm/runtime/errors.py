@@ -55,6 +55,29 @@ class Conflict(Problem):
     status, title = 409, "Conflict"
 
 
+class TargetsChanged(Conflict):
+    """The devices that the caller agreed to are not those that the filter selects now. Nothing was done."""
+
+    title = "Targets changed"
+
+    def __init__(self, device_count: int, target_hash: str) -> None:
+        super().__init__(
+            f"The filter selects other devices than in the preview, {device_count} now. Look at them again.",
+            code="targets_changed",
+            device_count=device_count,
+            target_hash=target_hash,
+        )
+
+
+class GroupInUse(Conflict):
+    title = "Group in use"
+
+    def __init__(self, name: str, used_by: list[dict[str, str]]) -> None:
+        users = ", ".join(f"{use['kind']} {use['name']}" for use in used_by[:3])
+        more = f" and {len(used_by) - 3} more" if len(used_by) > 3 else ""
+        super().__init__(f"The group {name!r} is used by {users}{more}. Change these first.", used_by=used_by)
+
+
 class NoSuchBuild(NotFound):
     title = "No such build"
 
@@ -88,12 +111,25 @@ class Invalid(Problem):
 
     Args:
         path: JSONPath of the field, such as `$.battery.pct`, or `query.limit`.
+        column: where in the field's text it goes wrong, counted from 1.
     """
 
     status, title = 422, "Invalid field"
 
-    def __init__(self, path: str, detail: str) -> None:
-        super().__init__(f"{path}: {detail}", errors=[{"path": path, "detail": detail}])
+    def __init__(self, path: str, detail: str, *, column: int | None = None) -> None:
+        place = {"path": path} if column is None else {"path": path, "column": column}
+        super().__init__(f"{path}: {detail}", errors=[{**place, "detail": detail}])
+
+
+class InvalidRows(Problem):
+    """Several rows of a list do not hold what they should; each error names its row by its path."""
+
+    status, title = 422, "Invalid rows"
+
+    def __init__(self, errors: list[dict[str, object]]) -> None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{first['path']}: {first['detail']}{more}", errors=errors)
 
 
 class BuildRefused(Problem):

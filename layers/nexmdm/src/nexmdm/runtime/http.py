@@ -2,11 +2,12 @@
 
 import base64
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from nexmdm.runtime import database, logs, metrics, validation
+from nexmdm.runtime import actor, database, logs, metrics, validation
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, NoCredential, NotFound, Problem
 
 T = TypeVar("T")
@@ -62,6 +63,15 @@ class Request:
         return arn
 
     @property
+    def actor(self) -> Actor:
+        """The operator as the author of events.
+
+        Raises:
+            Forbidden: see `operator`.
+        """
+        return actor.operator(self.operator, self.source_ip, getattr(self._lambda, "aws_request_id", None))
+
+    @property
     def remaining_seconds(self) -> float:
         """What is left of this invocation."""
         return self._lambda.get_remaining_time_in_millis() / 1000
@@ -100,44 +110,99 @@ class Request:
         return found
 
 
-class Response(msgspec.Struct):
-    """An answer that is more than 200 with a body."""
+class Response(msgspec.Struct, Generic[T]):
+    """A response with another status than the route's, or with headers."""
 
-    body: Any = None
-    status: int = 200
+    body: T | None = None
+    status: int | None = None
     headers: dict[str, str] = {}
 
 
-Route = Callable[[Request], Any]
+Route = Callable[..., Any]
+Caller = Literal["operator", "device", "download", "enrollment", "anyone"]
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One route: the function that answers it, and what its declaration and annotations say of it.
+
+    The OpenAPI document is generated from this. `body`, `query` and `returns` are the annotations of the function's
+    arguments of these names and of its result.
+
+    Attributes:
+        caller: who may call it.
+        statuses: {status of a success: names of the headers that come with it}; the first one is the usual one.
+        problems: statuses of problem documents besides those that every such route may have.
+        key: the type of the Idempotency-Key header, when the route takes one.
+    """
+
+    route: Route
+    caller: Caller
+    statuses: dict[int, tuple[str, ...]]
+    problems: tuple[int, ...]
+    key: Any
+    body: Any
+    query: Any
+    returns: Any
+
+    def answer(self, request: Request) -> dict[str, Any]:
+        arguments: dict[str, Any] = {}
+        if self.query is not None:
+            arguments["query"] = request.parameters(self.query)
+        if self.body is not None:
+            arguments["body"] = request.json(self.body)
+        return _answer(self.route(request, **arguments), next(iter(self.statuses)))
 
 
 class Routes:
-    """The routes of one function: `@routes("POST /v1/heartbeat")`, and the instance is the Lambda handler."""
+    """The routes of one function.
+
+    `@routes("PATCH /v1/things/{id}")` declares one; the decorated function takes the request and, where it is annotated
+    so, `body` and `query`, which are validated before it runs. `routes.handle` is the Lambda handler.
+    """
 
     def __init__(self) -> None:
-        self._routes: dict[str, Route] = {}
+        self._operations: dict[str, Operation] = {}
 
-    def __call__(self, key: str) -> Callable[[Route], Route]:
+    def __call__(
+        self,
+        route_key: str,
+        *,
+        caller: Caller = "operator",
+        status: int = 200,
+        statuses: dict[int, tuple[str, ...]] | None = None,
+        problems: tuple[int, ...] = (),
+        key: Any = None,
+    ) -> Callable[[Route], Route]:
         def add(route: Route) -> Route:
-            self._routes[key] = route
+            wanted = route.__annotations__
+            self._operations[route_key] = Operation(
+                route=route,
+                caller=caller,
+                statuses=statuses or {status: ()},
+                problems=problems,
+                key=key,
+                body=wanted.get("body"),
+                query=wanted.get("query"),
+                returns=wanted.get("return"),
+            )
             return route
 
         return add
 
     @property
-    def table(self) -> dict[str, Route]:
-        """{route key: its function}"""
-        return self._routes
+    def table(self) -> dict[str, Operation]:
+        """{route key: its operation}"""
+        return self._operations
 
     def handle(self, event: Event, context: Any) -> dict[str, Any]:
         """Answer one event. Every `Problem` becomes its status; anything unexpected is a 500 that says nothing."""
         logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
         database.begin(context)
         try:
-            route = self._routes.get(event.get("routeKey", ""))
-            if route is None:
+            operation = self._operations.get(event.get("routeKey", ""))
+            if operation is None:
                 raise NotFound("There is no such route.")
-            return _answer(route(Request(event, context)))
+            return operation.answer(Request(event, context))
         except Problem as problem:
             return _problem(problem)
         except Exception as error:
@@ -147,9 +212,9 @@ class Routes:
             metrics.flush()
 
 
-def _answer(result: Any) -> dict[str, Any]:
+def _answer(result: Any, status: int) -> dict[str, Any]:
     response = result if isinstance(result, Response) else Response(result)
-    answer: dict[str, Any] = {"statusCode": response.status, "headers": dict(response.headers)}
+    answer: dict[str, Any] = {"statusCode": response.status or status, "headers": dict(response.headers)}
     if response.body is not None:
         answer["headers"].setdefault("Content-Type", "application/json")
         answer["body"] = msgspec.json.encode(response.body).decode()
@@ -158,4 +223,4 @@ def _answer(result: Any) -> dict[str, Any]:
 
 def _problem(problem: Problem) -> dict[str, Any]:
     headers = {"Content-Type": "application/problem+json", **problem.headers}
-    return _answer(Response(problem.document(), problem.status, headers))
+    return _answer(Response(problem.document(), problem.status, headers), problem.status)

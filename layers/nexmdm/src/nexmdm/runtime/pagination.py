@@ -2,14 +2,15 @@
 
 import base64
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from nexmdm.runtime import validation
-from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Invalid
+
+T = TypeVar("T")
 
 
 class PageQuery(Struct, kw_only=True):
@@ -37,17 +38,18 @@ class PageQuery(Struct, kw_only=True):
         return key
 
 
-class Page(Struct):
+class Page(Struct, Generic[T]):
     """One page; `next_cursor` is null on the last one."""
 
-    items: list[Row]
+    items: list[T]
     next_cursor: str | None
 
 
-def page(rows: list[Row], limit: int, key: tuple[str, ...]) -> Page:
-    """A page out of up to `limit + 1` rows; the one too many tells that there is a next page."""
+def page(rows: list[T], limit: int, key: tuple[str, ...]) -> Page[T]:
+    """A page of up to `limit + 1` rows (Structs or dicts); the one too many shows that there is a next page."""
     items = rows[:limit]
     if len(rows) <= limit:
         return Page(items, None)
-    last = msgspec.json.encode([items[-1][name] for name in key])
+    last = items[-1]
+    last = msgspec.json.encode([last[name] if isinstance(last, dict) else getattr(last, name) for name in key])
     return Page(items, base64.urlsafe_b64encode(last).decode().rstrip("="))

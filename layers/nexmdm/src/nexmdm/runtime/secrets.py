@@ -3,7 +3,7 @@
 import json
 from functools import lru_cache
 
-from nexmdm.runtime import settings, sigv4
+from nexmdm.runtime import endpoints, settings, sigv4
 from nexmdm.runtime.errors import Unavailable
 from nexmdm.runtime.settings import SettingsError
 
@@ -25,12 +25,12 @@ def fetch(arn: str) -> str:
     """
     # Loaded here and not above: 8 ms of a cold start, and a heartbeat without pending commands needs no secret.
     from urllib.error import HTTPError
+    from urllib.parse import urlsplit
     from urllib.request import Request, urlopen
 
     config = settings.load()
     region = arn.split(":")[3]
-    # The dual-stack name: the functions' subnets reach AWS over IPv6.
-    url = config.aws_endpoint_url_secrets_manager or f"https://secretsmanager.{region}.api.aws/"
+    url = config.aws_endpoint_url_secrets_manager or endpoints.url("secretsmanager", region)
     headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "secretsmanager.GetSecretValue"}
     body = json.dumps({"SecretId": arn}).encode()
     signed = sigv4.signed_headers(url, body, headers, "secretsmanager", region, config.credentials)
@@ -43,4 +43,6 @@ def fetch(arn: str) -> str:
             raise SettingsError(f"The secret {arn} cannot be read: Secrets Manager says {what[:100]}") from None
         raise Unavailable(_SILENT) from error
     except OSError as error:
-        raise Unavailable(_SILENT) from error
+        # With the host that was asked: a name that does not resolve is what fails a first deploy.
+        reason = getattr(error, "reason", error)
+        raise Unavailable(_SILENT) from ConnectionError(None, f"{urlsplit(url).netloc}: {reason}")

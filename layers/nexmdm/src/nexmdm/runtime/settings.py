@@ -50,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     dispatch_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
     download_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 7
     token_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
+    event_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 365
     alert_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
     alert_cooldown_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 1800
     alert_rollout_hours: Annotated[int, Meta(ge=0, le=8760, description="hours, 0..8760")] = 24

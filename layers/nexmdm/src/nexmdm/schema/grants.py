@@ -40,14 +40,16 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "command_batches": {APP: "SELECT, INSERT"},
     "device_alerts": {APP: "SELECT, INSERT, UPDATE"},
+    "device_group_uses": {APP: "SELECT"},
+    "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
     "device_last_status": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "devices": {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
-            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id), UPDATE (token_id, prior_token_id,"
-            " confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, model, manufacturer,"
-            " android_version, sdk_int, build_id, is_device_owner)"
+            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
+            " prior_token_id, confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, labels, model,"
+            " manufacturer, android_version, sdk_int, build_id, is_device_owner)"
         ),
     },
     "enrollment_tokens": {
@@ -62,12 +64,21 @@ TABLES: dict[str, dict[str, str]] = {
         ),
     },
     "old_server_values": {},
+    # Append only; cleanup removes old ones as their owner.
+    "operator_events": {APP: "SELECT, INSERT"},
     "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
 }
 # Function -> who may call it. A trigger's function needs nobody.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "complete_command_v1": ROLES,
+    # A device that asks for a build is held against the filter of its rollout.
+    "device_matches": ROLES,
+    "device_online": ROLES,
+    "label_integer": ROLES,
+    "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
+    "record_system_event_v1": ROLES,
+    "target_hash": (APP,),
 }
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -48,6 +49,15 @@ class Base(DeclarativeBase):
     }
 
 
+# At most 32 labels; keys like `site`, values strings of at most 200 characters.
+LABEL_LIMITS = (
+    "jsonb_typeof(labels) = 'object'"
+    " AND jsonb_array_length(jsonb_path_query_array(labels, 'strict $.keyvalue()', '{}', true)) <= 32"
+    ' AND NOT labels @? \'strict $.keyvalue() ? (!(@.key like_regex "^[a-z][a-z0-9_.-]{0,31}$")'
+    ' || @.value.type() != "string" || !(@.value like_regex "^.{0,200}$" flag "s"))\''
+)
+
+
 def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
@@ -80,14 +90,36 @@ class Device(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     deleted_by: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
+    monitored_package: Mapped[str | None]
 
     __table_args__ = (
+        CheckConstraint(LABEL_LIMITS, name="labels"),
+        Index("ix_devices_labels", "labels", postgresql_using="gin"),
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
         # Unique among the living: a deleted device's alias is free again.
         Index("uq_devices_live_alias", "alias", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    )
+
+
+class DeviceGroup(Base):
+    """A name for a filter; `filter` is the stored form of `nexmdm.devices.filters`. A group names no other group."""
+
+    __tablename__ = "device_groups"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    filter: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_by: Mapped[str]
+
+    __table_args__ = (
+        CheckConstraint("name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'", name="name"),
+        CheckConstraint("jsonb_typeof(filter) = 'object' AND NOT filter ? 'group'", name="filter"),
     )
 
 
@@ -110,8 +142,10 @@ class EnrollmentToken(Base):
     status: Mapped[str] = mapped_column(server_default="active")
     device_id: Mapped[str | None]
     used_at: Mapped[datetime | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
 
     __table_args__ = (
+        CheckConstraint(LABEL_LIMITS, name="labels"),
         UniqueConstraint("token_hash", name="uq_enrollment_token_hash"),
         CheckConstraint(_one_of("scope", ("register", "apk_download")), name="scope"),
         CheckConstraint(_one_of("status", ("active", "exhausted", "revoked")), name="status"),
@@ -178,6 +212,7 @@ class ApkVersion(Base):
     rollout_failed: Mapped[int] = mapped_column(server_default="0")
     downloads_issued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
+    rollout_filter: Mapped[dict[str, Any] | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("state", BUILD_STATES), name="state"),
@@ -468,4 +503,29 @@ class DeviceAlert(Base):
         ),
         Index("ix_device_alerts_notice", "id", postgresql_where=text("notice IS NOT NULL")),
         Index("ix_device_alerts_device_id", "device_id", "id"),
+    )
+
+
+class OperatorEvent(Base):
+    """What an operator or the system itself changed. Rows are added and, past their retention, removed."""
+
+    __tablename__ = "operator_events"
+
+    event_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    actor: Mapped[str]
+    session: Mapped[str | None]
+    ip: Mapped[str | None]
+    request_id: Mapped[str | None]
+    action: Mapped[str]
+    object: Mapped[str]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (
+        *(
+            Index(f"ix_operator_events_{name}", name, "event_id", postgresql_ops={name: "text_pattern_ops"})
+            for name in ("actor", "action", "object")
+        ),
+        Index("ix_operator_events_at", "at"),
     )

@@ -1,13 +1,16 @@
-"""RDS's front door for a test: TLS, IAM tokens in place of passwords, then the PostgreSQL behind it.
+"""RDS's front door: TLS, IAM tokens in place of passwords, then the PostgreSQL behind it.
 
 with rds(url, folder) as door:
     door.host, door.port, door.ca_bundle
     door.logins     # [(user, password or token), ...], refused ones too
 
-The token is recomputed with KEY's secret, and refused when it is another's, for another user or host, or too old.
+A token is recomputed with KEY's secret, and refused when it is another's, for another user or host, or too old. A
+password is the administrator's; with `server`, that PostgreSQL decides on it, and on who may come with a token
+(local.rds.server).
 """
 
 import datetime as dt
+import re
 import socket
 import ssl
 import struct
@@ -25,17 +28,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nexmdm.runtime import sigv4
 from psycopg2.extensions import parse_dsn
 
-from tests.support.relay import exactly
+from local.rds.server import ADMIN, ADMIN_PASSWORD, Server
 
 REGION = "eu-west-1"
 KEY = sigv4.Credentials("ASIAOFTHEFUNCTION", "the role's secret", "the+role's/session token=")
-ADMIN, ADMIN_PASSWORD = "nexmdm_admin", "p@ss/word%"
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
+GRANT_IAM = re.compile(rb"GRANT rds_iam TO (\w+)( WITH ADMIN OPTION)?\s*")
 
 
 class Door:
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, server: Server | None = None) -> None:
         target = parse_dsn(url)
+        self._passwords = server and ("127.0.0.1", server.port)
         host, port = target.get("host", "localhost"), target.get("port", "5432")
         self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
         self.ca_bundle = folder / "ca.pem"
@@ -72,17 +76,25 @@ class Door:
                 _, password = _message(secured)
                 given = password.rstrip(b"\0").decode()
                 self.logins.append((user, given))
-                if not self._good(user, given):
+                is_token = "Action=connect" in given
+                if not (is_token or self._passwords) and user == ADMIN and given == ADMIN_PASSWORD:
+                    is_token = True  # no server is there to decide
+                elif (is_token or not self._passwords) and not self._good(user, given):
                     secured.sendall(_error("28P01", f'PAM authentication failed for user "{user}"'))
                     return
-                with socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET) as server:
-                    server.connect(self._target)
+                with self._server(is_token) as server:
                     server.sendall(hello)
-                    _relay(secured, server)
+                    if not is_token:
+                        _hand_over(server, secured, password)
+                    _relay(secured, server, as_rds_superuser=bool(self._passwords) and user == ADMIN)
+
+    def _server(self, is_token: bool) -> socket.socket:
+        target = self._target if is_token else self._passwords
+        server = socket.socket(socket.AF_UNIX if isinstance(target, str) else socket.AF_INET)
+        server.connect(target)
+        return server
 
     def _good(self, user: str, given: str) -> bool:
-        if user == ADMIN:
-            return given == ADMIN_PASSWORD
         query = parse_qs(given.partition("?")[2])
         with suppress(KeyError, ValueError):
             (stamp,), whose = query["X-Amz-Date"], query["DBUser"]
@@ -101,8 +113,8 @@ class Door:
 
 
 @contextmanager
-def rds(url: str, folder: Path) -> Iterator[Door]:
-    door = Door(url, folder)
+def rds(url: str, folder: Path, server: Server | None = None) -> Iterator[Door]:
+    door = Door(url, folder, server)
     try:
         yield door
     finally:
@@ -148,7 +160,16 @@ def _error(code: str, text: str) -> bytes:
     return b"E" + struct.pack(">I", len(fields) + 4) + fields
 
 
-def _relay(secured: ssl.SSLSocket, server: socket.socket) -> None:
+def _hand_over(server: socket.socket, secured: ssl.SSLSocket, password: bytes) -> None:
+    """The password, when the server asks for it; otherwise what it says in place of asking."""
+    kind, body = _message(server)
+    if kind == b"R" and struct.unpack(">I", body[:4]) == (3,):
+        server.sendall(b"p" + struct.pack(">I", len(password) + 4) + password)
+    else:
+        secured.sendall(kind + struct.pack(">I", len(body) + 4) + body)
+
+
+def _relay(secured: ssl.SSLSocket, server: socket.socket, *, as_rds_superuser: bool) -> None:
     """Answers flow in a thread of their own; ends when either side does."""
 
     def answers() -> None:
@@ -160,9 +181,28 @@ def _relay(secured: ssl.SSLSocket, server: socket.socket) -> None:
 
     thread = threading.Thread(target=answers, daemon=True)
     thread.start()
-    with suppress(OSError):
-        while part := secured.recv(65536):
-            server.sendall(part)
+    with suppress(OSError, EOFError):
+        while True:
+            kind, body = _message(secured)
+            if as_rds_superuser and kind == b"Q" and (grant := GRANT_IAM.fullmatch(body.rstrip(b"\0"))):
+                call = f"PERFORM rds.grant_iam('{grant[1].decode()}', {bool(grant[2])})"
+                body = f"DO $$ BEGIN {call}; END $$".encode() + b"\0"
+            server.sendall(kind + struct.pack(">I", len(body) + 4) + body)
     with suppress(OSError):
         server.shutdown(socket.SHUT_RDWR)
     thread.join(5)
+
+
+def exactly(connection: socket.socket, size: int) -> bytes:
+    """So many bytes.
+
+    Raises:
+        EOFError: the connection ended before.
+    """
+    read = b""
+    while len(read) < size:
+        part = connection.recv(size - len(read))
+        if not part:
+            raise EOFError
+        read += part
+    return read

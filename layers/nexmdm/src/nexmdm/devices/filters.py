@@ -1,0 +1,209 @@
+"""The one Filter: which devices a list, a bulk command, a rollout, a schedule or an alert rule is about.
+
+    checked   what a caller sent, refused when it is empty or contradicts itself
+    stored    the JSON that a column `filter` keeps: the filter as given and its selector parsed (`requirements`)
+    resolve   a filter with its group's own filter, read now
+    where     SQL for a resolved filter, the only translation for sets of devices
+
+For one device the SQL function `device_matches` evaluates a stored filter; a test holds the two equal.
+"""
+
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nexmdm.devices import selectors
+from nexmdm.devices.selectors import Requirement
+from nexmdm.runtime.database import Executor
+from nexmdm.runtime.errors import Invalid
+
+GROUP_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])"
+GroupName = Annotated[str, Meta(pattern=GROUP_NAME_PATTERN)]
+SelectorText = Annotated[str, Meta(max_length=selectors.MAX_CHARACTERS)]
+AliasPrefix = Annotated[str, Meta(min_length=1, max_length=200)]
+AgentVersion = Annotated[str, Meta(min_length=1, max_length=50)]
+PackageName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*(?![\s\S])", max_length=255)
+]
+
+
+class AppFilter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Devices that have a package installed, in a version below one, or reported their packages without it."""
+
+    package: PackageName
+    version_code_below: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
+    missing: bool | None = None
+
+
+class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which devices: those that fit every condition given, or all of them.
+
+    Attributes:
+        selector: labels, in Kubernetes' grammar.
+        group: the name of a group, whose own filter has to fit too.
+        alias_prefix: how the alias begins.
+        online: whether the server heard from the device within three heartbeat intervals.
+        all: true, and alone, for every device.
+    """
+
+    selector: SelectorText | None = None
+    group: GroupName | None = None
+    alias_prefix: AliasPrefix | None = None
+    online: bool | None = None
+    agent_version: AgentVersion | None = None
+    app: AppFilter | None = None
+    all: bool | None = None
+
+
+class Stored(Filter, omit_defaults=True, kw_only=True):
+    """A filter as a column keeps it."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+
+class FilterQuery(Struct, kw_only=True):
+    """A filter in a query string; `alias` is a prefix."""
+
+    selector: SelectorText | None = None
+    group: GroupName | None = None
+    alias: AliasPrefix | None = None
+    online: bool | None = None
+    agent_version: Annotated[str, Meta(max_length=50)] | None = None
+
+
+class Condition(NamedTuple):
+    """SQL over `devices d LEFT JOIN device_last_status l ON l.device_id = d.id`, and its parameters."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+# The devices that a statement may be about; `{where}` is a condition.
+SELECTED = """
+selected AS MATERIALIZED (
+    SELECT d.id, d.alias FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
+    WHERE d.deleted_at IS NULL AND {where}
+)"""
+
+
+def of_query(query: FilterQuery) -> Filter:
+    """The filter that a query string holds; it may be empty, which in a list means every device."""
+    return Filter(
+        selector=query.selector,
+        group=query.group,
+        alias_prefix=query.alias,
+        online=query.online,
+        agent_version=query.agent_version,
+    )
+
+
+def checked(filter_: Filter, path: str = "$.filter") -> Filter:
+    """The filter, if it says which devices.
+
+    Raises:
+        Invalid: it is empty, `all` does not stand alone, its selector cannot be read, or `app` contradicts itself.
+    """
+    given = conditions(filter_)
+    if not given:
+        raise Invalid(path, 'is empty; to mean every device say {"all": true}')
+    if "all" in given and (len(given) > 1 or given["all"] is not True):
+        raise Invalid(f"{path}.all", "is true and stands alone")
+    if filter_.selector is not None:
+        selectors.parse(filter_.selector, f"{path}.selector")
+    if filter_.app is not None and filter_.app.missing and filter_.app.version_code_below is not None:
+        raise Invalid(f"{path}.app", "give version_code_below or missing, not both")
+    return filter_
+
+
+def conditions(filter_: Filter) -> dict[str, Any]:
+    """What a filter says, as plain JSON without the members that were not given."""
+    plain: dict[str, Any] = msgspec.to_builtins(filter_)
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def stored(filter_: Filter, path: str = "$.filter") -> dict[str, Any]:
+    """The JSON to keep in a column: the filter as given, with its selector parsed.
+
+    Raises:
+        Invalid: see `checked`.
+    """
+    given = conditions(checked(filter_, path))
+    if filter_.selector is not None:
+        requirements = selectors.parse(filter_.selector, f"{path}.selector")
+        given["requirements"] = msgspec.json.decode(msgspec.json.encode(requirements))
+    return given
+
+
+def shown(kept: dict[str, Any]) -> dict[str, Any]:
+    """A stored filter as callers gave it."""
+    return {name: value for name, value in kept.items() if name != "requirements"}
+
+
+def resolve(db: Executor, filter_: Filter, path: str = "$.filter") -> list[Stored]:
+    """The filter and its group's own filter: a device has to fit each of them.
+
+    A group costs one round trip. An empty filter, which only lists take, is an empty list.
+
+    Raises:
+        Invalid: the selector cannot be read, or there is no such group.
+    """
+    parts: list[Stored] = []
+    if conditions(filter_):
+        requirements = () if filter_.selector is None else selectors.parse(filter_.selector, f"{path}.selector")
+        parts.append(Stored(**msgspec.structs.asdict(filter_), requirements=requirements))
+    if filter_.group is not None:
+        found = db.execute(_GROUP, {"name": filter_.group}, repeatable=True)
+        if not found:
+            raise Invalid(f"{path}.group", f"there is no group {filter_.group!r}")
+        parts.append(msgspec.convert(found[0]["filter"], Stored))
+    return parts
+
+
+def of_stored(db: Executor, kept: dict[str, Any]) -> list[Stored]:
+    """The same for a filter out of a column.
+
+    Raises:
+        Invalid: there is no such group.
+    """
+    return resolve(db, msgspec.convert(shown(kept), Filter))
+
+
+def where(parts: list[Stored], interval_seconds: float) -> Condition:
+    """SQL that is true for the devices which fit every part; true for all without parts."""
+    found: list[str] = []
+    parameters: dict[str, Any] = {}
+
+    def add(sql: str, **values: Any) -> None:
+        found.append(f"({sql})")
+        parameters.update(values)
+
+    for n, part in enumerate(parts):
+        at = f"filter_{n}"
+        for m, requirement in enumerate(part.requirements):
+            sql, values = selectors.condition(requirement, f"{at}_{m}")
+            add(sql, **values)
+        if part.alias_prefix is not None:
+            add(f"d.alias ^@ %({at}_alias)s", **{f"{at}_alias": part.alias_prefix})
+        if part.agent_version is not None:
+            add(f"l.agent_version = %({at}_agent)s", **{f"{at}_agent": part.agent_version})
+        if part.online is not None:
+            online = "device_online(l.last_seen_at, %(filter_interval)s)"
+            add(online if part.online else f"NOT {online}", filter_interval=interval_seconds)
+        if part.app is not None:
+            add(
+                _MISSING.format(at=at) if part.app.missing else _INSTALLED.format(at=at),
+                **{f"{at}_package": part.app.package, f"{at}_below": part.app.version_code_below},
+            )
+    return Condition(" AND ".join(found) or "true", parameters)
+
+
+_GROUP = "SELECT filter FROM device_groups WHERE name = %(name)s"
+
+_INSTALLED = """EXISTS (
+    SELECT FROM device_apps a WHERE a.device_id = d.id AND a.package = %({at}_package)s AND a.installed
+      AND (%({at}_below)s::bigint IS NULL OR a.version_code < %({at}_below)s::bigint))"""
+
+# Without a report of the installed packages it is not known what is missing.
+_MISSING = """l.apps_hash IS NOT NULL AND NOT EXISTS (
+    SELECT FROM device_apps a WHERE a.device_id = d.id AND a.package = %({at}_package)s AND a.installed)"""

