@@ -174,10 +174,10 @@ bit taken;
         row[c].attempts, row[c].refused, row[c].resends, row[c].repeats, row[c].keys, row[c].lease, row[c].next, \
         row[c].fcm, row[c].secret, row[c].over, row[c].done, row[c].seen, row[c].delivery, row[c].own, row[c].heard, \
         row[c].payload, row[c].restored, token)
-#define STEP(name, c, a, b) printf("= "); printf(name); printf(" %d %d %d\n<", c, a, b); SHOW(c)
+#define STEP(name, c, a, b, d, e) printf("= "); printf(name); printf(" %d %d %d %d %d\n<", c, a, b, d, e); SHOW(c)
 #define DONE(c) printf(">"); SHOW(c)
 #else
-#define STEP(name, c, a, b) skip
+#define STEP(name, c, a, b, d, e) skip
 #define DONE(c) skip
 #endif
 
@@ -216,6 +216,7 @@ bit taken;
 
 /* After every step. The name behind an assertion is the property's, in docs/guarantees.md. */
 inline check(c) {
+#ifndef ONLY_MESSAGES
 #ifndef FROZEN
     assert(row[c].state != SENT || row[c].done || row[c].truth == TAKEN);           /* D3_sent_is_true */
     assert((row[c].state != RETRY && row[c].state != FAILED && row[c].state != EXPIRED) ||
@@ -224,9 +225,9 @@ inline check(c) {
                                                                                     /* D3_unknown_is_over */
 #endif
     assert(row[c].secret != KEPT || sendable(c));                                   /* D4_secrets_are_wiped */
-#ifndef NO_AUDIT
-    assert(row[c].state == NONE || audited(c))                                      /* audit_accepts_what_happens */
+    assert(row[c].state == NONE || audited(c));                                     /* audit_accepts_what_happens */
 #endif
+    skip
 }
 
 /* --- the statements, by their names in transitions.toml --------------------------------------------------------- */
@@ -246,7 +247,7 @@ inline create(c, p, until_answered, secret_parameter, by_us) {
 
 inline accept(c, p, until_answered, secret_parameter) {
     d_step {
-        STEP("accept", c, until_answered, secret_parameter);
+        STEP("accept", c, p, until_answered, secret_parameter, 0);
         create(c, p, until_answered, secret_parameter, 1);
         DONE(c); check(c)
     }
@@ -255,7 +256,7 @@ inline accept(c, p, until_answered, secret_parameter) {
 /* The client's request for a request_id that is known: 422 to another payload, 409 while it is being sent, else 200. */
 inline replay(c, p) {
     d_step {
-        STEP("replay", c, p, 0);
+        STEP("replay", c, p, 0, 0, 0);
         if
 #ifndef NO_HASH
         :: row[c].payload != p
@@ -295,7 +296,7 @@ inline hold(s, c) {
 #define can_claim(c) (claimable(c) && !row[c].done && row[c].next != COMING && !row[c].over && token != 0)
 inline claim(s, c) {
     d_step {
-        STEP("claim", c, s, 0);
+        STEP("claim", c, s, 0, 0, 0);
         assert(!answered[c]);                                                       /* D2_answered_is_not_sent */
         assert(!row[c].former);                                                     /* D5_nothing_inherited */
         hold(s, c);
@@ -303,6 +304,11 @@ inline claim(s, c) {
     }
 }
 
+#ifdef NO_BLANK
+#define whole(c) true
+#else
+#define whole(c) (row[c].secret != WIPED)
+#endif
 #ifdef NO_UNTIL
 #define repeatable(c) true
 #else
@@ -314,10 +320,10 @@ inline claim(s, c) {
 #define fcm_is_done(c) (row[c].fcm == PASSED && row[c].seen)
 #endif
 #define can_repeat(c) (repeatable(c) && (row[c].state == SENT || row[c].state == UNKNOWN) && !row[c].done && \
-    !row[c].over && fcm_is_done(c) && token != 0)
+    !row[c].over && whole(c) && row[c].own && fcm_is_done(c) && token != 0)
 inline repeat(s, c) {
     d_step {
-        STEP("repeat", c, s, 0);
+        STEP("repeat", c, s, 0, 0, 0);
         assert(!answered[c]);                                                       /* D2_answered_is_not_sent */
         assert(!row[c].former);                                                     /* D5_nothing_inherited */
         assert(row[c].delivery);                                                       /* D6_only_when_chosen */
@@ -329,11 +335,6 @@ inline repeat(s, c) {
     }
 }
 
-#ifdef NO_BLANK
-#define whole(c) true
-#else
-#define whole(c) (row[c].secret != WIPED)
-#endif
 #ifdef NO_UNANSWERED
 #define unanswered(c) true
 #else
@@ -348,7 +349,7 @@ inline repeat(s, c) {
     row[c].state == SENT) && unanswered(c) && whole(c) && row[c].own && token != 0 && new_key(c, k))
 inline resend(s, c, k) {
     d_step {
-        STEP("resend", c, s, k);
+        STEP("resend", c, s, k, 0, 0);
         if :: (decided[c] >> k) & 1 :: else -> new_turn(c); decided[c] = decided[c] | (1 << k) fi;
         row[c].keys = row[c].keys | (1 << k); row[c].resends++; row[c].over = 0;
         row[c].former = 0; answered[c] = 0;     /* Decided for the device, and with the row, as they are now. */
@@ -360,7 +361,7 @@ inline resend(s, c, k) {
 /* record_fcm_dispatch: accepted and claimed at once, by code that sends by itself. */
 inline claim_new(s, c) {
     d_step {
-        STEP("claim_new", c, s, 0);
+        STEP("claim_new", c, s, 0, 0, 0);
         create(c, 0, 0, NEVER, 0); hold(s, c);
         DONE(c); check(c)
     }
@@ -370,7 +371,7 @@ inline claim_new(s, c) {
 inline post(s, answer, message) {
     d_step {
         c0 = slot[s].command;
-        STEP("post", c0, s, answer);
+        STEP("post", c0, s, answer, 0, 0);
         assert(!slot[s].blank);                                                     /* D4_secrets_are_sent */
         if
         :: answer == OK || answer == SILENT ->
@@ -412,7 +413,7 @@ inline post(s, answer, message) {
 inline give_up(s) {
     d_step {
         c0 = slot[s].command;
-        STEP("give_up", c0, s, 0);
+        STEP("give_up", c0, s, 0, 0, 0);
         slot[s].has = LATER; slot[s].late = 0; slot[s].blank = 0; slot[s].turn = 0; slot[s].token = 0;
         if :: slot[s].fence == row[c0].fence && row[c0].truth == NOTHING -> row[c0].truth = NOT_TAKEN :: else fi;
         DONE(c0); c0 = 0
@@ -421,7 +422,7 @@ inline give_up(s) {
 
 inline crash(s) {
     d_step {
-        STEP("crash", slot[s].command, s, 0);
+        STEP("crash", slot[s].command, s, 0, 0, 0);
         slot[s].has = IDLE; slot[s].fence = 0; slot[s].command = 0; slot[s].token = 0; slot[s].turn = 0;
         slot[s].late = 0; slot[s].blank = 0
     }
@@ -439,7 +440,7 @@ inline crash(s) {
 inline settle(s, again) {
     d_step {
         c0 = slot[s].command;
-        STEP("settle", c0, s, slot[s].has);
+        STEP("settle", c0, s, slot[s].has, slot[s].fence, slot[s].token);
 #ifdef NO_COMMIT
         row[c0].state = SENDING; row[c0].fence++; row[c0].attempts++;
 #endif
@@ -448,7 +449,7 @@ inline settle(s, again) {
             if :: slot[s].has == REFUSED || slot[s].has == GONE || slot[s].has == LATER -> row[c0].refused++ :: else fi;
 #ifndef NO_WIPE
             if
-            :: row[c0].done || slot[s].has == REFUSED || slot[s].has == GONE || (slot[s].has == OK && !row[c0].delivery) ->
+            :: row[c0].done || slot[s].has == REFUSED || slot[s].has == GONE || (slot[s].has == OK && !(row[c0].delivery && !row[c0].over)) ->
                 wipe(c0)
             :: else
             fi;
@@ -493,7 +494,7 @@ inline settle(s, again) {
 #define can_end_lease(c) (row[c].state == SENDING && lease_over(c))
 inline end_lease(c) {
     d_step {
-        STEP("end_lease", c, 0, 0);
+        STEP("end_lease", c, 0, 0, 0, 0);
         row[c].state = (row[c].done -> SENT : UNKNOWN); row[c].lease = UNSET;
         DONE(c); check(c)
     }
@@ -502,7 +503,7 @@ inline end_lease(c) {
 #define can_expire(c) (waits(c) && row[c].over)
 inline expire(c) {
     d_step {
-        STEP("expire", c, 0, 0);
+        STEP("expire", c, 0, 0, 0, 0);
         row[c].state = EXPIRED; row[c].next = UNSET; wipe(c);
         DONE(c); check(c)
     }
@@ -513,20 +514,23 @@ inline expire(c) {
     row[c].secret == KEPT)
 inline forget_secrets(c) {
     d_step {
-        STEP("forget_secrets", c, 0, 0);
+        STEP("forget_secrets", c, 0, 0, 0, 0);
         wipe(c);
         DONE(c); check(c)
     }
 }
 
+/* Also what would be sent again by itself. */
+#define may_be_cancelled(c) (waits(c) || row[c].state == UNKNOWN || \
+    (row[c].state == SENT && row[c].delivery && !row[c].done && !row[c].over))
 #ifdef NO_CANCEL_GUARD
-#define can_cancel(c) (waits(c) || row[c].state == UNKNOWN || row[c].state == SENDING)
+#define can_cancel(c) (may_be_cancelled(c) || row[c].state == SENDING)
 #else
-#define can_cancel(c) (waits(c) || row[c].state == UNKNOWN)
+#define can_cancel(c) may_be_cancelled(c)
 #endif
 inline cancel(c) {
     d_step {
-        STEP("cancel", c, 0, 0);
+        STEP("cancel", c, 0, 0, 0, 0);
         row[c].state = CANCELLED; row[c].next = UNSET; row[c].lease = UNSET; wipe(c);
         DONE(c); check(c)
     }
@@ -535,7 +539,7 @@ inline cancel(c) {
 /* The device's answer: by FCM, by the list of pending commands, from a queue, in any order. The first one stays. */
 inline acknowledge(c) {
     d_step {
-        STEP("acknowledge", c, 0, 0);
+        STEP("acknowledge", c, 0, 0, 0, 0);
         if
         :: !row[c].done ->
             if :: row[c].state == FAILED || row[c].state == CANCELLED :: else -> row[c].state = SENT fi;
@@ -550,7 +554,7 @@ inline acknowledge(c) {
 #define taken_over(c) (waits(c) || row[c].state == SENDING || row[c].state == UNKNOWN || \
     (row[c].state == SENT && !row[c].done))
 inline inherit(c) {
-    STEP("take_over", c, 0, 0);
+    STEP("take_over", c, 0, 0, 0, 0);
     if
     :: row[c].state != NONE ->
         row[c].former = 1;
@@ -582,7 +586,7 @@ inline take_over() {
     (row[c].state == SENT && row[c].delivery)))
 inline heartbeat(c) {
     d_step {
-        STEP("heartbeat", c, 0, 0);
+        STEP("heartbeat", c, 0, 0, 0, 0);
         assert(!listed(c) || !row[c].former);                                       /* D5_nothing_inherited */
         assert(!listed(c) || row[c].secret != WIPED);                               /* D4_secrets_are_sent */
         if :: listed(c) -> knows[c] = 1 :: else fi;
@@ -595,7 +599,7 @@ inline heartbeat(c) {
 
 inline report_token(c) {
     d_step {
-        STEP("report_token", c, 0, 0);
+        STEP("report_token", c, 0, 0, 0, 0);
         reported++; token = reported;
         DONE(c)
     }
@@ -608,7 +612,7 @@ inline report_token(c) {
 #endif
 inline retire(c) {
     d_step {
-        STEP("retire", c, 0, 0);
+        STEP("retire", c, 0, 0, 0, 0);
         assert(live[c] == 0);                                                       /* R1_key_outlives_message */
         row[c].state = NONE; row[c].fence = 0; row[c].attempts = 0; row[c].refused = 0; row[c].resends = 0;
         row[c].repeats = 0; row[c].keys = 0; row[c].truth = NOTHING; row[c].lease = UNSET; row[c].next = UNSET;
@@ -632,7 +636,7 @@ inline copy(to, from) {
 
 inline snapshot() {
     d_step {
-        STEP("snapshot", 0, 0, 0);
+        STEP("snapshot", 0, 0, 0, 0, 0);
         copy(snap[0], row[0]); snap_token = token; taken = 1
 #if COMMANDS > 1
         ; copy(snap[1], row[1])
@@ -641,7 +645,7 @@ inline snapshot() {
 }
 
 inline go_back(c) {
-    STEP("restore", c, 0, 0);
+    STEP("restore", c, 0, 0, 0, 0);
     if :: snap[c].state == NONE && row[c].state != NONE -> barred[c] = 1 :: else fi;
     copy(row[c], snap[c]);
     /* What an operator decides from here on is a new decision. */
@@ -665,7 +669,7 @@ inline restore() {
 #define RAISE JUMP
 #endif
 inline unknown_now(c) {
-    STEP("after_restore", c, 0, 0);
+    STEP("after_restore", c, 0, 0, 0, 0);
     if
     :: row[c].state != NONE ->
 #ifndef NO_AFTER_RESTORE
@@ -789,8 +793,8 @@ proctype Sweep() {
     :: atomic { row[c].state != NONE && knows[c] -> acknowledge(c) } \
     :: atomic { row[c].state != NONE && ((listed(c) && !knows[c]) || (row[c].fcm == PASSED && !row[c].seen)) -> \
         heartbeat(c) } \
-    :: atomic { live[c] > 0 && !knows[c] -> d_step { STEP("deliver", c, 0, 0); knows[c] = 1; DONE(c) } } \
-    :: atomic { live[c] > 0 -> d_step { STEP("drop", c, 0, 0); live[c]--; DONE(c) } }
+    :: atomic { live[c] > 0 && !knows[c] -> d_step { STEP("deliver", c, 0, 0, 0, 0); knows[c] = 1; DONE(c) } } \
+    :: atomic { live[c] > 0 -> d_step { STEP("drop", c, 0, 0, 0, 0); live[c]--; DONE(c) } }
 proctype Device() {
     do
     ANY(DEVICE)
@@ -807,7 +811,7 @@ proctype Device() {
 /* Its life is over, and every holder of it knows. */
 inline time_over(c) {
     d_step {
-        STEP("time_over", c, 0, 0);
+        STEP("time_over", c, 0, 0, 0, 0);
         row[c].over = 1;
         if :: slot[0].has == HOLDS && slot[0].command == c -> slot[0].late = 1 :: else fi;
 #if SENDERS > 1
@@ -817,15 +821,15 @@ inline time_over(c) {
     }
 }
 #define PASS(c) \
-    :: atomic { row[c].next == COMING -> d_step { STEP("time_next", c, 0, 0); row[c].next = PASSED; DONE(c) } } \
+    :: atomic { row[c].next == COMING -> d_step { STEP("time_next", c, 0, 0, 0, 0); row[c].next = PASSED; DONE(c) } } \
     :: atomic { row[c].lease == COMING && !underway(c) -> \
-        d_step { STEP("time_lease", c, 0, 0); row[c].lease = PASSED; DONE(c) } } \
+        d_step { STEP("time_lease", c, 0, 0, 0, 0); row[c].lease = PASSED; DONE(c) } } \
     :: atomic { can_end(c) -> time_over(c) } \
     :: atomic { MESSAGES && row[c].fcm == COMING && row[c].lease != COMING && \
         (!covered[c] || (live[c] == 0 && !may_be_posted(c))) -> \
-        d_step { STEP("time_fcm", c, 0, 0); row[c].fcm = PASSED; DONE(c) } }
+        d_step { STEP("time_fcm", c, 0, 0, 0, 0); row[c].fcm = PASSED; DONE(c) } }
 #define LATE(s) :: atomic { slot[s].has == HOLDS && !slot[s].late -> \
-    d_step { STEP("time_late", slot[s].command, s, 0); slot[s].late = 1; DONE(slot[s].command) } }
+    d_step { STEP("time_late", slot[s].command, s, 0, 0, 0); slot[s].late = 1; DONE(slot[s].command) } }
 proctype Time() {
     do
     ANY(PASS)
