@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 from nexmdm.alerts.evaluation import Condition
-from nexmdm.commands.single import State
+from nexmdm.commands.single import AuditEntry
+from nexmdm.commands.states import Answered, Delivery, DispatchState
 
 Instant = Annotated[datetime, Meta(tz=True)]
 Status = Literal["ok", "warn", "error"]
@@ -27,6 +28,14 @@ class FieldError(Answer):
 
     path: str
     detail: str
+    column: Annotated[int, Meta(ge=1, description="of a selector: where in it")] | UnsetType = UNSET
+
+
+class Use(Answer):
+    """What uses a group."""
+
+    kind: str
+    name: str
 
 
 class Problem(Answer):
@@ -41,6 +50,10 @@ class Problem(Answer):
     what: Annotated[str, Meta(description="of a refused build: what was looked at")] | UnsetType = UNSET
     expected: str | UnsetType = UNSET
     found: str | UnsetType = UNSET
+    code: Annotated[str, Meta(description="of a 409: targets_changed")] | UnsetType = UNSET
+    device_count: Annotated[int, Meta(description="of targets_changed: devices now")] | UnsetType = UNSET
+    target_hash: Annotated[str, Meta(description="of targets_changed: the set now")] | UnsetType = UNSET
+    used_by: Annotated[list[Use], Meta(description="of a group that is in use")] | UnsetType = UNSET
 
 
 class GatewayMessage(Answer):
@@ -122,6 +135,7 @@ class NewEnrollmentToken(Answer):
     scope: Literal["register", "apk_download"]
     expires_at: Instant
     uses_allowed: int
+    labels: dict[str, str]
     token: str
 
 
@@ -142,6 +156,7 @@ class EnrollmentToken(Answer):
     uses_consumed: int
     last_used_at: Instant | None
     note: str | None
+    labels: dict[str, str]
     status: Literal["active", "exhausted", "revoked", "expired"]
     device_id: str | None
     used_at: Instant | None
@@ -187,6 +202,8 @@ class Device(Report):
     sdk_int: int | None
     build_id: str | None
     is_device_owner: bool | None
+    labels: dict[str, str]
+    monitored_package: str | None
     online: bool
     last_seen_at: Instant | None
     last_ts: Instant | None
@@ -201,11 +218,6 @@ class Heartbeat(Report):
     ts: Instant
     received_at: Instant
     status: Status
-
-
-class Renamed(Answer):
-    device_id: str
-    alias: str
 
 
 class FleetSummary(Answer):
@@ -232,52 +244,6 @@ class Alert(Answer):
     notified_at: Instant | None
     recovered_at: Instant | None
     detail: dict[str, Any]
-
-
-class AuditEntry(Struct, kw_only=True):
-    """Who did what, when; further members depend on the event."""
-
-    event: str
-    by: str | None
-    at: Instant
-
-
-class Command(Answer):
-    """A command for one device. Secret parameters are masked; `sent_at` is when it was accepted or last sent."""
-
-    request_id: str
-    device_id: str
-    action: str
-    params: dict[str, Any]
-    state: State
-    attempts: Count
-    created_at: Instant
-    created_by: str | None
-    expires_at: Instant
-    sent_at: Instant
-    next_at: Instant | None
-    fcm_status: str
-    fcm_message_id: str | None
-    http_code: int | None
-    latency_ms: int | None
-    error_msg: str | None
-    completed_at: Instant | None
-    result: str | None
-    result_message: str | None
-    batch_id: str | None
-    audit: list[AuditEntry]
-    secrets_wiped: bool
-
-
-class Batch(Answer):
-    """A bulk command with a count of its members for each state."""
-
-    request_id: str
-    device_count: Count
-    selector: dict[str, Any]
-    created_by: str
-    created_at: Instant
-    states: dict[State, int]
 
 
 class Statistics(Answer):
@@ -339,7 +305,10 @@ class InstallCommands(Answer):
 
     request_id: str | None
     device_count: Count
-    states: dict[State, int]
+    states: dict[DispatchState, int]
+    action: str | UnsetType | None = UNSET
+    delivery: Delivery | UnsetType | None = UNSET
+    answered: Answered | UnsetType | None = UNSET
     selector: dict[str, Any] | UnsetType = UNSET
     created_by: str | UnsetType = UNSET
     created_at: Instant | UnsetType = UNSET
@@ -376,11 +345,6 @@ class AlertPage(Answer):
 
 class EnrollmentTokenPage(Answer):
     items: list[EnrollmentToken]
-    next_cursor: str | None
-
-
-class CommandPage(Answer):
-    items: list[Command]
     next_cursor: str | None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from msgspec import Struct
 from nexmdm.alerts.evaluation import AlertsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
-from nexmdm.commands.single import CommandsQuery
+from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
 from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.runtime.http import Response
@@ -21,8 +21,6 @@ from functions.apk_builds import handler as builds
 from functions.apk_download import handler as downloads
 from functions.device_reports import handler as reports
 from functions.enrollment import handler as enrollment
-from functions.fcm_dispatch import handler as dispatch
-from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
 from functions.registration import handler as registration
 from local import template
@@ -72,11 +70,6 @@ def operator(answers: dict[int, Any], **how: Any) -> Operation:
     return _operation("operator", answers, **how)
 
 
-def _once(type_: type) -> dict[int, Any]:
-    """Accepted, or known and answered as it stands."""
-    return {202: type_, 200: Answer((type_,), ("Idempotency-Replayed",))}
-
-
 # Routes whose handlers do not say it by annotations yet.
 _LISTED: dict[str, Operation] = {
     "POST /v1/register": _operation(
@@ -107,27 +100,9 @@ _LISTED: dict[str, Operation] = {
     "POST /v1/enroll-tokens/batch-delete": operator({200: a.Revoked}, body=enrollment.TokenIds),
     "GET /v1/devices": operator({200: a.DevicePage}, query=DevicesQuery),
     "GET /v1/devices/{device_id}": operator({200: a.Device}),
-    "PATCH /v1/devices/{device_id}": operator({200: a.Renamed}, body=fleet.Rename, problems=(409,)),
-    "DELETE /v1/devices/{device_id}": operator({204: None}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
     "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
-    "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
-    "POST /v1/devices/{device_id}/commands": operator(
-        _once(a.Command),
-        body=dispatch.CommandBody,
-        problems=(409,),
-        key=dispatch.RequestId,
-    ),
-    "POST /v1/commands": operator(_once(a.Batch), body=dispatch.BulkBody, key=dispatch.RequestId),
-    "GET /v1/commands": operator({200: a.CommandPage}, query=CommandsQuery),
-    "GET /v1/commands/{request_id}": operator({200: Answer((a.Command, a.Batch))}),
-    "POST /v1/commands/{request_id}/cancel": operator({200: Answer((a.Command, a.Batch))}, problems=(409,)),
-    "POST /v1/commands/{request_id}/resend": operator(
-        _once(a.Command),
-        body=dispatch.ResendBody,
-        problems=(409,),
-        key=dispatch.RequestId,
-    ),
+    "GET /v1/fleet/summary": operator({200: a.FleetSummary}, query=FilterQuery),
     "POST /v1/apk/builds": operator(
         {
             201: Answer((a.DeclaredBuild,), ("Cache-Control",)),

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,7 @@ from nexmdm_cli.devices import Prefix, Version
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.session import Session, command
 
-# What the agent in the field knows; the API refuses others and says which there are.
-ACTIONS = (
-    "ping", "wake", "ring", "reboot", "restart_app", "launch_app", "install_apk", "grant_permissions", "list_packages",
-    "exempt_unity_app", "apply_battery_whitelist", "set_dnd", "wifi_connect", "remote_control", "remote_exec_fcm",
-    "remote_exec_shell",
-)  # fmt: skip
+ACTIONS_FILE = Path(__file__).parent / "console" / "assets" / "actions.json"
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it settles.")]
 UntilSent = Annotated[bool, typer.Option("--until-sent", help="Settled is: FCM took it; do not wait for the device.")]
@@ -31,8 +27,22 @@ RequestId = Annotated[
 ]
 
 
+UntilAnswered = Annotated[
+    bool,
+    typer.Option(
+        "--until-answered",
+        help="Send it again until the device answers or it expires.",
+    ),
+]
+
+
+def actions() -> dict[str, Any]:
+    """The declared actions with their parameters, as the API's sources say; the API refuses others."""
+    return json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
+
+
 def complete_action(incomplete: str) -> list[str]:
-    return [action for action in ACTIONS if action.startswith(incomplete)]
+    return [action for action in actions() if action.startswith(incomplete)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,6 +69,7 @@ def send(
     agent_version: Version = None,
     everyone: Annotated[bool, typer.Option("--all", help="To every device.")] = False,
     ttl: Ttl = None,
+    until_answered: UntilAnswered = False,
     wait: Wait = True,
     until_sent: UntilSent = False,
     timeout: Timeout = 60,
@@ -67,19 +78,23 @@ def send(
 ) -> None:
     """Send an action to devices and follow it until it settles.
 
-    One device: until it answered. Several, or a filter: until all are sent, with a count for each state. Exit code 1
-    when one failed, or when it has not settled after --timeout.
+    One device: until it answered, or until it is sent when this agent never answers the action. launch_app and
+    wifi_connect are answered with the next heartbeat, so a ping is sent after them. Several, or a filter: until all are
+    sent, with a count for each state. Exit code 1 when one failed, or when it has not settled after --timeout.
 
     \b
     nexmdm send ping --to lobby
     nexmdm send ring duration=20 --to lobby --to desk
     nexmdm send launch_app package_name=com.example.kiosk --alias-prefix lobby-
+    nexmdm send wifi_connect ssid=kiosks password=@- --to lobby --until-answered --ttl 86400 < password.txt
     nexmdm send wifi_connect ssid=kiosks password=@- --to lobby < password.txt
     nexmdm send apply_battery_whitelist packages:='["com.kiosk"]' --all --yes
     """
     body: dict[str, Any] = {"action": action, "params": _parameters(parameters or [])}
     if ttl is not None:
         body["ttl_seconds"] = ttl
+    if until_answered:
+        body["delivery"] = "until_answered"
     conditions = _conditions(online, alias_prefix, agent_version, everyone)
     if bool(to) == bool(conditions):
         raise Failure(
@@ -89,7 +104,7 @@ def send(
     key = request_id or secrets.token_hex(8)
     row = session.api.call("POST", where, {**body, **target}, key=key)
     if wait:
-        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
+        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout, fetch=True)
     session.out.fields(row, following.pairs(row))
     if wait:
         following.judge(row, until_sent)

@@ -34,8 +34,7 @@ def parameters(config: Settings) -> dict[str, Any]:
 _SILENT = """
 SELECT d.id AS device_id, jsonb_build_object('last_seen_at', l.last_seen_at) AS detail
 FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-WHERE d.deleted_at IS NULL AND coalesce(l.last_seen_at, d.created_at)
-    <= statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s)
+WHERE d.deleted_at IS NULL AND NOT device_online(coalesce(l.last_seen_at, d.created_at), %(interval_seconds)s)
 """
 
 _LOW_BATTERY = """

@@ -14,16 +14,18 @@ from typing import Any, Literal
 import psycopg2
 
 from nexmdm.alerts.conditions import CONDITIONS, parameters
+from nexmdm.devices import filters
+from nexmdm.devices.filters import FilteredPageQuery
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
-from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.pagination import Page, page
 from nexmdm.runtime.settings import Settings
 
 Condition = Literal["silent", "low_battery", "unity_down", "queue_growing", "agent_outdated"]
 
 
-class AlertsQuery(PageQuery, kw_only=True):
-    """Filters of the list of alerts; `open` true for those that have not recovered."""
+class AlertsQuery(FilteredPageQuery, kw_only=True):
+    """Filters of the list of alerts, and of their devices; `open` true for those that have not recovered."""
 
     condition: Condition | None = None
     device_id: str | None = None
@@ -65,17 +67,28 @@ def look_for(db: Executor, condition: str, config: Settings) -> dict[str, int]:
     return found
 
 
-def list_alerts(db: Executor, query: AlertsQuery) -> Page:
-    """A page of living devices' alerts, newest first."""
+def list_alerts(db: Executor, query: AlertsQuery, interval_seconds: float) -> Page:
+    """A page of living devices' alerts, newest first.
+
+    Raises:
+        Invalid: the selector cannot be read, or there is no such group.
+    """
     (before,) = query.after(int)
-    conditions = ["d.deleted_at IS NULL"]
+    devices = filters.where(filters.resolve(db, filters.of_query(query), "query"), interval_seconds)
+    conditions = ["d.deleted_at IS NULL", devices.sql]
     conditions += [_FILTERS[name] for name in ("condition", "device_id") if getattr(query, name) is not None]
     if query.open is not None:
         conditions.append(f"a.recovered_at IS {'' if query.open else 'NOT '}NULL")
     if before is not None:
         conditions.append("a.id < %(before)s")
-    values = {"condition": query.condition, "device_id": query.device_id, "before": before, "limit": query.limit + 1}
-    rows: list[Row] = db.execute(_LIST.format(conditions=" AND ".join(conditions)), values, repeatable=True)
+    values = {
+        **devices.parameters,
+        "condition": query.condition,
+        "device_id": query.device_id,
+        "before": before,
+        "limit": query.limit + 1,
+    }
+    rows: list[Row] = db.execute(_LIST.replace("{conditions}", " AND ".join(conditions)), values, repeatable=True)
     return page(rows, query.limit, ("alert_id",))
 
 
@@ -83,7 +96,7 @@ _FILTERS = {"condition": "a.condition = %(condition)s", "device_id": "a.device_i
 
 _LIST = """
 SELECT a.id AS alert_id, a.device_id, d.alias, a.condition, a.since, a.notified_at, a.recovered_at, a.detail
-FROM device_alerts a JOIN devices d ON d.id = a.device_id
+FROM device_alerts a JOIN devices d ON d.id = a.device_id LEFT JOIN device_last_status l ON l.device_id = d.id
 WHERE {conditions} ORDER BY a.id DESC LIMIT %(limit)s
 """
 

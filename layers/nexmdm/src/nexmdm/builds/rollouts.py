@@ -15,6 +15,7 @@ from nexmdm.builds import publishing, signers
 from nexmdm.commands import batches
 from nexmdm.commands.single import Command
 from nexmdm.runtime import logs
+from nexmdm.runtime.actor import operator
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import Conflict
 
@@ -77,7 +78,7 @@ def install(db: Database, build: Row, percent: int, by: str, *, base_url: str, r
         "apk_id": build["build_id"],
     }
     target = {"selector": {"apk_build": build["build_id"], "staged_rollout_percent": percent}}
-    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, by)
+    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, operator(by))
     url = f"{base_url}/v1/apk/download/{build['build_id']}"
     with db.transaction() as tx:
         # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.

@@ -1,15 +1,19 @@
 """Bulk commands: one statement makes the batch and one dispatch per device; the selector is evaluated once."""
 
 import time
+from hashlib import sha256
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from nexmdm.commands.single import CANCEL, HOLD_NAME, Command
+from nexmdm.commands.actions import ACTIONS
+from nexmdm.commands.single import CANCEL, Command, Count, Instant
+from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.cohort import cohort
 from nexmdm.runtime import logs, metrics
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.errors import Invalid, PayloadMismatch
 
 
@@ -55,6 +59,7 @@ def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
     parameters = {
         **command.columns(),
         "selector": msgspec.json.encode(chosen).decode(),
+        "selector_shown": _selector_shown(chosen),
         "device_ids": chosen.get("device_ids"),
         "online": conditions.get("online"),
         "alias_prefix": conditions.get("alias_prefix"),
@@ -75,6 +80,14 @@ def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
         # A single command of this name was there first.
         raise PayloadMismatch(command.request_id)
     return False
+
+
+def _selector_shown(selector: dict[str, Any]) -> str:
+    """For the event log: a filter as it is, device ids as their number and a hash."""
+    ids = selector.get("device_ids")
+    if ids is not None:
+        selector = {"device_ids": len(ids), "sha256": sha256(",".join(ids).encode()).hexdigest()}
+    return msgspec.json.encode(selector).decode()
 
 
 def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
@@ -105,17 +118,35 @@ def accept_installations(tx: Executor, command: Command, build_id: int, percent:
     return answer["made"]
 
 
-def show(db: Executor, request_id: str) -> Row | None:
+class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A bulk command with a count of its members for each state. `delivery` is that of its members."""
+
+    request_id: str
+    action: str | None
+    delivery: Delivery | None
+    answered: Answered | None
+    device_count: Count
+    selector: dict[str, Any]
+    created_by: str
+    created_at: Instant
+    states: dict[DispatchState, int]
+
+
+def show(db: Executor, request_id: str) -> Batch | None:
     """A batch with its device_count and `states`, a count for each state; None when there is no such batch."""
     rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
-    return rows[0] if rows else None
+    if not rows:
+        return None
+    action = ACTIONS.get(rows[0]["action"])
+    return msgspec.convert({**rows[0], "answered": action and action.answered}, Batch)
 
 
-def cancel(db: Executor, request_id: str, by: str) -> int:
-    """Cancel those of the batch's dispatches that are neither being sent nor settled; returns how many."""
+def cancel(db: Executor, request_id: str, actor: Actor) -> int:
+    """Cancel those of the batch's dispatches that may still be sent and are not being sent now; returns how many."""
     start = time.perf_counter()
-    rows = db.execute(_CANCEL, {"request_id": request_id, "by": by}, repeatable=True)
-    keys = {"request_id": request_id, "cancelled": len(rows), "by": by}
+    parameters = {"request_id": None, "batch_id": request_id, "name": request_id, **actor.parameters()}
+    rows = db.execute(CANCEL, parameters, repeatable=True)
+    keys = {"request_id": request_id, "cancelled": len(rows), "by": actor.name}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return len(rows)
 
@@ -125,13 +156,22 @@ def _replayed(db: Executor, command: Command, start: float) -> bool:
     if not found:
         return False
     logs.db_operation("idempotency_hit", "command_batches", {"request_id": command.request_id}, elapsed_ms(start))
-    if found[0]["payload_hash"] != command.payload_hash:
+    if not command.equals(found[0]["payload_hash"], found[0]["secrets"]):
         raise PayloadMismatch(command.request_id)
     metrics.count("IdempotencyHit")
     return True
 
 
-_FIND = "SELECT payload_hash FROM command_batches WHERE request_id = %(request_id)s"
+# Its members have the same secrets, as long as any of them holds its own.
+_FIND = """
+SELECT payload_hash,
+    (SELECT secrets FROM fcm_dispatches WHERE batch_id = b.request_id AND secrets <> '{}'::jsonb LIMIT 1) AS secrets
+FROM command_batches b WHERE b.request_id = %(request_id)s
+"""
+
+# Those who use the same name take turns: the statement that follows in the same message, and so in the same
+# transaction, sees what those before it have committed. No further round trip.
+HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
 
 # The batch row when anything is `selected` and nothing `missing`, and a dispatch for each of its `members`.
 _BATCH = """
@@ -147,10 +187,10 @@ batch AS (
 
 _DISPATCHED = """
 dispatched AS (
-    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
-        batch_id, created_at, sent_at, expires_at)
+    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,
+        state, batch_id, created_at, sent_at, expires_at)
     SELECT batch.request_id || ':' || members.id, members.id, %(action)s, %(payload_hash)s,
-        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(by)s, 'accepted', batch.request_id,
+        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(delivery)s, %(by)s, 'accepted', batch.request_id,
         batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
     FROM batch CROSS JOIN members
 )"""
@@ -168,7 +208,13 @@ WITH selected AS MATERIALIZED (
     SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM selected
 ), {_BATCH}, members AS (
     SELECT id, '{{}}'::jsonb AS payload FROM selected
-), {_DISPATCHED}
+), {_DISPATCHED}, event AS (
+    INSERT INTO operator_events (actor, session, ip, request_id, action, object, after)
+    SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'command.send_many',
+        'command:' || batch.request_id, %(event)s::jsonb || jsonb_build_object(
+            'device_count', (SELECT count(*) FROM selected), 'selector', %(selector_shown)s::jsonb)
+    FROM batch
+)
 SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected,
     ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
 """
@@ -206,10 +252,10 @@ SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS se
 """
 
 _SHOW = """
-SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at,
+SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at, member.action, member.delivery,
     (SELECT coalesce(json_object_agg(state, n), '{}') FROM (
         SELECT state, count(*) AS n FROM fcm_dispatches WHERE batch_id = b.request_id GROUP BY state) AS s) AS states
-FROM command_batches b WHERE b.request_id = %(request_id)s
+FROM command_batches b
+LEFT JOIN LATERAL (SELECT action, delivery FROM fcm_dispatches WHERE batch_id = b.request_id LIMIT 1) member ON true
+WHERE b.request_id = %(request_id)s
 """
-
-_CANCEL = f"{CANCEL} AND batch_id = %(request_id)s RETURNING request_id"
