@@ -168,18 +168,19 @@ byte snap_token;
 bit taken;
 #endif
 
-#ifndef QUIET
+#ifdef WALK             /* A random search ends after so many steps: a walk. */
+byte walked;
+#define COUNT walked++; assert(walked < WALK)
+#else
+#define COUNT skip
+#endif
 #define SHOW(c) \
     printf(" %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d %d\n", row[c].state, row[c].fence, \
         row[c].attempts, row[c].refused, row[c].resends, row[c].repeats, row[c].keys, row[c].lease, row[c].next, \
         row[c].fcm, row[c].secret, row[c].over, row[c].done, row[c].seen, row[c].delivery, row[c].own, row[c].heard, \
         row[c].payload, row[c].restored, token)
-#define STEP(name, c, a, b, d, e) printf("= "); printf(name); printf(" %d %d %d %d %d\n<", c, a, b, d, e); SHOW(c)
+#define STEP(name, c, a, b, d, e) COUNT; printf("= "); printf(name); printf(" %d %d %d %d %d\n<", c, a, b, d, e); SHOW(c)
 #define DONE(c) printf(">"); SHOW(c)
-#else
-#define STEP(name, c, a, b, d, e) skip
-#define DONE(c) skip
-#endif
 
 /* --- the properties ------------------------------------------------------------------------------------------- */
 
@@ -680,7 +681,11 @@ inline unknown_now(c) {
         :: else
         fi;
 #ifndef NO_END_UNTIL
-        if :: row[c].delivery && !row[c].done -> row[c].over = 1 :: else fi;
+        if
+        :: row[c].delivery && !row[c].done && (row[c].state == SENT || row[c].state == UNKNOWN) ->
+            row[c].over = 1; row[c].restored = 1
+        :: else
+        fi;
 #endif
         row[c].fence = row[c].fence + RAISE; row[c].fcm = COMING; row[c].seen = 0; covered[c] = 1;
 #endif

@@ -138,13 +138,17 @@ def check(run: Run, *, without: Iterable[str] = (), shortest: bool = False) -> V
         )
 
 
-def walk(run: Run, seed: int) -> list[Step]:
-    """One random walk through the model."""
-    done = subprocess.run(
-        ["spin", *run.defines, f"-n{seed}", "-u4000", "-T", str(MODEL)],
-        capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS,
-    )  # fmt: skip
-    return list(_steps(done.stdout.splitlines()))
+def walks(run: Run, seed: int, count: int, length: int = 120) -> list[list[Step]]:
+    """Random walks through the model: the first path of a search that takes its turns by chance."""
+    defines = [*run.defines, f"-DWALK={length}"]
+    found = []
+    with _compiled(defines, ["-DSAFETY", "-DT_RAND", "-DP_RAND"]) as pan:
+        for n in range(count):
+            pan.run(f"-RS{seed * 1000 + n + 1}", *SEARCH)
+            steps = list(_steps(pan.trail(defines).splitlines()))
+            # A client may repeat itself for ever: the first repeat says it all.
+            found.append([step for before, step in zip([None, *steps], steps, strict=False) if step != before])
+    return found
 
 
 def edges(run: Run) -> set[Step]:

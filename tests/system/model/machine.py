@@ -10,6 +10,7 @@ from nexmdm.commands.queue import Answer, Claim, Result
 from nexmdm.commands.single import Command, Report
 from nexmdm.commands.states import Delivery
 from nexmdm.retention import policies
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 from nexmdm.runtime.errors import Conflict, PayloadMismatch, Sending
 
@@ -18,6 +19,7 @@ from local.fcm import FakeFcm
 from model.spin import Row, Step
 from tests.support.api import OPERATOR, call
 
+ACTOR = Actor(OPERATOR)
 REQUEST_ID, ALIAS, LEASE_SECONDS = "m-1", "model", 60
 STATES = (None, "accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
 UNSET, COMING, PASSED = range(3)
@@ -74,6 +76,16 @@ class Machine:
         """Take the step; whether the row is what the model says is for the caller to look at."""
         getattr(self, f"_{step.name}")(step)
 
+    def differs(self, step: Step) -> str | None:
+        """Put the row there, take the step, and say how the row is not what the model says; None when it is."""
+        self.put(step.before)
+        try:
+            self.run(step)
+        except Exception as error:  # Which step it was is what the reader needs.
+            return f"{step.line()}: {type(error).__name__}: {error}"
+        found = self.row()
+        return None if found == step.after else f"{step.line()}: the row is {found}"
+
     # --- statements
 
     def _accept(self, step: Step) -> None:
@@ -105,7 +117,7 @@ class Machine:
     def _resend(self, step: Step) -> None:
         _command, slot, key, *_ = step.arguments
         claim = queue.claim_again(
-            self.db, REQUEST_ID, lease_seconds=LEASE_SECONDS, ttl_seconds=600, by=OPERATOR, reason="model", key=f"k{key}"
+            self.db, REQUEST_ID, lease_seconds=LEASE_SECONDS, ttl_seconds=600, actor=ACTOR, reason="model", key=f"k{key}"
         )
         self._hold(slot, claim)
 
@@ -132,13 +144,13 @@ class Machine:
         queue.end_leases(self.db)
 
     def _expire(self, _step: Step) -> None:
-        queue.expire(self.db)
+        queue.expire(self.db, ACTOR)
 
     _forget_secrets = _expire
 
     def _cancel(self, _step: Step) -> None:
         try:
-            single.cancel(self.db, REQUEST_ID, OPERATOR)
+            single.cancel(self.db, REQUEST_ID, ACTOR)
         except (Conflict, Sending):
             return
 
@@ -149,7 +161,7 @@ class Machine:
         self.device_token = self._register()
 
     def _after_restore(self, _step: Step) -> None:
-        queue.after_restore(self.db)
+        queue.after_restore(self.db, ACTOR)
 
     def _retire(self, _step: Step) -> None:
         self._age("sent_at = now() - interval '9 days'")
@@ -278,7 +290,7 @@ class Machine:
             action=action,
             params=params,
             ttl_seconds=600 + payload,
-            by=OPERATOR,
+            actor=ACTOR,
             delivery=Delivery.UNTIL_ANSWERED if until_answered else Delivery.AT_MOST_ONCE,
         )
 
@@ -322,7 +334,7 @@ VALUES (%(request_id)s, %(device_id)s, %(action)s, %(payload_hash)s, %(payload)s
 """
 
 _READ = """
-SELECT f.state, f.fence % 1000000 + 8 * (f.fence / 1000000) AS fence, f.attempts, f.refused,
+SELECT f.state, mod(f.fence, 1000000) + 8 * (f.fence / 1000000) AS fence, f.attempts, f.refused,
     (SELECT count(*) FROM jsonb_array_elements(f.audit) e WHERE e ->> 'event' = 'resend') AS resends,
     (SELECT count(*) FROM jsonb_array_elements(f.audit) e WHERE e ->> 'event' = 'repeat') AS repeats,
     (SELECT coalesce(sum(1 << right(key, 1)::int), 0)
@@ -333,11 +345,11 @@ SELECT f.state, f.fence % 1000000 + 8 * (f.fence / 1000000) AS fence, f.attempts
     CASE WHEN f.secrets IS NULL THEN 0 WHEN f.secrets <> '{}'::jsonb THEN 1 ELSE 2 END AS secret,
     f.expires_at <= clock_timestamp() AS over,
     f.completed_at IS NOT NULL AS done,
-    f.fcm_expires_at < clock_timestamp() AND f.fcm_expires_at < l.last_seen_at
-        AND l.last_seen_at <= clock_timestamp() - interval '60 seconds' IS TRUE AS seen,
+    coalesce(f.fcm_expires_at < clock_timestamp() AND f.fcm_expires_at < l.last_seen_at
+        AND l.last_seen_at <= clock_timestamp() - interval '60 seconds', false) AS seen,
     f.delivery = 'until_answered' AS delivery,
     f.created_by IS NOT NULL AS own,
-    f.fcm_status NOT IN ('pending', 'unknown') AS heard,
+    f.http_code IS NOT NULL OR f.fcm_status NOT IN ('pending', 'unknown') AS heard,
     f.payload_hash AS payload,
     f.audit @> '[{"event": "restore"}]' AS restored
 FROM fcm_dispatches f LEFT JOIN device_last_status l ON l.device_id = f.device_id
