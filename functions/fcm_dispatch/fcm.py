@@ -84,15 +84,16 @@ def service() -> Service:
     """The service of this environment; its OAuth token is kept across invocations.
 
     Raises:
-        settings.SettingsError: FCM_SERVICE_ACCOUNT is not set.
+        settings.SettingsError: FCM_SERVICE_ACCOUNT is not set, or holds no service account.
     """
     config = settings.load()
-    if config.fcm_service_account is None:
+    try:
+        certificate = credentials.Certificate(secrets.service_account(config))
+    except ValueError:
+        # Its text may quote the key.
         raise settings.SettingsError(
-            "FCM_SERVICE_ACCOUNT is not set: it should hold JSON text, a path or a secret's ARN"
-        )
-    given = secrets.resolve(config.fcm_service_account)
-    certificate = credentials.Certificate(json.loads(given) if given.lstrip().startswith("{") else given)
+            "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
+        ) from None
     account, token_session = Account(certificate), _once(requests.Session())
     session = AuthorizedSession(
         account, refresh_status_codes=(), max_refresh_attempts=0, auth_request=TokenRequest(token_session)

@@ -9,7 +9,10 @@ from nexmdm.commands import actions, batches, message, queue, single
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
 from nexmdm.commands.states import Delivery
-from nexmdm.runtime import actor, database, logs, metrics, settings, validation
+from nexmdm.devices import targets
+from nexmdm.devices.filters import Filter
+from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page
@@ -38,12 +41,15 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class BulkBody(CommandBody, kw_only=True):
-    """A command for the devices named, or for those that fit every condition of the filter when it comes."""
+    """A command for the devices named, or for those that the filter selects when it comes.
 
-    device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)] | None = (
-        None
-    )
-    filter: batches.Filter | None = None
+    Attributes:
+        expect_target_hash: `target_hash` of a preview; nothing is sent when the devices are other ones now.
+    """
+
+    device_ids: DeviceIds | None = None
+    filter: Filter | None = None
+    expect_target_hash: TargetHash | None = None
 
 
 class ResendBody(Struct, forbid_unknown_fields=True):
@@ -56,6 +62,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
+@invocations.named
 def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm.
 
@@ -99,17 +106,19 @@ def command_device(request: Request, body: CommandBody) -> Response[Dispatch]:
     return Response(single.show(db, command.request_id), 202)
 
 
-@routes("POST /v1/commands", statuses=ONCE, key=RequestId)
+@routes("POST /v1/commands", statuses=ONCE, problems=(409,), key=RequestId)
 def command_many(request: Request, body: BulkBody) -> Response[Batch]:
     """Send a command to many devices.
 
     Either `device_ids` or `filter`, evaluated once. What is not sent within the call is sent by the sweep. The
     members' request_ids are `request_id:device_id`.
     """
-    command = _command(request, body, {"selector": batches.selector(body.device_ids, body.filter)})
+    selector = targets.canonical(Targets(device_ids=body.device_ids, filter=body.filter))
+    command = _command(request, body, {"selector": selector})
     message.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
     db, config = database.connection(), settings.load()
-    new = batches.accept(db, command, config.heartbeat_interval_seconds)
+    interval, expected = config.heartbeat_interval_seconds, body.expect_target_hash
+    new = batches.accept(db, command, interval, expect_target_hash=expected)
     if new:
         sending.prepare()
         sending.drain(db, config, _inline_seconds(request, config), batch_id=command.request_id)

@@ -10,7 +10,7 @@ from nexmdm.devices.editing import DevicePatch, DeviceSettings
 from nexmdm.devices.filters import FilterQuery, GroupName
 from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
-from nexmdm.devices.labelling import LabelChange, LabelsChanged
+from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
 from nexmdm.runtime import database, settings, validation
 from nexmdm.runtime.http import Request, Routes
@@ -77,6 +77,12 @@ def delete_devices(request: Request, body: ExpectedTargets) -> Deleted:
 def import_devices(request: Request, body: Import) -> Imported:
     """Set aliases and labels of many devices, all or nothing; `dry_run` only checks."""
     return imports.run(database.connection(), body, request.actor)
+
+
+@routes("GET /v1/labels")
+def list_labels(request: Request) -> LabelsInUse:
+    """List the labels that devices have: each key with its values, the most frequent first."""
+    return labelling.in_use(database.connection())
 
 
 @routes("GET /v1/groups")

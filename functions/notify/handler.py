@@ -5,18 +5,17 @@ It keeps nothing and tries nothing twice: it fails, Lambda tries again, and what
 
 from typing import Any
 
-from nexmdm.runtime import logs, secrets, settings
+from nexmdm.runtime import invocations, logs, secrets, settings
 
 from functions.notify import alarm, webhook
 
 
+@invocations.named
 def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     """{"posted": how many messages}"""
     logs.begin(context.aws_request_id, context.function_name)
     config = settings.load()
-    if config.webhook_url is None:
-        raise settings.SettingsError("WEBHOOK_URL is not set: it should hold https://host/.. or a secret's ARN")
-    url = secrets.resolve(config.webhook_url).strip()
+    url = secrets.webhook_url(config)
     for record in event["Records"]:
         message = record["Sns"]
         title, text = alarm.in_words(message) or (message.get("Subject") or "NexMDM", message["Message"])

@@ -9,12 +9,13 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 import urllib3
+from nexmdm.runtime.errors import Named
 
 TIMEOUT = urllib3.Timeout(connect=5, read=10)
 LONGEST = {"slack": 3_000, "discord": 1_900}  # Discord refuses more than 2,000 characters, Slack cuts at 4,000
 
 
-class NotPosted(Exception):
+class NotPosted(Named):
     """Says what was answered, never to whom it was posted."""
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from nexmdm.alerts.notifications import Notice
 from nexmdm.runtime import endpoints, logs
+from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
 
-class NotTaken(Exception):
+class NotTaken(Named):
     """The topic certainly does not have the notice; the text says why."""
 
 

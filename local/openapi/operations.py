@@ -13,15 +13,12 @@ from nexmdm.alerts.evaluation import AlertsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
-from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.runtime.http import Response
 from nexmdm.runtime.pagination import PageQuery
 
 from functions.apk_builds import handler as builds
 from functions.apk_download import handler as downloads
-from functions.device_reports import handler as reports
 from functions.enrollment import handler as enrollment
-from functions.heartbeat import handler as heartbeats
 from functions.registration import handler as registration
 from local import template
 from local.openapi import answers as a
@@ -63,7 +60,7 @@ def device(answers: dict[int, Any], **how: Any) -> Operation:
 
 def download(**how: Any) -> Operation:
     answers = {302: Answer(headers=REDIRECT)}
-    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404,), **how)
+    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404, 429), **how)
 
 
 def operator(answers: dict[int, Any], **how: Any) -> Operation:
@@ -78,15 +75,6 @@ _LISTED: dict[str, Operation] = {
         body=registration.Registration,
         query=registration.Registration,
         problems=(409, 429),
-    ),
-    "POST /v1/heartbeat": device({200: a.HeartbeatAnswer}, body=HeartbeatBody),
-    "POST /v1/heartbeats": device({200: a.HeartbeatBatchAnswer}, body=heartbeats.HeartbeatBatch),
-    "POST /v1/devices/fcm-token": device({200: a.OkMessage}, body=reports.FcmTokenReport),
-    "POST /v1/devices/{device_id}/ack": device({200: a.Ok}, body=reports.Ack, problems=(404,)),
-    "POST /v1/action-result": device({200: a.OkMessage}, body=reports.ActionResult, problems=(404,)),
-    "POST /v1/remote-exec/ack": device({200: a.Ok}, body=reports.RemoteExecAck, problems=(404,)),
-    "POST /v1/apk/installation/update": device(
-        {200: a.InstallationStatus}, body=reports.InstallationUpdate, problems=(404,)
     ),
     "GET /v1/apk/download/latest": download(),
     "GET /v1/apk/download-latest": download(),

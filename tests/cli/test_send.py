@@ -81,7 +81,7 @@ def test_several_and_a_filter(run, data, stack):
     assert "2 named devices" in run("commands", "show", batch["request_id"]).stdout
     wide = ("send", "wake", "--alias-prefix", "send-")
     asked = run(*wide, code=2)
-    assert "Send wake to 3 devices?" in asked.stderr
+    assert "Send wake to 3 devices (send-a, send-b, send-c)?" in asked.stderr
     assert "--yes" in asked.stderr
     assert data(*wide, "--yes")["states"] == {"sent": 3}
     silent = data("send", "wake", "--silent", "--yes", "--no-wait")

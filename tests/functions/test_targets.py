@@ -12,6 +12,7 @@ from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
 
+from local.fcm import FakeFcm
 from tests.support.api import OPERATOR, Answer, call, enroll
 
 FLEET = {
@@ -246,6 +247,19 @@ def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
     assert labels_of(fleet["till-1"]) == {**FLEET["till-1"], "a": "1", "b": "2"}
 
 
+def test_the_labels_in_use_are_counted(fleet: dict[str, str]):
+    call("DELETE", f"/v1/devices/{fleet['screen-1']}")
+    assert call("GET", "/v1/labels").json["items"] == [
+        {"key": "retired", "device_count": 1, "values": [{"value": "2025", "device_count": 1}]},
+        {"key": "role", "device_count": 3, "values": [{"value": "till", "device_count": 3}]},
+        {
+            "key": "site",
+            "device_count": 3,
+            "values": [{"value": "berlin", "device_count": 2}, {"value": "hamburg", "device_count": 1}],
+        },
+    ]
+
+
 # --- holding to a preview
 
 
@@ -295,6 +309,64 @@ def test_deleted_devices_are_gone_and_their_aliases_free(fleet: dict[str, str]):
     call("POST", "/v1/devices/delete", {"device_ids": [fleet["till-3"], "nobody"]}).problem(422, "$.device_ids")
     assert "till-3" in listed()
     enroll("till-1")
+
+
+# --- commands
+
+
+def many(request_id: str, **body: Any) -> Answer:
+    return call("POST", "/v1/commands", {"action": "ping", "request_id": request_id, **body})
+
+
+def members(request_id: str) -> set[str]:
+    items = call("GET", "/v1/commands", query={"batch": request_id}).json["items"]
+    return {item["device_id"] for item in items}
+
+
+def test_a_command_goes_to_those_that_the_filter_selects(fleet: dict[str, str], fake_fcm: FakeFcm):
+    put("berlin", selector="site=berlin")
+    answer = many("b-1", filter={"group": "berlin", "selector": "role=till", "alias_prefix": "till-"})
+    assert (answer.status, answer.json["device_count"]) == (202, 2)
+    assert members("b-1") == {fleet["till-1"], fleet["till-2"]}
+    assert answer.json["selector"] == {"filter": {"selector": "role=till", "group": "berlin", "alias_prefix": "till-"}}
+    [event] = events(object="command:b-1")
+    assert event["after"]["target_hash"] == hash_of([fleet["till-1"], fleet["till-2"]])
+    many("b-2", filter={"selector": "=x"}).problem(422, "$.filter.selector")
+    many("b-2", filter={"group": "nowhere"}).problem(422, "$.filter.group")
+    many("b-2", filter={"selector": "site=nowhere"}).problem(422, "$.filter")
+    many("b-2", filter={"all": True}, expect_target_hash="short").problem(422, "$.expect_target_hash")
+
+
+def test_a_command_holds_to_the_preview_and_leaves_its_name_free(fleet: dict[str, str], fake_fcm: FakeFcm):
+    filter_ = {"selector": "role=till"}
+    seen = preview(**filter_)
+    call("PATCH", f"/v1/devices/{fleet['till-3']}", {"labels": {"role": "spare"}})
+    problem = many("b-1", filter=filter_, expect_target_hash=seen["target_hash"]).problem(409)
+    now = preview(**filter_)
+    assert (problem["code"], problem["device_count"], problem["target_hash"]) == (
+        "targets_changed", 2, now["target_hash"],
+    )  # fmt: skip
+    call("GET", "/v1/commands/b-1").problem(404)
+    assert many("b-1", filter=filter_, expect_target_hash=now["target_hash"]).status == 202
+    assert len(members("b-1")) == 2
+    # None is left: that too is another set.
+    call("PATCH", f"/v1/devices/{fleet['till-1']}", {"labels": None})
+    call("PATCH", f"/v1/devices/{fleet['till-2']}", {"labels": None})
+    gone = many("b-2", filter=filter_, expect_target_hash=now["target_hash"]).problem(409)
+    assert (gone["device_count"], gone["target_hash"]) == (0, hash_of([]))
+
+
+def test_a_repeat_is_answered_before_the_targets_are_looked_at(fleet: dict[str, str], fake_fcm: FakeFcm):
+    put("tills", selector="role=till")
+    first = many("b-1", filter={"group": "tills"}, expect_target_hash=preview(group="tills")["target_hash"])
+    assert first.status == 202
+    call("DELETE", f"/v1/devices/{fleet['till-1']}")
+    # Neither the devices, nor the hash, nor the group count any more.
+    assert call("DELETE", "/v1/groups/tills").status == 204
+    for hash_ in ({}, {"expect_target_hash": "0" * 64}):
+        again = many("b-1", filter={"group": "tills"}, **hash_)
+        assert (again.status, again.json) == (200, first.json)
+    many("b-1", filter={"group": "other"}).problem(422)
 
 
 # --- groups

@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "POST /v1/register": Entry("enrollment", "/v1/register", 200, {"alias": "newcomer"}),
+    "GET /healthz": Entry("anyone", "/healthz?deep=1", 200),
     "POST /v1/heartbeat": Entry("device", "/v1/heartbeat", 200, agent.heartbeat(), another=200),
     "POST /v1/heartbeats": Entry("device", "/v1/heartbeats", 200, {"heartbeats": [agent.heartbeat()]}, another=200),
     "POST /v1/devices/fcm-token": Entry(
@@ -73,6 +74,7 @@ ENTRIES: dict[str, Entry] = {
     "POST /v1/devices/import": Entry(
         "operator", "/v1/devices/import", 200, {"devices": [{"device_id": "{device}", "labels": {"site": "berlin"}}]}
     ),
+    "GET /v1/labels": Entry("operator", "/v1/labels", 200),
     "GET /v1/groups": Entry("operator", "/v1/groups", 200),
     "GET /v1/groups/{name}": Entry("operator", "/v1/groups/pilot", 200),
     "PUT /v1/groups/{name}": Entry("operator", "/v1/groups/tills", 200, {"filter": {"selector": "role=till"}}),

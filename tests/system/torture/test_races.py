@@ -202,7 +202,7 @@ def releases(db: Database) -> list[int]:
            FROM generate_series(1, 3) AS n RETURNING id"""
     )
     ids = [row["id"] for row in rows]
-    rollouts.promote(db, publishing.find(db, str(ids[0])), 100, "me")
+    rollouts.promote(db, publishing.find(db, str(ids[0])), 100, Actor("me"))
     return ids
 
 
@@ -214,13 +214,13 @@ def test_promote_roll_out_pause_and_roll_back_at_once(url: str, db: Database, re
     for n in range(5 * SCALE):
         results = race(
             url,
-            on(second, rollouts.promote, 10, "me"),
-            on(third, rollouts.promote, 10, "me"),
-            on(second, rollouts.roll_out, 50, "me"),
-            on(third, rollouts.roll_out, 50, "me"),
-            on(second, rollouts.pause, "to see", "me"),
-            on(third, rollouts.roll_back, "to see", "me"),
-            on(second, rollouts.roll_back, "to see", "me"),
+            on(second, rollouts.promote, 10, Actor("me")),
+            on(third, rollouts.promote, 10, Actor("me")),
+            on(second, rollouts.roll_out, 50, Actor("me")),
+            on(third, rollouts.roll_out, 50, Actor("me")),
+            on(second, rollouts.pause, "to see", Actor("me")),
+            on(third, rollouts.roll_back, "to see", Actor("me")),
+            on(second, rollouts.roll_back, "to see", Actor("me")),
         )
         assert all(isinstance(error, Conflict) for error in errors(results)), results
         chain = db.execute(

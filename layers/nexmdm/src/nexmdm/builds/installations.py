@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from nexmdm.devices.registry import AUTHENTICATED, CONFIRMED, authenticated, token_id
+from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.errors import NotFound
@@ -61,7 +61,7 @@ _OVERDUE = """(v.rollout_completed + v.rollout_failed + 1 >= %(least)s
 # A late report never takes a status back. The counts are kept on the build's row, whose lock makes those who finish at
 # once take turns: each sees all that came before.
 _REPORT = f"""
-WITH {AUTHENTICATED}, {CONFIRMED}, own AS (
+WITH {AUTHENTICATED}, own AS (
     SELECT i.id, i.status FROM apk_installations i JOIN device ON device.id = i.device_id
     WHERE i.id = %(installation_id)s AND device.deleted_at IS NULL
 ), moved AS (

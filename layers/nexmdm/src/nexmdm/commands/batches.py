@@ -1,93 +1,64 @@
 """Bulk commands: one statement makes the batch and one dispatch per device; the selector is evaluated once."""
 
 import time
-from hashlib import sha256
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from nexmdm.commands.actions import ACTIONS
 from nexmdm.commands.single import CANCEL, Command, Count, Instant
 from nexmdm.commands.states import Answered, Delivery, DispatchState
+from nexmdm.devices import targets
 from nexmdm.devices.cohort import cohort
+from nexmdm.devices.targets import ExpectedTargets
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Executor, elapsed_ms
+from nexmdm.runtime.database import Executor, elapsed_ms, statement
 from nexmdm.runtime.errors import Invalid, PayloadMismatch
 
 
-class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which devices: those that fit every condition given, or all."""
-
-    online: bool | None = None
-    alias_prefix: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
-    agent_version: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
-    all: bool | None = None
-
-
-def selector(device_ids: list[str] | None, filter_: Filter | None) -> dict[str, Any]:
-    """The canonical selector of a bulk command: sorted distinct ids, or the filter's conditions.
-
-    Raises:
-        Invalid: neither or both were given, the filter is empty, or `all` is mixed with conditions.
-    """
-    if (device_ids is None) == (filter_ is None):
-        raise Invalid("$", "give either device_ids or filter")
-    if device_ids is not None:
-        return {"device_ids": sorted(set(device_ids))}
-    conditions = {name: value for name, value in msgspec.structs.asdict(filter_).items() if value is not None}
-    if not conditions:
-        raise Invalid("$.filter", 'is empty; to mean every device say {"all": true}')
-    if "all" in conditions and (len(conditions) > 1 or conditions["all"] is not True):
-        raise Invalid("$.filter.all", "is true and stands alone")
-    return {"filter": conditions}
-
-
-def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
+def accept(db: Executor, command: Command, interval_seconds: float, *, expect_target_hash: str | None = None) -> bool:
     """Store the batch and a dispatch for every device it selects, once per request_id; returns whether it is new.
+
+    A request_id that is known is answered before the filter is looked at.
+
+    Args:
+        command: its target is {"selector": ...} of `nexmdm.devices.targets.canonical`.
+        expect_target_hash: of a preview; it is no part of what the request_id stands for.
 
     Raises:
         PayloadMismatch: the request_id stands for something else.
-        Invalid: an id is no device's, or the filter selects none. Nothing was stored.
+        Invalid: an id is no device's, there is no such group, or the filter selects no device. Nothing was stored.
+        TargetsChanged: the filter selects other devices than the caller saw. Nothing was stored.
     """
     start = time.perf_counter()
     if _replayed(db, command, start):
         return False
     chosen = command.target["selector"]
-    conditions = chosen.get("filter", {})
+    wanted = msgspec.convert({**chosen, "expect_target_hash": expect_target_hash}, ExpectedTargets)
+    condition = targets.condition(db, wanted, interval_seconds)
     parameters = {
+        **condition.parameters,
         **command.columns(),
         "selector": msgspec.json.encode(chosen).decode(),
-        "selector_shown": _selector_shown(chosen),
-        "device_ids": chosen.get("device_ids"),
-        "online": conditions.get("online"),
-        "alias_prefix": conditions.get("alias_prefix"),
-        "agent_version": conditions.get("agent_version"),
-        "interval_seconds": interval_seconds,
+        "filter": targets.filter_json(wanted),
+        "expect_target_hash": expect_target_hash,
     }
-    answer = db.execute(_ACCEPT, parameters)[0]
+    answer = db.execute(HOLD_NAME + _ACCEPT.replace("{where}", condition.sql), parameters)[0]
     if answer["made"]:
-        keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
+        keys = {"request_id": command.request_id, "devices": answer["device_count"], "action": command.action}
         logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
         metrics.count("CommandAccepted")
         return True
-    if answer["missing"]:
-        raise Invalid("$.device_ids", f"there are no such devices: {', '.join(answer['missing'])}")
-    if not answer["selected"]:
+    if _replayed(db, command, start):
+        # Another call with the same request_id came first.
+        return False
+    targets.refuse(wanted, answer)
+    if not answer["device_count"]:
         raise Invalid("$.filter", "selects no device")
-    if not _replayed(db, command, start):
-        # A single command of this name was there first.
-        raise PayloadMismatch(command.request_id)
-    return False
-
-
-def _selector_shown(selector: dict[str, Any]) -> str:
-    """For the event log: a filter as it is, device ids as their number and a hash."""
-    ids = selector.get("device_ids")
-    if ids is not None:
-        selector = {"device_ids": len(ids), "sha256": sha256(",".join(ids).encode()).hexdigest()}
-    return msgspec.json.encode(selector).decode()
+    # A single command of this name was there first.
+    raise PayloadMismatch(command.request_id)
 
 
 def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
@@ -195,29 +166,7 @@ dispatched AS (
     FROM batch CROSS JOIN members
 )"""
 
-_ACCEPT = f"""{HOLD_NAME}
-WITH selected AS MATERIALIZED (
-    SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-    WHERE d.deleted_at IS NULL
-      AND (%(device_ids)s::text[] IS NULL OR d.id = ANY (%(device_ids)s::text[]))
-      AND (%(alias_prefix)s IS NULL OR d.alias ^@ %(alias_prefix)s)
-      AND (%(agent_version)s IS NULL OR l.agent_version = %(agent_version)s)
-      AND (%(online)s IS NULL OR %(online)s = coalesce(
-          l.last_seen_at > statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s), false))
-), missing AS (
-    SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM selected
-), {_BATCH}, members AS (
-    SELECT id, '{{}}'::jsonb AS payload FROM selected
-), {_DISPATCHED}, event AS (
-    INSERT INTO operator_events (actor, session, ip, request_id, action, object, after)
-    SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'command.send_many',
-        'command:' || batch.request_id, %(event)s::jsonb || jsonb_build_object(
-            'device_count', (SELECT count(*) FROM selected), 'selector', %(selector_shown)s::jsonb)
-    FROM batch
-)
-SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected,
-    ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
-"""
+_ACCEPT = statement(__package__, "accept_batch")
 
 # Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
 # that names it. An installation that was asked for longer ago than a command lives is asked for again.

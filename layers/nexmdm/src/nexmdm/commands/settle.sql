@@ -38,7 +38,8 @@ WITH answer AS MATERIALIZED (
     RETURNING f.request_id, f.state, f.device_id, a.unregistered_token
 ), forgotten AS (
     -- Only if it is still the token that was sent to: the device may have reported a new one meanwhile.
-    UPDATE devices d SET fcm_token = NULL FROM settled
+    -- It is kept aside, so that a heartbeat which still reports it does not bring it back.
+    UPDATE devices d SET unregistered_fcm_token = d.fcm_token, fcm_token = NULL FROM settled
     WHERE d.id = settled.device_id AND d.fcm_token = settled.unregistered_token
 )
 SELECT request_id, state FROM settled

@@ -299,7 +299,7 @@ class Report(msgspec.Struct):
     """What a device says of a command it ran: `result` is the agent's own word, `message` its explanation."""
 
     request_id: str
-    result: str
+    result: str | None
     message: str | None = None
 
 
@@ -313,11 +313,11 @@ def acknowledge(db: Executor, token: str, report: Report, claimed_device_id: str
         "token_id": token_id(token),
         "claimed": claimed_device_id,
         "request_id": report.request_id,
-        "result": report.result[:200],
+        "result": report.result,
         "message": report.message,
     }
     row = authenticated(db.execute(_ACKNOWLEDGE, parameters, repeatable=True))
-    keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result[:50]}
+    keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result}
     logs.db_operation("update" if row["first"] else "idempotency_hit", "fcm_dispatches", keys, elapsed_ms(start))
     return row["device_id"], row["known"]
 
@@ -372,12 +372,7 @@ _FIND_BATCH = "SELECT request_id FROM command_batches WHERE request_id = %(reque
 CANCEL = statement(__package__, "cancel")
 _ACCEPT = statement(__package__, "accept")
 _ACKNOWLEDGE = f"""
-WITH {AUTHENTICATED}, confirmed AS (
-    UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.confirmed_at IS NULL AND device.deleted_at IS NULL AND d.confirmed_at IS NULL
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-), own AS (
+WITH {AUTHENTICATED}, own AS (
     SELECT f.request_id FROM fcm_dispatches f JOIN device ON device.id = f.device_id
     WHERE f.request_id = %(request_id)s AND device.deleted_at IS NULL AND device.id = coalesce(%(claimed)s, device.id)
 )

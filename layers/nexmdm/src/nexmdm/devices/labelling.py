@@ -1,4 +1,4 @@
-"""Changing labels on many devices at once."""
+"""Labels of many devices: changing them at once, and which there are."""
 
 import time
 from typing import Annotated
@@ -73,4 +73,28 @@ def change(db: Executor, wanted: LabelChange, interval_seconds: float, actor: Ac
     return LabelsChanged(found["device_count"], found["changed"])
 
 
+class LabelValueCount(Struct):
+    value: str
+    device_count: int
+
+
+class LabelKeyCount(Struct):
+    """A key in use, with its values, the most frequent first, at most 100 of them."""
+
+    key: str
+    device_count: int
+    values: list[LabelValueCount]
+
+
+class LabelsInUse(Struct):
+    items: list[LabelKeyCount]
+
+
+def in_use(db: Executor) -> LabelsInUse:
+    """The labels that living devices have, for suggestions: at most 1,000 keys."""
+    rows = db.execute(_IN_USE, {"keys": 1000, "values": 100}, repeatable=True)
+    return LabelsInUse(msgspec.convert(rows, list[LabelKeyCount]))
+
+
 _CHANGE = statement(__package__, "change_labels")
+_IN_USE = statement(__package__, "list_labels")

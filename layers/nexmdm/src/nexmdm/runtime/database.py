@@ -82,6 +82,10 @@ class Database:
         """From now on all waiting for the server ends after so many seconds; None: it never does."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
+    def ping(self) -> None:
+        """Raises Unavailable when the database does not answer."""
+        self.execute("SELECT 1 AS one", repeatable=True)
+
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement; outside of `transaction()` it commits by itself.
 
@@ -246,6 +250,9 @@ def _connect(dsn: str, until: float | None) -> _Connection:
             keepalives_count=3,
             tcp_user_timeout=4000,
         )
+    except psycopg2.ProgrammingError:
+        # libpq cannot read the URL and quotes it, with its password.
+        raise settings.SettingsError("DATABASE_URL is wrong: libpq cannot read it") from None
     except psycopg2.OperationalError as error:
         # With a wait callback psycopg2 loses the words in which libpq says whom it asked.
         asked = extensions.parse_dsn(dsn)
