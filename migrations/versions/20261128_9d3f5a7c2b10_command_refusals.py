@@ -1,7 +1,7 @@
 """Dispatches count the answers of FCM that say: certainly not accepted
 
 Revision ID: 9d3f5a7c2b10
-Revises: 1f19a0000007
+Revises: d1e5a0f2b306
 
 With it the audit of commands tells an attempt that reached nothing from one that may have. Null on rows that a release
 before this column accepted: the audit exempts them from that rule.
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "9d3f5a7c2b10"
-down_revision = "1f19a0000007"
+down_revision = "d1e5a0f2b306"
 branch_labels = None
 depends_on = None
 

@@ -3,7 +3,6 @@ as the model writes it."""
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from nexmdm.commands import queue, single
 from nexmdm.commands.queue import Answer, Claim, Result
@@ -117,7 +116,13 @@ class Machine:
     def _resend(self, step: Step) -> None:
         _command, slot, key, *_ = step.arguments
         claim = queue.claim_again(
-            self.db, REQUEST_ID, lease_seconds=LEASE_SECONDS, ttl_seconds=600, actor=ACTOR, reason="model", key=f"k{key}"
+            self.db,
+            REQUEST_ID,
+            lease_seconds=LEASE_SECONDS,
+            ttl_seconds=600,
+            actor=ACTOR,
+            reason="model",
+            key=f"k{key}",
         )
         self._hold(slot, claim)
 
@@ -221,9 +226,13 @@ class Machine:
     def _restore(self, _step: Step) -> None:
         self.db.execute("DELETE FROM fcm_dispatches")
         for row in self.saved:
-            insert = "INSERT INTO fcm_dispatches SELECT * FROM jsonb_populate_record(NULL::fcm_dispatches, %(row)s::jsonb)"
+            insert = (
+                "INSERT INTO fcm_dispatches SELECT * FROM jsonb_populate_record(NULL::fcm_dispatches, %(row)s::jsonb)"
+            )
             self.db.execute(insert, {"row": row})
-        self.db.execute("UPDATE devices SET fcm_token = %(token)s WHERE deleted_at IS NULL", {"token": self.saved_token})
+        self.db.execute(
+            "UPDATE devices SET fcm_token = %(token)s WHERE deleted_at IS NULL", {"token": self.saved_token}
+        )
 
     # --- the row
 
@@ -275,7 +284,9 @@ class Machine:
         if not found:
             return Row(*[0] * 19, token)
         values = {**found[0], "token": token, "state": STATES.index(found[0]["state"])}
-        hashes = [self._asked(payload, values["delivery"], values["secret"] != NEVER).payload_hash for payload in (0, 1)]
+        hashes = [
+            self._asked(payload, values["delivery"], values["secret"] != NEVER).payload_hash for payload in (0, 1)
+        ]
         values["payload"] = hashes.index(values["payload"]) if values["own"] else 0
         return Row(**{name: int(values[name]) for name in Row._fields})
 
@@ -355,4 +366,3 @@ SELECT f.state, mod(f.fence, 1000000) + 8 * (f.fence / 1000000) AS fence, f.atte
 FROM fcm_dispatches f LEFT JOIN device_last_status l ON l.device_id = f.device_id
 WHERE f.request_id = %(request_id)s
 """
-
