@@ -13,7 +13,7 @@ class Mutant(NamedTuple):
     without: list[str]
     bounds: dict[str, int]
     evidence: str
-    patch: list[dict[str, Any]] = []
+    patch: tuple[dict[str, Any], ...] = ()
     only_messages: bool = False
     constraint: str | None = None
     uncommitted: bool = False

@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 class Row(NamedTuple):
-    """The row of a dispatch as the model abstracts it, and its device's FCM token; dispatch.pml says what each means."""
+    """A dispatch as the model abstracts it, and its device's FCM token; dispatch.pml says what each means."""
 
     state: int
     fence: int
