@@ -61,9 +61,12 @@ COLUMNS = {
     "plugged": True,
     "temp_c": 31.299999237060547,
     "network_type": "wifi",
+    "ssid": "kiosks",
+    "carrier": None,
     "signal_dbm": None,
     "uptime_s": 86461,
     "ram_used_mb": 1697,
+    "pressure_pct": 60,
     "unity_pkg_version": "1.9.0",
     "unity_running": True,
     "agent_version": "2.4.1",
@@ -71,6 +74,7 @@ COLUMNS = {
     "doze_whitelisted": False,
     "net_validated": True,
     "queue_depth": 3,
+    "monitored_foreground_recent_s": 0,
 }
 DEVICE_COLUMNS = {
     "model": "SM-T225",

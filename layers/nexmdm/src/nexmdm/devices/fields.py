@@ -116,13 +116,14 @@ def _answer(name: str, fields: tuple[Field, ...], doc: str) -> type[Struct]:
     for field in fields:
         base = getattr(field.type, "__origin__", field.type)
         bounds = getattr(field.type, "__metadata__", (Meta(),))[0]
-        told: dict[str, Any] = {"description": field.about}
+        kind = field.type if base is Literal else base
         if base is int or base is float:
             # Unknown is null in an answer.
-            told |= {"ge": max(bounds.ge, 0) if bounds.ge == -1 else bounds.ge, "le": bounds.le}
+            kind = Annotated[base, Meta(ge=0 if bounds.ge == -1 else bounds.ge, le=bounds.le)]
+        told: dict[str, Any] = {"description": field.about}
         if field.label:
             told |= {"title": field.label, "extra_json_schema": {"x-unit": field.unit} if field.unit else None}
-        members.append((field.name, Annotated[field.type if base is Literal else base, Meta(**told)] | None))
+        members.append((field.name, Annotated[kind | None, Meta(**told)]))
     return defstruct(name, members, module=__name__, kw_only=True, namespace={"__doc__": doc})
 
 
