@@ -81,6 +81,7 @@ DEVICE_COLUMNS = {
     "manufacturer": "samsung",
     "android_version": "13",
     "sdk_int": 33,
+    "patch_level": "2024-05-01",
     "build_id": "TQ3A.230805.001",
     "is_device_owner": True,
     "fcm_token": "fcm:of-the-agent",
