@@ -1,7 +1,7 @@
 """The level of a device's security patches
 
 Revision ID: d1e5a0f2b307
-Revises: d1e5a0f2b306
+Revises: c0a1d5e7b205
 
 The heartbeat's function gets its next version with the column; the version before stays for code that still runs.
 """
@@ -13,7 +13,7 @@ from migrations import grants
 from migrations.sql import frozen
 
 revision = "d1e5a0f2b307"
-down_revision = "d1e5a0f2b306"
+down_revision = "c0a1d5e7b205"
 branch_labels = None
 depends_on = None
 
