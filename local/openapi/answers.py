@@ -225,6 +225,7 @@ class Build(Answer):
     is_current: bool
     replaces_id: int | None
     staged_rollout_percent: Percent
+    rollout_filter: dict[str, Any] | None
     wifi_only: bool
     must_install: bool
     promoted_at: Instant | None

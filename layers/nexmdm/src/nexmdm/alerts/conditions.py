@@ -12,7 +12,7 @@ nothing says that they are over.
 
 from typing import Any
 
-from nexmdm.devices.cohort import cohort
+from nexmdm.devices.cohort import in_rollout
 from nexmdm.devices.lists import LOW_BATTERY_PCT
 from nexmdm.runtime.settings import Settings
 
@@ -74,9 +74,10 @@ WITH RECURSIVE chain AS (
     UNION ALL
     SELECT v.*, chain.place + 1 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id
     WHERE chain.place < 100
-      AND NOT (chain.state = 'published' AND chain.paused_at IS NULL AND chain.staged_rollout_percent = 100)
+      AND NOT (chain.state = 'published' AND chain.paused_at IS NULL AND chain.staged_rollout_percent = 100
+          AND chain.rollout_filter IS NULL)
 ), offered AS MATERIALIZED (
-    SELECT id, place, version_name, version_code, staged_rollout_percent,
+    SELECT id, place, version_name, version_code, staged_rollout_percent, rollout_filter,
         -- The last change of the rollout: from then on its cohort was to have it.
         coalesce((audit -> -1 ->> 'at')::timestamptz, promoted_at)
             <= statement_timestamp() - make_interval(hours => %(rollout_hours)s) AS due
@@ -95,7 +96,7 @@ WITH RECURSIVE chain AS (
 SELECT d.id AS device_id, jsonb_build_object('agent_version', d.agent_version, 'offered', o.version_name) AS detail
 FROM older d CROSS JOIN LATERAL (
     SELECT version_name, version_code, due FROM offered
-    WHERE staged_rollout_percent = 100 OR {cohort("offered.id", "d.id")} < staged_rollout_percent
+    WHERE {in_rollout("offered", "d.id")}
     ORDER BY place LIMIT 1
 ) AS o
 WHERE o.due AND d.version_code < o.version_code
