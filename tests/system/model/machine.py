@@ -1,5 +1,5 @@
-"""Does on the real PostgreSQL, with the code's own calls, what a step of model/dispatch.pml says, and reads the row back
-as the model writes it."""
+"""Takes the steps of model/dispatch.pml on the real PostgreSQL, by the code's own calls, and reads the row as the model
+writes it."""
 
 import json
 from dataclasses import dataclass

@@ -356,8 +356,8 @@ def _dispatch(row: Row) -> Dispatch:
 
 KEY = ("created_at", "request_id")
 _COLUMNS = """request_id, device_id, action, payload AS params, state, delivery, fence, attempts, refused, created_at,
-    created_by, expires_at, sent_at, next_at, fcm_status, fcm_message_id, http_code, latency_ms, error_msg, completed_at,
-    result, result_message, batch_id, audit, coalesce(secrets = '{}'::jsonb, false) AS secrets_wiped"""
+    created_by, expires_at, sent_at, next_at, fcm_status, fcm_message_id, http_code, latency_ms, error_msg,
+    completed_at, result, result_message, batch_id, audit, coalesce(secrets = '{}'::jsonb, false) AS secrets_wiped"""
 _SELECT = f"SELECT {_COLUMNS} FROM fcm_dispatches"
 _SHOW = f"{_SELECT} WHERE request_id = %(request_id)s"
 _FIND = f"SELECT {_COLUMNS}, secrets, payload_hash FROM fcm_dispatches WHERE request_id = %(request_id)s"
