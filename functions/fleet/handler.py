@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from nexmdm.activity import events
-from nexmdm.alerts import evaluation
+from nexmdm.alerts import history
 from nexmdm.devices import lists, registry
 from nexmdm.runtime import database, settings
 from nexmdm.runtime.http import Request, Response, Routes
@@ -60,10 +60,10 @@ def summary(request: Request) -> dict[str, Any]:
     return lists.summary(database.connection(), settings.load().heartbeat_interval_seconds)
 
 
-@routes("GET /v1/alerts")
-def list_alerts(request: Request) -> Page:
-    """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
-    return evaluation.list_alerts(database.connection(), request.parameters(evaluation.AlertsQuery))
+@routes("GET /v1/fleet/history")
+def fleet_history(request: Request, query: history.HistoryQuery) -> history.History:
+    """Show the fleet over time, by hour or by day: devices, online, silent, open alerts; of a group with `group`."""
+    return history.show(database.connection(), query)
 
 
 @routes("GET /v1/events")

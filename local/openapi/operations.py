@@ -9,7 +9,6 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from msgspec import Struct
-from nexmdm.alerts.evaluation import AlertsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.commands.single import CommandsQuery
 from nexmdm.devices.lists import DevicesQuery
@@ -110,7 +109,6 @@ _LISTED: dict[str, Operation] = {
     "PATCH /v1/devices/{device_id}": operator({200: a.Renamed}, body=fleet.Rename, problems=(409,)),
     "DELETE /v1/devices/{device_id}": operator({204: None}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
-    "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
     "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
     "POST /v1/devices/{device_id}/commands": operator(
         _once(a.Command),

@@ -169,8 +169,12 @@ def of_stored(db: Executor, kept: dict[str, Any]) -> list[Stored]:
     return resolve(db, msgspec.convert(shown(kept), Filter))
 
 
-def where(parts: list[Stored], interval_seconds: float) -> Condition:
-    """SQL that is true for the devices which fit every part; true for all without parts."""
+def where(parts: list[Stored], interval_seconds: float, prefix: str = "filter") -> Condition:
+    """SQL that is true for the devices which fit every part; true for all without parts.
+
+    Args:
+        prefix: of the parameters' names, for a statement with more than one filter.
+    """
     found: list[str] = []
     parameters: dict[str, Any] = {}
 
@@ -179,7 +183,7 @@ def where(parts: list[Stored], interval_seconds: float) -> Condition:
         parameters.update(values)
 
     for n, part in enumerate(parts):
-        at = f"filter_{n}"
+        at = f"{prefix}_{n}"
         for m, requirement in enumerate(part.requirements):
             sql, values = selectors.condition(requirement, f"{at}_{m}")
             add(sql, **values)
