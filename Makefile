@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export AWS_EC2_METADATA_DISABLED = true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench torture mutations test-extra test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test bench torture mutations test-extra test-lambda-python test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate deploy logs samples invoke e2e ca-bundle
 
 help: ## list the targets
@@ -38,12 +38,17 @@ torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite
 mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
-test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer
+test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest tests/system/extra
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/extra.txt
 	@touch $@
+
+test-lambda-python: ## the tests of reading APKs on Lambda's Python 3.13 (BUILD_PYTHON names it)
+	@$(BUILD_PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 13) else "Python 3.13 is needed; name it with BUILD_PYTHON=")'
+	@$(MAKE) --no-print-directory setup VENV=.venv-lambda PYTHON=$(BUILD_PYTHON)
+	@.venv-lambda/bin/python -m pytest -q tests/functions/test_apk_manifest.py tests/functions/test_apk_signature.py
 
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/system/built
@@ -91,7 +96,8 @@ BUILD := .venv-build
 CHECKOV := .venv-checkov
 SAM = SAM_CLI_TELEMETRY=0 $(BUILD)/bin/sam
 # Lambda's Python when this machine has it, so that the built artifacts run as they will.
-BUILD_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
+BUILD_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null \
+	|| ls "$$(pyenv root 2>/dev/null)"/versions/3.13.*/bin/python3.13 2>/dev/null || echo $(PYTHON))
 
 build: $(BUILD)/.installed ## the artifacts for Lambda (arm64, python3.13) in .aws-sam/build, no container needed
 	@$(SAM) build

@@ -1,7 +1,8 @@
-"""Where an APK's parts are: entries, signing block, central directory, end record. Offsets are checked, not trusted.
+"""Finds the parts of an APK: entries, signing block, central directory, end record. Offsets are checked, not trusted.
 
-The rules are Android's (ApkSigningBlockUtils, ZipUtils): no ZIP64, the central directory ends where the end record
-begins, and the signing block ends where the central directory begins.
+The rules are Android's (libziparchive, ApkSigningBlockUtils): no ZIP64, the central directory ends where the end record
+begins, and the signing block ends where the central directory begins. Readers disagree about an archive comment and a
+second end record, so the end record has to be the last 22 bytes of the file.
 """
 
 import hashlib
@@ -14,42 +15,57 @@ from nexmdm.runtime.errors import BuildRefused
 MAGIC = b"APK Sig Block 42"
 CHUNK = 1024 * 1024  # of the content digest: the scheme's, not ours to choose
 MAX_BLOCK_BYTES = 4 * 1024 * 1024  # real ones have a few kilobytes
-MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
+# Both limits hold before a single entry is read. The end record counts entries in 16 bits.
+MAX_ENTRIES = 0xFFFF
+MAX_DIRECTORY_BYTES = 16 * 1024 * 1024
 
 _END = b"PK\x05\x06"
-_END_BYTES = 22
+_END_RECORD = struct.Struct("<4sHHHHIIH")
 _ZIP64_LOCATOR = b"PK\x06\x07"
+_NO_ZIP64 = "a ZIP of less than 4 GiB"
 _DIRECTORY_OFFSET_AT = 16  # within the end record
 
 
 class Apk(NamedTuple):
-    """pairs: (id, value) of the signing block, in order. Entries end where the block begins."""
+    """The parts of a file. Entries end where the signing block begins.
+
+    Attributes:
+        entry_count: what the end record says; at most MAX_ENTRIES.
+        pairs: (id, value) of the signing block, in order.
+    """
 
     data: memoryview
     block_start: int
     directory_start: int
     end_start: int
+    entry_count: int
     pairs: list[tuple[int, memoryview]]
 
 
 def parse(data: memoryview) -> Apk:
-    """The parts of an APK.
+    """Find the parts of an APK.
 
     Raises:
-        BuildRefused: it is no ZIP, or it has no signing block.
+        BuildRefused: it is no ZIP of one plain end record, or it has no signing block.
     """
-    end_start = _end_record(data)
-    size, directory_start = struct.unpack_from("<II", data, end_start + 12)
-    if data[max(0, end_start - 20) : end_start][:4] == _ZIP64_LOCATOR:
-        raise BuildRefused("zip", "a ZIP of less than 4 GiB", "ZIP64")
+    end_start = len(data) - _END_RECORD.size
+    if end_start < 0 or data[end_start : end_start + 4] != _END:
+        raise BuildRefused("zip", "an APK, which is a ZIP without an archive comment", _what_ends(data))
+    _, disk, directory_disk, here, count, size, directory_start, comment = _END_RECORD.unpack_from(data, end_start)
+    if comment:
+        raise BuildRefused("zip", "no archive comment", f"an end record that announces one of {comment} bytes")
+    if 0xFFFFFFFF in (size, directory_start) or data[max(0, end_start - 20) : end_start][:4] == _ZIP64_LOCATOR:
+        raise BuildRefused("zip", _NO_ZIP64, "ZIP64")
+    if (disk, directory_disk) != (0, 0) or here != count:
+        raise BuildRefused("zip", "one archive on one disk", f"parts on disks {disk} and {directory_disk}")
+    if size > MAX_DIRECTORY_BYTES:
+        raise BuildRefused("zip", f"a central directory of at most {MAX_DIRECTORY_BYTES} bytes", str(size))
     if directory_start + size != end_start:
         found = f"one of {size} bytes at {directory_start} before an end record at {end_start}"
         raise BuildRefused("zip", "a central directory that ends where the end record begins", found)
-    if size > MAX_DIRECTORY_BYTES:
-        raise BuildRefused("zip", f"a central directory of at most {MAX_DIRECTORY_BYTES} bytes", str(size))
     block_start = _block_start(data, directory_start)
     pairs = list(_pairs(data[block_start + 8 : directory_start - 24]))
-    return Apk(data, block_start, directory_start, end_start, pairs)
+    return Apk(data, block_start, directory_start, end_start, count, pairs)
 
 
 def content_digests(apk: Apk, names: Iterable[str]) -> dict[str, bytes]:
@@ -70,15 +86,13 @@ def content_digests(apk: Apk, names: Iterable[str]) -> dict[str, bytes]:
     return {name: top.digest() for name, top in tops.items()}
 
 
-def _end_record(data: memoryview) -> int:
-    tail = bytes(data[-(_END_BYTES + 0xFFFF) :])
-    at = tail.rfind(_END, 0, max(0, len(tail) - _END_BYTES) + len(_END)) if len(tail) >= _END_BYTES else -1
-    while at >= 0:
-        (comment,) = struct.unpack_from("<H", tail, at + 20)
-        if at + _END_BYTES + comment == len(tail):
-            return len(data) - len(tail) + at
-        at = tail.rfind(_END, 0, at + len(_END) - 1)
-    raise BuildRefused("zip", "an APK, which is a ZIP", "no end-of-central-directory record")
+def _what_ends(data: memoryview) -> str:
+    """What is found where the end record should be."""
+    tail = bytes(data[-(_END_RECORD.size + 0xFFFF) :])
+    at = tail.rfind(_END)
+    if at < 0:
+        return "no end-of-central-directory record"
+    return f"{len(tail) - at - _END_RECORD.size} bytes after the end-of-central-directory record"
 
 
 def _block_start(data: memoryview, directory_start: int) -> int:

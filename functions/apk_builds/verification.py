@@ -32,11 +32,12 @@ def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> None:
         _spool(chunks, build, spool)
         # Unmapped with its last view: a refusal still refers to where it was raised.
         data = memoryview(mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
-        fingerprint = apk_signature.verify(apk_file.parse(data))
+        apk = apk_file.parse(data)
+        fingerprint = apk_signature.verify(apk)
         if fingerprint != build["signer_fingerprint"]:
             raise BuildRefused("signer_fingerprint", f"the declared {build['signer_fingerprint']}", fingerprint)
         signers.check(fingerprint, pinned)
-        _check_manifest(apk_manifest.read(spool), build)
+        _check_manifest(apk_manifest.read(apk), build)
 
 
 def _spool(chunks: Iterable[bytes], build: Row, spool: IO[bytes]) -> None:
@@ -59,7 +60,7 @@ def _check_manifest(manifest: apk_manifest.Manifest, build: Row) -> None:
     pairs = [
         ("package_name", build["package_name"], manifest.package_name),
         ("version_code", build["version_code"], manifest.version_code),
-        ("version_name", build["version_name"], manifest.version_name or build["version_name"]),
+        ("version_name", build["version_name"], manifest.version_name),
         ("build_type", build["build_type"], "debug" if manifest.debuggable else "release"),
     ]
     for name, declared, found in pairs:

@@ -100,3 +100,10 @@ def test_signers(data, run, player):
     assert len(data("builds", "signers", PACKAGE, *both, "--yes")) == 2
     assert FINGERPRINTS["ec"] in run("builds", "signers", PACKAGE).stdout
     assert "no signer yet" in run("builds", "signers", "com.nobody.here").stderr
+
+
+def test_publish_resolves_a_version_name_that_is_a_resource():
+    from nexmdm_cli import apk
+
+    nothing = apk.Described(None, None, None, None, None)
+    assert apk.describe(APKS / "odd" / "refname.apk", nothing).version_name == "8.4.5"

@@ -156,7 +156,7 @@ REFUSED = {
         "expected the declared release, found debug in the manifest (android:debuggable=true)",
     ),
     "not debuggable": ("agent-2", {"build_type": "debug"}, "build_type", "(android:debuggable=false)"),
-    "64 bits": ("agent-4-major", {"version_code": 4}, "manifest", "found versionCodeMajor"),
+    "64 bits": ("agent-4-major", {"version_code": 4}, "manifest", "found android:versionCodeMajor"),
 }
 
 

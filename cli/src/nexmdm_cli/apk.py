@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nexmdm_cli.failures import Code, Failure
 
@@ -49,13 +50,21 @@ def _read(file: Path) -> Described:
         code = str(apk.version_code)
         return Described(
             package_name=apk.package,
-            version_name=apk.version_name,
+            version_name=_resolved(apk, apk.version_name),
             version_code=int(code) if code.isdecimal() else None,
             build_type="debug" if debuggable else "release",
             signer_fingerprint=_signer(apk.get_certificates_der_v3() or apk.get_certificates_der_v2()),
         )
     except Exception as error:  # whatever a parser finds in a file that is no APK
         raise Failure(f"{file.name} cannot be read as an APK: {error}", Code.USAGE) from None
+
+
+def _resolved(apk: Any, version_name: str) -> str | None:
+    """The text of a version name that refers to a resource, `@7F030001`; None when it varies with the phone."""
+    if not version_name.startswith("@"):
+        return version_name
+    found = apk.get_android_resources().get_resolved_res_configs(int(version_name[1:], 16))
+    return str(found[0][1]) if len(found) == 1 else None
 
 
 def _signer(certificates: list[bytes]) -> str | None:

@@ -5,7 +5,6 @@ code.
 """
 
 import functools
-import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -102,7 +101,7 @@ def apks(data: bytes) -> None:
     if not isinstance(apk, Problem):
         refused(lambda: apk_signature.verify(apk))
         apk_file.content_digests(apk, ("sha256",))
-    refused(lambda: apk_manifest.read(io.BytesIO(data)))
+        refused(lambda: apk_manifest.read(apk))
 
 
 def mutated_apks(data: bytes) -> None:
