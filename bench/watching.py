@@ -3,6 +3,7 @@
 import time
 
 from nexmdm.alerts import evaluation, notifications
+from nexmdm.alerts.conditions import DECLARATIONS
 from nexmdm.runtime.database import Database
 
 from bench import fixture
