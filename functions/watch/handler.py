@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import UNSET, to_builtins
 from nexmdm.alerts import evaluation, history, notifications
 from nexmdm.runtime import database, logs, metrics, settings
 
@@ -19,7 +19,7 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
         history.record_hour(db, config)
         report = {"conditions": to_builtins(found), "told": _tell(db, config)}
         # A run that finds a notification under the lease of one that failed has not succeeded either.
-        complete = not any(each.error for each in found.values()) and not notifications.waiting(db)
+        complete = not any(each.error is not UNSET for each in found.values()) and not notifications.waiting(db)
         metrics.count("WatchSucceeded", int(complete))
         return report
     finally:

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import psycopg2
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nexmdm.activity import events
 from nexmdm.alerts import conditions, mutes, rules
@@ -87,12 +87,12 @@ class Acknowledgement(Struct, forbid_unknown_fields=True):
     note: Annotated[str, Meta(max_length=1000)] | None = None
 
 
-class Evaluated(Struct, omit_defaults=True):
+class Evaluated(Struct):
     """Of how many devices an alert opened or recovered; `error` is the kind of error that stopped it."""
 
     opened: int = 0
     recovered: int = 0
-    error: str | None = None
+    error: str | UnsetType = UNSET
 
 
 class _Scope(Struct):
@@ -121,7 +121,7 @@ def evaluate(db: Executor, config: Settings) -> dict[str, Evaluated]:
 def evaluate_condition(db: Executor, config: Settings, condition: Condition) -> Evaluated:
     """The same for the rules of one condition."""
     own = [rule for rule in rules.enabled(db) if rule.condition == condition]
-    return _evaluate(db, config, condition, own, mutes.active(db), quiet_rules(db))
+    return _evaluate(db, config, condition, own, mutes.active(db), rules.quiet(db))
 
 
 def _evaluate(
@@ -133,7 +133,7 @@ def _evaluate(
     quiet: set[str],
 ) -> Evaluated:
     """One condition. An error of one rule is logged, and stops neither the others nor what they found."""
-    total, error = Counter[str](), None
+    total, error = Counter[str](), UNSET
     try:
         silenced = _any(db, config, [mute.filter for mute in muted if mute.condition in (None, condition)], "mute")
         scopes = _scopes(db, config, own)
@@ -218,11 +218,6 @@ def _merged(each: list[filters.Condition]) -> dict[str, Any]:
     return {name: value for one in each for name, value in one.parameters.items()}
 
 
-def quiet_rules(db: Executor) -> set[str]:
-    """The names of the rules whose quiet hours are now."""
-    return {row["name"] for row in db.execute(_QUIET, repeatable=True)}
-
-
 def acknowledge(db: Database, actor: Actor, alert_id: int, note: str | None) -> Alert:
     """Mark an open alert as known.
 
@@ -277,7 +272,6 @@ _NO_FILTER = dict.fromkeys(("condition", "severity", "device_id", "open", "befor
 _EVALUATE = statement(__package__, "evaluate")
 _LIST = statement(__package__, "list_alerts")
 _ACKNOWLEDGE = statement(__package__, "acknowledge")
-_QUIET = statement(__package__, "quiet_rules")
 
 _CLOSE_DELETED = """
 UPDATE device_alerts a SET recovered_at = statement_timestamp(), notice = NULL, claim_id = NULL, lease_until = NULL

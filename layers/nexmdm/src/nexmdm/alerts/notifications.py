@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from nexmdm.alerts import evaluation
+from nexmdm.alerts import rules
 from nexmdm.alerts.conditions import DECLARATIONS, Condition
 from nexmdm.alerts.rules import Severity
 from nexmdm.runtime import logs
@@ -68,7 +68,7 @@ def claim(db: Executor, stack: str) -> Notification | None:
         stack: whose alerts these are, for the subject.
     """
     start, claim_id = time.perf_counter(), uuid.uuid4().hex
-    quiet = sorted(evaluation.quiet_rules(db))
+    quiet = sorted(rules.quiet(db))
     values = {"claim_id": claim_id, "lease_seconds": LEASE_SECONDS, "named": NAMED, "quiet": quiet}
     rows = db.execute(_CLAIM, values)
     if not rows:
@@ -93,7 +93,7 @@ def release(db: Executor, claim_id: str) -> None:
 
 def waiting(db: Executor) -> bool:
     """Whether something is still to be told now, be it that another run is about to."""
-    quiet = sorted(evaluation.quiet_rules(db))
+    quiet = sorted(rules.quiet(db))
     return db.execute(_WAITING, {"quiet": quiet}, repeatable=True)[0]["waiting"]
 
 

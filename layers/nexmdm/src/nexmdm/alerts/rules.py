@@ -6,9 +6,9 @@ then the first by name. A rule without a threshold takes the one of its conditio
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-import psycopg2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nexmdm.activity import events
@@ -93,7 +93,7 @@ def create(db: Database, actor: Actor, new: NewRule) -> Rule:
         if tx.execute("SELECT count(*) AS n FROM alert_rules")[0]["n"] >= MOST_RULES:
             raise Conflict(f"There are {MOST_RULES} alert rules, the most there may be. Remove one first.")
         _check_filter(tx, new.filter)
-        _check_timezone(tx, new.quiet_hours)
+        _check_timezone(new.quiet_hours)
         rows = tx.execute(_INSERT, _parameters(new))
         if not rows:
             raise Conflict(f"There is an alert rule {new.name!r}. Change it with PATCH, or take another name.")
@@ -116,7 +116,7 @@ def change(db: Database, actor: Actor, name: str, given: RuleChange) -> Rule:
         _check(after)
         if "filter" in changed:
             _check_filter(tx, after.filter)
-        _check_timezone(tx, after.quiet_hours)
+        _check_timezone(after.quiet_hours)
         if after == before:
             return before
         tx.execute(_UPDATE, _parameters(after))
@@ -186,18 +186,28 @@ def _check_filter(tx: Executor, filter_: Filter | None) -> None:
         filters.resolve(tx, filters.checked(filter_))
 
 
-def _check_timezone(tx: Executor, quiet: QuietHours | None) -> None:
-    """PostgreSQL computes the hours, so PostgreSQL has to know the zone; an offset or an abbreviation is not one."""
-    if quiet is None:
+def quiet(db: Executor) -> set[str]:
+    """The names of the rules whose quiet hours are now, by the database's clock and in their own time zones."""
+    rows = db.execute(_QUIET, repeatable=True)
+    return {row["name"] for row in rows if _is_quiet(msgspec.convert(row["quiet_hours"], QuietHours), row["now"])}
+
+
+def _is_quiet(hours: QuietHours, now: datetime) -> bool:
+    """Hours that end before they begin go over midnight; those that begin and end at one time are the whole day."""
+    local = now.astimezone(ZoneInfo(hours.timezone)).strftime("%H:%M")
+    if hours.from_ < hours.to:
+        return hours.from_ <= local < hours.to
+    return local >= hours.from_ or local < hours.to
+
+
+def _check_timezone(hours: QuietHours | None) -> None:
+    if hours is None:
         return
     try:
-        known = tx.execute(_ZONE, {"name": quiet.timezone}, repeatable=True)
-    except psycopg2.errors.InvalidParameterValue:
-        known = []
-    if not known:
-        raise Invalid(
-            "$.quiet_hours.timezone", f"there is no time zone {quiet.timezone!r}; write one like Europe/Berlin"
-        )
+        ZoneInfo(hours.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        detail = f"there is no time zone {hours.timezone!r}; write one like Europe/Berlin"
+        raise Invalid("$.quiet_hours.timezone", detail) from None
 
 
 def _locked(tx: Executor, name: str) -> Rule:
@@ -249,4 +259,4 @@ UPDATE alert_rules SET filter = %(filter)s::jsonb, threshold = %(threshold)s, fo
 WHERE name = %(name)s
 """
 
-_ZONE = "SELECT FROM pg_timezone_names WHERE name = %(name)s"
+_QUIET = "SELECT name, quiet_hours, clock_timestamp() AS now FROM alert_rules WHERE quiet_hours IS NOT NULL"
