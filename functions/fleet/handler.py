@@ -1,28 +1,31 @@
-"""What operators read, rename and delete."""
+"""What operators read and change of their fleet: devices, their labels, groups of them; alerts and events."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct
 from nexmdm.activity import events
 from nexmdm.alerts import history
-from nexmdm.devices import lists, registry
-from nexmdm.runtime import database, settings
-from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.devices import deletion, editing, groups, imports, labels, lists, registry, targets
+from nexmdm.devices.deletion import Deleted
+from nexmdm.devices.editing import DevicePatch, DeviceSettings
+from nexmdm.devices.filters import FilterQuery, GroupName
+from nexmdm.devices.groups import Group, GroupBody
+from nexmdm.devices.imports import Import, Imported
+from nexmdm.devices.labels import LabelChange, LabelsChanged
+from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
+from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
 routes = Routes()
 handler = routes.handle
 
 
-class Rename(Struct, forbid_unknown_fields=True):
-    alias: Annotated[str, Meta(min_length=1, max_length=200)]
-
-
 @routes("GET /v1/devices")
 def list_devices(request: Request) -> Page:
     """List living devices by alias, each with its last status.
 
-    `alias` is a prefix. `online` is whether the server heard from it within three intervals.
+    `alias` is a prefix, `selector` a label selector. `online` is whether the server heard from the device within three
+    heartbeat intervals.
     """
     query = request.parameters(lists.DevicesQuery)
     return lists.devices(database.connection(), query, settings.load().heartbeat_interval_seconds)
@@ -35,17 +38,72 @@ def show_device(request: Request) -> dict[str, Any]:
     return registry.show(database.connection(), request.path["device_id"], interval)
 
 
-@routes("PATCH /v1/devices/{device_id}")
-def rename_device(request: Request) -> dict[str, Any]:
-    """Give a device another alias."""
-    return registry.rename(database.connection(), request.path["device_id"], request.json(Rename).alias)
+@routes("PATCH /v1/devices/{device_id}", problems=(409,))
+def update_device(request: Request, body: DevicePatch) -> DeviceSettings:
+    """Give a device another alias, other labels or another app to watch.
+
+    A merge patch (RFC 7396): what is left out stays, and `{"labels": {"site": null}}` removes a label.
+    """
+    return editing.update(database.connection(), request.path["device_id"], body, request.actor)
 
 
-@routes("DELETE /v1/devices/{device_id}")
-def delete_device(request: Request) -> Response:
+@routes("DELETE /v1/devices/{device_id}", status=204)
+def delete_device(request: Request) -> None:
     """Delete a device: its token answers 410 from now on, its alias is free again."""
-    registry.delete(database.connection(), request.path["device_id"], request.operator)
-    return Response(status=204)
+    deletion.delete(database.connection(), request.path["device_id"], request.actor)
+
+
+@routes("POST /v1/devices/preview")
+def preview_devices(request: Request, body: Targets) -> Preview:
+    """Show which devices a filter selects now: how many, ten of them, and the hash to expect when acting on them."""
+    return targets.preview(database.connection(), body, settings.load().heartbeat_interval_seconds)
+
+
+@routes("POST /v1/devices/labels", problems=(409,))
+def label_devices(request: Request, body: LabelChange) -> LabelsChanged:
+    """Set and remove labels on many devices; on all of them or on none."""
+    interval = settings.load().heartbeat_interval_seconds
+    return labels.change(database.connection(), body, interval, request.actor)
+
+
+@routes("POST /v1/devices/delete", problems=(409,))
+def delete_devices(request: Request, body: ExpectedTargets) -> Deleted:
+    """Delete many devices. With a filter `expect_target_hash` is required: look at the preview first."""
+    interval = settings.load().heartbeat_interval_seconds
+    return deletion.delete_many(database.connection(), body, interval, request.actor)
+
+
+@routes("POST /v1/devices/import", problems=(409,))
+def import_devices(request: Request, body: Import) -> Imported:
+    """Set aliases and labels of many devices, all or nothing; `dry_run` only checks."""
+    return imports.run(database.connection(), body, request.actor)
+
+
+@routes("GET /v1/groups")
+def list_groups(request: Request, query: PageQuery) -> Page[Group]:
+    """List groups by name, each with the number of devices that fit its filter now."""
+    return groups.list_groups(database.connection(), query, settings.load().heartbeat_interval_seconds)
+
+
+@routes("GET /v1/groups/{name}")
+def show_group(request: Request) -> Group:
+    """Show a group with the number of devices that fit its filter now."""
+    interval = settings.load().heartbeat_interval_seconds
+    return groups.show(database.connection(), request.path["name"], interval)
+
+
+@routes("PUT /v1/groups/{name}")
+def put_group(request: Request, body: GroupBody) -> Group:
+    """Make a group, or give it another filter. A group is a name for a filter, and its filter names no other group."""
+    name = validation.convert(request.path["name"], GroupName, root="path.name")
+    interval = settings.load().heartbeat_interval_seconds
+    return groups.put(database.connection(), name, body.filter, interval, request.actor)
+
+
+@routes("DELETE /v1/groups/{name}", status=204, problems=(409,))
+def delete_group(request: Request) -> None:
+    """Delete a group. While something uses it the answer is 409 with `used_by`."""
+    groups.delete(database.connection(), request.path["name"], request.actor)
 
 
 @routes("GET /v1/devices/{device_id}/heartbeats")
@@ -56,8 +114,10 @@ def device_heartbeats(request: Request) -> Page:
 
 @routes("GET /v1/fleet/summary")
 def summary(request: Request) -> dict[str, Any]:
-    """Count the fleet: online, silent, low battery, Unity down, by status and agent version."""
-    return lists.summary(database.connection(), settings.load().heartbeat_interval_seconds)
+    """Count the fleet, or the devices that fit a filter: online, silent, low battery, Unity down, by status and agent
+    version."""
+    query = request.parameters(FilterQuery)
+    return lists.summary(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/fleet/history")

@@ -26,6 +26,14 @@ class FieldError(Answer):
 
     path: str
     detail: str
+    column: Annotated[int, Meta(ge=1, description="of a selector: where in it")] | UnsetType = UNSET
+
+
+class Use(Answer):
+    """What uses a group."""
+
+    kind: str
+    name: str
 
 
 class Problem(Answer):
@@ -40,6 +48,10 @@ class Problem(Answer):
     what: Annotated[str, Meta(description="of a refused build: what was looked at")] | UnsetType = UNSET
     expected: str | UnsetType = UNSET
     found: str | UnsetType = UNSET
+    code: Annotated[str, Meta(description="of a 409: targets_changed")] | UnsetType = UNSET
+    device_count: Annotated[int, Meta(description="of targets_changed: devices now")] | UnsetType = UNSET
+    target_hash: Annotated[str, Meta(description="of targets_changed: the set now")] | UnsetType = UNSET
+    used_by: Annotated[list[Use], Meta(description="of a group that is in use")] | UnsetType = UNSET
 
 
 class GatewayMessage(Answer):
@@ -186,6 +198,8 @@ class Device(Report):
     sdk_int: int | None
     build_id: str | None
     is_device_owner: bool | None
+    labels: dict[str, str]
+    monitored_package: str | None
     online: bool
     last_seen_at: Instant | None
     last_ts: Instant | None
@@ -200,11 +214,6 @@ class Heartbeat(Report):
     ts: Instant
     received_at: Instant
     status: Status
-
-
-class Renamed(Answer):
-    device_id: str
-    alias: str
 
 
 class FleetSummary(Answer):

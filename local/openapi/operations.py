@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from msgspec import Struct
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.commands.single import CommandsQuery
+from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
 from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.runtime.http import Response
@@ -21,7 +22,6 @@ from functions.apk_download import handler as downloads
 from functions.device_reports import handler as reports
 from functions.enrollment import handler as enrollment
 from functions.fcm_dispatch import handler as dispatch
-from functions.fleet import handler as fleet
 from functions.heartbeat import handler as heartbeats
 from functions.registration import handler as registration
 from local import template
@@ -106,10 +106,8 @@ _LISTED: dict[str, Operation] = {
     "POST /v1/enroll-tokens/batch-delete": operator({200: a.Revoked}, body=enrollment.TokenIds),
     "GET /v1/devices": operator({200: a.DevicePage}, query=DevicesQuery),
     "GET /v1/devices/{device_id}": operator({200: a.Device}),
-    "PATCH /v1/devices/{device_id}": operator({200: a.Renamed}, body=fleet.Rename, problems=(409,)),
-    "DELETE /v1/devices/{device_id}": operator({204: None}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
-    "GET /v1/fleet/summary": operator({200: a.FleetSummary}),
+    "GET /v1/fleet/summary": operator({200: a.FleetSummary}, query=FilterQuery),
     "POST /v1/devices/{device_id}/commands": operator(
         _once(a.Command),
         body=dispatch.CommandBody,

@@ -14,13 +14,17 @@ def columns(db: Connection, table: str) -> dict[str, str]:
     return dict(_rows(db, _COLUMNS, table))
 
 
-def constraints(db: Connection, table: str) -> dict[str, str]:
-    return dict(_rows(db, _CONSTRAINTS, table))
+def keys(db: Connection, table: str) -> list[Any]:
+    """(name, definition, is a constraint, is a unique index, [table, name, definition] of each foreign key on it)
+
+    Without the indexes that stand behind a constraint. A unique index reads `UNIQUE btree (..)`.
+    """
+    return _rows(db, _KEYS, table)
 
 
-def indexes(db: Connection, table: str) -> dict[str, str]:
-    """Without those that stand behind a constraint; a unique one reads `UNIQUE btree (..)`."""
-    return dict(_rows(db, _INDEXES, table))
+def names(db: Connection) -> list[Any]:
+    """(table, name, is a constraint, is or stands on an index) of everything in the schema, NOT NULL included."""
+    return list(db.execute(text(_NAMES)))
 
 
 def partitioned_by(db: Connection, table: str) -> str | None:
@@ -50,18 +54,34 @@ WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped
 ORDER BY attnum
 """
 
-# PostgreSQL 18 also lists NOT NULL (contype n); columns() has it already.
-_CONSTRAINTS = """
-SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+# PostgreSQL 18 also lists NOT NULL (contype n); columns() has it already. A foreign key stands on an index; one that
+# belongs to a partition comes and goes with its parent's.
+_KEYS = """
+WITH leaning AS (
+    SELECT conindid, json_agg(json_build_array(conrelid::regclass::text, conname, pg_get_constraintdef(oid))
+        ORDER BY conrelid, conname) AS them
+    FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 GROUP BY conindid
+)
+SELECT conname, pg_get_constraintdef(oid), true, false, CASE WHEN contype IN ('p', 'u') THEN them END
+FROM pg_constraint c LEFT JOIN leaning ON leaning.conindid = c.conindid
 WHERE conrelid = to_regclass(:table) AND contype IN ('p', 'u', 'f', 'c', 'x')
-ORDER BY conname
-"""
-
-_INDEXES = """
+UNION ALL
 SELECT c.relname, CASE WHEN indisunique THEN 'UNIQUE ' ELSE '' END
-    || split_part(pg_get_indexdef(i.indexrelid), ' USING ', 2)
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    || split_part(pg_get_indexdef(i.indexrelid), ' USING ', 2) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END,
+    false, indisunique, them
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN leaning ON leaning.conindid = i.indexrelid
 WHERE i.indrelid = to_regclass(:table)
   AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid AND contype IN ('p', 'u', 'x'))
-ORDER BY c.relname
+ORDER BY 1
+"""
+
+_NAMES = """
+SELECT conrelid::regclass::text, conname, true, contype IN ('p', 'u', 'x')
+FROM pg_constraint WHERE conrelid <> 0 AND connamespace = current_schema()::regnamespace AND conparentid = 0
+UNION ALL
+SELECT indrelid::regclass::text, relname, false, true
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE relnamespace = current_schema()::regnamespace
+  AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid AND contype IN ('p', 'u', 'x'))
+ORDER BY 1, 2
 """

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 
 from migrations.adoption import catalog
+from migrations.adoption.keys import Keys, quoted
 from migrations.adoption.shape import Table
 from migrations.adoption.steps import Step, keep
 
@@ -36,7 +37,7 @@ def create(name: str, table: Table) -> str:
     return ";\n".join(statements)
 
 
-def alter(db: Connection, name: str, table: Table) -> list[Step]:
+def alter(db: Connection, name: str, table: Table, keys: Keys) -> list[Step]:
     have = {table.renamed.get(column, column): spec for column, spec in catalog.columns(db, name).items()}
     extra = [column for column in have if column not in table.columns]
     renames = [
@@ -44,13 +45,20 @@ def alter(db: Connection, name: str, table: Table) -> list[Step]:
         for old, new in table.renamed.items()
         if old in catalog.columns(db, name)
     ]
-    changes, constraint_renames = _constraint_changes(db, name, table)
-    changes += [f"DROP COLUMN {column}" for column in extra]
+    plan = keys.tables[name]
+    changes, constraint_renames = _constraint_changes(name, table, keys)
+    changes += [f"DROP COLUMN {quoted(column)}" for column in extra]
     for column, spec in table.columns.items():
         changes += _column_changes(column, have.get(column), spec)
-    drops, creates = _index_changes(db, name, table)
+    drops = [f"DROP INDEX {keys.name_of(name, key)}" for key in keys.drops(name) if not key.is_constraint]
+    index_renames = [
+        f"ALTER INDEX {keys.name_of(name, key)} RENAME TO {index}"
+        for index, key in plan.indexes.items()
+        if key and key.name != index
+    ]
+    creates = [_create_index(index, name, table.indexes[index]) for index, key in plan.indexes.items() if key is None]
     body = [f"ALTER TABLE {name} {', '.join(changes)}"] if changes else []
-    statements = renames + drops + constraint_renames + body + creates
+    statements = renames + drops + constraint_renames + index_renames + body + creates
     if not statements:
         return []
     rows = f"SELECT count(*) FROM {name}"
@@ -94,29 +102,17 @@ def _column_changes(name: str, have: str | None, want: str) -> list[str]:
     return changes
 
 
-def _constraint_changes(db: Connection, name: str, table: Table) -> tuple[list[str], list[str]]:
+def _constraint_changes(name: str, table: Table, keys: Keys) -> tuple[list[str], list[str]]:
     """(clauses of an ALTER TABLE, statements that only rename)."""
-    wanted = dict(table.constraints)
-    drops, renames = [], []
-    for constraint, definition in catalog.constraints(db, name).items():
-        for old, new in table.renamed.items():
-            definition = re.sub(rf"\b{old}\b", new, definition)
-        match = next((n for n, text in wanted.items() if text == definition), None)
-        if match is None:
-            drops.append(f"DROP CONSTRAINT {constraint}")
-            continue
-        del wanted[match]
-        if match != constraint:
-            renames.append(f"ALTER TABLE {name} RENAME CONSTRAINT {constraint} TO {match}")
-    return drops + [f"ADD CONSTRAINT {constraint} {text}" for constraint, text in wanted.items()], renames
-
-
-def _index_changes(db: Connection, name: str, table: Table) -> tuple[list[str], list[str]]:
-    """(statements before the table changes, statements after it)."""
-    have = catalog.indexes(db, name)
-    drops = [f'DROP INDEX "{index}"' for index, text in have.items() if table.indexes.get(index) != text]
-    missing = {index: text for index, text in table.indexes.items() if have.get(index) != text}
-    return drops, [_create_index(index, name, text) for index, text in missing.items()]
+    plan = keys.tables[name]
+    drops = [f"DROP CONSTRAINT {keys.name_of(name, key)}" for key in keys.drops(name) if key.is_constraint]
+    missing = [wanted for wanted, key in plan.constraints.items() if key is None]
+    renames = [
+        f"ALTER TABLE {name} RENAME CONSTRAINT {keys.name_of(name, key)} TO {wanted}"
+        for wanted, key in plan.constraints.items()
+        if key and key.name != wanted
+    ]
+    return drops + [f"ADD CONSTRAINT {wanted} {table.constraints[wanted]}" for wanted in missing], renames
 
 
 def _create_index(index: str, table: str, text: str) -> str:

@@ -3,6 +3,7 @@
 from sqlalchemy import Connection
 
 from migrations.adoption import catalog, columns, heartbeats, repairs
+from migrations.adoption.keys import Keys
 from migrations.adoption.shape import TABLES, Table
 from migrations.adoption.steps import ARCHIVE, CREATE_ARCHIVE, Step
 
@@ -11,10 +12,12 @@ _AS_IT_IS = {"no_parameters": True}  # a % in a statement is a %
 
 def plan(db: Connection) -> list[Step]:
     """What is to be done, in order. Only reads."""
-    steps = repairs.steps(db)
+    rebuilt = {name for name, table in TABLES.items() if _is_rebuilt(db, name, table)}
+    keys = Keys(db, rebuilt)
+    steps = repairs.steps(db) + keys.before()
     for name, table in TABLES.items():
-        steps += _table_steps(db, name, table)
-    steps += _last_status_steps(db)
+        steps += _table_steps(db, name, table, keys)
+    steps += keys.after() + _last_status_steps(db)
     if steps and not catalog.exists(db, ARCHIVE):
         steps.insert(0, Step(f"table {ARCHIVE} is made for what no table of ours has a column for", CREATE_ARCHIVE))
     return steps
@@ -30,12 +33,16 @@ def counted(db: Connection, step: Step) -> int | None:
     return db.exec_driver_sql(step.count, execution_options=_AS_IT_IS).scalar_one() if step.count else None
 
 
-def _table_steps(db: Connection, name: str, table: Table) -> list[Step]:
+def _is_rebuilt(db: Connection, name: str, table: Table) -> bool:
+    return catalog.exists(db, name) and catalog.partitioned_by(db, name) != table.partitioned_by
+
+
+def _table_steps(db: Connection, name: str, table: Table, keys: Keys) -> list[Step]:
     if not catalog.exists(db, name):
         return [Step(f"{name}: the table is made", columns.create(name, table))]
-    if catalog.partitioned_by(db, name) != table.partitioned_by:
+    if _is_rebuilt(db, name, table):
         return heartbeats.rebuild(db, name, table)
-    return columns.alter(db, name, table)
+    return columns.alter(db, name, table, keys)
 
 
 def _last_status_steps(db: Connection) -> list[Step]:

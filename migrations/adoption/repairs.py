@@ -1,9 +1,12 @@
 """Rows that the constraints of the revisions after this one would refuse."""
 
+import re
+
 from sqlalchemy import Connection, text
 
 from migrations.adoption import catalog
-from migrations.adoption.steps import Step, keep
+from migrations.adoption.shape import TABLES
+from migrations.adoption.steps import ARCHIVE, Step, keep
 
 SHA256 = "'^[0-9a-f]{64}$'"
 
@@ -11,6 +14,7 @@ SHA256 = "'^[0-9a-f]{64}$'"
 def steps(db: Connection) -> list[Step]:
     """Those that have something to do."""
     found = [repair for table, make in _REPAIRS if catalog.exists(db, table) for repair in make(db)]
+    found += _orphans(db)
     return [step for step in found if db.execute(text(step.count)).scalar_one()]
 
 
@@ -115,6 +119,26 @@ def _downloads(db: Connection) -> list[Step]:
             _count(nameless),
         ),
     ]
+
+
+def _orphans(db: Connection) -> list[Step]:
+    """Rows that a foreign key would have forbidden, where the old database had lost it."""
+    found = []
+    for name, table in TABLES.items():
+        for definition in table.constraints.values():
+            foreign = re.fullmatch(r"FOREIGN KEY \((\w+)\) REFERENCES (\w+)\((\w+)\)", definition)
+            if not foreign or not catalog.exists(db, name) or not catalog.exists(db, foreign[2]):
+                continue
+            column, parent, of_parent = foreign.groups()
+            missing = f"NOT EXISTS (SELECT FROM {parent} p WHERE p.{of_parent} = orphan.{column})"
+            orphans = f"{name} AS orphan WHERE {missing}"
+            what, statements = f"{name}: rows without their row in {parent} go", [f"DELETE FROM {orphans}"]
+            if name != "device_heartbeats":  # days of them, and no one's
+                key = next((old for old in table.renamed if old in catalog.columns(db, name)), table.key)
+                statements.insert(0, keep(name, f"orphan.{key}", "to_jsonb(orphan)", orphans))
+                what += f", kept in {ARCHIVE}"
+            found.append(Step(what, ";\n".join(statements), f"SELECT count(*) FROM {orphans}"))
+    return found
 
 
 def _count(rows: str) -> str:

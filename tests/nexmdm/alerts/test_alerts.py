@@ -12,9 +12,9 @@ from nexmdm.alerts import evaluation, notifications
 from nexmdm.alerts.conditions import DECLARATIONS, Condition
 from nexmdm.alerts.evaluation import Evaluated
 from nexmdm.builds import downloads
-from nexmdm.devices import registry
+from nexmdm.devices import deletion, registry
 from nexmdm.retention import run
-from nexmdm.runtime import settings
+from nexmdm.runtime import actor, settings
 from nexmdm.runtime.database import Database
 from nexmdm.schema.models import ALERT_CONDITIONS
 
@@ -385,7 +385,7 @@ def test_a_deleted_devices_alerts_close_and_nobody_is_told(db: Database, device:
     report(device, unity_process_running=False)
     look(db)
     tell(db)
-    registry.delete(db, device.id, "me")
+    deletion.delete(db, device.id, actor.operator("me"))
     assert look(db) == {}
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE recovered_at IS NULL") == [{"n": 0}]
     assert tell(db) is None

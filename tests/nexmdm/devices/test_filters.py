@@ -83,7 +83,7 @@ def put(db: Database, fleet: list[dict[str, Any]]) -> None:
 
 def listed(db: Database, filter_: Filter) -> set[str]:
     condition = filters.where(filters.resolve(db, filter_), INTERVAL)
-    sql = f"WITH {filters.SELECTED.format(where=condition.sql)} SELECT id FROM selected"
+    sql = f"SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id WHERE {condition.sql}"
     return {row["id"] for row in db.execute(sql, condition.parameters)}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from nexmdm.devices import lists
+from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
 from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
@@ -96,7 +97,7 @@ def test_unknown_and_deleted_devices(device):
 
 def test_renaming(device):
     path = f"/v1/devices/{device.id}"
-    assert call("PATCH", path, {"alias": "hall"}).json == {"device_id": device.id, "alias": "hall"}
+    assert call("PATCH", path, {"alias": "hall"}).json["alias"] == "hall"
     assert call("PATCH", path, {"alias": "hall"}).status == 200
     enroll("lobby")
     call("PATCH", path, {"alias": "lobby"}).problem(409)
@@ -270,6 +271,6 @@ def test_a_devices_history_is_served_by_an_index(db):
 def test_the_summary_reads_each_table_once(db):
     populate(db, 5_000)
     explained = Explained(db)
-    lists.summary(explained, settings.load().heartbeat_interval_seconds)
+    lists.summary(explained, FilterQuery(), settings.load().heartbeat_interval_seconds)
     reads = [node["Relation Name"] for node in explained.nodes if "Relation Name" in node]
     assert sorted(reads) == ["device_alerts", "device_last_status", "devices"]

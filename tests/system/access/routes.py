@@ -65,6 +65,18 @@ ENTRIES: dict[str, Entry] = {
     "GET /v1/devices/{device_id}": Entry("operator", "/v1/devices/{device}", 200),
     "PATCH /v1/devices/{device_id}": Entry("operator", "/v1/devices/{device}", 200, {"alias": "renamed"}),
     "DELETE /v1/devices/{device_id}": Entry("operator", "/v1/devices/{spare_device}", 204),
+    "POST /v1/devices/preview": Entry("operator", "/v1/devices/preview", 200, {"filter": {"all": True}}),
+    "POST /v1/devices/labels": Entry(
+        "operator", "/v1/devices/labels", 200, {"filter": {"alias_prefix": "x"}, "set": {"site": "berlin"}}
+    ),
+    "POST /v1/devices/delete": Entry("operator", "/v1/devices/delete", 200, {"device_ids": ["{spare_device}"]}),
+    "POST /v1/devices/import": Entry(
+        "operator", "/v1/devices/import", 200, {"devices": [{"device_id": "{device}", "labels": {"site": "berlin"}}]}
+    ),
+    "GET /v1/groups": Entry("operator", "/v1/groups", 200),
+    "GET /v1/groups/{name}": Entry("operator", "/v1/groups/pilot", 200),
+    "PUT /v1/groups/{name}": Entry("operator", "/v1/groups/tills", 200, {"filter": {"selector": "role=till"}}),
+    "DELETE /v1/groups/{name}": Entry("operator", "/v1/groups/spare", 204),
     "GET /v1/devices/{device_id}/heartbeats": Entry("operator", "/v1/devices/{device}/heartbeats", 200),
     "GET /v1/fleet/summary": Entry("operator", "/v1/fleet/summary", 200),
     "GET /v1/fleet/history": Entry("operator", "/v1/fleet/history", 200),

@@ -31,7 +31,7 @@ from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid, NotFound
-from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.pagination import Page, page
 from nexmdm.runtime.settings import Settings
 
 
@@ -70,15 +70,13 @@ class Alert(Struct, kw_only=True):
     detail: dict[str, Any]
 
 
-class AlertsQuery(PageQuery, kw_only=True):
+class AlertsQuery(filters.FilteredPageQuery, kw_only=True):
     """Filters of the list of alerts; `open` true for those that have not recovered. unity_down is app_down."""
 
     condition: Annotated[str, Meta(max_length=50)] | None = None
     severity: Severity | None = None
     device_id: str | None = None
     open: bool | None = None
-    selector: filters.SelectorText | None = None
-    group: filters.GroupName | None = None
 
 
 class Acknowledgement(Struct, forbid_unknown_fields=True):
@@ -237,8 +235,7 @@ def acknowledge(db: Database, actor: Actor, alert_id: int, note: str | None) -> 
 def list_alerts(db: Executor, query: AlertsQuery, config: Settings) -> Page[Alert]:
     """A page of living devices' alerts, newest first."""
     (before,) = query.after(int)
-    filter_ = Filter(selector=query.selector, group=query.group)
-    parts = filters.resolve(db, filter_, "query")
+    parts = filters.resolve(db, filters.of_query(query), "query")
     where = filters.where(parts, config.heartbeat_interval_seconds)
     values = {
         **where.parameters,

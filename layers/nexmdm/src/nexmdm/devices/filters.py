@@ -17,6 +17,7 @@ from nexmdm.devices import selectors
 from nexmdm.devices.selectors import Requirement
 from nexmdm.runtime.database import Executor
 from nexmdm.runtime.errors import Invalid
+from nexmdm.runtime.pagination import PageQuery
 
 GROUP_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])"
 GroupName = Annotated[str, Meta(pattern=GROUP_NAME_PATTERN)]
@@ -72,6 +73,16 @@ class FilterQuery(Struct, kw_only=True):
     agent_version: Annotated[str, Meta(max_length=50)] | None = None
 
 
+class FilteredPageQuery(PageQuery, kw_only=True):
+    """The same in the query string of a list. msgspec cannot combine two Structs, so the fields stand here again."""
+
+    selector: SelectorText | None = None
+    group: GroupName | None = None
+    alias: AliasPrefix | None = None
+    online: bool | None = None
+    agent_version: Annotated[str, Meta(max_length=50)] | None = None
+
+
 class Condition(NamedTuple):
     """SQL over `devices d LEFT JOIN device_last_status l ON l.device_id = d.id`, and its parameters."""
 
@@ -79,15 +90,7 @@ class Condition(NamedTuple):
     parameters: dict[str, Any]
 
 
-# The devices that a statement may be about; `{where}` is a condition.
-SELECTED = """
-selected AS MATERIALIZED (
-    SELECT d.id, d.alias FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-    WHERE d.deleted_at IS NULL AND {where}
-)"""
-
-
-def of_query(query: FilterQuery) -> Filter:
+def of_query(query: FilterQuery | FilteredPageQuery) -> Filter:
     """The filter that a query string holds; it may be empty, which in a list means every device."""
     return Filter(
         selector=query.selector,
@@ -169,11 +172,11 @@ def of_stored(db: Executor, kept: dict[str, Any]) -> list[Stored]:
     return resolve(db, msgspec.convert(shown(kept), Filter))
 
 
-def where(parts: list[Stored], interval_seconds: float, prefix: str = "filter") -> Condition:
+def where(parts: list[Stored], interval_seconds: float, name: str = "filter") -> Condition:
     """SQL that is true for the devices which fit every part; true for all without parts.
 
     Args:
-        prefix: of the parameters' names, for a statement with more than one filter.
+        name: how the parameters' names begin, for a statement with several conditions.
     """
     found: list[str] = []
     parameters: dict[str, Any] = {}
@@ -183,7 +186,7 @@ def where(parts: list[Stored], interval_seconds: float, prefix: str = "filter") 
         parameters.update(values)
 
     for n, part in enumerate(parts):
-        at = f"{prefix}_{n}"
+        at = f"{name}_{n}"
         for m, requirement in enumerate(part.requirements):
             sql, values = selectors.condition(requirement, f"{at}_{m}")
             add(sql, **values)
@@ -192,8 +195,8 @@ def where(parts: list[Stored], interval_seconds: float, prefix: str = "filter") 
         if part.agent_version is not None:
             add(f"l.agent_version = %({at}_agent)s", **{f"{at}_agent": part.agent_version})
         if part.online is not None:
-            online = "device_online(l.last_seen_at, %(filter_interval)s)"
-            add(online if part.online else f"NOT {online}", filter_interval=interval_seconds)
+            online = f"device_online(l.last_seen_at, %({name}_interval)s)"
+            add(online if part.online else f"NOT {online}", **{f"{name}_interval": interval_seconds})
         if part.app is not None:
             add(
                 _MISSING.format(at=at) if part.app.missing else _INSTALLED.format(at=at),

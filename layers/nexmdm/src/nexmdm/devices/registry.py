@@ -3,11 +3,9 @@
 import time
 from hashlib import sha256
 
-from psycopg2.errors import UniqueViolation
-
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
-from nexmdm.runtime.errors import AliasTaken, DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
+from nexmdm.runtime.errors import DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
 
 # Who presents a token.
 AUTHENTICATED = """
@@ -81,39 +79,6 @@ def show(db: Executor, device_id: str, interval_seconds: int) -> Row:
     return rows[0]
 
 
-def rename(db: Executor, device_id: str, alias: str) -> Row:
-    """Give a device another alias.
-
-    Raises:
-        UnknownDevice: there is none, or it was deleted.
-        AliasTaken: a living device has this alias.
-    """
-    start = time.perf_counter()
-    try:
-        rows = db.execute(_RENAME, {"device_id": device_id, "alias": alias}, repeatable=True)
-    except UniqueViolation:
-        raise AliasTaken(f"alias: {alias!r} is the alias of another device.") from None
-    if not rows:
-        raise UnknownDevice(f"There is no device {device_id!r}.")
-    logs.db_operation("update", "devices", {"device_id": device_id}, elapsed_ms(start))
-    return {"device_id": device_id, "alias": alias}
-
-
-def delete(db: Executor, device_id: str, operator: str) -> None:
-    """Delete a device: its token answers 410 from now on, its alias is free again, its history stays for retention.
-
-    Deleting it once more changes nothing.
-
-    Raises:
-        UnknownDevice: there never was such a device.
-    """
-    start = time.perf_counter()
-    rows = db.execute(_DELETE, {"device_id": device_id, "operator": operator}, repeatable=True)
-    if not rows:
-        raise UnknownDevice(f"There is no device {device_id!r}.")
-    logs.db_operation("delete", "devices", {"device_id": device_id, "by": operator}, elapsed_ms(start))
-
-
 _SET_FCM_TOKEN = f"""
 WITH {AUTHENTICATED}, updated AS (
     UPDATE devices d SET
@@ -130,8 +95,8 @@ SELECT id AS device_id, deleted_at IS NOT NULL AS deleted, id = coalesce(%(claim
 
 DEVICE_COLUMNS = """
     d.id AS device_id, d.alias, d.created_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
-    d.model, d.manufacturer, d.android_version, d.sdk_int, d.build_id, d.is_device_owner,
-    coalesce(l.last_seen_at > statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s), false) AS online,
+    d.model, d.manufacturer, d.android_version, d.sdk_int, d.build_id, d.is_device_owner, d.labels, d.monitored_package,
+    device_online(l.last_seen_at, %(interval_seconds)s) AS online,
     l.last_seen_at, l.last_ts, l.status, l.ip, l.battery_pct, l.plugged, l.temp_c, l.network_type, l.signal_dbm,
     l.uptime_s, l.ram_used_mb, l.unity_pkg_version, l.unity_running, l.agent_version,
     l.power_ok, l.doze_whitelisted, l.net_validated, l.queue_depth"""
@@ -140,16 +105,4 @@ _SHOW = f"""
 SELECT {DEVICE_COLUMNS}
 FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
 WHERE d.id = %(device_id)s AND d.deleted_at IS NULL
-"""
-
-_RENAME = """
-UPDATE devices SET alias = %(alias)s WHERE id = %(device_id)s AND deleted_at IS NULL RETURNING id
-"""
-
-_DELETE = """
-WITH deleted AS (
-    UPDATE devices SET deleted_at = statement_timestamp(), deleted_by = %(operator)s, fcm_token = NULL
-    WHERE id = %(device_id)s AND deleted_at IS NULL
-)
-SELECT id FROM devices WHERE id = %(device_id)s
 """

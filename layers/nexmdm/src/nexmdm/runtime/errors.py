@@ -117,8 +117,9 @@ class Invalid(Problem):
     status, title = 422, "Invalid field"
 
     def __init__(self, path: str, detail: str, *, column: int | None = None) -> None:
-        place = {"path": path} if column is None else {"path": path, "column": column}
-        super().__init__(f"{path}: {detail}", errors=[{**place, "detail": detail}])
+        place: dict[str, object] = {"path": path} if column is None else {"path": path, "column": column}
+        self.errors: list[dict[str, object]] = [{**place, "detail": detail}]
+        super().__init__(f"{path}: {detail}", errors=self.errors)
 
 
 class InvalidRows(Problem):

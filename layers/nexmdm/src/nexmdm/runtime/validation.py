@@ -14,7 +14,7 @@ from nexmdm.runtime.errors import Invalid, Malformed, TooLarge
 MAX_BODY_BYTES = 1024 * 1024
 T = TypeVar("T")
 
-_AT = re.compile(r"^(?P<detail>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 # Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

@@ -1,0 +1,88 @@
+"""What operators set on one device: its alias, its labels and the app to watch on it."""
+
+import time
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from psycopg2.errors import UniqueViolation
+
+from nexmdm.activity import events
+from nexmdm.devices.filters import PackageName
+from nexmdm.devices.labels import LabelKey, LabelValue, merged
+from nexmdm.runtime import logs
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Database, elapsed_ms
+from nexmdm.runtime.errors import AliasTaken, Invalid, UnknownDevice
+
+
+class DevicePatch(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What operators set on a device, as a merge patch (RFC 7396): what is left out stays.
+
+    Attributes:
+        labels: merged with those that the device has; null removes a label, and null for the whole removes them all.
+        monitored_package: the app to watch on this device; null for the one that UNITY_PACKAGE names.
+    """
+
+    alias: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = UNSET
+    labels: dict[LabelKey, LabelValue | None] | UnsetType | None = UNSET
+    monitored_package: PackageName | UnsetType | None = UNSET
+
+
+class DeviceSettings(Struct, kw_only=True):
+    """What operators have set on a device."""
+
+    device_id: str
+    alias: str
+    labels: dict[str, str]
+    monitored_package: str | None
+
+
+def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> DeviceSettings:
+    """Give a device another alias, other labels or another app to watch.
+
+    Raises:
+        Invalid: the patch is empty, or there would be too many labels.
+        UnknownDevice: there is no such device, or it was deleted.
+        AliasTaken: a living device has this alias.
+    """
+    start = time.perf_counter()
+    given = {name: getattr(patch, name) for name in patch.__struct_fields__ if getattr(patch, name) is not UNSET}
+    if not given:
+        raise Invalid("$", "give alias, labels or monitored_package")
+    try:
+        with db.transaction() as tx:
+            rows = tx.execute(_LOCK, {"device_id": device_id})
+            if not rows:
+                raise UnknownDevice(f"There is no device {device_id!r}.")
+            before = rows[0]
+            after = before | given
+            if "labels" in given:
+                after["labels"] = merged(before["labels"], given["labels"])
+            changed = [name for name in given if before[name] != after[name]]
+            if changed:
+                kept = msgspec.json.encode(after["labels"]).decode()
+                tx.execute(_UPDATE, {**after, "labels": kept, "device_id": device_id})
+                events.record(
+                    tx,
+                    actor,
+                    "device.rename" if changed == ["alias"] else "device.update",
+                    f"device:{device_id}",
+                    before={name: before[name] for name in changed},
+                    after={name: after[name] for name in changed},
+                )
+    except UniqueViolation:
+        raise AliasTaken(f"alias: {patch.alias!r} is the alias of another device.") from None
+    keys = {"device_id": device_id, "changed": ",".join(changed)}
+    logs.db_operation("update", "devices", keys, elapsed_ms(start))
+    return DeviceSettings(device_id=device_id, **after)
+
+
+_LOCK = """
+SELECT alias, labels, monitored_package FROM devices WHERE id = %(device_id)s AND deleted_at IS NULL FOR UPDATE
+"""
+
+_UPDATE = """
+UPDATE devices SET alias = %(alias)s, labels = %(labels)s::jsonb, monitored_package = %(monitored_package)s
+WHERE id = %(device_id)s
+"""

@@ -1,0 +1,171 @@
+"""Groups: a name for a filter, which is evaluated when the group is used. A group names no other group."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from psycopg2.errors import ForeignKeyViolation
+
+from nexmdm.activity import events
+from nexmdm.devices import filters
+from nexmdm.devices.filters import Filter
+from nexmdm.runtime import logs
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.errors import GroupInUse, Invalid, NotFound
+from nexmdm.runtime.pagination import Page, PageQuery, page
+
+COUNTED_AT_ONCE = 10
+
+
+class GroupBody(Struct, forbid_unknown_fields=True):
+    filter: Filter
+
+
+class Group(Struct, kw_only=True):
+    """device_count: how many living devices fit the filter now."""
+
+    name: str
+    filter: dict[str, Any]
+    device_count: int
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    updated_by: str
+
+
+def put(db: Database, name: str, filter_: Filter, interval_seconds: float, actor: Actor) -> Group:
+    """Make a group, or give it another filter. The same filter once more changes nothing.
+
+    Raises:
+        Invalid: the filter says nothing, cannot be read, or names a group.
+    """
+    start = time.perf_counter()
+    if filter_.group is not None:
+        raise Invalid("$.filter.group", "a group names no other group; write out its filter")
+    kept = filters.stored(filter_)
+    with db.transaction() as tx:
+        before = tx.execute(_LOCK, {"name": name})
+        if not before or before[0]["filter"] != kept:
+            parameters = {"name": name, "filter": msgspec.json.encode(kept).decode(), "by": actor.name}
+            tx.execute(_PUT, parameters)
+            events.record(
+                tx,
+                actor,
+                "group.update" if before else "group.create",
+                f"group:{name}",
+                before={"filter": filters.shown(before[0]["filter"])} if before else None,
+                after={"filter": filters.shown(kept)},
+            )
+            logs.db_operation("update" if before else "create", "device_groups", {"name": name}, elapsed_ms(start))
+    return show(db, name, interval_seconds)
+
+
+def show(db: Executor, name: str, interval_seconds: float) -> Group:
+    """One group.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    rows = db.execute(_SHOW, {"name": name}, repeatable=True)
+    if not rows:
+        raise _unknown(name)
+    return _counted(db, rows, interval_seconds)[0]
+
+
+def list_groups(db: Executor, query: PageQuery, interval_seconds: float) -> Page[Group]:
+    """A page of groups by name, each with its count."""
+    (after,) = query.after(str)
+    rows = db.execute(_LIST, {"after": after, "limit": query.limit + 1}, repeatable=True)
+    found = page(rows, query.limit, ("name",))
+    return Page(_counted(db, found.items, interval_seconds), found.next_cursor)
+
+
+def delete(db: Database, name: str, actor: Actor) -> None:
+    """Delete a group that nothing uses.
+
+    Raises:
+        NotFound: there is none of this name.
+        GroupInUse: with what uses it.
+    """
+    start = time.perf_counter()
+    try:
+        with db.transaction() as tx:
+            # Whoever begins to use the group holds this row too, so that the uses below are all there are.
+            held = tx.execute(_LOCK, {"name": name})
+            if not held:
+                raise _unknown(name)
+            used = _uses(tx, name)
+            if used:
+                raise GroupInUse(name, used)
+            tx.execute(_DELETE, {"name": name})
+            before = {"filter": filters.shown(held[0]["filter"])}
+            events.record(tx, actor, "group.delete", f"group:{name}", before=before)
+    except ForeignKeyViolation:
+        raise GroupInUse(name, _uses(db, name)) from None
+    logs.db_operation("delete", "device_groups", {"name": name, "by": actor.name}, elapsed_ms(start))
+
+
+def hold(tx: Executor, kept: dict[str, Any] | None, path: str = "$.filter") -> None:
+    """Keep the group that a stored filter names from being deleted until the transaction ends.
+
+    For tables without a foreign key to groups.
+
+    Raises:
+        Invalid: there is no such group.
+    """
+    name = (kept or {}).get("group")
+    if name is not None and not tx.execute(_HOLD, {"name": name}):
+        raise Invalid(f"{path}.group", f"there is no group {name!r}")
+
+
+def _uses(db: Executor, name: str) -> list[dict[str, str]]:
+    return [{"kind": row["kind"], "name": row["name"]} for row in db.execute(_USES, {"name": name})]
+
+
+def _counted(db: Executor, rows: list[Row], interval_seconds: float) -> list[Group]:
+    counts: list[int] = []
+    for begin in range(0, len(rows), COUNTED_AT_ONCE):
+        counts += _counts(db, rows[begin : begin + COUNTED_AT_ONCE], interval_seconds)
+    return [
+        Group(**{**row, "filter": filters.shown(row["filter"])}, device_count=count)
+        for row, count in zip(rows, counts, strict=True)
+    ]
+
+
+def _counts(db: Executor, rows: list[Row], interval_seconds: float) -> list[int]:
+    """How many devices fit each filter: one statement, in which every filter can use the indexes."""
+    found = [
+        filters.where([msgspec.convert(row["filter"], filters.Stored)], interval_seconds, f"group_{n}")
+        for n, row in enumerate(rows)
+    ]
+    counted = [_COUNT.replace("{n}", str(n)).replace("{where}", each.sql) for n, each in enumerate(found)]
+    parameters = {name: value for each in found for name, value in each.parameters.items()}
+    rows = db.execute(" UNION ALL ".join(counted), parameters, repeatable=True)
+    by_place = {row["place"]: row["devices"] for row in rows}
+    return [by_place[n] for n in range(len(found))]
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"There is no group {name!r}.")
+
+
+_COLUMNS = "name, filter, created_at, created_by, updated_at, updated_by"
+_SHOW = f"SELECT {_COLUMNS} FROM device_groups WHERE name = %(name)s"
+_LIST = f"""
+SELECT {_COLUMNS} FROM device_groups
+WHERE %(after)s IS NULL OR name COLLATE "C" > %(after)s ORDER BY name COLLATE "C" LIMIT %(limit)s
+"""
+_LOCK = "SELECT filter FROM device_groups WHERE name = %(name)s FOR UPDATE"
+_HOLD = "SELECT name FROM device_groups WHERE name = %(name)s FOR KEY SHARE"
+_PUT = """
+INSERT INTO device_groups (name, filter, created_by, updated_by) VALUES (%(name)s, %(filter)s::jsonb, %(by)s, %(by)s)
+ON CONFLICT (name) DO UPDATE SET filter = excluded.filter, updated_at = now(), updated_by = excluded.updated_by
+"""
+_DELETE = "DELETE FROM device_groups WHERE name = %(name)s"
+_USES = "SELECT DISTINCT kind, name FROM device_group_uses WHERE group_name = %(name)s ORDER BY kind, name LIMIT 100"
+_COUNT = """
+SELECT {n} AS place, count(*)::integer AS devices
+FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id WHERE d.deleted_at IS NULL AND {where}"""
