@@ -2,11 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+
+# What speaks to AWS uses the caller's credentials, an instance's role included, and the region of AWS_REGION: boto3, and so
+# SAM, reads another name of it. Everything else has no business there and is not to wait for an instance that is none.
+AWS_TARGETS := deploy release logs output e2e
+ifeq ($(filter $(AWS_TARGETS),$(MAKECMDGOALS)),)
 export AWS_EC2_METADATA_DISABLED = true
+else ifneq ($(or $(AWS_REGION),$(AWS_DEFAULT_REGION)),)
+export AWS_REGION := $(or $(AWS_REGION),$(AWS_DEFAULT_REGION))
+export AWS_DEFAULT_REGION := $(AWS_REGION)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test bench torture mutations test-extra test-lambda-python test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
-	build build-host validate deploy logs samples invoke e2e ca-bundle
+	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +65,9 @@ test-built: build-host ## run the built artifacts as Lambda does; sizes, cold st
 bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (BENCH_ROWS=2000000 BENCH=--strict)
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH)
 
+costs: setup ## print the tables of docs/costs.md from bench/prices.toml
+	@$(BIN)/python -m bench.costs
+
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/system/e2e
 
@@ -88,7 +100,7 @@ adopt: setup ## take over a database of the old server (DRY_RUN=1 only looks)
 # --- release
 
 ENV ?= dev
-# The certificates that sign Aurora's: a build input, fetched once and kept out of git.
+# The certificates that sign Aurora's: a build input, fetched once, kept out of git, its hash pinned in requirements/.
 RDS_CA_BUNDLE ?= .aws-sam/rds-ca-bundle.pem
 # `make build-host` sets it to `host`: artifacts for this machine's processor and Python, to be run here.
 NEXMDM_BUILD ?= lambda
@@ -112,11 +124,19 @@ validate: setup $(BUILD)/.installed $(CHECKOV)/.installed ## SAM's lint, cfn-lin
 	@$(CHECKOV)/bin/checkov --config-file .checkov.yaml --file template.yaml
 	@$(BIN)/python -m pytest -q tests/template
 
-deploy: ca-bundle build ## release to AWS: make deploy ENV=dev (or prod); asks before it changes anything
-	@$(SAM) deploy --config-env $(ENV) $(if $(filter no,$(CONFIRM)),--no-confirm-changeset)
+deploy: ca-bundle build release ## release to AWS: make deploy ENV=dev (or prod); asks before it changes anything (FIRST=yes: see docs/deploy.md)
+
+release: $(BUILD)/.installed ca-bundle ## the last step of `deploy`: what `make build` has built
+	@test -f .aws-sam/build/NexmdmLayer/rds-ca-bundle.pem || { echo "the layer was built without RDS's certificates: make ca-bundle build"; exit 2; }
+	@$(SAM) deploy --config-env $(ENV) $(if $(filter no,$(CONFIRM)),--no-confirm-changeset) $(if $(filter yes,$(FIRST)),--disable-rollback)
+
+STACK_OUTPUT = aws cloudformation describe-stacks --stack-name nexmdm-$(ENV) --output text --query "Stacks[0].Outputs[?OutputKey=='$(1)'].OutputValue"
+
+output: ## print an output of a deployed stack: make output ENV=dev NAME=ApiUrl
+	@$(call STACK_OUTPUT,$(NAME))
 
 logs: $(BUILD)/.installed ## follow a deployed stack's logs: make logs ENV=dev
-	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group /nexmdm/nexmdm-$(ENV)/functions
+	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group "$$($(call STACK_OUTPUT,FunctionLogGroup))"
 
 samples: setup ## put the device, tokens and command that events/ speak of into the database of DATABASE_URL (or the local one)
 	@$(BIN)/python -m local.samples
@@ -124,10 +144,11 @@ samples: setup ## put the device, tokens and command that events/ speak of into 
 invoke: setup ## run one function here: make invoke FUNCTION=cleanup (its event: events/cleanup.json, or EVENT=...)
 	@$(BIN)/python -m local.invoke $(FUNCTION) $(or $(EVENT),events/$(FUNCTION).json)
 
-ca-bundle: $(RDS_CA_BUNDLE) ## fetch the certificates that sign Aurora's (RDS_CA_BUNDLE names another file)
+ca-bundle: ## fetch the certificates that sign Aurora's and check them against the pinned hash (RDS_CA_BUNDLE names another file)
+	@$(PYTHON) -m local.ca_bundle check $(RDS_CA_BUNDLE)
 
-$(RDS_CA_BUNDLE):
-	@mkdir -p $(@D) && curl --fail --silent --show-error -o $@ https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+pin-ca-bundle: ## fetch them anew, show what they are, and pin their hash: look, then commit it
+	@$(PYTHON) -m local.ca_bundle pin $(RDS_CA_BUNDLE)
 
 $(BUILD)/.installed: requirements/build.txt
 	@echo "setup: making $(BUILD) with $$($(BUILD_PYTHON) --version) (SAM CLI, cfn-lint, Lambda's runtime client)"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-MONTH_SECONDS, MONTH_HOURS = 30 * 86_400, 730
+from bench.costs import MONTH_HOURS, MONTH_SECONDS, million_heartbeats, prices
+
 DEVICES = (1_000, 100_000, 1_000_000)
 
 
@@ -22,13 +23,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     retry_seconds: float = 300  # the agent's longest pause
     ttl_seconds: float = 600  # of a command
 
-    statement_ms: float = 0.35  # a heartbeat's statement, p50
+    statement_ms: float = prices()["measured"]["statement_ms"]  # a heartbeat's statement, p50
     accept_us: float = 19  # a command of a bulk one
-    row_bytes: float = 210  # a heartbeat with its indexes
+    row_bytes: float = prices()["measured"]["heartbeat_row_bytes"]
     count_us: float = 0.1  # a row of a partition that is dropped
     sends_per_second: float = 320  # of one environment: 32 at once, 100 ms for FCM's answer (assumed); 600 measured
 
-    handler_seconds: float = 0.03  # billed for a heartbeat; assumed, Lambda gives 256 MB a seventh of a processor
+    handler_seconds: float = prices()["assumed"]["handler_seconds"]  # billed for a heartbeat
     unit_processors: float = 0.25  # of an Aurora capacity unit; from memory
     busy: float = 0.5  # of its processors, when another unit is wanted
     units_at_rest: float = 0.5
@@ -41,14 +42,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     sweep_share: float = 0.8  # of each minute in which the sweep sends: it stops 12 s before its timeout of 60
     accept_seconds: float = 20  # of the 30 that an HTTP API waits
     cleanup_seconds: float = 75  # a policy's share of the cleanup's 300
-
-    usd_api: float = 1.11  # a million requests; prices are list prices of 2025 from memory, as in docs/deploy.md
-    usd_invocations: float = 0.20  # a million
-    usd_gb_second: float = 0.0000133
-    usd_unit_hour: float = 0.14
-    usd_storage: float = 0.11  # a GB and month
-    usd_io: float = 0.22  # a million; one for each heartbeat, assumed
-    usd_logs: float = 0.57  # a GB; 1 kB for each request
 
     def heartbeats(self, devices: float) -> float:
         """A second."""
@@ -99,13 +92,15 @@ def needs(model: Model) -> dict[str, Callable[[float], str]]:
 
 
 def costs(model: Model) -> dict[str, Callable[[float], float]]:
-    m = model
+    m, million, aurora = model, million_heartbeats(), prices()["aurora"]
     return {
-        "HTTP API": lambda d: m.requests(d) * m.usd_api,
-        "Lambda": lambda d: m.requests(d) * (m.usd_invocations + m.handler_seconds * 0.25 * m.usd_gb_second * 1e6),
-        "Aurora's units": lambda d: m.units(m.heartbeats(d)) * MONTH_HOURS * m.usd_unit_hour,
-        "storage and I/O": lambda d: m.stored_gb(d) * m.usd_storage + m.heartbeats(d) * MONTH_SECONDS / 1e6 * m.usd_io,
-        "logs": lambda d: m.requests(d) * m.usd_logs,
+        "HTTP API": lambda d: m.requests(d) * million["HTTP API"],
+        "Lambda": lambda d: m.requests(d) * million["Lambda"],
+        "Aurora's units": lambda d: m.units(m.heartbeats(d)) * MONTH_HOURS * aurora["unit_hour"],
+        "storage and I/O": lambda d: (
+            m.stored_gb(d) * aurora["storage_gb_month"] + m.heartbeats(d) * MONTH_SECONDS / 1e6 * million["Aurora I/O"]
+        ),
+        "logs": lambda d: m.requests(d) * (million["logs, taken in"] + million["logs, kept"]),
     }
 
 

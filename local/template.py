@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -65,10 +66,15 @@ class Template:
         raise LookupError(f"no function {name!r} in template.yaml; there are: {', '.join(sorted(self.functions))}")
 
 
+def document(path: Path = TEMPLATE) -> dict[str, Any]:
+    """The whole template, intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
+    return yaml.load(path.read_text(), Loader=_CloudFormationLoader)
+
+
 def load(path: Path = TEMPLATE) -> Template:
-    document = yaml.load(path.read_text(), Loader=_CloudFormationLoader)
-    resources = document["Resources"]
-    defaults = document.get("Globals", {}).get("Function", {})
+    whole = document(path)
+    resources = whole["Resources"]
+    defaults = whole.get("Globals", {}).get("Function", {})
     found = Template({}, [], [])
     for logical_id, resource in resources.items():
         if resource["Type"] == "AWS::Serverless::Function":

@@ -1,21 +1,36 @@
 """The answer that CloudFormation waits for: one PUT of JSON to the event's ResponseURL.
 
-The way there is S3's gateway endpoint, whose policy in template.yaml lets functions into CloudFormation's bucket.
+An event is data, and its URL is where the outcome of a deploy goes: only https at a host of AWS is answered. (The way
+there is S3's gateway endpoint, whose policy in template.yaml lets the functions into CloudFormation's bucket.)
 """
 
 import json
+import re
 import threading
 import time
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
+
+from nexmdm.runtime import settings
 
 TRIES = 5
+AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
+
+
+class NoAnswer(Exception):
+    """The event's ResponseURL is not CloudFormation's: nothing was sent there."""
 
 
 class Answer:
     """Given once, whoever is first; the address is presigned and is not logged."""
 
     def __init__(self, event: dict[str, Any], physical_id: str) -> None:
+        """Raises:
+        NoAnswer: the event names a host that is not AWS's.
+        """
+        if not _may_be_told(event["ResponseURL"]):
+            raise NoAnswer("ResponseURL is no https URL of AWS")
         self._event = event
         self._physical_id = event.get("PhysicalResourceId") or physical_id
         self._given = threading.Lock()
@@ -46,3 +61,21 @@ class Answer:
                 if not left:
                     raise
             time.sleep(0.2 * (TRIES - left))
+
+
+def _may_be_told(url: str) -> bool:
+    """Whether it is https at AWS's own port, or the host (with its port) that RESPONSE_HOST names."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if parts.scheme in ("http", "https") and parts.netloc == settings.response_host():
+        return True
+    return (
+        parts.scheme == "https"
+        and port in (None, 443)
+        and parts.username is None
+        and re.fullmatch(r"[a-z0-9.-]+", host) is not None
+        and host.endswith(AWS_HOSTS)
+    )

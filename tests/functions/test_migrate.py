@@ -17,10 +17,11 @@ from nexmdm.runtime import database, settings
 from nexmdm.schema import check
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from functions.migrate import reason
+from functions.migrate import custom_resource, reason
 from functions.migrate.handler import MigrationFailed, handler
 from migrations.guard import LOCK
 from tests.conftest import run_sql, url_of
+from tests.support.api import ROOT
 
 
 class CloudFormation(HTTPServer):
@@ -56,10 +57,11 @@ class Taker(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def cloudformation() -> Iterator[CloudFormation]:
+def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
     with CloudFormation() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
+        monkeypatch.setenv("RESPONSE_HOST", f"127.0.0.1:{server.server_port}")
         yield server
         server.shutdown()
         thread.join()
@@ -258,3 +260,43 @@ def test_a_migration_that_hangs_is_answered_in_time(url: str, cloudformation: Cl
     holder.close()
     run.join()
     assert len(cloudformation.answers) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://cloudformation-custom-resource-response-euwest1.s3-eu-west-1.amazonaws.com/arn?X-Amz-Signature=1",
+        "https://cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn/arn?a=1",
+        "https://s3.us-gov-west-1.amazonaws.com:443/cloudformation-custom-resource-response-usgovwest1/arn",
+    ],
+)
+def test_cloudformations_own_hosts_are_answered(url: str):
+    assert custom_resource.Answer({"ResponseURL": url}, "id")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://cloudformation-custom-resource-response-euwest1.s3.amazonaws.com/",  # not encrypted
+        "https://amazonaws.com.attacker.example/",
+        "https://attacker.example/?x=.amazonaws.com",
+        "https://attacker.example#.amazonaws.com",
+        "https://xamazonaws.com/",
+        "https://user@s3.amazonaws.com/",
+        "https://s3.amazonaws.com:8443/",
+        "https://s3.amazonaws.com@attacker.example/",
+        "https://attacker.example\\.amazonaws.com/",
+        "https://[::1/",
+        "file:///etc/passwd",
+        "http://127.0.0.1:1/",
+        "",
+    ],
+)
+def test_no_other_host_is_told_anything(empty: str, url: str, cloudformation: CloudFormation):
+    with pytest.raises(custom_resource.NoAnswer):
+        handler(event(cloudformation, "Create") | {"ResponseURL": url}, context())
+    assert cloudformation.answers == []
+
+
+def test_the_template_names_no_host_besides():
+    assert "RESPONSE_HOST" not in (ROOT / "template.yaml").read_text()

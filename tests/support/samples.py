@@ -31,6 +31,7 @@ ANSWERS: dict[str, int | str] = {
     "heartbeat": 200,
     "heartbeat-batch": 200,
     "migrate": "revision",
+    "migrate-deploy": "revision",
     "notify": "posted",
     "notify-alarm": "posted",
     "registration": 200,

@@ -2,17 +2,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
+from local import template
 from local.fcm import FakeFcm
-from local.template import TEMPLATE, _CloudFormationLoader
 from tests.support.fcm import doubled
 
 
 @pytest.fixture(scope="session")
 def document() -> dict[str, Any]:
     """template.yaml, intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
-    return yaml.load(TEMPLATE.read_text(), Loader=_CloudFormationLoader)
+    return template.document()
 
 
 @pytest.fixture

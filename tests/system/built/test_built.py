@@ -95,7 +95,8 @@ def test_the_built_function_answers_its_events_within_its_budgets(
     if name in ("migrate", "cleanup"):
         variables |= {"DATABASE_USER": "nexmdm_owner"}
     if name == "migrate":
-        variables |= {"DATABASE_ADMIN_SECRET": admin}
+        response_host = cloudformation.url.split("/")[2]
+        variables |= {"DATABASE_ADMIN_SECRET": admin, "RESPONSE_HOST": response_host}
     size, imported = lambda_runtime.megabytes(lambda_runtime.paths(function)), lambda_runtime.import_seconds(function)
     events = [event for event in samples.files() if samples.function(event) == name]
     took = []

@@ -140,6 +140,8 @@ class Database:
 
     def _run(self, sql: str, parameters: Parameters, share: float = 1) -> list[Row]:
         clean, until = False, self._until(share)
+        if self._connection is not None and not self._in_transaction and _readable(self._connection):
+            self.close()
         try:
             if self._connection is None:
                 self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn, until)
@@ -250,6 +252,17 @@ def _connect(dsn: str, until: float | None) -> _Connection:
         raise psycopg2.OperationalError(f"{asked.get('host')}:{asked.get('port', 5432)}: {error}") from error
     connection.autocommit = True
     return connection
+
+
+def _readable(connection: _Connection) -> bool:
+    """Whether something came while nothing was asked: the server is about to end the session, or has.
+
+    `idle_session_timeout` sends a message before it closes, and so does a server that shuts down; under TLS both are
+    bytes like any other. A connection known to be dead must not take a statement with it that cannot be repeated.
+    """
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _wait(connection: Any) -> None:

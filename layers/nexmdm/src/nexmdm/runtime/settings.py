@@ -145,6 +145,14 @@ def load() -> Settings:
     return config
 
 
+def response_host() -> str | None:
+    """RESPONSE_HOST: the one host outside of AWS that the migrate function may answer to, for the rehearsal.
+
+    It is read by itself, because a failure to load the others has to be answered too. The template never sets it.
+    """
+    return os.environ.get("RESPONSE_HOST") or None
+
+
 def _named(error: msgspec.ValidationError, given: dict[str, str]) -> SettingsError:
     for field in msgspec.structs.fields(Settings):
         name = field.encode_name

@@ -1,0 +1,180 @@
+"""What a stack costs a month, and a million heartbeats by part: `python -m bench.costs` prints the tables of
+docs/costs.md.
+
+Prices and sizes are those of bench/prices.toml; what there is one of, template.yaml says.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from local import template
+
+MONTH_SECONDS, MONTH_HOURS = 30 * 86_400, 730
+FLEETS = (100, 1_000, 10_000)
+INTERVAL, COMMANDS = 600, 4  # seconds between heartbeats; commands for a device and day, each acknowledged once
+MEMORY_GB = 0.25
+
+
+@cache
+def prices() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "prices.toml").read_text())
+
+
+def tables() -> Iterator[str]:
+    """Lines of Markdown, an empty one between two tables."""
+    yield from _fleets()
+    yield ""
+    yield from _fixed()
+    yield ""
+    yield from _million()
+    yield ""
+    yield from _options()
+
+
+def nat_month() -> float:
+    """A NAT gateway with its public address, without what goes through it."""
+    return MONTH_HOURS * (prices()["nat"]["hour"] + prices()["nat"]["public_ipv4_hour"])
+
+
+def requests(devices: float) -> float:
+    """Millions a month."""
+    return devices * (MONTH_SECONDS / INTERVAL + 30 * 2 * COMMANDS) / 1e6
+
+
+def record_bytes(*, platform: bool = False) -> float:
+    """What CloudWatch counts of a heartbeat: the function's record, the gateway's, and with the text format Lambda's
+    three."""
+    sizes, measured = prices()["documented"], prices()["measured"]
+    records = 5 if platform else 2
+    own = measured["heartbeat_record_bytes"] + sizes["access_record_bytes"] + records * sizes["record_overhead_bytes"]
+    return own + (sizes["platform_record_bytes"] if platform else 0)
+
+
+def million_heartbeats(*, platform: bool = False) -> dict[str, float]:
+    """USD by part."""
+    p = prices()
+    gb = record_bytes(platform=platform) / 1000
+    seconds = p["assumed"]["handler_seconds"]
+    return {
+        "HTTP API": p["http_api"]["million_requests"],
+        "Lambda": p["lambda"]["million_requests"] + seconds * 1e6 * MEMORY_GB * p["lambda"]["gb_second"],
+        "logs, taken in": gb * p["logs"]["ingested_gb"],
+        "logs, kept": gb * p["logs"]["stored_gb_month"] * p["assumed"]["log_retention_months"],
+        "Aurora I/O": p["assumed"]["io_per_heartbeat"] * p["aurora"]["million_io"],
+    }
+
+
+def month(devices: float) -> dict[str, float]:
+    """USD by part, of a prod stack at rest but for its fleet."""
+    p, millions = prices(), requests(devices)
+    per_million = million_heartbeats()
+    heartbeats = devices * MONTH_SECONDS / INTERVAL / 1e6
+    stored_gb = devices * 2.25 * 86_400 / INTERVAL * p["measured"]["heartbeat_row_bytes"] / 1e9
+    schedules = _scheduled(60, p["assumed"]["sweep_seconds"], 0.5) + _scheduled(
+        300, p["assumed"]["watch_seconds"], MEMORY_GB
+    )
+    return {
+        "HTTP API": millions * per_million["HTTP API"],
+        "Lambda": millions * per_million["Lambda"] + schedules,
+        "Aurora": 0.5 * MONTH_HOURS * p["aurora"]["unit_hour"],
+        "storage, I/O": stored_gb * p["aurora"]["storage_gb_month"] + heartbeats * per_million["Aurora I/O"],
+        "logs": millions * (per_million["logs, taken in"] + per_million["logs, kept"]),
+        "fixed": sum(cost for _, _, cost in fixed()),
+    }
+
+
+def _scheduled(every: float, seconds: float, gb: float) -> float:
+    runs, p = MONTH_SECONDS / every, prices()["lambda"]
+    return runs * (seconds * gb * p["gb_second"] + p["million_requests"] / 1e6)
+
+
+def fixed() -> list[tuple[str, int, float]]:
+    """(what, how many, USD a month) that a stack has whatever its fleet does; as the parameters' defaults have it."""
+    p, resources = prices(), _resources()
+    cloudwatch = p["cloudwatch"]
+    found = [
+        ("secrets, the administrator's included", _count(resources, "AWS::SecretsManager::Secret") + 1,
+        p["secrets"]["month"]), ("metrics that alarms read", _alarm_metrics(resources), cloudwatch["alarm_metric"]),
+        ("composite alarms", _count(resources, "AWS::CloudWatch::CompositeAlarm"), cloudwatch["composite_alarm"]),
+        ("metrics of our own, at most", p["assumed"]["custom_metrics"], cloudwatch["custom_metric"]), ("dashboard", 1,
+        cloudwatch["dashboard"]),
+    ]  # fmt: skip
+    return [(what, number, number * each) for what, number, each in found]
+
+
+def _resources() -> dict[str, Any]:
+    """Those that are there without a parameter that is off by default."""
+    off = {"WithStandby", "WithProxy", "WithNat", "WithExport", "WithWebhook"}
+    resources = template.document()["Resources"]
+    return {name: each for name, each in resources.items() if each.get("Condition") not in off}
+
+
+def _count(resources: dict[str, Any], kind: str) -> int:
+    return sum(each["Type"] == kind for each in resources.values())
+
+
+def _alarm_metrics(resources: dict[str, Any]) -> int:
+    read = 0
+    for each in resources.values():
+        if each["Type"] == "AWS::CloudWatch::Alarm":
+            metrics = each["Properties"].get("Metrics")
+            # A metric under a condition (Fn::If) is that of a function which is off by default.
+            read += 1 if metrics is None else sum("MetricStat" in metric for metric in metrics)
+    return read
+
+
+def _fleets() -> Iterator[str]:
+    parts = list(month(FLEETS[0]))
+    yield f"| devices | requests | {' | '.join(parts)} | together, USD |"
+    yield "|---" * (len(parts) + 3) + "|"
+    for devices in FLEETS:
+        costs = month(devices)
+        cells = " | ".join(_usd(costs[part]) for part in parts)
+        yield f"| {devices:,} | {requests(devices):.2g} M | {cells} | {_usd(sum(costs.values()))} |"
+
+
+def _fixed() -> Iterator[str]:
+    yield "| fixed | number | USD a month |"
+    yield "|---|---|---|"
+    for what, number, cost in fixed():
+        yield f"| {what} | {number} | {cost:.2f} |"
+    yield f"| together | | {sum(cost for _, _, cost in fixed()):.2f} |"
+
+
+def _million() -> Iterator[str]:
+    before, now = million_heartbeats(platform=True), million_heartbeats()
+    yield "| a million heartbeats | with Lambda's text records, USD | as the template has it, USD |"
+    yield "|---|---|---|"
+    yield f"| bytes of log for each | {record_bytes(platform=True):.0f} | {record_bytes():.0f} |"
+    for part, cost in now.items():
+        yield f"| {part} | {before[part]:.2f} | {cost:.2f} |"
+    yield f"| together | {sum(before.values()):.2f} | {sum(now.values()):.2f} |"
+
+
+def _options() -> Iterator[str]:
+    p = prices()
+    proxy = p["rds_proxy"]["least_units"] * p["rds_proxy"]["unit_hour"] * MONTH_HOURS
+    yield "| besides, when it is used | USD |"
+    yield "|---|---|"
+    nat, apk = p["nat"]["gb"], p["transfer"]["internet_gb"]
+    webhook = p["secrets"]["month"] + 2 * p["cloudwatch"]["alarm_metric"]
+    yield f"| `Egress=nat`: a NAT gateway and its public address | {nat_month():.1f} a month and {nat} per GB |"
+    yield f"| `DatabaseProxy=on`, at the least | {proxy:.1f} a month |"
+    yield f"| `DatabaseStandby=on`, at rest | {0.5 * MONTH_HOURS * p['aurora']['unit_hour']:.1f} a month |"
+    yield f"| `Webhook=on`: a secret and two alarm metrics | {webhook:.2f} a month |"
+    yield f"| APKs to devices: 50 MB to 10,000 | {0.05 * 10_000 * apk:.0f} ({apk} per GB) |"
+
+
+def _usd(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def main() -> None:
+    print(*tables(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
