@@ -365,3 +365,15 @@ def test_a_group_says_how_many_alerts_of_its_rule_are_still_open(db: Database):
     evaluate(db)
     (notification,) = tell(db)
     assert [(group.notice, group.devices, group.still_open) for group in notification.groups] == [("recovered", 1, 1)]
+
+
+def test_a_group_that_a_rule_or_a_mute_uses_cannot_be_deleted(db: Database):
+    api("PUT", "/v1/groups/tills", {"filter": {"selector": "site=a"}}, 201)
+    rule = {"name": "tills", "condition": "low_battery", "filter": {"group": "tills"}}
+    api("POST", "/v1/alert-rules", rule, 201)
+    mute = api("POST", "/v1/mutes", {"filter": {"group": "tills"}, "until": TOMORROW, "reason": "x"}, 201)
+    used = call("DELETE", "/v1/groups/tills").problem(409)["used_by"]
+    assert used == [{"kind": "alert_rule", "name": "tills"}, {"kind": "mute", "name": str(mute["mute_id"])}]
+    api("DELETE", "/v1/alert-rules/tills", status=204)
+    api("DELETE", f"/v1/mutes/{mute['mute_id']}", status=204)
+    api("DELETE", "/v1/groups/tills", status=204)

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from nexmdm.activity import events
 from nexmdm.alerts.conditions import Condition
-from nexmdm.devices import filters
+from nexmdm.devices import filters, groups
 from nexmdm.devices.filters import Filter
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row
@@ -42,8 +42,9 @@ def create(db: Database, actor: Actor, new: NewMute) -> Mute:
     if new.until <= datetime.now(UTC):
         raise Invalid("$.until", "is over; give a time to come")
     with db.transaction() as tx:
-        filters.resolve(tx, filters.checked(new.filter))
-        kept = msgspec.json.encode(filters.stored(new.filter)).decode()
+        stored = filters.stored(new.filter)
+        groups.hold(tx, stored)
+        kept = msgspec.json.encode(stored).decode()
         values = {"condition": new.condition, "until": new.until, "reason": new.reason, "by": actor.name}
         mute = _mute(tx.execute(_INSERT, {**values, "filter": kept})[0])
         events.record(tx, actor, "mute.create", f"mute:{mute.mute_id}", after=msgspec.to_builtins(new))

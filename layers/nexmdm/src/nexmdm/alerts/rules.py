@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nexmdm.activity import events
 from nexmdm.alerts.conditions import DECLARATIONS, Condition
-from nexmdm.devices import filters
+from nexmdm.devices import filters, groups
 from nexmdm.devices.filters import Filter
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row
@@ -183,7 +183,7 @@ def _check(rule: NewRule) -> None:
 
 def _check_filter(tx: Executor, filter_: Filter | None) -> None:
     if filter_ is not None:
-        filters.resolve(tx, filters.checked(filter_))
+        groups.hold(tx, filters.stored(filter_))
 
 
 def quiet(db: Executor) -> set[str]:
