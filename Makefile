@@ -36,8 +36,8 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.
 run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=20)
 	@$(BIN)/python -m local.run --devices $(or $(DEVICES),20)
 
-test: setup ## the whole suite on real PostgreSQL
-	@$(BIN)/python -m pytest
+test: setup ## the whole suite on real PostgreSQL, by parallel workers (WORKERS=4)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile
 
 torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
 	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture
@@ -47,7 +47,7 @@ torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite
 mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
-test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign (APK_MUTATIONS=5000)
+test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest tests/system/extra
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt

@@ -89,7 +89,7 @@ def _bulk(stage: Stage, url: str) -> Figure:
     with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
         floor.autocommit = True
         fixture.fill_devices_up_to(url, stage.sizes.bulk)
-        everyone = batches.selector(None, batches.Filter(all=True))
+        everyone = {"filter": {"all": True}}
 
         def prepare(number: int) -> dict[str, Callable[[], object]]:
             command = Command(f"b-{number}", {"selector": everyone}, "ping", {}, 600, "bench")

@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from nexmdm.heartbeats import record
-from nexmdm.heartbeats.body import HeartbeatBody, Report
-from nexmdm.runtime import validation
+from nexmdm.heartbeats.body import Report, strictly
 
 from bench import fixture
 
@@ -76,5 +74,5 @@ def body(at: datetime) -> dict[str, Any]:
 
 
 def report(at: datetime | None = None) -> Report:
-    report = validation.convert(BODY, HeartbeatBody, root="heartbeat").report("io.unitynodes.unityapp")
-    return msgspec.structs.replace(report, device_ts=at or datetime.now(UTC))
+    read, device_ts = strictly(BODY, "io.unitynodes.unityapp"), at or datetime.now(UTC)
+    return Report({**read.values, "device_ts": device_ts}, device_ts, read.claimed)

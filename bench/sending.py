@@ -45,7 +45,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 def _side_by_side(stage: Stage, db: Database) -> dict[str, list[float]]:
     config = settings.load()
-    everyone = batches.selector(None, batches.Filter(all=True))
+    everyone = {"filter": {"all": True}}
 
     def prepare(number: int) -> dict[str, Callable[[], object]]:
         command = Command(f"s-{number}", {"selector": everyone}, "ping", {}, 600, "bench")

@@ -104,5 +104,5 @@ def withdraw_earlier(database_url: str) -> None:
 _WITHDRAW = """
 UPDATE apk_versions SET state = 'withdrawn', object_version = NULL, is_current = false,
     audit = audit || jsonb_build_object('event', 'withdraw', 'by', 'local.run', 'at', clock_timestamp())
-WHERE storage_url LIKE %(bucket)s AND state IN ('declared', 'published')
+WHERE storage_url LIKE %(bucket)s AND state IN ('declared', 'awaiting_signer', 'published')
 """

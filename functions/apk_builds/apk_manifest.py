@@ -72,7 +72,7 @@ def read(apk: Apk) -> Manifest:
     """
     entries = apk_entries.read(apk)
     manifest = facts(apk, entries)
-    _check_installable(manifest, entries)
+    check_installable(manifest, entries)
     return manifest
 
 
@@ -189,8 +189,12 @@ def _only(elements: list[Element], name: str) -> Element | None:
     return found[0] if found else None
 
 
-def _check_installable(manifest: Manifest, entries: dict[str, Entry]) -> None:
-    """Raises BuildRefused for what Android's installer refuses on every phone."""
+def check_installable(manifest: Manifest, entries: dict[str, Entry]) -> None:
+    """Check what Android's installer checks on every phone.
+
+    Raises:
+        BuildRefused: phones would refuse to install the file.
+    """
     if manifest.version_name is None:
         raise BuildRefused("version_name", "an android:versionName", "none in the manifest")
     if manifest.needs_splits:

@@ -104,10 +104,10 @@ def _checked(package: Chunk) -> Iterator[Chunk]:
             Strings(chunk, WHAT)
             pools.append(chunk.at)
         elif chunk.type == _TYPE_SPEC:
-            _check_type(chunk, 16, 4)
-            described.add(chunk.data[8])
+            if _entries(chunk, 16, 4):
+                described.add(chunk.data[8])
         elif chunk.type == _TYPE:
-            _check_type(chunk, 20 + 4, 2 if chunk.data[9] & _OFFSETS_16 else 4)
+            _entries(chunk, 20 + 4, 2 if chunk.data[9] & _OFFSETS_16 else 4)
             (start,) = struct.unpack_from("<I", chunk.data, 16)
             if chunk.data[8] not in described or start % 4 or start > len(chunk.data):
                 found = f"type {chunk.data[8]} with values at {start} of {len(chunk.data)}"
@@ -119,12 +119,14 @@ def _checked(package: Chunk) -> Iterator[Chunk]:
         raise _refused("two string pools in a package, at the places that its header names", str(pools))
 
 
-def _check_type(chunk: Chunk, least_header: int, entry_bytes: int) -> None:
+def _entries(chunk: Chunk, least_header: int, entry_bytes: int) -> int:
+    """How many entries a type has; they lie inside it."""
     if chunk.header_size < least_header or not chunk.data[8]:
         raise _refused("types with a number and a whole header", f"a header of {chunk.header_size} bytes")
     (count,) = struct.unpack_from("<I", chunk.data, 12)
     if chunk.header_size + entry_bytes * count > len(chunk.data):
         raise _refused("entries inside their type", f"{count} in {len(chunk.data)} bytes")
+    return int(count)
 
 
 def _is_default(chunk: Chunk) -> bool:

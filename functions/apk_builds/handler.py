@@ -58,7 +58,7 @@ def declare(request: Request) -> Response:
         declaration,
         bucket=urls.bucket(config),
         max_bytes=config.apk_max_bytes,
-        by=request.operator,
+        actor=request.actor,
     )
     url, headers = urls.upload_address(config, build) if build["state"] == "declared" else (None, None)
     answer = {
@@ -75,10 +75,11 @@ def complete(request: Request) -> dict[str, Any]:
     """Complete a build: the second step of publishing.
 
     Size, checksum, signatures, signer and manifest of the uploaded file are compared with what was declared. A
-    refusal says what was looked at, what was expected and what was found. Safe to repeat.
+    refusal says what was looked at, what was expected and what was found. The first build of a package ends as
+    `awaiting_signer`: an operator pins its signer by promoting it, or with PUT …/signers. Safe to repeat.
     """
     build = _build(request)
-    completion.complete(database.connection(), settings.load(), build, request.operator)
+    completion.complete(database.connection(), settings.load(), build, request.actor)
     return _shown(_build(request))
 
 
@@ -86,27 +87,30 @@ def complete(request: Request) -> dict[str, Any]:
 def list_builds(request: Request) -> Page:
     """List builds with their statistics, newest first."""
     page = publishing.list_builds(database.connection(), request.parameters(BuildsQuery))
-    return Page([_shown(build) for build in page.items], page.next_cursor)
+    return Page([_without_keys(build) for build in page.items], page.next_cursor)
 
 
 @routes("GET /v1/apk/builds/{build_id}")
 def show(request: Request) -> dict[str, Any]:
-    """Show a build with its statistics and audit."""
+    """Show a build with its statistics, warnings and audit."""
     return _shown(_build(request))
 
 
 @routes("DELETE /v1/apk/builds/{build_id}")
 def withdraw(request: Request) -> Response:
     """Withdraw a build that was declared and not published."""
-    publishing.withdraw(database.connection(), request.path["build_id"], request.operator)
+    publishing.withdraw(database.connection(), request.path["build_id"], request.actor)
     return Response(status=204)
 
 
 @routes("POST /v1/apk/builds/{build_id}/promote")
 def promote(request: Request) -> dict[str, Any]:
-    """Make a published build the current one of its package and build type."""
+    """Make a published build the current one of its package and build type.
+
+    One that is `awaiting_signer` is published first: promoting it pins its signer.
+    """
     percent = request.json(Promotion).staged_rollout_percent
-    rollouts.promote(database.connection(), _build(request), percent, request.operator)
+    rollouts.promote(database.connection(), _build(request), percent, request.actor)
     return _shown(_build(request))
 
 
@@ -118,13 +122,13 @@ def roll_out(request: Request) -> Response:
     day, and answers 202.
     """
     body, build, db = request.json(Rollout), _build(request), database.connection()
-    percent, by = body.staged_rollout_percent, request.operator
+    percent, actor = body.staged_rollout_percent, request.actor
     key = _request_id(request, body.request_id)
     if not body.install:
-        rollouts.roll_out(db, build, percent, by)
+        rollouts.roll_out(db, build, percent, actor)
         return Response(_shown(_build(request)))
     request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
-    sent = rollouts.install(db, build, percent, by, base_url=request.base_url, request_id=request_id)
+    sent = rollouts.install(db, build, percent, actor, base_url=request.base_url, request_id=request_id)
     commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
     return Response({**_shown(_build(request)), "install": commands}, 202)
 
@@ -133,14 +137,14 @@ def roll_out(request: Request) -> Response:
 def pause(request: Request) -> dict[str, Any]:
     """Stop offering the current build."""
     reason = request.json(Why).reason
-    rollouts.pause(database.connection(), _build(request), reason, request.operator)
+    rollouts.pause(database.connection(), _build(request), reason, request.actor)
     return _shown(_build(request))
 
 
 @routes("POST /v1/apk/builds/{build_id}/resume")
 def resume(request: Request) -> dict[str, Any]:
     """Offer a paused build again; failures are counted from here."""
-    rollouts.resume(database.connection(), _build(request), request.operator)
+    rollouts.resume(database.connection(), _build(request), request.actor)
     return _shown(_build(request))
 
 
@@ -148,7 +152,7 @@ def resume(request: Request) -> dict[str, Any]:
 def roll_back(request: Request) -> dict[str, Any]:
     """Make what this build replaced current again."""
     reason = request.json(Why).reason
-    rollouts.roll_back(database.connection(), _build(request), reason, request.operator)
+    rollouts.roll_back(database.connection(), _build(request), reason, request.actor)
     return _shown(_build(request))
 
 
@@ -173,10 +177,13 @@ def list_signers(request: Request) -> dict[str, Any]:
 
 @routes("PUT /v1/apk/packages/{package_name}/signers")
 def replace_signers(request: Request) -> dict[str, Any]:
-    """Make these certificates the ones that may sign a package."""
+    """Make these certificates the ones that may sign a package.
+
+    Builds that awaited a signer are published, or refused when theirs is none of these.
+    """
     fingerprints = request.json(PinnedSigners).fingerprints
-    by = request.operator
-    return {"items": signers.replace(database.connection(), _package_name(request), fingerprints, by)}
+    items = signers.replace(database.connection(), _package_name(request), fingerprints, request.actor)
+    return {"items": items}
 
 
 def _build(request: Request) -> Row:
@@ -187,9 +194,14 @@ def _package_name(request: Request) -> str:
     return validation.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
 
 
-def _shown(build: Row) -> dict[str, Any]:
-    """Without what only this server needs."""
+def _without_keys(build: Row) -> dict[str, Any]:
+    """A build without what only this server needs."""
     return {name: value for name, value in build.items() if name not in ("file_path", "object_version")}
+
+
+def _shown(build: Row) -> dict[str, Any]:
+    """The same, with what an operator should know of it."""
+    return {**_without_keys(build), "warnings": publishing.warnings(database.connection(), build)}
 
 
 def _request_id(request: Request, given: str | None) -> str | None:

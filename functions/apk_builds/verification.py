@@ -11,18 +11,25 @@ from hashlib import sha256
 from typing import IO
 
 from nexmdm.builds import signers
+from nexmdm.builds.publishing import ManifestFacts
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import BuildRefused
 
-from functions.apk_builds import apk_file, apk_manifest, apk_signature
+from functions.apk_builds import apk_entries, apk_file, apk_manifest, apk_signature
+from functions.apk_builds.apk_entries import Entry
+from functions.apk_builds.apk_file import Apk
 
 
 class OtherBytes(BuildRefused):
     """Not the declared file: the right one can still be uploaded."""
 
 
-def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> None:
-    """Nothing, when the file is what `build` declares.
+# The first Android that verifies only signatures of scheme v2, and of scheme v3.
+_V2_SINCE, _V3_SINCE = 24, 28
+
+
+def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> ManifestFacts:
+    """Verify that the file is what `build` declares; returns what its manifest says beside that.
 
     Raises:
         OtherBytes: another size or checksum.
@@ -37,7 +44,19 @@ def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> None:
         if fingerprint != build["signer_fingerprint"]:
             raise BuildRefused("signer_fingerprint", f"the declared {build['signer_fingerprint']}", fingerprint)
         signers.check(fingerprint, pinned)
-        _check_manifest(apk_manifest.read(apk), build)
+        entries = apk_entries.read(apk)
+        manifest = apk_manifest.facts(apk, entries)
+        apk_manifest.check_installable(manifest, entries)
+        _check_manifest(manifest, build)
+        min_sdk = max(manifest.min_sdk, _signed_since(apk, entries))
+        return ManifestFacts(min_sdk, manifest.target_sdk, manifest.shared_user_id)
+
+
+def _signed_since(apk: Apk, entries: dict[str, Entry]) -> int:
+    """The first Android that finds a signature it knows. Before 7 that is JAR signing, which is not verified here."""
+    if any(name.startswith("META-INF/") and name.endswith(".SF") for name in entries):
+        return 1
+    return _V2_SINCE if apk_signature.V2 in {id_ for id_, _ in apk.pairs} else _V3_SINCE
 
 
 def _spool(chunks: Iterable[bytes], build: Row, spool: IO[bytes]) -> None:

@@ -45,18 +45,21 @@ def latest(request: Request) -> Response:
     committed.
     """
     query = request.parameters(DownloadQuery)
-    package_name = query.package_name or settings.load().agent_package
-    return _address(downloads.issue_latest(database.connection(), _credential(request, query), package_name))
+    agent = settings.load().agent_package
+    credential = _credential(request, query)
+    return _address(downloads.issue_latest(database.connection(), credential, query.package_name or agent, agent))
 
 
 @routes("GET /v1/apk/download/{build_id}")
 def by_id(request: Request) -> Response:
     """Get the address of one published build.
 
-    One that is paused or rolled back is not given.
+    A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package.
+    One that is paused or rolled back is not given. After 20 addresses within an hour a device gets 429.
     """
     credential = _credential(request, request.parameters(DownloadQuery))
-    return _address(downloads.issue(database.connection(), credential, publishing.number(request.path["build_id"])))
+    build_id, agent = publishing.number(request.path["build_id"]), settings.load().agent_package
+    return _address(downloads.issue(database.connection(), credential, build_id, agent))
 
 
 @routes("GET /v1/agent/update")

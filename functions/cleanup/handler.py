@@ -3,12 +3,13 @@
 from typing import Any
 
 from nexmdm.retention import run
-from nexmdm.runtime import database, logs, metrics, settings
+from nexmdm.runtime import database, invocations, logs, metrics, settings
 
 # What the last step may still take, and writing metrics and log.
 MARGIN_SECONDS = 10
 
 
+@invocations.named
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
     database.begin(context)

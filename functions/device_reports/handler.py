@@ -1,6 +1,6 @@
-"""What devices report outside of heartbeats: their FCM address, and what became of the commands they ran."""
+"""What devices report outside of heartbeats: their FCM registration token, and what became of what they were asked."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -9,125 +9,166 @@ from nexmdm.builds.installations import Progress
 from nexmdm.commands import single
 from nexmdm.commands.single import Report
 from nexmdm.devices import registry
-from nexmdm.heartbeats.body import FcmToken, Name
+from nexmdm.devices.fields import Name, ShortText
+from nexmdm.heartbeats.body import FcmToken
 from nexmdm.runtime import database, settings
-from nexmdm.runtime.errors import Forbidden, Malformed, NotFound
+from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, NotFound
 from nexmdm.runtime.http import Request, Routes
 
 routes = Routes()
 handler = routes.handle
+T = TypeVar("T")
 
 # A server's own request_ids of bulk commands hold a device's id, so they are longer than what callers may choose.
 CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
-Text = Annotated[str, Meta(max_length=1_000_000)]  # a shell's output; what is stored is cut
 
 
+def _text(limit: int) -> Any:
+    """Text that is cleaned and cut at its limit."""
+    return Annotated[str, Meta(max_length=limit, extra={"clean": True})]
+
+
+Output, Error, Message, Explanation = _text(2048), _text(1024), _text(2048), _text(1000)
 ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
 
 
+class Ok(Struct):
+    """The report was recorded."""
+
+    ok: Literal[True] = True
+
+
+class OkMessage(Struct):
+    """The report was recorded, in words."""
+
+    message: str
+    ok: Literal[True] = True
+
+
+class InstallationStatus(Struct):
+    """`new_status` is the status as it stands."""
+
+    installation_id: int
+    new_status: str
+    status: Literal["ok"] = "ok"
+
+
 class FcmTokenReport(Struct):
+    """The FCM registration token is never cut; one that does not fit is refused."""
+
     fcm_token: FcmToken
     device_id: Name | None = None
 
 
 class Ack(Struct):
-    """`type` is checked by hand: the agent's contract wants 400 for a wrong one."""
+    """`type` is checked by hand: the agent's contract wants 400 for a wrong one, and for no identifier."""
 
-    type: Annotated[str, Meta(extra_json_schema={"enum": list(ACK_TYPES)})] | None = None
+    type: Annotated[str, Meta(max_length=50, extra_json_schema={"enum": list(ACK_TYPES)})] | None = None
     request_id: CommandId | None = None
     correlation_id: CommandId | None = None
-    status: Annotated[str, Meta(max_length=50)] | None = None
-    message: Text | None = None
+    status: ShortText | None = None
+    message: Message | None = None
 
 
 class ActionResult(Struct):
+    """`outcome` is the agent's own word. Its `action` and `finished_at` are not read."""
+
     request_id: CommandId
-    action: Annotated[str, Meta(max_length=50)]
-    outcome: Annotated[str, Meta(max_length=50)]
-    finished_at: str
+    outcome: ShortText | None = None
     device_id: Name | None = None
-    message: Annotated[str, Meta(max_length=1000)] | None = None
+    message: Explanation | None = None
 
 
 class RemoteExecAck(Struct):
-    exec_id: CommandId
-    correlation_id: CommandId
-    device_id: Name
+    """`correlation_id` names the command; `exec_id` does when it is missing."""
+
     status: Literal["OK", "FAILED", "TIMEOUT", "DENIED"]
-    exit_code: int | None = None
-    output: Text | None = None
-    error: Text | None = None
+    correlation_id: CommandId | None = None
+    exec_id: CommandId | None = None
+    device_id: Name | None = None
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
+    output: Output | None = None
+    error: Error | None = None
 
 
 class InstallationUpdate(Struct):
+    """`download_progress` is in percent."""
+
     installation_id: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     status: Literal["downloading", "installing", "completed", "failed"]
-    download_progress: int | None = None
-    error_message: Text | None = None
+    download_progress: Annotated[int, Meta(ge=0, le=100)] | None = None
+    error_message: Explanation | None = None
 
 
-@routes("POST /v1/devices/fcm-token")
-def fcm_token(request: Request) -> dict[str, Any]:
-    """Report the address that FCM gave to the device."""
-    token, report = request.device_token, request.json(FcmTokenReport)
-    registry.set_fcm_token(database.connection(), token, report.device_id, report.fcm_token)
-    return {"ok": True, "message": "FCM token updated"}
+@routes("POST /v1/devices/fcm-token", caller="device")
+def fcm_token(request: Request, body: FcmTokenReport) -> OkMessage:
+    """Report the FCM registration token of the device.
+
+    It belongs to the latest device that reports it; another device that had it loses it.
+    """
+    request.device_id = registry.set_fcm_token(
+        database.connection(), request.device_token, body.device_id, body.fcm_token
+    )
+    return OkMessage("FCM token updated")
 
 
-@routes("POST /v1/devices/{device_id}/ack")
-def ack(request: Request) -> dict[str, Any]:
+@routes("POST /v1/devices/{device_id}/ack", caller="device", problems=(404,))
+def ack(request: Request, body: Ack) -> Ok:
     """Acknowledge a command.
 
     Give request_id or correlation_id. The first answer of a device stays; repeating it is harmless.
     """
-    token, body = request.device_token, request.json(Ack)
     request_id = body.request_id or body.correlation_id
     if request_id is None:
-        raise Malformed("Send request_id or correlation_id.")
+        raise Malformed("Send request_id or correlation_id, of 1 to 128 characters.")
     if body.type not in ACK_TYPES:
         raise Malformed(f"type: it must be one of {', '.join(ACK_TYPES)}")
-    report = Report(request_id, body.status or "OK", (body.message or body.type)[:2048])
-    device_id, known = single.acknowledge(database.connection(), token, report, request.path["device_id"])
-    if device_id != request.path["device_id"]:
+    report = Report(request_id, body.status or "OK", body.message or body.type)
+    known = _acknowledged(request, report, request.path["device_id"])
+    if request.device_id != request.path["device_id"]:
         raise Forbidden("The token is another device's.")
-    return _found(known, {"ok": True})
+    return _found(known, Ok())
 
 
-@routes("POST /v1/action-result")
-def action_result(request: Request) -> dict[str, Any]:
+@routes("POST /v1/action-result", caller="device", problems=(404,))
+def action_result(request: Request, body: ActionResult) -> OkMessage:
     """Report the result of an action."""
-    token, body = request.device_token, request.json(ActionResult)
-    report = Report(body.request_id, body.outcome, body.message)
-    _, known = single.acknowledge(database.connection(), token, report, body.device_id)
-    return _found(known, {"ok": True, "message": "Result recorded"})
+    known = _acknowledged(request, Report(body.request_id, body.outcome, body.message), body.device_id)
+    return _found(known, OkMessage("Result recorded"))
 
 
-@routes("POST /v1/remote-exec/ack")
-def remote_exec_ack(request: Request) -> dict[str, Any]:
+@routes("POST /v1/remote-exec/ack", caller="device", problems=(404,))
+def remote_exec_ack(request: Request, body: RemoteExecAck) -> Ok:
     """Report the result of a remote execution.
 
     2,048 characters of output and 1,024 of error are kept.
     """
-    token, body = request.device_token, request.json(RemoteExecAck)
-    said = {"exit_code": body.exit_code, "output": (body.output or "")[:2048], "error": (body.error or "")[:1024]}
-    report = Report(body.correlation_id, body.status, msgspec.json.encode(said).decode())
-    _, known = single.acknowledge(database.connection(), token, report, body.device_id)
-    return _found(known, {"ok": True})
+    request_id = body.correlation_id or body.exec_id
+    if request_id is None:
+        raise Invalid("$.correlation_id", "is missing or does not fit: it must be text of 1 to 128 characters")
+    said = {"exit_code": body.exit_code, "output": body.output or "", "error": body.error or ""}
+    report = Report(request_id, body.status, msgspec.json.encode(said).decode())
+    return _found(_acknowledged(request, report, body.device_id), Ok())
 
 
-@routes("POST /v1/apk/installation/update")
-def installation_update(request: Request) -> dict[str, Any]:
+@routes("POST /v1/apk/installation/update", caller="device", problems=(404,))
+def installation_update(request: Request, body: InstallationUpdate) -> InstallationStatus:
     """Report how an installation goes.
 
     A late report never takes a status back; `new_status` is the status as it stands.
     """
-    token, body = request.device_token, request.json(InstallationUpdate)
     progress = Progress(body.installation_id, body.status, body.download_progress, body.error_message)
-    status = installations.report(database.connection(), token, progress, settings.load())
-    return {"status": "ok", "installation_id": body.installation_id, "new_status": status}
+    status = installations.report(database.connection(), request.device_token, progress, settings.load())
+    return InstallationStatus(body.installation_id, status)
 
 
-def _found(known: bool, answer: dict[str, Any]) -> dict[str, Any]:
+def _acknowledged(request: Request, report: Report, claimed: str | None) -> bool:
+    """Record the answer; whether the device has such a command."""
+    request.device_id, known = single.acknowledge(database.connection(), request.device_token, report, claimed)
+    return known
+
+
+def _found(known: bool, answer: T) -> T:
     if not known:
         raise NotFound("There is no such command for this device.")
     return answer

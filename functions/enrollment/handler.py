@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
+from nexmdm.devices.labels import Labels
 from nexmdm.enrollment import registration
 from nexmdm.runtime import database
 from nexmdm.runtime.http import Request, Response, Routes
@@ -20,6 +21,7 @@ class NewTokens(Struct, forbid_unknown_fields=True):
     expires_in_sec: Annotated[int, Meta(ge=60, le=31_536_000)] = 1800
     uses_allowed: Annotated[int, Meta(ge=1, le=100_000)] = 1
     note: Annotated[str, Meta(max_length=1000)] | None = None
+    labels: Labels = field(default_factory=dict)
 
 
 class TokenIds(Struct, forbid_unknown_fields=True):
@@ -28,7 +30,7 @@ class TokenIds(Struct, forbid_unknown_fields=True):
 
 @routes("POST /v1/enroll-tokens")
 def create_tokens(request: Request) -> Response:
-    """Make an enrollment token for each alias.
+    """Make an enrollment token for each alias. Devices that register with one get its labels.
 
     The raw tokens are in this answer and nowhere else, ever.
     """
@@ -40,6 +42,7 @@ def create_tokens(request: Request) -> Response:
         expires_in_sec=new.expires_in_sec,
         uses_allowed=new.uses_allowed,
         note=new.note,
+        labels=new.labels,
         by=request.operator,
     )
     # The only answer that holds the secrets: nobody on the way may keep it.

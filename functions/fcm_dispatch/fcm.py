@@ -1,23 +1,26 @@
-"""One POST to FCM, and what became of it. The only module that knows firebase-admin, and its private names.
+"""One POST to FCM, and what became of it. firebase-admin builds and validates the message; we post it ourselves.
 
-firebase-admin 7.7 sends a message again by itself: on 500, 503 and 429, on a lost answer, on 401, on a redirect. FCM
-has no idempotency key, so every one of those may reach the device twice. Here all of it is off, and a test counts POSTs
-at a socket; the version is pinned for the private names that this takes.
+firebase-admin's own `send()` posts a message again by itself: on 500, 503 and 429, on a lost answer, on 401, on a
+redirect. FCM has no idempotency key, so every one of those may reach the device twice. Here one session posts, with
+retries, redirects and refreshing off, and a test counts POSTs at a socket.
 """
 
 import json
 import ssl
+import threading
 import time
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-import firebase_admin
 import requests
 import urllib3
-from firebase_admin import credentials, exceptions, messaging
+from firebase_admin import credentials, messaging
+from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession
 from google.auth.transport.requests import Request as TokenRequest
+from msgspec import Struct
 from nexmdm.commands.queue import Result
 from nexmdm.runtime import logs, secrets, settings
 from requests.adapters import HTTPAdapter
@@ -26,118 +29,163 @@ _PERMANENT = {400, 403, 404}
 _KEPT_CHARACTERS = 2000  # of an answer, for people who look for the cause
 
 _POOL_SIZE = 32  # sending.CONCURRENCY
+_NOT_AUTHORIZED = "NO_ACCESS_TOKEN"
+
+
+class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
+    """The service account's OAuth token, renewed by one thread at a time.
+
+    The service account's own credentials would ask another Google host, in a thread of its own, which regions the
+    account may call. FCM has none, and a thread does not live through a frozen environment.
+    """
+
+    def __init__(self, certificate: credentials.Certificate) -> None:
+        super().__init__()
+        self._source = certificate.get_credential()
+        self._renewing = threading.Lock()
+
+    def refresh(self, request: Any) -> None:
+        """Fetch a token, unless another thread has done so meanwhile."""
+        with self._renewing:
+            if not self.valid:
+                self._source.refresh(request)
+                self.token, self.expiry = self._source.token, self._source.expiry
+
+    def forget(self, token: str | None) -> None:
+        """Have the next request fetch a new token in place of this one, which was refused."""
+        with self._renewing:
+            if self.token is token:
+                self.token = None
+
+
+class Service(Struct, frozen=True):
+    """Where and how messages are posted in this environment."""
+
+    url: str
+    account: Account
+    session: AuthorizedSession
+    token_session: requests.Session
+    timeout: float
+
+    def close_idle(self) -> None:
+        self.session.close()
+        self.token_session.close()
+
+
+class Prepared(Struct, frozen=True):
+    """A message as it is posted, and the registration token that it goes to."""
+
+    body: bytes
+    token: str
 
 
 @lru_cache(maxsize=1)
-def service() -> Any:
-    """The messaging service of this environment; its OAuth token is kept across invocations.
+def service() -> Service:
+    """The service of this environment; its OAuth token is kept across invocations.
 
     Raises:
-        settings.SettingsError: FCM_SERVICE_ACCOUNT is not set.
+        settings.SettingsError: FCM_SERVICE_ACCOUNT is not set, or holds no service account.
     """
     config = settings.load()
-    if config.fcm_service_account is None:
+    try:
+        certificate = credentials.Certificate(secrets.service_account(config))
+    except ValueError:
+        # Its text may quote the key.
         raise settings.SettingsError(
-            "FCM_SERVICE_ACCOUNT is not set: it should hold JSON text, a path or a secret's ARN"
-        )
-    account = secrets.resolve(config.fcm_service_account)
-    certificate = credentials.Certificate(json.loads(account) if account.lstrip().startswith("{") else account)
-    # Its client for asyncio reads the certificate bundle three times, a fifth of a cold start; nothing here uses it.
-    messaging._http_client.HttpxAsyncClient = _Unused
-    app = firebase_admin.initialize_app(certificate, {"httpTimeout": config.fcm_timeout_seconds}, name="nexmdm")
-    made = messaging._get_messaging_service(app)
-    made._fcm_url = f"{config.fcm_endpoint.rstrip('/')}/v1/projects/{app.project_id}/messages:send"
-    # google-auth 2 asks another Google host, in a thread of its own, which regions the account may call. FCM has none,
-    # and a thread does not live through a frozen environment.
-    made._credential._is_regional_access_boundary_lookup_required = lambda: False
-    session = made._client.session
-    session._max_refresh_attempts = 0
-    session.max_redirects = 0
-    # The third prefix is longer than "https://", so firebase-admin's own adapter would win without it.
-    for prefix in ("http://", "https://", "https://fcm.googleapis.com"):
+            "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
+        ) from None
+    account, token_session = Account(certificate), _once(requests.Session())
+    session = AuthorizedSession(
+        account, refresh_status_codes=(), max_refresh_attempts=0, auth_request=TokenRequest(token_session)
+    )
+    return Service(
+        url=f"{config.fcm_endpoint.rstrip('/')}/v1/projects/{certificate.project_id}/messages:send",
+        account=account,
+        session=_once(session),
+        token_session=token_session,
+        timeout=config.fcm_timeout_seconds,
+    )
+
+
+def _once(session: requests.Session) -> requests.Session:
+    """The session, without retries."""
+    for prefix in ("http://", "https://"):
         session.mount(prefix, HTTPAdapter(max_retries=0, pool_connections=_POOL_SIZE, pool_maxsize=_POOL_SIZE))
-    return made
-
-
-class _Unused:
-    def __init__(self, **_: Any) -> None:
-        """Takes what firebase-admin gives to its client for asyncio."""
-
-    async def aclose(self) -> None:
-        """There is nothing to close."""
+    return session
 
 
 def drop_idle_connections() -> None:
     """Begin an invocation without connections of the one before: a frozen environment does not see them close, and a
     POST into a dead one would have to be called unknown."""
     if service.cache_info().currsize:
-        service()._client.session.close()
+        service().close_idle()
 
 
-def message(data: dict[str, str], fcm_token: str, ttl_seconds: int) -> messaging.Message:
-    """The message as firebase-admin will take it.
+def message(data: dict[str, str], fcm_token: str, ttl_seconds: int) -> Prepared:
+    """The message, built and validated by firebase-admin.
 
     Raises:
-        ValueError: it would not. Nothing was sent.
+        ValueError: it would be refused. Nothing was sent.
     """
     made = messaging.Message(
         data=data, token=fcm_token, android=messaging.AndroidConfig(priority="high", ttl=ttl_seconds)
     )
-    service().encode_message(made)
-    return made
+    return Prepared(b'{"message": ' + str(made).encode() + b"}", fcm_token)
 
 
-def send(message: messaging.Message, *, keep_answer: bool = True) -> Result:
-    """POST one message, once. Never raises, whatever FCM, the network or firebase-admin do.
+def send(prepared: Prepared, *, keep_answer: bool = True) -> Result:
+    """POST one message, once. Never raises, whatever FCM and the network do.
 
     Args:
         keep_answer: False for a message with a secret in it, which the text of FCM's answer may quote.
     """
     start = time.perf_counter()
-    result = _post(message)
+    used = service().account.token
+    result = _post(prepared)
     if result.http_code == 401:
-        result = _post_after_refresh(message, result)
+        # The cached OAuth token is no longer good. FCM took nothing, so one more POST with a fresh token is safe.
+        service().account.forget(used)
+        again = _post(prepared)
+        result = result if again.fcm_status == _NOT_AUTHORIZED else again
     result.latency_ms = round((time.perf_counter() - start) * 1000)
     if result.fcm_status == "UNREGISTERED":
-        result.unregistered_token = message.token
+        result.unregistered_token = prepared.token
     if not keep_answer:
         result.response_json = None
     for name in ("fcm_status", "error_msg", "response_json"):
         text = getattr(result, name)
-        text = text and text.replace(message.token, "***")
+        text = text and text.replace(prepared.token, "***")
         setattr(result, name, text and _storable(text)[:_KEPT_CHARACTERS])
     return result
 
 
-def _post_after_refresh(message: messaging.Message, refused: Result) -> Result:
-    """401: the cached OAuth token is no longer good. FCM took nothing, so one more POST with a fresh token is safe."""
-    timeout = settings.load().fcm_timeout_seconds  # google-auth's own is 120 s
+def _post(prepared: Prepared) -> Result:
+    fcm = service()
     try:
-        service()._credential.refresh(partial(TokenRequest(), timeout=timeout))
-    except GoogleAuthError:
-        return refused
-    return _post(message)
-
-
-def _post(message: messaging.Message) -> Result:
-    try:
-        name = service().send(message)
+        response = fcm.session.post(
+            fcm.url,
+            data=prepared.body,
+            headers={"Content-Type": "application/json; charset=utf-8", "X-GOOG-API-FORMAT-VERSION": "2"},
+            timeout=fcm.timeout,
+            allow_redirects=False,
+        )
     except GoogleAuthError as error:
-        return Result(outcome="retry_wait", fcm_status="NO_ACCESS_TOKEN", error_msg=f"No OAuth token: {error}")
-    except exceptions.FirebaseError as error:
-        if error.http_response is not None:
-            return _refused(error.http_response)
-        return _unanswered(error.cause)
+        return Result(outcome="retry_wait", fcm_status=_NOT_AUTHORIZED, error_msg=f"No OAuth token: {error}")
+    except requests.RequestException as error:
+        return _unanswered(error)
     except Exception as error:
-        # firebase-admin breaks on errors that are not in FCM's form; the answer is there all the same.
-        response = getattr(error.__context__, "response", None)
-        if response is not None:
-            return _refused(response)
-        if isinstance(error, KeyError | TypeError):
-            return _unreadable()
         # Where it broke is not known, so neither is whether the message had left.
         logs.failure(error)
         return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}.")
+    return _taken(response) if response.status_code == 200 else _refused(response)
+
+
+def _taken(response: requests.Response) -> Result:
+    """FCM answered 200, which stands for a message that was taken when it has a name."""
+    try:
+        name = response.json()["name"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _unreadable()
     if not isinstance(name, str) or name != _storable(name):
         return _unreadable()
     return Result(
@@ -173,7 +221,7 @@ def _refused(response: requests.Response) -> Result:
     return result
 
 
-def _unanswered(cause: BaseException | None) -> Result:
+def _unanswered(cause: requests.RequestException) -> Result:
     """No answer that could be read. Certainly not accepted only when no connection was made."""
     text = type(cause).__name__
     if _never_connected(cause):
@@ -181,10 +229,10 @@ def _unanswered(cause: BaseException | None) -> Result:
     return Result(outcome="unknown", fcm_status="NO_ANSWER", error_msg=f"FCM may have the message: {text}.")
 
 
-def _never_connected(cause: BaseException | None) -> bool:
+def _never_connected(cause: requests.RequestException) -> bool:
     if isinstance(cause, requests.exceptions.ConnectTimeout):
         return True
-    reason = getattr(cause.args[0], "reason", None) if cause is not None and cause.args else None
+    reason = getattr(cause.args[0], "reason", None) if cause.args else None
     if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.NameResolutionError):
         return True
     # Only what ends the handshake: a TLS error later may come after the message was taken.
@@ -199,7 +247,7 @@ def _status(response: requests.Response) -> str:
         error = response.json()["error"]
         codes = [detail.get("errorCode") for detail in error.get("details", [])]
         return str(next((code for code in codes if code), None) or error["status"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"HTTP_{response.status_code}"
 
 

@@ -6,8 +6,13 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from nexmdm.commands import actions, batches, message, queue, single
-from nexmdm.commands.single import Command
-from nexmdm.runtime import database, logs, metrics, settings, validation
+from nexmdm.commands.batches import Batch
+from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
+from nexmdm.commands.states import Delivery
+from nexmdm.devices import targets
+from nexmdm.devices.filters import Filter
+from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page
@@ -17,6 +22,8 @@ from functions.fcm_dispatch import sending
 routes = Routes()
 
 REPLAYED = {"Idempotency-Replayed": "true"}
+# Accepted, or known and answered as it stands.
+ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
 # Not `$`: in Python that lets a newline through. `:` is the server's own, for members of a batch.
 RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}(?![\s\S])")]
@@ -29,16 +36,20 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
     action: str
     params: dict[str, Any] = {}
     ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
+    delivery: Delivery = Delivery.AT_MOST_ONCE
     request_id: RequestId | None = None
 
 
 class BulkBody(CommandBody, kw_only=True):
-    """A command for the devices named, or for those that fit every condition of the filter when it comes."""
+    """A command for the devices named, or for those that the filter selects when it comes.
 
-    device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)] | None = (
-        None
-    )
-    filter: batches.Filter | None = None
+    Attributes:
+        expect_target_hash: `target_hash` of a preview; nothing is sent when the devices are other ones now.
+    """
+
+    device_ids: DeviceIds | None = None
+    filter: Filter | None = None
+    expect_target_hash: TargetHash | None = None
 
 
 class ResendBody(Struct, forbid_unknown_fields=True):
@@ -51,6 +62,7 @@ def handler(event: dict[str, Any], context: Any) -> Any:
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
+@invocations.named
 def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm.
 
@@ -59,10 +71,11 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
     db, config = database.connection(), settings.load()
+    itself = actor.system("sweep", context.aws_request_id)
     try:
         if event.get("after_restore") is True:
-            return {"unknown": queue.after_restore(db)}
-        report = {"unknown": queue.end_leases(db), "expired": queue.expire(db)}
+            return {"unknown": queue.after_restore(db, itself)}
+        report = {"unknown": queue.end_leases(db), "expired": queue.expire(db, itself)}
         sending.prepare()
         report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
@@ -71,15 +84,15 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         metrics.flush()
 
 
-@routes("POST /v1/devices/{device_id}/commands")
-def command_device(request: Request) -> Response:
+@routes("POST /v1/devices/{device_id}/commands", statuses=ONCE, problems=(409,), key=RequestId)
+def command_device(request: Request, body: CommandBody) -> Response[Dispatch]:
     """Send a command to one device.
 
     Once per request_id: the same key with the same command answers 200 with the command as it stands now. The command
     is committed before FCM is asked; what cannot be sent now is sent by the sweep until `ttl_seconds` is over.
     """
     device_id = request.path["device_id"]
-    command = _command(request, request.json(CommandBody), {"device_id": device_id})
+    command = _command(request, body, {"device_id": device_id})
     message.check_size(command.message(device_id, command.request_id))
     db, config = database.connection(), settings.load()
     row, new = single.accept(db, command)
@@ -93,18 +106,19 @@ def command_device(request: Request) -> Response:
     return Response(single.show(db, command.request_id), 202)
 
 
-@routes("POST /v1/commands")
-def command_many(request: Request) -> Response:
+@routes("POST /v1/commands", statuses=ONCE, problems=(409,), key=RequestId)
+def command_many(request: Request, body: BulkBody) -> Response[Batch]:
     """Send a command to many devices.
 
     Either `device_ids` or `filter`, evaluated once. What is not sent within the call is sent by the sweep. The
     members' request_ids are `request_id:device_id`.
     """
-    body = request.json(BulkBody)
-    command = _command(request, body, {"selector": batches.selector(body.device_ids, body.filter)})
+    selector = targets.canonical(Targets(device_ids=body.device_ids, filter=body.filter))
+    command = _command(request, body, {"selector": selector})
     message.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
     db, config = database.connection(), settings.load()
-    new = batches.accept(db, command, config.heartbeat_interval_seconds)
+    interval, expected = config.heartbeat_interval_seconds, body.expect_target_hash
+    new = batches.accept(db, command, interval, expect_target_hash=expected)
     if new:
         sending.prepare()
         sending.drain(db, config, _inline_seconds(request, config), batch_id=command.request_id)
@@ -113,36 +127,46 @@ def command_many(request: Request) -> Response:
 
 
 @routes("GET /v1/commands")
-def list_commands(request: Request) -> Page:
+def list_commands(request: Request, query: CommandsQuery) -> Page[Dispatch]:
     """List commands, newest first."""
-    return single.list_commands(database.connection(), request.parameters(single.CommandsQuery))
+    return single.list_commands(database.connection(), query)
 
 
 @routes("GET /v1/commands/{request_id}")
-def show_command(request: Request) -> dict[str, Any]:
+def show_command(request: Request) -> Dispatch | Batch:
     """Show a command, or a bulk command with a count for each state."""
     db, request_id = database.connection(), request.path["request_id"]
     return batches.show(db, request_id) or single.show(db, request_id)
 
 
-@routes("POST /v1/commands/{request_id}/cancel")
-def cancel_command(request: Request) -> dict[str, Any]:
+@routes("GET /v1/commands/{request_id}/result")
+def show_result(request: Request) -> CommandResult:
+    """Show what one device was asked and answered, in full.
+
+    Shell commands, and what a shell answered, are shown here alone; the viewer policy denies this route. Secret
+    parameters stay masked.
+    """
+    return single.result(database.connection(), request.path["request_id"])
+
+
+@routes("POST /v1/commands/{request_id}/cancel", problems=(409,))
+def cancel_command(request: Request) -> Dispatch | Batch:
     """Cancel what may still be sent and is not being sent now."""
     db, request_id = database.connection(), request.path["request_id"]
-    if batches.show(db, request_id):
-        batches.cancel(db, request_id, request.operator)
-        return batches.show(db, request_id)
-    return single.cancel(db, request_id, request.operator)
+    if batches.show(db, request_id) is None:
+        return single.cancel(db, request_id, request.actor)
+    batches.cancel(db, request_id, request.actor)
+    return batches.show(db, request_id) or single.show(db, request_id)
 
 
-@routes("POST /v1/commands/{request_id}/resend")
-def resend_command(request: Request) -> Response:
+@routes("POST /v1/commands/{request_id}/resend", statuses=ONCE, problems=(409,), key=RequestId)
+def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
     """Send a command again under the same request_id.
 
     For one whose outcome nobody knows, or that failed, expired or was never answered. Who, when and why is kept in
     `audit`. An `Idempotency-Key` makes a retry of this call harmless.
     """
-    body, request_id = request.json(ResendBody), request.path["request_id"]
+    request_id = request.path["request_id"]
     key = _header_key(request)
     db, config = database.connection(), settings.load()
     row = single.show(db, request_id)
@@ -156,7 +180,7 @@ def resend_command(request: Request) -> Response:
         request_id,
         lease_seconds=config.dispatch_lease_seconds,
         ttl_seconds=body.ttl_seconds,
-        by=request.operator,
+        actor=request.actor,
         reason=body.reason,
         key=key,
     )
@@ -183,7 +207,7 @@ def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Com
     if header not in (None, key):
         raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     params = actions.parameters(body.action, body.params)
-    return Command(key, target, body.action, params, body.ttl_seconds, request.operator)
+    return Command(key, target, body.action, params, body.ttl_seconds, request.actor, body.delivery)
 
 
 def _header_key(request: Request) -> str | None:

@@ -98,4 +98,4 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
 
 
 def _hmac_key(config: Settings) -> str | None:
-    return secrets.resolve(config.command_hmac_key) if config.command_hmac_key else None
+    return secrets.hmac_key(config)

@@ -4,13 +4,13 @@ from typing import Any
 
 from nexmdm.activity import events
 from nexmdm.alerts import history
-from nexmdm.devices import deletion, editing, groups, imports, labels, lists, registry, targets
+from nexmdm.devices import deletion, editing, groups, imports, labelling, lists, registry, targets
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
 from nexmdm.devices.filters import FilterQuery, GroupName
 from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
-from nexmdm.devices.labels import LabelChange, LabelsChanged
+from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
 from nexmdm.runtime import database, settings, validation
 from nexmdm.runtime.http import Request, Routes
@@ -63,7 +63,7 @@ def preview_devices(request: Request, body: Targets) -> Preview:
 def label_devices(request: Request, body: LabelChange) -> LabelsChanged:
     """Set and remove labels on many devices; on all of them or on none."""
     interval = settings.load().heartbeat_interval_seconds
-    return labels.change(database.connection(), body, interval, request.actor)
+    return labelling.change(database.connection(), body, interval, request.actor)
 
 
 @routes("POST /v1/devices/delete", problems=(409,))
@@ -77,6 +77,12 @@ def delete_devices(request: Request, body: ExpectedTargets) -> Deleted:
 def import_devices(request: Request, body: Import) -> Imported:
     """Set aliases and labels of many devices, all or nothing; `dry_run` only checks."""
     return imports.run(database.connection(), body, request.actor)
+
+
+@routes("GET /v1/labels")
+def list_labels(request: Request) -> LabelsInUse:
+    """List the labels that devices have: each key with its values, the most frequent first."""
+    return labelling.in_use(database.connection())
 
 
 @routes("GET /v1/groups")

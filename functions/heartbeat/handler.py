@@ -1,73 +1,95 @@
 """POST /v1/heartbeat and POST /v1/heartbeats."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta, Raw
+from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats import record
-from nexmdm.heartbeats.body import HeartbeatBody
-from nexmdm.runtime import database, logs, settings, validation
+from nexmdm.heartbeats.body import HeartbeatBody, Report
+from nexmdm.heartbeats.record import BatchRecorded, HeartbeatRecorded, HeartbeatResult
+from nexmdm.runtime import database, lenient, logs, settings
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.http import Request, Routes
 
 routes = Routes()
 handler = routes.handle
 
+MOST_HEARTBEATS = 500
+
 
 class HeartbeatBatch(msgspec.Struct):
-    """A queue that is drained after an outage. Its items are validated one by one, so that none loses the others."""
+    """A queue that is drained after an outage. Its items are read one by one, so that none loses the others."""
 
-    heartbeats: Annotated[list[Any], msgspec.Meta(max_length=500)]
+    heartbeats: Annotated[
+        Raw,
+        Meta(
+            extra_json_schema={
+                "type": "array",
+                "maxItems": MOST_HEARTBEATS,
+                "items": {"$ref": "#/components/schemas/HeartbeatBody"},
+            }
+        ),
+    ]
 
 
-@routes("POST /v1/heartbeat")
-def heartbeat(request: Request) -> dict[str, Any]:
+@routes("POST /v1/heartbeat", caller="device")
+def heartbeat(request: Request, body: HeartbeatBody) -> HeartbeatRecorded:
     """Report one heartbeat.
 
     At most one row per device and bucket is kept, the first; a later report of the same bucket still updates the last
-    status. Unknown members are ignored, -1 stands for an unknown number, and `device_id` gives way to the token's
-    device.
+    status. Unknown members are ignored, a value that does not fit is taken as null, -1 stands for an unknown number,
+    and `device_id` gives way to the token's device.
     """
-    token, body, config = request.device_token, request.json(HeartbeatBody), settings.load()
-    recorded = record.for_token(database.connection(), token, [body.report(config.unity_package)], config)
-    _log_mismatch(recorded.device_id, [body])
-    return {
-        "ok": True,
-        "status": "created" if recorded.created else "duplicate",
-        "next_heartbeat_seconds": config.heartbeat_interval_seconds,
-        "pending_commands": recorded.pending,
-    }
+    config = settings.load()
+    report = reported.report(body, config.unity_package, request.dropped)
+    recorded = record.for_token(database.connection(), request.device_token, [report], config)
+    _log(request, recorded.device_id, [report])
+    return HeartbeatRecorded(
+        status="created" if recorded.created else "duplicate",
+        next_heartbeat_seconds=config.heartbeat_interval_seconds,
+        pending_commands=recorded.pending,
+    )
 
 
-@routes("POST /v1/heartbeats")
-def heartbeat_batch(request: Request) -> dict[str, Any]:
+@routes("POST /v1/heartbeats", caller="device")
+def heartbeat_batch(request: Request, body: HeartbeatBatch) -> BatchRecorded:
     """Report a queue of up to 500 heartbeats, oldest first.
 
-    `results` are in the queue's order; an item that is rejected loses no other.
+    `results` are in the queue's order; an item that is rejected, because it is no object, loses no other.
     """
-    token, batch, config = request.device_token, request.json(HeartbeatBatch), settings.load()
-    judged = [_body(item, n) for n, item in enumerate(batch.heartbeats)]
-    bodies = [body for body in judged if isinstance(body, HeartbeatBody)]
-    reports = [body.report(config.unity_package) for body in bodies]
-    recorded = record.for_token(database.connection(), token, reports, config)
-    _log_mismatch(recorded.device_id, bodies)
-    created = iter(["created" if n in recorded.created else "duplicate" for n in range(len(reports))])
-    return {
-        "results": [
-            {"status": "rejected", "error": item.detail} if isinstance(item, Invalid) else {"status": next(created)}
-            for item in judged
+    config = settings.load()
+    read = [_read(item, n, request) for n, item in enumerate(lenient.items(body.heartbeats, MOST_HEARTBEATS, LIST))]
+    reports = [report for report in read if isinstance(report, Report)]
+    recorded = record.for_token(database.connection(), request.device_token, reports, config)
+    _log(request, recorded.device_id, reports)
+    positions = iter(range(len(reports)))
+    return BatchRecorded(
+        results=[
+            HeartbeatResult("rejected", report.detail)
+            if isinstance(report, Invalid)
+            else HeartbeatResult("created" if next(positions) in recorded.created else "duplicate")
+            for report in read
         ],
-        "next_heartbeat_seconds": config.heartbeat_interval_seconds,
-        "pending_commands": recorded.pending,
-    }
+        next_heartbeat_seconds=config.heartbeat_interval_seconds,
+        pending_commands=recorded.pending,
+    )
 
 
-def _body(item: Any, n: int) -> HeartbeatBody | Invalid:
+LIST = "$.heartbeats"
+
+
+def _read(item: Raw, n: int, request: Request) -> Report | Invalid:
     try:
-        return validation.convert(item, HeartbeatBody, root=f"$.heartbeats[{n}]")
+        body, dropped = lenient.item(item, HeartbeatBody, f"{LIST}[{n}]")
     except Invalid as problem:
         return problem
+    report = reported.report(body, settings.load().unity_package, dropped)
+    request.dropped += dropped
+    return report
 
 
-def _log_mismatch(device_id: str, bodies: list[HeartbeatBody]) -> None:
-    for claimed in {body.device_id for body in bodies} - {None, device_id}:
+def _log(request: Request, device_id: str, reports: list[Report]) -> None:
+    request.device_id = device_id
+    for claimed in {report.claimed for report in reports} - {None, device_id}:
         logs.device_id_mismatch(device_id, claimed)

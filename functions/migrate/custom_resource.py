@@ -13,12 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nexmdm.runtime import settings
+from nexmdm.runtime.errors import Named
 
 TRIES = 5
 AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
-class NoAnswer(Exception):
+class NoAnswer(Named):
     """The event's ResponseURL is not CloudFormation's: nothing was sent there."""
 
 

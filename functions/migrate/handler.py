@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nexmdm.heartbeats import partitions
-from nexmdm.runtime import database, logs, settings
+from nexmdm.runtime import database, invocations, logs, settings
+from nexmdm.runtime.errors import Named
 from nexmdm.schema import roles
 
 from functions.migrate import custom_resource, reason
@@ -22,10 +23,11 @@ MARGIN_SECONDS = 15
 PHYSICAL_ID = "nexmdm-schema"
 
 
-class MigrationFailed(Exception):
+class MigrationFailed(Named):
     """The schema was not brought to head; the text is what CloudFormation was told."""
 
 
+@invocations.named
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
     if "ResponseURL" not in event:

@@ -6,11 +6,12 @@ One webhook that fails does not keep the others from being posted to.
 
 from typing import Any
 
-from nexmdm.runtime import logs, settings
+from nexmdm.runtime import invocations, logs, settings
 
 from functions.notify import message, targets, webhook
 
 
+@invocations.named
 def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
     """{"posted": how many requests were made}"""
     logs.begin(context.aws_request_id, context.function_name)

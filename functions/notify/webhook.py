@@ -8,11 +8,12 @@ from functools import lru_cache
 
 import urllib3
 from msgspec import Struct
+from nexmdm.runtime.errors import Named
 
 TIMEOUT = urllib3.Timeout(connect=5, read=10)
 
 
-class NotPosted(Exception):
+class NotPosted(Named):
     """Says what was answered, never to whom it was posted."""
 
 

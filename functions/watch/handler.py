@@ -4,11 +4,12 @@ from typing import Any
 
 from msgspec import UNSET, to_builtins
 from nexmdm.alerts import evaluation, history, notifications
-from nexmdm.runtime import database, logs, metrics, settings
+from nexmdm.runtime import database, invocations, logs, metrics, settings
 
 from functions.watch import topic
 
 
+@invocations.named
 def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
     """{"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": of how many alerts}"""
     logs.begin(context.aws_request_id, context.function_name)

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from nexmdm.alerts.notifications import Notification
 from nexmdm.runtime import endpoints, logs
+from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
 
-class NotTaken(Exception):
+class NotTaken(Named):
     """The topic certainly does not have the notification; the text says why."""
 
 

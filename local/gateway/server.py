@@ -22,12 +22,19 @@ def main() -> None:
     options = _options()
     try:
         listener = listen(options.host, options.port)
+        # What functions tell devices is this server's address, not the one in a request's Host header.
+        os.environ.setdefault("PUBLIC_URL", _url(listener))
         schema.prepare()
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(open(options.log, "ab")) if options.log else None
             asyncio.run(_serve(options, listener, output))
     except (schema.SchemaError, OSError, RuntimeError) as error:
         sys.exit(f"local.gateway: {error}")
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _options() -> argparse.Namespace:

@@ -1,18 +1,26 @@
-"""`python -m local.openapi` writes the document where people and the console read it."""
+"""`python -m local.openapi` writes the API's description, and the forms of its actions, where they are read."""
 
 import json
+from pathlib import Path
+from typing import Any
 
-from local.openapi.document import ROOT, build
+from local.openapi import document, forms
 
-FILES = (ROOT / "docs/openapi.json", ROOT / "cli/src/nexmdm_cli/console/assets/openapi.json")
+ASSETS = document.ROOT / "cli/src/nexmdm_cli/console/assets"
+FILES = (document.ROOT / "docs/openapi.json", ASSETS / "openapi.json", ASSETS / "actions.json")
 
 
-def text() -> str:
-    return json.dumps(build(), indent=2, ensure_ascii=False) + "\n"
+def written() -> dict[Path, str]:
+    """{file: what it should hold}"""
+    api, actions = _text(document.build()), _text(forms.build())
+    return dict(zip(FILES, (api, api, actions), strict=True))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(document.portable(value), indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    written = text()
-    for path in FILES:
+    for path, text in written().items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(written)
+        path.write_text(text)

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from nexmdm.commands.single import State
+from nexmdm.commands.single import AuditEntry
+from nexmdm.commands.states import Answered, Delivery, DispatchState
+from nexmdm.devices.fields import Described, Reported
 
 Instant = Annotated[datetime, Meta(tz=True)]
-Status = Literal["ok", "warn", "error"]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Seconds = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -60,46 +61,11 @@ class GatewayMessage(Answer):
     message: str | None
 
 
-class Ok(Answer):
-    ok: Literal[True]
-
-
-class OkMessage(Ok):
-    message: str
-
-
-class HeartbeatAnswer(Ok):
-    """`pending_commands` are the messages, as FCM carries them, of commands that may still be delivered."""
-
-    status: Literal["created", "duplicate"]
-    next_heartbeat_seconds: Seconds
-    pending_commands: list[dict[str, str]]
-
-
-class HeartbeatResult(Answer):
-    status: Literal["created", "duplicate", "rejected"]
-    error: str | UnsetType = UNSET
-
-
-class HeartbeatBatchAnswer(Answer):
-    """`results` are in the order of the heartbeats."""
-
-    results: list[HeartbeatResult]
-    next_heartbeat_seconds: Seconds
-    pending_commands: list[dict[str, str]]
-
-
 class Registered(Answer):
     """`device_token` is in this answer and nowhere else."""
 
     device_token: str
     device_id: str
-
-
-class InstallationStatus(Answer):
-    status: Literal["ok"]
-    installation_id: int
-    new_status: Literal["pending", "downloading", "installing", "completed", "failed"]
 
 
 class Update(Answer):
@@ -133,6 +99,7 @@ class NewEnrollmentToken(Answer):
     scope: Literal["register", "apk_download"]
     expires_at: Instant
     uses_allowed: int
+    labels: dict[str, str]
     token: str
 
 
@@ -153,6 +120,7 @@ class EnrollmentToken(Answer):
     uses_consumed: int
     last_used_at: Instant | None
     note: str | None
+    labels: dict[str, str]
     status: Literal["active", "exhausted", "revoked", "expired"]
     device_id: str | None
     used_at: Instant | None
@@ -164,56 +132,34 @@ class Revoked(Answer):
     revoked: list[str]
 
 
-class Report(Answer):
-    """What a device said of itself; null where it said nothing."""
+class Device(Answer, Described):
+    """What follows from the last report is null until there is one.
 
-    ip: str | None
-    battery_pct: Percent | None
-    plugged: bool | None
-    temp_c: float | None
-    network_type: str | None
-    signal_dbm: int | None
-    uptime_s: int | None
-    ram_used_mb: int | None
-    unity_pkg_version: str | None
-    unity_running: bool | None
-    agent_version: str | None
-    power_ok: bool | None
-    doze_whitelisted: bool | None
-    net_validated: bool | None
-    queue_depth: int | None
-
-
-class Device(Report):
-    """`status` and what follows from the last report are null until there is one."""
+    `token_shared_at` is when two phones were last seen on the device's token, `taken_over_at` when a phone last took
+    the device over.
+    """
 
     device_id: str
     alias: str
     created_at: Instant
+    taken_over_at: Instant | None
     hardware_id: str | None
     has_fcm_token: bool
-    model: str | None
-    manufacturer: str | None
-    android_version: str | None
-    sdk_int: int | None
-    build_id: str | None
-    is_device_owner: bool | None
     labels: dict[str, str]
     monitored_package: str | None
     online: bool
     last_seen_at: Instant | None
     last_ts: Instant | None
-    status: Status | None
+    token_shared_at: Instant | None
 
 
-class Heartbeat(Report):
+class Heartbeat(Answer, Reported):
     """`ts` is the device's own time when that is plausible, `received_at` the server's."""
 
     hb_id: int
     bucket: Instant
     ts: Instant
     received_at: Instant
-    status: Status
 
 
 class FleetSummary(Answer):
@@ -229,52 +175,6 @@ class FleetSummary(Answer):
     alerts: Annotated[int, Meta(ge=0, description="that are open")]
 
 
-class AuditEntry(Struct, kw_only=True):
-    """Who did what, when; further members depend on the event."""
-
-    event: str
-    by: str | None
-    at: Instant
-
-
-class Command(Answer):
-    """A command for one device. Secret parameters are masked; `sent_at` is when it was accepted or last sent."""
-
-    request_id: str
-    device_id: str
-    action: str
-    params: dict[str, Any]
-    state: State
-    attempts: Count
-    created_at: Instant
-    created_by: str | None
-    expires_at: Instant
-    sent_at: Instant
-    next_at: Instant | None
-    fcm_status: str
-    fcm_message_id: str | None
-    http_code: int | None
-    latency_ms: int | None
-    error_msg: str | None
-    completed_at: Instant | None
-    result: str | None
-    result_message: str | None
-    batch_id: str | None
-    audit: list[AuditEntry]
-    secrets_wiped: bool
-
-
-class Batch(Answer):
-    """A bulk command with a count of its members for each state."""
-
-    request_id: str
-    device_count: Count
-    selector: dict[str, Any]
-    created_by: str
-    created_at: Instant
-    states: dict[State, int]
-
-
 class Statistics(Answer):
     """`issued` counts download addresses; the others are installations."""
 
@@ -284,10 +184,11 @@ class Statistics(Answer):
     installing: Count
     completed: Count
     failed: Count
+    unknown: Count
 
 
 class Build(Answer):
-    """A build. Some members are null for one that was adopted from an old server."""
+    """A build. Some members are null for one that was adopted from an old server. A list has no `warnings`."""
 
     build_id: int
     package_name: str
@@ -303,7 +204,7 @@ class Build(Answer):
     notes: str | None
     uploaded_at: Instant
     uploaded_by: str | None
-    state: Literal["declared", "published", "refused", "withdrawn", "adopted"]
+    state: Literal["declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted"]
     refusal: str | None
     published_at: Instant | None
     is_current: bool
@@ -317,7 +218,11 @@ class Build(Answer):
     paused_reason: str | None
     storage_url: str | None
     audit: list[AuditEntry]
+    min_sdk: int | None
+    target_sdk: int | None
+    shared_user_id: str | None
     statistics: Statistics
+    warnings: list[str] | UnsetType = UNSET
 
 
 class DeclaredBuild(Build, kw_only=True):
@@ -334,13 +239,16 @@ class InstallCommands(Answer):
 
     request_id: str | None
     device_count: Count
-    states: dict[State, int]
+    states: dict[DispatchState, int]
+    action: str | UnsetType | None = UNSET
+    delivery: Delivery | UnsetType | None = UNSET
+    answered: Answered | UnsetType | None = UNSET
     selector: dict[str, Any] | UnsetType = UNSET
     created_by: str | UnsetType = UNSET
     created_at: Instant | UnsetType = UNSET
 
 
-class InstallingBuild(Build):
+class InstallingBuild(Build, kw_only=True):
     install: InstallCommands
 
 
@@ -366,11 +274,6 @@ class HeartbeatPage(Answer):
 
 class EnrollmentTokenPage(Answer):
     items: list[EnrollmentToken]
-    next_cursor: str | None
-
-
-class CommandPage(Answer):
-    items: list[Command]
     next_cursor: str | None
 
 

@@ -4,46 +4,54 @@ import copy
 from typing import Any
 
 import msgspec
-from nexmdm.commands.actions import ACTIONS, NEEDED, RemoteControl
+from nexmdm.commands.actions import ACTIONS, Action, Parameters
+from nexmdm.commands.states import Delivery
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/{}"
 
 
 def by_action(body: Schema) -> Schema:
-    """One alternative for each kind of parameters that the body's `action` may have."""
-    names: dict[type, list[str]] = {}
-    for action, parameters in ACTIONS.items():
-        names.setdefault(parameters, []).append(action)
+    """One alternative for each kind of parameters that the body's `action` may have, and for each way to deliver it."""
+    groups: dict[tuple[type, bool], list[Action]] = {}
+    for action in ACTIONS.values():
+        groups.setdefault((action.parameters, action.repeat is not None), []).append(action)
     alternatives = []
-    for parameters, actions in names.items():
+    for (parameters, repeats), actions in groups.items():
         alternative = copy.deepcopy(body)
-        alternative["title"] = parameters.__name__
-        alternative["properties"]["action"] = {"enum": actions}
+        alternative["title"] = f"{parameters.__name__}" + (", may be repeated" if repeats else "")
+        alternative["properties"]["action"] = {"enum": [action.name for action in actions]}
         alternative["properties"]["params"] = {"$ref": REF.format(parameters.__name__)}
+        if not repeats:
+            alternative["properties"]["delivery"] = {"const": Delivery.AT_MOST_ONCE.value}
         if any(field.required for field in msgspec.structs.fields(parameters)):
             alternative["required"] = [*body["required"], "params"]
         alternatives.append(alternative)
     return {"title": body["title"], "description": body.get("description", ""), "oneOf": alternatives}
 
 
-def remote_control(schema: Schema) -> Schema:
-    """What each of remote_control's commands needs."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for command in schema["properties"]["command"]["enum"]:
-        groups.setdefault(NEEDED.get(command, ()), []).append(command)
+def by_choice(parameters: type[Parameters], schema: Schema) -> Schema:
+    """Parameters whose CHOICE decides which others there are: one alternative for each set of others."""
+    if parameters.CHOICE is None:
+        return schema
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for choice in schema["properties"][parameters.CHOICE]["enum"]:
+        groups.setdefault((parameters.NEEDED.get(choice, ()), parameters.TAKEN.get(choice, ())), []).append(choice)
     alternatives = []
-    for needed, commands in groups.items():
+    for (needed, taken), choices in groups.items():
         alternative = copy.deepcopy(schema)
-        alternative["properties"]["command"] = {"enum": commands}
-        for name in needed:
-            # Null is as good as absent, so what is needed is not null.
-            alternative["properties"][name] = next(
-                option for option in schema["properties"][name]["anyOf"] if option.get("type") != "null"
-            )
-        alternative["required"] = ["command", *needed]
+        alternative["properties"][parameters.CHOICE]["enum"] = choices
+        for name in parameters.depending():
+            if name in needed:
+                # Null is as good as absent, so what is needed is not null.
+                alternative["properties"][name] = next(
+                    option for option in schema["properties"][name]["anyOf"] if option.get("type") != "null"
+                )
+            elif name not in taken:
+                alternative["properties"][name] = {"type": "null"}
+        alternative["required"] = [parameters.CHOICE, *needed]
         alternatives.append(alternative)
-    return {"title": RemoteControl.__name__, "oneOf": alternatives}
+    return {"title": parameters.__name__, "oneOf": alternatives}
 
 
 def either_devices_or_filter(body: Schema) -> Schema:

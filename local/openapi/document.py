@@ -124,7 +124,7 @@ def _parameters(route: Route, operation: Operation) -> list[Schema]:
                 found.append({"name": name, "in": "query", "schema": _of_a_query(member)})
     if operation.key:
         found.append(
-            {"name": "Idempotency-Key", "in": "header", "schema": _portable(msgspec.json.schema(operation.key))}
+            {"name": "Idempotency-Key", "in": "header", "schema": portable(msgspec.json.schema(operation.key))}
         )
     for parameter in found:
         if parameter["name"] in samples:
@@ -207,8 +207,10 @@ def _problems(kind: type[errors.Problem]) -> list[type[errors.Problem]]:
 def _schemas(operations: list[Operation]) -> dict[str, Schema]:
     types = {type_ for operation in operations for answer in operation.answers.values() for type_ in answer.types}
     types |= {operation.body for operation in operations if operation.body}
-    found = _components([*types, *set(actions.ACTIONS.values()), Problem, GatewayMessage])
-    found["RemoteControl"] = commands.remote_control(found["RemoteControl"])
+    parameters = {action.parameters for action in actions.ACTIONS.values()}
+    found = _components([*types, *parameters, Problem, GatewayMessage])
+    for each in parameters:
+        found[each.__name__] = commands.by_choice(each, found[each.__name__])
     found["CommandBody"] = commands.by_action(found["CommandBody"])
     found["BulkBody"] = commands.either_devices_or_filter(commands.by_action(found["BulkBody"]))
     return dict(sorted(found.items()))
@@ -216,20 +218,20 @@ def _schemas(operations: list[Operation]) -> dict[str, Schema]:
 
 def _components(types: list[type]) -> dict[str, Schema]:
     _, found = msgspec.json.schema_components(types, ref_template=REF)
-    return {name: _portable(schema) for name, schema in found.items()}
+    return {name: portable(schema) for name, schema in found.items()}
 
 
-def _portable(node: Any) -> Any:
+def portable(node: Any) -> Any:
     """Patterns as every JSON Schema implementation reads them: Python's ends of text are `$` in ECMA 262."""
     if isinstance(node, dict):
         return {
-            key: re.sub(r"(\\Z|\(\?!\[\\s\\S\]\))$", "$", value) if key == "pattern" else _portable(value)
+            key: re.sub(r"(\\Z|\(\?!\[\\s\\S\]\))$", "$", value) if key == "pattern" else portable(value)
             for key, value in node.items()
         }
-    return [_portable(child) for child in node] if isinstance(node, list) else node
+    return [portable(child) for child in node] if isinstance(node, list) else node
 
 
 PATH = {
     "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-    "package_name": _portable(msgspec.json.schema(PackageName)),
+    "package_name": portable(msgspec.json.schema(PackageName)),
 }

@@ -10,19 +10,14 @@ from typing import Any, Union, get_args, get_origin
 
 from msgspec import Struct
 from nexmdm.builds.publishing import BuildsQuery, Declaration
-from nexmdm.commands.single import CommandsQuery
 from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
-from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.runtime.http import Response
 from nexmdm.runtime.pagination import PageQuery
 
 from functions.apk_builds import handler as builds
 from functions.apk_download import handler as downloads
-from functions.device_reports import handler as reports
 from functions.enrollment import handler as enrollment
-from functions.fcm_dispatch import handler as dispatch
-from functions.heartbeat import handler as heartbeats
 from functions.registration import handler as registration
 from local import template
 from local.openapi import answers as a
@@ -64,16 +59,11 @@ def device(answers: dict[int, Any], **how: Any) -> Operation:
 
 def download(**how: Any) -> Operation:
     answers = {302: Answer(headers=REDIRECT)}
-    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404,), **how)
+    return _operation("download", answers, query=downloads.DownloadQuery, problems=(404, 429), **how)
 
 
 def operator(answers: dict[int, Any], **how: Any) -> Operation:
     return _operation("operator", answers, **how)
-
-
-def _once(type_: type) -> dict[int, Any]:
-    """Accepted, or known and answered as it stands."""
-    return {202: type_, 200: Answer((type_,), ("Idempotency-Replayed",))}
 
 
 # Routes whose handlers do not say it by annotations yet.
@@ -84,15 +74,6 @@ _LISTED: dict[str, Operation] = {
         body=registration.Registration,
         query=registration.Registration,
         problems=(409, 429),
-    ),
-    "POST /v1/heartbeat": device({200: a.HeartbeatAnswer}, body=HeartbeatBody),
-    "POST /v1/heartbeats": device({200: a.HeartbeatBatchAnswer}, body=heartbeats.HeartbeatBatch),
-    "POST /v1/devices/fcm-token": device({200: a.OkMessage}, body=reports.FcmTokenReport),
-    "POST /v1/devices/{device_id}/ack": device({200: a.Ok}, body=reports.Ack, problems=(404,)),
-    "POST /v1/action-result": device({200: a.OkMessage}, body=reports.ActionResult, problems=(404,)),
-    "POST /v1/remote-exec/ack": device({200: a.Ok}, body=reports.RemoteExecAck, problems=(404,)),
-    "POST /v1/apk/installation/update": device(
-        {200: a.InstallationStatus}, body=reports.InstallationUpdate, problems=(404,)
     ),
     "GET /v1/apk/download/latest": download(),
     "GET /v1/apk/download-latest": download(),
@@ -108,22 +89,6 @@ _LISTED: dict[str, Operation] = {
     "GET /v1/devices/{device_id}": operator({200: a.Device}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
     "GET /v1/fleet/summary": operator({200: a.FleetSummary}, query=FilterQuery),
-    "POST /v1/devices/{device_id}/commands": operator(
-        _once(a.Command),
-        body=dispatch.CommandBody,
-        problems=(409,),
-        key=dispatch.RequestId,
-    ),
-    "POST /v1/commands": operator(_once(a.Batch), body=dispatch.BulkBody, key=dispatch.RequestId),
-    "GET /v1/commands": operator({200: a.CommandPage}, query=CommandsQuery),
-    "GET /v1/commands/{request_id}": operator({200: Answer((a.Command, a.Batch))}),
-    "POST /v1/commands/{request_id}/cancel": operator({200: Answer((a.Command, a.Batch))}, problems=(409,)),
-    "POST /v1/commands/{request_id}/resend": operator(
-        _once(a.Command),
-        body=dispatch.ResendBody,
-        problems=(409,),
-        key=dispatch.RequestId,
-    ),
     "POST /v1/apk/builds": operator(
         {
             201: Answer((a.DeclaredBuild,), ("Cache-Control",)),

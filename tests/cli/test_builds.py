@@ -14,11 +14,17 @@ PACKAGE = "io.unitynodes.unityapp"
 @pytest.fixture
 def player(data):
     """The id of a published build."""
+    pin(data)
     return str(data("builds", "publish", str(PLAYER))["build_id"])
+
+
+def pin(data, package=PACKAGE):
+    data("builds", "signers", package, "--pin", FINGERPRINTS["rsa"], "--yes")
 
 
 def test_publish_reads_the_apk_and_may_be_repeated(data, run, monkeypatch):
     monkeypatch.setenv("GITHUB_RUN_ID", "1042")
+    pin(data)
     build = data("builds", "publish", str(PLAYER), "--notes", "quick")
     assert (build["state"], build["package_name"], build["version_name"]) == ("published", PACKAGE, "1.9.0")
     assert (build["version_code"], build["build_type"], build["ci_run_id"]) == (190, "release", "1042")

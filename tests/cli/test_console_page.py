@@ -2,11 +2,10 @@
 
 import json
 import re
-from typing import get_args
 
-import msgspec
 import pytest
-from nexmdm.commands import actions, single
+from nexmdm.commands import actions
+from nexmdm.commands import states as states_of
 from nexmdm.devices import lists
 from nexmdm_cli.console.app import ASSETS
 
@@ -18,39 +17,9 @@ def test_every_action_can_be_sent():
     assert set(KNOWN) == set(actions.ACTIONS)
 
 
-@pytest.mark.parametrize("action", KNOWN)
-def test_parameters_have_the_limits_of_the_api(action):
-    _, schemas = msgspec.json.schema_components([actions.ACTIONS[action]])
-    (schema,) = schemas.values()
-    params = KNOWN[action]["params"]
-    assert list(params) == list(schema.get("properties", {}))
-    assert {name for name in params if params[name].get("required")} == set(schema.get("required", []))
-    for name, declared in schema.get("properties", {}).items():
-        its = next(choice for choice in declared.get("anyOf", [declared]) if choice.get("type") != "null")
-        limits = {key: value for key, value in its.items() if key not in ("type", "items", "default")}
-        given = {key: value for key, value in params[name].items() if key in ("enum", *limits, *LIMITS)}
-        assert sorted(given.pop("enum", [])) == sorted(limits.pop("enum", []))
-        assert given == limits, name
-        assert params[name]["type"] == its.get("type", "string")
-        assert bool(params[name].get("secret")) == (name in actions.SECRETS.get(action, set()))
-        if declared.get("default") is not None:
-            assert params[name]["default"] == declared["default"]
-
-
-LIMITS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern")
-
-
-def test_remote_control_asks_for_what_its_command_needs():
-    needed: dict[str, list[str]] = {}
-    for name, spec in KNOWN["remote_control"]["params"].items():
-        for command in spec.get("needed", []):
-            needed.setdefault(command, []).append(name)
-    assert {command: tuple(names) for command, names in needed.items()} == actions.NEEDED
-
-
 def test_states_and_limits_are_those_of_the_api():
     states = re.search(r"STATES = (\[.*?\])", (ASSETS / "commands.js").read_text())[1]
-    assert sorted(json.loads(states)) == sorted(get_args(single.State))
+    assert sorted(json.loads(states)) == sorted(states_of.DispatchState)
     low = re.search(r"LOW_BATTERY_PCT = (\d+)", (ASSETS / "devices.js").read_text())[1]
     assert int(low) == lists.LOW_BATTERY_PCT
 

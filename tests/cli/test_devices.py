@@ -43,6 +43,7 @@ def test_a_pipe_gets_whole_lines(run, phones):
         "AGENT",
         "UNITY",
         "MODEL",
+        "LABELS",
         "DEVICE",
         "ID",
     ]
@@ -92,7 +93,7 @@ def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
     refused = run("devices", "delete", "leaving", answer="y\n", code=2)
     assert "--yes" in refused.stderr
     assert data("devices", "show", "leaving")["alias"] == "leaving"
-    assert run("devices", "delete", "leaving", "--yes").stdout == "deleted leaving\n"
+    assert run("devices", "delete", "leaving", "--yes").stdout == "deleted 1 device (leaving)\n"
     run("devices", "show", "leaving", code=3)
 
 

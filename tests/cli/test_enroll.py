@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from nexmdm_cli import qr
 from nexmdm_cli.output import Output
 from PIL import Image
 
+from tests.support import adb
 from tests.support.api import ROOT
 
 APKS = ROOT / "tests" / "apks"
@@ -115,8 +117,10 @@ def test_a_wrong_value_is_named(run):
 
 @pytest.fixture
 def promoted(data):
+    """The id of the agent's promoted build."""
     build = data("builds", "publish", str(APKS / "agent-1.apk"))
     data("builds", "promote", str(build["build_id"]))
+    return build["build_id"]
 
 
 def test_provisioning_without_an_agent_makes_no_token(run, data):
@@ -163,3 +167,195 @@ def test_a_code_wider_than_the_terminal_is_not_drawn_broken(monkeypatch, capsys)
     monkeypatch.setenv("COLUMNS", "60")
     assert qr.draw(Output(), "short")
     assert not qr.draw(Output(), "x" * 400)
+
+
+# --- aliases in the code that the agent puts into a query
+
+
+@pytest.mark.parametrize("alias", ["Hall & Bar", "Desk #2", "A+B", "100%", "50%25", "a=b&c", "Ünï / 1", "lobby"])
+def test_an_alias_in_the_code_survives_the_query_of_the_agent(data, stack, alias):
+    (item,) = data("enroll", "create", alias)["items"]
+    code = json.loads(item["qr_content"])
+    # The agent builds its URL so, without encoding anything.
+    url = f"{code['server_url']}/v1/register?alias={code['alias']}"
+    answer = httpx.post(url, headers={"X-Admin": code["admin_key"]})
+    assert answer.status_code == 200
+    device_id = answer.json()["device_id"]
+    assert data("devices", "show", device_id)["alias"] == alias
+    data("devices", "delete", device_id, "--yes")
+
+
+# --- provisioning
+
+
+def test_provisioning_warns_of_the_allowlist_and_names_the_cable_first(run, promoted):
+    told = run("enroll", "create", "warned", "--device-owner").stderr
+    assert "DPC allowlist" in told
+    assert told.index("--script") < told.index("adb shell dpm set-device-owner com.nexmdm/.NexDeviceAdminReceiver")
+    assert "docs/device.md" in told
+
+
+@pytest.mark.parametrize("option", ["--device-owner", "--script=kit"])
+@pytest.mark.parametrize(
+    ("step", "undo", "said"),
+    [
+        (("rollout", "{id}", "40"), ("rollout", "{id}", "100"), "offered to 40 % of the fleet"),
+        (("pause", "{id}", "--reason", "test"), ("resume", "{id}"), "is paused"),
+    ],
+)
+def test_an_agent_that_a_new_phone_might_not_be_given_makes_no_token(run, data, promoted, option, step, undo, said):
+    def build(words):
+        return run("builds", *(word.format(id=promoted) for word in words))
+
+    build(step)
+    known = len(data("enroll", "list", "--limit", "500"))
+    assert said in run("enroll", "create", "staged", option, code=4).stderr
+    assert len(data("enroll", "list", "--limit", "500")) == known
+    build(undo)
+
+
+def test_the_url_of_the_code_serves_the_package_that_it_names(data, promoted):
+    owner = data("enroll", "create", "of-a-package", "--device-owner")["device_owner"]
+    address = httpx.URL(json.loads(owner["qr_content"])[f"{EXTRA}DEVICE_ADMIN_PACKAGE_DOWNLOAD_LOCATION"])
+    assert address.params["package_name"] == "com.nexmdm"
+
+
+# --- scripts
+
+
+def execute(script, environment, code=0):
+    done = subprocess.run(
+        ["sh", script],
+        stdin=subprocess.DEVNULL,
+        cwd=Path(script).parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def kit(data, promoted, operator):
+    """kit(alias): the script for an alias, with keys and packages to disable."""
+
+    def make(alias):
+        (operator / "bloat.txt").write_text(
+            "# of the maker\ncom.example.game\n\ncom.example.absent  # not everywhere\n"
+        )
+        keys = ("--hmac-primary-key", "k'1 $x", "--hmac-rotation-key", "`k2`")
+        made = data("enroll", "create", alias, "--script", "kit", "--disable-packages", "bloat.txt", *keys)
+        (script,) = made["scripts"]
+        return operator / script
+
+    return make
+
+
+@pytest.mark.parametrize("alias", ["lobby", "front $(desk)", 'the "hall" \\', "it's & so #1 +1 %"])
+def test_a_script_sets_a_phone_up_and_may_run_twice(kit, data, operator, alias):
+    script = kit(alias)
+    assert script.stat().st_mode & 0o777 == 0o700
+    bin_ = operator / "bin"
+    environment = adb.install(bin_)
+    execute(script, environment)
+    once = adb.phone(bin_)
+    assert once["installed"] == {"com.nexmdm": "1"}
+    assert once["device_owner"] == "com.nexmdm/.NexDeviceAdminReceiver"
+    assert once["registered"] == 200
+    assert once["extras"] | {"server_url": "", "admin_key": ""} == {
+        "server_url": "",
+        "admin_key": "",
+        "alias": alias,
+        "hmac_primary_key": "k'1 $x",
+        "hmac_rotation_key": "`k2`",
+    }
+    for granted in (
+        ["appops", "set", "com.nexmdm", "GET_USAGE_STATS", "allow"],
+        ["pm", "grant", "com.nexmdm", "android.permission.POST_NOTIFICATIONS"],
+        ["dumpsys", "deviceidle", "whitelist", "+com.nexmdm"],
+        ["pm", "disable-user", "--user", "0", "com.example.game"],
+    ):
+        assert granted in once["ran"]
+    device = data("devices", "show", alias)
+    again = execute(script, environment).stdout
+    twice = adb.phone(bin_)
+    assert "was done with this token" in again
+    changes = {"installed", "device_owner", "settings", "extras", "registered"}
+    assert {name: twice[name] for name in changes} == {name: once[name] for name in changes}
+    assert sum(words[:2] == ["am", "broadcast"] for words in twice["ran"]) == 1
+    assert data("devices", "show", alias)["device_id"] == device["device_id"]
+    data("devices", "delete", device["device_id"], "--yes")
+
+
+def test_a_script_goes_on_where_an_older_android_knows_less(kit, operator):
+    environment = adb.install(operator / "bin", android=12)
+    assert "before Android 13" in execute(kit("older"), environment).stdout
+
+
+def test_a_script_stops_when_the_phone_has_an_account(kit, operator):
+    environment = adb.install(operator / "bin", accounts=1)
+    refused = execute(kit("taken"), environment, code=1)
+    assert "remove every account" in refused.stderr
+    assert "extras" not in adb.phone(operator / "bin")
+
+
+def test_a_script_takes_no_other_file_for_the_agent(kit, operator):
+    script = kit("careful")
+    (script.parent / "com.nexmdm-1.apk").write_bytes(b"another")
+    execute(script, adb.install(operator / "bin"))
+    fetched = (script.parent / "com.nexmdm-1.apk").read_bytes()
+    assert fetched == (APKS / "agent-1.apk").read_bytes()
+
+
+def test_a_wrong_list_of_packages_makes_no_token(run, data, promoted, operator):
+    (operator / "bloat.txt").write_text("com.example.game\nrm -rf /\n")
+    known = len(data("enroll", "list", "--limit", "500"))
+    refused = run("enroll", "create", "x", "--script", "kit", "--disable-packages", "bloat.txt", code=2)
+    assert "line 2 is not a package name" in refused.stderr
+    assert len(data("enroll", "list", "--limit", "500")) == known
+
+
+# --- rotating the HMAC key
+
+
+@pytest.fixture
+def enrolled(data, stack):
+    """Two enrolled devices; deleted afterwards."""
+    made = data("enroll", "create", "rotate-1", "rotate-2")["items"]
+    for item in made:
+        body, headers = {"alias": item["alias"]}, {"X-Admin-Key": item["token"]}
+        assert httpx.post(f"{stack.url}/v1/register", json=body, headers=headers).status_code == 200
+    yield
+    for item in made:
+        data("devices", "delete", item["alias"], "--yes")
+
+
+KEYS = ("--hmac-primary-key", "old", "--hmac-rotation-key", "new")
+
+
+@pytest.mark.parametrize("chosen", [("rotate-1", "rotate-2"), ("--alias-prefix", "rotate-")])
+def test_rotate_keys_makes_a_line_for_each_phone(run, data, stack, enrolled, chosen):
+    shown = run("enroll", "rotate-keys", *chosen, *KEYS)
+    lines = [words(line) for line in shown.stdout.splitlines() if line.startswith("adb ")]
+    assert [line[line.index("alias") + 1] for line in lines] == ["rotate-1", "rotate-2"]
+    assert all(line[-6:] == ["--es", "hmac_primary_key", "old", "--es", "hmac_rotation_key", "new"] for line in lines)
+    before = data("devices", "show", "rotate-1")["device_id"]
+    token = lines[0][lines[0].index("admin_key") + 1]
+    again = httpx.post(f"{stack.url}/v1/register", json={"alias": "rotate-1"}, headers={"X-Admin-Key": token})
+    assert again.json()["device_id"] == before
+    assert "COMMAND_HMAC_KEY" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--all", "--hmac-primary-key", "old"), 2, "Give both keys"),
+        (KEYS, 2, "Choose devices"),
+        (("--all", "rotate-1", *KEYS), 2, "Choose devices"),
+        (("--alias-prefix", "no such", *KEYS), 3, "No device fits"),
+    ],
+)
+def test_rotate_keys_says_what_is_missing(run, options, code, said):
+    assert said in run("enroll", "rotate-keys", *options, code=code).stderr

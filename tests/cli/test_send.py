@@ -28,9 +28,32 @@ def test_one_device_is_followed_until_it_answers(run, data, phone):
     assert "answered: success" in result.stderr
 
 
+def test_an_action_that_is_never_answered_is_done_when_it_is_sent(run, data, phone):
+    phone.answer = None
+    done = run("send", "reboot", "--to", "send-a")
+    assert "sent; this agent does not report what became of it" in done.stdout
+    assert data("send", "reboot", "--to", "send-a")["completed_at"] is None
+
+
+def test_an_answer_that_waits_for_a_heartbeat_is_fetched_by_a_ping(run, stack, phone, monkeypatch):
+    monkeypatch.setattr("nexmdm_cli.following.PINGS_AFTER", (0.0,))
+    phone.answer = None
+    arguments = ("send", "launch_app", "package_name=com.example.kiosk", "--to", "send-a", "--timeout", "2")
+    waiting = run(*arguments, code=1).stderr
+    assert "comes with its next heartbeat" in waiting
+    sent = [request.data["action"] for request in stack.fake_fcm.requests() if request.token == phone.address]
+    assert sent == ["launch_app", "ping"]
+
+
+def test_until_answered_is_asked_for(data):
+    row = data("send", "ping", "--to", "send-a", "--until-answered")
+    assert row["delivery"] == "until_answered"
+    assert data("commands", "result", row["request_id"])["result"] == "success"
+
+
 def test_what_the_device_could_not_do_is_a_failure(run, phone):
     phone.answer = "FAILED"
-    assert "The device answered FAILED" in run("send", "reboot", "--to", "send-a", code=1).stderr
+    assert "The device answered FAILED" in run("send", "ping", "--to", "send-a", code=1).stderr
 
 
 def test_without_an_answer_it_has_not_settled(run, data, phone):
@@ -58,7 +81,7 @@ def test_several_and_a_filter(run, data, stack):
     assert "2 named devices" in run("commands", "show", batch["request_id"]).stdout
     wide = ("send", "wake", "--alias-prefix", "send-")
     asked = run(*wide, code=2)
-    assert "Send wake to 3 devices?" in asked.stderr
+    assert "Send wake to 3 devices (send-a, send-b, send-c)?" in asked.stderr
     assert "--yes" in asked.stderr
     assert data(*wide, "--yes")["states"] == {"sent": 3}
     silent = data("send", "wake", "--silent", "--yes", "--no-wait")
@@ -78,8 +101,8 @@ def test_parameters(data, run, operator, stack):
     assert stack.fake_fcm.posts(row["request_id"])[0].data["password"] == "of-the-file"
     listed = data("send", "apply_battery_whitelist", 'packages:=["com.a.b"]', "--to", "send-a")
     assert listed["params"] == {"packages": ["com.a.b"]}
-    typed = run("send", "wifi_connect", "ssid=x", "password=@-", "--to", "send-a", "--json", answer="typed\n")
-    assert stack.fake_fcm.posts(json.loads(typed.stdout)["request_id"])[0].data["password"] == "typed"
+    typed = run("send", "wifi_connect", "ssid=x", "password=@-", "--to", "send-a", "--json", answer="typed-in-full\n")
+    assert stack.fake_fcm.posts(json.loads(typed.stdout)["request_id"])[0].data["password"] == "typed-in-full"
 
 
 @pytest.mark.parametrize(
@@ -141,10 +164,10 @@ def test_the_actions_that_completion_offers_are_the_apis():
     from nexmdm.commands.actions import ACTIONS
     from nexmdm_cli import send
 
-    assert sorted(send.ACTIONS) == sorted(ACTIONS)
+    assert list(send.actions()) == list(ACTIONS)
     assert send.complete_action("re") == [
-        "reboot",
         "restart_app",
+        "reboot",
         "remote_control",
         "remote_exec_fcm",
         "remote_exec_shell",

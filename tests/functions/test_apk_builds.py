@@ -6,15 +6,30 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from nexmdm.builds import publishing
 from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
 
-from tests.support.api import OPERATOR, call
-from tests.support.builds import SIGNERS, act, complete, declaration, declare, offer, promoted, published, put, sample
+from functions.apk_builds import apk_file, apk_signature
+from tests.support.api import OPERATOR, call, enroll
+from tests.support.builds import (
+    SIGNERS,
+    act,
+    complete,
+    declaration,
+    declare,
+    offer,
+    pin,
+    promoted,
+    published,
+    put,
+    sample,
+)
 from tests.support.s3 import BUCKET, Bucket
 
 
 def test_a_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database):
+    pin()
     content = sample("agent-2")
     declared = declare(content, ci_run_id="run-77", git_sha="0a1b2c3", notes="Faster.")
     assert (declared.status, declared.json["state"]) == (201, "declared")
@@ -27,7 +42,7 @@ def test_a_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database
     assert (build.json["ci_run_id"], build.json["git_sha"], build.json["notes"]) == ("run-77", "0a1b2c3", "Faster.")
     assert build.json["storage_url"] == f"s3://{BUCKET}/com.nexmdm/release/2/{sha256(content).hexdigest()}.apk"
     assert build.json["statistics"] == dict.fromkeys(
-        ("issued", "pending", "downloading", "installing", "completed", "failed"), 0
+        ("issued", "pending", "downloading", "installing", "completed", "failed", "unknown"), 0
     )
     [row] = db.execute("SELECT object_version, published_at, is_current FROM apk_versions")
     assert [row["object_version"]] == bucket.versions()
@@ -202,7 +217,7 @@ def test_wrong_bytes_can_be_uploaded_again(bucket: Bucket):
     httpx.put(declared.json["upload_url"], content=b"not it").raise_for_status()
     complete(build_id).problem(422)
     put(declared, content)
-    assert complete(build_id).json["state"] == "published"
+    assert complete(build_id).json["state"] == "awaiting_signer"
 
 
 def test_bytes_of_the_declared_size_and_signer_with_another_checksum_are_not_it(bucket: Bucket):
@@ -213,7 +228,53 @@ def test_bytes_of_the_declared_size_and_signer_with_another_checksum_are_not_it(
     assert (document["what"], document["found"]) == ("sha256", sha256(content).hexdigest())
 
 
-def test_the_first_release_pins_its_signer(bucket: Bucket):
+AUDIT = "SELECT action, object, before, after FROM operator_events ORDER BY event_id"
+
+
+def test_the_first_build_of_a_package_awaits_its_signer(bucket: Bucket, db: Database):
+    """CI may publish, and may not say who signs."""
+    first = offer(sample("agent-1"), 1).json
+    assert (first["state"], first["published_at"]) == ("awaiting_signer", None)
+    assert complete(first["build_id"]).json["state"] == "awaiting_signer"
+    call("GET", f"/v1/apk/builds/{first['build_id']}/download").problem(409)
+    assert declare(sample("agent-1"), 1).json["build_id"] == first["build_id"]
+    declare(sample("agent-2"), 1).problem(409)
+    assert call("GET", "/v1/apk/packages/com.nexmdm/signers").json == {"items": []}
+
+    promoted = act(first["build_id"], "promote").json
+    assert (promoted["state"], promoted["is_current"]) == ("published", True)
+    [signer] = call("GET", "/v1/apk/packages/com.nexmdm/signers").json["items"]
+    assert (signer["fingerprint"], signer["pinned_by"]) == (SIGNERS["rsa"], OPERATOR)
+    event = db.execute(AUDIT)[-1]
+    assert (event["action"], event["object"]) == ("build.promote", f"build:{first['build_id']}")
+    assert event["after"]["pinned_signer"] == SIGNERS["rsa"]
+    assert offer(sample("agent-2")).json["state"] == "published"
+
+
+def test_pinning_a_signer_decides_the_builds_that_await_one(bucket: Bucket, db: Database):
+    good = offer(sample("agent-1"), 1).json["build_id"]
+    other = offer(sample("agent-2-other-key"), signer_fingerprint=SIGNERS["other"]).json["build_id"]
+    pin()
+    assert call("GET", f"/v1/apk/builds/{good}").json["state"] == "published"
+    refused = call("GET", f"/v1/apk/builds/{other}").json
+    assert refused["state"] == "refused"
+    assert refused["refusal"].startswith("signer: expected one of the package's pinned signers")
+    document = complete(other).problem(422)
+    assert (document["what"], document["found"]) == ("signer", SIGNERS["other"])
+    event = db.execute(AUDIT)[-1]
+    assert (event["action"], event["object"]) == ("package.signers", "package:com.nexmdm")
+    assert (event["after"]["published"], event["after"]["refused"]) == ([good], [other])
+
+
+def test_promoting_one_of_two_awaiting_builds_refuses_the_other_signers(bucket: Bucket):
+    offer(sample("agent-1"), 1)
+    other = offer(sample("agent-2-other-key"), signer_fingerprint=SIGNERS["other"]).json["build_id"]
+    assert act(other, "promote").status == 200
+    states = {build["version_code"]: build["state"] for build in call("GET", "/v1/apk/builds").json["items"]}
+    assert states == {1: "refused", 2: "published"}
+
+
+def test_a_pinned_signer_is_the_only_one(bucket: Bucket):
     published(1)
     content = sample("agent-2-other-key")
     document = offer(content, signer_fingerprint=SIGNERS["other"]).problem(422)
@@ -249,6 +310,7 @@ def test_a_lower_version_than_the_current_one_is_refused(bucket: Bucket):
 
 
 def test_a_later_upload_changes_nothing(bucket: Bucket):
+    pin()
     content = sample("agent-2")
     declared = declare(content)
     put(declared, content)
@@ -272,6 +334,7 @@ def test_a_bucket_without_versions_publishes_nothing(bucket: Bucket, monkeypatch
 def test_an_s3_that_is_away_is_503_and_nothing_is_decided(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
     from functions.apk_builds import storage
 
+    pin()
     content = sample("agent-2")
     declared = declare(content)
     put(declared, content)
@@ -312,3 +375,94 @@ def test_a_declared_build_is_neither_promoted_nor_downloaded(bucket: Bucket):
     build_id = call("POST", "/v1/apk/builds", declaration(sample("agent-2"))).json["build_id"]
     act(build_id, "promote").problem(409)
     call("GET", f"/v1/apk/builds/{build_id}/download").problem(409)
+
+
+# --- what is said of a build before it is rolled out
+
+
+def test_a_version_code_that_nothing_can_follow_needs_force(bucket: Bucket):
+    content = sample("agent-2")
+    document = declare(content, 2**31 - 1).problem(422, "$.version_code")
+    assert "`force`" in document["detail"]
+    assert declare(content, 2**31 - 1, force=True).status == 201
+    assert declare(content, 2**31 - 2).status == 201
+
+
+@pytest.mark.parametrize(
+    ("name", "version_name", "says"),
+    [
+        ("odd/refname", "8.4.5", None),
+        ("odd/refname", "8.4", "version_name: expected the declared 8.4, found 8.4.5 in the manifest"),
+        ("odd/split", "8.4.5", "phones do not install it alone"),
+        ("odd/testonly", "8.4.5", 'android:testOnly="true"'),
+        ("odd/attrstart", "2.0", "attributes of 20 bytes that begin at 20"),
+        ("odd/unicodepath", "1.9.0", "a Unicode path, which renames the entry"),
+    ],
+)
+def test_odd_files(bucket: Bucket, name: str, version_name: str, says: str | None):
+    content = sample(name)
+    signer = apk_signature.verify(apk_file.parse(memoryview(content)))
+    package = {"odd/attrstart": "com.nexmdm", "odd/unicodepath": "com.nexmdm"}.get(name, "com.example.odd")
+    answer = offer(content, 7, package_name=package, version_name=version_name, signer_fingerprint=signer)
+    if says is None:
+        assert answer.json["version_name"] == "8.4.5"
+        assert answer.json["state"] == "awaiting_signer"
+    else:
+        assert says in answer.problem(422)["detail"]
+
+
+def test_devices_that_are_too_old_are_counted(bucket: Bucket, db: Database):
+    """agent-2-v3 has no signature that an Android before 9 (28) knows; agent-2 none that one before 7 (24) does."""
+    for number, sdk in enumerate((23, 27, 28, None)):
+        device_id, _ = enroll(f"phone-{number}")
+        db.execute("UPDATE devices SET sdk_int = %(sdk)s WHERE id = %(id)s", {"sdk": sdk, "id": device_id})
+    build = call("GET", f"/v1/apk/builds/{published(1)}").json
+    assert (build["min_sdk"], build["target_sdk"], build["shared_user_id"]) == (24, 33, None)
+    assert build["warnings"] == ["1 enrolled device has an Android below API level 24 and cannot install this build."]
+    newer = offer(sample("agent-2-v3")).json
+    assert newer["min_sdk"] == 28
+    assert newer["warnings"] == ["2 enrolled devices have an Android below API level 28 and cannot install this build."]
+    assert "warnings" not in call("GET", "/v1/apk/builds").json["items"][0]
+
+
+def test_a_shared_user_id_does_not_change(bucket: Bucket, db: Database):
+    published(1)
+    db.execute("UPDATE apk_versions SET shared_user_id = 'com.nexmdm.all'")
+    document = offer(sample("agent-2")).problem(422)
+    assert document["detail"] == (
+        "sharedUserId: expected com.nexmdm.all, which is that of the builds before it, found none"
+    )
+    db.execute("UPDATE apk_versions SET min_sdk = NULL, shared_user_id = NULL")
+    assert offer(sample("agent-3"), 3).json["state"] == "published"
+
+
+def test_a_declaration_that_is_never_completed_expires(bucket: Bucket, db: Database):
+    old, young = (declare(sample(f"agent-{n}"), n).json["build_id"] for n in (1, 2))
+    db.execute("UPDATE apk_versions SET uploaded_at = uploaded_at - interval '25 hours' WHERE id = %(id)s", {"id": old})
+    assert publishing.expire(db) == 1
+    states = [call("GET", f"/v1/apk/builds/{build_id}").json["state"] for build_id in (old, young)]
+    assert states == ["withdrawn", "declared"]
+    event = db.execute("SELECT actor, action, object FROM operator_events ORDER BY event_id DESC LIMIT 1")[0]
+    assert event == {"actor": "system:cleanup", "action": "build.expire", "object": f"build:{old}"}
+    assert declare(sample("agent-1"), 1).status == 201
+    assert publishing.expire(db) == 0
+
+
+def test_every_change_of_a_build_is_an_event_once(bucket: Bucket, db: Database):
+    pin()
+    build_id = published(1)
+    for what in ("promote", "promote", "pause", "pause", "resume", "resume"):
+        act(build_id, what)
+    for percent in (10, 10):
+        act(build_id, "rollout", staged_rollout_percent=percent)
+    withdrawn = declare(sample("agent-2")).json["build_id"]
+    for _ in range(2):
+        call("DELETE", f"/v1/apk/builds/{withdrawn}")
+    newer = published(3)
+    act(newer, "promote")
+    for _ in range(2):
+        act(newer, "rollback", reason="it hangs")
+    assert [event["action"].partition(".")[2] for event in db.execute(AUDIT)] == [
+        *("signers", "declare", "complete", "promote", "pause", "resume", "rollout", "declare", "withdraw"),
+        *("declare", "complete", "promote", "rollback"),
+    ]

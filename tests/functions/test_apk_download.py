@@ -1,5 +1,6 @@
 """Devices fetch builds: who may, which build, an address that ends, and a row for each."""
 
+import json
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import NamedTuple
@@ -7,10 +8,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from nexmdm.builds import downloads
+from nexmdm.builds.downloads import Credential
+from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
+from nexmdm.runtime.errors import TooManyDownloads
 
-from tests.support.api import OPERATOR, Answer, call, enroll
-from tests.support.builds import act, offer, promoted, published, sample
+from tests.support.api import CONTEXT, OPERATOR, Answer, call, enroll, event
+from tests.support.builds import act, offer, pin, promoted, published, sample
+from tests.support.races import race
 from tests.support.s3 import BUCKET, Bucket
 
 LATEST = ("/v1/apk/download/latest", "/v1/apk/download-latest")
@@ -97,7 +103,7 @@ def test_a_broken_download_goes_on_where_it_ended(bucket: Bucket, device: Device
 
 
 def test_a_build_by_its_id(bucket: Bucket, device: Device, db: Database):
-    build_id = published(1)
+    build_id = promoted(1)
     answer = fetch(device.token, f"/v1/apk/download/{build_id}")
     assert httpx.get(answer.headers["location"]).content == sample("agent-1")
     for nothing in ("0", "999", "x", "99999999999"):
@@ -117,7 +123,71 @@ def test_a_debug_build_is_never_the_latest(bucket: Bucket, device: Device):
     debug = offer(sample("agent-2-debug"), build_type="debug", version_name="2.0-debug").json["build_id"]
     act(debug, "promote")
     fetch(device.token).problem(404)
+    fetch(device.token, f"/v1/apk/download/{debug}").problem(404)
+    act(debug, "rollout", staged_rollout_percent=100, install=True)
     assert fetch(device.token, f"/v1/apk/download/{debug}").status == 302
+
+
+# --- who may fetch what
+
+
+def test_a_device_fetches_what_it_is_offered_or_was_asked_to_install(bucket: Bucket, device: Device, db: Database):
+    first, second, third = promoted(1), promoted(2), published(3)
+    by_id = {
+        build_id: fetch(device.token, f"/v1/apk/download/{build_id}").status for build_id in (first, second, third)
+    }
+    assert by_id == {first: 404, second: 302, third: 404}
+    act(second, "rollout", staged_rollout_percent=0)
+    assert fetch(device.token, f"/v1/apk/download/{first}").status == 302
+    fetch(device.token, f"/v1/apk/download/{second}").problem(404)
+    db.execute(
+        "INSERT INTO apk_installations (device_id, apk_version_id, status) VALUES (%(device)s, %(build)s, 'pending')",
+        {"device": device.id, "build": third},
+    )
+    assert fetch(device.token, f"/v1/apk/download/{third}").status == 302
+    another = Device(*enroll("another"))
+    fetch(another.token, f"/v1/apk/download/{third}").problem(404)
+    assert len(rows(db)) == 3
+
+
+def test_an_enrollment_token_fetches_the_agent_alone(bucket: Bucket, db: Database):
+    agent, token = promoted(2), download_token()
+    pin("io.unitynodes.unityapp")
+    player = offer(sample("player-190"), 190, package_name="io.unitynodes.unityapp", version_name="1.9.0").json
+    act(player["build_id"], "promote")
+    assert call("GET", f"/v1/apk/download/{agent}", token=token).status == 302
+    call("GET", f"/v1/apk/download/{player['build_id']}", token=token).problem(404)
+    call("GET", LATEST[0], token=token, query={"package_name": "io.unitynodes.unityapp"}).problem(404)
+    assert [row["build_id"] for row in rows(db)] == [agent]
+
+
+def test_twenty_addresses_an_hour(bucket: Bucket, device: Device, db: Database):
+    build_id = promoted(2)
+    paths = [LATEST[0], f"/v1/apk/download/{build_id}"] * 10
+    assert [fetch(device.token, path).status for path in paths] == [302] * 20
+    for path in (LATEST[0], f"/v1/apk/download/{build_id}"):
+        answer = fetch(device.token, path)
+        answer.problem(429)
+        assert 3500 < int(answer.headers["retry-after"]) <= 3600
+    assert len(rows(db)) == 20
+    assert fetch(Device(*enroll("another")).token).status == 302
+    db.execute(
+        "UPDATE apk_download_rates SET issued[1] = issued[1] - interval '1 hour' WHERE device_id = %(id)s",
+        {"id": device.id},
+    )
+    assert [fetch(device.token).status for _ in range(2)] == [302, 429]
+    assert downloads.forget_rates(db) == 0
+    db.execute("UPDATE apk_download_rates SET last_at = last_at - interval '61 minutes'")
+    assert downloads.forget_rates(db) == 2
+
+
+def test_downloads_at_once_are_counted_too(bucket: Bucket, device: Device, db: Database, url: str):
+    build_id = promoted(2)
+    credential = Credential(device.token, from_address=False)
+    issue = [lambda own: downloads.issue(own, credential, build_id, "com.nexmdm")] * 24
+    refused = [result for result in race(url, *issue) if isinstance(result, TooManyDownloads)]
+    assert len(refused) == 4
+    assert len(rows(db)) == 20
 
 
 @pytest.mark.parametrize("way", ["bearer", "query"])
@@ -265,7 +335,7 @@ def test_the_manifest_has_the_agents_fields(bucket: Bucket, device: Device, db: 
         "version_code": 2,
         "version_name": "2.0",
         "package_name": "com.nexmdm",
-        "download_url": f"http://api.test/v1/apk/download/{build_id}",
+        "download_url": f"https://api.test/v1/apk/download/{build_id}",
         "sha256": sha256(content).hexdigest(),
         "signer_fingerprint": answer.json["signer_fingerprint"],
         "file_size": len(content),
@@ -279,12 +349,21 @@ def test_the_manifest_has_the_agents_fields(bucket: Bucket, device: Device, db: 
     assert followed.status == 302
 
 
-def test_behind_a_gateway_the_address_is_the_gateways(bucket: Bucket, device: Device):
+def test_the_url_is_the_gateways_or_the_settings_and_no_headers(
+    bucket: Bucket, device: Device, monkeypatch: pytest.MonkeyPatch
+):
     build_id = promoted(2)
-    headers = {"host": "mdm.example.com", "x-forwarded-proto": "https"}
-    query = {"device_id": "me", "current_version_code": 1, "package_name": "com.nexmdm"}
-    answer = call("GET", "/v1/agent/update", query=query, token=device.token, headers=headers)
-    assert answer.json["download_url"] == f"https://mdm.example.com/v1/apk/download/{build_id}"
+    query = {"device_id": "me", "current_version_code": "1", "package_name": "com.nexmdm"}
+    handler, sent = event("GET", "/v1/agent/update", query=query, token=device.token)
+    sent["headers"] |= {"host": "evil.example", "x-forwarded-proto": "http", "x-forwarded-host": "evil.example"}
+    sent["requestContext"]["domainName"] = "mdm.example.com"
+    told = json.loads(handler(sent, CONTEXT)["body"])["download_url"]
+    assert told == f"https://mdm.example.com/v1/apk/download/{build_id}"
+
+    monkeypatch.setenv("PUBLIC_URL", "https://mdm.example.org")
+    settings.load.cache_clear()
+    told = json.loads(handler(sent, CONTEXT)["body"])["download_url"]
+    assert told == f"https://mdm.example.org/v1/apk/download/{build_id}"
 
 
 def test_304_when_nothing_is_newer(bucket: Bucket, device: Device):

@@ -39,10 +39,10 @@ KILLS = 12
 
 @pytest.fixture
 def prepared(bucket: Bucket, tmp_path) -> str:
-    """A file with the event of a device that asks for the latest build."""
+    """A file with the event of a fresh phone that asks for the latest build; a device may do so 20 times an hour."""
     promoted(2)
-    _, token = enroll("lobby")
-    _, sent = event("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
+    made = call("POST", "/v1/enroll-tokens", {"aliases": ["new phones"], "scope": "apk_download"})
+    _, sent = event("GET", "/v1/apk/download/latest", token=made.json["items"][0]["token"])
     path = tmp_path / "event.json"
     path.write_text(json.dumps(sent))
     return str(path)
@@ -106,15 +106,15 @@ def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url
         settings.load.cache_clear()
         database.connection.cache_clear()
         sent = json.loads(Path(prepared).read_text())
-        token = sent["headers"]["x-device-token"]
-        assert call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token}).status == 302
+        token = sent["headers"]["authorization"].removeprefix("Bearer ")
+        assert call("GET", "/v1/apk/download/latest", token=token).status == 302
         line.lose_answers()
-        answer = call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
+        answer = call("GET", "/v1/apk/download/latest", token=token)
         assert answer.status == 302
         # Committed, its answer lost, run once more: one row more than addresses.
         assert rows(db) == 3
         line.close()
-        document = call("GET", "/v1/apk/download/latest", headers={"X-Device-Token": token})
+        document = call("GET", "/v1/apk/download/latest", token=token)
         assert document.problem(503)
         assert "location" not in document.headers
     assert rows(db) == 3
@@ -126,6 +126,6 @@ def test_the_row_is_committed_when_the_verb_returns(bucket: Bucket, url: str, db
     build_id = promoted(2)
     _, token = enroll("lobby")
     own = Database(make_dsn(url))
-    row = downloads.issue(own, downloads.Credential(token, from_address=False), build_id)
+    row = downloads.issue(own, downloads.Credential(token, from_address=False), build_id, "com.nexmdm")
     assert db.execute("SELECT id FROM apk_download_events") == [{"id": row["event_id"]}]
     own.close()

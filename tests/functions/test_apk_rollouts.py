@@ -2,6 +2,7 @@
 
 import pytest
 from nexmdm.runtime import settings
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 
 from local.fcm import FakeFcm
@@ -163,7 +164,7 @@ def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str
     ids = [published(n) for n in (1, 2, 3)]
 
     def promote(build_id: int):
-        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), 100, OPERATOR)
+        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), 100, Actor(OPERATOR))
 
     results = race(url, *[promote(build_id) for build_id in ids for _ in range(2)])
     assert {type(error).__name__ for error in errors(results)} <= {"Conflict"}
@@ -193,7 +194,7 @@ def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, fake_fcm: 
         assert data["action"] == "install_apk"
         assert data["installation_id"] == str(installation["id"])
         assert (
-            data["download_url"] == f"http://api.test/v1/apk/download/{build_id}?installation_id={installation['id']}"
+            data["download_url"] == f"https://api.test/v1/apk/download/{build_id}?installation_id={installation['id']}"
         )
         assert (data["package_name"], data["version_name"], data["version_code"]) == ("com.nexmdm", "2.0", "2")
         assert (data["apk_id"], data["file_size"]) == (str(build_id), str(row["file_size"]))
@@ -250,7 +251,7 @@ def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, 
 
     def install(n: int):
         return lambda own: rollouts.install(
-            own, publishing.find(own, build_id), 100, OPERATOR, base_url="http://api.test", request_id=f"r-{n}"
+            own, publishing.find(own, build_id), 100, Actor(OPERATOR), base_url="https://api.test", request_id=f"r-{n}"
         )
 
     assert errors(race(url, *[install(n) for n in range(6)])) == []

@@ -96,31 +96,95 @@ def test_one_and_the_same_answer_for_every_token_that_may_not(db):
 
 
 @pytest.mark.parametrize("hardware_id", [None, "serial-1"])
-def test_registering_again_gives_the_same_device_and_both_tokens_until_one_is_used(url, hardware_id):
+def test_registering_again_gives_the_same_device_and_uses_the_token_once(url, hardware_id):
     (made,) = tokens()
     first, second = (register(made["token"], hardware_id=hardware_id).json for _ in range(2))
     assert first["device_id"] == second["device_id"]
     assert first["device_token"] != second["device_token"]
     assert listed(made["token_id"])["uses_consumed"] == 1
-    assert beats(first["device_token"]) == 200
-    assert beats(second["device_token"]) == 401
-    assert beats(first["device_token"]) == 200
 
 
-def test_the_later_token_used_first_ends_the_earlier_one(url):
+# Every route that a device calls with its token: (method, path, body) for the device.
+CALLS = {
+    "heartbeat": lambda device: ("POST", "/v1/heartbeat", agent.heartbeat()),
+    "heartbeats": lambda device: ("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat()]}),
+    "fcm-token": lambda device: ("POST", "/v1/devices/fcm-token", {"device_id": device, "fcm_token": "fcm:1"}),
+    "ack": lambda device: ("POST", f"/v1/devices/{device}/ack", {"request_id": "r", "type": "PING_ACK"}),
+    "action-result": lambda device: (
+        "POST",
+        "/v1/action-result",
+        {"request_id": "r", "action": "ping", "outcome": "ok", "finished_at": "2026-01-01T00:00:00Z"},
+    ),
+    "remote-exec": lambda device: (
+        "POST",
+        "/v1/remote-exec/ack",
+        {"exec_id": "r", "correlation_id": "r", "device_id": device, "status": "OK"},
+    ),
+    "installation": lambda device: (
+        "POST",
+        "/v1/apk/installation/update",
+        {"installation_id": 1, "status": "installing"},
+    ),
+    "download": lambda device: ("GET", "/v1/apk/download/latest", None),
+    "update": lambda device: (
+        "GET",
+        f"/v1/agent/update?device_id={device}&current_version_code=1&package_name=com.nexmdm",
+        None,
+    ),
+}
+
+
+def use(name: str, device: str, token: str) -> int:
+    """The status of one call of a device; 404 and 304 mean that the token was accepted and nothing was found."""
+    method, path, body = CALLS[name](device)
+    path, _, query = path.partition("?")
+    parameters = dict(pair.split("=") for pair in query.split("&")) if query else None
+    return call(method, path, body, token=token, query=parameters).status
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_using_an_older_device_token_retires_and_confirms_nothing(url, name):
+    (made,) = tokens()
+    *older, newest = (register(made["token"]).json for _ in range(4))
+    device = newest["device_id"]
+    for registered in [*older, *older]:
+        assert use(name, device, registered["device_token"]) != 401
+    assert register(made["token"]).status == 200, "the device is not confirmed, so it may register once more"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_using_the_newest_device_token_retires_all_older_ones(url, name):
+    (made,) = tokens()
+    *older, newest = (register(made["token"]).json for _ in range(4))
+    device = newest["device_id"]
+    assert use(name, device, newest["device_token"]) != 401
+    for registered in older:
+        assert use(name, device, registered["device_token"]) == 401
+    assert use(name, device, newest["device_token"]) != 401
+    register(made["token"]).problem(401)
+
+
+def test_the_fcm_token_that_arrives_with_the_first_device_token_is_kept(url, db):
+    """Two queued broadcasts: the first upload leaves after the second registration."""
     (made,) = tokens()
     first, second = (register(made["token"]).json for _ in range(2))
+    assert use("fcm-token", first["device_id"], first["device_token"]) == 200
     assert beats(second["device_token"]) == 200
     assert beats(first["device_token"]) == 401
+    shown = call("GET", f"/v1/devices/{first['device_id']}").json
+    assert shown["has_fcm_token"]
 
 
-def test_the_fcm_token_is_an_authenticated_call_too(url):
-    (made,) = tokens()
-    first, second = (register(made["token"]).json for _ in range(2))
-    body = {"device_id": first["device_id"], "fcm_token": "fcm:1"}
-    assert call("POST", "/v1/devices/fcm-token", body, token=first["device_token"]).status == 200
-    assert beats(second["device_token"]) == 401
-    register(made["token"]).problem(401)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_deleted_device_gets_410_for_24_hours_and_401_after_that(url, db, name):
+    device, token = enroll()
+    assert beats(token) == 200
+    assert call("DELETE", f"/v1/devices/{device}").status == 204
+    assert use(name, device, token) == 410
+    db.execute("UPDATE devices SET deleted_at = statement_timestamp() - interval '23 hours 59 minutes'")
+    assert use(name, device, token) == 410
+    db.execute("UPDATE devices SET deleted_at = statement_timestamp() - interval '24 hours 1 second'")
+    assert use(name, device, token) == 401
 
 
 def test_after_the_first_authenticated_call_the_token_is_used_up(url):

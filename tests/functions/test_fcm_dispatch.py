@@ -263,7 +263,7 @@ def test_wrong_parameters_store_nothing(fake_fcm: FakeFcm, device: str, db: Data
 
 
 def test_a_message_above_4096_bytes_is_refused_before_anything_is_stored(fake_fcm: FakeFcm, device: str, db: Database):
-    packages = {"packages": ["p" * 200] * 20}
+    packages = {"packages": ["com." + "p" * 200] * 20}
     send(device, action="apply_battery_whitelist", params=packages).problem(422, "$.params")
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
 

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from nexmdm.runtime import settings
+from nexmdm.runtime.settings import SettingsError
 
 from functions.notify import shapes
 from functions.notify import webhook as posting
@@ -123,11 +124,21 @@ def test_silence_is_not_waited_for_and_says_no_address(webhook: Webhook, monkeyp
     assert_untold(raised, capfd)
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}/services/secret", "no address", "ftp://host/secret"])
-def test_an_address_that_nobody_is_at_is_not_told_either(webhook: Webhook, monkeypatch, capfd, address: str):
+@pytest.mark.parametrize(
+    "wrong", ["no canary", "ftp://canary/x", "https://canary[1/x", "https://u:canary@host/x", "canary\nhttps://h/x"]
+)
+def test_a_setting_that_is_no_url_is_named_and_not_quoted(webhook: Webhook, monkeypatch, capfd, wrong: str):
+    configure(monkeypatch, WEBHOOK_URL=wrong)
+    with pytest.raises(SettingsError, match="WEBHOOK_URL is wrong") as raised:
+        handler(told("s", "m"), CONTEXT)
+    printed = capfd.readouterr()
+    assert "canary" not in str(raised.value) + printed.out + printed.err
+
+
+def test_a_url_that_nobody_is_at_is_not_told_either(webhook: Webhook, monkeypatch, capfd):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    configure(monkeypatch, WEBHOOK_URL=address.format(port=port))
+    configure(monkeypatch, WEBHOOK_URL=f"http://127.0.0.1:{port}/services/secret")
     with pytest.raises(posting.NotPosted) as raised:
         handler(told("s", "m"), CONTEXT)
     assert_untold(raised, capfd)

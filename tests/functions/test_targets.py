@@ -5,13 +5,14 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from nexmdm.devices import editing, imports, labels
+from nexmdm.devices import editing, imports, labelling
 from nexmdm.devices.editing import DevicePatch
-from nexmdm.devices.labels import LabelChange
+from nexmdm.devices.labelling import LabelChange
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
 
+from local.fcm import FakeFcm
 from tests.support.api import OPERATOR, Answer, call, enroll
 
 FLEET = {
@@ -232,9 +233,9 @@ def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
     me = actor.operator("me")
     try:
         with connections[0].transaction() as tx:
-            labels.change(tx, LabelChange(device_ids=[fleet["till-1"]], set={"a": "1"}), 600, me)
+            labelling.change(tx, LabelChange(device_ids=[fleet["till-1"]], set={"a": "1"}), 600, me)
             body = LabelChange(device_ids=list(fleet.values()), set={"b": "2"})
-            other = threading.Thread(target=labels.change, args=(connections[1], body, 600, me))
+            other = threading.Thread(target=labelling.change, args=(connections[1], body, 600, me))
             other.start()
             waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted"
             while not tx.execute(waiting)[0]["n"]:
@@ -244,6 +245,19 @@ def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
         for connection in connections:
             connection.close()
     assert labels_of(fleet["till-1"]) == {**FLEET["till-1"], "a": "1", "b": "2"}
+
+
+def test_the_labels_in_use_are_counted(fleet: dict[str, str]):
+    call("DELETE", f"/v1/devices/{fleet['screen-1']}")
+    assert call("GET", "/v1/labels").json["items"] == [
+        {"key": "retired", "device_count": 1, "values": [{"value": "2025", "device_count": 1}]},
+        {"key": "role", "device_count": 3, "values": [{"value": "till", "device_count": 3}]},
+        {
+            "key": "site",
+            "device_count": 3,
+            "values": [{"value": "berlin", "device_count": 2}, {"value": "hamburg", "device_count": 1}],
+        },
+    ]
 
 
 # --- holding to a preview
@@ -295,6 +309,64 @@ def test_deleted_devices_are_gone_and_their_aliases_free(fleet: dict[str, str]):
     call("POST", "/v1/devices/delete", {"device_ids": [fleet["till-3"], "nobody"]}).problem(422, "$.device_ids")
     assert "till-3" in listed()
     enroll("till-1")
+
+
+# --- commands
+
+
+def many(request_id: str, **body: Any) -> Answer:
+    return call("POST", "/v1/commands", {"action": "ping", "request_id": request_id, **body})
+
+
+def members(request_id: str) -> set[str]:
+    items = call("GET", "/v1/commands", query={"batch": request_id}).json["items"]
+    return {item["device_id"] for item in items}
+
+
+def test_a_command_goes_to_those_that_the_filter_selects(fleet: dict[str, str], fake_fcm: FakeFcm):
+    put("berlin", selector="site=berlin")
+    answer = many("b-1", filter={"group": "berlin", "selector": "role=till", "alias_prefix": "till-"})
+    assert (answer.status, answer.json["device_count"]) == (202, 2)
+    assert members("b-1") == {fleet["till-1"], fleet["till-2"]}
+    assert answer.json["selector"] == {"filter": {"selector": "role=till", "group": "berlin", "alias_prefix": "till-"}}
+    [event] = events(object="command:b-1")
+    assert event["after"]["target_hash"] == hash_of([fleet["till-1"], fleet["till-2"]])
+    many("b-2", filter={"selector": "=x"}).problem(422, "$.filter.selector")
+    many("b-2", filter={"group": "nowhere"}).problem(422, "$.filter.group")
+    many("b-2", filter={"selector": "site=nowhere"}).problem(422, "$.filter")
+    many("b-2", filter={"all": True}, expect_target_hash="short").problem(422, "$.expect_target_hash")
+
+
+def test_a_command_holds_to_the_preview_and_leaves_its_name_free(fleet: dict[str, str], fake_fcm: FakeFcm):
+    filter_ = {"selector": "role=till"}
+    seen = preview(**filter_)
+    call("PATCH", f"/v1/devices/{fleet['till-3']}", {"labels": {"role": "spare"}})
+    problem = many("b-1", filter=filter_, expect_target_hash=seen["target_hash"]).problem(409)
+    now = preview(**filter_)
+    assert (problem["code"], problem["device_count"], problem["target_hash"]) == (
+        "targets_changed", 2, now["target_hash"],
+    )  # fmt: skip
+    call("GET", "/v1/commands/b-1").problem(404)
+    assert many("b-1", filter=filter_, expect_target_hash=now["target_hash"]).status == 202
+    assert len(members("b-1")) == 2
+    # None is left: that too is another set.
+    call("PATCH", f"/v1/devices/{fleet['till-1']}", {"labels": None})
+    call("PATCH", f"/v1/devices/{fleet['till-2']}", {"labels": None})
+    gone = many("b-2", filter=filter_, expect_target_hash=now["target_hash"]).problem(409)
+    assert (gone["device_count"], gone["target_hash"]) == (0, hash_of([]))
+
+
+def test_a_repeat_is_answered_before_the_targets_are_looked_at(fleet: dict[str, str], fake_fcm: FakeFcm):
+    put("tills", selector="role=till")
+    first = many("b-1", filter={"group": "tills"}, expect_target_hash=preview(group="tills")["target_hash"])
+    assert first.status == 202
+    call("DELETE", f"/v1/devices/{fleet['till-1']}")
+    # Neither the devices, nor the hash, nor the group count any more.
+    assert call("DELETE", "/v1/groups/tills").status == 204
+    for hash_ in ({}, {"expect_target_hash": "0" * 64}):
+        again = many("b-1", filter={"group": "tills"}, **hash_)
+        assert (again.status, again.json) == (200, first.json)
+    many("b-1", filter={"group": "other"}).problem(422)
 
 
 # --- groups
@@ -456,3 +528,57 @@ def test_two_patches_at_once_lose_neither(url: str, fleet: dict[str, str]):
     for connection in connections:
         connection.close()
     assert labels_of(fleet["till-1"]) == {**FLEET["till-1"], "k0": "x", "k1": "x"}
+
+
+# --- enrollment tokens
+
+
+def token(alias: str, **body: Any) -> dict[str, Any]:
+    answer = call("POST", "/v1/enroll-tokens", {"aliases": [alias], **body})
+    assert answer.status == 201, answer.text
+    return answer.json["items"][0]
+
+
+def registered(made: dict[str, Any], alias: str) -> str:
+    return call("POST", "/v1/register", {"alias": alias}, token=made["token"]).json["device_id"]
+
+
+def test_a_device_gets_the_labels_of_its_token(url: str):
+    made = token("hall", labels={"site": "berlin", "note": "ü"})
+    assert made["labels"] == {"site": "berlin", "note": "ü"}
+    assert call("GET", "/v1/enroll-tokens").json["items"][0]["labels"] == made["labels"]
+    assert labels_of(registered(made, "hall")) == made["labels"]
+
+
+def test_a_taken_over_device_keeps_its_labels_under_those_of_the_token(fleet: dict[str, str]):
+    device_id = registered(token("till-2", labels={"site": "bonn", "stage": "pilot"}), "till-2")
+    assert device_id == fleet["till-2"]
+    assert labels_of(device_id) == {"site": "bonn", "stage": "pilot", "role": "till", "retired": "2025"}
+
+
+def test_a_full_device_is_taken_over_all_the_same(fleet: dict[str, str]):
+    full = {f"k{n}": "old" for n in range(32)}
+    assert call("PATCH", f"/v1/devices/{fleet['spare-1']}", {"labels": full}).status == 200
+    registered(token("spare-1", labels={"a": "new", "k31": "new"}), "spare-1")
+    found = labels_of(fleet["spare-1"])
+    assert len(found) == 32
+    assert (found["a"], found["k31"]) == ("new", "new")
+
+
+def test_labels_of_a_token_have_the_same_limits(url: str):
+    for bad in ({"Site": "x"}, {"a": None}, {f"k{n}": "" for n in range(33)}, {"a": "x" * 201}):
+        call("POST", "/v1/enroll-tokens", {"aliases": ["a"], "labels": bad}).problem(422)
+
+
+def test_alerts_are_listed_for_what_a_filter_selects(fleet: dict[str, str], db: Database):
+    db.execute("INSERT INTO device_alerts (device_id, condition) SELECT id, 'silent' FROM devices")
+
+    def aliases(**query: Any) -> set[str]:
+        return {item["alias"] for item in call("GET", "/v1/alerts", query=query).json["items"]}
+
+    assert aliases() == set(FLEET)
+    assert aliases(selector="site=berlin", alias="till") == {"till-1", "till-2"}
+    assert aliases(online="true") == set()
+    put("screens", selector="role=screen")
+    assert aliases(group="screens", open="true") == {"screen-1"}
+    call("GET", "/v1/alerts", query={"selector": "a b"}).problem(422, "query.selector")

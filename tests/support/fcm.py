@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import firebase_admin
 import pytest
 from nexmdm.runtime import settings
 
@@ -37,5 +36,3 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
 def forget_service() -> None:
     """As a new environment begins."""
     fcm.service.cache_clear()
-    for app in list(firebase_admin._apps.values()):
-        firebase_admin.delete_app(app)

@@ -15,7 +15,8 @@ OPERATORS = [route for route in ROUTES if route.authorizer == "AWS_IAM"]
 
 # Viewer is every GET. Exactly one of those has an effect: GET /v1/apk/builds/{id}/download writes down who was given
 # the address, and a build is what every device has anyway. No GET answers a secret: tokens are listed without theirs.
-READS = {route.key for route in OPERATORS if route.method == "GET"}
+# What a shell answered is for operators: GET /v1/commands/{request_id}/result is denied.
+READS = {route.key for route in OPERATORS if route.method == "GET"} - {"GET /v1/commands/{request_id}/result"}
 MAY: dict[str, set[str]] = {
     "ViewerPolicy": READS,
     "OperatorPolicy": {route.key for route in OPERATORS},

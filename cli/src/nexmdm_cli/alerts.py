@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli import addresses
+from nexmdm_cli import addresses, selection
 from nexmdm_cli.output import Column, ago, shown
+from nexmdm_cli.selection import InGroup, Selector
 from nexmdm_cli.session import Session, command
 
 
@@ -36,10 +37,17 @@ def alerts(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Alias or id.", autocompletion=addresses.complete)
     ] = None,
+    selector: Selector = None,
+    group: InGroup = None,
     history: Annotated[bool, typer.Option("--history", help="Also those that have recovered.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None,
 ) -> None:
     """List open alerts, newest first: devices silent, low on battery, without Unity, behind the rollout."""
     device_id = addresses.find(session.api, device)["device_id"] if device else None
-    query = {"condition": condition, "device_id": device_id, "open": None if history else True}
+    query = {
+        **selection.query(selector, group),
+        "condition": condition,
+        "device_id": device_id,
+        "open": None if history else True,
+    }
     session.out.table(session.api.pages("/v1/alerts", query, limit), COLUMNS, "Nothing is wrong.")

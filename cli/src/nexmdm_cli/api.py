@@ -128,7 +128,8 @@ class Api:
         status = answer.status_code
         detail = document.get("detail") or document.get("message") or document.get("Message") or answer.reason_phrase
         code = FAMILIES.get(status, Code.REFUSED if status < 500 else Code.UNAVAILABLE)
-        return Failure(f"{detail} ({status})", code, self._advice(status, "detail" in document, str(detail)))
+        advice = self._advice(status, "detail" in document, str(detail))
+        return Failure(f"{detail} ({status})", code, advice, document.get("errors"))
 
     def _advice(self, status: int, ours: bool, detail: str) -> str | None:
         if status in (401, 403) and not ours:

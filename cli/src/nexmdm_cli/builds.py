@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out and 
 Build = Annotated[int, typer.Argument(help="The build's id.", metavar="BUILD_ID")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept with who and when.")]
 File = Annotated[Path, typer.Argument(help="The signed APK.", exists=True, dir_okay=False, metavar="FILE.apk")]
-STYLES = {"published": "green", "refused": "red", "declared": "yellow"}
+STYLES = {"published": "green", "refused": "red", "declared": "yellow", "awaiting_signer": "yellow"}
 
 
 def _rollout(build: dict[str, Any]) -> Text:
@@ -63,6 +63,7 @@ def publish(
     notes: Annotated[str | None, typer.Option(help="What is new; devices are told.")] = None,
     wifi_only: Annotated[bool, typer.Option("--wifi-only/--any-network", help="How devices may fetch it.")] = True,
     must_install: Annotated[bool, typer.Option("--must-install", help="Devices are told that they must.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take a version code that no build can follow.")] = False,
 ) -> None:
     """Publish an APK: declare what it is, upload it, have it verified. Every step may be repeated.
 
@@ -82,6 +83,7 @@ def publish(
         "notes": notes,
         "wifi_only": wifi_only,
         "must_install": must_install,
+        "force": force or None,
     }
     api = session.api
     build = api.call("POST", "/v1/apk/builds", {name: v for name, v in declaration.items() if v is not None})
@@ -90,6 +92,11 @@ def publish(
     with session.out.progress("verifying size, checksum, signature and manifest"):
         build = api.call("POST", path("apk", "builds", build["build_id"], "complete"))
     _print(session, build)
+    if build["state"] == "awaiting_signer":
+        session.out.note(
+            f"{build['package_name']} has no pinned signer yet. `nexmdm builds promote {build['build_id']}` pins this"
+            " one and publishes the build; `nexmdm builds signers` pins another."
+        )
 
 
 @command(app, "list")
@@ -97,7 +104,9 @@ def list_builds(
     session: Session,
     package_name: Annotated[str | None, typer.Option(help="Only of this package.")] = None,
     build_type: Annotated[str | None, typer.Option(help="Only release or debug.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only declared, published, refused, withdrawn or adopted.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="declared, awaiting_signer, published, refused, withdrawn or adopted.")
+    ] = None,
     current: Annotated[bool | None, typer.Option("--current/--not-current", help="Only what is rolled out.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
@@ -267,6 +276,7 @@ def _print(session: Session, build: dict[str, Any]) -> None:
             ("size", f"{build['file_size']:,} bytes"),
             ("SHA-256", build["sha256"]),
             ("signer", build["signer_fingerprint"]),
+            ("warnings", "\n".join(build.get("warnings", []))),
             ("source", " ".join(filter(None, (build["source"], build["ci_run_id"], build["git_sha"])))),
             ("notes", build["notes"] or ""),
             ("history", "\n".join(history)),

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from nexmdm_cli import addresses, following
 from nexmdm_cli.api import path
-from nexmdm_cli.output import Column, ago
+from nexmdm_cli.output import Column, ago, shown, when
 from nexmdm_cli.send import Timeout, Ttl, UntilSent, Wait
 from nexmdm_cli.session import Session, command
 
@@ -71,6 +71,23 @@ def show(
     session.out.fields(row, following.pairs(row))
     if follow:
         following.judge(row, until_sent)
+
+
+@command(app)
+def result(session: Session, request_id: Id) -> None:
+    """Show what one device was asked and answered in full, shell commands included. Viewers may not."""
+    row = session.api.call("GET", path("commands", request_id, "result"))
+    pairs = [
+        ("request id", row["request_id"]),
+        ("device id", row["device_id"]),
+        ("action", row["action"]),
+        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in row["params"].items())),
+        ("state", row["state"]),
+        ("answered", when(row["completed_at"])),
+        ("result", row["result"] or ""),
+        ("answer", row["result_message"] or ""),
+    ]
+    session.out.fields(row, pairs)
 
 
 @command(app)

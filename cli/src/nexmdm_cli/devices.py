@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import time
 from typing import Annotated, Any
 
@@ -10,17 +11,17 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from nexmdm_cli import addresses
+from nexmdm_cli import addresses, labels, selection, tabular
 from nexmdm_cli.api import path
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.inputs import content
 from nexmdm_cli.output import Column, ago, clean, duration, shown, when
+from nexmdm_cli.selection import DryRun, Everyone, InGroup, Online, Prefix, Selector, Version, Yes
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="List, show, watch, rename and delete devices.")
+app = typer.Typer(no_args_is_help=True, help="List, show, watch, label, rename, import, export and delete devices.")
 
 Device = Annotated[str, typer.Argument(help="Alias or id.", autocompletion=addresses.complete, metavar="DEVICE")]
-Online = Annotated[bool | None, typer.Option("--online/--silent", help="Only devices heard from lately, or not.")]
-Prefix = Annotated[str | None, typer.Option("--alias-prefix", help="Only aliases that begin so.")]
-Version = Annotated[str | None, typer.Option("--agent-version", help="Only devices with this agent.")]
 Status = Annotated[str | None, typer.Option(help="Only devices that report ok, warn or error.", metavar="STATUS")]
 
 
@@ -50,6 +51,7 @@ COLUMNS = [
     Column("AGENT", lambda d: d["agent_version"] or ""),
     Column("UNITY", _unity),
     Column("MODEL", lambda d: d["model"] or "", wide=True, flexible=True),
+    Column("LABELS", lambda d: labels.shown(d["labels"]), wide=True, flexible=True),
     Column("DEVICE ID", lambda d: d["device_id"], wide=True),
 ]
 HEARTBEATS = [
@@ -68,6 +70,8 @@ HEARTBEATS = [
 @command(app, "list")
 def list_devices(
     session: Session,
+    selector: Selector = None,
+    group: InGroup = None,
     online: Online = None,
     alias_prefix: Prefix = None,
     agent_version: Version = None,
@@ -78,9 +82,10 @@ def list_devices(
 
     \b
     nexmdm devices list --silent
+    nexmdm devices list -l 'site in (berlin,bonn),role=till'
     nexmdm devices list --alias-prefix lobby- --json | jq -r '.[].device_id'
     """
-    query = _query(online, alias_prefix, agent_version, status)
+    query = {**selection.query(selector, group, online, alias_prefix, agent_version), "status": status}
     session.out.table(session.api.pages("/v1/devices", query, limit), COLUMNS, "No device fits.")
 
 
@@ -110,6 +115,8 @@ def show(session: Session, device: Device) -> None:
             ("doze whitelisted", shown(row["doze_whitelisted"])),
             ("device owner", shown(row["is_device_owner"])),
             ("FCM reaches it", shown(row["has_fcm_token"])),
+            ("labels", labels.shown(row["labels"])),
+            ("watched app", row["monitored_package"] or ""),
             ("model", " ".join(filter(None, (row["manufacturer"], row["model"])))),
             ("system", android),
             ("enrolled", when(row["created_at"])),
@@ -120,6 +127,8 @@ def show(session: Session, device: Device) -> None:
 @command(app)
 def watch(
     session: Session,
+    selector: Selector = None,
+    group: InGroup = None,
     online: Online = None,
     alias_prefix: Prefix = None,
     agent_version: Version = None,
@@ -128,10 +137,9 @@ def watch(
     times: Annotated[int | None, typer.Option(min=1, help="End after so many looks; without it at Ctrl-C.")] = None,
 ) -> None:
     """Watch devices live, as many as the terminal has lines. With --json: one line for each look."""
-    query, live = (
-        _query(online, alias_prefix, agent_version, status),
-        session.out.is_terminal and not session.out.as_json,
-    )
+    chosen = selection.query(selector, group, online, alias_prefix, agent_version)
+    query = {**chosen, "status": status}
+    live = session.out.is_terminal and not session.out.as_json
     view = Live(console=session.out.console, auto_refresh=False) if live else None
     # As many devices as fit; a pipe gets all of them.
     lines = max(session.out.console.height - 4, 1) if live else None
@@ -139,7 +147,7 @@ def watch(
         for look in range(times) if times else itertools.count():
             if look:
                 time.sleep(interval)
-            fleet = session.api.call("GET", "/v1/fleet/summary")
+            fleet = session.api.call("GET", "/v1/fleet/summary", query=chosen)
             seen = _look(session, fleet, list(session.api.pages("/v1/devices", query, lines)))
             if view:
                 view.update(seen, refresh=True)
@@ -172,28 +180,210 @@ def rename(
 
 
 @command(app)
+def monitor(
+    session: Session,
+    device: Device,
+    package: Annotated[
+        str | None, typer.Argument(help="The app to watch; without it the stack's own.", metavar="PACKAGE")
+    ] = None,
+) -> None:
+    """Watch another app on a device than the one that UNITY_PACKAGE names."""
+    found = addresses.find(session.api, device)
+    changed = session.api.call("PATCH", path("devices", found["device_id"]), {"monitored_package": package})
+    if session.out.as_json:
+        return session.out.json(changed)
+    session.out.line(clean(f"{found['alias']}: watching {package or 'the app of UNITY_PACKAGE'}"))
+
+
+@command(app)
+def label(
+    session: Session,
+    changes: Annotated[list[str], typer.Argument(help="KEY=VALUE sets, KEY- removes.", metavar="KEY=VALUE")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", "-t", help="A device's alias or id; may be repeated.", autocompletion=addresses.complete),
+    ] = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Everyone = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Set and remove labels of devices; on all of them or on none.
+
+    \b
+    nexmdm devices label site=berlin role=till --to till-1 --to till-2
+    nexmdm devices label stage=pilot retired- -l 'site=berlin,role=till'
+    """
+    to_set, to_remove = labels.changes(changes)
+    target = _target(
+        session, to or [], selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    )
+    words = ", ".join([*(f"{key}={value}" for key, value in to_set.items()), *(f"{key}-" for key in to_remove)])
+    # Devices that were named one by one are not asked about.
+    body = selection.agreed(
+        session, target, clean(f"Label {words} on"), yes=yes or "device_ids" in target, dry_run=dry_run
+    )
+    if body is None:
+        return None
+    done = session.api.call("POST", "/v1/devices/labels", {**body, "set": to_set, "remove": to_remove})
+    if session.out.as_json:
+        return session.out.json(done)
+    session.out.line(f"{selection.count(done['device_count'])}, {done['changed']} changed")
+
+
+@command(app)
 def delete(
     session: Session,
     devices: Annotated[
-        list[str], typer.Argument(help="Aliases or ids.", autocompletion=addresses.complete, metavar="DEVICE")
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        list[str] | None, typer.Argument(help="Aliases or ids.", autocompletion=addresses.complete, metavar="DEVICE")
+    ] = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Delete devices: their tokens end, their aliases are free again, their history stays for retention."""
-    found = [addresses.find(session.api, name) for name in devices]
-    names = ", ".join(clean(device["alias"]) for device in found)
-    session.confirm(f"Delete {names}? To come back, it has to be enrolled again.", yes)
-    for device in found:
-        session.api.call("DELETE", path("devices", device["device_id"]))
+    target = _target(session, devices or [], selection.filter_of(selector, group, online, alias_prefix, agent_version))
+    preview = session.api.call("POST", "/v1/devices/preview", target)
+    if dry_run:
+        return selection.show(session, preview)
+    if not preview["device_count"]:
+        raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
+    names = f"{selection.count(preview['device_count'])} ({selection.sample(preview)})"
+    session.confirm(f"Delete {names}? To come back, a device has to be enrolled again.", yes)
+    body = {**target, "expect_target_hash": preview["target_hash"]}
+    done = session.api.call("POST", "/v1/devices/delete", body)
     if session.out.as_json:
-        return session.out.json([{"device_id": d["device_id"], "alias": d["alias"]} for d in found])
+        return session.out.json(done)
     session.out.line(f"deleted {names}")
 
 
-def _query(
-    online: bool | None, alias_prefix: str | None, agent_version: str | None, status: str | None
-) -> dict[str, Any]:
-    return {"online": online, "alias": alias_prefix, "agent_version": agent_version, "status": status}
+@command(app)
+def export(
+    session: Session,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout, for a spreadsheet and for import.")] = False,
+) -> None:
+    """Write the devices with their labels as CSV, or with --json as a list.
+
+    \b
+    nexmdm devices export --csv > devices.csv
+    """
+    rows = session.api.pages("/v1/devices", selection.query(selector, group, online, alias_prefix, agent_version))
+    if session.out.as_json:
+        return session.out.json(list(rows))
+    if not as_csv:
+        raise Failure("Which form?", Code.USAGE, "Say --csv or --json.")
+    session.out.document(tabular.written(rows))
+
+
+@command(app, "import")
+def import_devices(
+    session: Session,
+    file: Annotated[str, typer.Argument(help="The file; - is stdin.", metavar="FILE")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="The file is CSV, as export writes it.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and change nothing.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take the lines that are right, in several requests when there are many.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Set aliases and labels of devices out of a CSV file, all or nothing.
+
+    A line finds its device by device_id, or without one by alias. `labels` holds all labels of the device as one JSON
+    object; an empty cell leaves them as they are. Other columns are ignored.
+
+    \b
+    nexmdm devices export --csv > devices.csv
+    nexmdm devices import --csv devices.csv --dry-run
+    nexmdm devices import --csv devices.csv
+    """
+    try:
+        rows, errors = tabular.read(content(file))
+    except OSError as error:
+        raise Failure(f"The file cannot be read: {error.strerror}.", Code.USAGE) from None
+    parts = list(tabular.chunks(rows))
+    if len(parts) > 1 and not partial:
+        raise Failure(
+            "The file is too large for one request, which takes 1 MiB and 10,000 lines.",
+            Code.REFUSED,
+            "With --partial it is sent in several; each of them is all or nothing.",
+        )
+    if errors and not partial:
+        raise _lines(errors)
+    # What the file would do is known before the first part of it is done.
+    checked = [_import(session, part, True, partial, errors) for part in parts]
+    changed = sum(found["changed"] for found, _ in checked)
+    if not dry_run and changed:
+        session.confirm(f"Change {selection.count(changed)}?", yes)
+        checked = [_import(session, part, False, partial, errors) for _, part in checked if part]
+    total = {
+        "device_count": sum(found["device_count"] for found, _ in checked),
+        "changed": sum(found["changed"] for found, _ in checked),
+        "dry_run": dry_run,
+    }
+    if session.out.as_json:
+        session.out.json({**total, "errors": errors})
+    else:
+        verb = "would change" if dry_run else "changed"
+        session.out.line(f"{selection.count(total['device_count'])}, {total['changed']} {verb}")
+    if errors:
+        raise _lines(errors)
+
+
+def _import(
+    session: Session, part: list[tuple[int, dict[str, Any]]], dry_run: bool, partial: bool, errors: list[str]
+) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
+    """What the API answers, and the lines that it took; lines that are wrong are added to `errors`."""
+    while part:
+        body = {"devices": [row for _, row in part], "dry_run": dry_run}
+        try:
+            return session.api.call("POST", "/v1/devices/import", body), part
+        except Failure as failure:
+            found = {}
+            for error in failure.errors:
+                place = re.match(r"\$\.devices\[(\d+)\]\.?(.*)", error["path"])
+                if place:
+                    field = f"{place[2]}: " if place[2] else ""
+                    found[int(place[1])] = f"line {part[int(place[1])][0]}: {field}{error['detail']}"
+            if not found:
+                raise
+            errors += found.values()
+            if not partial:
+                raise _lines(errors) from None
+            part = [row for n, row in enumerate(part) if n not in found]
+    return {"device_count": 0, "changed": 0}, part
+
+
+def _lines(errors: list[str]) -> Failure:
+    shown_errors = errors[:20]
+    more = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []
+    heading = f"{len(errors)} line{'s are' if len(errors) != 1 else ' is'} wrong:"
+    return Failure("\n".join([heading, *shown_errors, *more]), Code.REFUSED)
+
+
+def _target(session: Session, names: list[str], conditions: dict[str, Any]) -> dict[str, Any]:
+    """Devices by name, or a filter.
+
+    Raises:
+        Failure: neither or both were given.
+    """
+    if bool(names) == bool(conditions):
+        raise Failure("Which devices?", Code.USAGE, f"Name them, or give a filter: {selection.OPTIONS}.")
+    if conditions:
+        return {"filter": conditions}
+    return {"device_ids": [addresses.find(session.api, name)["device_id"] for name in names]}
 
 
 def _look(session: Session, fleet: dict[str, Any], rows: list[dict[str, Any]]) -> Any:

@@ -7,13 +7,17 @@ import httpx
 import typer
 from rich.text import Text
 
-from nexmdm_cli import inputs, qr
+from nexmdm_cli import addresses, inputs, labels, qr
 from nexmdm_cli.api import Api, path
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.kit import Kit, packages
 from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.selection import Prefix
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Make enrollment tokens with their QR codes; list and revoke them.")
+app = typer.Typer(
+    no_args_is_help=True, help="Make enrollment tokens with their QR codes and scripts; list and revoke them."
+)
 
 Seconds = Annotated[int, typer.Option("--expires-in", min=60, help="Seconds for which the tokens are valid.")]
 Folder = Annotated[
@@ -32,6 +36,27 @@ Component = Annotated[
     str,
     typer.Option(envvar="AGENT_ADMIN_COMPONENT", help="The agent's device admin receiver.", metavar="PACKAGE/CLASS"),
 ]
+ScriptFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--script",
+        help="Also write a shell script for each alias into this folder: it sets up a phone at the cable with adb.",
+        metavar="DIR",
+    ),
+]
+Disable = Annotated[
+    Path | None,
+    typer.Option(
+        "--disable-packages", help="Packages that the scripts disable on the phone, one a line.", metavar="FILE"
+    ),
+]
+# Google lets only approved device policy controllers install apps while a phone is provisioned by QR code.
+ALLOWLIST = (
+    "Android may refuse this code: Google lets only approved agents (its DPC allowlist) install apps while a phone is"
+    " provisioned by QR code, and a build of your own is not on that list unless Google has accepted it. The way that"
+    " works for every agent is a cable: `nexmdm enroll create ALIAS --script DIR`, or on a phone without accounts"
+    " `adb install agent.apk` and `adb shell dpm set-device-owner {component}`. How to appeal: docs/device.md."
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 COLUMNS = [
@@ -44,6 +69,7 @@ COLUMNS = [
     Column("ISSUED", lambda t: ago(t["issued_at"])),
     Column("NOTE", lambda t: t["note"] or "", wide=True, flexible=True),
 ]
+MOST_TOKENS = 500  # in one call
 
 
 @command(app)
@@ -53,7 +79,13 @@ def create(
     expires_in: Seconds = 1800,
     uses: Annotated[int, typer.Option(min=1, help="How many devices may use each token.")] = 1,
     note: Annotated[str | None, typer.Option(help="Kept with the tokens.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="A label that the devices get; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
     png: Folder = None,
+    script: ScriptFolder = None,
+    disable_packages: Disable = None,
     device_owner: Annotated[
         bool, typer.Option("--device-owner", help="Also Android's provisioning code for factory-reset phones.")
     ] = False,
@@ -66,45 +98,106 @@ def create(
 ) -> None:
     """Make a token for each alias and print what brings the phone in: a QR code for the agent, and a line for adb.
 
-    A factory-reset phone first scans the code of --device-owner: tap its welcome screen six times. It fetches the
-    agent's current build and makes it device owner; then the agent scans the alias's own code.
+    For a factory-reset phone at a cable, --script writes a shell script that does everything: it installs the agent's
+    current build, makes it device owner, grants what it needs and enrolls it. --device-owner makes the code for phones
+    without a cable: tap the welcome screen six times; then the agent scans the alias's own code. Android accepts that
+    code only for agents that Google has approved.
 
     \b
     nexmdm enroll create lobby
+    nexmdm enroll create till-1 till-2 --label site=berlin --label role=till
+    nexmdm enroll create kiosk-1 kiosk-2 --script kit --disable-packages bloat.txt
     nexmdm enroll create kiosk-1 kiosk-2 --png codes --device-owner --wifi-ssid kiosks
     nexmdm enroll create lobby --json | jq -r '.items[0].token'
     """
     out, api = session.out, session.api
-    _folder_for(png)
+    _folder_for(png, "--png")
+    _folder_for(script, "--script")
+    disabled = _packages(disable_packages)
     url = (server_url or api.stack.url).rstrip("/")
     wanted = {"expires_in_sec": expires_in, "note": note}
     wifi = _wifi(wifi_ssid, wifi_password)
-    phone = _provisioning(api, url, admin_component, wanted) if device_owner else None
-    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses})
+    agent = _agent(api, admin_component) if device_owner or script else {}
+    keys = _keys(hmac_primary_key, hmac_rotation_key)
+    phone = _provisioning(api, url, admin_component, agent, wanted) if device_owner else None
+    tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses, "labels": labels.only_set(label or [])})
     codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
     for token in tokens:
         token["qr_content"] = qr.enrollment(url, token["token"], token["alias"])
         codes[qr.file_name(token["alias"])] = token["qr_content"]
     files, unwritten = _saved(codes, png) if png else ([], None)
+    scripts = _scripts(api, url, admin_component, agent, wanted, tokens, keys, disabled, script) if script else []
     if out.as_json:
         # A password that was given is not repeated.
         masked = {name: "***" if name == "PASSWORD" else value for name, value in wifi.items()}
         owner = {"qr_content": qr.device_owner(**phone, wifi=masked)} if phone else None
-        out.json({"items": tokens, "device_owner": owner, "png": files})
+        out.json({"items": tokens, "device_owner": owner, "png": files, "scripts": scripts})
         return _complain(unwritten)
     if httpx.URL(url).host in LOOPBACK:
         out.note(f"A phone cannot reach {url}: it is this machine's own. --server-url names another address.")
     if phone:
+        out.note(ALLOWLIST.format(component=admin_component))
         _show(session, "1. On the welcome screen of a factory-reset phone", codes["device-owner"], png)
-    keys = {"hmac_primary_key": hmac_primary_key or "", "hmac_rotation_key": hmac_rotation_key or ""}
     for token in tokens:
         title = f"{'2. ' if phone else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
         _show(session, title, token["qr_content"], png)
-        given = {name: inputs.secret(key) for name, key in keys.items() if inputs.secret(key)}
-        out.line(Text(qr.adb_line(url, token["token"], token["alias"], given)))
+        out.line(Text(qr.adb_line(url, token["token"], token["alias"], keys)))
     for file in files:
         out.line(f"\n{file}")
+    for file in scripts:
+        out.line(f"\nsh {file}")
     _complain(unwritten)
+
+
+@command(app, "rotate-keys")
+def rotate_keys(
+    session: Session,
+    devices: Annotated[
+        list[str] | None, typer.Argument(help="Aliases or ids.", autocompletion=addresses.complete, metavar="DEVICE")
+    ] = None,
+    hmac_primary_key: HmacKey = None,
+    hmac_rotation_key: NextHmacKey = None,
+    alias_prefix: Prefix = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every device.")] = False,
+    expires_in: Seconds = 86_400,
+    server_url: ServerUrl = None,
+) -> None:
+    """Make the adb lines that give phones another HMAC key.
+
+    The agent in the field takes a key only when it registers, so each phone costs an enrollment token for its alias and
+    is enrolled again: its device stays, its open commands are cancelled. Give every phone the new key as rotation key
+    while COMMAND_HMAC_KEY is still the old one, then change COMMAND_HMAC_KEY. A phone that was enrolled by QR code has
+    no key and checks nothing; after its line it does.
+
+    \b
+    nexmdm enroll rotate-keys --all --hmac-primary-key OLD --hmac-rotation-key NEW
+    nexmdm enroll rotate-keys lobby hall --hmac-primary-key OLD --hmac-rotation-key NEW
+    """
+    out, api = session.out, session.api
+    keys = _keys(hmac_primary_key, hmac_rotation_key)
+    if "hmac_primary_key" not in keys or "hmac_rotation_key" not in keys:
+        raise Failure(
+            "Give both keys: --hmac-primary-key is COMMAND_HMAC_KEY as it is now, --hmac-rotation-key the new one.",
+            Code.USAGE,
+        )
+    aliases = _aliases(api, devices or [], alias_prefix, everyone)
+    url = (server_url or api.stack.url).rstrip("/")
+    wanted = {"expires_in_sec": expires_in, "note": "rotation of the HMAC key"}
+    tokens = [
+        token
+        for start in range(0, len(aliases), MOST_TOKENS)
+        for token in _tokens(api, {**wanted, "aliases": aliases[start : start + MOST_TOKENS]})
+    ]
+    lines = {token["alias"]: qr.adb_line(url, token["token"], token["alias"], keys) for token in tokens}
+    if out.as_json:
+        return out.json({"items": [{**token, "adb_line": lines[token["alias"]]} for token in tokens]})
+    for alias, line in lines.items():
+        out.line(Text(f"# {clean(alias)}"))
+        out.line(Text(line))
+    out.note(
+        f"{len(lines)} phones. When each line has run on its phone, set COMMAND_HMAC_KEY to the new key:"
+        " docs/operations.md says how."
+    )
 
 
 @command(app, "list")
@@ -137,8 +230,8 @@ def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     return api.call("POST", path("enroll-tokens"), body, repeatable=False)["items"]
 
 
-def _provisioning(api: Api, url: str, component: str, wanted: dict[str, Any]) -> dict[str, str]:
-    """What a factory-reset phone is told besides its Wi-Fi. No token is made when there is nothing to fetch with it."""
+def _agent(api: Api, component: str) -> dict[str, Any]:
+    """The build that a new phone fetches. No token is made when it could not have it."""
     package_name = component.partition("/")[0]
     query = {"package_name": package_name, "build_type": "release", "current": True}
     current = next(api.pages("/v1/apk/builds", query, limit=1), None)
@@ -148,21 +241,109 @@ def _provisioning(api: Api, url: str, component: str, wanted: dict[str, Any]) ->
             Code.NOT_FOUND,
             "`nexmdm builds publish agent.apk`, then `nexmdm builds promote ID`.",
         )
+    number = current["build_id"]
+    if current["paused_at"]:
+        raise Failure(
+            f"The rollout of {package_name} {current['version_name']} is paused, so a new phone would not be given it.",
+            Code.REFUSED,
+            f"`nexmdm builds resume {number}`, or promote another build.",
+        )
+    if current["staged_rollout_percent"] < 100:
+        raise Failure(
+            f"{package_name} {current['version_name']} is offered to {current['staged_rollout_percent']} % of the fleet"
+            " only, and a new phone may not be one of them.",
+            Code.REFUSED,
+            f"`nexmdm builds rollout {number} 100`, or promote another build.",
+        )
+    return current
+
+
+def _provisioning(api: Api, url: str, component: str, agent: dict[str, Any], wanted: dict[str, Any]) -> dict[str, str]:
+    """What a factory-reset phone is told besides its Wi-Fi."""
     token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0]["token"]
     return {
         "component": component,
-        "download_url": qr.download_address(url, token),
-        "signer_fingerprint": current["signer_fingerprint"],
+        "download_url": qr.download_url(url, token, component.partition("/")[0]),
+        "signer_fingerprint": agent["signer_fingerprint"],
     }
 
 
-def _folder_for(png: Path | None) -> None:
+def _scripts(
+    api: Api,
+    url: str,
+    component: str,
+    agent: dict[str, Any],
+    wanted: dict[str, Any],
+    tokens: list[dict[str, Any]],
+    keys: dict[str, str],
+    disabled: list[str],
+    folder: Path,
+) -> list[str]:
+    """The scripts that were written. One token lets all of them fetch the agent, each at most twice."""
+    uses = {"uses_allowed": min(2 * len(tokens), 100_000)}
+    fetch = _tokens(api, {**wanted, **uses, "aliases": ["enrollment scripts"], "scope": "apk_download"})[0]["token"]
+    package_name = component.partition("/")[0]
+    kits = {
+        token["alias"]: Kit(
+            server_url=url,
+            admin_key=token["token"],
+            token_id=token["token_id"],
+            alias=token["alias"],
+            package=package_name,
+            admin_component=component,
+            receiver=qr.RECEIVER,
+            version_name=agent["version_name"],
+            version_code=str(agent["version_code"]),
+            apk=f"{package_name}-{agent['version_code']}.apk",
+            sha256=agent["sha256"],
+            download_url=qr.download_url(url, fetch, package_name),
+            disable="\n".join(disabled),
+            **keys,
+        )
+        for token in tokens
+    }
+    try:
+        return [str(kit.save(folder, qr.file_name(alias))) for alias, kit in kits.items()]
+    except OSError as error:
+        raise Failure(
+            f"--script: not every script could be written: {error.strerror}.",
+            hint="The tokens are valid: `nexmdm enroll list` shows them, `nexmdm enroll revoke` ends them.",
+        ) from None
+
+
+def _aliases(api: Api, devices: list[str], alias_prefix: str | None, everyone: bool) -> list[str]:
+    """Of the devices that were chosen."""
+    if sum((bool(devices), alias_prefix is not None, everyone)) != 1:
+        raise Failure("Choose devices: name them, or give --alias-prefix, or --all.", Code.USAGE)
+    if devices:
+        return [addresses.find(api, name)["alias"] for name in dict.fromkeys(devices)]
+    query = {"alias": alias_prefix} if alias_prefix is not None else {}
+    found = [device["alias"] for device in api.pages("/v1/devices", query)]
+    if not found:
+        raise Failure("No device fits.", Code.NOT_FOUND, "See `nexmdm devices list`.")
+    return found
+
+
+def _keys(primary: str | None, rotation: str | None) -> dict[str, str]:
+    """The keys that were given, as the agent's extras are called."""
+    given = {"hmac_primary_key": inputs.secret(primary or ""), "hmac_rotation_key": inputs.secret(rotation or "")}
+    return {name: key for name, key in given.items() if key}
+
+
+def _packages(file: Path | None) -> list[str]:
+    try:
+        return packages(inputs.content(str(file)).decode()) if file else []
+    except (OSError, ValueError) as error:
+        raise Failure(f"--disable-packages: {error}", Code.USAGE) from None
+
+
+def _folder_for(folder: Path | None, option: str) -> None:
     """Make it before any token: a folder that cannot be written to must not cost one."""
     try:
-        if png:
-            png.mkdir(parents=True, exist_ok=True)
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failure(f"--png: the folder cannot be made: {error.strerror}.", Code.USAGE) from None
+        raise Failure(f"{option}: the folder cannot be made: {error.strerror}.", Code.USAGE) from None
 
 
 def _saved(codes: dict[str, str], folder: Path) -> tuple[list[str], OSError | None]:

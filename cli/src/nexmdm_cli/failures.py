@@ -1,6 +1,7 @@
 """What a person is told when something does not work, and the exit codes that scripts read."""
 
 from enum import IntEnum
+from typing import Any
 
 
 class Code(IntEnum):
@@ -20,8 +21,15 @@ class Failure(Exception):
     Args:
         message: what is wrong, naming the field or the limit.
         hint: what to do about it.
+        errors: {path, detail} of each field that the API refused.
     """
 
-    def __init__(self, message: str, code: Code = Code.FAILED, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: Code = Code.FAILED,
+        hint: str | None = None,
+        errors: list[dict[str, Any]] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.message, self.code, self.hint = message, code, hint
+        self.message, self.code, self.hint, self.errors = message, code, hint, errors or []

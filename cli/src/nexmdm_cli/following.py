@@ -1,5 +1,6 @@
 """Following commands until they settle."""
 
+import secrets
 import time
 from typing import Any
 
@@ -11,13 +12,18 @@ OPEN = ("accepted", "sending", "retry_wait")
 # Words of the agent for what did not work; everything else that it answers is success.
 BAD_RESULTS = {"error", "failed", "failure", "timeout", "denied"}
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+# Seconds after which a ping fetches an answer that the device has queued: the app starts within two, WiFi within ten.
+PINGS_AFTER = (2.0, 12.0, 30.0)
+UNREPORTED = "sent; this agent does not report what became of it"
 Row = dict[str, Any]
 
 
 def is_settled(row: Row) -> bool:
-    """The device has answered, or will not be asked; of a bulk command: nothing is left to send."""
+    """The device has answered, never does, or will not be asked; of a bulk command: nothing is left to send."""
     if "states" in row:
         return not any(row["states"].get(state) for state in OPEN)
+    if row["state"] == "sent" and row["answered"] == "never":
+        return True
     return row["completed_at"] is not None or row["state"] in ("failed", "expired", "cancelled")
 
 
@@ -26,17 +32,32 @@ def is_sent(row: Row) -> bool:
     return is_settled(row) or ("state" in row and row["state"] not in OPEN)
 
 
-def follow(api: Api, out: Output, row: Row, *, until_sent: bool, timeout: float) -> Row:
-    """The row as it stands when it has settled, or when the time is over."""
-    over, pause = time.monotonic() + timeout, FIRST_PAUSE
+def follow(api: Api, out: Output, row: Row, *, until_sent: bool, timeout: float, fetch: bool = False) -> Row:
+    """The row as it stands when it has settled, or when the time is over.
+
+    Args:
+        fetch: send a ping when the answer waits for the device's next heartbeat, which a ping brings about.
+    """
+    start, pause = time.monotonic(), FIRST_PAUSE
+    pings = list(PINGS_AFTER) if fetch else []
     enough = is_sent if until_sent else is_settled
     with out.progress(said(row)) as progress:
-        while not enough(row) and time.monotonic() < over:
-            time.sleep(min(pause, max(0.0, over - time.monotonic())))
+        while not enough(row) and time.monotonic() < start + timeout:
+            time.sleep(min(pause, max(0.0, start + timeout - time.monotonic())))
             pause = min(pause * 1.3, LONGEST_PAUSE)
             row = api.call("GET", path("commands", row["request_id"]))
+            if pings and _waits_for_heartbeat(row) and time.monotonic() >= start + pings[0]:
+                pings.pop(0)
+                ping = {"action": "ping", "ttl_seconds": 60}
+                api.call(
+                    "POST", path("devices", row["device_id"], "commands"), ping, key=f"fetch-{secrets.token_hex(8)}"
+                )
             progress(said(row))
     return row
+
+
+def _waits_for_heartbeat(row: Row) -> bool:
+    return row.get("state") == "sent" and row.get("answered") == "with_heartbeat" and not row["completed_at"]
 
 
 def said(row: Row) -> str:
@@ -46,7 +67,11 @@ def said(row: Row) -> str:
         return f"{row['device_count']} devices: {counts}"
     if row["completed_at"]:
         return f"answered: {clean(row['result'] or '')} {clean(row['result_message'] or '')}".rstrip()
+    if row["state"] == "sent" and row["answered"] == "never":
+        return UNREPORTED
     why = f": {row['error_msg']}" if row["error_msg"] and row["state"] != "sent" else ""
+    if row["state"] == "sent" and row["answered"] == "with_heartbeat":
+        return "sent, waiting for the device's answer, which comes with its next heartbeat"
     waiting = ", waiting for the device's answer" if row["state"] == "sent" else ""
     return f"{row['state']}{why}{waiting}"
 
@@ -77,7 +102,7 @@ def judge(row: Row, until_sent: bool = False) -> None:
         if (row["result"] or "").lower() in BAD_RESULTS:
             raise Failure(f"The device answered {said(row).removeprefix('answered: ')}.")
         return
-    if row["state"] == "sent" and until_sent:
+    if row["state"] == "sent" and (until_sent or row["answered"] == "never"):
         return
     raise Failure(f"{request_id} is {said(row)}.", hint=_advice(row, look))
 
@@ -110,8 +135,13 @@ def pairs(row: Row) -> list[tuple[str, str]]:
         ("device id", row["device_id"]),
         ("action", row["action"]),
         ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in (row["params"] or {}).items())),
-        ("state", row["state"]),
+        (
+            "state",
+            UNREPORTED if row["state"] == "sent" and is_settled(row) and not row["completed_at"] else row["state"],
+        ),
+        ("delivery", row["delivery"].replace("_", " ")),
         ("result", " ".join(filter(None, (row["result"], row["result_message"])))),
+        ("full answer", f"nexmdm commands result {row['request_id']}" if row["answer_withheld"] else ""),
         ("answered", when(row["completed_at"])),
         ("error", row["error_msg"] or ""),
         ("attempts", str(row["attempts"])),

@@ -56,12 +56,16 @@ class Output:
             self.note(hint)
 
     def json(self, value: Any) -> None:
-        _write_json(json.dumps(value, ensure_ascii=False, indent=2))
+        _write(json.dumps(value, ensure_ascii=False, indent=2))
+
+    def document(self, text: str) -> None:
+        """A whole document, such as CSV, as `json` writes one."""
+        _write(text.removesuffix("\n"))
 
     def stream(self, value: Any) -> None:
         """One of many: a line of JSON, or what rich prints."""
         if self.as_json:
-            _write_json(json.dumps(value, ensure_ascii=False))
+            _write(json.dumps(value, ensure_ascii=False))
         else:
             self._print(value)
             sys.stdout.flush()
@@ -132,8 +136,8 @@ class Output:
         sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def _write_json(document: str) -> None:
-    """A line of UTF-8, whatever the terminal's encoding: scripts read it.
+def _write(document: str) -> None:
+    """Lines of UTF-8, whatever the terminal's encoding: scripts read it.
 
     Controls, C1 among them, lone surrogates and what changes the direction of writing are escaped.
     """

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import segno
 from rich.text import Text
@@ -24,8 +24,11 @@ QUIET = 2  # modules around a code in the terminal; a PNG has the standard's fou
 
 
 def enrollment(server: str, token: str, alias: str) -> str:
-    """What the agent scans."""
-    return _document({"server_url": server, "admin_key": token, "alias": alias})
+    """What the agent scans. The alias is percent-encoded where the agent, which puts it into a query as it is, would
+    cut or change it.
+    """
+    in_query = re.sub("[&#+%]", lambda found: quote(found[0]), alias)
+    return _document({"server_url": server, "admin_key": token, "alias": in_query})
 
 
 def adb_line(server: str, token: str, alias: str, hmac_keys: dict[str, str]) -> str:
@@ -54,9 +57,9 @@ def device_owner(component: str, download_url: str, signer_fingerprint: str, wif
     return _document(payload)
 
 
-def download_address(server: str, token: str) -> str:
-    """Where a phone without credentials fetches the agent: Android takes a bare address."""
-    return f"{server}/v1/apk/download/latest?{urlencode({'token': token})}"
+def download_url(server: str, token: str, package_name: str) -> str:
+    """Where a phone without credentials fetches the agent: Android takes a bare URL."""
+    return f"{server}/v1/apk/download/latest?{urlencode({'token': token, 'package_name': package_name})}"
 
 
 def draw(out: Output, content: str) -> bool:

@@ -2,22 +2,19 @@
 
 import json
 import secrets
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli import addresses, following, inputs
-from nexmdm_cli.api import Api, path
-from nexmdm_cli.devices import Prefix, Version
+from nexmdm_cli import addresses, following, inputs, selection
+from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.output import clean
+from nexmdm_cli.selection import DryRun, Everyone, InGroup, Online, Prefix, Selector, Version, Yes
 from nexmdm_cli.session import Session, command
 
-# What the agent in the field knows; the API refuses others and says which there are.
-ACTIONS = (
-    "ping", "wake", "ring", "reboot", "restart_app", "launch_app", "install_apk", "grant_permissions", "list_packages",
-    "exempt_unity_app", "apply_battery_whitelist", "set_dnd", "wifi_connect", "remote_control", "remote_exec_fcm",
-    "remote_exec_shell",
-)  # fmt: skip
+ACTIONS_FILE = Path(__file__).parent / "console" / "assets" / "actions.json"
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it settles.")]
 UntilSent = Annotated[bool, typer.Option("--until-sent", help="Settled is: FCM took it; do not wait for the device.")]
@@ -31,8 +28,22 @@ RequestId = Annotated[
 ]
 
 
+UntilAnswered = Annotated[
+    bool,
+    typer.Option(
+        "--until-answered",
+        help="Send it again until the device answers or it expires.",
+    ),
+]
+
+
+def actions() -> dict[str, Any]:
+    """The declared actions with their parameters, as the API's sources say; the API refuses others."""
+    return json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
+
+
 def complete_action(incomplete: str) -> list[str]:
-    return [action for action in ACTIONS if action.startswith(incomplete)]
+    return [action for action in actions() if action.startswith(incomplete)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,80 +63,68 @@ def send(
         list[str] | None,
         typer.Option("--to", "-t", help="A device's alias or id; may be repeated.", autocompletion=addresses.complete),
     ] = None,
-    online: Annotated[
-        bool | None, typer.Option("--online/--silent", help="To devices heard from lately, or not.")
-    ] = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
     alias_prefix: Prefix = None,
     agent_version: Version = None,
-    everyone: Annotated[bool, typer.Option("--all", help="To every device.")] = False,
+    everyone: Everyone = False,
     ttl: Ttl = None,
+    until_answered: UntilAnswered = False,
     wait: Wait = True,
     until_sent: UntilSent = False,
     timeout: Timeout = 60,
     request_id: RequestId = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before sending to a filter.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
     """Send an action to devices and follow it until it settles.
 
-    One device: until it answered. Several, or a filter: until all are sent, with a count for each state. Exit code 1
-    when one failed, or when it has not settled after --timeout.
+    One device: until it answered, or until it is sent when this agent never answers the action. launch_app and
+    wifi_connect are answered with the next heartbeat, so a ping is sent after them. Several, or a filter: until all are
+    sent, with a count for each state. Exit code 1 when one failed, or when it has not settled after --timeout.
 
     \b
     nexmdm send ping --to lobby
     nexmdm send ring duration=20 --to lobby --to desk
-    nexmdm send launch_app package_name=com.example.kiosk --alias-prefix lobby-
+    nexmdm send launch_app package_name=com.example.kiosk -l site=berlin,role=till
+    nexmdm send wifi_connect ssid=kiosks password=@- --to lobby --until-answered --ttl 86400 < password.txt
     nexmdm send wifi_connect ssid=kiosks password=@- --to lobby < password.txt
     nexmdm send apply_battery_whitelist packages:='["com.kiosk"]' --all --yes
     """
     body: dict[str, Any] = {"action": action, "params": _parameters(parameters or [])}
     if ttl is not None:
         body["ttl_seconds"] = ttl
-    conditions = _conditions(online, alias_prefix, agent_version, everyone)
+    if until_answered:
+        body["delivery"] = "until_answered"
+    conditions = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
     if bool(to) == bool(conditions):
-        raise Failure(
-            "To whom?", Code.USAGE, "Give either --to, or a filter: --online, --alias-prefix, --agent-version, --all."
-        )
-    where, target = _target(session, action, to or [], conditions, yes)
+        raise Failure("To whom?", Code.USAGE, f"Give either --to, or a filter: {selection.OPTIONS}.")
+    found = _target(session, action, to or [], conditions, yes=yes, dry_run=dry_run)
+    if found is None:
+        return
+    where, target = found
     key = request_id or secrets.token_hex(8)
     row = session.api.call("POST", where, {**body, **target}, key=key)
     if wait:
-        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
+        row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout, fetch=True)
     session.out.fields(row, following.pairs(row))
     if wait:
         following.judge(row, until_sent)
 
 
 def _target(
-    session: Session, action: str, to: list[str], conditions: dict[str, Any], yes: bool
-) -> tuple[str, dict[str, Any]]:
-    """The route, and what of the body says to whom."""
-    if conditions:
-        count = _count(session.api, conditions)
-        if not count:
-            raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
-        session.confirm(f"Send {action} to {count} device{'s' if count != 1 else ''}?", yes)
-        return "/v1/commands", {"filter": conditions}
+    session: Session, action: str, to: list[str], conditions: dict[str, Any], *, yes: bool, dry_run: bool
+) -> tuple[str, dict[str, Any]] | None:
+    """The route, and what of the body says to whom; None after a dry run."""
     device_ids = [addresses.find(session.api, name)["device_id"] for name in to]
+    target = {"filter": conditions} if conditions else {"device_ids": device_ids}
+    if conditions or dry_run:
+        agreed = selection.agreed(session, target, f"Send {clean(action)} to", yes=yes, dry_run=dry_run)
+        return None if agreed is None else ("/v1/commands", agreed)
     if len(device_ids) == 1:
         return path("devices", device_ids[0], "commands"), {}
-    return "/v1/commands", {"device_ids": device_ids}
-
-
-def _conditions(
-    online: bool | None, alias_prefix: str | None, agent_version: str | None, everyone: bool
-) -> dict[str, Any]:
-    narrow = {"online": online, "alias_prefix": alias_prefix, "agent_version": agent_version}
-    given = {name: value for name, value in narrow.items() if value is not None}
-    if everyone and given:
-        raise Failure("--all stands alone.", Code.USAGE)
-    return {"all": True} if everyone else given
-
-
-def _count(api: Api, conditions: dict[str, Any]) -> int:
-    if "all" in conditions:
-        return api.call("GET", "/v1/fleet/summary")["devices"]
-    query = {"alias" if name == "alias_prefix" else name: value for name, value in conditions.items()}
-    return sum(1 for _ in api.pages("/v1/devices", query))
+    return "/v1/commands", target
 
 
 def _parameters(given: list[str]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from nexmdm_cli import selection
 from nexmdm_cli.api import Api
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.selection import InGroup, Selector
 from nexmdm_cli.session import Session, command
 
 MOST = 500
@@ -21,15 +23,18 @@ def status(
     max_silent: Annotated[
         float, typer.Option(min=0, max=100, help="Percent of the devices that may be silent.", metavar="PERCENT")
     ] = 10,
+    selector: Selector = None,
+    group: InGroup = None,
 ) -> None:
-    """Show the fleet and its health.
+    """Show the fleet and its health, or with a filter that of some of its devices.
 
     Exit code 1 when something is wrong, so that a monitor can run it.
     Wrong is: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
     Alerts, low battery and Unity that is down are shown, and are not wrong by themselves.
     """
     api, out = session.api, session.out
-    fleet = api.call("GET", "/v1/fleet/summary")
+    chosen = selection.query(selector, group)
+    fleet = api.call("GET", "/v1/fleet/summary", query=chosen)
     unknown = sum(1 for _ in api.pages("/v1/commands", {"state": "unknown"}, limit=MOST))
     paused = [b for b in api.pages("/v1/apk/builds", {"current": True}, limit=MOST) if b["paused_at"]]
     wrong = _wrong(fleet, unknown, paused, max_silent)
@@ -39,7 +44,7 @@ def status(
         "wrong": wrong,
         "fleet": fleet,
         "unknown_commands": unknown,
-        "open_alerts": _open_alerts(api),
+        "open_alerts": _open_alerts(api, chosen),
     }
     out.fields(answer, _pairs(answer))
     if wrong:
@@ -61,10 +66,10 @@ def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], ma
     return wrong
 
 
-def _open_alerts(api: Api) -> int | None:
+def _open_alerts(api: Api, chosen: dict[str, Any]) -> int | None:
     """None on a stack of a version that had none."""
     try:
-        return sum(1 for _ in api.pages("/v1/alerts", {"open": True}, limit=MOST))
+        return sum(1 for _ in api.pages("/v1/alerts", {**chosen, "open": True}, limit=MOST))
     except Failure as failure:
         if failure.code != Code.NOT_FOUND:
             raise

@@ -112,7 +112,7 @@ def test_a_region_whose_names_are_not_documented_is_refused(name: str):
 
 def test_secrets_are_asked_for_at_the_documented_host(region: str, asked: list[str]):
     with pytest.raises(Unavailable) as raised:
-        secrets.fetch(f"arn:aws:secretsmanager:{region}:123456789012:secret:hmac-abcdef")
+        secrets.fetch("COMMAND_HMAC_KEY", f"arn:aws:secretsmanager:{region}:123456789012:secret:hmac-abcdef")
     assert asked == [DOCUMENTED[region]["secretsmanager"]]
     assert str(raised.value.__cause__.strerror).startswith(f"{asked[0]}: ")
 

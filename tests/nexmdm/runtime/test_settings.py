@@ -122,3 +122,52 @@ def test_an_endpoint_without_credentials_or_region_names_them(monkeypatch, missi
     monkeypatch.delenv(missing)
     with pytest.raises(SettingsError, match=f"^{missing} "):
         settings.load().dsn  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:can/ary@host/db",
+        "postgresql://user:can#ary@host/db",
+        "postgresql://user:can?ary@host/db",
+        "postgresql://user:can@ary@host/db",
+        "postgresql://user:can%ary@host/db",
+        "postgresql://user:can ary@host/db",
+        "postgresql://user:can\nary@host/db",
+        "postgresql://user:can[ary@host/db",
+        "postgresql://user:canary/db",
+        "postgresql://user:canary",
+        "postgresql://user@host/db?password=can@ary",
+        "postgresql://user@host/db?canary",
+        "postgresql://user@host/db?password=can=ary",
+        "postgresql://user@host:canary/db",
+        f"postgresql://{'canary' * 5000}@@",
+        f"postgresql://{'a' * 5000} canary",
+        f"postgresql://h/?{'a=canary&' * 5000}%",
+    ],
+)
+def test_a_url_that_libpq_would_quote_is_refused(monkeypatch, url):
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError, match="DATABASE_URL is wrong: it should hold postgresql://") as raised:
+        settings.load()
+    assert "ary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:p%40ss%2Fword%25@host:5432/db?sslmode=verify-full&sslrootcert=/opt/ca.pem",
+        "postgresql://postgres@/db?host=%2Ftmp%2Fsockets",
+        "postgresql://postgres@%2Ftmp%2Fsockets/db",
+        "postgresql://u:a:b$c!d+e&f*(g)@h/d",
+        "postgresql://[::1]:5432/db",
+        "postgresql://a:1,b:2/db?target_session_attrs=read-write",
+        "postgresql:///db",
+        "postgresql://h",
+    ],
+)
+@pytest.mark.parametrize("form", ["{}", "{}\n", "\ufeff{}", '"{}"', "' {} '\r\n"])
+def test_a_url_is_read_as_it_was_pasted(monkeypatch, url, form):
+    monkeypatch.setenv("DATABASE_URL", form.format(url))
+    assert settings.load().dsn == url
+    parse_dsn(url)

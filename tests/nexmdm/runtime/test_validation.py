@@ -228,54 +228,25 @@ def test_no_body_of_a_heartbeat_makes_a_5xx(db, device):
     def holds(body):
         raw = json.dumps(body).encode()
         single = call("POST", "/v1/heartbeat", raw, token=device.token)
-        assert single.status in (200, 400, 422), (single.status, body)
+        assert single.status == (200 if isinstance(body, dict) else 422), (single.status, body)
         batch = call("POST", "/v1/heartbeats", {"heartbeats": [body, agent.heartbeat()]}, token=device.token)
-        assert batch.status in (200, 400, 422), (batch.status, body)
-        if batch.status == 200:
-            first, second = batch.json["results"]
-            assert (first["status"] == "rejected") == (single.status != 200), body
-            assert second["status"] in ("created", "duplicate")
+        assert batch.status == 200, (batch.status, body)
+        first, second = batch.json["results"]
+        assert (first["status"] == "rejected") == (single.status != 200), body
+        assert second["status"] in ("created", "duplicate")
         consistent(db)
 
     holds()
 
 
-@pytest.mark.parametrize(
-    ("body", "path"),
-    [
-        (b'{"battery": {"pct": NaN}}', "$.battery.pct"),
-        (b'{"battery": {"temperature_c": Infinity}}', "$.battery.temperature_c"),
-        (b'{"battery": {"temperature_c": 1e400}}', "$.battery.temperature_c"),
-        (b'{"battery": {"pct": 101}}', "$.battery.pct"),
-        (b'{"battery": {"pct": -2}}', "$.battery.pct"),
-        (b'{"battery": {"pct": 85.5}}', "$.battery.pct"),
-        (b'{"battery": {"pct": 1, "pct": 2}}', "$.battery.pct"),
-        (b'{"battery": []}', "$.battery"),
-        (b'{"system": {"uptime_seconds": 1e30}}', "$.system.uptime_seconds"),
-        (b'{"system": {"model": "a\\u0000b"}}', "$.system.model"),
-        (b'{"queue_depth": 2147483648}', "$.queue_depth"),
-        (b'{"app_version": "' + b"x" * 51 + b'"}', "$.app_version"),
-        (b'{"status": "great"}', "$.status"),
-        (b'{"timestamp_utc": "yesterday"}', "$.timestamp_utc"),
-        (b'{"timestamp_utc": "2026-13-01T00:00:00Z"}', "$.timestamp_utc"),
-        (b'{"timestamp_utc": {}}', "$.timestamp_utc"),
-        (b'{"app_versions": {"io.unitynodes.unityapp": 1}}', "$.app_versions[...]"),
-        (b'{"unknown": {"deep": ["\\ud800"]}}', "$.unknown.deep[0]"),
-        (b"[]", "$"),
-        (b"null", "$"),
-    ],
-)
-def test_a_bad_heartbeat_names_its_field_and_stores_nothing(db, device, body, path):
-    answer = call("POST", "/v1/heartbeat", body, token=device.token)
-    answer.problem(answer.status, path)
-    assert answer.status in (400, 422)
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"NaN", b"9" * 5000], ids=lambda body: repr(body[:8]))
+def test_a_body_that_is_no_object_stores_nothing(db, device, body):
+    call("POST", "/v1/heartbeat", body, token=device.token).problem(422, "$")
     assert db.execute("SELECT * FROM device_heartbeats") == []
     assert db.execute("SELECT * FROM device_last_status") == []
 
 
-@pytest.mark.parametrize(
-    "body", [b"{", b"\xff", b"[" * 300_000, b'{"a":' * 100_000, b"9" * 5000], ids=lambda body: repr(body[:8])
-)
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 300_000, b'{"a":' * 100_000], ids=lambda body: repr(body[:8]))
 def test_a_body_that_is_no_json_stores_nothing(db, device, body):
     call("POST", "/v1/heartbeat", body, token=device.token).problem(400)
     assert db.execute("SELECT * FROM device_heartbeats") == []
@@ -293,9 +264,9 @@ def test_a_body_that_is_no_json_stores_nothing(db, device, body):
         10**400,
     ],
 )
-def test_a_clock_that_is_far_off_is_received_now_or_refused(db, device, instant):
+def test_a_report_from_a_clock_that_is_far_off_is_received_now(db, device, instant):
     answer = call("POST", "/v1/heartbeat", agent.heartbeat(timestamp_utc=instant), token=device.token)
-    assert answer.status in (200, 422)
+    assert answer.status == 200
     for row in db.execute("SELECT ts, received_at FROM device_heartbeats"):
         assert row["ts"] == row["received_at"]
 

@@ -235,20 +235,20 @@ def test_alembic_goes_the_same_way(lambda_, monkeypatch):
 
 def test_a_secret_by_its_arn(lambda_, secrets):
     made = secrets.create_secret(Name="hmac", SecretString="the key")
-    assert stored_secrets.resolve(made["ARN"]) == "the key"
+    assert stored_secrets.resolve("COMMAND_HMAC_KEY", made["ARN"]) == "the key"
     secrets.update_secret(SecretId="hmac", SecretString="the next key")
-    assert stored_secrets.resolve(made["ARN"]) == "the key"  # until the environment ends
-    assert stored_secrets.fetch(made["ARN"]) == "the next key"
+    assert stored_secrets.resolve("COMMAND_HMAC_KEY", made["ARN"]) == "the key"  # until the environment ends
+    assert stored_secrets.fetch("COMMAND_HMAC_KEY", made["ARN"]) == "the next key"
 
 
 def test_a_secret_that_is_not_there_is_named(lambda_):
     arn = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:none-abcdef"
     with pytest.raises(SettingsError, match=r"none-abcdef cannot be read: .*ResourceNotFoundException"):
-        stored_secrets.resolve(arn)
+        stored_secrets.resolve("COMMAND_HMAC_KEY", arn)
 
 
 def test_secrets_manager_in_silence_is_an_outage(lambda_, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:9/")
     forget()
     with pytest.raises(Unavailable, match="Secrets Manager"):
-        stored_secrets.resolve(f"arn:aws:secretsmanager:{REGION}:123456789012:secret:none-abcdef")
+        stored_secrets.resolve("COMMAND_HMAC_KEY", f"arn:aws:secretsmanager:{REGION}:123456789012:secret:none-abcdef")

@@ -73,6 +73,7 @@ ENTRIES: dict[str, Entry] = {
     "POST /v1/devices/import": Entry(
         "operator", "/v1/devices/import", 200, {"devices": [{"device_id": "{device}", "labels": {"site": "berlin"}}]}
     ),
+    "GET /v1/labels": Entry("operator", "/v1/labels", 200),
     "GET /v1/groups": Entry("operator", "/v1/groups", 200),
     "GET /v1/groups/{name}": Entry("operator", "/v1/groups/pilot", 200),
     "PUT /v1/groups/{name}": Entry("operator", "/v1/groups/tills", 200, {"filter": {"selector": "role=till"}}),
@@ -101,6 +102,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "GET /v1/commands": Entry("operator", "/v1/commands", 200),
     "GET /v1/commands/{request_id}": Entry("operator", "/v1/commands/sent", 200),
+    "GET /v1/commands/{request_id}/result": Entry("operator", "/v1/commands/sent/result", 200),
     "POST /v1/commands/{request_id}/cancel": Entry("operator", "/v1/commands/unknown/cancel", 200),
     "POST /v1/commands/{request_id}/resend": Entry(
         "operator", "/v1/commands/lost/resend", 202, {"reason": "no answer"}

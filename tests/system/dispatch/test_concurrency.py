@@ -25,7 +25,7 @@ def threaded(here: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Each thread of `race` is an environment of its own: its connection is what `database.connection()` answers."""
     own = threading.local()
     main = database.connection()
-    monkeypatch.setattr(database, "environment", lambda: getattr(own, "db", main))
+    monkeypatch.setattr(database, "connection", lambda: getattr(own, "db", main))
     monkeypatch.setattr(here, "use", lambda db: setattr(own, "db", db), raising=False)
     return here
 

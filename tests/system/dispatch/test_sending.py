@@ -5,9 +5,11 @@ import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 from hypothesis import given
@@ -193,8 +195,8 @@ def test_whatever_is_answered_the_row_is_settled(here: Stage, monkeypatch, answe
     head = f"HTTP/1.1 {code} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
     give(here.job())  # with an OAuth token in hand
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        service = fcm.service()
-        monkeypatch.setattr(service, "_fcm_url", f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        elsewhere = msgspec.structs.replace(fcm.service(), url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        monkeypatch.setattr(fcm, "service", lru_cache(lambda: elsewhere))
         thread = threading.Thread(target=answer_once, args=(listener, head + body))
         thread.start()
         job = here.job()

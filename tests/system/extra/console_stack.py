@@ -20,7 +20,7 @@ from local.fleet.pace import Pace
 from tests.cli.console_stack import KEYS, Console, console
 from tests.conftest import run_sql
 from tests.local.processes import listening
-from tests.support.builds import declaration, sample
+from tests.support.builds import SIGNERS, declaration, sample
 from tests.support.databases import url_of
 
 BUCKET = "nexmdm-test-apks"
@@ -56,6 +56,7 @@ class Stack(NamedTuple):
     def publish(self, version: int) -> int:
         """The id of a published build of the agent."""
         content = sample(f"agent-{version}")
+        self.call("PUT", "/v1/apk/packages/com.nexmdm/signers", {"fingerprints": [SIGNERS["rsa"]]})
         declared = self.call("POST", "/v1/apk/builds", declaration(content, version))
         if declared["upload_url"]:  # once it is published, there is none
             httpx.put(declared["upload_url"], content=content, headers=declared["upload_headers"]).raise_for_status()

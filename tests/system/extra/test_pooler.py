@@ -15,6 +15,7 @@ from nexmdm.heartbeats import partitions, record
 from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.retention import policies, run
 from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
 
@@ -136,7 +137,7 @@ def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, mo
 
 def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
-    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, "tests")
+    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, Actor("tests"))
     accepted = race(line.url, *[lambda own: single.accept(own, command)[1]] * CLIENTS)
     assert sorted(accepted) == [False] * (CLIENTS - 1) + [True]
     claims = race(line.url, *[lambda own: queue.claim(own, "r-1", 90)] * CLIENTS)

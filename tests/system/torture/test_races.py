@@ -19,6 +19,7 @@ from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.heartbeats.record import Recorded
 from nexmdm.retention import policies
 from nexmdm.runtime import settings, validation
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.errors import AliasTaken, Conflict, PayloadMismatch
 from psycopg2.extensions import make_dsn
@@ -110,7 +111,8 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
 
     def resend(own: Database) -> int:
         claimed = [
-            queue.claim_again(own, name, lease_seconds=90, ttl_seconds=600, by="me", reason="late") for name in old
+            queue.claim_again(own, name, lease_seconds=90, ttl_seconds=600, actor=Actor("me"), reason="late")
+            for name in old
         ]
         return sum(again is not None for again in claimed)
 
@@ -171,7 +173,7 @@ def test_an_older_heartbeat_that_meets_a_newer_one_does_not_take_the_last_status
 
 def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
-    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, "me")
+    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, Actor("me"))
     row, new = meeting(url, lambda tx: single.accept(tx, command), lambda own: single.accept(own, command))
     assert (row["request_id"], new) == ("r-1", False)
 
@@ -200,7 +202,7 @@ def releases(db: Database) -> list[int]:
            FROM generate_series(1, 3) AS n RETURNING id"""
     )
     ids = [row["id"] for row in rows]
-    rollouts.promote(db, publishing.find(db, str(ids[0])), 100, "me")
+    rollouts.promote(db, publishing.find(db, str(ids[0])), 100, Actor("me"))
     return ids
 
 
@@ -212,13 +214,13 @@ def test_promote_roll_out_pause_and_roll_back_at_once(url: str, db: Database, re
     for n in range(5 * SCALE):
         results = race(
             url,
-            on(second, rollouts.promote, 10, "me"),
-            on(third, rollouts.promote, 10, "me"),
-            on(second, rollouts.roll_out, 50, "me"),
-            on(third, rollouts.roll_out, 50, "me"),
-            on(second, rollouts.pause, "to see", "me"),
-            on(third, rollouts.roll_back, "to see", "me"),
-            on(second, rollouts.roll_back, "to see", "me"),
+            on(second, rollouts.promote, 10, Actor("me")),
+            on(third, rollouts.promote, 10, Actor("me")),
+            on(second, rollouts.roll_out, 50, Actor("me")),
+            on(third, rollouts.roll_out, 50, Actor("me")),
+            on(second, rollouts.pause, "to see", Actor("me")),
+            on(third, rollouts.roll_back, "to see", Actor("me")),
+            on(second, rollouts.roll_back, "to see", Actor("me")),
         )
         assert all(isinstance(error, Conflict) for error in errors(results)), results
         chain = db.execute(
@@ -242,8 +244,8 @@ def test_one_name_is_taken_by_a_batch_or_a_single_command(url: str, db: Database
     taken = Counter()
     for n in range(10 * SCALE):
         name = f"same-{n}"
-        single = Command(name, {"device_id": device_id}, "ping", {}, 600, "me")
-        many = Command(name, {"selector": {"device_ids": [device_id]}}, "ping", {}, 600, "me")
+        single = Command(name, {"device_id": device_id}, "ping", {}, 600, Actor("me"))
+        many = Command(name, {"selector": {"device_ids": [device_id]}}, "ping", {}, 600, Actor("me"))
         results = race(
             url,
             *[lambda own, single=single: single.accept(own, single)[1]] * 2,

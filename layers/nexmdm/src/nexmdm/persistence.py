@@ -12,9 +12,9 @@ from nexmdm.builds import downloads
 from nexmdm.commands import queue
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.heartbeats import record
-from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.heartbeats.body import strictly
 from nexmdm.retention import policies
-from nexmdm.runtime import settings, validation
+from nexmdm.runtime import settings
 from nexmdm.runtime.database import SessionDatabase
 from nexmdm.runtime.errors import NotFound, UnknownDevice
 from nexmdm.schema.models import ApkDownloadEvent, DeviceHeartbeat, FcmDispatch
@@ -111,7 +111,7 @@ def record_heartbeat_with_bucketing(
     if not 1 <= bucket_seconds <= 86_400:
         raise ValueError(f"bucket_seconds is {bucket_seconds}; it must be 1..86400")
     config = settings.load()
-    report = validation.convert(heartbeat_data, HeartbeatBody, root="heartbeat_data").report(config.unity_package)
+    report = strictly(heartbeat_data, config.unity_package)
     recorded = record.for_device(SessionDatabase(db), device_id, [report], config, bucket_seconds)
     row = db.query(DeviceHeartbeat).filter_by(device_id=device_id, bucket=recorded.buckets[0]).one()
     return {

@@ -27,7 +27,10 @@ const done = (command) => Boolean(command.completed_at);
 const wentWrong = (command) => /fail|error|timeout|denied/i.test(command.result ?? "");
 const meaning = (command) => {
   if (done(command)) return `The device answered${command.result ? `: ${command.result}` : ""}.`;
-  return command.state === "sent" ? "FCM took it; the device has not answered yet." : MEANS[command.state];
+  if (command.state !== "sent") return MEANS[command.state];
+  if (command.answered === "never") return "Sent; this agent does not report what became of it.";
+  const again = command.delivery === "until_answered" ? " It is sent again until the device answers or it expires." : "";
+  return `FCM took it; the device has not answered yet.${again}`;
 };
 
 /** Seconds until a command is looked at again; null when nothing changes any more. */
@@ -36,6 +39,7 @@ function soon(command) {
   const batch = "states" in command;
   if (batch && !OPEN.some((state) => command.states[state])) return 10;
   if (!batch && (done(command) || ["failed", "expired", "cancelled"].includes(command.state))) return null;
+  if (!batch && command.state === "sent" && command.answered === "never") return 30;
   const age = (Date.now() - Date.parse(command.created_at)) / 1000;
   return age < 30 ? 1 : age < 600 ? 5 : 30;
 }
@@ -168,7 +172,8 @@ export function Command({ id }) {
 /** What can be done in the state that the command is in. */
 function Possible({ command, onAsk }) {
   const states = command.states ?? { [command.state]: 1 };
-  const cancel = states.accepted || states.retry_wait || states.unknown;
+  const repeats = command.delivery === "until_answered" && states.sent && !done(command);
+  const cancel = states.accepted || states.retry_wait || states.unknown || repeats;
   const resend = !command.states && !done(command) && ["unknown", "failed", "expired", "sent"].includes(command.state);
   return html`
     ${resend && html`<button type="button" onClick=${() => onAsk("resend")}>Resend</button>`}
@@ -194,14 +199,36 @@ const CommandFacts = ({ command }) => html`
           ? `${command.fcm_status} (HTTP ${command.http_code}, ${number(Math.round(command.latency_ms))} ms)`
           : "–",
       ],
-      ["Answered", command.completed_at ? instant(command.completed_at) : "not yet"],
+      ["Delivery", command.delivery === "until_answered" ? "repeated until the device answers" : "at most once"],
+      ["Answered", command.completed_at ? instant(command.completed_at) : NOT_ANSWERED[command.answered] ?? "not yet"],
       ...(command.batch_id
         ? [["Part of", html`<a href="/commands/${encodeURIComponent(command.batch_id)}">a bulk command</a>`]]
         : []),
     ]} />
   <//>
+  ${command.answer_withheld && html`<${Answer} id=${command.request_id} />`}
   <${Audit} entries=${command.audit} />
 `;
+
+const NOT_ANSWERED = {
+  with_heartbeat: "with the device's next heartbeat",
+  never: "this agent never answers this action",
+};
+
+/** What a shell was asked and answered. It is fetched when an operator asks for it; viewers may not. */
+function Answer({ id }) {
+  const [shown, setShown] = useState(null);
+  const [problem, setProblem] = useState(null);
+  const show = () => call("GET", `${address(id)}/result`).then(setShown, setProblem);
+  return html`
+    <${Section} title="Answer">
+      ${problem && html`<${Notice} problem=${problem} />`}
+      ${shown
+        ? html`<p><code>${JSON.stringify(shown.params)}</code></p><pre>${shown.result_message}</pre>`
+        : html`<button type="button" onClick=${show}>Show the answer</button>`}
+    <//>
+  `;
+}
 
 const BatchFacts = ({ command }) => html`
   <${Members} batch=${command.request_id} />

@@ -36,9 +36,10 @@ function Compose({ actions, devices, onSent }) {
   const [variant, setVariant] = useState("");
   // One key for one thing asked: a second try after a lost answer is not a second command.
   const asked = useRef({});
-  const { about, params, disruptive } = actions[action];
+  const { about, answered, params, disruptive, repeat } = actions[action];
   const submit = async (form) => {
     const body = { action, params: parameters(form, params), ttl_seconds: Number(form.get("ttl_seconds")) };
+    if (repeat && form.get("until_answered")) body.delivery = "until_answered";
     const [path, target] = targetOf(devices);
     const what = JSON.stringify([path, target, body]);
     if (asked.current.what !== what) asked.current = { what, key: crypto.randomUUID() };
@@ -51,16 +52,28 @@ function Compose({ actions, devices, onSent }) {
   };
   return html`
     <${Form} submit="Send ${action}${many}" danger=${disruptive} onSubmit=${submit}>
-      <${Field} label="Action" name="action" required hint=${about} onChange=${choose}>
+      <${Field} label="Action" name="action" required hint=${`${about} ${ANSWERED[answered]}`} onChange=${choose}>
         ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
       ${Object.entries(params).map(([name, spec]) => html`
         <${Parameter} key=${`${action}.${name}`} name=${name} spec=${spec} variant=${variant} onVariant=${setVariant} />
       `)}
       <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+      ${repeat && html`
+        <label class="check">
+          <input type="checkbox" name="until_answered" value="yes" /> Send again until the device answers
+          <span class="muted">Running it twice ${repeat === "harmless" ? "does no harm" : repeat}.</span>
+        </label>
+      `}
     <//>
   `;
 }
+
+const ANSWERED = {
+  at_once: "The agent answers at once.",
+  with_heartbeat: "The agent answers with its next heartbeat.",
+  never: "The agent does not report what became of it.",
+};
 
 const targetOf = (devices) =>
   devices.length === 1

@@ -8,34 +8,59 @@ import time
 from typing import Any, Literal
 
 from nexmdm.devices.cohort import cohort
-from nexmdm.devices.registry import AUTHENTICATED, CONFIRMED, authenticated, token_id
+from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
-from nexmdm.runtime.errors import Conflict, DeviceDeleted, Invalid, NoSuchBuild, NotAuthenticated, NotFound
+from nexmdm.runtime.errors import (
+    Conflict,
+    DeviceDeleted,
+    Invalid,
+    NoSuchBuild,
+    NotAuthenticated,
+    NotFound,
+    TooManyDownloads,
+)
 
 Source = Literal["enrollment", "manual", "ci"]
 
 
-def issue_latest(db: Executor, credential: "Credential", package_name: str) -> Row:
+# Per device and build within an hour: a phone that resumes a broken download needs a few, and a stolen device token
+# should not become a way to fetch builds without end.
+MOST_ADDRESSES, ADDRESSES_SECONDS = 20, 3600
+
+
+def issue_latest(db: Executor, credential: "Credential", package_name: str, agent_package: str) -> Row:
     """Record a download of the release build that the caller's cohort is offered, and return the build.
+
+    Args:
+        agent_package: the only package that an enrollment token fetches.
 
     Raises:
         NotAuthenticated, DeviceDeleted: who is asking may not.
         NoSuchBuild: nothing is offered.
+        TooManyDownloads: the device got too many addresses of it within the hour.
     """
-    rows = _issue(db, _LATEST, credential, {"package_name": package_name})
+    rows = _issue(db, _LATEST, credential, {"package_name": package_name, "agent_package": agent_package})
     return _issued(rows, f"There is no release of {package_name} for you at present.")
 
 
-def issue(db: Executor, credential: "Credential", build_id: int) -> Row:
-    """The same for one published build, whichever the caller's cohort; one that is paused or rolled back is not given.
+def issue(db: Executor, credential: "Credential", build_id: int, agent_package: str) -> Row:
+    """Record a download of one build, and return it.
+
+    A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package;
+    nobody gets one that is paused or rolled back.
 
     Raises:
         NotAuthenticated, DeviceDeleted: who is asking may not.
-        NoSuchBuild: there is none, or it is paused.
+        NoSuchBuild: there is none for the caller.
+        TooManyDownloads: the device got too many addresses of it within the hour.
     """
-    rows = _issue(db, _BY_ID, credential, {"build_id": build_id})
-    return _issued(rows, f"There is no build {build_id} to download: unknown, not published, paused or rolled back.")
+    rows = _issue(db, _BY_ID, credential, {"build_id": build_id, "agent_package": agent_package})
+    return _issued(
+        rows,
+        f"There is no build {build_id} for you to download: unknown, not published, paused or rolled back, or this"
+        " caller is neither offered it nor was asked to install it.",
+    )
 
 
 class Credential:
@@ -99,6 +124,11 @@ def record(
     return row["event_id"]
 
 
+def forget_rates(db: Executor) -> int:
+    """Remove what was kept to count downloads and is older than that hour; returns how many rows."""
+    return len(db.execute(_FORGET_RATES, {"seconds": ADDRESSES_SECONDS}, repeatable=True))
+
+
 def update_for(db: Executor, token: str, package_name: str) -> Row | None:
     """The release build that the device's cohort is offered, whatever it has; None when there is none. No download.
 
@@ -113,7 +143,8 @@ def update_for(db: Executor, token: str, package_name: str) -> Row | None:
 def _issue(db: Executor, sql: str, credential: Credential, parameters: dict[str, Any]) -> list[Row]:
     start = time.perf_counter()
     # Run again after a lost answer it leaves one row more than addresses, which is the side to err on.
-    rows = db.execute(sql, {**parameters, **credential.parameters}, repeatable=True)
+    limits = {"most": MOST_ADDRESSES, "seconds": ADDRESSES_SECONDS}
+    rows = db.execute(sql, {**parameters, **limits, **credential.parameters}, repeatable=True)
     for row in rows:
         if row["event_id"] is not None:
             _count(row["event_id"], row["build_id"], "enrollment", start)
@@ -125,6 +156,9 @@ def _issued(rows: list[Row], none: str) -> Row:
         raise NotAuthenticated("The token is not valid for downloads.")
     if rows[0]["deleted"]:
         raise DeviceDeleted
+    if rows[0]["event_id"] is None and rows[0]["retry_after"] is not None:
+        metrics.count("DownloadRefused")
+        raise TooManyDownloads(MOST_ADDRESSES, rows[0]["build_id"], rows[0]["retry_after"])
     if rows[0]["event_id"] is None:
         raise NoSuchBuild(none)
     return rows[0]
@@ -158,26 +192,53 @@ caller AS MATERIALIZED (
 _OFFERED = f"""
 chain AS (
     SELECT v.*, 1 AS place FROM apk_versions v
-    WHERE v.package_name = %(package_name)s AND v.build_type = 'release' AND v.is_current
+    WHERE v.package_name = {{package}} AND v.build_type = 'release' AND v.is_current
     UNION ALL
     SELECT v.*, chain.place + 1 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id WHERE chain.place < 100
-), chosen AS MATERIALIZED (
+), offered AS MATERIALIZED (
     SELECT chain.* FROM chain CROSS JOIN caller
     WHERE chain.state = 'published' AND chain.paused_at IS NULL
       AND coalesce({cohort("chain.id", "caller.device_id")}, 99) < chain.staged_rollout_percent
     ORDER BY chain.place LIMIT 1
 )"""
+_OFFERED_OF_A_PACKAGE = _OFFERED.replace("{package}", "%(package_name)s")
+_OFFERED_BESIDE_A_BUILD = _OFFERED.replace(
+    "{package}", "(SELECT package_name FROM apk_versions WHERE id = %(build_id)s)"
+)
+
+_LATEST_CHOSEN = """
+chosen AS MATERIALIZED (
+    SELECT offered.* FROM offered CROSS JOIN caller
+    WHERE caller.device_id IS NOT NULL OR offered.package_name = %(agent_package)s
+)"""
 
 _NAMED = """
 chosen AS MATERIALIZED (
-    SELECT * FROM apk_versions WHERE id = %(build_id)s AND state = 'published' AND paused_at IS NULL
+    SELECT v.* FROM apk_versions v CROSS JOIN caller
+    WHERE v.id = %(build_id)s AND v.state = 'published' AND v.paused_at IS NULL AND CASE
+        WHEN caller.device_id IS NULL THEN v.package_name = %(agent_package)s
+        ELSE v.id IN (SELECT id FROM offered) OR EXISTS (
+            SELECT FROM apk_installations i WHERE i.device_id = caller.device_id AND i.apk_version_id = v.id) END
 )"""
 
+# The lock of the row in apk_download_rates makes downloads at once take turns: each sees what the others got. Only the
+# instants within the hour are kept, so a row is no more than 20 of them.
 _ISSUED = f"""
-event AS (
+rated AS (
+    INSERT INTO apk_download_rates AS r (device_id, build_id, issued, last_at)
+    SELECT caller.device_id, chosen.id, ARRAY[clock_timestamp()], clock_timestamp()
+    FROM chosen CROSS JOIN caller WHERE NOT caller.deleted AND caller.device_id IS NOT NULL
+    ON CONFLICT (device_id, build_id) DO UPDATE SET last_at = clock_timestamp(), issued = ARRAY(
+        SELECT at FROM unnest(r.issued) AS at WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)
+    ) || clock_timestamp()
+    WHERE (SELECT count(*) FROM unnest(r.issued) AS at
+           WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)) < %(most)s
+    RETURNING device_id
+), event AS (
     INSERT INTO apk_download_events (build_id, source, token_id, device_id, ip, ts)
     SELECT chosen.id, 'enrollment', caller.enrollment, caller.device_id, %(ip)s, clock_timestamp()
-    FROM chosen CROSS JOIN caller WHERE NOT caller.deleted
+    FROM chosen CROSS JOIN caller
+    WHERE NOT caller.deleted AND (caller.device_id IS NULL OR EXISTS (SELECT FROM rated))
     RETURNING id, build_id
 ), counted AS (
     UPDATE apk_versions v SET downloads_issued = v.downloads_issued + 1 FROM event WHERE v.id = event.build_id
@@ -186,18 +247,29 @@ event AS (
     WHERE i.id = %(installation_id)s AND i.device_id = caller.device_id AND i.apk_version_id = event.build_id
       AND i.status = 'pending'
 )
-SELECT caller.device_id, caller.deleted, event.id AS event_id, {_BUILD}
+SELECT caller.device_id, caller.deleted, event.id AS event_id, {_BUILD},
+    CASE WHEN chosen.id IS NOT NULL AND caller.device_id IS NOT NULL AND NOT EXISTS (SELECT FROM rated) THEN (
+        SELECT coalesce(ceil(extract(epoch FROM
+            min(at) + make_interval(secs => %(seconds)s) - clock_timestamp()))::integer, 60)
+        FROM apk_download_rates r CROSS JOIN unnest(r.issued) AS at
+        WHERE r.device_id = caller.device_id AND r.build_id = chosen.id
+          AND at > clock_timestamp() - make_interval(secs => %(seconds)s)) END AS retry_after
 FROM caller LEFT JOIN chosen ON true LEFT JOIN event ON true
 """
 
-_LATEST = f"WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, {_CALLER}, {_OFFERED}, {_ISSUED}"
-_BY_ID = f"WITH {AUTHENTICATED}, {CONFIRMED}, {_CALLER}, {_NAMED}, {_ISSUED}"
+_PREAMBLE = f"WITH RECURSIVE {AUTHENTICATED}, {_CALLER}"
+_LATEST = ", ".join((_PREAMBLE, _OFFERED_OF_A_PACKAGE, _LATEST_CHOSEN, _ISSUED))
+_BY_ID = ", ".join((_PREAMBLE, _OFFERED_BESIDE_A_BUILD, _NAMED, _ISSUED))
 
 _UPDATE = f"""
-WITH RECURSIVE {AUTHENTICATED}, {CONFIRMED}, caller AS (
+WITH RECURSIVE {AUTHENTICATED}, caller AS (
     SELECT id AS device_id, deleted_at IS NOT NULL AS deleted FROM device
-), {_OFFERED}
+), {_OFFERED_OF_A_PACKAGE}, chosen AS (SELECT * FROM offered)
 SELECT caller.device_id, caller.deleted, {_BUILD} FROM caller LEFT JOIN chosen ON true
+"""
+
+_FORGET_RATES = """
+DELETE FROM apk_download_rates WHERE last_at < clock_timestamp() - make_interval(secs => %(seconds)s) RETURNING 1
 """
 
 _RECORD = """

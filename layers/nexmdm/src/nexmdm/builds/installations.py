@@ -10,8 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from nexmdm.commands.single import COMPLETED
-from nexmdm.devices.registry import AUTHENTICATED, CONFIRMED, authenticated, token_id
+from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.errors import NotFound
@@ -62,7 +61,7 @@ _OVERDUE = """(v.rollout_completed + v.rollout_failed + 1 >= %(least)s
 # A late report never takes a status back. The counts are kept on the build's row, whose lock makes those who finish at
 # once take turns: each sees all that came before.
 _REPORT = f"""
-WITH {AUTHENTICATED}, {CONFIRMED}, own AS (
+WITH {AUTHENTICATED}, own AS (
     SELECT i.id, i.status FROM apk_installations i JOIN device ON device.id = i.device_id
     WHERE i.id = %(installation_id)s AND device.deleted_at IS NULL
 ), moved AS (
@@ -86,11 +85,12 @@ WITH {AUTHENTICATED}, {CONFIRMED}, own AS (
             'finished', v.rollout_completed + v.rollout_failed + 1) ELSE v.audit END
     FROM moved WHERE v.id = moved.apk_version_id AND moved.status IN {_FINISHED}
     RETURNING CASE WHEN v.paused_at >= statement_timestamp() AND moved.status = 'failed' THEN v.id END AS paused
-), settled AS (
-    UPDATE fcm_dispatches f SET {COMPLETED}, result = moved.status, result_message = moved.error_message
-    FROM moved WHERE f.request_id = moved.request_id AND moved.status IN {_FINISHED} AND f.completed_at IS NULL
+), settled AS MATERIALIZED (
+    SELECT complete_command_v1(request_id, device_id, status, error_message) AS first
+    FROM moved WHERE status IN {_FINISHED}
 )
 SELECT device.id AS device_id, device.deleted_at IS NOT NULL AS deleted, EXISTS (SELECT FROM moved) AS moved,
-    coalesce((SELECT status FROM moved), (SELECT status FROM own)) AS status, (SELECT paused FROM counted) AS paused
+    coalesce((SELECT status FROM moved), (SELECT status FROM own)) AS status, (SELECT paused FROM counted) AS paused,
+    (SELECT first FROM settled) AS settled
 FROM device
 """.replace("{pausing}", f"v.is_current AND v.paused_at IS NULL AND moved.status = 'failed' AND {_OVERDUE}")

@@ -1,26 +1,55 @@
-"""Builds of apps: declared by whoever publishes, published once their bytes were verified, named once.
+"""Builds of apps: declared by an operator or CI, published once their bytes were verified, named once."""
 
-    declared -> published     complete: the bytes are what was declared; the object's version is pinned
-    declared -> refused       complete: they are not; the build says why, and gives its name back
-    declared -> withdrawn     by hand: nothing of it will come
-
-`adopted` builds came with an old server's database and are history only.
-"""
-
+import enum
 import time
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from nexmdm.activity import events
 from nexmdm.builds import signers
 from nexmdm.builds.signers import Fingerprint, PackageName
+from nexmdm.runtime import actor as actors
 from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import BuildRefused, Conflict, Invalid, NoSuchBuild
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
 BuildType = Literal["debug", "release"]
 Text = Annotated[str, Meta(max_length=200)]
+LAST_VERSION_CODE = 2**31 - 1
+DECLARED_SECONDS = 86_400  # how long a declaration waits for its file
+
+
+class BuildState(enum.StrEnum):
+    """States of a build. `adopted` builds came with an old server's database and are history only."""
+
+    # Entered by `declare`; left by `complete`, `withdraw`, or by the cleanup after a day.
+    DECLARED = "declared"
+    # Entered by `complete` when the package has no pinned signer; left when one is pinned, by promote or PUT signers.
+    AWAITING_SIGNER = "awaiting_signer"
+    # Entered by `complete`, or when its signer is pinned; final. Only a published build can be promoted.
+    PUBLISHED = "published"
+    # Entered by `complete` when the bytes are not what was declared; final. It gives its name back.
+    REFUSED = "refused"
+    # Entered from `declared`, by hand or by the cleanup; final. It gives its name back.
+    WITHDRAWN = "withdrawn"
+    # Entered by the migration of an old server's database alone; final.
+    ADOPTED = "adopted"
+
+
+class ManifestFacts(Struct, frozen=True):
+    """What the file of a build says beside what was declared.
+
+    Attributes:
+        min_sdk: the lowest Android API level that installs it, with its signature schemes taken into account.
+        shared_user_id: None when there is none.
+    """
+
+    min_sdk: int
+    target_sdk: int
+    shared_user_id: str | None = None
 
 
 class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -28,6 +57,7 @@ class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         signer_fingerprint: SHA-256 of the signer's certificate, hex, with or without colons.
+        force: publish the version code 2147483647, which no build can follow.
     """
 
     package_name: PackageName
@@ -43,6 +73,7 @@ class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
     source: Literal["manual", "ci"] | None = None
     wifi_only: bool = True
     must_install: bool = False
+    force: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What may not differ when the same build is declared again."""
@@ -59,20 +90,25 @@ class BuildsQuery(PageQuery, kw_only=True):
 
     package_name: Annotated[str, Meta(max_length=200)] | None = None
     build_type: BuildType | None = None
-    state: Literal["declared", "published", "refused", "withdrawn", "adopted"] | None = None
+    state: Literal["declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted"] | None = None
     current: bool | None = None
 
 
-def declare(db: Executor, declaration: Declaration, *, bucket: str, max_bytes: int, by: str) -> tuple[Row, bool]:
+def declare(db: Database, declaration: Declaration, *, bucket: str, max_bytes: int, actor: Actor) -> tuple[Row, bool]:
     """Take a build's name for its checksum; returns the build and whether it is new. Safe to repeat.
 
     Raises:
-        Invalid: the file would be larger than allowed.
+        Invalid: the file would be larger than allowed, or no build could follow it.
         Conflict: the name (package, version code, build type) stands for something else.
     """
     start = time.perf_counter()
     if declaration.file_size > max_bytes:
         raise Invalid("$.file_size", f"is {declaration.file_size} bytes; APK_MAX_BYTES allows {max_bytes}")
+    if declaration.version_code == LAST_VERSION_CODE and not declaration.force:
+        raise Invalid(
+            "$.version_code",
+            f"is {LAST_VERSION_CODE}: no build could ever follow it on a phone. Publish it with `force` (CLI: --force)",
+        )
     identity = declaration.identity()
     name = {
         "package_name": declaration.package_name,
@@ -91,9 +127,13 @@ def declare(db: Executor, declaration: Declaration, *, bucket: str, max_bytes: i
         "source": declaration.source or ("ci" if declaration.ci_run_id else "manual"),
         "wifi_only": declaration.wifi_only,
         "must_install": declaration.must_install,
-        "by": by,
+        "by": actor.name,
     }
-    made = db.execute(_DECLARE, parameters)
+    with db.transaction() as tx:
+        made = tx.execute(_DECLARE, parameters)
+        if made:
+            after = {**name, "version_name": declaration.version_name, "sha256": identity["sha256"]}
+            events.record(tx, actor, "build.declare", f"build:{made[0]['build_id']}", after=after)
     found = made or db.execute(_FIND_NAME, name, repeatable=True)
     if not found:
         raise Conflict("The build of this name was withdrawn at this moment. Declare it again.")
@@ -119,6 +159,17 @@ def find(db: Executor, build_id: str) -> Row:
     if not rows:
         raise NoSuchBuild(f"There is no build {build_id!r}.")
     return rows[0]
+
+
+def warnings(db: Executor, build: Row) -> list[str]:
+    """What an operator should know before the build is rolled out, in sentences."""
+    if build["min_sdk"] is None:
+        return []
+    [row] = db.execute(_TOO_OLD, {"min_sdk": build["min_sdk"]}, repeatable=True)
+    if not row["devices"]:
+        return []
+    devices = f"{row['devices']} enrolled device{'s have' if row['devices'] > 1 else ' has'}"
+    return [f"{devices} an Android below API level {build['min_sdk']} and cannot install this build."]
 
 
 def number(build_id: str) -> int:
@@ -147,11 +198,11 @@ def list_builds(db: Executor, query: BuildsQuery) -> Page:
     return page(rows, query.limit, ("build_id",))
 
 
-def publish(db: Database, build: Row, object_version: str, by: str) -> None:
-    """Publish a verified build, unless somebody else just did. The first release build pins the package's signer.
+def publish(db: Database, build: Row, object_version: str, facts: ManifestFacts, actor: Actor) -> None:
+    """Publish a verified build, unless another call just did. Without a pinned signer it awaits one.
 
     Raises:
-        BuildRefused: its signer is not pinned, or a higher version code is current.
+        BuildRefused: its signer is not pinned, a higher version code is current, or its sharedUserId is another one.
     """
     start = time.perf_counter()
     parameters = {
@@ -160,7 +211,10 @@ def publish(db: Database, build: Row, object_version: str, by: str) -> None:
         "build_type": build["build_type"],
         "signer_fingerprint": build["signer_fingerprint"],
         "object_version": object_version,
-        "by": by,
+        "min_sdk": facts.min_sdk,
+        "target_sdk": facts.target_sdk,
+        "shared_user_id": facts.shared_user_id,
+        "by": actor.name,
     }
     with db.transaction() as tx:
         signers.lock_package(tx, build["package_name"])
@@ -171,25 +225,47 @@ def publish(db: Database, build: Row, object_version: str, by: str) -> None:
             raise BuildRefused(
                 "version_code", f"at least {current}, which is the current build's", str(build["version_code"])
             )
-        published = tx.execute(_PUBLISH, parameters)
-        if published and build["build_type"] == "release" and not standing["pinned"]:
-            signers.pin(tx, build["package_name"], build["signer_fingerprint"], by)
+        if standing["known"] and standing["shared_user_id"] != facts.shared_user_id:
+            expected = f"{standing['shared_user_id'] or 'none'}, which is that of the builds before it"
+            raise BuildRefused("sharedUserId", expected, facts.shared_user_id or "none")
+        state = BuildState.PUBLISHED if standing["pinned"] else BuildState.AWAITING_SIGNER
+        published = tx.execute(_PUBLISH, {**parameters, "state": state})
+        if published:
+            before, after = {"state": BuildState.DECLARED}, {"state": state}
+            events.record(tx, actor, "build.complete", f"build:{build['build_id']}", before=before, after=after)
     if published:
         metrics.count("BuildPublished")
-        keys = {"build_id": build["build_id"], "state": "published", "by": by}
+        keys = {"build_id": build["build_id"], "state": state, "by": actor.name}
         logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
-def refuse(db: Executor, build_id: int, why: str, by: str) -> None:
+def refuse(db: Database, build_id: int, reason: str, actor: Actor) -> None:
     """Remember that a declared build's bytes are not what was declared."""
     start = time.perf_counter()
-    db.execute(_REFUSE, {"build_id": build_id, "why": why, "by": by}, repeatable=True)
+    with db.transaction() as tx:
+        if tx.execute(_REFUSE, {"build_id": build_id, "why": reason, "by": actor.name}):
+            after = {"state": BuildState.REFUSED, "refusal": reason}
+            events.record(tx, actor, "build.refuse", f"build:{build_id}", after=after)
     metrics.count("BuildRefused")
-    keys = {"build_id": build_id, "state": "refused", "why": why, "by": by}
+    keys = {"build_id": build_id, "state": "refused", "why": reason, "by": actor.name}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
-def withdraw(db: Executor, build_id: str, by: str) -> None:
+def expire(db: Database) -> int:
+    """Withdraw the builds that were declared a day ago and never completed; returns how many."""
+    start = time.perf_counter()
+    actor = actors.system("cleanup")
+    with db.transaction() as tx:
+        expired = tx.execute(_EXPIRE, {"seconds": DECLARED_SECONDS, "by": actor.name})
+        for row in expired:
+            events.record(tx, actor, "build.expire", f"build:{row['id']}", after={"state": BuildState.WITHDRAWN})
+    if expired:
+        keys = {"expired": len(expired), "by": actor.name}
+        logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
+    return len(expired)
+
+
+def withdraw(db: Database, build_id: str, actor: Actor) -> None:
     """Give back the name of a build that was declared and not published. Once more changes nothing.
 
     Raises:
@@ -197,11 +273,16 @@ def withdraw(db: Executor, build_id: str, by: str) -> None:
         Conflict: it is published.
     """
     start = time.perf_counter()
-    if not db.execute(_WITHDRAW, {"build_id": number(build_id), "by": by}, repeatable=True):
+    with db.transaction() as tx:
+        withdrawn = tx.execute(_WITHDRAW, {"build_id": number(build_id), "by": actor.name})
+        if withdrawn:
+            after = {"state": BuildState.WITHDRAWN}
+            events.record(tx, actor, "build.withdraw", f"build:{withdrawn[0]['id']}", after=after)
+    if not withdrawn:
         build = find(db, build_id)
-        if build["state"] != "withdrawn":
+        if build["state"] != BuildState.WITHDRAWN:
             raise Conflict(f"The build is {build['state']}; only one that is declared can be withdrawn.")
-    keys = {"build_id": build_id, "state": "withdrawn", "by": by}
+    keys = {"build_id": build_id, "state": "withdrawn", "by": actor.name}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
@@ -209,7 +290,8 @@ _COLUMNS = """
     v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.sha256,
     v.signer_fingerprint, v.source, v.ci_run_id, v.git_sha, v.notes, v.uploaded_at, v.uploaded_by, v.state, v.refusal,
     v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent, v.wifi_only, v.must_install, v.promoted_at,
-    v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit"""
+    v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit,
+    v.min_sdk, v.target_sdk, v.shared_user_id"""
 
 # `issued` counts addresses since the build was declared; its rows are kept for DOWNLOAD_RETENTION_DAYS only.
 _SELECT = f"""
@@ -220,13 +302,16 @@ SELECT {_COLUMNS}, s.statistics FROM apk_versions v CROSS JOIN LATERAL (
         'downloading', count(*) FILTER (WHERE i.status = 'downloading'),
         'installing', count(*) FILTER (WHERE i.status = 'installing'),
         'completed', count(*) FILTER (WHERE i.status = 'completed'),
-        'failed', count(*) FILTER (WHERE i.status = 'failed')) AS statistics
+        'failed', count(*) FILTER (WHERE i.status = 'failed'),
+        'unknown', count(*) FILTER (WHERE i.status = 'unknown')) AS statistics
     FROM apk_installations i WHERE i.apk_version_id = v.id) AS s"""
+
+_TOO_OLD = "SELECT count(*) AS devices FROM devices WHERE deleted_at IS NULL AND sdk_int < %(min_sdk)s"
 
 _FIND = f"{_SELECT} WHERE v.id = %(build_id)s"
 _FIND_NAME = f"""
 {_SELECT} WHERE v.package_name = %(package_name)s AND v.version_code = %(version_code)s
-  AND v.build_type = %(build_type)s AND v.state IN ('declared', 'published')
+  AND v.build_type = %(build_type)s AND v.state IN ('declared', 'awaiting_signer', 'published')
 """
 _FILTERS = {
     "package_name": "v.package_name = %(package_name)s",
@@ -241,19 +326,29 @@ INSERT INTO apk_versions AS v (package_name, version_name, version_code, build_t
 VALUES (%(package_name)s, %(version_name)s, %(version_code)s, %(build_type)s, %(file_size)s, %(sha256)s,
     %(signer_fingerprint)s, %(source)s, %(ci_run_id)s, %(git_sha)s, %(notes)s, %(by)s, %(key)s, %(url)s,
     %(wifi_only)s, %(must_install)s)
-ON CONFLICT (package_name, version_code, build_type) WHERE state IN ('declared', 'published') DO NOTHING
+ON CONFLICT (package_name, version_code, build_type)
+    WHERE state IN ('declared', 'awaiting_signer', 'published') DO NOTHING
 RETURNING {_COLUMNS}
 """
 
+# sharedUserId: that of the last build whose manifest was read for it; `known` is false when there is none.
 _STANDING = """
-SELECT ARRAY(SELECT fingerprint FROM apk_signers WHERE package_name = %(package_name)s ORDER BY fingerprint) AS pinned,
+SELECT last.id IS NOT NULL AS known, last.shared_user_id,
+    ARRAY(SELECT fingerprint FROM apk_signers WHERE package_name = %(package_name)s ORDER BY fingerprint) AS pinned,
     (SELECT version_code FROM apk_versions
      WHERE package_name = %(package_name)s AND build_type = %(build_type)s AND is_current) AS current_version_code
+FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
+    SELECT id, shared_user_id FROM apk_versions
+    WHERE package_name = %(package_name)s AND state IN ('awaiting_signer', 'published') AND min_sdk IS NOT NULL
+    ORDER BY version_code DESC, id DESC LIMIT 1) AS last ON true
 """
 
 _PUBLISH = """
-UPDATE apk_versions SET state = 'published', object_version = %(object_version)s, published_at = clock_timestamp(),
-    audit = audit || jsonb_build_object('event', 'publish', 'by', %(by)s, 'at', clock_timestamp())
+UPDATE apk_versions SET state = %(state)s, object_version = %(object_version)s,
+    published_at = CASE WHEN %(state)s = 'published' THEN clock_timestamp() END,
+    min_sdk = %(min_sdk)s, target_sdk = %(target_sdk)s, shared_user_id = %(shared_user_id)s,
+    audit = audit || jsonb_build_object('event', CASE WHEN %(state)s = 'published' THEN 'publish' ELSE 'verify' END,
+        'by', %(by)s, 'at', clock_timestamp())
 WHERE id = %(build_id)s AND state = 'declared'
 RETURNING id
 """
@@ -262,6 +357,14 @@ _REFUSE = """
 UPDATE apk_versions SET state = 'refused', refusal = %(why)s,
     audit = audit || jsonb_build_object('event', 'refuse', 'by', %(by)s, 'at', clock_timestamp())
 WHERE id = %(build_id)s AND state = 'declared'
+RETURNING id
+"""
+
+_EXPIRE = """
+UPDATE apk_versions SET state = 'withdrawn',
+    audit = audit || jsonb_build_object('event', 'expire', 'by', %(by)s, 'at', clock_timestamp())
+WHERE state = 'declared' AND uploaded_at < clock_timestamp() - make_interval(secs => %(seconds)s)
+RETURNING id
 """
 
 _WITHDRAW = """

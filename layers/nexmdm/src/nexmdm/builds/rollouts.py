@@ -11,10 +11,12 @@ Who, when and why is in the build's `audit`.
 import time
 from typing import Any
 
+from nexmdm.activity import events
 from nexmdm.builds import publishing, signers
 from nexmdm.commands import batches
 from nexmdm.commands.single import Command
 from nexmdm.runtime import logs
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import Conflict
 
@@ -22,16 +24,24 @@ INSTALL_TTL_SECONDS = 86_400
 ROLLED_BACK = "rolled back"
 
 
-def promote(db: Database, build: Row, percent: int, by: str) -> None:
+def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
     """Make a published build current, for `percent` of the fleet. Once more changes nothing.
+
+    One that awaits its signer is published first: to promote it is to say that its signer is the package's.
 
     Raises:
         Conflict: it is not published, or its version code is not above the current build's.
     """
     start = time.perf_counter()
-    parameters = {**_name(build), "percent": percent, "by": by}
+    parameters = {**_name(build), "percent": percent, "by": actor.name}
+    pinned: dict[str, Any] = {}
     with db.transaction() as tx:
         signers.lock_package(tx, build["package_name"])
+        if tx.execute(_AWAITS_SIGNER, _name(build)):
+            fingerprint = build["signer_fingerprint"]
+            signers.pin(tx, build["package_name"], fingerprint, actor.name)
+            signers.decide(tx, build["package_name"], [fingerprint], actor)
+            pinned = {"pinned_signer": fingerprint}
         current = tx.execute(_CURRENT, parameters)
         if current and current[0]["id"] == build["build_id"]:
             return
@@ -44,22 +54,24 @@ def promote(db: Database, build: Row, percent: int, by: str) -> None:
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
         if not promoted:
             raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
-    _log(build, "promote", by, start)
+        before = {"current": current[0]["id"] if current else None}
+        _event(tx, actor, "promote", build, before, {"staged_rollout_percent": percent, **pinned})
+    _log(build, "promote", actor.name, start)
 
 
-def roll_out(db: Executor, build: Row, percent: int, by: str) -> None:
+def roll_out(db: Database, build: Row, percent: int, actor: Actor) -> None:
     """Offer the current build to `percent` of the fleet.
 
     Raises:
         Conflict: it is not current.
     """
     start = time.perf_counter()
-    if not db.execute(_ROLL_OUT, {**_name(build), "percent": percent, "by": by}, repeatable=True):
-        raise _not_current(build)
-    _log(build, "rollout", by, start)
+    with db.transaction() as tx:
+        _offer(tx, build, percent, actor)
+    _log(build, "rollout", actor.name, start)
 
 
-def install(db: Database, build: Row, percent: int, by: str, *, base_url: str, request_id: str) -> bool:
+def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: str, request_id: str) -> bool:
     """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
 
     The commands are accepted here; the sweep sends them. Returns whether there is anybody to send to: then
@@ -69,6 +81,7 @@ def install(db: Database, build: Row, percent: int, by: str, *, base_url: str, r
         Conflict: it is not current, or its rollout is paused.
         PayloadMismatch: the request_id stands for something else.
     """
+    start = time.perf_counter()
     parameters = {
         "package_name": build["package_name"],
         "version_name": build["version_name"],
@@ -77,39 +90,50 @@ def install(db: Database, build: Row, percent: int, by: str, *, base_url: str, r
         "apk_id": build["build_id"],
     }
     target = {"selector": {"apk_build": build["build_id"], "staged_rollout_percent": percent}}
-    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, by)
+    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, actor)
     url = f"{base_url}/v1/apk/download/{build['build_id']}"
     with db.transaction() as tx:
         # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
-        roll_out(tx, build, percent, by)
+        _offer(tx, build, percent, actor)
         if tx.execute(_PAUSED, _name(build)):
             raise Conflict("The rollout is paused. Resume it first.")
-        return batches.accept_installations(tx, command, build["build_id"], percent, url)
+        sent = batches.accept_installations(tx, command, build["build_id"], percent, url)
+        if sent:
+            asked = {"request_id": request_id, "staged_rollout_percent": percent}
+            _event(tx, actor, "install", build, None, asked)
+    _log(build, "rollout", actor.name, start)
+    return sent
 
 
-def pause(db: Executor, build: Row, reason: str, by: str) -> None:
+def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
     """Stop offering the current build. Once more changes nothing.
 
     Raises:
         Conflict: it is not current.
     """
     start = time.perf_counter()
-    rows = db.execute(_PAUSE, {**_name(build), "reason": reason, "by": by}, repeatable=True)
-    _settled(db, build, rows, "pause", by, start)
+    with db.transaction() as tx:
+        rows = tx.execute(_PAUSE, {**_name(build), "reason": reason, "by": actor.name})
+        if rows:
+            _event(tx, actor, "pause", build, None, {"reason": reason})
+    _settled(db, build, rows, "pause", actor, start)
 
 
-def resume(db: Executor, build: Row, by: str) -> None:
+def resume(db: Database, build: Row, actor: Actor) -> None:
     """Offer the current build again; failures are counted from here. Once more changes nothing.
 
     Raises:
         Conflict: it is not current.
     """
     start = time.perf_counter()
-    rows = db.execute(_RESUME, {**_name(build), "by": by}, repeatable=True)
-    _settled(db, build, rows, "resume", by, start)
+    with db.transaction() as tx:
+        rows = tx.execute(_RESUME, {**_name(build), "by": actor.name})
+        if rows:
+            _event(tx, actor, "resume", build, {"paused_reason": build["paused_reason"]}, None)
+    _settled(db, build, rows, "resume", actor, start)
 
 
-def roll_back(db: Database, build: Row, reason: str, by: str) -> None:
+def roll_back(db: Database, build: Row, reason: str, actor: Actor) -> None:
     """Make what the current build replaced current again. Once more changes nothing.
 
     Raises:
@@ -125,18 +149,36 @@ def roll_back(db: Database, build: Row, reason: str, by: str) -> None:
             raise _not_current(build)
         if row["replaces_id"] is None:
             raise Conflict("There is no build before this one. Pause it instead.")
-        tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, "by": by})
-        tx.execute(_RESTORE, {"build_id": row["replaces_id"], "instead_of": build["build_id"], "by": by})
-    _log(build, "rollback", by, start)
+        by = {"by": actor.name}
+        tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, **by})
+        tx.execute(_RESTORE, {"build_id": row["replaces_id"], "instead_of": build["build_id"], **by})
+        after = {"current": row["replaces_id"], "reason": reason}
+        _event(tx, actor, "rollback", build, {"current": build["build_id"]}, after)
+    _log(build, "rollback", actor.name, start)
+
+
+def _offer(tx: Executor, build: Row, percent: int, actor: Actor) -> None:
+    rows = tx.execute(_ROLL_OUT, {**_name(build), "percent": percent, "by": actor.name})
+    if not rows:
+        raise _not_current(build)
+    if rows[0]["was"] != percent:
+        before, after = {"staged_rollout_percent": rows[0]["was"]}, {"staged_rollout_percent": percent}
+        _event(tx, actor, "rollout", build, before, after)
+
+
+def _event(
+    tx: Executor, actor: Actor, what: str, build: Row, before: dict[str, Any] | None, after: dict[str, Any] | None
+) -> None:
+    events.record(tx, actor, f"build.{what}", f"build:{build['build_id']}", before=before, after=after)
 
 
 def _name(build: Row) -> dict[str, Any]:
     return {name: build[name] for name in ("build_id", "package_name", "build_type")}
 
 
-def _settled(db: Executor, build: Row, rows: list[Row], event: str, by: str, start: float) -> None:
+def _settled(db: Executor, build: Row, rows: list[Row], event: str, actor: Actor, start: float) -> None:
     if rows:
-        _log(build, event, by, start)
+        _log(build, event, actor.name, start)
     elif not publishing.find(db, str(build["build_id"]))["is_current"]:
         raise _not_current(build)
 
@@ -161,6 +203,8 @@ SELECT id, version_code FROM apk_versions
 WHERE package_name = %(package_name)s AND build_type = %(build_type)s AND is_current
 """
 
+_AWAITS_SIGNER = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND state = 'awaiting_signer'"
+
 _RETIRE = "UPDATE apk_versions SET is_current = false WHERE id = %(build_id)s"
 
 _PROMOTE = f"""
@@ -173,11 +217,13 @@ RETURNING id
 """
 
 _ROLL_OUT = f"""
-UPDATE apk_versions SET staged_rollout_percent = %(percent)s,
-    audit = CASE WHEN staged_rollout_percent = %(percent)s THEN audit
+UPDATE apk_versions v SET staged_rollout_percent = %(percent)s,
+    audit = CASE WHEN old.percent = %(percent)s THEN audit
                  ELSE {_audit("rollout", percent="%(percent)s::integer")} END
-WHERE id = %(build_id)s AND is_current
-RETURNING id
+FROM (SELECT id AS old_id, staged_rollout_percent AS percent FROM apk_versions
+      WHERE id = %(build_id)s AND is_current FOR UPDATE) AS old
+WHERE v.id = old.old_id
+RETURNING old.percent AS was
 """
 
 _PAUSED = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND paused_at IS NOT NULL"

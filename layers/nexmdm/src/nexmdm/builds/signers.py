@@ -1,4 +1,4 @@
-"""Which certificates may sign a package: pinned by its first release build, changed only explicitly.
+"""Which certificates may sign a package: pinned and changed by an operator only, here or by promoting a build.
 
 The pins hold for every build of the package, debug ones too: Android would refuse to install a build by another signer
 over the one that is there.
@@ -9,8 +9,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from nexmdm.activity import events
 from nexmdm.runtime import logs
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import BuildRefused
 
 PackageName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+\Z", max_length=200)]
@@ -41,17 +43,41 @@ def pin(tx: Executor, package_name: str, fingerprint: str, by: str) -> None:
     tx.execute(_PIN, {"package_name": package_name, "fingerprint": fingerprint, "by": by})
 
 
-def replace(db: Database, package_name: str, fingerprints: list[str], by: str) -> list[Row]:
-    """Make these the package's pinned signers; those that stay keep their date. Returns all of them."""
+def replace(db: Database, package_name: str, fingerprints: list[str], actor: Actor) -> list[Row]:
+    """Make these the package's pinned signers; those that stay keep their date. Returns all of them.
+
+    Builds that awaited a signer are published, or refused when theirs is none of these.
+    """
     start = time.perf_counter()
     wanted = sorted({plain(fingerprint) for fingerprint in fingerprints})
     with db.transaction() as tx:
         lock_package(tx, package_name)
+        before = [row["fingerprint"] for row in pinned(tx, package_name)]
         tx.execute(_UNPIN, {"package_name": package_name, "wanted": wanted})
         for fingerprint in wanted:
-            pin(tx, package_name, fingerprint, by)
-    logs.db_operation("update", "apk_signers", {"package_name": package_name, "by": by}, elapsed_ms(start))
+            pin(tx, package_name, fingerprint, actor.name)
+        decided = decide(tx, package_name, wanted, actor)
+        if before != wanted:
+            events.record(
+                tx,
+                actor,
+                "package.signers",
+                f"package:{package_name}",
+                before={"fingerprints": before},
+                after={"fingerprints": wanted, **decided},
+            )
+    logs.db_operation("update", "apk_signers", {"package_name": package_name, "by": actor.name}, elapsed_ms(start))
     return pinned(db, package_name)
+
+
+def decide(tx: Executor, package_name: str, wanted: list[str], actor: Actor) -> dict[str, list[int]]:
+    """Publish those builds of a package that awaited one of these signers, and refuse the others."""
+    names = ", ".join(wanted)
+    parameters = {"package_name": package_name, "wanted": wanted, "names": names, "by": actor.name}
+    decided: dict[str, list[int]] = {"published": [], "refused": []}
+    for row in tx.execute(statement(__package__, "decide_awaiting"), parameters):
+        decided[row["state"]].append(row["id"])
+    return {state: ids for state, ids in decided.items() if ids}
 
 
 def lock_package(tx: Executor, package_name: str) -> None:

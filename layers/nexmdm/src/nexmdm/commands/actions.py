@@ -1,22 +1,85 @@
-"""The actions that the agent knows, with their parameters. What is not listed here cannot be sent."""
+"""The actions of the agent. Each is declared once; what is not declared here cannot be sent.
+
+From a declaration come: the validation of parameters, the secrets that are masked and wiped, the parameters that the
+agent's HMAC covers, when the agent answers, the OpenAPI document, and `actions.json` with the forms of the console and
+the names that the CLI completes. CONTRIBUTING.md walks through a new one.
+"""
 
 import json
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from nexmdm.commands.states import Answered, Delivery
 from nexmdm.runtime import validation
 from nexmdm.runtime.errors import Invalid
 
-Package = Annotated[str, Meta(min_length=1, max_length=255)]
-Text = Annotated[str, Meta(max_length=2000)]
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
+# Not `$`: in Python that lets a newline through.
+END = r"(?![\s\S])"
+Package = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+{END}",
+        max_length=255,
+        title="Package",
+        description="An Android package name, such as com.example.kiosk.",
+    ),
+]
+ExecutionId = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9._:-]+{END}", max_length=128, title="Execution id")]
+IntentUri = Annotated[str, Meta(min_length=1, max_length=2000, title="Intent URI")]
+Typed = Annotated[str, Meta(max_length=2000, title="Text")]
 Pixels = Annotated[int, Meta(ge=0, le=100_000)]
+RingSeconds = Annotated[int, Meta(ge=5, le=120, title="Seconds")]
+
+# The agent puts the network's name and passphrase into a shell command and escapes only backslash and double quote.
+_SHELL = re.compile(r"[$`\r\n]")
+_SHELL_FREE = {"pattern": r"^[^$`\r\n]*$"}
+_PASSPHRASE = re.compile(r"[\s\S]{8,63}|[0-9A-Fa-f]{64}")
+SECURITY_TYPES = ("open", "wep", "wpa", "wpa2", "wpa3")
+MOST_SSID_BYTES = 32
 
 
 class Parameters(Struct, forbid_unknown_fields=True, omit_defaults=False, kw_only=True):
-    """Parameters of one action. Defaults are applied before the payload is hashed."""
+    """Parameters of one action. Defaults are applied before the payload is hashed.
+
+    Attributes:
+        SECRET: parameters that no operator and no log reader sees again.
+        HIDDEN: parameters that only GET /v1/commands/{request_id}/result shows.
+        SIGNED: parameters that the agent's own HMAC covers; `sig` covers every field.
+        CHOICE: the parameter that decides which others there are.
+        NEEDED, TAKEN: by a value of CHOICE: the parameters that it needs, and those that it takes besides.
+    """
+
+    SECRET: ClassVar[frozenset[str]] = frozenset()
+    HIDDEN: ClassVar[frozenset[str]] = frozenset()
+    SIGNED: ClassVar[tuple[str, ...]] = ()
+    CHOICE: ClassVar[str | None] = None
+    NEEDED: ClassVar[dict[str, tuple[str, ...]]] = {}
+    TAKEN: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def check(self) -> None:
+        """Refuse what the types cannot say.
+
+        Raises:
+            Invalid: names the parameter.
+        """
+        if self.CHOICE is None:
+            return
+        chosen = getattr(self, self.CHOICE)
+        needed, taken = self.NEEDED.get(chosen, ()), self.TAKEN.get(chosen, ())
+        for name in needed:
+            if getattr(self, name) is None:
+                raise Invalid(f"$.params.{name}", f"is needed by the {self.CHOICE} {chosen}")
+        for name in self.depending():
+            if getattr(self, name) is not None and name not in (*needed, *taken):
+                raise Invalid(f"$.params.{name}", f"is not taken by the {self.CHOICE} {chosen}; leave it out")
+
+    @classmethod
+    def depending(cls) -> list[str]:
+        """The parameters that belong to some values of CHOICE only."""
+        return sorted({name for names in (*cls.NEEDED.values(), *cls.TAKEN.values()) for name in names})
 
 
 class NoParameters(Parameters):
@@ -24,96 +87,233 @@ class NoParameters(Parameters):
 
 
 class Ring(Parameters):
-    duration: Annotated[int, Meta(ge=5, le=120)] = 30
+    duration: RingSeconds = 30
 
 
 class InstallApk(Parameters):
-    download_url: Annotated[str, Meta(pattern="^https?://", max_length=2000)]
-    installation_id: Annotated[int, Meta(ge=1)]
+    download_url: Annotated[str, Meta(pattern="^https?://", max_length=2000, title="Download URL")]
+    installation_id: Annotated[int, Meta(ge=1, title="Installation id")]
     package_name: Package | None = None
-    version_name: Annotated[str, Meta(max_length=200)] | None = None
-    version_code: Annotated[int, Meta(ge=0)] | None = None
-    file_size: Annotated[int, Meta(ge=0)] | None = None
-    apk_id: Annotated[int, Meta(ge=1)] | None = None
+    version_name: Annotated[str, Meta(max_length=200, title="Version name")] | None = None
+    version_code: Annotated[int, Meta(ge=0, title="Version code")] | None = None
+    file_size: Annotated[int, Meta(ge=0, title="Size in bytes")] | None = None
+    apk_id: Annotated[int, Meta(ge=1, title="Build id")] | None = None
 
 
 class LaunchApp(Parameters):
     package_name: Package
-    intent_uri: Text | None = None
+    intent_uri: IntentUri | None = None
 
 
 class RemoteControl(Parameters):
-    command: Literal[
-        "tap", "swipe", "text", "key", "home", "back", "recents", "power", "notifications", "quick_settings",
-        "set_clipboard", "get_clipboard",
+    """Streaming (start_stream) and reading the clipboard are not offered: their answers have nowhere to go."""
+
+    SECRET = frozenset({"text"})
+    CHOICE = "command"
+    NEEDED = {
+        "tap": ("x", "y"),
+        "swipe": ("start_x", "start_y", "end_x", "end_y"),
+        "text": ("text",),
+        "set_clipboard": ("text",),
+        "key": ("key_code",),
+    }
+    TAKEN = {"swipe": ("duration_ms",)}
+
+    command: Annotated[
+        Literal[
+            "tap", "swipe", "text", "key", "home", "back", "recents", "power", "notifications", "quick_settings",
+            "set_clipboard",
+        ],
+        Meta(title="What"),
     ]  # fmt: skip
-    x: Pixels | None = None
-    y: Pixels | None = None
-    start_x: Pixels | None = None
-    start_y: Pixels | None = None
-    end_x: Pixels | None = None
-    end_y: Pixels | None = None
-    duration_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
-    text: Text | None = None
-    key_code: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    x: Annotated[Pixels, Meta(title="x")] | None = None
+    y: Annotated[Pixels, Meta(title="y")] | None = None
+    start_x: Annotated[Pixels, Meta(title="From x")] | None = None
+    start_y: Annotated[Pixels, Meta(title="From y")] | None = None
+    end_x: Annotated[Pixels, Meta(title="To x")] | None = None
+    end_y: Annotated[Pixels, Meta(title="To y")] | None = None
+    duration_ms: Annotated[int, Meta(ge=1, le=60_000, title="Milliseconds")] | None = None
+    text: Typed | None = None
+    key_code: Annotated[int, Meta(ge=0, le=1000, title="Key code")] | None = None
 
 
 class SetDnd(Parameters):
-    enable: bool
+    enable: Annotated[bool, Meta(title="Do not disturb")]
 
 
 class BatteryWhitelist(Parameters):
-    packages: Annotated[list[Package], Meta(min_length=1, max_length=100)]
+    packages: Annotated[
+        list[Package], Meta(min_length=1, max_length=100, title="Packages", description="One on each line.")
+    ]
 
 
 class WifiConnect(Parameters):
-    ssid: Annotated[str, Meta(min_length=1, max_length=32)]
-    password: Annotated[str, Meta(max_length=63)] | None = None
-    security_type: Annotated[str, Meta(max_length=20)] | None = None
+    SECRET = frozenset({"password"})
+
+    ssid: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MOST_SSID_BYTES,
+            title="Network (SSID)",
+            description="At most 32 bytes in UTF-8; without $, ` and line breaks.",
+            extra_json_schema=_SHELL_FREE,
+        ),
+    ]
+    password: (
+        Annotated[
+            str,
+            Meta(
+                max_length=64,
+                title="Password",
+                description="8 to 63 characters, or 64 hex digits; without $, ` and line breaks.",
+                extra_json_schema={**_SHELL_FREE, "minLength": 8},
+            ),
+        ]
+        | None
+    ) = None
+    security_type: (
+        Annotated[str, Meta(max_length=20, title="Security", extra_json_schema={"enum": list(SECURITY_TYPES)})] | None
+    ) = None
+
+    def check(self) -> None:
+        for name in ("ssid", "password"):
+            if _SHELL.search(getattr(self, name) or ""):
+                raise Invalid(
+                    f"$.params.{name}",
+                    "holds $, ` or a line break, which the agent passes to a shell on the phone: the name or the"
+                    " passphrase would arrive changed and cut the phone off. Rename the network or change its"
+                    " passphrase",
+                )
+        size = len(self.ssid.encode())
+        if size > MOST_SSID_BYTES:
+            raise Invalid("$.params.ssid", f"has {size} bytes in UTF-8; a network's name has at most {MOST_SSID_BYTES}")
+        if self.password is not None and not _PASSPHRASE.fullmatch(self.password):
+            raise Invalid(
+                "$.params.password",
+                "has 8 to 63 characters, or is a key of exactly 64 hex digits; leave it out for an open network",
+            )
+        if self.security_type is not None:
+            # The agent knows the words in lower case, and takes every other for wpa2.
+            self.security_type = self.security_type.lower()
+            if self.security_type not in SECURITY_TYPES:
+                raise Invalid("$.params.security_type", f"is one of {', '.join(SECURITY_TYPES)}")
 
 
 class RemoteExecFcm(Parameters):
-    type: Annotated[str, Meta(min_length=1, max_length=50)]
-    exec_id: Id | None = None
+    SIGNED = ("type", "package_name", "enable", "duration")
+    CHOICE = "type"
+    NEEDED = {"launch_app": ("package_name",), "clear_app_data": ("package_name",), "set_dnd": ("enable",)}
+    TAKEN = {"launch_app": ("intent_uri",), "ring": ("duration",)}
+
+    type: Annotated[
+        Literal[
+            "ping", "ring", "reboot", "launch_app", "clear_app_data", "set_dnd", "exempt_unity_app",
+            "enable_stay_awake",
+        ],
+        Meta(title="Type"),
+    ]  # fmt: skip
+    exec_id: ExecutionId | None = None
     package_name: Package | None = None
-    enable: bool | None = None
-    duration: Annotated[int, Meta(ge=1, le=3600)] | None = None
+    intent_uri: IntentUri | None = None
+    enable: Annotated[bool, Meta(title="Enable")] | None = None
+    duration: RingSeconds | None = None
 
 
 class RemoteExecShell(Parameters):
-    command: Annotated[str, Meta(min_length=1, max_length=2000)]
-    exec_id: Id | None = None
+    """The command is the last and only signed parameter, so it may hold the separator of the agent's HMAC."""
+
+    SIGNED = ("command",)
+    HIDDEN = frozenset({"command"})
+
+    command: Annotated[str, Meta(min_length=1, max_length=2000, title="Command")]
+    exec_id: ExecutionId | None = None
 
 
-ACTIONS: dict[str, type[Parameters]] = {
-    **dict.fromkeys(
-        ("ping", "wake", "grant_permissions", "list_packages", "reboot", "restart_app", "exempt_unity_app"),
-        NoParameters,
-    ),
-    "ring": Ring,
-    "install_apk": InstallApk,
-    "launch_app": LaunchApp,
-    "remote_control": RemoteControl,
-    "set_dnd": SetDnd,
-    "apply_battery_whitelist": BatteryWhitelist,
-    "wifi_connect": WifiConnect,
-    "remote_exec_fcm": RemoteExecFcm,
-    "remote_exec_shell": RemoteExecShell,
-}
+class Action(Struct, frozen=True, kw_only=True):
+    """One action.
 
-# Parameters that no operator and no log reader gets to see again: a password, and text that may be one.
-SECRETS = {"wifi_connect": {"password"}, "remote_control": {"text"}}
+    Attributes:
+        about: what it does, in a sentence.
+        answered: when the agent in the field answers it.
+        repeat: what a second run does, for those who choose until_answered; None where that is refused.
+        disruptive: the console asks for a second look.
+        private_answer: only GET /v1/commands/{request_id}/result shows what the device answered.
+    """
 
-# Parameters that the agent's HMAC covers.
-SIGNED = {"remote_exec_shell": ("command",), "remote_exec_fcm": ("type", "package_name", "enable", "duration")}
+    name: str
+    about: str
+    answered: Answered
+    parameters: type[Parameters] = NoParameters
+    repeat: str | None = None
+    disruptive: bool = False
+    private_answer: bool = False
 
-# What a command of remote_control cannot do without.
-NEEDED = {
-    "tap": ("x", "y"),
-    "swipe": ("start_x", "start_y", "end_x", "end_y"),
-    "text": ("text",),
-    "set_clipboard": ("text",),
-    "key": ("key_code",),
+
+ACTIONS = {
+    action.name: action
+    for action in (
+        Action(name="ping", about="Ask for a heartbeat now.", answered=Answered.AT_ONCE, repeat="harmless"),
+        Action(name="ring", about="Ring, to be found.", answered=Answered.NEVER, parameters=Ring),
+        Action(name="wake", about="Wake the agent.", answered=Answered.NEVER),
+        Action(
+            name="launch_app",
+            about="Start an app.",
+            answered=Answered.WITH_HEARTBEAT,
+            parameters=LaunchApp,
+            repeat="brings the app to the front once more",
+        ),
+        Action(name="restart_app", about="Restart the agent's app.", answered=Answered.NEVER),
+        Action(name="reboot", about="Restart the device.", answered=Answered.NEVER, disruptive=True),
+        Action(name="set_dnd", about="Do not disturb, on or off.", answered=Answered.NEVER, parameters=SetDnd),
+        Action(
+            name="wifi_connect",
+            about="Join a WiFi network.",
+            answered=Answered.WITH_HEARTBEAT,
+            parameters=WifiConnect,
+            repeat="joins the same network once more",
+        ),
+        Action(name="grant_permissions", about="Grant the managed app's permissions.", answered=Answered.NEVER),
+        Action(
+            name="exempt_unity_app",
+            about="Exempt the Unity app from battery optimisation.",
+            answered=Answered.NEVER,
+        ),
+        Action(
+            name="apply_battery_whitelist",
+            about="Exempt apps from battery optimisation.",
+            answered=Answered.NEVER,
+            parameters=BatteryWhitelist,
+        ),
+        Action(
+            name="install_apk",
+            about="Install a build. A rollout on the build's page does this for many devices.",
+            answered=Answered.AT_ONCE,
+            parameters=InstallApk,
+            repeat="downloads and installs the same version once more",
+        ),
+        Action(
+            name="remote_control",
+            about="Tap, swipe, type and press keys on the screen.",
+            answered=Answered.NEVER,
+            parameters=RemoteControl,
+            private_answer=True,
+        ),
+        Action(
+            name="remote_exec_fcm",
+            about="Run one of the agent's own procedures, which answers at once.",
+            answered=Answered.AT_ONCE,
+            parameters=RemoteExecFcm,
+        ),
+        Action(
+            name="remote_exec_shell",
+            about="Run a shell command. The API refuses it unless REMOTE_EXEC_SHELL_ENABLED is set.",
+            answered=Answered.AT_ONCE,
+            parameters=RemoteExecShell,
+            disruptive=True,
+            private_answer=True,
+        ),
+    )
 }
 
 
@@ -125,12 +325,43 @@ def parameters(action: str, given: dict[str, Any]) -> dict[str, Any]:
     """
     if action not in ACTIONS:
         raise Invalid("$.action", f"is not an action; there are {', '.join(ACTIONS)}")
-    struct = validation.convert(given, ACTIONS[action], root="$.params")
-    if isinstance(struct, RemoteControl):
-        for name in NEEDED.get(struct.command, ()):
-            if getattr(struct, name) is None:
-                raise Invalid(f"$.params.{name}", f"is needed by the command {struct.command}")
+    try:
+        struct = validation.convert(given, ACTIONS[action].parameters, root="$.params")
+    except Invalid as error:
+        raise _in_words(error) from None
+    struct.check()
     return {name: value for name, value in msgspec.to_builtins(struct).items() if value is not None}
+
+
+def _in_words(error: Invalid) -> Invalid:
+    """A package name's pattern says less than a sentence."""
+    path, _, detail = error.detail.partition(": ")
+    if "matching regex" in detail and re.search(r"package_name$|packages\[", path):
+        return Invalid(path, "is not an Android package name, such as com.example.kiosk")
+    return error
+
+
+def check_delivery(action: str, delivery: Delivery) -> None:
+    """Refuse to repeat what is never answered, or answered only once.
+
+    Raises:
+        Invalid: until_answered is not for this action.
+    """
+    if delivery is Delivery.AT_MOST_ONCE or ACTIONS[action].repeat is not None:
+        return
+    if ACTIONS[action].answered is Answered.NEVER:
+        reason = f"{action} is never answered, so it would be repeated until it expires"
+    else:
+        reason = f"the answer to {action} is sent only once, so a lost one would have it repeated until it expires"
+    raise Invalid("$.delivery", f"cannot be until_answered: {reason}. Use at_most_once")
+
+
+def secret_names(action: str) -> frozenset[str]:
+    return ACTIONS[action].parameters.SECRET if action in ACTIONS else frozenset()
+
+
+def signed_names(action: str) -> tuple[str, ...]:
+    return ACTIONS[action].parameters.SIGNED if action in ACTIONS else ()
 
 
 def as_strings(values: dict[str, Any]) -> dict[str, str]:

@@ -1,80 +1,64 @@
 """Bulk commands: one statement makes the batch and one dispatch per device; the selector is evaluated once."""
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from nexmdm.commands.single import CANCEL, HOLD_NAME, Command
+from nexmdm.commands.actions import ACTIONS
+from nexmdm.commands.single import CANCEL, Command, Count, Instant
+from nexmdm.commands.states import Answered, Delivery, DispatchState
+from nexmdm.devices import targets
 from nexmdm.devices.cohort import cohort
+from nexmdm.devices.targets import ExpectedTargets
 from nexmdm.runtime import logs, metrics
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Executor, elapsed_ms, statement
 from nexmdm.runtime.errors import Invalid, PayloadMismatch
 
 
-class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which devices: those that fit every condition given, or all."""
-
-    online: bool | None = None
-    alias_prefix: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
-    agent_version: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
-    all: bool | None = None
-
-
-def selector(device_ids: list[str] | None, filter_: Filter | None) -> dict[str, Any]:
-    """The canonical selector of a bulk command: sorted distinct ids, or the filter's conditions.
-
-    Raises:
-        Invalid: neither or both were given, the filter is empty, or `all` is mixed with conditions.
-    """
-    if (device_ids is None) == (filter_ is None):
-        raise Invalid("$", "give either device_ids or filter")
-    if device_ids is not None:
-        return {"device_ids": sorted(set(device_ids))}
-    conditions = {name: value for name, value in msgspec.structs.asdict(filter_).items() if value is not None}
-    if not conditions:
-        raise Invalid("$.filter", 'is empty; to mean every device say {"all": true}')
-    if "all" in conditions and (len(conditions) > 1 or conditions["all"] is not True):
-        raise Invalid("$.filter.all", "is true and stands alone")
-    return {"filter": conditions}
-
-
-def accept(db: Executor, command: Command, interval_seconds: int) -> bool:
+def accept(db: Executor, command: Command, interval_seconds: float, *, expect_target_hash: str | None = None) -> bool:
     """Store the batch and a dispatch for every device it selects, once per request_id; returns whether it is new.
+
+    A request_id that is known is answered before the filter is looked at.
+
+    Args:
+        command: its target is {"selector": ...} of `nexmdm.devices.targets.canonical`.
+        expect_target_hash: of a preview; it is no part of what the request_id stands for.
 
     Raises:
         PayloadMismatch: the request_id stands for something else.
-        Invalid: an id is no device's, or the filter selects none. Nothing was stored.
+        Invalid: an id is no device's, there is no such group, or the filter selects no device. Nothing was stored.
+        TargetsChanged: the filter selects other devices than the caller saw. Nothing was stored.
     """
     start = time.perf_counter()
     if _replayed(db, command, start):
         return False
     chosen = command.target["selector"]
-    conditions = chosen.get("filter", {})
+    wanted = msgspec.convert({**chosen, "expect_target_hash": expect_target_hash}, ExpectedTargets)
+    condition = targets.condition(db, wanted, interval_seconds)
     parameters = {
+        **condition.parameters,
         **command.columns(),
         "selector": msgspec.json.encode(chosen).decode(),
-        "device_ids": chosen.get("device_ids"),
-        "online": conditions.get("online"),
-        "alias_prefix": conditions.get("alias_prefix"),
-        "agent_version": conditions.get("agent_version"),
-        "interval_seconds": interval_seconds,
+        "filter": targets.filter_json(wanted),
+        "expect_target_hash": expect_target_hash,
     }
-    answer = db.execute(_ACCEPT, parameters)[0]
+    answer = db.execute(HOLD_NAME + _ACCEPT.replace("{where}", condition.sql), parameters)[0]
     if answer["made"]:
-        keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
+        keys = {"request_id": command.request_id, "devices": answer["device_count"], "action": command.action}
         logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
         metrics.count("CommandAccepted")
         return True
-    if answer["missing"]:
-        raise Invalid("$.device_ids", f"there are no such devices: {', '.join(answer['missing'])}")
-    if not answer["selected"]:
+    if _replayed(db, command, start):
+        # Another call with the same request_id came first.
+        return False
+    targets.refuse(wanted, answer)
+    if not answer["device_count"]:
         raise Invalid("$.filter", "selects no device")
-    if not _replayed(db, command, start):
-        # A single command of this name was there first.
-        raise PayloadMismatch(command.request_id)
-    return False
+    # A single command of this name was there first.
+    raise PayloadMismatch(command.request_id)
 
 
 def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
@@ -105,17 +89,35 @@ def accept_installations(tx: Executor, command: Command, build_id: int, percent:
     return answer["made"]
 
 
-def show(db: Executor, request_id: str) -> Row | None:
+class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A bulk command with a count of its members for each state. `delivery` is that of its members."""
+
+    request_id: str
+    action: str | None
+    delivery: Delivery | None
+    answered: Answered | None
+    device_count: Count
+    selector: dict[str, Any]
+    created_by: str
+    created_at: Instant
+    states: dict[DispatchState, int]
+
+
+def show(db: Executor, request_id: str) -> Batch | None:
     """A batch with its device_count and `states`, a count for each state; None when there is no such batch."""
     rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
-    return rows[0] if rows else None
+    if not rows:
+        return None
+    action = ACTIONS.get(rows[0]["action"])
+    return msgspec.convert({**rows[0], "answered": action and action.answered}, Batch)
 
 
-def cancel(db: Executor, request_id: str, by: str) -> int:
-    """Cancel those of the batch's dispatches that are neither being sent nor settled; returns how many."""
+def cancel(db: Executor, request_id: str, actor: Actor) -> int:
+    """Cancel those of the batch's dispatches that may still be sent and are not being sent now; returns how many."""
     start = time.perf_counter()
-    rows = db.execute(_CANCEL, {"request_id": request_id, "by": by}, repeatable=True)
-    keys = {"request_id": request_id, "cancelled": len(rows), "by": by}
+    parameters = {"request_id": None, "batch_id": request_id, "name": request_id, **actor.parameters()}
+    rows = db.execute(CANCEL, parameters, repeatable=True)
+    keys = {"request_id": request_id, "cancelled": len(rows), "by": actor.name}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return len(rows)
 
@@ -125,13 +127,22 @@ def _replayed(db: Executor, command: Command, start: float) -> bool:
     if not found:
         return False
     logs.db_operation("idempotency_hit", "command_batches", {"request_id": command.request_id}, elapsed_ms(start))
-    if found[0]["payload_hash"] != command.payload_hash:
+    if not command.equals(found[0]["payload_hash"], found[0]["secrets"]):
         raise PayloadMismatch(command.request_id)
     metrics.count("IdempotencyHit")
     return True
 
 
-_FIND = "SELECT payload_hash FROM command_batches WHERE request_id = %(request_id)s"
+# Its members have the same secrets, as long as any of them holds its own.
+_FIND = """
+SELECT payload_hash,
+    (SELECT secrets FROM fcm_dispatches WHERE batch_id = b.request_id AND secrets <> '{}'::jsonb LIMIT 1) AS secrets
+FROM command_batches b WHERE b.request_id = %(request_id)s
+"""
+
+# Those who use the same name take turns: the statement that follows in the same message, and so in the same
+# transaction, sees what those before it have committed. No further round trip.
+HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
 
 # The batch row when anything is `selected` and nothing `missing`, and a dispatch for each of its `members`.
 _BATCH = """
@@ -147,31 +158,15 @@ batch AS (
 
 _DISPATCHED = """
 dispatched AS (
-    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
-        batch_id, created_at, sent_at, expires_at)
+    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,
+        state, batch_id, created_at, sent_at, expires_at)
     SELECT batch.request_id || ':' || members.id, members.id, %(action)s, %(payload_hash)s,
-        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(by)s, 'accepted', batch.request_id,
+        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(delivery)s, %(by)s, 'accepted', batch.request_id,
         batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
     FROM batch CROSS JOIN members
 )"""
 
-_ACCEPT = f"""{HOLD_NAME}
-WITH selected AS MATERIALIZED (
-    SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-    WHERE d.deleted_at IS NULL
-      AND (%(device_ids)s::text[] IS NULL OR d.id = ANY (%(device_ids)s::text[]))
-      AND (%(alias_prefix)s IS NULL OR d.alias ^@ %(alias_prefix)s)
-      AND (%(agent_version)s IS NULL OR l.agent_version = %(agent_version)s)
-      AND (%(online)s IS NULL OR %(online)s = coalesce(
-          l.last_seen_at > statement_timestamp() - 3 * make_interval(secs => %(interval_seconds)s), false))
-), missing AS (
-    SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM selected
-), {_BATCH}, members AS (
-    SELECT id, '{{}}'::jsonb AS payload FROM selected
-), {_DISPATCHED}
-SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected,
-    ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
-"""
+_ACCEPT = statement(__package__, "accept_batch")
 
 # Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
 # that names it. An installation that was asked for longer ago than a command lives is asked for again.
@@ -206,10 +201,10 @@ SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS se
 """
 
 _SHOW = """
-SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at,
+SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at, member.action, member.delivery,
     (SELECT coalesce(json_object_agg(state, n), '{}') FROM (
         SELECT state, count(*) AS n FROM fcm_dispatches WHERE batch_id = b.request_id GROUP BY state) AS s) AS states
-FROM command_batches b WHERE b.request_id = %(request_id)s
+FROM command_batches b
+LEFT JOIN LATERAL (SELECT action, delivery FROM fcm_dispatches WHERE batch_id = b.request_id LIMIT 1) member ON true
+WHERE b.request_id = %(request_id)s
 """
-
-_CANCEL = f"{CANCEL} AND batch_id = %(request_id)s RETURNING request_id"

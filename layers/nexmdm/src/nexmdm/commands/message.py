@@ -1,22 +1,25 @@
-"""The FCM data message that the agent in the field reads, and its HMAC."""
+"""The FCM data message that an agent reads, with its two signatures. docs/device.md specifies both."""
 
 import hashlib
 import hmac
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from nexmdm.commands.actions import SIGNED, as_strings
+from nexmdm.commands.actions import as_strings, signed_names
 from nexmdm.runtime.errors import Invalid
 
 MAX_DATA_BYTES = 4096  # FCM's limit on a message's payload
+SIGNATURES = ("hmac", "sig")
+_SIG_VERSION = "nexmdm.sig.v1"
 
 
 def build(dispatch: dict[str, Any], key: str | None, now: datetime | None = None) -> dict[str, str]:
-    """The data of one message; `ts` and `hmac` are fresh each time, since the agent drops what is 300 s old.
+    """The data of one message; `ts` and the signatures are fresh each time: the agent drops what is 300 s old.
 
     Args:
         dispatch: request_id, device_id, action, payload and secrets of a dispatch.
-        key: the HMAC key that devices hold; without one the message carries no hmac and the agent checks none.
+        key: the HMAC key that devices hold; without one the message is not signed and the agent checks nothing.
     """
     parameters = as_strings({**dispatch["payload"], **(dispatch["secrets"] or {})})
     request_id, action = dispatch["request_id"], dispatch["action"]
@@ -30,19 +33,44 @@ def build(dispatch: dict[str, Any], key: str | None, now: datetime | None = None
         "device_id": dispatch["device_id"],
         "ts": ts,
     }
-    if action in SIGNED:
+    if signed_names(action):
         data.setdefault("exec_id", request_id)
     if key:
         data["hmac"] = signature(data, key)
+        data["sig"] = full_signature(data, key)
     return data
 
 
 def signature(data: dict[str, str], key: str) -> str:
-    """Hex HMAC-SHA256 over `request_id|device_id|action|ts` and the signed parameters, as the agent computes it."""
+    """`hmac`, as the agent in the field computes it: over `request_id|device_id|action|ts` and the signed parameters.
+
+    It is hex HMAC-SHA256 and does not cover the other parameters; `sig` does.
+    """
     text = "|".join(data[name] for name in ("request_id", "device_id", "action", "ts"))
-    signed = sorted(name for name in SIGNED.get(data["action"], ()) if data.get(name))
+    signed = sorted(name for name in signed_names(data["action"]) if data.get(name))
     text += "".join(f"|{name}:{data[name]}" for name in signed)
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def full_signature(data: dict[str, str], key: str) -> str:
+    """`sig`: hex HMAC-SHA256 over every field but the signatures themselves."""
+    return hmac.new(key.encode(), canonical(data), hashlib.sha256).hexdigest()
+
+
+def canonical(data: dict[str, str]) -> bytes:
+    """What `sig` covers: a version, then name and value of each field in the order of the names' UTF-8 bytes.
+
+    Each text is written as its length in bytes, a colon, its UTF-8 bytes and a comma, so that no two messages have the
+    same form.
+    """
+    return b"".join(b"%d:%s," % (len(text), text) for text in _texts(data))
+
+
+def _texts(data: dict[str, str]) -> Iterator[bytes]:
+    yield _SIG_VERSION.encode()
+    for name in sorted(data.keys() - set(SIGNATURES), key=str.encode):
+        yield name.encode()
+        yield data[name].encode()
 
 
 def check_size(dispatch: dict[str, Any]) -> None:

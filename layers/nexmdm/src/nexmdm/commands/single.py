@@ -6,22 +6,28 @@ Sending is `queue`; bulk commands are `batches`. Zero rows from a guarded UPDATE
 import time
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Literal
+from hmac import compare_digest
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from nexmdm.commands.actions import SECRETS
+from nexmdm.commands.actions import ACTIONS, check_delivery, secret_names
+from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import Conflict, NotFound, PayloadMismatch, Sending, UnknownDevice
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
-State = Literal["accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled"]
+MASK = "***"
+Instant = Annotated[datetime, Meta(tz=True)]
+Count = Annotated[int, Meta(ge=0)]
 
 
 class Command(msgspec.Struct, frozen=True):
-    """What an operator asks for; equal commands have equal hashes.
+    """What an operator asks for; equal commands have equal hashes and secrets.
 
     Attributes:
         target: {"device_id": ...} or {"selector": ...}, canonical.
@@ -33,28 +39,49 @@ class Command(msgspec.Struct, frozen=True):
     action: str
     params: dict[str, Any]
     ttl_seconds: int
-    by: str
+    actor: Actor
+    delivery: Delivery = Delivery.AT_MOST_ONCE
+
+    def __post_init__(self) -> None:
+        check_delivery(self.action, self.delivery)
 
     @property
     def payload_hash(self) -> str:
-        document = {**self.target, "action": self.action, "params": self.params, "ttl_seconds": self.ttl_seconds}
+        """Covers the parameters with secrets masked: it outlives them, and a password could be guessed from it."""
+        document = {**self.target, "action": self.action, "params": self.payload, "ttl_seconds": self.ttl_seconds}
+        if self.delivery is not Delivery.AT_MOST_ONCE:
+            document["delivery"] = self.delivery
         return sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
 
     @property
     def payload(self) -> dict[str, Any]:
         """The parameters as people may see them: secrets are masked."""
-        return {name: "***" if name in self._secret_names else value for name, value in self.params.items()}
+        hidden = secret_names(self.action)
+        return {name: MASK if name in hidden else value for name, value in self.params.items()}
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """What the event log says of it: nothing that only the result's own route shows."""
+        hidden = secret_names(self.action) | ACTIONS[self.action].parameters.HIDDEN
+        shown = {name: MASK if name in hidden else value for name, value in self.params.items()}
+        return {
+            "action": self.action,
+            "params": shown,
+            "ttl_seconds": self.ttl_seconds,
+            "delivery": self.delivery,
+        }
 
     @property
     def secrets(self) -> dict[str, Any] | None:
-        return {name: self.params[name] for name in self.params if name in self._secret_names} or None
+        return {name: self.params[name] for name in self.params if name in secret_names(self.action)} or None
 
-    @property
-    def _secret_names(self) -> set[str]:
-        return SECRETS.get(self.action, set())
+    def equals(self, payload_hash: str | None, secrets: dict[str, Any] | None) -> bool:
+        """Whether a stored command is this one: by its hash, and by its secrets while the database holds them."""
+        same = compare_digest(payload_hash or "", self.payload_hash)
+        return same and (not secrets or compare_digest(_canonical(secrets), _canonical(self.secrets)))
 
     def message(self, device_id: str, request_id: str) -> Row:
-        """As `messages.build` takes it, for one of its devices."""
+        """As `message.build` takes it, for one of its devices."""
         return {
             "request_id": request_id,
             "device_id": device_id,
@@ -71,13 +98,74 @@ class Command(msgspec.Struct, frozen=True):
             "payload_hash": self.payload_hash,
             "payload": msgspec.json.encode(self.payload).decode(),
             "secrets": msgspec.json.encode(self.secrets).decode() if self.secrets else None,
+            "delivery": self.delivery.value,
             "ttl_seconds": self.ttl_seconds,
-            "by": self.by,
+            "by": self.actor.name,
+            "event": msgspec.json.encode(self.event).decode(),
+            **self.actor.parameters(),
         }
 
 
-def accept(db: Executor, command: Command) -> tuple[Row, bool]:
-    """Store the command for its one device, once per request_id; returns its row and whether it is new.
+class AuditEntry(msgspec.Struct, kw_only=True):
+    """Who did what, when; further members depend on the event: cancel, resend, repeat, take-over, restore."""
+
+    event: str
+    by: str | None = None
+    at: Instant
+    from_: DispatchState | msgspec.UnsetType = msgspec.field(name="from", default=msgspec.UNSET)
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Dispatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A command for one device. Secret parameters are masked; `sent_at` is when it was accepted or last sent.
+
+    `answered` says whether and when the agent in the field answers the action. What a shell was asked and answered is
+    not shown here but at GET /v1/commands/{request_id}/result; `answer_withheld` says that there is something.
+    """
+
+    request_id: str
+    device_id: str
+    action: str
+    params: dict[str, Any]
+    state: DispatchState
+    delivery: Delivery
+    answered: Answered | None
+    attempts: Count
+    created_at: Instant
+    created_by: str | None
+    expires_at: Instant
+    sent_at: Instant
+    next_at: Instant | None
+    fcm_status: str
+    fcm_message_id: str | None
+    http_code: int | None
+    latency_ms: int | None
+    error_msg: str | None
+    completed_at: Instant | None
+    result: str | None
+    result_message: str | None
+    answer_withheld: bool
+    batch_id: str | None
+    audit: list[AuditEntry]
+    secrets_wiped: bool
+
+
+class CommandResult(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a device was asked and what it answered, in full. Secret parameters stay masked."""
+
+    request_id: str
+    device_id: str
+    action: str
+    params: dict[str, Any]
+    state: DispatchState
+    completed_at: Instant | None
+    result: str | None
+    result_message: str | None
+
+
+def accept(db: Executor, command: Command) -> tuple[Dispatch, bool]:
+    """Store the command for its one device, once per request_id; returns its dispatch and whether it is new.
 
     A request_id that is known costs one round trip.
 
@@ -104,7 +192,7 @@ def accept(db: Executor, command: Command) -> tuple[Row, bool]:
     return _replay(found[0], command, start), False
 
 
-def show(db: Executor, request_id: str) -> Row:
+def show(db: Executor, request_id: str) -> Dispatch:
     """One dispatch as it stands.
 
     Raises:
@@ -113,25 +201,37 @@ def show(db: Executor, request_id: str) -> Row:
     rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
     if not rows:
         raise NotFound(f"There is no command {request_id!r}.")
-    return rows[0]
+    return _dispatch(rows[0])
+
+
+def result(db: Executor, request_id: str) -> CommandResult:
+    """What the device was asked and answered.
+
+    Raises:
+        NotFound: there is no such command for one device.
+    """
+    rows = db.execute(_RESULT, {"request_id": request_id}, repeatable=True)
+    if not rows:
+        raise NotFound(f"There is no command {request_id!r} for one device.")
+    return msgspec.convert(rows[0], CommandResult)
 
 
 class CommandsQuery(PageQuery, kw_only=True):
     """Filters of the list of commands; `batch` is the request_id of a bulk command."""
 
-    state: State | None = None
+    state: DispatchState | None = None
     device_id: str | None = None
     batch: str | None = None
 
 
-def list_commands(db: Executor, query: CommandsQuery) -> Page:
+def list_commands(db: Executor, query: CommandsQuery) -> Page[Dispatch]:
     """A page of commands, newest first."""
     created_at, request_id = query.after(datetime, str)
     conditions = [_FILTERS[name] for name in _FILTERS if getattr(query, name) is not None]
     if created_at is not None:
         conditions.append("(created_at, request_id) < (%(created_at)s::timestamptz, %(request_id)s)")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    rows = db.execute(
+    found = db.execute(
         f"{_SELECT} {where} ORDER BY created_at DESC, request_id DESC LIMIT %(limit)s",
         {
             "state": query.state,
@@ -143,11 +243,11 @@ def list_commands(db: Executor, query: CommandsQuery) -> Page:
         },
         repeatable=True,
     )
-    return page(rows, query.limit, ("created_at", "request_id"))
+    return page([_dispatch(row) for row in found], query.limit, KEY)
 
 
-def cancel(db: Executor, request_id: str, by: str) -> Row:
-    """Cancel a command that is not being sent and not settled. Cancelling it once more changes nothing.
+def cancel(db: Executor, request_id: str, actor: Actor) -> Dispatch:
+    """Cancel a command that may still be sent and is not being sent now. Cancelling it once more changes nothing.
 
     Raises:
         NotFound: there is none.
@@ -155,35 +255,38 @@ def cancel(db: Executor, request_id: str, by: str) -> Row:
         Conflict: it is settled.
     """
     start = time.perf_counter()
-    cancelled = db.execute(_CANCEL, {"request_id": request_id, "by": by}, repeatable=True)
+    parameters = {"request_id": request_id, "batch_id": None, "name": request_id, **actor.parameters()}
+    cancelled = db.execute(CANCEL, parameters, repeatable=True)
     row = show(db, request_id)
     if cancelled:
-        logs.db_operation("update", "fcm_dispatches", {"request_id": request_id, "cancelled_by": by}, elapsed_ms(start))
-    elif row["state"] == "sending":
+        logs.db_operation(
+            "update", "fcm_dispatches", {"request_id": request_id, "cancelled_by": actor.name}, elapsed_ms(start)
+        )
+    elif row.state is DispatchState.SENDING:
         raise Sending
-    elif row["state"] != "cancelled":
-        raise Conflict(f"The command is {row['state']}; only what may still be sent can be cancelled.")
+    elif row.state is not DispatchState.CANCELLED:
+        raise Conflict(f"The command is {row.state}; only what may still be sent can be cancelled.")
     return row
 
 
-def was_resent(row: Row, key: str) -> bool:
+def was_resent(row: Dispatch, key: str) -> bool:
     """Whether the resend that `key` stands for was done: an operator's retry after a lost answer is not another one."""
-    return any(entry.get("key") == key for entry in row["audit"])
+    return any(entry.key == key for entry in row.audit)
 
 
-def refuse_resend(row: Row) -> Conflict:
+def refuse_resend(row: Dispatch) -> Conflict:
     """Why a dispatch that `queue.claim_again` did not take cannot be sent again, in words."""
-    if row["state"] == "sending":
+    if row.state is DispatchState.SENDING:
         return Sending()
-    if row["completed_at"] is not None:
+    if row.completed_at is not None:
         return Conflict("The device has answered this command. Send a new one.")
-    if row["state"] in ("accepted", "retry_wait"):
-        return Conflict(f"The command is {row['state']}: it will be sent by itself.")
-    if row["state"] == "cancelled":
+    if row.state in (DispatchState.ACCEPTED, DispatchState.RETRY_WAIT):
+        return Conflict(f"The command is {row.state}: it will be sent by itself.")
+    if row.state is DispatchState.CANCELLED:
         return Conflict("The command was cancelled. Send a new one.")
-    if row["created_by"] is None:
+    if row.created_by is None:
         return Conflict("It was sent by other code, so its parameters are not known here. Send a new command.")
-    if row["secrets_wiped"]:
+    if row.secrets_wiped:
         return Conflict("Its secret parameters were wiped when it was settled. Send a new command.")
     return Conflict("The device has no FCM token now, or was deleted.")
 
@@ -192,7 +295,7 @@ class Report(msgspec.Struct):
     """What a device says of a command it ran: `result` is the agent's own word, `message` its explanation."""
 
     request_id: str
-    result: str
+    result: str | None
     message: str | None = None
 
 
@@ -206,83 +309,70 @@ def acknowledge(db: Executor, token: str, report: Report, claimed_device_id: str
         "token_id": token_id(token),
         "claimed": claimed_device_id,
         "request_id": report.request_id,
-        "result": report.result[:200],
+        "result": report.result,
         "message": report.message,
     }
     row = authenticated(db.execute(_ACKNOWLEDGE, parameters, repeatable=True))
-    keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result[:50]}
+    keys = {"request_id": report.request_id, "device_id": row["device_id"], "result": report.result}
     logs.db_operation("update" if row["first"] else "idempotency_hit", "fcm_dispatches", keys, elapsed_ms(start))
     return row["device_id"], row["known"]
 
 
-def _replay(row: Row, command: Command, start: float) -> Row:
-    stored_hash = row.pop("payload_hash")
+def _canonical(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _replay(row: Row, command: Command, start: float) -> Dispatch:
+    stored_hash, secrets = row.pop("payload_hash"), row.pop("secrets")
     logs.db_operation("idempotency_hit", "fcm_dispatches", {"request_id": command.request_id}, elapsed_ms(start))
-    if stored_hash != command.payload_hash:
+    if not command.equals(stored_hash, secrets):
         raise PayloadMismatch(command.request_id)
-    if row["state"] == "sending":
+    if row["state"] == DispatchState.SENDING:
         raise Sending
     metrics.count("IdempotencyHit")
-    return row
+    return _dispatch(row)
 
 
-_COLUMNS = """request_id, device_id, action, payload AS params, state, attempts, created_at, created_by, expires_at,
-    sent_at, next_at, fcm_status, fcm_message_id, http_code, latency_ms, error_msg, completed_at, result,
+def _dispatch(row: Row) -> Dispatch:
+    """The row as operators see it, without what only the result's own route shows."""
+    action = ACTIONS.get(row["action"])
+    withheld = action is not None and action.private_answer and row["result_message"] is not None
+    hidden = action.parameters.HIDDEN if action else ()
+    return msgspec.convert(
+        {
+            **row,
+            "params": {name: MASK if name in hidden else value for name, value in row["params"].items()},
+            "answered": action and action.answered,
+            "result_message": None if withheld else row["result_message"],
+            "answer_withheld": withheld,
+        },
+        Dispatch,
+    )
+
+
+KEY = ("created_at", "request_id")
+_COLUMNS = """request_id, device_id, action, payload AS params, state, delivery, attempts, created_at, created_by,
+    expires_at, sent_at, next_at, fcm_status, fcm_message_id, http_code, latency_ms, error_msg, completed_at, result,
     result_message, batch_id, audit, coalesce(secrets = '{}'::jsonb, false) AS secrets_wiped"""
 _SELECT = f"SELECT {_COLUMNS} FROM fcm_dispatches"
 _SHOW = f"{_SELECT} WHERE request_id = %(request_id)s"
-_FIND = f"SELECT {_COLUMNS}, payload_hash FROM fcm_dispatches WHERE request_id = %(request_id)s"
+_FIND = f"SELECT {_COLUMNS}, payload_hash, secrets FROM fcm_dispatches WHERE request_id = %(request_id)s"
+_RESULT = """
+SELECT request_id, device_id, action, payload AS params, state, completed_at, result, result_message
+FROM fcm_dispatches WHERE request_id = %(request_id)s
+"""
 _FILTERS = {"state": "state = %(state)s", "device_id": "device_id = %(device_id)s", "batch": "batch_id = %(batch)s"}
 
 _FIND_BATCH = "SELECT request_id FROM command_batches WHERE request_id = %(request_id)s"
 
-# Whoever takes a name does it alone: the statement that follows in the same message, and so in the same transaction,
-# sees what those before it have committed. No further round trip.
-HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
-
-_ACCEPT = f"""{HOLD_NAME}
-INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, created_by, state,
-    created_at, sent_at, expires_at)
-SELECT %(request_id)s, id, %(action)s, %(payload_hash)s, %(payload)s::jsonb, %(secrets)s::jsonb, %(by)s, 'accepted',
-    clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => %(ttl_seconds)s)
-FROM devices WHERE id = %(device_id)s AND deleted_at IS NULL
-  AND NOT EXISTS (SELECT FROM command_batches WHERE request_id = %(request_id)s)
-ON CONFLICT (request_id) DO NOTHING
-RETURNING request_id
-"""
-
-# What may still be sent and is not being sent now; whoever runs it says of which dispatches.
-CANCEL = """
-UPDATE fcm_dispatches SET state = 'cancelled', next_at = NULL,
-    secrets = CASE WHEN secrets IS NOT NULL THEN '{}'::jsonb END,
-    audit = audit || jsonb_build_object('event', 'cancel', 'from', state, 'by', %(by)s, 'at', clock_timestamp())
-WHERE state IN ('accepted', 'retry_wait', 'unknown')"""
-_CANCEL = f"{CANCEL} AND request_id = %(request_id)s RETURNING request_id"
-
-# What an answer of the device does to its dispatch, `f`. Nothing moves out of failed and cancelled; everything else is
-# `sent` now, also when the sender has not recorded its own answer yet.
-COMPLETED = """
-    state = CASE WHEN f.state IN ('failed', 'cancelled') THEN f.state ELSE 'sent' END,
-    lease_until = NULL,
-    next_at = NULL,
-    secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END,
-    completed_at = clock_timestamp()"""
-
+CANCEL = statement(__package__, "cancel")
+_ACCEPT = statement(__package__, "accept")
 _ACKNOWLEDGE = f"""
-WITH {AUTHENTICATED}, confirmed AS (
-    UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.confirmed_at IS NULL AND device.deleted_at IS NULL AND d.confirmed_at IS NULL
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-), own AS (
+WITH {AUTHENTICATED}, own AS (
     SELECT f.request_id FROM fcm_dispatches f JOIN device ON device.id = f.device_id
     WHERE f.request_id = %(request_id)s AND device.deleted_at IS NULL AND device.id = coalesce(%(claimed)s, device.id)
-), completed AS (
-    UPDATE fcm_dispatches f SET {COMPLETED}, result = %(result)s, result_message = %(message)s
-    FROM own WHERE f.request_id = own.request_id AND f.completed_at IS NULL
-    RETURNING f.request_id
 )
-SELECT id AS device_id, deleted_at IS NOT NULL AS deleted,
-    EXISTS (SELECT FROM own) AS known, EXISTS (SELECT FROM completed) AS first
+SELECT id AS device_id, deleted_at IS NOT NULL AS deleted, EXISTS (SELECT FROM own) AS known,
+    coalesce((SELECT complete_command_v1(own.request_id, device.id, %(result)s, %(message)s) FROM own), false) AS first
 FROM device
 """

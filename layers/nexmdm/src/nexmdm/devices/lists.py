@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Literal
 
 from nexmdm.devices import filters
+from nexmdm.devices.fields import HISTORY, columns
 from nexmdm.devices.filters import FilteredPageQuery, FilterQuery
 from nexmdm.devices.registry import DEVICE_COLUMNS
 from nexmdm.runtime.database import Executor, Row, statement
@@ -79,9 +80,8 @@ def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> Row:
     return db.execute(_SUMMARY.replace("{where}", condition.sql), parameters, repeatable=True)[0]
 
 
-_HEARTBEATS = """
-SELECT hb_id, bucket, ts, received_at, status, ip, battery_pct, plugged, temp_c, network_type, signal_dbm, uptime_s,
-    ram_used_mb, unity_pkg_version, unity_running, agent_version, power_ok, doze_whitelisted, net_validated, queue_depth
+_HEARTBEATS = f"""
+SELECT hb_id, bucket, ts, received_at, {columns(HISTORY)}
 FROM device_heartbeats
 WHERE device_id = %(device_id)s AND (%(before)s IS NULL OR bucket < %(before)s::timestamptz)
 ORDER BY bucket DESC LIMIT %(limit)s

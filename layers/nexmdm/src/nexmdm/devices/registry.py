@@ -3,26 +3,14 @@
 import time
 from hashlib import sha256
 
+from nexmdm.devices.fields import HISTORY, OF_DEVICE, columns
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
 
-# Who presents a token.
-AUTHENTICATED = """
-device AS MATERIALIZED (
-    SELECT id, deleted_at, confirmed_at FROM devices
-    WHERE token_id = %(token_id)s OR prior_token_id = %(token_id)s
-)"""
-
-
-# The first authenticated call makes the token that it used the only one.
-CONFIRMED = """
-confirmed AS (
-    UPDATE devices d SET token_id = %(token_id)s, prior_token_id = NULL, confirmed_at = clock_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.confirmed_at IS NULL AND device.deleted_at IS NULL AND d.confirmed_at IS NULL
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-)"""
+# Who presents a token. The function holds the rule: the use of a device's newest token retires its older ones. A
+# statement that begins so updates no row of `devices` by itself, since the function may have done it just before.
+AUTHENTICATED = "device AS MATERIALIZED (SELECT * FROM authenticate_device_v1(%(token_id)s))"
 
 
 def token_id(token: str) -> str:
@@ -38,8 +26,8 @@ def authenticated(rows: list[Row]) -> Row:
     """The one row of a statement that began with `AUTHENTICATED` and answers `device_id` and `deleted`.
 
     Raises:
-        NotAuthenticated: nobody has the token.
-        DeviceDeleted: somebody had.
+        NotAuthenticated: no device has the token, or its device was deleted more than 24 hours ago.
+        DeviceDeleted: the device was deleted within the last 24 hours.
     """
     if not rows:
         raise NotAuthenticated("The device token is not valid.")
@@ -80,26 +68,19 @@ def show(db: Executor, device_id: str, interval_seconds: int) -> Row:
 
 
 _SET_FCM_TOKEN = f"""
-WITH {AUTHENTICATED}, updated AS (
-    UPDATE devices d SET
-        token_id = %(token_id)s, prior_token_id = NULL,
-        confirmed_at = coalesce(d.confirmed_at, statement_timestamp()),
-        fcm_token = %(fcm_token)s, fcm_token_at = statement_timestamp()
-    FROM device
-    WHERE d.id = device.id AND device.deleted_at IS NULL AND d.id = coalesce(%(claimed)s, d.id)
-      AND (d.token_id = %(token_id)s OR d.prior_token_id = %(token_id)s)
-      AND (d.fcm_token IS DISTINCT FROM %(fcm_token)s OR d.confirmed_at IS NULL)
+WITH {AUTHENTICATED}, named AS (
+    SELECT id, deleted_at IS NOT NULL AS deleted, id = coalesce(%(claimed)s, id) AS own FROM device
 )
-SELECT id AS device_id, deleted_at IS NOT NULL AS deleted, id = coalesce(%(claimed)s, id) AS own FROM device
+SELECT id AS device_id, deleted, own,
+    CASE WHEN own AND NOT deleted THEN store_fcm_token_v1(id, %(token_id)s, %(fcm_token)s) END AS stored
+FROM named
 """
 
-DEVICE_COLUMNS = """
-    d.id AS device_id, d.alias, d.created_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
-    d.model, d.manufacturer, d.android_version, d.sdk_int, d.build_id, d.is_device_owner, d.labels, d.monitored_package,
+DEVICE_COLUMNS = f"""
+    d.id AS device_id, d.alias, d.created_at, d.taken_over_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
+    {columns(OF_DEVICE, "d")}, d.labels, d.monitored_package,
     device_online(l.last_seen_at, %(interval_seconds)s) AS online,
-    l.last_seen_at, l.last_ts, l.status, l.ip, l.battery_pct, l.plugged, l.temp_c, l.network_type, l.signal_dbm,
-    l.uptime_s, l.ram_used_mb, l.unity_pkg_version, l.unity_running, l.agent_version,
-    l.power_ok, l.doze_whitelisted, l.net_validated, l.queue_depth"""
+    l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")}"""
 
 _SHOW = f"""
 SELECT {DEVICE_COLUMNS}

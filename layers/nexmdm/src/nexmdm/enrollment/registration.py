@@ -10,8 +10,10 @@ import uuid
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from psycopg2.errors import UniqueViolation
 
+from nexmdm.devices.labels import of_enrolled
 from nexmdm.devices.registry import token_id as sha256_of
 from nexmdm.enrollment import rate_limit
 from nexmdm.runtime import logs
@@ -24,9 +26,20 @@ _REFUSED = "The enrollment token is not valid: it is unknown, expired, used up, 
 
 
 def create_tokens(
-    db: Executor, *, aliases: list[str], scope: str, expires_in_sec: int, uses_allowed: int, note: str | None, by: str
+    db: Executor,
+    *,
+    aliases: list[str],
+    scope: str,
+    expires_in_sec: int,
+    uses_allowed: int,
+    note: str | None,
+    by: str,
+    labels: dict[str, str] | None = None,
 ) -> list[Row]:
     """Make one token for each alias. The raw token is in the answer and nowhere else, ever.
+
+    Args:
+        labels: of every device that registers with one of them; they win over labels that it has.
 
     Returns:
         For each alias, in order: token_id, alias, token, scope, expires_at, uses_allowed.
@@ -44,6 +57,7 @@ def create_tokens(
             "uses_allowed": uses_allowed,
             "note": note,
             "by": by,
+            "labels": msgspec.json.encode(labels or {}).decode(),
         },
     )
     logs.db_operation("create", "enrollment_tokens", {"count": len(rows), "by": by}, elapsed_ms(start))
@@ -124,6 +138,9 @@ def _register(db: Database, token: str, alias: str, hardware_id: str | None) -> 
             "hardware_id": hardware_id,
             "device_token_id": sha256_of(device_token),
             "device_id": held[0]["id"] if held else str(uuid.uuid4()),
+            "labels": msgspec.json.encode(
+                of_enrolled(held[0]["labels"] if held else {}, enrollment[0]["labels"])
+            ).decode(),
         }
         if held and _same_registration(held[0], enrollment[0], hardware_id):
             tx.execute(_ROTATE, values)
@@ -150,17 +167,18 @@ def _use(tx: Executor, values: dict[str, Any]) -> None:
 
 
 _CREATE_TOKENS = """
-INSERT INTO enrollment_tokens (token_id, alias, token_hash, scope, issued_by, issued_at, expires_at, uses_allowed, note)
+INSERT INTO enrollment_tokens (token_id, alias, token_hash, scope, issued_by, issued_at, expires_at, uses_allowed, note,
+    labels)
 SELECT id, alias, hash, %(scope)s, %(by)s, statement_timestamp(),
-    statement_timestamp() + make_interval(secs => %(expires_in_sec)s), %(uses_allowed)s, %(note)s
+    statement_timestamp() + make_interval(secs => %(expires_in_sec)s), %(uses_allowed)s, %(note)s, %(labels)s::jsonb
 FROM unnest(%(ids)s::text[], %(aliases)s::text[], %(hashes)s::text[]) AS new(id, alias, hash)
-RETURNING token_id, alias, token_hash, scope, expires_at, uses_allowed
+RETURNING token_id, alias, token_hash, scope, expires_at, uses_allowed, labels
 """
 
 _LIST_TOKENS = """
 SELECT token_id, alias, scope, issued_by, issued_at, expires_at, uses_allowed, uses_consumed, last_used_at, note,
-    CASE WHEN status = 'active' AND expires_at <= statement_timestamp() THEN 'expired' ELSE status END AS status,
-    device_id, used_at
+    device_id, used_at, labels,
+    CASE WHEN status = 'active' AND expires_at <= statement_timestamp() THEN 'expired' ELSE status END AS status
 FROM enrollment_tokens
 WHERE %(issued_at)s IS NULL OR (issued_at, token_id) < (%(issued_at)s::timestamptz, %(token_id)s)
 ORDER BY issued_at DESC, token_id DESC
@@ -173,14 +191,14 @@ UPDATE enrollment_tokens SET status = 'revoked' WHERE token_id = ANY(%(token_ids
 
 # The lock makes registrations with one token take turns; the uses are counted by _USE.
 _LOCK_ENROLLMENT = """
-SELECT token_id, alias FROM enrollment_tokens
+SELECT token_id, alias, labels FROM enrollment_tokens
 WHERE token_hash = %(token_hash)s AND scope = 'register' AND status <> 'revoked'
   AND expires_at > statement_timestamp()
 FOR UPDATE
 """
 
 _LOCK_ALIAS = """
-SELECT id, confirmed_at, enrollment_token_id, hardware_id FROM devices
+SELECT id, confirmed_at, enrollment_token_id, hardware_id, labels FROM devices
 WHERE alias = %(alias)s AND deleted_at IS NULL
 FOR UPDATE
 """
@@ -197,18 +215,21 @@ WHERE token_id = %(token_id)s AND status = 'active' AND expires_at > statement_t
 RETURNING token_id
 """
 
-# The answer before this one may still arrive, so its token lives until one of the two is used.
+# The answers before this one may still arrive, so their tokens live until this one is used.
 _ROTATE = """
-UPDATE devices SET prior_token_id = token_id, token_id = %(device_token_id)s WHERE id = %(device_id)s
+UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = token_id,
+    older_token_ids = array_remove(older_token_ids || prior_token_id, NULL)
+WHERE id = %(device_id)s
 """
 
 _CREATE_DEVICE = """
-INSERT INTO devices (id, alias, token_id, hardware_id, enrollment_token_id)
-VALUES (%(device_id)s, %(alias)s, %(device_token_id)s, %(hardware_id)s, %(token_id)s)
+INSERT INTO devices (id, alias, token_id, hardware_id, enrollment_token_id, labels)
+VALUES (%(device_id)s, %(alias)s, %(device_token_id)s, %(hardware_id)s, %(token_id)s, %(labels)s::jsonb)
 """
 
 _TAKE_OVER = """
-UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, confirmed_at = NULL,
-    hardware_id = %(hardware_id)s, enrollment_token_id = %(token_id)s, fcm_token = NULL, fcm_token_at = NULL
+UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, older_token_ids = '{}', confirmed_at = NULL,
+    hardware_id = %(hardware_id)s, enrollment_token_id = %(token_id)s, fcm_token = NULL, fcm_token_at = NULL,
+    labels = %(labels)s::jsonb
 WHERE id = %(device_id)s
 """

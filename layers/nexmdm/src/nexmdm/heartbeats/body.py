@@ -1,156 +1,210 @@
-"""The body of a heartbeat as agents send it, and the row that it becomes.
+"""The body of a heartbeat as agents send it, and what is recorded of it.
 
 Two forms are accepted: the agent's nested one, and the flat one whose keys are the table's columns (a flat key wins).
-Keys that are not listed here are ignored. `battery`, `system`, `memory` and `network` come from an untyped map on the
-device, so a whole number may arrive as `85.0`, and -1 stands for "unknown".
+What is read is declared in nexmdm.devices.fields, and below for what is no column. `battery`, `system`, `memory` and
+`network` come from an untyped map on the device, so a whole number may arrive as `85.0`, and -1 stands for "unknown".
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeVar
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from msgspec import Meta, Struct
+import msgspec
+from msgspec import Meta, Raw, Struct
 
-T = TypeVar("T")
+from nexmdm.devices.fields import FIELDS, Count, Field, Name
+from nexmdm.runtime import lenient, validation
+from nexmdm.runtime.validation import UNSTORABLE
 
-Count = Annotated[int, Meta(ge=-1, le=2_147_483_647)]
-Percent = Annotated[int, Meta(ge=-1, le=100)]
-Celsius = Annotated[float, Meta(ge=-100, le=200)]
-Seconds = Annotated[int, Meta(ge=-1, le=10**12)]
-Dbm = Annotated[int, Meta(ge=-200, le=100)]
-Short = Annotated[str, Meta(max_length=50)]
-Name = Annotated[str, Meta(max_length=200)]
-RequestId = Annotated[str, Meta(max_length=128)]
+RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
 Instant = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
 FcmToken = Annotated[str, Meta(min_length=1, max_length=4096)]
+PackageName = Annotated[str, Meta(min_length=1, max_length=255)]
+VersionCode = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 
-
-class Battery(Struct):
-    pct: Percent | None = None
-    charging: bool | None = None
-    temperature_c: Celsius | None = None
-
-
-class System(Struct):
-    uptime_seconds: Seconds | None = None
-    android_version: Name | None = None
-    sdk_int: Count | None = None
-    build_id: Name | None = None
-    model: Name | None = None
-    manufacturer: Name | None = None
-
-
-class Memory(Struct):
-    total_ram_mb: Count | None = None
-    avail_ram_mb: Count | None = None
-
-
-class Network(Struct):
-    transport: Short | None = None
-    ip: Name | None = None
+# More of them, or more text, is no app inventory. It also bounds what reading one costs.
+MOST_APPS = 1000
+_MOST_APP_BYTES = 256 * 1024
 
 
 class App(Struct):
+    """One app of `app_versions`."""
+
+    installed: bool = True
     version_name: Name | None = None
+    version_code: VersionCode | None = None
 
 
-class Report(Struct, kw_only=True):
-    """One heartbeat as PostgreSQL takes it: column names, `device_ts` still unjudged, unknown values null."""
+_APPS = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "description": "package -> {installed, version_name?, version_code?}: every app whose version matters."
+            " An app that is not in it was removed; a report without it changes nothing."
+        }
+    ),
+]
+# What is read of a heartbeat and is no column of its own.
+_OTHERS: tuple[tuple[str, Any], ...] = (
+    ("device_id", Name),
+    ("timestamp_utc", Instant),
+    ("fcm_token", Annotated[str, Meta(max_length=4096)]),
+    ("ping_request_id", Annotated[str, Meta(max_length=128)]),
+    ("memory.total_ram_mb", Count),
+    ("memory.avail_ram_mb", Count),
+)
 
+
+def _absent() -> Raw:
+    return Raw(b"null")
+
+
+def _body_type() -> type[Struct]:
+    groups: dict[str, list[tuple[str, Any, Any]]] = {
+        "": [("app_versions", _APPS, msgspec.field(default_factory=_absent))]
+    }
+    for path, type_, about in _members():
+        group, _, member = path.rpartition(".")
+        told = Annotated[type_, Meta(description=about)] if about else type_
+        groups.setdefault(group, []).append((member, told | None, None))
+    top = groups.pop("")
+    for name, members in groups.items():
+        top.append((name, msgspec.defstruct(name.capitalize(), members, module=__name__) | None, None))
+    doc = "Everything that is read of a heartbeat; all of it may be absent, and what does not fit becomes null."
+    return msgspec.defstruct("HeartbeatBody", top, module=__name__, namespace={"__doc__": doc})
+
+
+def _members() -> list[tuple[str, Any, str]]:
+    return [(path, type_, "") for path, type_ in _OTHERS] + [
+        (path, field.type, field.about) for field in FIELDS for path in field.paths
+    ]
+
+
+if TYPE_CHECKING:
+
+    class HeartbeatBody(Struct):
+        """Made of the declarations."""
+
+        app_versions: Raw
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    HeartbeatBody = _body_type()
+
+
+class Report(NamedTuple):
+    """One heartbeat.
+
+    Attributes:
+        values: as the database's function takes them, by column; what is not known is not in it.
+        device_ts: the device's own time, not judged yet.
+        claimed: the device_id that the body names.
+    """
+
+    values: dict[str, Any]
     device_ts: datetime | None
-    status: str
-    ip: str | None
-    battery_pct: int | None
-    plugged: bool | None
-    temp_c: float | None
-    network_type: str | None
-    signal_dbm: int | None
-    uptime_s: int | None
-    ram_used_mb: int | None
-    unity_pkg_version: str | None
-    unity_running: bool | None
-    agent_version: str | None
-    power_ok: bool | None
-    doze_whitelisted: bool | None
-    net_validated: bool | None
-    queue_depth: int | None
-    fcm_token: str | None
-    ping_request_id: str | None
-    model: str | None
-    manufacturer: str | None
-    android_version: str | None
-    sdk_int: int | None
-    build_id: str | None
-    is_device_owner: bool | None
+    claimed: str | None
 
 
-class HeartbeatBody(Struct, kw_only=True):
-    """Everything that this server reads of a heartbeat; all of it may be absent."""
+def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Report:
+    """What is recorded of a heartbeat.
 
-    device_id: Name | None = None
-    timestamp_utc: Instant | None = None
-    app_version: Short | None = None
-    app_versions: dict[str, App | None] | None = None
-    battery: Battery | None = None
-    system: System | None = None
-    memory: Memory | None = None
-    network: Network | None = None
-    fcm_token: Annotated[str, Meta(max_length=4096)] | None = None
-    ping_request_id: RequestId | None = None
-    is_device_owner: bool | None = None
-    power_ok: bool | None = None
-    doze_whitelisted: bool | None = None
-    net_validated: bool | None = None
-    queue_depth: Count | None = None
-    unity_process_running: bool | None = None
-
-    status: Literal["ok", "warn", "error"] = "ok"
-    ip: Name | None = None
-    battery_pct: Percent | None = None
-    plugged: bool | None = None
-    temp_c: Celsius | None = None
-    network_type: Short | None = None
-    signal_dbm: Dbm | None = None
-    uptime_s: Seconds | None = None
-    ram_used_mb: Count | None = None
-    unity_pkg_version: Name | None = None
-    unity_running: bool | None = None
-    agent_version: Short | None = None
-
-    def report(self, unity_package: str) -> Report:
-        battery, system = self.battery or Battery(), self.system or System()
-        network = self.network or Network()
-        unity = (self.app_versions or {}).get(unity_package) or App()
-        return Report(
-            device_ts=_utc(self.timestamp_utc),
-            status=self.status,
-            ip=_first(self.ip, network.ip),
-            battery_pct=_known(_first(self.battery_pct, battery.pct)),
-            plugged=_first(self.plugged, battery.charging),
-            temp_c=_first(self.temp_c, battery.temperature_c),
-            network_type=_first(self.network_type, network.transport),
-            signal_dbm=self.signal_dbm,
-            uptime_s=_known(_first(self.uptime_s, system.uptime_seconds)),
-            ram_used_mb=_known(_first(self.ram_used_mb, _ram_used(self.memory))),
-            unity_pkg_version=_first(self.unity_pkg_version, unity.version_name),
-            unity_running=_first(self.unity_running, self.unity_process_running),
-            agent_version=_first(self.agent_version, self.app_version),
-            power_ok=self.power_ok,
-            doze_whitelisted=self.doze_whitelisted,
-            net_validated=self.net_validated,
-            queue_depth=_known(self.queue_depth),
-            fcm_token=self.fcm_token or None,  # an agent that has none yet may say so with an empty text
-            ping_request_id=self.ping_request_id or None,
-            model=system.model,
-            manufacturer=system.manufacturer,
-            android_version=system.android_version,
-            sdk_int=_known(system.sdk_int),
-            build_id=system.build_id,
-            is_device_owner=self.is_device_owner,
-        )
+    Args:
+        dropped: gets the paths of what was dropped in here.
+    """
+    values = {}
+    for name, sources, whole in _PLAN:
+        for group, member in sources:
+            holder = getattr(body, group) if group else body
+            value = None if holder is None else getattr(holder, member)
+            if value is not None:
+                if not whole or value >= 0:
+                    values[name] = value
+                break
+    values.setdefault("status", None if "status" in dropped else "ok")
+    if "ram_used_mb" not in values and body.memory is not None:
+        total, available = body.memory.total_ram_mb, body.memory.avail_ram_mb
+        if total is not None and available is not None and total >= 0 and available >= 0:
+            values["ram_used_mb"] = max(0, total - available)
+    if body.fcm_token:  # an agent that has none yet may say so with an empty text
+        values["fcm_token"] = body.fcm_token
+    if body.ping_request_id:
+        values["ping_request_id"] = body.ping_request_id
+    instant = _utc(body.timestamp_utc)
+    if instant is not None:
+        values["device_ts"] = instant
+    if (text := bytes(body.app_versions)) != b"null":
+        _add_apps(values, text, unity_package, dropped)
+    return Report(values, instant, body.device_id)
 
 
-def _first(flat: T | None, nested: T | None) -> T | None:
-    return nested if flat is None else flat
+def strictly(data: dict[str, Any], unity_package: str) -> Report:
+    """The same for a caller in Python, who is told what does not fit.
+
+    Raises:
+        Invalid: a field does not hold what it should.
+    """
+    others = {name: value for name, value in data.items() if name != "app_versions"}
+    body = validation.convert(others, HeartbeatBody, root="heartbeat_data")
+    if (apps := data.get("app_versions")) is not None:
+        validation.convert(apps, dict[str, App], root="heartbeat_data.app_versions")
+        body.app_versions = Raw(msgspec.json.encode(apps))
+    return report(body, unity_package, [])
+
+
+def _plan(field: Field) -> tuple[str, tuple[tuple[str, str], ...], bool]:
+    """(name, its sources as (group, member), whether -1 stands for unknown)."""
+    sources = tuple((group, member) for group, _, member in (path.rpartition(".") for path in field.paths))
+    bounds = getattr(field.type, "__metadata__", (None,))[0]
+    return field.name, sources, getattr(bounds, "ge", None) == -1
+
+
+_PLAN = tuple(_plan(field) for field in FIELDS)
+
+
+def _add_apps(values: dict[str, Any], text: bytes, unity_package: str, dropped: list[str]) -> None:
+    """The app inventory, its hash, and the version of the monitored app."""
+    apps = _apps(text, dropped)
+    if apps is None:
+        return
+    inventory = [
+        {
+            "package": package,
+            # null: this entry could not be read, so nothing is known of the app.
+            "installed": None if app is None else app.installed,
+            "version_name": app and app.version_name,
+            "version_code": None if app is None or app.version_code == -1 else app.version_code,
+        }
+        for package, app in sorted(apps.items())
+    ]
+    encoded = msgspec.json.encode(inventory)
+    values["apps"] = Raw(encoded)
+    values["apps_hash"] = sha256(encoded).hexdigest()
+    unity = apps.get(unity_package)
+    if unity is not None and unity.version_name is not None and "unity_pkg_version" not in values:
+        values["unity_pkg_version"] = unity.version_name
+
+
+def _apps(text: bytes, dropped: list[str]) -> dict[str, App | None] | None:
+    if len(text) > _MOST_APP_BYTES or text.count(b":") > 4 * MOST_APPS:
+        dropped.append("app_versions")
+        return None
+    if b"\\u0000" not in text:
+        try:
+            return dict(_APP_MAP.decode(text))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+    found = lenient.entries(text, App, dropped, "app_versions")
+    if found is None:
+        dropped.append("app_versions")
+        return None
+    fit = {name: app for name, app in found.items() if 0 < len(name) <= 255 and not UNSTORABLE.search(name)}
+    dropped += ["app_versions"] * (len(found) - len(fit))
+    return fit
+
+
+_APP_MAP = msgspec.json.Decoder(dict[PackageName, App], strict=False)
 
 
 def _utc(instant: datetime | None) -> datetime | None:
@@ -161,13 +215,3 @@ def _utc(instant: datetime | None) -> datetime | None:
         return instant.astimezone(UTC)
     except OverflowError:
         return None
-
-
-def _known(value: int | None) -> int | None:
-    return None if value is None or value < 0 else value
-
-
-def _ram_used(memory: Memory | None) -> int | None:
-    if memory is None or _known(memory.total_ram_mb) is None or _known(memory.avail_ram_mb) is None:
-        return None
-    return max(0, memory.total_ram_mb - memory.avail_ram_mb)

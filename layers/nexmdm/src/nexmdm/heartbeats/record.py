@@ -6,11 +6,12 @@ and lists pending commands. A queue that is drained after an outage is the same 
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from nexmdm.commands import message
+from nexmdm.devices.fields import RECORD_HEARTBEATS
 from nexmdm.devices.registry import token_id
 from nexmdm.heartbeats.body import Report
 from nexmdm.runtime import logs, secrets
@@ -34,12 +35,36 @@ class Recorded(msgspec.Struct):
     pending: list[dict[str, str]]
 
 
+class HeartbeatRecorded(msgspec.Struct, kw_only=True):
+    """What a device is told of its heartbeat. `pending_commands` are messages, as FCM would bring them."""
+
+    ok: bool = True
+    status: Literal["created", "duplicate"]
+    next_heartbeat_seconds: int
+    pending_commands: list[dict[str, str]]
+
+
+class HeartbeatResult(msgspec.Struct, omit_defaults=True):
+    """What became of one report of a queue; `error` of a rejected one."""
+
+    status: Literal["created", "duplicate", "rejected"]
+    error: str | None = None
+
+
+class BatchRecorded(msgspec.Struct):
+    """What a device is told of its queue, in the queue's order."""
+
+    results: list[HeartbeatResult]
+    next_heartbeat_seconds: int
+    pending_commands: list[dict[str, str]]
+
+
 def for_token(db: Executor, token: str, reports: list[Report], settings: Settings) -> Recorded:
     """Record the reports of the device that holds `token`. Safe to repeat.
 
     Raises:
-        NotAuthenticated: no device has this token.
-        DeviceDeleted: an operator deleted the device.
+        NotAuthenticated: no device has this token, or its device was deleted more than 24 hours ago.
+        DeviceDeleted: an operator deleted the device within the last 24 hours.
         Unavailable: the database cannot serve; nothing says that the token is wrong.
     """
     who = {"token_id": token_id(token), "device_id": None}
@@ -73,7 +98,7 @@ def _run(
         **who,
         "oldest": oldest,
         "newest": newest,
-        "reports": msgspec.json.encode(reports).decode(),
+        "reports": msgspec.json.encode([report.values for report in reports]).decode(),
         "bucket_seconds": bucket_seconds,
         "retention_days": settings.heartbeat_retention_days,
         "interval_seconds": settings.heartbeat_interval_seconds,
@@ -100,7 +125,7 @@ def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tup
 
 def _recorded(row: Row, settings: Settings) -> Recorded:
     pending = row["pending"] or []
-    key = secrets.resolve(settings.command_hmac_key) if pending and settings.command_hmac_key else None
+    key = secrets.hmac_key(settings) if pending else None
     return Recorded(
         device_id=row["device_id"],
         created={n - 1 for n in row["created"]},
@@ -122,7 +147,7 @@ def _log(row: Row, latency_ms: float) -> None:
 
 # The statement itself is this function of the schema, made by its revision in migrations/versions: a session plans it
 # once and not for each heartbeat, and that needs nothing of the session which a pooler would lose.
-_RECORD = """
-SELECT * FROM record_heartbeats_v1(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
+_RECORD = f"""
+SELECT * FROM {RECORD_HEARTBEATS}(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
     %(bucket_seconds)s, %(retention_days)s, %(interval_seconds)s)
 """

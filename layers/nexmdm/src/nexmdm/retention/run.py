@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from nexmdm.builds import downloads, publishing
 from nexmdm.heartbeats import partitions
 from nexmdm.retention import export, policies
 from nexmdm.retention.policies import Outcome, Steps
 from nexmdm.runtime import metrics
-from nexmdm.runtime.database import Executor
+from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.settings import Settings
 
 # The log's and the metrics' words for a policy.
@@ -24,7 +25,7 @@ TABLES = {
 }
 
 
-def clean(db: Executor, settings: Settings, remaining_seconds: Callable[[], float]) -> dict[str, Any]:
+def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], float]) -> dict[str, Any]:
     """Do what the time allows; what is left is done next time. A policy that fails does not stop the others.
 
     Args:
@@ -32,21 +33,24 @@ def clean(db: Executor, settings: Settings, remaining_seconds: Callable[[], floa
 
     Returns:
         complete: nothing that is due is left and nothing failed. partitions: how many were made, and how many
-        heartbeats had found none. policies: per policy deleted, done, seconds and error.
+        heartbeats had found none. builds: how many declarations expired. policies: per policy deleted, done, seconds
+        and error.
     """
     ahead, made, stray = _partitions_ahead(db, settings)
     outcomes = {"partitions": ahead}
+    declarations, expired = _builds(db)
     days = policies.retention_days(settings)
     for n, policy in enumerate(days):
         share = remaining_seconds() / (len(days) - n)
         limit = remaining_seconds() - share
         outcomes[policy] = _policy(db, settings, policy, days[policy], lambda limit=limit: remaining_seconds() > limit)
-    complete = all(outcome.done for outcome in outcomes.values())
+    complete = declarations.done and all(outcome.done for outcome in outcomes.values())
     _measure(outcomes, stray, complete)
     del outcomes["partitions"]
     return {
         "complete": complete,
         "partitions": {"made": made, "heartbeats_without_one": stray, "error": ahead.error},
+        "builds": {"expired": expired, "error": declarations.error},
         "policies": msgspec.to_builtins(outcomes),
     }
 
@@ -66,6 +70,18 @@ def _partitions_ahead(db: Executor, settings: Settings) -> tuple[Outcome, int, i
         yield 0
 
     return policies.guarded(steps(), lambda: True), made, stray
+
+
+def _builds(db: Database) -> tuple[Outcome, int]:
+    """Declarations that were never completed, and what was remembered of downloads an hour ago."""
+    expired = 0
+
+    def steps() -> Steps:
+        nonlocal expired
+        expired = publishing.expire(db)
+        yield downloads.forget_rates(db)
+
+    return policies.guarded(steps(), lambda: True), expired
 
 
 def _policy(

@@ -246,6 +246,9 @@ def _connect(dsn: str, until: float | None) -> _Connection:
             keepalives_count=3,
             tcp_user_timeout=4000,
         )
+    except psycopg2.ProgrammingError:
+        # libpq cannot read the URL and quotes it, with its password.
+        raise settings.SettingsError("DATABASE_URL is wrong: libpq cannot read it") from None
     except psycopg2.OperationalError as error:
         # With a wait callback psycopg2 loses the words in which libpq says whom it asked.
         asked = extensions.parse_dsn(dsn)

@@ -4,7 +4,11 @@ A problem is answered as RFC 9457 `application/problem+json`; `detail` is kept w
 """
 
 
-class Problem(Exception):
+class Named(Exception):
+    """An error whose text is ours and quotes no secret, so that logs and Lambda's reports may hold it."""
+
+
+class Problem(Named):
     """A named failure. `detail` is read by people: it names the field or the limit and what to do."""
 
     status = 500
@@ -155,6 +159,19 @@ class PayloadMismatch(Problem):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request_id: {request_id!r} stands for another command. Use a new one.")
+
+
+class TooManyDownloads(Problem):
+    """A device got too many addresses of one build within the hour."""
+
+    status, title = 429, "Too many downloads"
+
+    def __init__(self, most: int, build_id: int, retry_after: int) -> None:
+        super().__init__(
+            f"This device got {most} addresses of build {build_id} within the hour. Wait {retry_after} s; an address"
+            " takes ranges, so a broken download goes on where it ended.",
+            headers={"Retry-After": str(max(retry_after, 1))},
+        )
 
 
 class TooManyAttempts(Problem):

@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from nexmdm.runtime import actor, database, logs, metrics, validation
+from nexmdm.runtime import actor, database, lenient, logs, metrics, settings, validation
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, NoCredential, NotFound, Problem
 
@@ -27,6 +27,8 @@ class Request:
         self.headers: dict[str, str] = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
         self.query: dict[str, str] = event.get("queryStringParameters") or {}
         self.path: dict[str, str] = event.get("pathParameters") or {}
+        self.device_id: str | None = None  # set by a device's route once it is authenticated, for the log
+        self.dropped: list[str] = []  # paths of the members of a device's body whose value did not fit
         for name, value in self.path.items():
             validation.storable(value, f"path.{name}")
 
@@ -47,8 +49,8 @@ class Request:
 
     @property
     def base_url(self) -> str:
-        """The address that this request was sent to, without its path."""
-        return f"{self.headers.get('x-forwarded-proto', 'http')}://{self.headers.get('host', '')}"
+        """The API's own URL: PUBLIC_URL, else the domain that the gateway answers for. Never a caller's header."""
+        return settings.load().public_url or f"https://{self._context.get('domainName', '')}"
 
     @property
     def operator(self) -> str:
@@ -96,6 +98,17 @@ class Request:
     def json(self, type_: type[T]) -> T:
         """The body, validated."""
         return validation.convert(validation.parse(self.body), type_)
+
+    def report(self, type_: type[T]) -> T:
+        """A device's body, read leniently; what did not fit is in `dropped`.
+
+        Raises:
+            NoCredential: before the body is looked at.
+        """
+        _ = self.device_token
+        body, dropped = lenient.read(self.body, type_)
+        self.dropped += dropped
+        return body
 
     def parameters(self, type_: type[T]) -> T:
         """The query string, validated."""
@@ -149,8 +162,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         if self.query is not None:
             arguments["query"] = request.parameters(self.query)
         if self.body is not None:
-            arguments["body"] = request.json(self.body)
-        return _answer(self.route(request, **arguments), next(iter(self.statuses)))
+            arguments["body"] = request.report(self.body) if self.caller == "device" else request.json(self.body)
+        response = _answer(self.route(request, **arguments), next(iter(self.statuses)))
+        if request.dropped:
+            metrics.count("ReportedValuesDropped", len(request.dropped))
+            logs.values_dropped(request.device_id, request.dropped)
+        return response
 
 
 class Routes:

@@ -43,6 +43,13 @@ def device_id_mismatch(device_id: str, claimed: str) -> None:
     logger().warning("device_id in the body is not the token's", extra={"device_id": device_id, "claimed": claimed})
 
 
+def values_dropped(device_id: str | None, paths: list[str]) -> None:
+    """A report held values that fit nowhere: one record that names the fields, never the values."""
+    logger().warning(
+        "reported values dropped", extra={"device_id": device_id, "fields": sorted(set(paths)), "count": len(paths)}
+    )
+
+
 def outage(error: BaseException) -> None:
     """Record why the database did not serve.
 

@@ -13,11 +13,23 @@ import msgspec
 from msgspec import Meta
 
 from nexmdm.runtime import sigv4
+from nexmdm.runtime.errors import Named
 
 _DRIVER = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
 
 
-class SettingsError(Exception):
+_BYTE_ORDER_MARK = "\ufeff"
+# libpq quotes what it cannot read of a URL, its password included: only what it can read gets so far.
+_PART = r"(?:[^\s@/?#:\[\]%]|%[0-9A-Fa-f]{2})*"
+_AFTER_COLON = r"(?:[^\s@/?#\[\]%]|%[0-9A-Fa-f]{2})*"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._-]|%2[Ff])*)(?::\d{1,5})?"
+_OPTION = r"[a-z_]+=(?:[^\s@#&%=]|%[0-9A-Fa-f]{2})*"
+_DATABASE_URL = re.compile(
+    rf"[a-z+\d]+://(?:{_PART}(?::{_AFTER_COLON})?@)?{_HOST}(?:,{_HOST})*(?:/{_PART})?(?:\?{_OPTION}(?:&{_OPTION})*)?"
+)
+
+
+class SettingsError(Named):
     """A setting is missing or out of bounds; the text names the variable and what it should hold."""
 
 
@@ -40,9 +52,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # Set for the migrate function alone: who makes the other users.
     database_admin_secret: Annotated[str, Meta(pattern="^arn:", description="a secret's ARN")] | None = None
     aws_region: Annotated[str, Meta(min_length=4, description="a region's name; Lambda sets it")] | None = None
-    aws_access_key_id: Annotated[str, Meta(description="an access key's id")] | None = None
+    aws_access_key_id: Annotated[str, Meta(pattern="^[ -~]+$", description="an access key's id")] | None = None
     aws_secret_access_key: Annotated[str, Meta(description="its secret")] | None = None
-    aws_session_token: Annotated[str, Meta(description="the token of temporary credentials")] | None = None
+    aws_session_token: (
+        Annotated[str, Meta(pattern="^[ -~]+$", description="the token of temporary credentials")] | None
+    ) = None
     powertools_service_name: Annotated[str, Meta(min_length=1, description="the metrics' `service`")] = "nexmdm"
     heartbeat_bucket_seconds: Annotated[int, Meta(ge=1, le=86_400, description="seconds, 1..86400")] = 10
     heartbeat_interval_seconds: Annotated[int, Meta(ge=10, le=86_400, description="seconds, 10..86400")] = 600
@@ -72,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     aws_endpoint_url_s3: Annotated[str, Meta(description="https://host")] | None = None
     apk_bucket: Annotated[str, Meta(min_length=3, description="a versioned S3 bucket's name")] | None = None
     apk_max_bytes: Annotated[int, Meta(ge=1, le=2**32 - 1, description="bytes, 1..4294967295")] = 512 * 1024 * 1024
+    # In the URLs that devices are told; else the domain that the gateway answers for.
+    public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+\Z", description="https://host")] | None = None
+    # How long an installation may stay without an end before it is `unknown`.
+    installation_timeout_seconds: Annotated[int, Meta(ge=60, le=2_592_000, description="seconds, 60..2592000")] = 86_400
     agent_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "com.nexmdm"
     rollout_pause_installations: Annotated[int, Meta(ge=1, description="installations, from 1")] = 20
     rollout_pause_failed_percent: Annotated[int, Meta(ge=0, le=100, description="percent, 0..100")] = 20
@@ -127,6 +145,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return self.dsn_of(self.database_user, token)
 
 
+def as_pasted(text: str) -> str:
+    """A setting or secret without what comes along when it is pasted: white space, a byte order mark, quotes."""
+    stripped = text.strip().strip(_BYTE_ORDER_MARK).strip()
+    quoted = len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
+    return as_pasted(_unquoted(stripped)) if quoted else stripped
+
+
+def _unquoted(text: str) -> str:
+    """The inside of quotes; of a JSON string what it means, so that JSON which was quoted as a whole is JSON again."""
+    try:
+        return str(msgspec.json.decode(text, type=str))
+    except msgspec.DecodeError:
+        return text[1:-1]
+
+
 @lru_cache(maxsize=1)
 def load() -> Settings:
     """The settings of this process.
@@ -135,11 +168,16 @@ def load() -> Settings:
         SettingsError: names the variable and what it should hold, never its value.
     """
     known = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
-    given = {name: os.environ[name] for name in known if os.environ.get(name)}
+    given = {name: value for name in known if (value := as_pasted(os.environ.get(name, "")))}
     try:
         config = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise _named(error, given) from None
+    if config.database_url and not _DATABASE_URL.fullmatch(config.database_url):
+        raise SettingsError(
+            "DATABASE_URL is wrong: it should hold postgresql://user@host/db; in a password %40 stands for @, %2F for"
+            " / and %25 for %"
+        )
     if not config.database_url and not config.database_host:
         raise SettingsError("DATABASE_URL is not set: it should hold postgresql://user@host/db")
     return config
@@ -162,4 +200,4 @@ def _named(error: msgspec.ValidationError, given: dict[str, str]) -> SettingsErr
             metas = [meta for type_ in types for meta in getattr(type_, "__metadata__", ())]
             should = "; ".join(meta.description for meta in metas if meta.description)
             return SettingsError(f"{name} is {'wrong' if name in given else 'not set'}: it should hold {should}")
-    return SettingsError(str(error))
+    return SettingsError("A setting is wrong.")

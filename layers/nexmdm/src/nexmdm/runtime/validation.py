@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,12 +12,20 @@ import msgspec
 from nexmdm.runtime.errors import Invalid, Malformed, TooLarge
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_DEPTH = 32
 T = TypeVar("T")
 
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 # Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# A text, and one that the end cuts off: a pattern that fails there would be tried again at each of its quotes.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
+_REST_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
+_INNERMOST = re.compile(rb"\[,*\]")
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_CHUNK = 64 * 1024
+_ECHOED = 100  # characters of a key that a problem repeats
 
 
 def parse(body: bytes) -> Any:
@@ -25,11 +33,10 @@ def parse(body: bytes) -> Any:
 
     Raises:
         TooLarge: more than 1 MiB.
-        Malformed: not UTF-8, not JSON, NaN or Infinity, a key given twice, nested too deep, a number too long.
+        Malformed: not UTF-8, not JSON, NaN or Infinity, a key given twice, nested deeper than 32, a number too long.
         Invalid: a string holds NUL or half a surrogate pair, which PostgreSQL cannot store.
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"The body has {len(body)} bytes; the limit is {MAX_BODY_BYTES}. Send less at once.")
+    check_size_and_depth(body)
     if not body:
         return {}
     flaws: list[_Flaw] = []
@@ -37,8 +44,6 @@ def parse(body: bytes) -> Any:
         document = _decoder(flaws).decode(body.decode())
     except UnicodeDecodeError as error:
         raise Malformed(f"The body is not valid UTF-8 at byte {error.start}.") from None
-    except RecursionError:
-        raise Malformed("The body is nested too deep.") from None
     except json.JSONDecodeError as error:
         raise Malformed(
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -47,13 +52,67 @@ def parse(body: bytes) -> Any:
         # int() refuses more than 4,300 digits.
         raise Malformed("The body holds a number that is too long.") from None
     if flaws:
-        path, flaw = next((path, value) for path, value in _values(document) if isinstance(value, _Flaw))
+        path, flaw = _found(document, lambda value: isinstance(value, _Flaw))
         raise Malformed(f"{path}{flaw.at}: {flaw.detail}", errors=[{"path": path + flaw.at, "detail": flaw.detail}])
     if _SUSPECT_ESCAPE.search(body):
-        for path, value in _values(document):
-            if isinstance(value, str):
-                storable(value, path)
+        found = _found(document, lambda value: isinstance(value, str) and UNSTORABLE.search(value) is not None)
+        if found:
+            storable(found[1], found[0])
     return document
+
+
+def check_size_and_depth(body: bytes) -> None:
+    """Refuse a body that is over 1 MiB or nested deeper than 32, before anything is made of it.
+
+    Raises:
+        TooLarge, Malformed.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"The body has {len(body)} bytes; the limit is {MAX_BODY_BYTES}. Send less at once.")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(body, MAX_DEPTH):
+        raise Malformed(f"The body is nested deeper than {MAX_DEPTH}, or its brackets do not match.")
+
+
+def longer(array: bytes, limit: int) -> bool:
+    """Whether a JSON array, nested as `check_size_and_depth` allows, has more than `limit` items."""
+    if array.count(b",") < limit:
+        return False
+    commas = _structure(array, b"[],")[1:-1]
+    while b"[" in commas:
+        before, commas = commas, _INNERMOST.sub(b"", commas)
+        if commas == before:
+            break
+    return commas.count(b",") >= limit
+
+
+def _deeper(body: bytes, limit: int) -> bool:
+    """Whether brackets stand deeper than `limit`, text apart. Also true for many that are never closed."""
+    nested = _structure(body, b"[]")
+    for _ in range(limit):
+        # Each turn takes the innermost pairs away.
+        before, nested = len(nested), nested.replace(b"[]", b"")
+        if len(nested) == before:
+            break
+    return bool(nested)
+
+
+def _structure(body: bytes, kept: bytes) -> bytes:
+    """Those characters of a document, text apart, with braces as brackets. Piece by piece, since removing the texts
+    costs many times what it looks at."""
+    others = bytes(set(range(256)) - set(kept) - set(b"{}"))
+    found, in_string, rest = bytearray(), False, b""
+    for start in range(0, len(body), _CHUNK):
+        chunk = rest + body[start : start + _CHUNK]
+        begins = _REST_OF_STRING.match(chunk) if in_string else None
+        if begins:
+            in_string, chunk = not begins[1], chunk[begins.end() :]
+        if not in_string:
+            chunk, strings = _STRING.subn(rb"\1", chunk)
+            in_string = chunk.count(b'"') < strings
+        # An escape that goes on in the next chunk.
+        rest = b"\\" if in_string and chunk.endswith(b"\\") else b""
+        found += chunk.translate(_SQUARE, others)
+    return bytes(found)
 
 
 def convert(document: Any, type_: type[T], root: str = "$") -> T:
@@ -68,13 +127,11 @@ def convert(document: Any, type_: type[T], root: str = "$") -> T:
         found = _AT.match(str(error))
         path = (found["path"] or "$").replace("$", root, 1)
         raise Invalid(path, found["detail"].replace("`", "")) from None
-    except RecursionError:
-        raise Malformed("The body is nested too deep.") from None
 
 
 def storable(text: str, path: str) -> None:
     """Refuse what PostgreSQL's text cannot hold."""
-    if _UNSTORABLE.search(text):
+    if UNSTORABLE.search(text):
         raise Invalid(path, "holds a NUL character or half a surrogate pair; remove it")
 
 
@@ -107,15 +164,30 @@ def _decoder(flaws: list[_Flaw]) -> json.JSONDecoder:
     )
 
 
-def _values(document: Any) -> Iterator[tuple[str, Any]]:
-    """Every value of a document with its path, keys included."""
-    waiting = [("$", document)]
-    while waiting:
-        path, value = waiting.pop()
-        yield path, value
+def _found(document: Any, wanted: Callable[[Any], bool]) -> tuple[str, Any] | None:
+    """The first value or key of a document that is wanted, with its path. Only that one's path is made."""
+    above: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(None, iter([(None, document)]))]
+    while above:
+        key, value = next(above[-1][1], (_END, None))
+        if key is _END:
+            above.pop()
+            continue
+        for candidate in (key, value) if isinstance(key, str) else (value,):
+            if wanted(candidate):
+                steps = [step for step, _ in above[1:]]
+                return _path([*steps, key] if candidate is value else steps), candidate
         if isinstance(value, dict):
-            for key, member in value.items():
-                yield path, key
-                waiting.append((f"{path}.{key[:100]}", member))
+            above.append((key, iter(value.items())))
         elif isinstance(value, list):
-            waiting.extend((f"{path}[{n}]", member) for n, member in enumerate(value))
+            above.append((key, iter(enumerate(value))))
+    return None
+
+
+_END = object()
+
+
+def _path(steps: list[Any]) -> str:
+    """The JSONPath of a value; `steps` begins with the document's own, None."""
+    return "$" + "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step[:_ECHOED]}" for step in steps if step is not None
+    )

@@ -28,9 +28,10 @@ ROLES = (APP, DEVICE)
 TABLES: dict[str, dict[str, str]] = {
     "alembic_version": {},
     "apk_download_events": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
+    "apk_download_rates": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "apk_installations": {
         APP: "SELECT, INSERT, UPDATE",
-        DEVICE: "SELECT, UPDATE (status, completed_at, download_progress, error_message)",
+        DEVICE: ("SELECT, UPDATE (status, completed_at, download_progress, error_message, installing_at, claimed_at)"),
     },
     "apk_signers": {APP: "SELECT, INSERT, DELETE"},
     "apk_versions": {
@@ -42,6 +43,7 @@ TABLES: dict[str, dict[str, str]] = {
     "alert_mutes": {APP: "SELECT, INSERT, DELETE"},
     "alert_rules": {APP: "SELECT, INSERT, UPDATE, DELETE"},
     "device_alerts": {APP: "SELECT, INSERT, UPDATE, DELETE"},
+    "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "device_group_uses": {APP: "SELECT"},
     "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
@@ -50,8 +52,9 @@ TABLES: dict[str, dict[str, str]] = {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
             "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
-            " prior_token_id, confirmed_at, fcm_token, fcm_token_at, hardware_id, enrollment_token_id, labels, model,"
-            " manufacturer, android_version, sdk_int, build_id, is_device_owner)"
+            " prior_token_id, older_token_ids, confirmed_at, fcm_token, fcm_token_at, unregistered_fcm_token,"
+            " hardware_id, enrollment_token_id, taken_over_at, labels, model, manufacturer, android_version, sdk_int,"
+            " build_id, is_device_owner)"
         ),
     },
     "enrollment_tokens": {
@@ -73,6 +76,7 @@ TABLES: dict[str, dict[str, str]] = {
 }
 # Function -> who may call it. A trigger's function needs nobody.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "authenticate_device_v1": ROLES,
     "complete_command_v1": ROLES,
     # A device that asks for a build is held against the filter of its rollout.
     "device_matches": ROLES,
@@ -80,7 +84,11 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "label_integer": ROLES,
     "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
+    "record_heartbeats_v2": ROLES,
+    "store_fcm_token_v1": ROLES,
+    "take_fcm_token_v1": (),
     "record_system_event_v1": ROLES,
+    "record_system_event_v2": ROLES,
     "target_hash": (APP,),
 }
 

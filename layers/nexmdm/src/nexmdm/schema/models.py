@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     ForeignKey,
     Identity,
@@ -24,6 +25,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, TIMES
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from nexmdm.devices.fields import HISTORY, OF_DEVICE, sql_type
+
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -32,8 +35,8 @@ NAMING_CONVENTION = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
-BUILD_STATES = ("declared", "published", "refused", "withdrawn", "adopted")
-INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed")
+BUILD_STATES = ("declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted")
+INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed", "unknown")
 DELIVERIES = ("at_most_once", "until_answered")
 DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
 ALERT_CONDITIONS = (
@@ -57,6 +60,7 @@ class Base(DeclarativeBase):
         datetime: TIMESTAMP(timezone=True),
         dict[str, Any]: JSONB(),
         float: DOUBLE_PRECISION(),
+        list[str]: ARRAY(Text()),
     }
 
 
@@ -73,11 +77,28 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} IN ({', '.join(repr(value) for value in values)})"
 
 
-class Device(Base):
+_TYPES = {
+    "text": Text,
+    "integer": Integer,
+    "bigint": BigInteger,
+    "double precision": DOUBLE_PRECISION,
+    "boolean": Boolean,
+}
+
+
+class _Described:
+    """What a device's reports say of the device itself."""
+
+
+for _field in OF_DEVICE:
+    setattr(_Described, _field.name, mapped_column(_TYPES[sql_type(_field)]))
+
+
+class Device(_Described, Base):
     """A device that was enrolled. Its secret is kept as SHA-256 only.
 
-    Registering again before the first authenticated call gives a new token beside the earlier one (`prior_token_id`);
-    whichever is used first becomes the only one.
+    Registering again before the first use of the newest token gives another token beside the earlier ones
+    (`prior_token_id`, before it `older_token_ids`); the use of the newest one retires them.
     """
 
     __tablename__ = "devices"
@@ -87,20 +108,17 @@ class Device(Base):
     alias: Mapped[str] = mapped_column(Text(collation="C"))
     token_id: Mapped[str | None]
     prior_token_id: Mapped[str | None]
+    older_token_ids: Mapped[list[str]] = mapped_column(server_default="{}")
     confirmed_at: Mapped[datetime | None]
     hardware_id: Mapped[str | None]
     enrollment_token_id: Mapped[str | None]
     fcm_token: Mapped[str | None]
     fcm_token_at: Mapped[datetime | None]
-    model: Mapped[str | None]
-    manufacturer: Mapped[str | None]
-    android_version: Mapped[str | None]
-    sdk_int: Mapped[int | None]
-    build_id: Mapped[str | None]
-    is_device_owner: Mapped[bool | None]
+    unregistered_fcm_token: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
     deleted_by: Mapped[str | None]
+    taken_over_at: Mapped[datetime | None]
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'::jsonb"))
     monitored_package: Mapped[str | None]
 
@@ -109,6 +127,9 @@ class Device(Base):
         Index("ix_devices_labels", "labels", postgresql_using="gin"),
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
+        # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
+        UniqueConstraint("fcm_token", deferrable=True, initially="IMMEDIATE"),
+        Index("ix_devices_older_token_ids", "older_token_ids", postgresql_using="gin"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
         # Unique among the living: a deleted device's alias is free again.
@@ -182,6 +203,7 @@ class RegistrationRefusal(Base):
 class ApkVersion(Base):
     """A build: declared, verified at completion, promoted to current, rolled out in stages.
 
+    `min_sdk` is null for builds that were published before it was read. `plan` is of a rollout that goes on by itself.
     `adopted` ones came with an old server's database; their files are not in the bucket. `file_path` is the object's
     key, `object_version` the version of it that was verified. `rollout_completed` and `rollout_failed` count finished
     installations since the promotion or the last resume.
@@ -224,6 +246,14 @@ class ApkVersion(Base):
     downloads_issued: Mapped[int] = mapped_column(BigInteger, server_default="0")
     audit: Mapped[dict[str, Any]] = mapped_column(server_default=text("'[]'::jsonb"))
     rollout_filter: Mapped[dict[str, Any] | None]
+    min_sdk: Mapped[int | None]
+    target_sdk: Mapped[int | None]
+    shared_user_id: Mapped[str | None]
+    plan: Mapped[dict[str, Any] | None]
+    plan_stage: Mapped[int | None]
+    plan_stage_at: Mapped[datetime | None]
+    plan_ended_at: Mapped[datetime | None]
+    plan_end: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("state", BUILD_STATES), name="state"),
@@ -234,11 +264,15 @@ class ApkVersion(Base):
         CheckConstraint("state = 'adopted' OR build_type IN ('debug', 'release')", name="build_type"),
         CheckConstraint(_one_of("source", ("manual", "ci")), name="source"),
         CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
-        CheckConstraint("(state = 'published') = (object_version IS NOT NULL)", name="published_is_pinned"),
+        CheckConstraint(
+            "(state IN ('awaiting_signer', 'published')) = (object_version IS NOT NULL)", name="published_is_pinned"
+        ),
         CheckConstraint("(state = 'refused') = (refusal IS NOT NULL)", name="refused_says_why"),
         CheckConstraint("NOT is_current OR state = 'published'", name="current_is_published"),
         CheckConstraint("staged_rollout_percent BETWEEN 0 AND 100", name="staged_rollout_percent"),
         CheckConstraint("(paused_at IS NULL) = (paused_reason IS NULL)", name="paused_says_why"),
+        CheckConstraint("num_nulls(plan, plan_stage, plan_stage_at) IN (0, 3)", name="plan_whole"),
+        CheckConstraint("(plan_ended_at IS NULL) = (plan_end IS NULL)", name="plan_end_says_why"),
         Index("idx_apk_build_type", "version_code", "build_type"),
         Index("idx_apk_version_lookup", "package_name", "version_code"),
         # A name stands for one checksum; a refused or withdrawn build gives its name back.
@@ -248,7 +282,7 @@ class ApkVersion(Base):
             "version_code",
             "build_type",
             unique=True,
-            postgresql_where=text("state IN ('declared', 'published')"),
+            postgresql_where=text("state IN ('declared', 'awaiting_signer', 'published')"),
         ),
         Index(
             "uq_apk_versions_current", "package_name", "build_type", unique=True, postgresql_where=text("is_current")
@@ -284,6 +318,8 @@ class ApkInstallation(Base):
     error_message: Mapped[str | None]
     initiated_by: Mapped[str | None]
     request_id: Mapped[str | None]
+    installing_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("status", INSTALLATION_STATES), name="status"),
@@ -291,6 +327,11 @@ class ApkInstallation(Base):
         Index("idx_installation_status", "device_id", "status"),
         Index("idx_installation_time", "initiated_at"),
         Index("idx_installation_version_status", "apk_version_id", "status"),
+        Index(
+            "ix_apk_installations_open",
+            "initiated_at",
+            postgresql_where=text("status IN ('pending', 'downloading', 'installing', 'unknown')"),
+        ),
     )
 
 
@@ -394,22 +435,10 @@ def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
 class _Report:
     """What a heartbeat says of a device; shared by its history and its last status."""
 
-    status: Mapped[str] = mapped_column(server_default="ok")
-    ip: Mapped[str | None]
-    battery_pct: Mapped[int | None]
-    plugged: Mapped[bool | None]
-    temp_c: Mapped[float | None]
-    network_type: Mapped[str | None]
-    signal_dbm: Mapped[int | None]
-    uptime_s: Mapped[int | None] = mapped_column(BigInteger)
-    ram_used_mb: Mapped[int | None]
-    unity_pkg_version: Mapped[str | None]
-    unity_running: Mapped[bool | None]
-    agent_version: Mapped[str | None]
-    power_ok: Mapped[bool | None]
-    doze_whitelisted: Mapped[bool | None]
-    net_validated: Mapped[bool | None]
-    queue_depth: Mapped[int | None]
+
+for _field in HISTORY:
+    _default = "ok" if _field.name == "status" else None
+    setattr(_Report, _field.name, mapped_column(_TYPES[sql_type(_field)], server_default=_default))
 
 
 class DeviceHeartbeat(_Report, Base):
@@ -440,6 +469,17 @@ class DeviceLastStatus(_Report, Base):
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     last_ts: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # When the last status itself was received, and the time that the device gave it: a clock that was set back.
+    received_at: Mapped[datetime | None]
+    device_ts: Mapped[datetime | None]
+    # When the phone started, the start and the model before it, and when two phones were last seen on one token.
+    boot_at: Mapped[datetime | None]
+    earlier_boot_at: Mapped[datetime | None]
+    earlier_model: Mapped[str | None]
+    token_shared_at: Mapped[datetime | None]
+    # The SHA-256 of the app inventory; null until the device reports one.
+    apps_hash: Mapped[str | None]
+    apps_changed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("status", ("ok", "warn", "error")), name="status"),
@@ -447,6 +487,25 @@ class DeviceLastStatus(_Report, Base):
         Index("ix_device_last_status_last_seen_at", "last_seen_at"),
         Index("ix_device_last_status_agent_version", "agent_version"),
         Index("ix_device_last_status_status", "status", postgresql_where=text("status <> 'ok'")),
+    )
+
+
+class DeviceApp(Base):
+    """An app that a device reported, installed or not; written when the device's inventory changed."""
+
+    __tablename__ = "device_apps"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    package: Mapped[str] = mapped_column(primary_key=True)
+    version_name: Mapped[str | None]
+    version_code: Mapped[int | None] = mapped_column(BigInteger)
+    installed: Mapped[bool]
+    first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("removed_at IS NULL OR NOT installed", name="removed_is_not_installed"),
+        Index("ix_device_apps_package", "package", "version_code", postgresql_where=text("installed")),
     )
 
 
@@ -474,6 +533,22 @@ class ApkDownloadEvent(Base):
         Index("idx_apk_download_build_ts", "build_id", "ts"),
         Index("idx_apk_download_token_ts", "token_id", "ts"),
         Index("ix_apk_download_events_ts", "ts"),
+    )
+
+
+class ApkDownloadRate(Base):
+    """When a device got the addresses of a build that it got within the hour."""
+
+    __tablename__ = "apk_download_rates"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    build_id: Mapped[int] = mapped_column(ForeignKey("apk_versions.id"), primary_key=True, autoincrement=False)
+    issued: Mapped[list[datetime]] = mapped_column(ARRAY(TIMESTAMP(timezone=True)))
+    last_at: Mapped[datetime]
+
+    __table_args__ = (
+        CheckConstraint("cardinality(issued) BETWEEN 1 AND 20", name="issued"),
+        Index("ix_apk_download_rates_last_at", "last_at"),
     )
 
 

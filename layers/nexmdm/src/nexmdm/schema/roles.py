@@ -10,7 +10,6 @@ again. The administrator therefore makes only the owner, the owner makes the oth
 first.
 """
 
-import json
 import time
 
 from nexmdm.runtime import secrets
@@ -62,10 +61,10 @@ def _log_in(owner: Database, config: Settings, seconds: float) -> None:
 def _as_administrator(config: Settings) -> str | None:
     """Make the owner. None, or the reason why the administrator could not log in."""
     try:
-        secret = json.loads(secrets.fetch(config.database_admin_secret))
+        user, password = secrets.administrator(config)
     except (Unavailable, SettingsError) as error:
         return _reason(error)
-    admin = Database(config.dsn_of(secret["username"], secret["password"]))
+    admin = Database(config.dsn_of(user, password))
     try:
         if (failure := _failure(admin)) is None:
             with admin.transaction() as transaction:

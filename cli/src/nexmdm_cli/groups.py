@@ -1,0 +1,110 @@
+"""`nexmdm groups`: names for filters."""
+
+from typing import Annotated, Any
+
+import typer
+
+from nexmdm_cli.api import path
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.selection import (
+    OPTIONS,
+    Everyone,
+    Online,
+    Prefix,
+    Selector,
+    Version,
+    Yes,
+    complete_group,
+    count,
+    filter_of,
+)
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="Make, show and delete groups: names for filters.")
+
+Name = Annotated[str, typer.Argument(help="The group.", autocompletion=complete_group, metavar="NAME")]
+
+
+ORDER = ("selector", "group", "alias_prefix", "online", "agent_version")
+
+
+def described(filter_: dict[str, Any]) -> str:
+    """A filter as the options that make it."""
+    names = {"selector": "--selector", "group": "--group", "alias_prefix": "--alias-prefix"}
+    words = []
+    for name in [*(name for name in ORDER if name in filter_), *(name for name in filter_ if name not in ORDER)]:
+        value = filter_[name]
+        if name == "online":
+            words.append("--online" if value else "--silent")
+        elif name == "all":
+            words.append("--all")
+        else:
+            words.append(f"{names.get(name, '--' + name.replace('_', '-'))} {value}")
+    return " ".join(words)
+
+
+COLUMNS = [
+    Column("NAME", lambda g: g["name"]),
+    Column("DEVICES", lambda g: str(g["device_count"])),
+    Column("FILTER", lambda g: described(g["filter"]), flexible=True),
+    Column("CHANGED", lambda g: ago(g["updated_at"]), wide=True),
+]
+
+
+@command(app, "list")
+def list_groups(session: Session) -> None:
+    """List groups with the number of devices in each now."""
+    session.out.table(session.api.pages("/v1/groups"), COLUMNS, "There is no group.")
+
+
+@command(app)
+def show(session: Session, name: Name) -> None:
+    """Show a group: its filter, and how many devices fit it now."""
+    _print(session, session.api.call("GET", path("groups", name)))
+
+
+@command(app, "set")
+def set_group(
+    session: Session,
+    name: Name,
+    selector: Selector = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Everyone = False,
+) -> None:
+    """Make a group, or give it another filter. It is evaluated whenever the group is used.
+
+    \b
+    nexmdm groups set pilot -l stage=pilot
+    nexmdm groups set tills-offline -l role=till --silent
+    nexmdm send ping --group pilot
+    """
+    filter_ = filter_of(selector, None, online, alias_prefix, agent_version, everyone)
+    if not filter_:
+        raise Failure("Which devices?", Code.USAGE, f"Give a filter: {OPTIONS.replace('--group, ', '')}.")
+    _print(session, session.api.call("PUT", path("groups", name), {"filter": filter_}))
+
+
+@command(app)
+def delete(session: Session, name: Name, yes: Yes = False) -> None:
+    """Delete a group that nothing uses. Its devices stay as they are."""
+    session.confirm(f"Delete the group {clean(name)}?", yes)
+    session.api.call("DELETE", path("groups", name))
+    if session.out.as_json:
+        return session.out.json({"name": name})
+    session.out.line(f"deleted {clean(name)}")
+
+
+def _print(session: Session, group: dict[str, Any]) -> None:
+    session.out.fields(
+        group,
+        [
+            ("group", group["name"]),
+            ("filter", described(group["filter"])),
+            ("fits now", count(group["device_count"])),
+            ("changed", f"{when(group['updated_at'])} by {group['updated_by']}"),
+            ("made", f"{when(group['created_at'])} by {group['created_by']}"),
+        ],
+    )

@@ -1,0 +1,150 @@
+"""Whom a command is about: the options of the filter, their completion, the preview and the question before acting."""
+
+import os
+import re
+from typing import Annotated, Any
+
+import typer
+
+from nexmdm_cli import stack
+from nexmdm_cli.api import Api
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.output import clean
+from nexmdm_cli.session import Session
+
+
+def complete_selector(incomplete: str) -> list[str]:
+    """Keys and values of the labels in use, for the last requirement of a selector."""
+    # What is finished stays: all up to the last comma outside of parentheses.
+    done = re.match(r"(?:[^,()]*(?:\([^()]*\))?[^,()]*,)*", incomplete)
+    before = done[0] if done else ""
+    begun = incomplete[len(before) :]
+    labels = {item["key"]: item["values"] for item in _asked("/v1/labels")}
+    compared = re.fullmatch(r"(\s*([a-z0-9_.-]+)\s*(?:==|=|!=)\s*)(.*)", begun)
+    if compared:
+        start, key, value = compared.groups()
+        return [before + start + found["value"] for found in labels.get(key, []) if found["value"].startswith(value)]
+    negated = "!" if begun.startswith("!") else ""
+    return [f"{before}{negated}{key}" for key in labels if key.startswith(begun.removeprefix("!"))]
+
+
+def complete_group(incomplete: str) -> list[str]:
+    return [group["name"] for group in _asked("/v1/groups") if group["name"].startswith(incomplete)]
+
+
+Selector = Annotated[
+    str | None,
+    typer.Option(
+        "--selector",
+        "-l",
+        help="Only devices with these labels, as in Kubernetes: site=berlin,role!=spare,!retired.",
+        autocompletion=complete_selector,
+    ),
+]
+InGroup = Annotated[
+    str | None,
+    typer.Option("--group", help="Only devices of this group.", autocompletion=complete_group, metavar="NAME"),
+]
+Online = Annotated[bool | None, typer.Option("--online/--silent", help="Only devices heard from lately, or not.")]
+Prefix = Annotated[str | None, typer.Option("--alias-prefix", help="Only aliases that begin so.")]
+Version = Annotated[str | None, typer.Option("--agent-version", help="Only devices with this agent.")]
+Everyone = Annotated[bool, typer.Option("--all", help="Every device.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which devices it would be.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+OPTIONS = "--selector, --group, --online, --silent, --alias-prefix, --agent-version, --all"
+
+
+def query(
+    selector: str | None = None,
+    group: str | None = None,
+    online: bool | None = None,
+    alias_prefix: str | None = None,
+    agent_version: str | None = None,
+) -> dict[str, Any]:
+    """The filter in the query string of a list."""
+    return {
+        "selector": selector,
+        "group": group,
+        "online": online,
+        "alias": alias_prefix,
+        "agent_version": agent_version,
+    }
+
+
+def filter_of(
+    selector: str | None = None,
+    group: str | None = None,
+    online: bool | None = None,
+    alias_prefix: str | None = None,
+    agent_version: str | None = None,
+    everyone: bool = False,
+) -> dict[str, Any]:
+    """The filter in a body; empty when no option was given.
+
+    Raises:
+        Failure: --all does not stand alone.
+    """
+    narrow = {
+        "selector": selector,
+        "group": group,
+        "online": online,
+        "alias_prefix": alias_prefix,
+        "agent_version": agent_version,
+    }
+    given = {name: value for name, value in narrow.items() if value is not None}
+    if everyone and given:
+        raise Failure("--all stands alone.", Code.USAGE)
+    return {"all": True} if everyone else given
+
+
+def agreed(session: Session, target: dict[str, Any], doing: str, *, yes: bool, dry_run: bool) -> dict[str, Any] | None:
+    """What of the body says to whom, once the person agreed; None after a dry run, which prints the preview.
+
+    Without --yes the call then holds to the devices that were shown.
+
+    Args:
+        target: {"filter": ...} or {"device_ids": ...}.
+        doing: what is about to happen, `Send ping to`; the devices follow.
+
+    Raises:
+        Failure: no device fits, or the person does not agree.
+    """
+    preview = session.api.call("POST", "/v1/devices/preview", target)
+    if dry_run:
+        show(session, preview)
+        return None
+    if not preview["device_count"]:
+        raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
+    session.confirm(f"{doing} {count(preview['device_count'])} ({sample(preview)})?", yes)
+    return target if yes else {**target, "expect_target_hash": preview["target_hash"]}
+
+
+def show(session: Session, preview: dict[str, Any]) -> None:
+    session.out.fields(
+        preview,
+        [
+            ("devices", str(preview["device_count"])),
+            ("among them", sample(preview)),
+            ("target hash", preview["target_hash"]),
+        ],
+    )
+
+
+def sample(preview: dict[str, Any]) -> str:
+    """The first aliases, and that there are more."""
+    more = preview["device_count"] - len(preview["sample"])
+    return ", ".join([*map(clean, preview["sample"]), *([f"{more} more"] if more > 0 else [])])
+
+
+def count(devices: int) -> str:
+    return f"{devices} device{'s' if devices != 1 else ''}"
+
+
+def _asked(route: str) -> list[dict[str, Any]]:
+    """The items of a route for shell completion; none when the stack cannot be asked."""
+    try:
+        api = Api(stack.find(stack.Choice(url=os.environ.get("NEXMDM_URL"))))
+        return api.call("GET", route)["items"]
+    except Exception:  # a completion that raises would print into the person's command line
+        return []

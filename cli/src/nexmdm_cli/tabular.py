@@ -1,0 +1,89 @@
+"""Devices as CSV: device_id, alias, labels (one JSON column), and columns that an import ignores."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from nexmdm_cli.failures import Code, Failure
+
+WRITTEN = ("device_id", "alias", "labels")
+READ_ONLY = ("online", "last_seen_at", "agent_version", "manufacturer", "model", "android_version", "created_at")
+MAX_BODY_BYTES = 1024 * 1024
+MAX_ROWS = 10_000
+
+
+def written(devices: Iterable[dict[str, Any]]) -> str:
+    """The devices as a CSV document with a heading."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*WRITTEN, *READ_ONLY])
+    for device in devices:
+        labels = json.dumps(device["labels"], ensure_ascii=False, sort_keys=True)
+        rest = ["" if device.get(name) is None else device[name] for name in READ_ONLY]
+        writer.writerow([device["device_id"], device["alias"], labels, *rest])
+    return text.getvalue()
+
+
+def read(document: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    """([(line, row for the API)], [what is wrong with a line]).
+
+    Raises:
+        Failure: it is no CSV with the columns of an export.
+    """
+    try:
+        text = document.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Failure(f"The file is not UTF-8 at byte {error.start}.", Code.USAGE, "Save it as UTF-8.") from None
+    heading = text.partition("\n")[0]
+    # What spreadsheets write where the comma is the decimal sign.
+    separator = ";" if ";" in heading and "," not in heading else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    columns = reader.fieldnames or []
+    if not {"device_id", "alias"} & set(columns):
+        raise Failure(
+            "The first line names neither device_id nor alias.",
+            Code.USAGE,
+            "`nexmdm devices export --csv` writes such a file.",
+        )
+    rows: list[tuple[int, dict[str, Any]]] = []
+    errors: list[str] = []
+    try:
+        for row in reader:
+            line = reader.line_num
+            if None in row:
+                errors.append(f"line {line}: it has more cells than the first line has names")
+                continue
+            try:
+                rows.append((line, _row(row)))
+            except ValueError as error:
+                errors.append(f"line {line}: labels: {error}")
+    except csv.Error as error:
+        raise Failure(f"line {reader.line_num}: {error}.", Code.USAGE) from None
+    return rows, errors
+
+
+def chunks(rows: list[tuple[int, dict[str, Any]]]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    """The rows in parts that one request can carry."""
+    part: list[tuple[int, dict[str, Any]]] = []
+    size = 0
+    for row in rows:
+        more = len(json.dumps(row[1]).encode()) + 2
+        if part and (size + more > MAX_BODY_BYTES - 100 or len(part) == MAX_ROWS):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += more
+    if part:
+        yield part
+
+
+def _row(row: dict[str, str | None]) -> dict[str, Any]:
+    found: dict[str, Any] = {name: row[name] for name in ("device_id", "alias") if row.get(name)}
+    if row.get("labels"):
+        labels = json.loads(row["labels"] or "")
+        if not isinstance(labels, dict):
+            raise ValueError('it is no JSON object such as {"site": "berlin"}')
+        found["labels"] = labels
+    return found

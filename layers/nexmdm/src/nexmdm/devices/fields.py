@@ -1,0 +1,142 @@
+"""What a device reports of itself: one declaration per field, from which the rest is derived.
+
+The reader of heartbeats (nexmdm.heartbeats.body), the columns of the models, of the device lists and of a device's
+history, the API's document, and the rows that `nexmdm devices show`, the console and docs/device.md show come from
+`FIELDS`. What a new field needs besides its line here is a revision that adds its column and makes the next version of
+the heartbeat's function; CONTRIBUTING.md walks through one.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from msgspec import Meta, Struct, defstruct
+
+# The version of the database's function that takes these fields; it changes with them.
+RECORD_HEARTBEATS = "record_heartbeats_v2"
+
+# -1 stands for "unknown" in every whole number that an agent sends, save the signal.
+Count = Annotated[int, Meta(ge=-1, le=2_147_483_647)]
+Percent = Annotated[int, Meta(ge=-1, le=100)]
+Seconds = Annotated[int, Meta(ge=-1, le=10**12)]
+Celsius = Annotated[float, Meta(ge=-100, le=200)]
+Dbm = Annotated[int, Meta(ge=-200, le=100)]
+Flag = bool
+Status = Literal["ok", "warn", "error"]
+# Text that describes is cleaned and cut at its limit; a name or an identifier that does not fit is absent.
+Text = Annotated[str, Meta(max_length=200, extra={"clean": True})]
+ShortText = Annotated[str, Meta(max_length=50, extra={"clean": True})]
+Name = Annotated[str, Meta(max_length=200)]
+ShortName = Annotated[str, Meta(max_length=50)]
+
+
+class Field(NamedTuple):
+    """One field.
+
+    Attributes:
+        name: the column, and the member of the API's answers.
+        type: how it is read: a type with its bounds.
+        paths: where a heartbeat may hold it; the first that holds a value counts. The flat form's key is the name.
+        about: for the API's document and docs/device.md.
+        label: for people; empty where a page shows the field in its own way.
+        unit: stands behind the value.
+        kept: `history` in every heartbeat and the last status, `device` on the device's own row, where a report that
+            does not say it leaves it as it is.
+    """
+
+    name: str
+    type: Any
+    paths: tuple[str, ...]
+    about: str
+    label: str = ""
+    unit: str = ""
+    kept: Literal["history", "device"] = "history"
+
+
+FIELDS = (
+    Field("status", Status, ("status",), "ok, warn or error; `ok` when the report has none"),
+    Field("ip", Name, ("ip", "network.ip"), "IP address in the device's network"),
+    Field("battery_pct", Percent, ("battery_pct", "battery.pct"), "battery in percent"),
+    Field("plugged", Flag, ("plugged", "battery.charging"), "whether it is charging"),
+    Field("temp_c", Celsius, ("temp_c", "battery.temperature_c"), "temperature of the battery in degrees Celsius"),
+    Field("network_type", ShortText, ("network_type", "network.transport"), "wifi, cell or none"),
+    Field("ssid", Text, ("ssid", "network.ssid"), "name of the WiFi network", "WiFi network"),
+    Field("carrier", Text, ("carrier", "network.carrier"), "name of the mobile network's operator", "Carrier"),
+    Field("signal_dbm", Dbm, ("signal_dbm",), "signal strength in dBm"),
+    Field("uptime_s", Seconds, ("uptime_s", "system.uptime_seconds"), "seconds since the device started"),
+    Field("ram_used_mb", Count, ("ram_used_mb",), "memory in use in MB: total_ram_mb less avail_ram_mb"),
+    Field(
+        "pressure_pct",
+        Percent,
+        ("pressure_pct", "memory.pressure_pct"),
+        "memory pressure in percent",
+        "Memory pressure",
+        "%",
+    ),
+    Field("unity_pkg_version", Name, ("unity_pkg_version",), "version of the monitored app, from app_versions"),
+    Field("unity_running", Flag, ("unity_running", "unity_process_running"), "whether the monitored app runs"),
+    Field("agent_version", ShortName, ("agent_version", "app_version"), "version of the agent"),
+    Field("power_ok", Flag, ("power_ok",), "whether battery optimization spares the agent", "Power settings fit"),
+    Field("doze_whitelisted", Flag, ("doze_whitelisted",), "whether Doze spares the agent"),
+    Field("net_validated", Flag, ("net_validated",), "whether Android reaches the internet"),
+    Field("queue_depth", Count, ("queue_depth",), "reports that wait on the device"),
+    Field(
+        "monitored_foreground_recent_s",
+        Seconds,
+        ("monitored_foreground_recent_s",),
+        "seconds since the monitored app was in front",
+        "Monitored app in front",
+        "s ago",
+    ),
+    Field("model", Text, ("model", "system.model"), "model", kept="device"),
+    Field("manufacturer", Text, ("manufacturer", "system.manufacturer"), "manufacturer", kept="device"),
+    Field("android_version", Name, ("android_version", "system.android_version"), "Android's version", kept="device"),
+    Field("sdk_int", Count, ("sdk_int", "system.sdk_int"), "Android's API level", kept="device"),
+    Field("build_id", Name, ("build_id", "system.build_id"), "Android's build", "Android build", kept="device"),
+    Field("is_device_owner", Flag, ("is_device_owner",), "whether the agent is device owner", kept="device"),
+)
+
+HISTORY = tuple(field for field in FIELDS if field.kept == "history")
+OF_DEVICE = tuple(field for field in FIELDS if field.kept == "device")
+
+
+def columns(fields: tuple[Field, ...], table: str = "") -> str:
+    """The fields' columns as SQL lists them, each with `table.` before it."""
+    return ", ".join(f"{table}.{field.name}" if table else field.name for field in fields)
+
+
+def sql_type(field: Field) -> str:
+    """What PostgreSQL stores it as: text, integer, bigint, double precision or boolean."""
+    base = getattr(field.type, "__origin__", field.type)
+    if base is int:
+        return "integer" if field.type.__metadata__[0].le <= 2_147_483_647 else "bigint"
+    return {bool: "boolean", float: "double precision"}.get(base, "text")
+
+
+def _answer(name: str, fields: tuple[Field, ...], doc: str) -> type[Struct]:
+    members = []
+    for field in fields:
+        base = getattr(field.type, "__origin__", field.type)
+        bounds = getattr(field.type, "__metadata__", (Meta(),))[0]
+        told: dict[str, Any] = {"description": field.about}
+        if base is int or base is float:
+            # Unknown is null in an answer.
+            told |= {"ge": max(bounds.ge, 0) if bounds.ge == -1 else bounds.ge, "le": bounds.le}
+        if field.label:
+            told |= {"title": field.label, "extra_json_schema": {"x-unit": field.unit} if field.unit else None}
+        members.append((field.name, Annotated[field.type if base is Literal else base, Meta(**told)] | None))
+    return defstruct(name, members, module=__name__, kw_only=True, namespace={"__doc__": doc})
+
+
+if TYPE_CHECKING:
+
+    class Reported(Struct):
+        """Made of the declarations."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    class Described(Reported):
+        """Made of the declarations."""
+
+else:
+    # Members of answers. `title` is the label and `x-unit` the unit under which the CLI and the console show one.
+    Reported = _answer("Reported", HISTORY, "What a heartbeat said; null where it said nothing that fits.")
+    Described = _answer("Described", FIELDS, "The same, and what a device said of itself.")

@@ -1,0 +1,44 @@
+"""`actions.json`: the forms of the console and the names that the CLI completes, out of the declared actions."""
+
+from typing import Any
+
+import msgspec
+from nexmdm.commands.actions import ACTIONS, Action, Parameters
+
+Schema = dict[str, Any]
+LIMITS = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
+
+
+def build() -> dict[str, Any]:
+    return {action.name: _action(action) for action in ACTIONS.values()}
+
+
+def _action(action: Action) -> dict[str, Any]:
+    found: dict[str, Any] = {"about": action.about, "answered": action.answered.value, "params": {}}
+    if action.repeat is not None:
+        found["repeat"] = action.repeat
+    if action.disruptive:
+        found["disruptive"] = True
+    _, schemas = msgspec.json.schema_components([action.parameters])
+    schema = schemas[action.parameters.__name__]
+    for name, declared in schema["properties"].items():
+        found["params"][name] = _parameter(action.parameters, name, declared, name in schema.get("required", []))
+    return found
+
+
+def _parameter(parameters: type[Parameters], name: str, declared: Schema, required: bool) -> dict[str, Any]:
+    # An optional parameter is declared as one of its type and null.
+    own = next(option for option in declared.get("anyOf", [declared]) if option.get("type") != "null")
+    about = {**declared, **own}
+    found = {"type": own.get("type", "string"), "label": about.get("title", name.replace("_", " ").capitalize())}
+    if "description" in about:
+        found["hint"] = about["description"]
+    found |= {limit: about[limit] for limit in LIMITS if about.get(limit) is not None}
+    flags = {
+        "required": required,
+        "secret": name in parameters.SECRET,
+        "needed": [choice for choice, names in parameters.NEEDED.items() if name in names],
+        "taken": [choice for choice, names in parameters.TAKEN.items() if name in names],
+        "choice": name == parameters.CHOICE,
+    }
+    return found | {flag: value for flag, value in flags.items() if value}

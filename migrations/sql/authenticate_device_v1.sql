@@ -1,0 +1,33 @@
+-- Who presents a device token, and what its use does: the one place of this rule.
+--
+-- No row: the token is no device's, or its device was deleted more than 24 hours ago. `deleted_at` set: the device was
+-- deleted within the last 24 hours; the caller answers 410. The first use of a device's newest token confirms it, and
+-- every older token of the device stops being valid. The use of an older one confirms and retires nothing: a phone that
+-- registered twice may still send what it queued under its first token.
+CREATE FUNCTION authenticate_device_v1(p_token_id text)
+RETURNS TABLE (id text, deleted_at timestamptz, confirmed_at timestamptz)
+LANGUAGE plpgsql STRICT ROWS 1
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+    found_device record;
+BEGIN
+    SELECT d.id, d.deleted_at, d.confirmed_at INTO found_device FROM devices d WHERE d.token_id = p_token_id;
+    IF FOUND AND found_device.confirmed_at IS NULL AND found_device.deleted_at IS NULL THEN
+        UPDATE devices d SET prior_token_id = NULL, older_token_ids = '{}', confirmed_at = clock_timestamp()
+        WHERE d.token_id = p_token_id AND d.confirmed_at IS NULL AND d.deleted_at IS NULL
+        RETURNING d.id, d.deleted_at, d.confirmed_at INTO found_device;
+    END IF;
+    IF NOT FOUND THEN
+        -- An older token, or a registration or another call was faster: look at what the row says now.
+        SELECT d.id, d.deleted_at, d.confirmed_at INTO found_device FROM devices d
+        WHERE d.token_id = p_token_id OR d.prior_token_id = p_token_id OR d.older_token_ids @> ARRAY[p_token_id];
+    END IF;
+    IF NOT FOUND OR found_device.deleted_at < statement_timestamp() - interval '24 hours' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT found_device.id, found_device.deleted_at, found_device.confirmed_at;
+END
+$function$

@@ -1,0 +1,47 @@
+"""An FCM registration token belongs to one device: the latest to report it
+
+Revision ID: d1e5a0f2b304
+Revises: d1e5a0f2b303
+
+The trigger comes first, so that code which still runs during a deploy makes no new pairs; the next revision makes the
+tokens unique.
+"""
+
+from alembic import op
+
+from migrations import grants
+from migrations.sql import frozen
+
+revision = "d1e5a0f2b304"
+down_revision = "d1e5a0f2b303"
+branch_labels = None
+depends_on = None
+
+KEEP_THE_NEWEST = """
+UPDATE devices d SET fcm_token = NULL, fcm_token_at = NULL
+FROM (SELECT id, row_number() OVER (
+          PARTITION BY fcm_token ORDER BY fcm_token_at DESC NULLS LAST, created_at DESC, id) AS place
+      FROM devices WHERE fcm_token IS NOT NULL) AS held
+WHERE held.id = d.id AND held.place > 1
+"""
+
+
+def upgrade() -> None:
+    op.execute(frozen("take_fcm_token_v1"))
+    grants.execute(op.get_bind(), "take_fcm_token_v1")
+    op.execute(
+        "CREATE TRIGGER take_fcm_token_of_new BEFORE INSERT ON devices FOR EACH ROW"
+        " WHEN (NEW.fcm_token IS NOT NULL) EXECUTE FUNCTION take_fcm_token_v1()"
+    )
+    op.execute(
+        "CREATE TRIGGER take_fcm_token BEFORE UPDATE OF fcm_token ON devices FOR EACH ROW"
+        " WHEN (NEW.fcm_token IS NOT NULL AND NEW.fcm_token IS DISTINCT FROM OLD.fcm_token)"
+        " EXECUTE FUNCTION take_fcm_token_v1()"
+    )
+    op.execute(KEEP_THE_NEWEST)
+
+
+def downgrade() -> None:
+    op.execute("DROP TRIGGER take_fcm_token ON devices")
+    op.execute("DROP TRIGGER take_fcm_token_of_new ON devices")
+    op.execute("DROP FUNCTION take_fcm_token_v1")
