@@ -48,7 +48,7 @@ def load(config: Settings) -> Targets:
         )
     default = None
     if config.webhook_url is not None:
-        url = secrets.resolve(config.webhook_url).strip()
+        url = secrets.webhook_url(config)
         default = Target(url, config.webhook_shape or shapes.of_host(url))
     return Targets(_routes(config.notification_routes), default)
 
@@ -81,8 +81,8 @@ def _routes(setting: str | None) -> dict[str, Target]:
     if setting is None:
         return {}
     try:
-        found = msgspec.json.decode(secrets.resolve(setting), type=dict[str, Target])
-    except (msgspec.DecodeError, UnicodeError):
+        found = msgspec.json.decode(secrets.resolve("NOTIFICATION_ROUTES", setting), type=dict[str, Target])
+    except (msgspec.MsgspecError, UnicodeError):
         raise SettingsError(f"NOTIFICATION_ROUTES is wrong: it should hold {FORM}") from None
     for name, target in found.items():
         if target.shape in ("pagerduty", "json") and target.key is None:

@@ -68,6 +68,15 @@ def low_battery(db: Database, count: int) -> None:
     )
 
 
+def has_app(db: Database, *device_ids: str) -> None:
+    """The monitored app is installed there."""
+    db.execute(
+        "INSERT INTO device_apps (device_id, package, installed)"
+        " SELECT id, 'io.unitynodes.unityapp', true FROM unnest(%(ids)s::text[]) AS id",
+        {"ids": list(device_ids)},
+    )
+
+
 # --- the conditions
 
 
@@ -111,9 +120,66 @@ def test_a_battery_below_15_percent(db: Database, device: Device, percent: int, 
 def test_app_down(db: Database, device: Device):
     report(device, unity_process_running=None)
     assert look(db) == {}
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert look(db) == opened("app_down")
-    assert tell(db).text == "App down: lobby"
+    assert tell(db).text == "App down: lobby (io.unitynodes.unityapp)"
+
+
+def test_app_is_never_down_where_it_is_not_installed_or_was_just_in_front(db: Database, device: Device):
+    """Android 7 and later hide processes from the agent, so the process alone is no proof."""
+    report(device, unity_process_running=False, monitored_foreground_recent_s=30)
+    assert look(db) == {}
+    missing = {"io.unitynodes.unityapp": {"installed": False}}
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600, app_versions=missing)
+    assert look(db) == {}
+
+
+def rule(db: Database, condition: str, **columns: Any) -> None:
+    db.execute(f"INSERT INTO alert_rules (name, condition) VALUES ('{condition}', '{condition}')")
+
+
+def test_app_in_the_background(db: Database, device: Device):
+    rule(db, "app_background")
+    report(device, monitored_foreground_recent_s=-1)
+    assert look(db) == {}
+    report(device, monitored_foreground_recent_s=600, timestamp_utc=agent.utc(datetime.now(UTC)))
+    assert look(db) == {}
+    report(device, monitored_foreground_recent_s=601, timestamp_utc=agent.utc(datetime.now(UTC)))
+    assert look(db) == opened("app_background")
+
+
+def test_high_temperature(db: Database, device: Device):
+    rule(db, "high_temperature")
+    db.execute("UPDATE device_last_status SET temp_c = 49.9")
+    report(device, battery={"temperature_c": 49.9})
+    assert look(db) == {}
+    db.execute("UPDATE device_last_status SET temp_c = 50")
+    assert look(db) == opened("high_temperature")
+
+
+def test_two_phones_with_one_identity(db: Database, device: Device):
+    rule(db, "duplicate_identity")
+    report(device)
+    assert look(db) == {}
+    db.execute("UPDATE device_last_status SET token_shared_at = now() - interval '2 hours'")
+    assert look(db) == opened("duplicate_identity")
+    db.execute("UPDATE device_last_status SET token_shared_at = NULL")
+    db.execute("UPDATE devices SET hardware_id = 'h'")
+    db.execute("INSERT INTO devices (id, alias, hardware_id) VALUES ('twin', 'twin', 'h')")
+    assert look(db)["duplicate_identity"].opened == 1
+    assert "same hardware as" in tell(db).text
+
+
+@pytest.mark.parametrize(("off", "found"), [(400, True), (-400, True), (200, False), (-200, False)])
+def test_a_clock_that_is_wrong(db: Database, device: Device, off: int, found: bool):
+    rule(db, "clock_wrong")
+    report(device)
+    db.execute(
+        "UPDATE device_last_status SET received_at = now(), device_ts = now() + make_interval(secs => %(off)s),"
+        " queue_depth = 0",
+        {"off": off},
+    )
+    assert look(db) == (opened("clock_wrong") if found else {})
 
 
 @pytest.mark.parametrize(
@@ -228,7 +294,7 @@ def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
 
 
 def test_it_is_told_once_and_its_recovery_once(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert look(db) == opened("app_down")
     assert tell(db).subject == "nexmdm alerts: 1 new"
     for _ in range(3):
@@ -246,14 +312,19 @@ def test_it_is_told_once_and_its_recovery_once(db: Database, device: Device):
 
 def test_what_flaps_is_one_alert_and_one_notice(db: Database, device: Device):
     for down in (True, False) * 5:
-        report(device, unity_process_running=not down, timestamp_utc=agent.utc(datetime.now(UTC)))
+        report(
+            device,
+            unity_process_running=not down,
+            monitored_foreground_recent_s=3600 * down,
+            timestamp_utc=agent.utc(datetime.now(UTC)),
+        )
         look(db)
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 1}]
     assert tell(db).subject == "nexmdm alerts: 1 new"
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     cool_down(db)
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert look(db) == {}
     assert tell(db) is None
 
@@ -262,21 +333,21 @@ def test_after_its_recovery_it_opens_anew(db: Database, device: Device, monkeypa
     monkeypatch.setenv("ALERT_COOLDOWN_SECONDS", "0")
     settings.load.cache_clear()
     for down in (True, False, True):
-        report(device, unity_process_running=not down)
+        report(device, unity_process_running=not down, monitored_foreground_recent_s=3600 * down)
         assert look(db) == (opened if down else recovered)("app_down")
         assert tell(db) is not None
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 2}]
 
 
 def test_a_device_that_falls_silent_keeps_its_other_alerts(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '1 hour'")
     assert look(db) == opened("silent")
 
 
 def test_one_that_recovers_before_it_was_told_is_told_as_recovered(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     claim = notifications.claim(db, "nexmdm")
     report(device)
@@ -291,15 +362,16 @@ def test_one_that_recovers_before_it_was_told_is_told_as_recovered(db: Database,
 def test_many_at_once_are_one_message_that_counts_and_names_the_first(db: Database):
     low_battery(db, 300)
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id IN ('d7', 'd8')")
+    has_app(db, "d7", "d8")
     assert look(db)["low_battery"] == Evaluated(opened=300)
     notice = tell(db)
     assert notice.subject == "nexmdm alerts: 302 new"
     assert notice.text.splitlines() == [
         "Low battery: 300 devices: kiosk-001 (9 %), kiosk-002 (9 %), kiosk-003 (9 %), kiosk-004 (9 %), kiosk-005 (9 %)"
         " and 295 more",
-        "App down: 2 devices: kiosk-007, kiosk-008",
+        "App down: 2 devices: kiosk-007 (io.unitynodes.unityapp), kiosk-008 (io.unitynodes.unityapp)",
     ]
-    assert notice.conditions == ["low_battery", "app_down"]
+    assert notice.conditions == ["app_down", "low_battery"]
     assert tell(db) is None
 
 
@@ -347,7 +419,7 @@ def test_a_claim_that_was_left_is_told_again_after_its_lease_and_says_so(db: Dat
     db.execute("UPDATE device_alerts SET lease_until = now() - interval '1 second'")
     assert tell(db).text.splitlines() == [
         "Low battery: kiosk-001 (9 %)",
-        "This may repeat an earlier notice, whose delivery was not confirmed.",
+        "This may repeat an earlier notification, whose delivery was not confirmed.",
     ]
     assert tell(db) is None
 
@@ -382,7 +454,7 @@ def test_a_late_holder_settles_nothing(db: Database):
 
 
 def test_a_deleted_devices_alerts_close_and_nobody_is_told(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     tell(db)
     deletion.delete(db, device.id, actor.operator("me"))
@@ -412,6 +484,7 @@ def test_cleanup_removes_what_recovered_long_ago_and_was_told(db: Database, devi
 def test_the_list_in_pages_and_by_filter(db: Database):
     low_battery(db, 5)
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id = 'd3'")
+    has_app(db, "d3")
     look(db)
     tell(db)
     items, cursor = [], None
@@ -420,7 +493,8 @@ def test_the_list_in_pages_and_by_filter(db: Database):
         items, cursor = items + page["items"], page["next_cursor"]
     assert len({item["alert_id"] for item in items}) == 6
     assert items[0].keys() == {
-        "alert_id", "device_id", "alias", "condition", "since", "notified_at", "recovered_at", "detail",
+        "alert_id", "device_id", "alias", "condition", "rule", "severity", "state", "since", "opened_at", "notified_at",
+        "recovered_at", "muted", "acked_at", "acked_by", "ack_note", "detail",
     }  # fmt: skip
     assert all(item["notified_at"] and item["recovered_at"] is None for item in items)
 
@@ -429,7 +503,7 @@ def test_the_list_in_pages_and_by_filter(db: Database):
         return sorted((item["device_id"], item["condition"]) for item in answer)
 
     assert found(condition="app_down") == [("d3", "app_down")]
-    assert found(device_id="d3", open="true") == [("d3", "low_battery"), ("d3", "app_down")]
+    assert found(device_id="d3", open="true") == [("d3", "app_down"), ("d3", "low_battery")]
     assert found(open="false") == []
     assert found(device_id="nobody") == []
     assert call("GET", "/v1/fleet/summary").json["alerts"] == 6

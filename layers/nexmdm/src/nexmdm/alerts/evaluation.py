@@ -163,7 +163,7 @@ def _evaluate_rule(
         **conditions.parameters(config),
         **scope.applies.parameters,
         **silenced.parameters,
-        "condition": condition,
+        "condition": condition.value,
         "threshold": threshold,
         "rule": rule.name if rule else None,
         "severity": rule.severity if rule else "warning",
@@ -175,7 +175,7 @@ def _evaluate_rule(
     [found] = db.execute(sql, values, repeatable=True)
     metrics.count("AlertsOpened", found["opened"])
     metrics.count("AlertsRecovered", found["recovered"])
-    keys = {"condition": condition, "rule": values["rule"], **found}
+    keys = {"condition": condition.value, "rule": values["rule"], **found}
     logs.db_operation("update", "device_alerts", keys, elapsed_ms(start))
     return found
 

@@ -9,7 +9,7 @@ WHERE d.deleted_at IS NULL
   AND (%(severity)s::text IS NULL OR a.severity = %(severity)s)
   AND (%(device_id)s::text IS NULL OR a.device_id = %(device_id)s)
   AND (%(open)s::bool IS NULL OR (a.recovered_at IS NULL) = %(open)s)
-  AND (%(before)s::bigint IS NULL OR a.id < %(before)s)
+  AND (%(before)s::numeric IS NULL OR a.id < %(before)s::numeric)
   AND ({where})
 ORDER BY a.id DESC
 LIMIT %(limit)s

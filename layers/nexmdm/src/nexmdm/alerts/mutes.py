@@ -94,6 +94,6 @@ _DELETE = f"DELETE FROM alert_mutes WHERE mute_id = %(mute_id)s AND until > cloc
 _ACTIVE = f"SELECT {_COLUMNS} FROM alert_mutes WHERE until > clock_timestamp()"
 
 _LIST = f"""
-{_ACTIVE} AND (%(before)s::bigint IS NULL OR mute_id < %(before)s::bigint)
+{_ACTIVE} AND (%(before)s::numeric IS NULL OR mute_id < %(before)s::numeric)
 ORDER BY mute_id DESC LIMIT %(limit)s
 """
