@@ -7,6 +7,8 @@ from msgspec import Meta, Struct
 from nexmdm.builds import downloads, publishing, rollouts, signers, urls
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.commands import batches
+from nexmdm.devices.filters import Filter
+from nexmdm.devices.targets import TargetHash
 from nexmdm.runtime import database, settings, validation
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Invalid
@@ -25,11 +27,24 @@ RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}\Z")]
 
 
 class Promotion(Struct, forbid_unknown_fields=True):
+    """`filter`: offer it to these devices only. `expect_target_hash`: of a preview of this filter."""
+
     staged_rollout_percent: Percent = 100
+    filter: Filter | None = None
+    expect_target_hash: TargetHash | None = None
 
 
 class Rollout(Struct, forbid_unknown_fields=True):
+    """To whom the current build is offered.
+
+    Attributes:
+        filter: offer it to these devices only; left out, the rollout's filter stays, and {"all": true} takes it away.
+        expect_target_hash: of a preview of the filter, without the percentage.
+    """
+
     staged_rollout_percent: Percent
+    filter: Filter | None = None
+    expect_target_hash: TargetHash | None = None
     install: bool = False
     request_id: RequestId | None = None
 
@@ -109,26 +124,26 @@ def promote(request: Request) -> dict[str, Any]:
 
     One that is `awaiting_signer` is published first: promoting it pins its signer.
     """
-    percent = request.json(Promotion).staged_rollout_percent
-    rollouts.promote(database.connection(), _build(request), percent, request.actor)
+    audience = _audience(request.json(Promotion))
+    rollouts.promote(database.connection(), _build(request), audience, request.actor)
     return _shown(_build(request))
 
 
 @routes("POST /v1/apk/builds/{build_id}/rollout")
 def roll_out(request: Request) -> Response:
-    """Offer the current build to a percentage of the fleet.
+    """Offer the current build to a percentage of the fleet, or of the devices that a filter selects.
 
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
     day, and answers 202.
     """
     body, build, db = request.json(Rollout), _build(request), database.connection()
-    percent, actor = body.staged_rollout_percent, request.actor
+    audience, actor = _audience(body), request.actor
     key = _request_id(request, body.request_id)
     if not body.install:
-        rollouts.roll_out(db, build, percent, actor)
+        rollouts.roll_out(db, build, audience, actor)
         return Response(_shown(_build(request)))
     request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
-    sent = rollouts.install(db, build, percent, actor, base_url=request.base_url, request_id=request_id)
+    sent = rollouts.install(db, build, audience, actor, base_url=request.base_url, request_id=request_id)
     commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
     return Response({**_shown(_build(request)), "install": commands}, 202)
 
@@ -184,6 +199,15 @@ def replace_signers(request: Request) -> dict[str, Any]:
     fingerprints = request.json(PinnedSigners).fingerprints
     items = signers.replace(database.connection(), _package_name(request), fingerprints, request.actor)
     return {"items": items}
+
+
+def _audience(body: Promotion | Rollout) -> rollouts.Audience:
+    return rollouts.Audience(
+        percent=body.staged_rollout_percent,
+        filter=body.filter,
+        expect_target_hash=body.expect_target_hash,
+        interval_seconds=settings.load().heartbeat_interval_seconds,
+    )
 
 
 def _build(request: Request) -> Row:

@@ -45,9 +45,10 @@ def latest(request: Request) -> Response:
     committed.
     """
     query = request.parameters(DownloadQuery)
-    agent = settings.load().agent_package
-    credential = _credential(request, query)
-    return _address(downloads.issue_latest(database.connection(), credential, query.package_name or agent, agent))
+    config, credential = settings.load(), _credential(request, query)
+    agent, interval = config.agent_package, config.heartbeat_interval_seconds
+    package_name = query.package_name or agent
+    return _address(downloads.issue_latest(database.connection(), credential, package_name, agent, interval))
 
 
 @routes("GET /v1/apk/download/{build_id}")
@@ -58,16 +59,18 @@ def by_id(request: Request) -> Response:
     One that is paused or rolled back is not given. After 20 addresses within an hour a device gets 429.
     """
     credential = _credential(request, request.parameters(DownloadQuery))
-    build_id, agent = publishing.number(request.path["build_id"]), settings.load().agent_package
-    return _address(downloads.issue(database.connection(), credential, build_id, agent))
+    build_id, config = publishing.number(request.path["build_id"]), settings.load()
+    agent, interval = config.agent_package, config.heartbeat_interval_seconds
+    return _address(downloads.issue(database.connection(), credential, build_id, agent, interval))
 
 
 @routes("GET /v1/agent/update")
 def update(request: Request) -> Response | dict[str, Any]:
     """Ask whether there is a newer build for this device."""
     token, query = request.device_token, request.parameters(UpdateQuery)
-    package_name = query.package_name or settings.load().agent_package
-    build = downloads.update_for(database.connection(), token, package_name)
+    config = settings.load()
+    package_name = query.package_name or config.agent_package
+    build = downloads.update_for(database.connection(), token, package_name, config.heartbeat_interval_seconds)
     if build is None or build["version_code"] <= query.current_version_code:
         return Response(status=304)
     same = ("build_id", "version_code", "version_name", "package_name", "sha256", "signer_fingerprint", "file_size",

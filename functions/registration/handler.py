@@ -1,9 +1,10 @@
 """POST /v1/register: a device enrolls with an enrollment token.
 
 A function of its own, because anyone can call it: it logs in to the database as a role that cannot make a token.
+GET /healthz is here for the same reason.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from nexmdm.enrollment import registration
@@ -39,3 +40,27 @@ def register(request: Request) -> dict[str, Any]:
         raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
     hardware_id = body.hardware_id or query.hardware_id
     return registration.register(database.connection(), token, alias, hardware_id, request.source_ip)
+
+
+class HealthQuery(Struct):
+    deep: Annotated[int, Meta(ge=0, le=1)] = 0
+
+
+class Health(Struct, omit_defaults=True):
+    """`database` is there when it was asked."""
+
+    status: Literal["ok"]
+    database: Literal["ok"] | None = None
+
+
+@routes("GET /healthz", caller="anyone")
+def health(request: Request, query: HealthQuery) -> Health:
+    """Say that the API answers; with `?deep=1`, that its database does too.
+
+    Needs no credential. Without `deep` it costs no database call. It has a limit of its own: more than 5 calls a second
+    are answered 429.
+    """
+    if not query.deep:
+        return Health("ok")
+    database.connection().ping()
+    return Health("ok", "ok")

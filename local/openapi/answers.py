@@ -170,6 +170,7 @@ class FleetSummary(Answer):
     silent: Count
     low_battery: Count
     unity_down: Count
+    device_owners: Annotated[int, Meta(ge=0, description="whose agent says that it is device owner")]
     by_status: dict[str, int]
     by_agent_version: dict[str, int]
     alerts: Annotated[int, Meta(ge=0, description="that are open")]
@@ -210,6 +211,7 @@ class Build(Answer):
     is_current: bool
     replaces_id: int | None
     staged_rollout_percent: Percent
+    rollout_filter: dict[str, Any] | None
     wifi_only: bool
     must_install: bool
     promoted_at: Instant | None

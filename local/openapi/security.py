@@ -33,6 +33,7 @@ CALLERS: dict[str, list[dict[str, list[str]]]] = {
     "download": [{"deviceBearer": []}, {"deviceToken": []}, {"enrollmentBearer": []}, {"enrollmentQuery": []}],
     "enrollment": [{"enrollmentKey": []}, {"enrollmentQr": []}, {"enrollmentBearer": []}],
     "operator": [{"operator": []}],
+    "anyone": [],
 }
 
 PROBLEMS: dict[str, set[int]] = {
@@ -40,6 +41,7 @@ PROBLEMS: dict[str, set[int]] = {
     "download": {401, 403, 410},
     "enrollment": {401, 403},
     "operator": {403},
+    "anyone": set(),
 }
 
 # Query parameters that are credentials.

@@ -16,11 +16,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute(frozen("device_group_uses_v2"))
+    op.execute(frozen("device_group_uses_v4"))
 
 
 def downgrade() -> None:
     # A view cannot lose what it reads by CREATE OR REPLACE alone: the tables go after it.
     op.execute("DROP VIEW device_group_uses")
-    op.execute(frozen("device_group_uses_v1"))
+    op.execute(frozen("device_group_uses_v3"))
     grants.grant(op.get_bind(), "device_group_uses", nexmdm_app="SELECT")

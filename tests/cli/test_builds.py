@@ -113,3 +113,20 @@ def test_publish_resolves_a_version_name_that_is_a_resource():
 
     nothing = apk.Described(None, None, None, None, None)
     assert apk.describe(APKS / "odd" / "refname.apk", nothing).version_name == "8.4.5"
+
+
+def test_a_rollout_to_what_a_filter_selects(data, run, stack, player):
+    for alias in ("roll-1", "roll-2"):
+        stack.enroll(alias)
+    run("devices", "label", "ring=first", "--to", "roll-1")
+    run("builds", "promote", player, "--percent", "0")
+    filter_ = ("-l", "ring=first")
+    assert data("builds", "rollout", player, "100", *filter_, "--dry-run")["sample"] == ["roll-1"]
+    assert "Offer build" in run("builds", "rollout", player, "100", *filter_, code=2).stderr
+    shown = data("builds", "rollout", player, "100", *filter_, "--yes")
+    assert (shown["rollout_filter"], shown["staged_rollout_percent"]) == ({"selector": "ring=first"}, 100)
+    assert "--selector ring=first" in run("builds", "show", player).stdout
+    # A percentage alone leaves the filter, and its preview says so.
+    assert data("builds", "rollout", player, "50", "--dry-run")["device_count"] == 1
+    assert data("builds", "rollout", player, "50")["rollout_filter"] == {"selector": "ring=first"}
+    assert data("builds", "rollout", player, "50", "--all", "--yes")["rollout_filter"] is None

@@ -1,4 +1,8 @@
+import csv
+import io
+
 import pytest
+from nexmdm_cli import tabular
 
 from local.fcm import Behaviour
 
@@ -74,3 +78,23 @@ def test_resend_is_audited_and_done_once(data, run, stack, phone):
     phone.answer = "success"
     done = data("send", "ping", "--to", "cmd-a")["request_id"]
     assert "has answered" in run("commands", "resend", done, "--reason", "again", code=4).stderr
+
+
+def test_the_results_of_a_batch_as_csv(data, run, stack):
+    stack.enroll("csv-2")
+    stack.enroll("csv-1")
+    batch = data("send", "ping", "--alias-prefix", "csv-", "--yes")["request_id"]
+    rows = list(csv.DictReader(io.StringIO(run("commands", "export", batch, "--csv").stdout)))
+    assert [row["alias"] for row in rows] == ["csv-1", "csv-2"]
+    assert {row["request_id"] for row in rows} == {f"{batch}:{row['device_id']}" for row in rows}
+    assert {row["action"] for row in rows} == {"ping"}
+    assert [row["request_id"] for row in data("commands", "export", batch)] == [row["request_id"] for row in rows]
+    run("commands", "export", "no-such-batch", "--csv", code=3)
+    run("commands", "export", batch, code=2)
+
+
+def test_a_value_of_a_phone_is_no_formula():
+    rows = [{"alias": "a", "result_message": '=HYPERLINK("x")', "attempts": -1, "error_msg": None}]
+    text = tabular.table(rows, ["alias", "result_message", "attempts", "error_msg"])
+    [row] = csv.DictReader(io.StringIO(text))
+    assert row == {"alias": "a", "result_message": '\'=HYPERLINK("x")', "attempts": "-1", "error_msg": ""}

@@ -184,7 +184,7 @@ def test_twenty_addresses_an_hour(bucket: Bucket, device: Device, db: Database):
 def test_downloads_at_once_are_counted_too(bucket: Bucket, device: Device, db: Database, url: str):
     build_id = promoted(2)
     credential = Credential(device.token, from_address=False)
-    issue = [lambda own: downloads.issue(own, credential, build_id, "com.nexmdm")] * 24
+    issue = [lambda own: downloads.issue(own, credential, build_id, "com.nexmdm", 600)] * 24
     refused = [result for result in race(url, *issue) if isinstance(result, TooManyDownloads)]
     assert len(refused) == 4
     assert len(rows(db)) == 20

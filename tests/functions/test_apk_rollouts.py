@@ -161,10 +161,12 @@ def test_rolled_back(bucket: Bucket, fleet):
 def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str, db: Database):
     from nexmdm.builds import publishing, rollouts
 
+    everyone = rollouts.Audience(percent=100, interval_seconds=600)
+
     ids = [published(n) for n in (1, 2, 3)]
 
     def promote(build_id: int):
-        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), 100, Actor(OPERATOR))
+        return lambda own: rollouts.promote(own, publishing.find(own, str(build_id)), everyone, Actor(OPERATOR))
 
     results = race(url, *[promote(build_id) for build_id in ids for _ in range(2)])
     assert {type(error).__name__ for error in errors(results)} <= {"Conflict"}
@@ -247,11 +249,18 @@ def test_the_same_key_sends_once(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: D
 def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, db: Database):
     from nexmdm.builds import publishing, rollouts
 
+    everyone = rollouts.Audience(percent=100, interval_seconds=600)
+
     build_id = str(promoted(2))
 
     def install(n: int):
         return lambda own: rollouts.install(
-            own, publishing.find(own, build_id), 100, Actor(OPERATOR), base_url="https://api.test", request_id=f"r-{n}"
+            own,
+            publishing.find(own, build_id),
+            everyone,
+            Actor(OPERATOR),
+            base_url="https://api.test",
+            request_id=f"r-{n}",
         )
 
     assert errors(race(url, *[install(n) for n in range(6)])) == []

@@ -11,7 +11,8 @@ from local import template
 from tests.support.api import ROOT
 from tests.template.rules import functions, of_type, walk
 
-# What a device calls without AWS credentials; each authenticates by its token inside of the function.
+# What is called without AWS credentials. Each authenticates a device by its token inside of the function, but /healthz,
+# which says nothing.
 DEVICE_ROUTES = {
     "POST /v1/register",
     "POST /v1/heartbeat",
@@ -25,6 +26,7 @@ DEVICE_ROUTES = {
     "GET /v1/apk/download-latest",
     "GET /v1/apk/download/{build_id}",
     "GET /v1/agent/update",
+    "GET /healthz",
 }
 SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET", "WEBHOOK_URL"}
 OUTSIDE = "NotifyFunction"  # of the VPC, without a way to the database

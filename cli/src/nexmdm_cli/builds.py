@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from nexmdm_cli import apk, following, transfers
+from nexmdm_cli import apk, following, groups, selection, transfers
 from nexmdm_cli.api import path
 from nexmdm_cli.apk import Described
 from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.selection import DryRun, InGroup, Prefix, Selector, Yes
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out and back, fetch them.")
@@ -142,29 +143,51 @@ def stats(
 def promote(
     session: Session,
     build_id: Build,
-    percent: Annotated[int, typer.Option(min=0, max=100, help="Of the fleet to offer it to.")] = 100,
+    percent: Annotated[int, typer.Option(min=0, max=100, help="Of the devices to offer it to.")] = 100,
+    selector: Selector = None,
+    group: InGroup = None,
+    alias_prefix: Prefix = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
-    """Make a published build current of its package."""
-    _print(session, _change(session, build_id, "promote", {"staged_rollout_percent": percent}))
+    """Make a published build current of its package; with a filter for these devices only."""
+    target = _audience(
+        session, build_id, selection.filter_of(selector, group, None, alias_prefix), yes=yes, dry_run=dry_run
+    )
+    if target is not None:
+        _print(session, _change(session, build_id, "promote", {"staged_rollout_percent": percent, **target}))
 
 
 @command(app)
 def rollout(
     session: Session,
     build_id: Build,
-    percent: Annotated[int, typer.Argument(min=0, max=100, help="Of the fleet to offer it to.", metavar="PERCENT")],
+    percent: Annotated[int, typer.Argument(min=0, max=100, help="Of the devices to offer it to.", metavar="PERCENT")],
+    selector: Selector = None,
+    group: InGroup = None,
+    alias_prefix: Prefix = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every device: takes the rollout's filter away.")] = False,
     install: Annotated[bool, typer.Option("--install", help="And tell those devices to install it now.")] = False,
     request_id: Annotated[str | None, typer.Option(help="Name the install command yourself.", metavar="ID")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the install command until it is sent.")] = True,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to follow it for.")] = 120,
+    dry_run: DryRun = False,
+    yes: Yes = False,
 ) -> None:
-    """Offer the current build to a percentage of the fleet.
+    """Offer the current build to a percentage of the fleet, or of the devices that a filter selects.
+
+    A filter stays until another one, or --all, is given.
 
     \b
-    nexmdm builds rollout 7 10 --install
+    nexmdm builds rollout 7 100 -l stage=pilot
+    nexmdm builds rollout 7 10 --all --install
     nexmdm builds stats 7 --watch
     """
-    body: dict[str, Any] = {"staged_rollout_percent": percent, "install": install}
+    filter_ = selection.filter_of(selector, group, None, alias_prefix, None, everyone)
+    target = _audience(session, build_id, filter_, yes=yes, dry_run=dry_run)
+    if target is None:
+        return
+    body: dict[str, Any] = {"staged_rollout_percent": percent, "install": install, **target}
     key = None
     if install:
         key = request_id or f"install-{build_id}-{secrets.token_hex(6)}"
@@ -251,6 +274,18 @@ def signers(
     session.out.table(found, columns, f"{package_name} has no signer yet: its first release build pins its own.")
 
 
+def _audience(
+    session: Session, build_id: int, filter_: dict[str, Any], *, yes: bool, dry_run: bool
+) -> dict[str, Any] | None:
+    """What of the body says to whom; None after a dry run, which shows the devices, whatever the percentage."""
+    if dry_run:
+        shown = filter_ or session.api.call("GET", path("apk", "builds", build_id))["rollout_filter"] or {"all": True}
+        return selection.agreed(session, {"filter": shown}, "", yes=True, dry_run=True)
+    if not filter_:
+        return {}
+    return selection.agreed(session, {"filter": filter_}, f"Offer build {build_id} to", yes=yes, dry_run=False)
+
+
 def _change(session: Session, build_id: int, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     return session.api.call("POST", path("apk", "builds", build_id, what), body)
 
@@ -270,6 +305,7 @@ def _print(session: Session, build: dict[str, Any]) -> None:
             ("state", Text(build["state"], STYLES.get(build["state"], ""))),
             ("refusal", clean(build["refusal"] or "")),
             ("rollout", _rollout(build)),
+            ("offered to", groups.described(build["rollout_filter"] or {})),
             ("paused", f"{build['paused_reason']} {when(build['paused_at'])}" if build["paused_at"] else ""),
             ("asked to install", following.said(asked) if asked and asked["request_id"] else ""),
             ("installations", statistics),

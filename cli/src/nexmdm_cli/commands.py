@@ -6,15 +6,20 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from nexmdm_cli import addresses, following
+from nexmdm_cli import addresses, following, tabular
 from nexmdm_cli.api import path
+from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, shown, when
 from nexmdm_cli.send import Timeout, Ttl, UntilSent, Wait
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="List, show, cancel and resend commands.")
+app = typer.Typer(no_args_is_help=True, help="List, show, export, cancel and resend commands.")
 
 STYLES = {"failed": "red", "unknown": "red", "expired": "yellow", "retry_wait": "yellow", "sent": "green"}
+EXPORTED = (
+    "alias", "device_id", "request_id", "action", "state", "answered", "result", "result_message", "error_msg",
+    "attempts", "created_at", "sent_at", "completed_at",
+)  # fmt: skip
 Id = Annotated[str, typer.Argument(help="The command's request id.", metavar="REQUEST_ID")]
 
 
@@ -71,6 +76,31 @@ def show(
     session.out.fields(row, following.pairs(row))
     if follow:
         following.judge(row, until_sent)
+
+
+@command(app)
+def export(
+    session: Session,
+    batch: Annotated[str, typer.Argument(help="The bulk command's request id.", metavar="REQUEST_ID")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout, for a spreadsheet.")] = False,
+) -> None:
+    """Write what became of a bulk command on each device, as CSV, or with --json as a list.
+
+    What a shell answered is not among it: `nexmdm commands result` shows that of one device.
+
+    \b
+    nexmdm commands export REQUEST_ID --csv > results.csv
+    """
+    if not as_csv and not session.out.as_json:
+        raise Failure("Which form?", Code.USAGE, "Say --csv or --json.")
+    session.api.call("GET", path("commands", batch))  # an unknown one is an error, not an empty table
+    rows = list(session.api.pages("/v1/commands", {"batch": batch}))
+    aliases = addresses.aliases(session.api)
+    members = [{"alias": aliases.get(row["device_id"], ""), **row} for row in rows]
+    members.sort(key=lambda row: (row["alias"], row["device_id"]))
+    if session.out.as_json:
+        return session.out.json(members)
+    session.out.document(tabular.table(members, EXPORTED))
 
 
 @command(app)

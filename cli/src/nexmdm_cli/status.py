@@ -87,6 +87,7 @@ def _pairs(answer: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ("silent", Text(str(fleet["silent"]), "red" if fleet["silent"] else "")),
         ("low battery", str(fleet["low_battery"])),
         ("Unity down", str(fleet["unity_down"])),
+        ("device owners", str(fleet["device_owners"])),
         ("unknown commands", str(answer["unknown_commands"])),
         ("open alerts", "" if alerts is None else f"{alerts}{'+' if alerts == MOST else ''}"),
         ("agents", ", ".join(f"{version} on {count}" for version, count in sorted(versions.items()))),

@@ -1,15 +1,16 @@
-"""Devices as CSV: device_id, alias, labels (one JSON column), and columns that an import ignores."""
+"""CSV. Devices: device_id, alias, labels (one JSON column), and what an import ignores; other rows as they are."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nexmdm_cli.failures import Code, Failure
 
 WRITTEN = ("device_id", "alias", "labels")
 READ_ONLY = ("online", "last_seen_at", "agent_version", "manufacturer", "model", "android_version", "created_at")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 MAX_BODY_BYTES = 1024 * 1024
 MAX_ROWS = 10_000
 
@@ -24,6 +25,23 @@ def written(devices: Iterable[dict[str, Any]]) -> str:
         rest = ["" if device.get(name) is None else device[name] for name in READ_ONLY]
         writer.writerow([device["device_id"], device["alias"], labels, *rest])
     return text.getvalue()
+
+
+def table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as a CSV document with a heading.
+
+    Some values come from phones: one that a spreadsheet would take for a formula has an apostrophe before it.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(name)) for name in columns])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else "" if value is None else value
 
 
 def read(document: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:

@@ -188,6 +188,12 @@ def test_the_summary(db):
     assert sum(summary["by_status"].values()) == sum(summary["by_agent_version"].values()) == len(fleet_)
 
 
+def test_the_summary_counts_device_owners(db, device):
+    assert call("GET", "/v1/fleet/summary").json["device_owners"] == 0
+    call("POST", "/v1/heartbeat", {"is_device_owner": True}, token=device.token)
+    assert call("GET", "/v1/fleet/summary").json["device_owners"] == 1
+
+
 # --- at 100,000 devices
 
 

@@ -103,6 +103,7 @@ PRINCIPALS: dict[str, Present] = {
 
 # Kind of route -> principal -> status; those that are not named get the one of "*".
 EXPECTED: dict[str, dict[str, int | str]] = {
+    "anyone": {"*": RIGHT},
     "operator": {"an operator": RIGHT, "*": 403},
     "device": {
         "a device": RIGHT,

@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 ENTRIES: dict[str, Entry] = {
     "POST /v1/register": Entry("enrollment", "/v1/register", 200, {"alias": "newcomer"}),
+    "GET /healthz": Entry("anyone", "/healthz?deep=1", 200),
     "POST /v1/heartbeat": Entry("device", "/v1/heartbeat", 200, agent.heartbeat(), another=200),
     "POST /v1/heartbeats": Entry("device", "/v1/heartbeats", 200, {"heartbeats": [agent.heartbeat()]}, another=200),
     "POST /v1/devices/fcm-token": Entry(
@@ -103,6 +104,18 @@ ENTRIES: dict[str, Entry] = {
     "GET /v1/commands": Entry("operator", "/v1/commands", 200),
     "GET /v1/commands/{request_id}": Entry("operator", "/v1/commands/sent", 200),
     "GET /v1/commands/{request_id}/result": Entry("operator", "/v1/commands/sent/result", 200),
+    "POST /v1/schedules": Entry(
+        "operator",
+        "/v1/schedules",
+        201,
+        {"name": "hourly", "cron": "0 * * * *", "filter": {"all": True}, "action": "ping"},
+    ),
+    "GET /v1/schedules": Entry("operator", "/v1/schedules", 200),
+    "GET /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 200),
+    "PATCH /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 200, {"enabled": False}),
+    "DELETE /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 204),
+    "POST /v1/schedules/{name}/run": Entry("operator", "/v1/schedules/nightly/run", 202),
+    "GET /v1/schedules/{name}/runs": Entry("operator", "/v1/schedules/nightly/runs", 200),
     "POST /v1/commands/{request_id}/cancel": Entry("operator", "/v1/commands/unknown/cancel", 200),
     "POST /v1/commands/{request_id}/resend": Entry(
         "operator", "/v1/commands/lost/resend", 202, {"reason": "no answer"}

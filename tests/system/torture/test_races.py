@@ -192,6 +192,10 @@ def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Databas
 # --- builds
 
 
+def to(percent: int) -> rollouts.Audience:
+    return rollouts.Audience(percent=percent, interval_seconds=600)
+
+
 @pytest.fixture
 def releases(db: Database) -> list[int]:
     """Ids of three published releases of one package, version codes 1, 2 and 3; the first is current."""
@@ -202,7 +206,9 @@ def releases(db: Database) -> list[int]:
            FROM generate_series(1, 3) AS n RETURNING id"""
     )
     ids = [row["id"] for row in rows]
-    rollouts.promote(db, publishing.find(db, str(ids[0])), 100, Actor("me"))
+    rollouts.promote(
+        db, publishing.find(db, str(ids[0])), rollouts.Audience(percent=100, interval_seconds=600), Actor("me")
+    )
     return ids
 
 
@@ -214,10 +220,10 @@ def test_promote_roll_out_pause_and_roll_back_at_once(url: str, db: Database, re
     for n in range(5 * SCALE):
         results = race(
             url,
-            on(second, rollouts.promote, 10, Actor("me")),
-            on(third, rollouts.promote, 10, Actor("me")),
-            on(second, rollouts.roll_out, 50, Actor("me")),
-            on(third, rollouts.roll_out, 50, Actor("me")),
+            on(second, rollouts.promote, to(10), Actor("me")),
+            on(third, rollouts.promote, to(10), Actor("me")),
+            on(second, rollouts.roll_out, to(50), Actor("me")),
+            on(third, rollouts.roll_out, to(50), Actor("me")),
             on(second, rollouts.pause, "to see", Actor("me")),
             on(third, rollouts.roll_back, "to see", Actor("me")),
             on(second, rollouts.roll_back, "to see", Actor("me")),

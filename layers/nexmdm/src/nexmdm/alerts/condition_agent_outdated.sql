@@ -7,9 +7,10 @@ WITH RECURSIVE chain AS (
     UNION ALL
     SELECT v.*, chain.place + 1 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id
     WHERE chain.place < 100
-      AND NOT (chain.state = 'published' AND chain.paused_at IS NULL AND chain.staged_rollout_percent = 100)
+      AND NOT (chain.state = 'published' AND chain.paused_at IS NULL AND chain.staged_rollout_percent = 100
+          AND chain.rollout_filter IS NULL)
 ), offered AS MATERIALIZED (
-    SELECT id, place, version_name, version_code, staged_rollout_percent,
+    SELECT id, place, version_name, version_code, staged_rollout_percent, rollout_filter,
         -- The last change of the rollout: from then on its cohort was to have it.
         coalesce((audit -> -1 ->> 'at')::timestamptz, promoted_at)
             <= statement_timestamp() - make_interval(secs => 3600 * %(threshold)s) AS due
@@ -28,7 +29,9 @@ WITH RECURSIVE chain AS (
 SELECT d.id AS device_id, jsonb_build_object('agent_version', d.agent_version, 'offered', o.version_name) AS detail
 FROM older d CROSS JOIN LATERAL (
     SELECT version_name, version_code, due FROM offered
-    WHERE staged_rollout_percent = 100 OR mod(('x' || left(encode(sha256(convert_to(offered.id || ':' || d.id, 'UTF8')), 'hex'), 8))::bit(32)::bigint, 100) < staged_rollout_percent
+    WHERE coalesce(mod(('x' || left(encode(sha256(convert_to(offered.id || ':' || d.id, 'UTF8')), 'hex'), 8))::bit(32)::bigint, 100), 99)
+            < offered.staged_rollout_percent
+      AND (offered.rollout_filter IS NULL OR device_matches(d.id, offered.rollout_filter, %(interval_seconds)s))
     ORDER BY place LIMIT 1
 ) AS o
 WHERE o.due AND d.version_code < o.version_code

@@ -7,7 +7,7 @@ crash between the two leaves, or a statement that was run again because its answ
 import time
 from typing import Any, Literal
 
-from nexmdm.devices.cohort import cohort
+from nexmdm.devices.cohort import in_rollout
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
@@ -29,7 +29,9 @@ Source = Literal["enrollment", "manual", "ci"]
 MOST_ADDRESSES, ADDRESSES_SECONDS = 20, 3600
 
 
-def issue_latest(db: Executor, credential: "Credential", package_name: str, agent_package: str) -> Row:
+def issue_latest(
+    db: Executor, credential: "Credential", package_name: str, agent_package: str, interval_seconds: float
+) -> Row:
     """Record a download of the release build that the caller's cohort is offered, and return the build.
 
     Args:
@@ -40,11 +42,16 @@ def issue_latest(db: Executor, credential: "Credential", package_name: str, agen
         NoSuchBuild: nothing is offered.
         TooManyDownloads: the device got too many addresses of it within the hour.
     """
-    rows = _issue(db, _LATEST, credential, {"package_name": package_name, "agent_package": agent_package})
+    rows = _issue(
+        db,
+        _LATEST,
+        credential,
+        {"package_name": package_name, "agent_package": agent_package, "interval_seconds": interval_seconds},
+    )
     return _issued(rows, f"There is no release of {package_name} for you at present.")
 
 
-def issue(db: Executor, credential: "Credential", build_id: int, agent_package: str) -> Row:
+def issue(db: Executor, credential: "Credential", build_id: int, agent_package: str, interval_seconds: float) -> Row:
     """Record a download of one build, and return it.
 
     A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package;
@@ -55,7 +62,12 @@ def issue(db: Executor, credential: "Credential", build_id: int, agent_package: 
         NoSuchBuild: there is none for the caller.
         TooManyDownloads: the device got too many addresses of it within the hour.
     """
-    rows = _issue(db, _BY_ID, credential, {"build_id": build_id, "agent_package": agent_package})
+    rows = _issue(
+        db,
+        _BY_ID,
+        credential,
+        {"build_id": build_id, "agent_package": agent_package, "interval_seconds": interval_seconds},
+    )
     return _issued(
         rows,
         f"There is no build {build_id} for you to download: unknown, not published, paused or rolled back, or this"
@@ -129,13 +141,17 @@ def forget_rates(db: Executor) -> int:
     return len(db.execute(_FORGET_RATES, {"seconds": ADDRESSES_SECONDS}, repeatable=True))
 
 
-def update_for(db: Executor, token: str, package_name: str) -> Row | None:
+def update_for(db: Executor, token: str, package_name: str, interval_seconds: float) -> Row | None:
     """The release build that the device's cohort is offered, whatever it has; None when there is none. No download.
 
     Raises:
         NotAuthenticated, DeviceDeleted: the token is nobody's, or a deleted device's.
     """
-    parameters = {"token_id": token_id(token), "package_name": package_name}
+    parameters = {
+        "token_id": token_id(token),
+        "package_name": package_name,
+        "interval_seconds": interval_seconds,
+    }
     row = authenticated(db.execute(_UPDATE, parameters, repeatable=True))
     return row if row["build_id"] is not None else None
 
@@ -198,7 +214,7 @@ chain AS (
 ), offered AS MATERIALIZED (
     SELECT chain.* FROM chain CROSS JOIN caller
     WHERE chain.state = 'published' AND chain.paused_at IS NULL
-      AND coalesce({cohort("chain.id", "caller.device_id")}, 99) < chain.staged_rollout_percent
+      AND {in_rollout("chain", "caller.device_id")}
     ORDER BY chain.place LIMIT 1
 )"""
 _OFFERED_OF_A_PACKAGE = _OFFERED.replace("{package}", "%(package_name)s")

@@ -289,7 +289,8 @@ def withdraw(db: Database, build_id: str, actor: Actor) -> None:
 _COLUMNS = """
     v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.sha256,
     v.signer_fingerprint, v.source, v.ci_run_id, v.git_sha, v.notes, v.uploaded_at, v.uploaded_by, v.state, v.refusal,
-    v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent, v.wifi_only, v.must_install, v.promoted_at,
+    v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent,
+    v.rollout_filter - 'requirements' AS rollout_filter, v.wifi_only, v.must_install, v.promoted_at,
     v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit,
     v.min_sdk, v.target_sdk, v.shared_user_id"""
 

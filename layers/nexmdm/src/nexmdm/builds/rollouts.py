@@ -9,23 +9,43 @@ Who, when and why is in the build's `audit`.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
 
 from nexmdm.activity import events
 from nexmdm.builds import publishing, signers
 from nexmdm.commands import batches
 from nexmdm.commands.single import Command
+from nexmdm.devices import filters, groups
+from nexmdm.devices.filters import Condition, Filter
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
-from nexmdm.runtime.errors import Conflict
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
+from nexmdm.runtime.errors import Conflict, TargetsChanged
 
 INSTALL_TTL_SECONDS = 86_400
 ROLLED_BACK = "rolled back"
 
 
-def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
-    """Make a published build current, for `percent` of the fleet. Once more changes nothing.
+class Audience(Struct, frozen=True, kw_only=True):
+    """To which devices a build is offered, in part or whole.
+
+    Attributes:
+        filter: None leaves the rollout's filter as it is; {all: true} takes it away.
+        expect_target_hash: of a preview of the filter, without the percentage.
+        interval_seconds: of heartbeats, for `online` in a filter.
+    """
+
+    percent: int
+    filter: Filter | None = None
+    expect_target_hash: str | None = None
+    interval_seconds: float
+
+
+def promote(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
+    """Make a published build current, for the audience. Once more changes nothing.
 
     One that awaits its signer is published first: to promote it is to say that its signer is the package's.
 
@@ -33,7 +53,7 @@ def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
         Conflict: it is not published, or its version code is not above the current build's.
     """
     start = time.perf_counter()
-    parameters = {**_name(build), "percent": percent, "by": actor.name}
+    parameters = {**_name(build), "percent": audience.percent, "by": actor.name}
     pinned: dict[str, Any] = {}
     with db.transaction() as tx:
         signers.lock_package(tx, build["package_name"])
@@ -54,24 +74,28 @@ def promote(db: Database, build: Row, percent: int, actor: Actor) -> None:
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
         if not promoted:
             raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
+        offered = _offer(tx, build, audience, actor)
         before = {"current": current[0]["id"] if current else None}
-        _event(tx, actor, "promote", build, before, {"staged_rollout_percent": percent, **pinned})
+        after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept), **pinned}
+        _event(tx, actor, "promote", build, before, after)
     _log(build, "promote", actor.name, start)
 
 
-def roll_out(db: Database, build: Row, percent: int, actor: Actor) -> None:
-    """Offer the current build to `percent` of the fleet.
+def roll_out(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
+    """Offer the current build to the audience.
 
     Raises:
         Conflict: it is not current.
+        Invalid: the filter says nothing, cannot be read, or names no group.
+        TargetsChanged: the filter selects other devices than the caller saw. Nothing was changed.
     """
     start = time.perf_counter()
     with db.transaction() as tx:
-        _offer(tx, build, percent, actor)
+        _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
     _log(build, "rollout", actor.name, start)
 
 
-def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: str, request_id: str) -> bool:
+def install(db: Database, build: Row, audience: Audience, actor: Actor, *, base_url: str, request_id: str) -> bool:
     """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
 
     The commands are accepted here; the sweep sends them. Returns whether there is anybody to send to: then
@@ -79,9 +103,10 @@ def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: s
 
     Raises:
         Conflict: it is not current, or its rollout is paused.
+        Invalid, TargetsChanged: as `roll_out`; a request_id that is known is answered before.
         PayloadMismatch: the request_id stands for something else.
     """
-    start = time.perf_counter()
+    start, percent = time.perf_counter(), audience.percent
     parameters = {
         "package_name": build["package_name"],
         "version_name": build["version_name"],
@@ -93,11 +118,14 @@ def install(db: Database, build: Row, percent: int, actor: Actor, *, base_url: s
     command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, actor)
     url = f"{base_url}/v1/apk/download/{build['build_id']}"
     with db.transaction() as tx:
+        if batches.replayed(tx, command):
+            return True
         # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
-        _offer(tx, build, percent, actor)
+        offered = _offer(tx, build, audience, actor)
+        _log_offer(tx, build, audience, actor, offered)
         if tx.execute(_PAUSED, _name(build)):
             raise Conflict("The rollout is paused. Resume it first.")
-        sent = batches.accept_installations(tx, command, build["build_id"], percent, url)
+        sent = batches.accept_installations(tx, command, build["build_id"], percent, url, offered.condition)
         if sent:
             asked = {"request_id": request_id, "staged_rollout_percent": percent}
             _event(tx, actor, "install", build, None, asked)
@@ -157,13 +185,48 @@ def roll_back(db: Database, build: Row, reason: str, actor: Actor) -> None:
     _log(build, "rollback", actor.name, start)
 
 
-def _offer(tx: Executor, build: Row, percent: int, actor: Actor) -> None:
-    rows = tx.execute(_ROLL_OUT, {**_name(build), "percent": percent, "by": actor.name})
-    if not rows:
+class _Offered(NamedTuple):
+    """What `_offer` did. kept: the filter as it is stored now. row: of roll_out.sql."""
+
+    kept: dict[str, Any] | None
+    condition: Condition
+    row: Row
+
+
+def _offer(tx: Executor, build: Row, audience: Audience, actor: Actor) -> _Offered:
+    """Set percentage and filter of the current build; the audience's hash is compared in the same statement."""
+    held = tx.execute(_HOLD, _name(build))
+    if not held:
         raise _not_current(build)
-    if rows[0]["was"] != percent:
-        before, after = {"staged_rollout_percent": rows[0]["was"]}, {"staged_rollout_percent": percent}
+    kept = held[0]["rollout_filter"] if audience.filter is None else filters.stored(audience.filter)
+    if kept == {"all": True}:
+        kept = None
+    groups.hold(tx, kept)
+    parts = filters.of_stored(tx, kept) if kept else []
+    condition = filters.where(parts, audience.interval_seconds)
+    parameters = {
+        **condition.parameters,
+        "build_id": build["build_id"],
+        "percent": audience.percent,
+        "filter": None if kept is None else msgspec.json.encode(kept).decode(),
+        "expect_target_hash": audience.expect_target_hash,
+        "by": actor.name,
+    }
+    [row] = tx.execute(_ROLL_OUT.replace("{where}", condition.sql), parameters)
+    if not row["agreed"]:
+        raise TargetsChanged(row["device_count"], row["target_hash"])
+    return _Offered(kept, condition, row)
+
+
+def _log_offer(tx: Executor, build: Row, audience: Audience, actor: Actor, offered: _Offered) -> None:
+    if offered.row["changed"]:
+        before = {"staged_rollout_percent": offered.row["was"], **_filter_shown(offered.row["filter_was"])}
+        after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept)}
         _event(tx, actor, "rollout", build, before, after)
+
+
+def _filter_shown(kept: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if kept is None else {"filter": filters.shown(kept)}
 
 
 def _event(
@@ -209,6 +272,7 @@ _RETIRE = "UPDATE apk_versions SET is_current = false WHERE id = %(build_id)s"
 
 _PROMOTE = f"""
 UPDATE apk_versions SET is_current = true, replaces_id = %(replaces_id)s, staged_rollout_percent = %(percent)s,
+    rollout_filter = NULL,
     promoted_at = clock_timestamp(), promoted_by = %(by)s, paused_at = NULL, paused_reason = NULL,
     rollout_completed = 0, rollout_failed = 0,
     audit = {_audit("promote", percent="%(percent)s::integer", replaces="%(replaces_id)s::integer")}
@@ -216,15 +280,9 @@ WHERE id = %(build_id)s AND state = 'published'
 RETURNING id
 """
 
-_ROLL_OUT = f"""
-UPDATE apk_versions v SET staged_rollout_percent = %(percent)s,
-    audit = CASE WHEN old.percent = %(percent)s THEN audit
-                 ELSE {_audit("rollout", percent="%(percent)s::integer")} END
-FROM (SELECT id AS old_id, staged_rollout_percent AS percent FROM apk_versions
-      WHERE id = %(build_id)s AND is_current FOR UPDATE) AS old
-WHERE v.id = old.old_id
-RETURNING old.percent AS was
-"""
+_HOLD = "SELECT rollout_filter FROM apk_versions WHERE id = %(build_id)s AND is_current FOR UPDATE"
+
+_ROLL_OUT = statement(__package__, "roll_out")
 
 _PAUSED = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND paused_at IS NOT NULL"
 

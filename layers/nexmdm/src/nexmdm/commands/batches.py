@@ -11,6 +11,7 @@ from nexmdm.commands.single import CANCEL, Command, Count, Instant
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices import targets
 from nexmdm.devices.cohort import cohort
+from nexmdm.devices.filters import Condition
 from nexmdm.devices.targets import ExpectedTargets
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
@@ -61,8 +62,13 @@ def accept(db: Executor, command: Command, interval_seconds: float, *, expect_ta
     raise PayloadMismatch(command.request_id)
 
 
-def accept_installations(tx: Executor, command: Command, build_id: int, percent: int, download_url: str) -> bool:
+def accept_installations(
+    tx: Executor, command: Command, build_id: int, percent: int, download_url: str, offered_to: Condition
+) -> bool:
     """The same for install_apk to the cohort of a build: an installation for each device, and a command that names it.
+
+    Args:
+        offered_to: the devices of which `percent` is the cohort.
 
     Returns:
         Whether there is a batch now; without one every device of the cohort has the build or was asked.
@@ -79,8 +85,9 @@ def accept_installations(tx: Executor, command: Command, build_id: int, percent:
         "build_id": build_id,
         "percent": percent,
         "download_url": download_url,
+        **offered_to.parameters,
     }
-    answer = tx.execute(_ACCEPT_INSTALLATIONS, parameters)[0]
+    answer = tx.execute(_ACCEPT_INSTALLATIONS.replace("{where}", offered_to.sql), parameters)[0]
     if answer["selected"] and not answer["made"]:
         raise PayloadMismatch(command.request_id)
     keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
@@ -120,6 +127,15 @@ def cancel(db: Executor, request_id: str, actor: Actor) -> int:
     keys = {"request_id": request_id, "cancelled": len(rows), "by": actor.name}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
     return len(rows)
+
+
+def replayed(db: Executor, command: Command) -> bool:
+    """Whether the batch of this request_id is there already.
+
+    Raises:
+        PayloadMismatch: the request_id stands for something else.
+    """
+    return _replayed(db, command, time.perf_counter())
 
 
 def _replayed(db: Executor, command: Command, start: float) -> bool:
@@ -172,8 +188,8 @@ _ACCEPT = statement(__package__, "accept_batch")
 # that names it. An installation that was asked for longer ago than a command lives is asked for again.
 _ACCEPT_INSTALLATIONS = f"""{HOLD_NAME}
 WITH selected AS MATERIALIZED (
-    SELECT d.id FROM devices d
-    WHERE d.deleted_at IS NULL AND {cohort("%(build_id)s", "d.id")} < %(percent)s
+    SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
+    WHERE d.deleted_at IS NULL AND {cohort("%(build_id)s", "d.id")} < %(percent)s AND {{where}}
       AND NOT EXISTS (
           SELECT FROM apk_installations i
           WHERE i.device_id = d.id AND i.apk_version_id = %(build_id)s

@@ -356,7 +356,7 @@ _COLUMNS = """request_id, device_id, action, payload AS params, state, delivery,
     result_message, batch_id, audit, coalesce(secrets = '{}'::jsonb, false) AS secrets_wiped"""
 _SELECT = f"SELECT {_COLUMNS} FROM fcm_dispatches"
 _SHOW = f"{_SELECT} WHERE request_id = %(request_id)s"
-_FIND = f"SELECT {_COLUMNS}, payload_hash, secrets FROM fcm_dispatches WHERE request_id = %(request_id)s"
+_FIND = f"SELECT {_COLUMNS}, secrets, payload_hash FROM fcm_dispatches WHERE request_id = %(request_id)s"
 _RESULT = """
 SELECT request_id, device_id, action, payload AS params, state, completed_at, result, result_message
 FROM fcm_dispatches WHERE request_id = %(request_id)s

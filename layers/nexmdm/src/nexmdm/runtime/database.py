@@ -82,6 +82,10 @@ class Database:
         """From now on all waiting for the server ends after so many seconds; None: it never does."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
+    def ping(self) -> None:
+        """Raises Unavailable when the database does not answer."""
+        self.execute("SELECT 1 AS one", repeatable=True)
+
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement; outside of `transaction()` it commits by itself.
 

@@ -1,5 +1,6 @@
 """Structured JSON logs. One record per database operation, never a secret, nothing carried over between calls."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from traceback import extract_tb
 
@@ -7,6 +8,7 @@ from aws_lambda_powertools import Logger
 
 from nexmdm.runtime.settings import SettingsError
 
+MOST_NAMED = 20  # of what a device's request holds, in one record
 SLOW_HEARTBEAT_MS = 150.0  # the service level that the documents set for a heartbeat
 
 
@@ -38,16 +40,18 @@ def db_operation(event: str, entity: str, keys: dict[str, object], latency_ms: f
     )
 
 
-def device_id_mismatch(device_id: str, claimed: str) -> None:
-    """The body names another device than its token does; the token counts."""
-    logger().warning("device_id in the body is not the token's", extra={"device_id": device_id, "claimed": claimed})
+def device_id_mismatch(device_id: str, claimed: Collection[str]) -> None:
+    """Bodies name other devices than their token does; the token counts. One record, however many they are."""
+    logger().warning(
+        "device_id in the body is not the token's",
+        extra={"device_id": device_id, "claimed": min(claimed)[:64], "claimed_count": len(claimed)},
+    )
 
 
 def values_dropped(device_id: str | None, paths: list[str]) -> None:
-    """A report held values that fit nowhere: one record that names the fields, never the values."""
-    logger().warning(
-        "reported values dropped", extra={"device_id": device_id, "fields": sorted(set(paths)), "count": len(paths)}
-    )
+    """Reports held values that fit nowhere: one record that names the first fields, never the values."""
+    fields = sorted(set(paths))[:MOST_NAMED]
+    logger().warning("reported values dropped", extra={"device_id": device_id, "fields": fields, "count": len(paths)})
 
 
 def outage(error: BaseException) -> None:

@@ -72,6 +72,8 @@ TABLES: dict[str, dict[str, str]] = {
     "old_server_values": {},
     # Append only; cleanup removes old ones as their owner.
     "operator_events": {APP: "SELECT, INSERT"},
+    "schedule_runs": {APP: "SELECT, INSERT, UPDATE"},
+    "schedules": {APP: "SELECT, INSERT, UPDATE, DELETE"},
     "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
 }
 # Function -> who may call it. A trigger's function needs nobody.

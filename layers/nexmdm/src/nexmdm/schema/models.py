@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Computed,
     ForeignKey,
     Identity,
     Index,
@@ -332,6 +333,61 @@ class ApkInstallation(Base):
             "initiated_at",
             postgresql_where=text("status IN ('pending', 'downloading', 'installing', 'unknown')"),
         ),
+    )
+
+
+class Schedule(Base):
+    """A recurring or one-time command; the sweep starts it when `next_run_at` has come."""
+
+    __tablename__ = "schedules"
+
+    schedule_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    cron: Mapped[str | None]
+    at: Mapped[datetime | None]
+    timezone: Mapped[str]
+    filter: Mapped[dict[str, Any]]
+    group_name: Mapped[str | None] = mapped_column(
+        ForeignKey("device_groups.name"), Computed("filter ->> 'group'", persisted=True)
+    )
+    action: Mapped[str]
+    params: Mapped[dict[str, Any]]
+    ttl_seconds: Mapped[int]
+    delivery: Mapped[str]
+    enabled: Mapped[bool]
+    next_run_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(cron, at) = 1", name="cron_or_at"),
+        CheckConstraint(_one_of("delivery", DELIVERIES), name="delivery"),
+        CheckConstraint("ttl_seconds BETWEEN 1 AND 86400", name="ttl_seconds"),
+        CheckConstraint("enabled OR next_run_at IS NULL", name="disabled_has_no_next_run"),
+        Index("ix_schedules_next_run_at", "next_run_at", postgresql_where=text("enabled")),
+    )
+
+
+class ScheduleRun(Base):
+    """What became of one instant of a schedule. Its key is why a run starts once."""
+
+    __tablename__ = "schedule_runs"
+
+    schedule_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("schedules.schedule_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    scheduled_for: Mapped[datetime] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    request_id: Mapped[str | None]
+    key: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "key"),
+        CheckConstraint(_one_of("status", ("started", "missed", "empty")), name="status"),
+        CheckConstraint("(status = 'started') = (request_id IS NOT NULL)", name="started_has_a_command"),
+        Index("ix_schedule_runs_created_at", "created_at"),
     )
 
 

@@ -1,6 +1,6 @@
 -- What uses a group, so that it cannot be deleted: the rollouts of current builds, and of those that they fall back on
 -- for devices that are not offered them. A group that only an older build names may go; that build would then be offered
--- to no device; alert rules; mutes that are not over. A table that keeps a filter gets a branch here.
+-- to no device. A table that keeps a filter gets a branch here.
 CREATE OR REPLACE VIEW device_group_uses AS
 WITH RECURSIVE build AS (
     SELECT id, replaces_id, is_current, package_name, version_name, rollout_filter,
@@ -15,6 +15,8 @@ WITH RECURSIVE build AS (
 SELECT rollout_filter ->> 'group' AS group_name, 'rollout' AS kind,
     package_name || ' ' || version_name || ' (build ' || id || ')' AS name
 FROM offered WHERE rollout_filter ? 'group'
+UNION ALL
+SELECT group_name, 'schedule', name FROM schedules WHERE group_name IS NOT NULL
 UNION ALL
 SELECT filter ->> 'group', 'alert_rule', name FROM alert_rules WHERE filter ? 'group'
 UNION ALL
