@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from nexmdm.devices.fields import OF_DEVICE, RECORD_HEARTBEATS, columns
+
 APP, DEVICE, OWNER = "nexmdm_app", "nexmdm_device", "nexmdm_owner"
 ROLES = (APP, DEVICE)
 
@@ -53,8 +55,7 @@ TABLES: dict[str, dict[str, str]] = {
         DEVICE: (
             "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
             " prior_token_id, older_token_ids, confirmed_at, fcm_token, fcm_token_at, unregistered_fcm_token,"
-            " hardware_id, enrollment_token_id, taken_over_at, labels, model, manufacturer, android_version, sdk_int,"
-            " build_id, is_device_owner)"
+            f" hardware_id, enrollment_token_id, taken_over_at, labels, {columns(OF_DEVICE)})"
         ),
     },
     "enrollment_tokens": {
@@ -87,6 +88,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
     "record_heartbeats_v2": ROLES,
+    RECORD_HEARTBEATS: ROLES,
     "store_fcm_token_v1": ROLES,
     "take_fcm_token_v1": (),
     "record_system_event_v1": ROLES,
@@ -159,8 +161,8 @@ def _declared(db: Connection, present: list[str]) -> set[Right]:
 
 def parsed(rights: str) -> Iterator[tuple[str, str]]:
     """(privilege, column) of what GRANT takes."""
-    for privilege, columns in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", rights):
-        for column in columns.split(",") if columns else [""]:
+    for privilege, named in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", rights):
+        for column in named.split(",") if named else [""]:
             yield privilege, column.strip()
 
 
