@@ -1,7 +1,7 @@
 """Alert rules in place of fixed conditions; mutes; what an alert remembers of both
 
 Revision ID: e7a1c2d3f401
-Revises: c0a1d5e7b205
+Revises: d1e5a0f2b307
 """
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from migrations import grants
 
 revision = "e7a1c2d3f401"
-down_revision = "c0a1d5e7b205"
+down_revision = "d1e5a0f2b307"
 branch_labels = None
 depends_on = None
 
