@@ -42,8 +42,10 @@ TABLES: dict[str, dict[str, str]] = {
         DEVICE: "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)",
     },
     "command_batches": {APP: "SELECT, INSERT"},
+    "alert_mutes": {APP: "SELECT, INSERT, DELETE"},
+    "alert_rules": {APP: "SELECT, INSERT, UPDATE, DELETE"},
+    "device_alerts": {APP: "SELECT, INSERT, UPDATE, DELETE"},
     "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
-    "device_alerts": {APP: "SELECT, INSERT, UPDATE"},
     "device_group_uses": {APP: "SELECT"},
     "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
@@ -67,6 +69,7 @@ TABLES: dict[str, dict[str, str]] = {
             "SELECT, UPDATE (state, fence, lease_until, next_at, secrets, completed_at, result, result_message, audit)"
         ),
     },
+    "fleet_history": {APP: "SELECT, INSERT"},
     "old_server_values": {},
     # Append only; cleanup removes old ones as their owner.
     "operator_events": {APP: "SELECT, INSERT"},
