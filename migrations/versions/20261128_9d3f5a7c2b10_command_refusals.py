@@ -1,7 +1,7 @@
 """Dispatches count the answers of FCM that say: certainly not accepted
 
 Revision ID: 9d3f5a7c2b10
-Revises: d1e5a0f2b307
+Revises: e7a1c2d3f403
 
 With it the audit of commands tells an attempt that reached nothing from one that may have. Null on rows that a release
 before this column accepted: the audit exempts them from that rule.
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "9d3f5a7c2b10"
-down_revision = "d1e5a0f2b307"
+down_revision = "e7a1c2d3f403"
 branch_labels = None
 depends_on = None
 
