@@ -3,7 +3,7 @@
 from typing import Any
 
 from nexmdm.activity import events
-from nexmdm.alerts import evaluation
+from nexmdm.alerts import history
 from nexmdm.devices import deletion, editing, groups, imports, labelling, lists, registry, targets
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
@@ -126,11 +126,10 @@ def summary(request: Request) -> dict[str, Any]:
     return lists.summary(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
-@routes("GET /v1/alerts")
-def list_alerts(request: Request) -> Page:
-    """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
-    query = request.parameters(evaluation.AlertsQuery)
-    return evaluation.list_alerts(database.connection(), query, settings.load().heartbeat_interval_seconds)
+@routes("GET /v1/fleet/history")
+def fleet_history(request: Request, query: history.HistoryQuery) -> history.History:
+    """Show the fleet over time, by hour or by day: devices, online, silent, open alerts; of a group with `group`."""
+    return history.show(database.connection(), query)
 
 
 @routes("GET /v1/events")

@@ -11,6 +11,7 @@ import { Enroll } from "/assets/enroll.js";
 import { Fleet } from "/assets/fleet.js";
 import { Reference } from "/assets/reference.js";
 import { useAddress } from "/assets/router.js";
+import { Schedule, Schedules } from "/assets/schedules.js";
 import { Empty, Page } from "/assets/ui.js";
 
 const PLACES = {
@@ -19,6 +20,8 @@ const PLACES = {
   "devices/": Device,
   commands: Commands,
   "commands/": Command,
+  schedules: Schedules,
+  "schedules/": Schedule,
   builds: Builds,
   "builds/": Build,
   enroll: Enroll,
@@ -50,6 +53,7 @@ function Navigation({ place }) {
     ["", "Fleet"],
     ["devices", "Devices"],
     ["commands", "Commands"],
+    ["schedules", "Schedules"],
     ["builds", "Builds"],
     ["enroll", "Enrollment"],
     ...(alerts.data ? [["alerts", `Alerts${tally(alerts.data)}`]] : []),
