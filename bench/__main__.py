@@ -29,6 +29,7 @@ SECTIONS = {
     "heartbeats": "Heartbeats",
     "commands": "Commands",
     "throughput": "Throughput",
+    "recovery": "The whole fleet returns",
     "growth": "Growth",
     "watching": "Alerts",
     "removal": "Removal of expired heartbeats",
