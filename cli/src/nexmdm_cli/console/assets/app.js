@@ -9,6 +9,7 @@ import { Device } from "/assets/device.js";
 import { Devices } from "/assets/devices.js";
 import { Enroll } from "/assets/enroll.js";
 import { Fleet } from "/assets/fleet.js";
+import { Groups } from "/assets/groups.js";
 import { Reference } from "/assets/reference.js";
 import { useAddress } from "/assets/router.js";
 import { Empty, Page } from "/assets/ui.js";
@@ -21,6 +22,7 @@ const PLACES = {
   "commands/": Command,
   builds: Builds,
   "builds/": Build,
+  groups: Groups,
   enroll: Enroll,
   alerts: Alerts,
   "api-reference": Reference,
@@ -49,6 +51,7 @@ function Navigation({ place }) {
   const links = [
     ["", "Fleet"],
     ["devices", "Devices"],
+    ["groups", "Groups"],
     ["commands", "Commands"],
     ["builds", "Builds"],
     ["enroll", "Enrollment"],
