@@ -30,6 +30,7 @@ SECTIONS = {
     "commands": "Commands",
     "throughput": "Throughput",
     "growth": "Growth",
+    "selectors": "Labels and selectors",
     "watching": "Alerts",
     "removal": "Removal of expired heartbeats",
     "sending": "Sending",
