@@ -65,6 +65,14 @@ test-built: build-host ## run the built artifacts as Lambda does; sizes, cold st
 bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (BENCH_ROWS=2000000 BENCH=--strict)
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH)
 
+# The plays write down what functions ask of AWS; the rehearsal holds their roles against it.
+AWS_CALLS := $(CURDIR)/.nexmdm/aws-calls
+rehearse: build-host ## play what can be played of a deploy without an account or Docker, and say what only AWS can tell
+	@mkdir -p .nexmdm && rm -f $(AWS_CALLS)
+	@AWS_CALLS=$(AWS_CALLS) BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q -p tests.support.aws_calls.sitecustomize \
+		tests/system/built tests/functions/test_apk_builds.py tests/functions/test_apk_download.py tests/functions/test_cleanup.py
+	@$(BIN)/python -m local.rehearse --calls $(AWS_CALLS)
+
 costs: setup ## print the tables of docs/costs.md from bench/prices.toml
 	@$(BIN)/python -m bench.costs
 

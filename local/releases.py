@@ -42,16 +42,16 @@ class Releases:
         await asyncio.Event().wait()
 
     async def _show(self) -> None:
-        first = await self._publish(1)
-        await self._step(first, "promote", staged_rollout_percent=100)
-        await self._step(first, "rollout", staged_rollout_percent=100, install=True)
-        second = await self._publish(2)
-        await self._step(second, "promote", staged_rollout_percent=0)
-        await self._step(second, "rollout", staged_rollout_percent=10, install=True)
-        await self._step(second, "rollout", staged_rollout_percent=100, install=True)
-        await self._step(second, "rollback", reason="the end of the show")
+        first = await self.publish(1)
+        await self.step(first, "promote", staged_rollout_percent=100)
+        await self.step(first, "rollout", staged_rollout_percent=100, install=True)
+        second = await self.publish(2)
+        await self.step(second, "promote", staged_rollout_percent=0)
+        await self.step(second, "rollout", staged_rollout_percent=10, install=True)
+        await self.step(second, "rollout", staged_rollout_percent=100, install=True)
+        await self.step(second, "rollback", reason="the end of the show")
 
-    async def _publish(self, version: int) -> int:
+    async def publish(self, version: int) -> int:
         content = (SAMPLES / f"agent-{version}.apk").read_bytes()
         declaration = {
             "package_name": PACKAGE,
@@ -72,7 +72,7 @@ class Releases:
         self._tell(f"agent {build['version_name']} is {build['state']}: {build['file_size']} bytes, signer verified")
         return build["build_id"]
 
-    async def _step(self, build_id: int, what: str, **body: Any) -> None:
+    async def step(self, build_id: int, what: str, **body: Any) -> None:
         await asyncio.sleep(self._every)
         build = await self._until_answered(f"/v1/apk/builds/{build_id}/{what}", body)
         asked = f", {build['install']['device_count']} devices asked to install" if "install" in build else ""

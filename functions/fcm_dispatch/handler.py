@@ -5,17 +5,18 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm.commands import actions, batches, message, queue, single
+from nexmdm.commands import actions, batches, message, queue, schedules, single
 from nexmdm.commands.batches import Batch
+from nexmdm.commands.schedules import NewSchedule, Run, Schedule, ScheduleChange
 from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
 from nexmdm.commands.states import Delivery
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
-from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation, warmup
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
-from nexmdm.runtime.pagination import Page
+from nexmdm.runtime.pagination import Page, PageQuery
 
 from functions.fcm_dispatch import sending
 
@@ -25,8 +26,9 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 # Accepted, or known and answered as it stands.
 ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
-# Not `$`: in Python that lets a newline through. `:` is the server's own, for members of a batch.
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}(?![\s\S])")]
+# Not `$`: in Python that lets a newline through. The server's own are `:`, for members of a batch, and the prefix
+# `schedule.`, for the runs of schedules.
+RequestId = Annotated[str, Meta(pattern=r"^(?!schedule\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
@@ -76,6 +78,9 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         if event.get("after_restore") is True:
             return {"unknown": queue.after_restore(db, itself)}
         report = {"unknown": queue.end_leases(db), "expired": queue.expire(db, itself)}
+        # A part of the time: what they make is sent in this sweep already.
+        left = context.get_remaining_time_in_millis() / 1000
+        report["started"] = schedules.start_due(db, itself, config, left / 4)
         sending.prepare()
         report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
@@ -190,6 +195,59 @@ def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
     return Response(single.show(db, request_id), 202)
 
 
+@routes("POST /v1/schedules", status=201, problems=(409,))
+def create_schedule(request: Request, body: NewSchedule) -> Schedule:
+    """Add a recurring or a one-time command.
+
+    It runs at the instants of `cron` in `timezone`, or once at `at`; the minute sweep starts it. Each run is a bulk
+    command whose filter is evaluated then. A local time that daylight saving skips runs at the first instant after the
+    gap, one that comes twice runs the first time; when minutes or hours begin with `*`, each real instant counts.
+    """
+    return schedules.create(database.connection(), body, request.actor, settings.load())
+
+
+@routes("GET /v1/schedules")
+def list_schedules(request: Request, query: PageQuery) -> Page[Schedule]:
+    """List schedules by name, with their next runs and their last one."""
+    return schedules.list_schedules(database.connection(), query)
+
+
+@routes("GET /v1/schedules/{name}")
+def show_schedule(request: Request) -> Schedule:
+    """Show a schedule, with its next runs and its last one."""
+    return schedules.show(database.connection(), request.path["name"])
+
+
+@routes("PATCH /v1/schedules/{name}")
+def change_schedule(request: Request, body: ScheduleChange) -> Schedule:
+    """Change a schedule, or switch it off and on. The next run is computed anew from now."""
+    return schedules.change(database.connection(), request.path["name"], body, request.actor, settings.load())
+
+
+@routes("DELETE /v1/schedules/{name}", status=204)
+def delete_schedule(request: Request) -> Response[None]:
+    """Remove a schedule. Commands that it has sent stay."""
+    schedules.delete(database.connection(), request.path["name"], request.actor)
+    return Response(status=204)
+
+
+@routes("POST /v1/schedules/{name}/run", statuses=ONCE, problems=(409,), key=RequestId)
+def run_schedule(request: Request) -> Response[Run]:
+    """Run a schedule now, once for each Idempotency-Key. Its next run stays as it is."""
+    db, config = database.connection(), settings.load()
+    run, new = schedules.run_now(db, request.path["name"], _header_key(request), request.actor, config)
+    if new and run.request_id:
+        sending.prepare()
+        sending.drain(db, config, _inline_seconds(request, config), batch_id=run.request_id)
+    return Response(run, 202) if new else Response(run, 200, REPLAYED)
+
+
+@routes("GET /v1/schedules/{name}/runs")
+def list_runs(request: Request, query: PageQuery) -> Page[Run]:
+    """List the runs of a schedule, newest first."""
+    return schedules.list_runs(database.connection(), request.path["name"], query)
+
+
 def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Command:
     """The command that a body asks for, under its idempotency key.
 
@@ -219,3 +277,6 @@ def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[],
     """What is left of a bulk call: it sends for BULK_INLINE_SECONDS, then the sweep goes on."""
     stop = time.monotonic() + config.bulk_inline_seconds + sending.send_budget_seconds(config)
     return lambda: min(request.remaining_seconds, stop - time.monotonic())
+
+
+warmup.warm_up(sending.load_firebase)

@@ -20,6 +20,8 @@ from functions.migrate.schema import upgrade
 
 # Left for answering CloudFormation, which would otherwise wait for an hour.
 MARGIN_SECONDS = 15
+# For a database that resumes: 15 s, or more after a day.
+PATIENCE_SECONDS = 120
 PHYSICAL_ID = "nexmdm-schema"
 
 
@@ -54,11 +56,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _migrate(context: Any) -> dict[str, Any]:
     if settings.load().database_admin_secret:
-        roles.ensure(settings.load())
-    seconds = context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS
+        roles.ensure(settings.load(), min(PATIENCE_SECONDS, _seconds_left(context)))
+    seconds = _seconds_left(context)
     revision = upgrade(_migrations(), seconds)
     made = partitions.ensure_partitions(database.connection(), settings.load())
     return {"revision": revision, "partitions": made}
+
+
+def _seconds_left(context: Any) -> float:
+    return max(context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS, 0)
 
 
 def _migrations() -> Path:

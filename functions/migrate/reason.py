@@ -8,7 +8,7 @@ import re
 from traceback import extract_tb
 
 import psycopg2
-from nexmdm.runtime import settings
+from nexmdm.runtime import secrets, settings
 from nexmdm.runtime.errors import Problem
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.exc import DBAPIError
@@ -50,7 +50,7 @@ def _text(error: BaseException) -> str:
     kind = type(error).__name__
     if isinstance(error, Problem):
         return f"{kind}: {error.detail}"
-    if isinstance(error, settings.SettingsError | SystemExit):
+    if isinstance(error, settings.SettingsError | SystemExit | secrets.Unreachable):
         return f"{kind}: {error}"
     if isinstance(error, OSError) and error.strerror:
         return f"{kind}: {error.strerror}"

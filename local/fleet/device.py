@@ -195,6 +195,11 @@ class Device(ABC):
             if self.busy:
                 await asyncio.sleep(0.05)
 
+    async def settled(self) -> None:
+        """Wait until everything that it does by itself is done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def give_up(self) -> None:
         """What is still being done is not any more: the network is gone for good."""
         if self._returns:

@@ -6,6 +6,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -56,15 +57,21 @@ class Taker(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
+@contextmanager
+def listening() -> Iterator[CloudFormation]:
     with CloudFormation() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        monkeypatch.setenv("RESPONSE_HOST", f"127.0.0.1:{server.server_port}")
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
+    with listening() as server:
+        monkeypatch.setenv("RESPONSE_HOST", f"127.0.0.1:{server.server_port}")
+        yield server
 
 
 @pytest.fixture

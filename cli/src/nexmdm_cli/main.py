@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from nexmdm_cli import alerts, builds, commands, database, devices, enroll, groups, inputs, send, stack, status
+from nexmdm_cli import (
+    alerts,
+    builds,
+    commands,
+    database,
+    devices,
+    enroll,
+    groups,
+    inputs,
+    schedules,
+    send,
+    stack,
+    status,
+)
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.session import Session, command, prose
 from nexmdm_cli.terminal import Group
@@ -48,6 +61,7 @@ app = typer.Typer(
 )
 app.add_typer(devices.app, name="devices")
 app.add_typer(groups.app, name="groups")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(enroll.app, name="enroll")
 send.add_to(app)
 app.add_typer(commands.app, name="commands")

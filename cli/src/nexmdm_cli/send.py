@@ -92,7 +92,7 @@ def send(
     nexmdm send wifi_connect ssid=kiosks password=@- --to lobby < password.txt
     nexmdm send apply_battery_whitelist packages:='["com.kiosk"]' --all --yes
     """
-    body: dict[str, Any] = {"action": action, "params": _parameters(parameters or [])}
+    body: dict[str, Any] = {"action": action, "params": parameters_of(parameters or [])}
     if ttl is not None:
         body["ttl_seconds"] = ttl
     if until_answered:
@@ -127,7 +127,7 @@ def _target(
     return "/v1/commands", target
 
 
-def _parameters(given: list[str]) -> dict[str, Any]:
+def parameters_of(given: list[str]) -> dict[str, Any]:
     """{name: value} of NAME=VALUE; the API makes numbers out of texts where an action wants them."""
     parameters: dict[str, Any] = {}
     for number, text in enumerate(given, 1):

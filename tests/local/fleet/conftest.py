@@ -183,8 +183,7 @@ def drive(fake_server):
 
 async def settled(device):
     """What the device does by itself is done."""
-    while device._tasks:
-        await asyncio.gather(*device._tasks, return_exceptions=True)
+    await device.settled()
 
 
 @pytest.fixture

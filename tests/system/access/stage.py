@@ -32,6 +32,8 @@ def set_up() -> Stage:
     assert builds.act(build, "rollout", staged_rollout_percent=100, install=True).status == 202
     declared = builds.declare(builds.sample("player-190"), 190, package_name="io.unitynodes.unityapp")
     commands(device_id)
+    schedule = {"name": "nightly", "cron": "0 3 * * *", "filter": {"all": True}, "action": "ping"}
+    assert call("POST", "/v1/schedules", schedule).status == 201
     for group in ("pilot", "spare"):
         assert call("PUT", f"/v1/groups/{group}", {"filter": {"selector": "stage=pilot"}}).status == 200
     names = {
@@ -41,9 +43,25 @@ def set_up() -> Stage:
         "build": str(build),
         "installation": installation(device_id),
         "declared": str(declared.json["build_id"]),
+        "alert": alert(device_id),
+        "mute": mute(),
     }
     tokens = {"device": device, "another": another, "superseded": superseded, "deleted": deleted}
     return Stage(names, tokens | enrollments())
+
+
+def alert(device_id: str) -> str:
+    """An open alert about the device."""
+    rows = database.connection().execute(
+        "INSERT INTO device_alerts (device_id, condition, rule) VALUES (%(id)s, 'silent', 'silent') RETURNING id",
+        {"id": device_id},
+    )
+    return str(rows[0]["id"])
+
+
+def mute() -> str:
+    body = {"filter": {"all": True}, "until": "2999-01-01T00:00:00Z", "reason": "the hall is rebuilt"}
+    return str(call("POST", "/v1/mutes", body).json["mute_id"])
 
 
 def enrollments() -> dict[str, str]:

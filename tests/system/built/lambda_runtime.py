@@ -26,6 +26,9 @@ from tests.support.api import ROOT
 BUILT = ROOT / ".aws-sam" / "host"
 PYTHON = Path(os.environ.get("BUILT_PYTHON", ".venv-build/bin/python")).absolute()
 LAYERS = {"migrate": ["NexmdmLayer", "MigrationsLayer"]}
+# `make rehearse` has each function write down what it asks of AWS; else nothing but the artifact is there to be
+# imported.
+RECORDER = [ROOT / "tests" / "support" / "aws_calls"] if "AWS_CALLS" in os.environ else []
 
 
 class Runtime:
@@ -108,7 +111,8 @@ def environment(function: Function) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/tmp"),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": ":".join(map(str, paths(function))),
+        "PYTHONPATH": ":".join(map(str, [*paths(function), *RECORDER])),
+        **({"AWS_CALLS": os.environ["AWS_CALLS"]} if RECORDER else {}),
         "PYTHONDONTWRITEBYTECODE": "1",
         "LAMBDA_TASK_ROOT": str(BUILT / function.logical_id),
         "AWS_LAMBDA_FUNCTION_NAME": function.logical_id,

@@ -7,18 +7,21 @@ Nothing is imported from the source tree into the functions: their processes see
 
 import json
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
+from nexmdm.runtime import database, settings
 
-from local import template
+from local import s3, template
 from local.fcm.account import service_account
-from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, rds
+from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
+from local.rds.server import DATABASE, Server, aurora
 from local.samples import TOKEN
-from tests.conftest import run_sql
 from tests.functions.conftest import bucket, fake_fcm, s3_server, webhook  # noqa: F401  fixtures
-from tests.functions.test_migrate import CloudFormation, cloudformation  # noqa: F401  a fixture
+from tests.functions.test_migrate import CloudFormation, cloudformation, listening  # noqa: F401  a fixture
 from tests.support import samples
 from tests.support.fcm import HMAC_KEY
 from tests.support.webhook import SECRET_PATH
@@ -28,48 +31,92 @@ FUNCTIONS = template.load().functions
 # Unzipped code and layers, MB; a handler's import, s; peak of the process, MB. Lambda's own limit is 250 MB.
 BUDGETS = {"heartbeat": (60, 1.0, 120), "fcm_dispatch": (200, 3.0, 256), "migrate": (120, 3.0, 256)}
 OTHERS = (120, 2.0, 256)
-ROLES = (ADMIN, "nexmdm_owner", "nexmdm_app", "nexmdm_device")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL as strict as RDS, with the roles and the schema that the built migrate function makes on it."""
+    folder = tmp_path_factory.mktemp("released")
+    with aurora() as server, s3.running() as address, listening() as cloudformation_:
+        server.begin_anew()
+        client = boto3.client("secretsmanager", REGION, endpoint_url=address, **_keys("x", "x"))
+        admin = json.dumps({"username": ADMIN, "password": ADMIN_PASSWORD})
+        arn = client.create_secret(Name="admin", SecretString=admin)["ARN"]
+        function = FUNCTIONS["migrate"]
+        with rds(_url(server, DATABASE), folder, server) as door:
+            variables = logins(door, DATABASE) | {
+                "DATABASE_USER": function.environment["DATABASE_USER"],
+                "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"{address}/",
+                "DATABASE_ADMIN_SECRET": arn,
+                "RESPONSE_HOST": cloudformation_.url.split("/")[2],
+            }
+            with lambda_runtime.runtime(function, variables, folder / "migrate.log") as running:
+                running.invoke(samples.load("migrate-deploy", cloudformation_.url) | {"RequestType": "Create"})
+        assert [answer["Status"] for answer in cloudformation_.answers] == ["SUCCESS"], cloudformation_.answers
+        yield server
 
 
 @pytest.fixture
-def variables(url, server, tmp_path, fake_fcm, bucket, webhook, monkeypatch):  # noqa: F811
-    """The environment of the template's functions, and the secrets, roles and database that it speaks of."""
+def variables(released, tmp_path, fake_fcm, bucket, webhook, monkeypatch):  # noqa: F811
+    """The environment of the template's functions, and the secrets and the database that it speaks of.
+
+    The user is the one that the template names: what a function does is tried with the rights of its own role.
+    """
+    name = f"nexmdm_{uuid.uuid4().hex[:8]}"
+    released.run(f"CREATE DATABASE {name} TEMPLATE {DATABASE}")
+    monkeypatch.setenv("DATABASE_URL", _url(released, name))
+    settings.load.cache_clear()
+    database.connection.cache_clear()
     samples.make_real()
-    run_sql(server, *(f"DROP ROLE IF EXISTS {role}" for role in (*ROLES, "rds_iam")), "CREATE ROLE rds_iam")
-    run_sql(url, *(f"CREATE ROLE {role} LOGIN" for role in ROLES), f"ALTER ROLE {ADMIN} SUPERUSER")
-    run_sql(url, "ALTER ROLE nexmdm_owner SUPERUSER", "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO nexmdm_app")
-    run_sql(url, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO nexmdm_app")
+    database.connection().execute(PENDING)
     client = boto3.client("secretsmanager", REGION, endpoint_url=bucket.url, **_keys("x", "x"))
 
     def secret(name: str, text: str) -> str:
-        return client.create_secret(Name=name, SecretString=text)["ARN"]
+        return client.create_secret(Name=f"{name}-{uuid.uuid4()}", SecretString=text)["ARN"]
 
     fcm_url = fake_fcm.url if hasattr(fake_fcm, "url") else _setting("fcm_endpoint")
-    with rds(url, tmp_path) as door:
-        yield {
-            "POWERTOOLS_SERVICE_NAME": "nexmdm-test",
-            "DATABASE_HOST": door.host,
-            "DATABASE_PORT": str(door.port),
-            "DATABASE_NAME": url.partition("?")[0].rpartition("/")[2],
-            "DATABASE_CA_BUNDLE": str(door.ca_bundle),
+    sns = boto3.client("sns", REGION, endpoint_url=bucket.url, **_keys("x", "x"))
+    with rds(_url(released, name), tmp_path, released) as door:
+        yield logins(door, name) | {
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": f"{bucket.url}/",
             "AWS_ENDPOINT_URL_S3": bucket.url,
             "APK_BUCKET": "nexmdm-test-apks",
-            "AWS_ACCESS_KEY_ID": KEY.access_key,
-            "AWS_SECRET_ACCESS_KEY": KEY.secret_key,
-            "AWS_SESSION_TOKEN": KEY.token,
             "FCM_ENDPOINT": fcm_url,
             "FCM_SERVICE_ACCOUNT": secret("fcm", service_account(fcm_url)),
             "COMMAND_HMAC_KEY": secret("hmac", HMAC_KEY),
             "WEBHOOK_URL": secret("webhook", webhook.url),
             "AWS_ENDPOINT_URL_SNS": bucket.url,
-            "ALERT_TOPIC_ARN": boto3.client("sns", REGION, endpoint_url=bucket.url, **_keys("x", "x")).create_topic(
-                Name="alarms"
-            )["TopicArn"],
+            "ALERT_TOPIC_ARN": sns.create_topic(Name="alarms")["TopicArn"],
             "ADMIN_SECRET": secret("admin", json.dumps({"username": ADMIN, "password": ADMIN_PASSWORD})),
         }
-    run_sql(url, *(f"DROP OWNED BY {role}" for role in ROLES[1:]))
-    run_sql(server, *(f"DROP ROLE IF EXISTS {role}" for role in (*ROLES, "rds_iam")))
+    database.connection().close()
+    settings.load.cache_clear()
+    database.connection.cache_clear()
+    released.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# The heartbeat signs what it lists, so there has to be something: then it reads the key.
+PENDING = """
+INSERT INTO fcm_dispatches (request_id, device_id, action, payload, payload_hash, state, created_by, expires_at)
+SELECT 'pending', id, 'ping', '{}', 'h', 'accepted', 'operator', clock_timestamp() + interval '1 hour' FROM devices
+"""
+
+
+def logins(door: Door, name: str) -> dict[str, str]:
+    return {
+        "POWERTOOLS_SERVICE_NAME": "nexmdm-test",
+        "DATABASE_HOST": door.host,
+        "DATABASE_PORT": str(door.port),
+        "DATABASE_NAME": name,
+        "DATABASE_CA_BUNDLE": str(door.ca_bundle),
+        "AWS_ACCESS_KEY_ID": KEY.access_key,
+        "AWS_SECRET_ACCESS_KEY": KEY.secret_key,
+        "AWS_SESSION_TOKEN": KEY.token,
+    }
+
+
+def _url(server: Server, name: str) -> str:
+    return f"postgresql://postgres@/{name}?host={server.socket}&port={server.port}"
 
 
 def _keys(key: str, secret: str) -> dict[str, str]:
@@ -77,8 +124,6 @@ def _keys(key: str, secret: str) -> dict[str, str]:
 
 
 def _setting(name: str) -> str:
-    from nexmdm.runtime import settings
-
     return getattr(settings.load(), name)
 
 
@@ -92,8 +137,7 @@ def test_the_built_function_answers_its_events_within_its_budgets(
 ):
     function = FUNCTIONS[name]
     admin = variables.pop("ADMIN_SECRET")
-    if name in ("migrate", "cleanup"):
-        variables |= {"DATABASE_USER": "nexmdm_owner"}
+    variables |= {"DATABASE_USER": function.environment["DATABASE_USER"]}
     if name == "migrate":
         response_host = cloudformation.url.split("/")[2]
         variables |= {"DATABASE_ADMIN_SECRET": admin, "RESPONSE_HOST": response_host}

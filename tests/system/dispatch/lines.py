@@ -25,7 +25,7 @@ HELD_SECONDS = 60
 # What distinguishes the statements of a command, the first that fits.
 STATEMENTS = {
     "accept": "INSERT INTO fcm_dispatches",
-    "claim": "SET state = 'sending'",
+    "claim": "chosen AS",
     "settle": "settled AS",
     "find": ", payload_hash FROM fcm_dispatches",
     "show": "FROM fcm_dispatches WHERE request_id",

@@ -12,6 +12,7 @@ import { Fleet } from "/assets/fleet.js";
 import { Groups } from "/assets/groups.js";
 import { Reference } from "/assets/reference.js";
 import { useAddress } from "/assets/router.js";
+import { Schedule, Schedules } from "/assets/schedules.js";
 import { Empty, Page } from "/assets/ui.js";
 
 const PLACES = {
@@ -20,6 +21,8 @@ const PLACES = {
   "devices/": Device,
   commands: Commands,
   "commands/": Command,
+  schedules: Schedules,
+  "schedules/": Schedule,
   builds: Builds,
   "builds/": Build,
   groups: Groups,
@@ -53,6 +56,7 @@ function Navigation({ place }) {
     ["devices", "Devices"],
     ["groups", "Groups"],
     ["commands", "Commands"],
+    ["schedules", "Schedules"],
     ["builds", "Builds"],
     ["enroll", "Enrollment"],
     ...(alerts.data ? [["alerts", `Alerts${tally(alerts.data)}`]] : []),

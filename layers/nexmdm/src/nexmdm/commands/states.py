@@ -48,3 +48,14 @@ class Answered(StrEnum):
     WITH_HEARTBEAT = "with_heartbeat"
     # Not at all: `sent` is the last that is known.
     NEVER = "never"
+
+
+class RunStatus(StrEnum):
+    """What became of one instant of a schedule. Written once, by the sweep or by an operator's run."""
+
+    # Its bulk command was made, in the same transaction.
+    STARTED = "started"
+    # It came due during an outage and was found later than MISFIRE_GRACE_SECONDS; one row stands for the outage.
+    MISSED = "missed"
+    # Its filter matched no device, so there is no command.
+    EMPTY = "empty"

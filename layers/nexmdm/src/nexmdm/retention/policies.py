@@ -79,7 +79,10 @@ def alerts(db: Executor, before: datetime) -> Steps:
 
 
 def events(db: Executor, before: datetime) -> Steps:
-    return _batches(db, _EVENTS, before)
+    """Events, then the records of schedules' runs."""
+    yield from _batches(db, _EVENTS, before)
+    for _ in _batches(db, _RUNS, before):
+        yield 0
 
 
 def due(db: Executor, settings: Settings) -> dict[str, int]:
@@ -227,6 +230,17 @@ WITH old AS (
     LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM registration_refusals r USING old WHERE r.source = old.source RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_RUNS = """
+WITH old AS (
+    SELECT schedule_id, scheduled_for FROM schedule_runs WHERE created_at < %(before)s
+    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM schedule_runs r USING old
+    WHERE r.schedule_id = old.schedule_id AND r.scheduled_for = old.scheduled_for RETURNING 1
 )
 SELECT count(*) AS deleted FROM gone
 """

@@ -94,6 +94,10 @@ def service_account(config: Settings) -> dict[str, Any]:
     return account
 
 
+class Unreachable(ConnectionError):
+    """Secrets Manager was not reached; the text has the host and the socket's message."""
+
+
 @lru_cache(maxsize=16)
 def resolve(name: str, value: str) -> str:
     """The secret that the setting `name` holds, or that its ARN names; that is fetched once per environment."""
@@ -131,7 +135,7 @@ def fetch(name: str, arn: str) -> str:
     except OSError as error:
         # With the host that was asked: a name that does not resolve is what fails a first deploy.
         reason = getattr(error, "reason", error)
-        raise Unavailable(_SILENT) from ConnectionError(None, f"{urlsplit(url).netloc}: {reason}")
+        raise Unavailable(_SILENT) from Unreachable(f"{urlsplit(url).netloc}: {reason}")
     except ValueError:  # an answer that is no JSON, of which nothing is told
         raise Unavailable(_SILENT) from None
     return _text_of(name, found)

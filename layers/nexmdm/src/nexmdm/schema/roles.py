@@ -23,7 +23,7 @@ DEVICE = "nexmdm_device"
 LOGINS = (APP, DEVICE)
 
 
-def ensure(config: Settings, wait_seconds: float = 120) -> None:
+def ensure(config: Settings, wait_seconds: float) -> None:
     """Make the roles that are missing.
 
     Args:

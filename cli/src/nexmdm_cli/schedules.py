@@ -1,0 +1,191 @@
+"""`nexmdm schedules`: commands that are sent by themselves, again and again or once."""
+
+import secrets
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from nexmdm_cli import selection
+from nexmdm_cli.api import path
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.groups import described
+from nexmdm_cli.output import Column, shown, when
+from nexmdm_cli.selection import Everyone, InGroup, Online, Prefix, Selector, Version, Yes
+from nexmdm_cli.send import Ttl, UntilAnswered, complete_action, parameters_of
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="Make, show, change, run and delete schedules.")
+
+Name = Annotated[str, typer.Argument(help="The schedule.", metavar="NAME")]
+Cron = Annotated[str | None, typer.Option(help="Minute hour day month weekday, such as '0 3 * * *'.")]
+At = Annotated[str | None, typer.Option(help="Once, at this instant or local time: 2026-12-24T18:00.")]
+Zone = Annotated[str | None, typer.Option("--timezone", "-z", help="An IANA name, such as Europe/Berlin. [UTC]")]
+STYLES = {"started": "green", "missed": "red", "empty": "yellow"}
+
+
+def _last(schedule: dict[str, Any]) -> Text:
+    run = schedule["last_run"]
+    return Text(f"{run['status']} {when(run['scheduled_for'])}", STYLES[run["status"]]) if run else Text("")
+
+
+COLUMNS = [
+    Column("NAME", lambda s: s["name"], flexible=True),
+    Column("ACTION", lambda s: s["action"]),
+    Column("WHEN", lambda s: s["cron"] or when(s["at"])),
+    Column("TIME ZONE", lambda s: s["timezone"]),
+    Column("NEXT RUN", lambda s: when(s["next_run_at"]) if s["enabled"] else "off"),
+    Column("LAST RUN", _last),
+    Column("FILTER", lambda s: described(s["filter"]), flexible=True),
+]
+RUNS = [
+    Column("SCHEDULED FOR", lambda r: when(r["scheduled_for"])),
+    Column("STATUS", lambda r: Text(r["status"], STYLES[r["status"]])),
+    Column("REQUEST ID", lambda r: r["request_id"] or "", flexible=True),
+    Column("STATES", lambda r: _states(r), flexible=True),
+]
+
+
+@command(app, "list")
+def list_schedules(session: Session) -> None:
+    """List schedules with their next and their last run."""
+    session.out.table(session.api.pages("/v1/schedules"), COLUMNS, "There is no schedule.")
+
+
+@command(app)
+def show(session: Session, name: Name) -> None:
+    """Show a schedule with its next five runs."""
+    _print(session, session.api.call("GET", path("schedules", name)))
+
+
+@command(app)
+def runs(
+    session: Session, name: Name, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20
+) -> None:
+    """List the runs of a schedule, newest first. The commands of one: nexmdm commands list --batch REQUEST_ID."""
+    session.out.table(session.api.pages(path("schedules", name, "runs"), {}, limit), RUNS, "It has not run yet.")
+
+
+@command(app)
+def create(
+    session: Session,
+    name: Name,
+    action: Annotated[str, typer.Argument(autocompletion=complete_action, metavar="ACTION")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(help="NAME=VALUE, NAME=@FILE, NAME:=JSON.", metavar="NAME=VALUE")
+    ] = None,
+    cron: Cron = None,
+    at: At = None,
+    timezone: Zone = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Everyone = False,
+    ttl: Ttl = None,
+    until_answered: UntilAnswered = False,
+) -> None:
+    """Send a command by itself: again and again (--cron), or once (--at). The filter is evaluated at each run.
+
+    \b
+    nexmdm schedules create nightly-restart restart_app --cron '0 3 * * *' -z Europe/Berlin -l site=berlin
+    nexmdm schedules create holidays set_dnd enable=true --at 2026-12-24T18:00 -z Europe/Berlin --all
+    """
+    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    if not filter_:
+        raise Failure("Which devices?", Code.USAGE, f"Give a filter: {selection.OPTIONS}.")
+    if (cron is None) == (at is None):
+        raise Failure("When?", Code.USAGE, "Give either --cron or --at.")
+    body = {"name": name, "action": action, "params": parameters_of(parameters or []), "filter": filter_}
+    optional = {"cron": cron, "at": at, "timezone": timezone, "ttl_seconds": ttl}
+    body |= {key: value for key, value in optional.items() if value is not None}
+    if until_answered:
+        body["delivery"] = "until_answered"
+    _print(session, session.api.call("POST", "/v1/schedules", body))
+
+
+@command(app)
+def change(
+    session: Session,
+    name: Name,
+    cron: Cron = None,
+    at: At = None,
+    timezone: Zone = None,
+    ttl: Ttl = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Everyone = False,
+) -> None:
+    """Change when a schedule runs, or for which devices. The next run is computed anew from now."""
+    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    given = {"cron": cron, "at": at, "timezone": timezone, "ttl_seconds": ttl, "filter": filter_ or None}
+    body = {key: value for key, value in given.items() if value is not None}
+    if not body:
+        raise Failure("What is to change?", Code.USAGE, "Give --cron, --at, --timezone, --ttl or a filter.")
+    _print(session, session.api.call("PATCH", path("schedules", name), body))
+
+
+@command(app)
+def enable(session: Session, name: Name) -> None:
+    """Switch a schedule on; runs that it missed meanwhile are not made up for."""
+    _print(session, session.api.call("PATCH", path("schedules", name), {"enabled": True}))
+
+
+@command(app)
+def disable(session: Session, name: Name) -> None:
+    """Switch a schedule off."""
+    _print(session, session.api.call("PATCH", path("schedules", name), {"enabled": False}))
+
+
+@command(app)
+def run(
+    session: Session,
+    name: Name,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", help="Name this run yourself: with the same id it is done once.")
+    ] = None,
+) -> None:
+    """Run a schedule now; its next run stays as it is."""
+    made = session.api.call("POST", path("schedules", name, "run"), key=run_id or secrets.token_hex(8))
+    pairs = [
+        ("status", made["status"]),
+        ("request id", made["request_id"] or ""),
+        ("scheduled for", when(made["scheduled_for"])),
+    ]
+    session.out.fields(made, pairs)
+
+
+@command(app)
+def delete(session: Session, name: Name, yes: Yes = False) -> None:
+    """Remove a schedule. Commands that it has sent stay."""
+    session.confirm(f"Delete the schedule {name}?", yes)
+    session.api.call("DELETE", path("schedules", name))
+    session.out.note(f"{name} is deleted.")
+
+
+def _print(session: Session, row: dict[str, Any]) -> None:
+    pairs = [
+        ("name", row["name"]),
+        ("action", row["action"]),
+        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in row["params"].items())),
+        ("when", row["cron"] or when(row["at"])),
+        ("time zone", row["timezone"]),
+        ("filter", described(row["filter"])),
+        ("enabled", "yes" if row["enabled"] else "no"),
+        ("next runs", "\n".join(when(run) for run in row["next_runs"])),
+        ("last run", _last(row)),
+        ("last request", (row["last_run"] or {}).get("request_id") or ""),
+        ("last states", _states(row["last_run"] or {})),
+        ("delivery", row["delivery"].replace("_", " ")),
+        ("gives up after", f"{row['ttl_seconds']} s"),
+        ("by", row["created_by"]),
+    ]
+    session.out.fields(row, pairs)
+
+
+def _states(run: dict[str, Any]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(run.get("states", {}).items()))

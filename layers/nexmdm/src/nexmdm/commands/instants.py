@@ -1,0 +1,169 @@
+"""The instants at which a schedule runs: a pure function of its timing, its time zone and a stretch of time.
+
+Daylight saving follows Debian's cron. When minutes or hours begin with `*`, the command runs at each real instant whose
+local time fits: not at all in an hour that is skipped, twice in one that is repeated. Otherwise it runs once for each
+local time: at the first instant after the gap when the local time is skipped, the first time when it is repeated.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from nexmdm.runtime.errors import Invalid
+
+if TYPE_CHECKING:
+    from cronsim import CronSim
+
+# Two changes of a zone's offset are further apart than this.
+_STEP = timedelta(hours=12)
+_SECOND = timedelta(seconds=1)
+_CRON = re.compile(r"[\w*/,#-]+(?: [\w*/,#-]+){4}", re.ASCII)
+
+
+def between(timing: str | datetime, timezone: str, after: datetime, until: datetime) -> list[datetime]:
+    """The instants (UTC, ascending) that come after `after` and not after `until`.
+
+    Args:
+        timing: a cron expression of five fields, or the one instant.
+        timezone: an IANA name.
+    """
+    return list(takewhile(lambda instant: instant <= until, following(timing, timezone, after)))
+
+
+def following(timing: str | datetime, timezone: str, after: datetime) -> Iterator[datetime]:
+    """The instants after `after`, without end for most cron expressions."""
+    if isinstance(timing, datetime):
+        yield from (instant for instant in (timing.astimezone(UTC),) if instant > after)
+        return
+    zone = zone_of(timezone)
+    minute, hour = timing.split()[:2]
+    found = _at_each_instant if minute.startswith("*") or hour.startswith("*") else _once_per_local_time
+    last = None
+    for instant in found(timing, zone, after.astimezone(UTC)):
+        if instant > after and instant != last:
+            yield instant
+            last = instant
+
+
+def check(timing: str | datetime, timezone: str, now: datetime) -> datetime:
+    """The first instant of a timing that someone asks for.
+
+    Raises:
+        Invalid: the zone is unknown, the expression cannot be read, or it never runs; or the instant is over.
+    """
+    zone_of(timezone)
+    if isinstance(timing, str):
+        _check_cron(timing)
+    first = next(following(timing, timezone, now), None)
+    if first is None:
+        at = isinstance(timing, datetime)
+        raise Invalid("$.at", "is over") if at else Invalid("$.cron", "never comes: there is no such day")
+    return first
+
+
+def next_runs(timing: str | datetime, timezone: str, after: datetime, count: int) -> list[datetime]:
+    return list(islice(following(timing, timezone, after), count))
+
+
+def instant_of(at: datetime, timezone: str) -> datetime:
+    """An instant with an offset as it is; a local time by the rule for local times that are skipped or repeated."""
+    return at.astimezone(UTC) if at.tzinfo else _instant(at, zone_of(timezone))
+
+
+@cache
+def zone_of(name: str) -> ZoneInfo:
+    """The zone as the pinned tzdata has it, whatever the machine has.
+
+    Raises:
+        Invalid: there is no such zone.
+    """
+    from importlib import resources
+
+    files = resources.files("tzdata")
+    if name not in _zone_names():
+        raise Invalid("$.timezone", "is not an IANA time zone, such as Europe/Berlin or UTC")
+    with files.joinpath("zoneinfo", *name.split("/")).open("rb") as file:
+        return ZoneInfo.from_file(file, key=name)
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    from importlib import resources
+
+    return frozenset(resources.files("tzdata").joinpath("zones").read_text().split())
+
+
+def _check_cron(text: str) -> None:
+    from cronsim import CronSimError
+
+    if not _CRON.fullmatch(text):
+        raise Invalid("$.cron", "has five fields, minute hour day month weekday, with one space between them")
+    try:
+        _simulated(text, datetime(2026, 1, 1))  # noqa: DTZ001  a local time
+    except CronSimError as error:
+        raise Invalid("$.cron", f"cannot be read: {error}") from None
+
+
+def _simulated(text: str, local: datetime) -> "CronSim":
+    """Local times after `local`, as if no clock ever changed."""
+    from cronsim import CronSim
+
+    return CronSim(text, local)
+
+
+def _once_per_local_time(text: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    # From a day before, since what is skipped in a gap comes after it.
+    start = after.astimezone(zone).replace(tzinfo=None) - timedelta(days=1)
+    return (_instant(local, zone) for local in _simulated(text, start))
+
+
+def _at_each_instant(text: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """Go stretch by stretch of an unchanged offset: within one, local times and instants differ by the offset alone."""
+    begin = after - _STEP
+    local, offset = None, timedelta()
+    while True:
+        end = _end_of_offset(zone, begin)
+        offset = _offset(zone, begin)
+        first, last = (begin + offset).replace(tzinfo=None), (end + offset).replace(tzinfo=None)
+        for local in _simulated(text, first - _SECOND):
+            if local >= last:
+                break
+            yield local.replace(tzinfo=UTC) - offset
+        else:
+            # No such day within the next fifty years.
+            return
+        # A long way to the next local time: no need to look at each change of the offset in between.
+        skipped = local.replace(tzinfo=UTC) - timedelta(days=2)
+        begin = max(end, skipped)
+
+
+def _instant(local: datetime, zone: ZoneInfo) -> datetime:
+    first = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if first.astimezone(zone).replace(tzinfo=None) == local:
+        return first
+    # Skipped. Read with the offset before the gap it comes after the gap, so the gap's end lies before it.
+    return _end_of_offset(zone, first - _STEP)
+
+
+def _end_of_offset(zone: ZoneInfo, begin: datetime) -> datetime:
+    """The instant after `begin` at which the zone's offset changes; at the latest two years later."""
+    offset, low = _offset(zone, begin), begin
+    for n in range(1, 1461):
+        high = begin + n * _STEP
+        if _offset(zone, high) != offset:
+            break
+        low = high
+    else:
+        return low
+    while high - low > _SECOND:
+        middle = low + (high - low) / 2
+        low, high = (middle, high) if _offset(zone, middle) == offset else (low, middle)
+    return high.replace(microsecond=0)
+
+
+def _offset(zone: ZoneInfo, instant: datetime) -> timedelta:
+    return instant.astimezone(zone).utcoffset() or timedelta()

@@ -1,0 +1,398 @@
+"""Recurring and one-time commands. The sweep starts what is due: each run is one bulk command, started once.
+
+A run's request_id is made of the schedule's id and the run's instant, and its row has these as its key, written in the
+transaction that makes the commands: two sweeps, a crash or a retry start it once.
+"""
+
+import time
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from nexmdm.activity import events
+from nexmdm.commands import actions, batches, instants
+from nexmdm.commands.single import MASK, Command, Instant
+from nexmdm.commands.states import Answered, Delivery, DispatchState, RunStatus
+from nexmdm.devices import filters
+from nexmdm.devices.filters import Filter
+from nexmdm.runtime import logs, metrics
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
+from nexmdm.runtime.errors import Conflict, Forbidden, Invalid, NotFound
+from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.settings import Settings
+
+SHOWN_RUNS = 5
+# An outage is no reason to enumerate every minute of it: what is older than this is missed, whatever the grace is.
+_LOOKED_BACK = timedelta(days=1)
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
+Cron = Annotated[str, Meta(max_length=100, description="minute hour day month weekday")]
+Zone = Annotated[str, Meta(max_length=64, description="an IANA name, such as Europe/Berlin")]
+Ttl = Annotated[int, Meta(ge=1, le=86_400)]
+
+
+class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Either `cron` or `at`; an `at` without an offset is local time in `timezone`. Each run evaluates the filter."""
+
+    name: Name
+    cron: Cron | None = None
+    at: datetime | None = None
+    timezone: Zone = "UTC"
+    filter: Filter
+    action: str
+    params: dict[str, Any] = {}
+    ttl_seconds: Ttl = 600
+    delivery: Delivery = Delivery.AT_MOST_ONCE
+    enabled: bool = True
+
+
+class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Members that are absent stay as they are; `cron` takes the place of `at` and the other way round."""
+
+    cron: Cron | UnsetType = UNSET
+    at: datetime | UnsetType = UNSET
+    timezone: Zone | UnsetType = UNSET
+    filter: Filter | UnsetType = UNSET
+    action: str | UnsetType = UNSET
+    params: dict[str, Any] | UnsetType = UNSET
+    ttl_seconds: Ttl | UnsetType = UNSET
+    delivery: Delivery | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+
+
+class Run(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One run. `states` counts the states of its commands, while they are kept."""
+
+    scheduled_for: Instant
+    status: RunStatus
+    request_id: str | None
+    states: dict[DispatchState, int]
+
+
+class Schedule(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A schedule with its next runs, which are null and empty while it is disabled, and its last one."""
+
+    schedule_id: int
+    name: str
+    cron: str | None
+    at: Instant | None
+    timezone: str
+    filter: dict[str, Any]
+    action: str
+    answered: Answered | None
+    params: dict[str, Any]
+    ttl_seconds: int
+    delivery: Delivery
+    enabled: bool
+    next_run_at: Instant | None
+    next_runs: list[Instant]
+    last_run: Run | None
+    created_at: Instant
+    created_by: str
+    updated_at: Instant
+
+
+def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) -> Schedule:
+    """Add a schedule.
+
+    Raises:
+        Conflict: the name is taken, or schedules are switched off.
+        Invalid: names the field.
+        Forbidden: the action is switched off.
+    """
+    start = time.perf_counter()
+    if not config.schedules_enabled:
+        raise Conflict("Schedules are switched off in this deployment (parameter Schedules).")
+    with db.transaction() as tx:
+        columns = _columns(tx, wanted, config)
+        rows = tx.execute(_CREATE, {**columns, "name": wanted.name, "by": actor.name})
+        if not rows:
+            raise Conflict(f"There is a schedule {wanted.name!r} already.")
+        events.record(tx, actor, "schedule.create", f"schedule:{wanted.name}", after=_said(columns))
+        made = show(tx, wanted.name)
+    logs.db_operation("create", "schedules", {"name": wanted.name, "by": actor.name}, elapsed_ms(start))
+    return made
+
+
+def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config: Settings) -> Schedule:
+    """Change a schedule; its next run is computed anew from now.
+
+    Raises:
+        NotFound: there is none.
+        Invalid: names the field.
+    """
+    given = {key: value for key, value in msgspec.structs.asdict(wanted).items() if value is not UNSET}
+    if "cron" in given and "at" in given:
+        raise Invalid("$", "give cron or at, not both")
+    with db.transaction() as tx:
+        row = _locked(tx, name)
+        before = {
+            "name": name,
+            **{key: row[key] for key in ("cron", "at", "timezone", "action", "params", "ttl_seconds", "enabled")},
+            "delivery": Delivery(row["delivery"]),
+            "filter": msgspec.convert(filters.shown(row["filter"]), Filter),
+        }
+        if "cron" in given or "at" in given:
+            before |= {"cron": None, "at": None}
+        timing_stays = not given.keys() & {"cron", "at", "timezone"}
+        after = NewSchedule(**{**before, **given})
+        columns = _columns(tx, after, config, over=timing_stays)
+        old = {key: row[key] for key in columns if key in row}
+        if _plain(columns) == _plain(old):
+            return show(tx, name)
+        tx.execute(_CHANGE, {**columns, "name": name})
+        events.record(tx, actor, "schedule.change", f"schedule:{name}", before=_said(old), after=_said(columns))
+        return show(tx, name)
+
+
+def delete(db: Database, name: str, actor: Actor) -> None:
+    """Remove a schedule and the record of its runs; their commands stay. The name may be used again.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with db.transaction() as tx:
+        row = _locked(tx, name)
+        tx.execute("DELETE FROM schedules WHERE name = %(name)s", {"name": name})
+        events.record(tx, actor, "schedule.delete", f"schedule:{name}", before=_said(row))
+
+
+def show(db: Executor, name: str) -> Schedule:
+    """One schedule.
+
+    Raises:
+        NotFound: there is none.
+    """
+    rows = db.execute(_SHOW, {"name": name, "after": None, "limit": 1}, repeatable=True)
+    if not rows:
+        raise _unknown(name)
+    return _schedule(rows[0])
+
+
+def list_schedules(db: Executor, query: PageQuery) -> Page[Schedule]:
+    """The schedules by name."""
+    (after,) = query.after(str)
+    rows = db.execute(_SHOW, {"name": None, "after": after, "limit": query.limit + 1}, repeatable=True)
+    return page([_schedule(row) for row in rows], query.limit, ("name",))
+
+
+def list_runs(db: Executor, name: str, query: PageQuery) -> Page[Run]:
+    """The runs of a schedule, newest first.
+
+    Raises:
+        NotFound: there is no such schedule.
+    """
+    (after,) = query.after(datetime)
+    schedule = show(db, name)
+    parameters = {"id": schedule.schedule_id, "after": after, "limit": query.limit + 1}
+    rows = db.execute(_RUNS, parameters, repeatable=True)
+    return page([msgspec.convert(row, Run) for row in rows], query.limit, ("scheduled_for",))
+
+
+def run_now(db: Database, name: str, key: str | None, actor: Actor, config: Settings) -> tuple[Run, bool]:
+    """Run a schedule now, once per key; returns the run and whether it is new. The next run stays as it is.
+
+    Raises:
+        NotFound: there is no such schedule.
+        Conflict: it was run within this second.
+    """
+    with db.transaction() as tx:
+        row = _locked(tx, name)
+        known = key and tx.execute(_RUN_OF_KEY, {"id": row["schedule_id"], "key": key})
+        if known:
+            return msgspec.convert(known[0], Run), False
+        made = _start(tx, row, row["now"].replace(microsecond=0), actor, config, key)
+        if made is None:
+            raise Conflict("It was run within this second. Try again.", headers={"Retry-After": "1"})
+        return made, True
+
+
+def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: float) -> int:
+    """Start the runs that are due, each in a transaction of its own; returns how many were started."""
+    over, started = time.monotonic() + remaining_seconds, 0
+    while time.monotonic() < over:
+        with db.transaction() as tx:
+            due = tx.execute(_DUE)
+            if not due:
+                break
+            started += _start_one(tx, due[0], actor, config)
+    return started
+
+
+def _start_one(tx: Executor, row: Row, actor: Actor, config: Settings) -> int:
+    """Start the latest instant that is due, when it is not too late; what was missed before it is one row."""
+    first, now = row["next_run_at"], row["now"]
+    timing = row["cron"] or row["at"]
+    due = [first, *instants.between(timing, row["timezone"], max(first, now - _LOOKED_BACK), now)]
+    latest = due[-1]
+    in_time = (now - latest).total_seconds() <= config.misfire_grace_seconds
+    if (now - first).total_seconds() > config.misfire_grace_seconds:
+        tx.execute(
+            _RUN,
+            {"id": row["schedule_id"], "at": first, "status": RunStatus.MISSED.value, "request_id": None, "key": None},
+        )
+        events.record(tx, actor, "schedule.missed", f"schedule:{row['name']}", after={"scheduled_for": first})
+        metrics.count("ScheduleMissed")
+    made = _start(tx, row, latest, actor, config) if in_time else None
+    following = next(instants.following(timing, row["timezone"], now), None)
+    tx.execute(_NEXT, {"id": row["schedule_id"], "next_run_at": following})
+    return int(made is not None)
+
+
+def _start(
+    tx: Executor, row: Row, instant: datetime, actor: Actor, config: Settings, key: str | None = None
+) -> Run | None:
+    """Make the commands of one run; None when the run was made before."""
+    request_id = f"schedule.{row['schedule_id']}.{int(instant.timestamp())}"
+    record = {"id": row["schedule_id"], "at": instant, "status": RunStatus.STARTED.value, "request_id": request_id}
+    if not tx.execute(_RUN, {**record, "key": key}):
+        return None
+    status, request_id_or_none = RunStatus.STARTED, request_id
+    try:
+        _check_enabled(row["action"], config)
+        chosen = msgspec.convert(filters.shown(row["filter"]), Filter)
+        selector = {"selector": {"filter": filters.conditions(chosen)}}
+        delivery = Delivery(row["delivery"])
+        command = Command(request_id, selector, row["action"], row["params"], row["ttl_seconds"], actor, delivery)
+        batches.accept(tx, command, config.heartbeat_interval_seconds)
+    except (Invalid, Forbidden):
+        # The filter matches no device, its group is gone, or the action was switched off.
+        status, request_id_or_none = RunStatus.EMPTY, None
+        tx.execute(_EMPTY, {"id": row["schedule_id"], "at": instant})
+    after = {"scheduled_for": instant, "status": status, "request_id": request_id_or_none}
+    events.record(tx, actor, "schedule.run", f"schedule:{row['name']}", after=after)
+    logs.db_operation("create", "schedule_runs", {"name": row["name"], "status": str(status)}, 0)
+    return Run(scheduled_for=instant, status=status, request_id=request_id_or_none, states={})
+
+
+def _columns(tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool = False) -> dict[str, Any]:
+    """What is stored of it, checked.
+
+    Args:
+        over: the timing is not new, so a one-time schedule may be over.
+
+    Raises:
+        Invalid: names the field.
+        Forbidden: the action is switched off.
+    """
+    if (wanted.cron is None) == (wanted.at is None):
+        raise Invalid("$", "give cron for a recurring command, or at for one that runs once")
+    params = actions.parameters(wanted.action, wanted.params)
+    for name in sorted(params.keys() & actions.secret_names(wanted.action)):
+        raise Invalid(f"$.params.{name}", "is a secret, which a schedule does not keep; send the command yourself")
+    actions.check_delivery(wanted.action, wanted.delivery)
+    _check_enabled(wanted.action, config)
+    now = tx.execute("SELECT clock_timestamp() AS now")[0]["now"]
+    timing: str | datetime = wanted.cron or ""
+    if wanted.at is not None:
+        timing = instants.instant_of(wanted.at, wanted.timezone)
+    following = (
+        next(instants.following(timing, wanted.timezone, now), None)
+        if over
+        else instants.check(timing, wanted.timezone, now)
+    )
+    kept = filters.stored(wanted.filter)
+    filters.resolve(tx, wanted.filter)
+    return {
+        "cron": wanted.cron,
+        "at": timing if wanted.at is not None else None,
+        "timezone": wanted.timezone,
+        "filter": msgspec.json.encode(kept).decode(),
+        "action": wanted.action,
+        "params": msgspec.json.encode(params).decode(),
+        "ttl_seconds": wanted.ttl_seconds,
+        "delivery": wanted.delivery.value,
+        "enabled": wanted.enabled,
+        "next_run_at": following if wanted.enabled else None,
+    }
+
+
+def _check_enabled(action: str, config: Settings) -> None:
+    if action == "remote_exec_shell" and not config.remote_exec_shell_enabled:
+        raise Forbidden("remote_exec_shell is switched off. Set REMOTE_EXEC_SHELL_ENABLED to allow it.")
+
+
+def _locked(tx: Executor, name: str) -> Row:
+    rows = tx.execute(_LOCKED, {"name": name})
+    if not rows:
+        raise _unknown(name)
+    return rows[0]
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"There is no schedule {name!r}.")
+
+
+def _plain(columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns as written and as read, in one form; not the next run, which moves by itself."""
+    decoded = {
+        key: msgspec.json.decode(value) if key in ("filter", "params") and isinstance(value, str) else value
+        for key, value in columns.items()
+    }
+    return {key: value for key, value in decoded.items() if key != "next_run_at"}
+
+
+def _said(columns: dict[str, Any]) -> dict[str, Any]:
+    """What the event log says of a schedule."""
+    plain = _plain(columns)
+    found = {key: plain[key] for key in ("cron", "at", "timezone", "action", "ttl_seconds", "delivery", "enabled")}
+    return {**found, "filter": filters.shown(plain["filter"]), "params": _shown(plain["action"], plain["params"])}
+
+
+def _shown(action: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Viewers read schedules, and do not see shell commands."""
+    known = actions.ACTIONS.get(action)
+    hidden = known.parameters.HIDDEN if known else frozenset()
+    return {name: MASK if name in hidden else value for name, value in params.items()}
+
+
+def _schedule(row: Row) -> Schedule:
+    now, timing = row.pop("now"), row["cron"] or row["at"]
+    action = actions.ACTIONS.get(row["action"])
+    runs = instants.next_runs(timing, row["timezone"], now, SHOWN_RUNS) if row["enabled"] else []
+    return msgspec.convert(
+        {
+            **row,
+            "filter": filters.shown(row["filter"]),
+            "params": _shown(row["action"], row["params"]),
+            "answered": action and action.answered,
+            "next_runs": runs,
+        },
+        Schedule,
+    )
+
+
+_SHOW = statement(__package__, "show_schedules")
+_RUNS = statement(__package__, "list_runs")
+_DUE = statement(__package__, "due_schedule")
+
+_CREATE = """
+INSERT INTO schedules (name, cron, at, timezone, filter, action, params, ttl_seconds, delivery, enabled, next_run_at,
+    created_by)
+VALUES (%(name)s, %(cron)s, %(at)s, %(timezone)s, %(filter)s::jsonb, %(action)s, %(params)s::jsonb, %(ttl_seconds)s,
+    %(delivery)s, %(enabled)s, %(next_run_at)s, %(by)s)
+ON CONFLICT (name) DO NOTHING RETURNING schedule_id
+"""
+_CHANGE = """
+UPDATE schedules SET cron = %(cron)s, at = %(at)s, timezone = %(timezone)s, filter = %(filter)s::jsonb,
+    action = %(action)s, params = %(params)s::jsonb, ttl_seconds = %(ttl_seconds)s, delivery = %(delivery)s,
+    enabled = %(enabled)s, next_run_at = %(next_run_at)s, updated_at = clock_timestamp()
+WHERE name = %(name)s
+"""
+_LOCKED = "SELECT *, clock_timestamp() AS now FROM schedules WHERE name = %(name)s FOR UPDATE"
+# Zero rows mean: this run was made before.
+_RUN = """
+INSERT INTO schedule_runs (schedule_id, scheduled_for, status, request_id, key)
+VALUES (%(id)s, %(at)s, %(status)s, %(request_id)s, %(key)s)
+ON CONFLICT (schedule_id, scheduled_for) DO NOTHING RETURNING schedule_id
+"""
+_EMPTY = """
+UPDATE schedule_runs SET status = 'empty', request_id = NULL WHERE schedule_id = %(id)s AND scheduled_for = %(at)s
+"""
+_NEXT = "UPDATE schedules SET next_run_at = %(next_run_at)s WHERE schedule_id = %(id)s"
+_RUN_OF_KEY = """
+SELECT scheduled_for, status, request_id, '{}'::jsonb AS states
+FROM schedule_runs WHERE schedule_id = %(id)s AND key = %(key)s
+"""

@@ -1,0 +1,71 @@
+"""Which conditions of the template hold together, for every combination of the parameters that people use."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+# Per parameter what a condition may depend on; the others take any value without a resource coming or going.
+CHOICES: dict[str, list[Any]] = {
+    "Stage": ["dev", "prod"],
+    "Schedules": ["on", "off"],
+    "DatabaseMinCapacity": [0, 0.5],
+    "DatabaseSnapshot": ["", "arn:aws:rds:eu-west-1:123456789012:cluster-snapshot:one"],
+    "DatabaseStandby": ["on", "off"],
+    "DatabaseProxy": ["on", "off"],
+    "ReservedConcurrency": [0, 5],
+    "VpcId": ["", "vpc-1"],
+    "Egress": ["ipv6", "nat"],
+    "AlarmTopicArn": ["", "arn:aws:sns:eu-west-1:123456789012:alarms"],
+    "ExportDownloads": ["on", "off"],
+    "Webhook": ["on", "off"],
+}
+
+Truth = frozenset[str]  # the names of the conditions that hold
+
+
+def parameters_of_conditions(document: dict[str, Any]) -> set[str]:
+    return set(_references(document["Conditions"]))
+
+
+def combinations(document: dict[str, Any]) -> tuple[int, set[Truth]]:
+    """How many combinations of parameters there are, and the different sets of conditions that hold in one of them."""
+    names = sorted(parameters_of_conditions(document))
+    found, count = set(), 0
+    for values in product(*(CHOICES[name] for name in names)):
+        count += 1
+        given = dict(zip(names, values, strict=True))
+        found.add(frozenset(name for name in document["Conditions"] if _holds(name, document["Conditions"], given)))
+    return count, found
+
+
+def _holds(name: str, conditions: dict[str, Any], given: dict[str, Any]) -> bool:
+    return _evaluated(conditions[name], conditions, given)
+
+
+def _evaluated(node: Any, conditions: dict[str, Any], given: dict[str, Any]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    [(function, value)] = node.items()
+    if function == "Ref":
+        return given[value]
+    if function == "Condition":
+        return _holds(value, conditions, given)
+    values = [_evaluated(each, conditions, given) for each in value]
+    return {
+        "Fn::Equals": lambda: str(values[0]) == str(values[1]),
+        "Fn::Not": lambda: not values[0],
+        "Fn::And": lambda: all(values),
+        "Fn::Or": lambda: any(values),
+    }[function]()
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for function, value in node.items():
+            if function == "Ref":
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _references(each)

@@ -1,0 +1,42 @@
+"""The template as CloudFormation gets it: SAM's transform, run offline by the SAM CLI's own Python."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from local import template
+
+PYTHON = template.TEMPLATE.parent / ".venv-build" / "bin" / "python"
+# SAM takes artifacts in S3 only, where `sam deploy` has put them.
+_TRANSFORM = """
+import json, sys
+from samtranslator.translator.transform import transform
+document = json.load(sys.stdin)
+for resource in document["Resources"].values():
+    for name in ("CodeUri", "ContentUri"):
+        if name in resource.get("Properties", {}):
+            resource["Properties"][name] = "s3://artifacts/" + resource["Properties"][name].replace("/", "-")
+class Managed:
+    def load(self): return {name: "arn:aws:iam::aws:policy/service-role/" + name for name in sys.argv[1:]}
+json.dump(transform(document, {}, Managed()), sys.stdout)
+"""
+MANAGED = ("AWSLambdaBasicExecutionRole", "AWSLambdaVPCAccessExecutionRole", "AWSXRayDaemonWriteAccess")
+
+
+def expanded(python: Path = PYTHON) -> dict[str, Any]:
+    """Raises:
+    RuntimeError: SAM does not take the template; the text says what it said.
+    """
+    document = json.dumps(template.document(), default=str)
+    run = subprocess.run(
+        [str(python), "-c", _TRANSFORM, *MANAGED],
+        input=document,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"AWS_DEFAULT_REGION": "eu-west-1", "PATH": "/usr/bin:/bin", "SAM_CLI_TELEMETRY": "0"},
+    )
+    if run.returncode:
+        raise RuntimeError(run.stderr[-2000:])
+    return json.loads(run.stdout)

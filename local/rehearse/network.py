@@ -1,0 +1,119 @@
+"""From a function to what it asks: security groups on both sides, a route, and S3's endpoint policy."""
+
+from typing import Any
+
+from local.rehearse.conditions import Truth
+
+POSTGRES, HTTPS = 5432, 443
+
+
+def check(document: dict[str, Any], truths: set[Truth], calls: dict[str, set[str]]) -> tuple[int, list[str]]:
+    wrong: set[str] = set()
+    count = 0
+    for truth in truths:
+        resources = _present(document["Resources"], truth)
+        for name, each in resources.items():
+            if each["Type"] != "AWS::Lambda::Function":
+                continue
+            properties = _chosen(each["Properties"], truth)
+            network = properties.get("VpcConfig")
+            if network is None:  # outside of the VPC: the internet is there, the database is not
+                if any(action.startswith("rds-db:") for action in calls.get(name, ())):
+                    wrong.add(f"{name} is outside of the VPC and logs in to the database")
+                continue
+            count += 1
+            [group] = [each["Ref"] for each in network["SecurityGroupIds"]]
+            for target in _databases(properties):
+                for start, end in _hops(target, group):
+                    if not (_lets_out(resources, start, end) and _lets_in(resources, start, end)):
+                        wrong.add(f"{name} cannot reach {target}: {start} to {end} on {POSTGRES} ({_name(truth)})")
+            if "OwnNetwork" in truth:
+                wrong |= _ways_out(resources, name, group, calls.get(name, set()), truth)
+    return count, sorted(wrong)
+
+
+def _databases(properties: dict[str, Any]) -> list[str]:
+    host = properties["Environment"]["Variables"].get("DATABASE_HOST", {})
+    return [host["Fn::GetAtt"].partition(".")[0]] if "Fn::GetAtt" in host else []
+
+
+def _hops(target: str, group: str) -> list[tuple[str, str]]:
+    if target == "DatabaseCluster":
+        return [(group, "DatabaseSecurityGroup")]
+    return [(group, "DatabaseProxySecurityGroup"), ("DatabaseProxySecurityGroup", "DatabaseSecurityGroup")]
+
+
+def _lets_out(resources: dict[str, Any], start: str, end: str) -> bool:
+    rules = [*resources[start]["Properties"].get("SecurityGroupEgress", [])]
+    rules += [
+        each["Properties"]
+        for each in resources.values()
+        if each["Type"] == "AWS::EC2::SecurityGroupEgress" and each["Properties"]["GroupId"] == {"Ref": start}
+    ]
+    return any(_covers(rule, POSTGRES) and rule.get("DestinationSecurityGroupId") == {"Ref": end} for rule in rules)
+
+
+def _lets_in(resources: dict[str, Any], start: str, end: str) -> bool:
+    rules = [*resources[end]["Properties"].get("SecurityGroupIngress", [])]
+    rules += [
+        each["Properties"]
+        for each in resources.values()
+        if each["Type"] == "AWS::EC2::SecurityGroupIngress" and each["Properties"]["GroupId"] == {"Ref": end}
+    ]
+    return any(_covers(rule, POSTGRES) and rule.get("SourceSecurityGroupId") == {"Ref": start} for rule in rules)
+
+
+def _ways_out(resources: dict[str, Any], name: str, group: str, asked: set[str], truth: Truth) -> set[str]:
+    wrong = set()
+    out = resources[group]["Properties"]["SecurityGroupEgress"]
+    for family, everywhere in (("CidrIpv6", "::/0"), ("CidrIp", "0.0.0.0/0")):
+        if not any(_covers(rule, HTTPS) and rule.get(family) == everywhere for rule in out):
+            wrong.add(f"{group} lets nothing out to {everywhere}")
+    routes = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::EC2::Route"]
+    table = {"Ref": "RouteTable"}
+    by_ipv6 = any(
+        route["RouteTableId"] == table and route.get("DestinationIpv6CidrBlock") == "::/0" for route in routes
+    )
+    by_nat = any(route["RouteTableId"] == table and "NatGatewayId" in route for route in routes)
+    if not by_ipv6 and not by_nat:
+        wrong.add(f"{name} has no way to the internet ({_name(truth)})")
+    if "WithNat" in truth and not by_nat:
+        wrong.add("Egress=nat makes no route through the NAT gateway")
+    endpoint = _chosen(resources["S3Endpoint"]["Properties"], truth)
+    if table not in endpoint["RouteTableIds"]:
+        wrong.add("S3's endpoint is not in the functions' route table")
+    open_ = {
+        action
+        for statement in endpoint["PolicyDocument"]["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    for action in sorted(action for action in asked if action.startswith("s3:")):
+        if action not in open_:
+            wrong.add(f"{name} asks for {action}, which S3's endpoint does not let through ({_name(truth)})")
+    return wrong
+
+
+def _covers(rule: dict[str, Any], port: int) -> bool:
+    return rule["IpProtocol"] == "tcp" and rule["FromPort"] <= port <= rule["ToPort"]
+
+
+def _present(resources: dict[str, Any], truth: Truth) -> dict[str, Any]:
+    return {name: each for name, each in resources.items() if "Condition" not in each or each["Condition"] in truth}
+
+
+def _chosen(node: Any, truth: Truth) -> Any:
+    """With every Fn::If decided, and what becomes AWS::NoValue left out."""
+    if isinstance(node, list):
+        return [value for each in node if (value := _chosen(each, truth)) is not None]
+    if not isinstance(node, dict):
+        return node
+    if set(node) == {"Fn::If"}:
+        condition, then, otherwise = node["Fn::If"]
+        return _chosen(then if condition in truth else otherwise, truth)
+    if node == {"Ref": "AWS::NoValue"}:
+        return None
+    return {key: value for key, each in node.items() if (value := _chosen(each, truth)) is not None}
+
+
+def _name(truth: Truth) -> str:
+    return ", ".join(sorted(truth)) or "no condition"

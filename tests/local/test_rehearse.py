@@ -1,0 +1,179 @@
+"""Each check of the rehearsal finds what it is for, and the template as it is has nothing to be found without AWS."""
+
+import copy
+import re
+from typing import Any
+
+import pytest
+
+from local import template
+from local.rehearse import limits, network, permissions, references
+from local.rehearse.__main__ import ONLY_AWS_CAN_TELL, _hosts
+from local.rehearse.conditions import CHOICES, combinations, parameters_of_conditions
+from tests.support.api import ROOT
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """The template before SAM has made resources of the functions' events, which wait for other things than they do."""
+    made = copy.deepcopy(template.document())
+    for resource in made["Resources"].values():
+        resource.get("Properties", {}).pop("Events", None)
+    return made
+
+
+def test_every_parameter_that_a_condition_reads_is_varied(document):
+    assert parameters_of_conditions(document) == set(CHOICES)
+    for name, values in CHOICES.items():
+        parameter = document["Parameters"][name]
+        assert set(values) <= set(parameter.get("AllowedValues", values)), name
+
+
+def test_all_combinations_are_looked_at(document):
+    count, truths = combinations(document)
+    assert count == 2**12
+    # A VPC that is given takes away the choice of egress.
+    assert len(truths) == 2**10 * 3
+    assert not any("WithNat" in truth and "OwnNetwork" not in truth for truth in truths)
+
+
+def test_the_template_refers_to_nothing_that_is_not_there(document):
+    count, wrong = references.check(document, combinations(document)[1])
+    assert (count > 200, wrong) == (True, [])
+
+
+def test_a_reference_to_nothing_is_found(document):
+    document["Resources"]["ApkBucketPolicy"]["Properties"]["Bucket"] = {"Ref": "NoBucket"}
+    assert "ApkBucketPolicy refers to NoBucket" in "".join(references.check(document, combinations(document)[1])[1])
+
+
+def test_a_reference_to_what_is_there_under_a_condition_only_is_found(document):
+    document["Outputs"]["ApkBucketName"]["Value"] = {"Fn::Sub": "${ExportBucket.Arn}/x"}
+    [wrong] = references.check(document, combinations(document)[1])[1]
+    assert wrong == "output ApkBucketName refers to ExportBucket (always), which is there if WithExport only"
+
+
+def test_a_condition_on_the_way_counts(document):
+    value = {"Fn::If": ["WithExport", {"Ref": "ExportBucket"}, "none"]}
+    document["Outputs"]["ApkBucketName"]["Value"] = value
+    assert references.check(document, combinations(document)[1])[1] == []
+    value["Fn::If"] = ["WithExport", "none", {"Ref": "ExportBucket"}]
+    [wrong] = references.check(document, combinations(document)[1])[1]
+    assert "WithExport is False" in wrong
+
+
+def test_a_circle_is_found(document):
+    document["Resources"]["ApkBucket"]["DependsOn"] = ["ApkBucketPolicy"]
+    [wrong] = references.check(document, combinations(document)[1])[1]
+    assert re.search(r"wait for each other: .*ApkBucket", wrong)
+
+
+def test_an_alarm_of_eleven_metrics_is_found(document):
+    alarm = document["Resources"]["DeviceFunctionsThrottled"]["Properties"]
+    alarm["Metrics"] += [alarm["Metrics"][1]] * 10
+    assert any("DeviceFunctionsThrottled: metrics" in line for line in limits.check(document)[1])
+
+
+AWS = "arn:aws:iam::aws:policy"
+ROLE = {
+    "Resources": {
+        "WatchFunction": {"Type": "AWS::Lambda::Function"},
+        "WatchFunctionRole": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "ManagedPolicyArns": [f"{AWS}/service-role/AWSLambdaBasicExecutionRole", {"Ref": "App"}],
+                "Policies": [
+                    {"PolicyDocument": {"Statement": [{"Effect": "Allow", "Action": "sns:Publish", "Resource": "t"}]}}
+                ],
+            },
+        },
+        "App": {
+            "Type": "AWS::IAM::ManagedPolicy",
+            "Properties": {
+                "PolicyDocument": {
+                    "Statement": [
+                        {"Effect": "Allow", "Action": "rds-db:connect", "Resource": {"Fn::Sub": "arn:x/nexmdm_app"}},
+                        {"Effect": "Deny", "Action": "logs:CreateLogGroup", "Resource": "*"},
+                    ]
+                }
+            },
+        },
+    }
+}  # fmt: skip
+ASKED = {"sns:Publish", "rds-db:connect/nexmdm_app"}
+
+
+def test_a_role_that_allows_what_is_asked_for_and_no_more_is_right():
+    assert permissions.check(ROLE, {"WatchFunction": ASKED})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "wrong"),
+    [
+        ({*ASKED, "s3:PutObject"}, "WatchFunction asks for s3:PutObject, which its role does not allow"),
+        ({*ASKED, "rds-db:connect/nexmdm_owner"}, "asks for rds-db:connect/nexmdm_owner, which"),
+        ({"sns:Publish"}, "WatchFunction may do rds-db:connect/nexmdm_app, which it was not seen to ask for"),
+    ],
+)
+def test_a_role_that_allows_less_or_more_is_found(asked: set[str], wrong: str):
+    [found] = permissions.check(ROLE, {"WatchFunction": asked})[1]
+    assert wrong in found
+
+
+def test_a_policy_of_awss_own_is_found():
+    document = copy.deepcopy(ROLE)
+    arns = document["Resources"]["WatchFunctionRole"]["Properties"]["ManagedPolicyArns"]
+    arns.append(f"{AWS}/AdministratorAccess")
+    [found] = permissions.check(document, {"WatchFunction": ASKED})[1]
+    assert "AdministratorAccess" in found
+
+
+def as_functions(document: dict[str, Any]) -> dict[str, Any]:
+    """The template's functions with what Globals give them, as SAM does it."""
+    for resource in document["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Type"] = "AWS::Lambda::Function"
+            common = document["Globals"]["Function"]
+            own = resource["Properties"]
+            variables = common["Environment"]["Variables"] | own.get("Environment", {}).get("Variables", {})
+            resource["Properties"] = {**common, **own, "Environment": {"Variables": variables}}
+    return document
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda r: None, None),
+        (lambda r: r.pop("DatabaseFromFunctions"), "cannot reach DatabaseCluster"),
+        (lambda r: r.pop("FunctionsToProxy"), "cannot reach DatabaseProxyEndpoint"),
+        (lambda r: r.pop("DatabaseFromProxy"), "cannot reach DatabaseProxyEndpoint"),
+        (lambda r: r.pop("EgressRoute"), "has no way to the internet"),
+        (lambda r: r.pop("NatRoute"), "no route through the NAT gateway"),
+        (lambda r: r["S3Endpoint"]["Properties"].update(RouteTableIds=[]), "S3's endpoint is not in"),
+        (lambda r: r["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"].pop(0), "s3:GetObjectVersion, which"),
+        (
+            lambda r: r["FunctionSecurityGroup"]["Properties"]["SecurityGroupEgress"].pop(0),
+            "FunctionSecurityGroup lets nothing out to ::/0",
+        ),
+    ],
+)
+def test_a_way_that_is_closed_is_found(document, change, wrong: str | None):
+    as_functions(document)
+    change(document["Resources"])
+    calls = {"ApkDownloadFunction": {"s3:GetObjectVersion"}}
+    _, found = network.check(document, combinations(document)[1], calls)
+    assert (found == []) if wrong is None else any(wrong in line for line in found), found[:3]
+
+
+def test_a_service_without_a_documented_host_is_found():
+    assert _hosts({"WatchFunction": {"sns:Publish", "rds-db:connect/nexmdm_app"}})[1] == []
+    [found] = _hosts({"WatchFunction": {"sqs:SendMessage"}})[1]
+    assert found.startswith("sqs is asked")
+
+
+def test_the_document_says_what_the_rehearsal_says():
+    text = " ".join((ROOT / "docs" / "deploy.md").read_text().split())
+    said = text.partition("## What only AWS can tell")[2]
+    for line in ONLY_AWS_CAN_TELL:
+        assert f"* {line}" in said, line
+    assert said.count(" * ") == len(ONLY_AWS_CAN_TELL)

@@ -1,0 +1,108 @@
+"""The instants of a schedule, compared with a reference that walks through a year in steps of five minutes."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from nexmdm.commands import instants
+from nexmdm.runtime.errors import Invalid
+
+# Both hemispheres, a change of half an hour, a change at midnight, offsets of 45 minutes, none at all.
+ZONES = [
+    "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Santiago", "Asia/Beirut", "Asia/Kolkata",
+    "Asia/Kathmandu", "Australia/Sydney", "Australia/Lord_Howe", "Asia/Jerusalem", "Pacific/Chatham",
+]  # fmt: skip
+STEP = timedelta(minutes=5)
+# (expression, minutes, hours, days of the month, weekdays with Monday 0; None for any)
+CRONS = [
+    ("30 2 * * *", {30}, {2}, None, None),
+    ("0 0 * * *", {0}, {0}, None, None),
+    ("15,45 1-3 * * *", {15, 45}, {1, 2, 3}, None, None),
+    ("0 3 * * 0", {0}, {3}, None, {6}),
+    ("30 2 29 * *", {30}, {2}, {29}, None),
+    ("*/20 * * * *", {0, 20, 40}, None, None, None),
+    ("10 * * * *", {10}, None, None, None),
+    ("*/30 2 * * *", {0, 30}, {2}, None, None),
+    ("0 */6 * * *", {0}, {0, 6, 12, 18}, None, None),
+]
+START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def fits(local: datetime, cron: tuple) -> bool:
+    wanted = zip(cron[1:], (local.minute, local.hour, local.day, local.weekday()), strict=True)
+    return all(allowed is None or value in allowed for allowed, value in wanted)
+
+
+@pytest.fixture(scope="module", params=ZONES)
+def year(request) -> tuple[str, list[tuple[datetime, datetime]]]:
+    """(zone, [(instant, local time)] of every step), from a day before the year to a day after.
+
+    The zones are the pinned ones: the machine's may be of another year's rules.
+    """
+    zone, minutes, instant = instants.zone_of(request.param), [], START - timedelta(days=1)
+    while instant <= END + timedelta(days=1):
+        minutes.append((instant, instant.astimezone(zone).replace(tzinfo=None)))
+        instant += STEP
+    return request.param, minutes
+
+
+@pytest.mark.parametrize("cron", CRONS, ids=lambda cron: cron[0])
+def test_a_year_agrees_with_the_reference(year, cron):
+    zone, minutes = year
+    expected = set()
+    wildcard = cron[0].split()[0].startswith("*") or cron[0].split()[1].startswith("*")
+    latest = None
+    for (_, before), (instant, local) in itertools.pairwise(minutes):
+        if wildcard:
+            expected |= {instant} if fits(local, cron) else set()
+            continue
+        # Every local time since the latest one that was seen: one that is repeated was, and a gap holds several.
+        latest = latest or before
+        passed = latest + STEP
+        while passed <= local:
+            if fits(passed, cron):
+                expected.add(instant)
+            passed += STEP
+        latest = max(latest, local)
+    found = instants.between(cron[0], zone, START, END)
+    assert found == sorted(instant for instant in expected if START < instant <= END)
+
+
+def test_the_zones_change_their_clocks(year):
+    """Or the year would prove nothing: a zone that has daylight saving has both changes in it."""
+    zone, minutes = year
+    jumps = [second[1] - first[1] for first, second in itertools.pairwise(minutes)]
+    forward, back = (any(jump > STEP for jump in jumps), any(jump < timedelta(0) for jump in jumps))
+    fixed = zone in ("UTC", "Asia/Kolkata", "Asia/Kathmandu")
+    assert (forward, back) == ((False, False) if fixed else (True, True))
+
+
+def test_a_one_time_schedule_has_one_instant():
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    assert instants.between(at, "UTC", START, END) == [at]
+    assert instants.between(at, "UTC", at, END) == []
+
+
+def test_a_local_instant_that_is_skipped_or_repeated():
+    skipped, repeated = datetime(2026, 3, 29, 2, 30), datetime(2026, 10, 25, 2, 30)  # noqa: DTZ001
+    assert instants.instant_of(skipped, "Europe/Berlin") == datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert instants.instant_of(repeated, "Europe/Berlin") == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("timing", "zone", "field"),
+    [
+        ("* * * *", "UTC", "$.cron"),
+        ("60 * * * *", "UTC", "$.cron"),
+        ("0 0 30 2 *", "UTC", "$.cron"),
+        ("@daily", "UTC", "$.cron"),
+        ("0 0 * * *\n", "UTC", "$.cron"),
+        ("0 3 * * *", "Europe/Nowhere", "$.timezone"),
+        ("0 3 * * *", "../../etc/passwd", "$.timezone"),
+        (datetime(2025, 1, 1, tzinfo=UTC), "UTC", "$.at"),
+    ],
+)
+def test_what_never_comes_or_cannot_be_read_is_refused(timing, zone: str, field: str):
+    with pytest.raises(Invalid) as refused:
+        instants.check(timing, zone, START)
+    assert refused.value.detail.startswith(field)

@@ -1,0 +1,89 @@
+"""Writes down each AWS API call that a function signs: a line `function action` into the file that AWS_CALLS names.
+
+Whatever a function asks of AWS, botocore's signer signs it: requests, presigned URLs and logins to the database. So
+the one place to listen is `add_auth`. In a built function's process Python finds this module by its name on
+PYTHONPATH; in the suite it is a plugin, and the function is the one whose handler is on the stack: pytest -p
+tests.support.aws_calls.sitecustomize
+"""
+
+import os
+import re
+import sys
+from importlib.machinery import PathFinder
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+FILE = os.environ.get("AWS_CALLS")
+_HANDLER = re.compile(r"/functions/(\w+)/\w+\.py$")
+
+
+def action(service: str, method: str, url: str, headers: Any, body: Any) -> str:
+    """What IAM calls the request."""
+    query = parse_qs(urlsplit(url).query)
+    if service == "rds-db":
+        return f"rds-db:connect/{query['DBUser'][0]}"
+    if target := headers.get("X-Amz-Target"):
+        return f"{service}:{target.rpartition('.')[2]}"
+    if service == "s3":
+        if method == "GET":
+            return "s3:GetObjectVersion" if "versionId" in query else "s3:GetObject"
+        return {"PUT": "s3:PutObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject"}.get(method, f"s3:{method}")
+    text = body.decode() if isinstance(body, bytes) else body
+    named = text.get("Action") if isinstance(text, dict) else parse_qs(text or "").get("Action", ["?"])[0]
+    return f"{service}:{named}"
+
+
+def function() -> str | None:
+    """Whose call it is; None for a test's own."""
+    if name := os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+        return name
+    frame = sys._getframe()
+    while frame:
+        if found := _HANDLER.search(frame.f_code.co_filename):
+            return "".join(word.capitalize() for word in found[1].split("_")) + "Function"
+        frame = frame.f_back
+    return None
+
+
+def _listen(auth: Any) -> None:
+    """To the signers of botocore, and to those of awscrt where that is installed."""
+    signers = {auth.SigV4Auth, *(each for each in auth.AUTH_TYPE_MAPS.values() if "SigV4" in each.__name__)}
+    for signer in {base for each in signers for base in each.__mro__ if "add_auth" in vars(base)}:
+        if "SigV4" in signer.__name__:
+            signer.add_auth = _recorded(signer.add_auth)
+
+
+def _recorded(add_auth: Any) -> Any:
+    def record(self: Any, request: Any) -> None:
+        if whose := function():
+            what = action(self._service_name, request.method, request.url, request.headers, request.data)
+            with open(FILE, "a") as file:
+                file.write(f"{whose} {what}\n")
+        add_auth(self, request)
+
+    return record
+
+
+class _WhenLoaded(PathFinder):
+    """Finds botocore.auth as usual, and listens once it has been loaded: not before a function needs it."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "botocore.auth":
+            return None
+        spec = super().find_spec(name, path, target)
+        load = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            load(module)
+            _listen(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if FILE:
+    if "botocore.auth" in sys.modules:
+        _listen(sys.modules["botocore.auth"])
+    else:
+        sys.meta_path.insert(0, _WhenLoaded)
