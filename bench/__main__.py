@@ -31,6 +31,7 @@ SECTIONS = {
     "throughput": "Throughput",
     "recovery": "The whole fleet returns",
     "growth": "Growth",
+    "selectors": "Labels and selectors",
     "watching": "Alerts",
     "removal": "Removal of expired heartbeats",
     "sending": "Sending",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from nexmdm.activity import events
-from nexmdm.alerts import evaluation
+from nexmdm.alerts import history
 from nexmdm.devices import deletion, editing, groups, imports, labelling, lists, registry, targets
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
@@ -12,7 +12,7 @@ from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
 from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
-from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime import database, settings, validation, warmup
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
@@ -126,11 +126,10 @@ def summary(request: Request) -> dict[str, Any]:
     return lists.summary(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
-@routes("GET /v1/alerts")
-def list_alerts(request: Request) -> Page:
-    """List alerts about devices, newest first: what is wrong, since when, who was told, when it was over."""
-    query = request.parameters(evaluation.AlertsQuery)
-    return evaluation.list_alerts(database.connection(), query, settings.load().heartbeat_interval_seconds)
+@routes("GET /v1/fleet/history")
+def fleet_history(request: Request, query: history.HistoryQuery) -> history.History:
+    """Show the fleet over time, by hour or by day: devices, online, silent, open alerts; of a group with `group`."""
+    return history.show(database.connection(), query)
 
 
 @routes("GET /v1/events")
@@ -140,3 +139,6 @@ def list_events(request: Request, query: events.EventsQuery) -> Page[events.Even
     `actor`, `action` and `object` are compared whole, or as a beginning when they end in `*`.
     """
     return events.list_events(database.connection(), query)
+
+
+warmup.warm_up()

@@ -1,23 +1,21 @@
-"""Posts what arrives on the topic to a webhook: alerts about devices as they are, CloudWatch's alarms in words.
+"""Posts what arrives on the topic to webhooks: alerts to the routes of their rules, all else to WEBHOOK_URL.
 
 It keeps nothing and tries nothing twice: it fails, Lambda tries again, and what failed for good is in the dead letters.
+One webhook that fails does not keep the others from being posted to.
 """
 
 from typing import Any
 
-from nexmdm.runtime import invocations, logs, secrets, settings
+from nexmdm.runtime import invocations, logs, settings
 
-from functions.notify import alarm, webhook
+from functions.notify import message, targets, webhook
 
 
 @invocations.named
 def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
-    """{"posted": how many messages}"""
+    """{"posted": how many requests were made}"""
     logs.begin(context.aws_request_id, context.function_name)
-    config = settings.load()
-    url = secrets.webhook_url(config)
-    for record in event["Records"]:
-        message = record["Sns"]
-        title, text = alarm.in_words(message) or (message.get("Subject") or "NexMDM", message["Message"])
-        webhook.post(url, config.webhook_shape, title, text)
-    return {"posted": len(event["Records"])}
+    known = targets.load(settings.load())
+    requests = [each for record in event["Records"] for each in targets.requests(known, message.of(record["Sns"]))]
+    webhook.post_all(requests)
+    return {"posted": len(requests)}

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nexmdm.alerts import evaluation, notifications
+from msgspec import UNSET, to_builtins
+from nexmdm.alerts import evaluation, history, notifications
 from nexmdm.runtime import database, invocations, logs, metrics, settings
 
 from functions.watch import topic
@@ -15,10 +16,11 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
     database.begin(context)
     db, config = database.connection(), settings.load()
     try:
-        found = evaluation.look(db, config)
-        report = {"conditions": found, "told": _tell(db, config)}
-        # A run that finds a notice under the lease of one that failed has not succeeded either.
-        complete = not any("error" in each for each in found.values()) and not notifications.waiting(db)
+        found = evaluation.evaluate(db, config)
+        history.record_hour(db, config)
+        report = {"conditions": to_builtins(found), "told": _tell(db, config)}
+        # A run that finds a notification under the lease of one that failed has not succeeded either.
+        complete = not any(each.error is not UNSET for each in found.values()) and not notifications.waiting(db)
         metrics.count("WatchSucceeded", int(complete))
         return report
     finally:
@@ -26,13 +28,13 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _tell(db: database.Executor, config: settings.Settings) -> int:
-    """No transaction is open while the topic is called."""
-    notice = notifications.claim(db, config.powertools_service_name)
-    if notice is None:
-        return 0
-    try:
-        topic.publish(config, notice)
-    except topic.NotTaken:
-        notifications.release(db, notice.claim_id)
-        raise
-    return notifications.settle(db, notice.claim_id)
+    """One message for each set of routes. No transaction is open while the topic is called."""
+    told = 0
+    while notification := notifications.claim(db, config.powertools_service_name):
+        try:
+            topic.publish(config, notification)
+        except topic.NotTaken:
+            notifications.release(db, notification.claim_id)
+            raise
+        told += notifications.settle(db, notification.claim_id)
+    return told

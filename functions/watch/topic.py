@@ -6,25 +6,26 @@ Its own retries are off: a repeat must be known as one, so it is the next run th
 from functools import lru_cache
 from typing import Any
 
-from nexmdm.alerts.notifications import Notice
+import msgspec
+from nexmdm.alerts.notifications import Notification
 from nexmdm.runtime import endpoints, logs
 from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
 
 class NotTaken(Named):
-    """The topic certainly does not have the notice; the text says why."""
+    """The topic certainly does not have the notification; the text says why."""
 
 
-def publish(config: Settings, notice: Notice) -> None:
-    """Hand the notice over; without ALERT_TOPIC_ARN it is a log record.
+def publish(config: Settings, notification: Notification) -> None:
+    """Hand the notification over; without ALERT_TOPIC_ARN it is a log record.
 
     Raises:
         NotTaken: SNS refused it, or was not reached.
         Exception: anything else of boto3's: SNS may have it.
     """
     if config.alert_topic_arn is None:
-        logs.logger().warning("alert", extra={"subject": notice.subject, "text": notice.text})
+        logs.logger().warning("alert", extra={"subject": notification.subject, "text": notification.text})
         return
     region = config.alert_topic_arn.split(":")[3]
     # Loaded here and not above: it costs a quarter of a second, and most runs have nothing to tell.
@@ -33,10 +34,14 @@ def publish(config: Settings, notice: Notice) -> None:
     try:
         _sns(config.aws_endpoint_url_sns, region).publish(
             TopicArn=config.alert_topic_arn,
-            Subject=notice.subject,
-            Message=notice.text,
-            # For a subscription's filter policy.
-            MessageAttributes={"condition": {"DataType": "String.Array", "StringValue": _array(notice.conditions)}},
+            Subject=notification.subject,
+            Message=notification.text,
+            MessageAttributes={
+                # For a subscription's filter policy.
+                "condition": {"DataType": "String.Array", "StringValue": _array(notification.conditions)},
+                # For functions/notify: what the text says, as data.
+                "notification": {"DataType": "String", "StringValue": msgspec.json.encode(notification).decode()},
+            },
         )
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:

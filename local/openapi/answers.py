@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from nexmdm.alerts.evaluation import Condition
 from nexmdm.commands.single import AuditEntry
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.fields import Described, Reported
@@ -177,19 +176,6 @@ class FleetSummary(Answer):
     alerts: Annotated[int, Meta(ge=0, description="that are open")]
 
 
-class Alert(Answer):
-    """`notified_at` is null until somebody was told; `detail` depends on the condition."""
-
-    alert_id: int
-    device_id: str
-    alias: str
-    condition: Condition
-    since: Instant
-    notified_at: Instant | None
-    recovered_at: Instant | None
-    detail: dict[str, Any]
-
-
 class Statistics(Answer):
     """`issued` counts download addresses; the others are installations."""
 
@@ -285,11 +271,6 @@ class DevicePage(Answer):
 
 class HeartbeatPage(Answer):
     items: list[Heartbeat]
-    next_cursor: str | None
-
-
-class AlertPage(Answer):
-    items: list[Alert]
     next_cursor: str | None
 
 

@@ -9,7 +9,6 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from msgspec import Struct
-from nexmdm.alerts.evaluation import AlertsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.lists import DevicesQuery
@@ -89,7 +88,6 @@ _LISTED: dict[str, Operation] = {
     "GET /v1/devices": operator({200: a.DevicePage}, query=DevicesQuery),
     "GET /v1/devices/{device_id}": operator({200: a.Device}),
     "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
-    "GET /v1/alerts": operator({200: a.AlertPage}, query=AlertsQuery),
     "GET /v1/fleet/summary": operator({200: a.FleetSummary}, query=FilterQuery),
     "POST /v1/apk/builds": operator(
         {

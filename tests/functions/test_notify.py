@@ -1,5 +1,7 @@
 """What is posted to a webhook, in which shape, and that its address is told to nobody."""
 
+import hashlib
+import hmac
 import json
 import socket
 
@@ -7,6 +9,7 @@ import pytest
 from nexmdm.runtime import settings
 from nexmdm.runtime.settings import SettingsError
 
+from functions.notify import shapes
 from functions.notify import webhook as posting
 from functions.notify.handler import handler
 from tests.support import samples
@@ -30,7 +33,7 @@ def test_alerts_in_slacks_shape(webhook: Webhook):
     assert body.keys() == {"text"}
     title, *lines = body["text"].splitlines()
     assert title == "*nexmdm-prod alerts: 3 new, 1 recovered*"
-    assert lines[1:] == ["Low battery: kiosk-7 (9 %)", "Recovered (unity down): kiosk-3"]
+    assert lines[1:] == ["Low battery: kiosk-7 (9 %)", "Recovered (app down): kiosk-3"]
     assert webhook.asked == [f"POST {SECRET_PATH}"]
 
 
@@ -61,12 +64,14 @@ def test_any_other_message_is_posted_as_it_is(webhook: Webhook, message: str):
 
 def test_discords_shape_rings_nobody(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     configure(monkeypatch, WEBHOOK_SHAPE="discord")
+    webhook.shape = "discord"
     handler(told("1 new", "Silent: @everyone"), CONTEXT)
     assert webhook.posted == [{"content": "**1 new**\nSilent: @everyone", "allowed_mentions": {"parse": []}}]
 
 
 def test_no_link_of_discords_hides_where_it_leads(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     configure(monkeypatch, WEBHOOK_SHAPE="discord")
+    webhook.shape = "discord"
     handler(told("1 new", "Silent: [the console](https://evil.example)"), CONTEXT)
     assert webhook.posted[0]["content"].endswith("Silent: [the console] (https://evil.example)")
 
@@ -79,6 +84,7 @@ def test_an_alias_is_no_markup_of_slacks(webhook: Webhook):
 @pytest.mark.parametrize(("shape", "most"), [("slack", 4_000), ("discord", 2_000)])
 def test_a_long_message_is_cut_to_what_the_webhook_takes(webhook: Webhook, monkeypatch, shape: str, most: int):
     configure(monkeypatch, WEBHOOK_SHAPE=shape)
+    webhook.shape = shape
     handler(told("s", "x" * 10_000), CONTEXT)
     text = next(iter(webhook.posted[0].values()))
     assert most * 0.7 < len(text) <= most
@@ -95,7 +101,7 @@ def test_a_long_message_is_cut_to_what_the_webhook_takes(webhook: Webhook, monke
     ],
 )
 def test_the_host_says_which_shape(url: str, shape: str):
-    assert posting.shape_of(url) == shape
+    assert shapes.of_host(url) == shape
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 404, 302])
@@ -144,10 +150,107 @@ def assert_untold(raised: pytest.ExceptionInfo, capfd: pytest.CaptureFixture[str
     for text in (str(raised.value), printed.out, printed.err):
         assert "secret" not in text
         assert "127.0.0.1" not in text
-    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is raised.value.__context__ is None
 
 
 def test_without_an_address_it_says_which_setting(url: str):
     settings.load.cache_clear()
-    with pytest.raises(settings.SettingsError, match=r"^WEBHOOK_URL is not set"):
+    with pytest.raises(settings.SettingsError, match=r"^WEBHOOK_URL and NOTIFICATION_ROUTES are not set"):
         handler(told("s", "m"), CONTEXT)
+
+
+# --- named routes
+
+GROUP = {
+    "condition": "low_battery",
+    "rule": "tills",
+    "notice": "opened",
+    "severity": "critical",
+    "devices": 2,
+    "still_open": 2,
+    "text": "Low battery [tills]: 2 devices: a (9 %), b (8 %)",
+}
+
+
+def routed(*groups: dict, routes: tuple[str, ...] = ("ops",)) -> dict:
+    """A notification of the watch as SNS hands it to the function."""
+    notification = {"claim_id": "c", "stack": "nexmdm-prod", "subject": "s", "text": "t", "routes": routes}
+    value = json.dumps({**notification, "groups": groups})
+    attributes = {"notification": {"Type": "String", "Value": value}}
+    return {"Records": [{"Sns": {"Subject": "s", "Message": "t", "MessageAttributes": attributes}}]}
+
+
+@pytest.fixture
+def route(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+    def route(shape: str, key: str | None = None, name: str = "ops") -> None:
+        webhook.shape = shape
+        monkeypatch.delenv("WEBHOOK_URL", raising=False)
+        configure(monkeypatch, NOTIFICATION_ROUTES=json.dumps({name: {"url": webhook.url, "shape": shape, "key": key}}))
+
+    return route
+
+
+def test_pagerduty_gets_an_incident_per_rule_and_its_end(webhook: Webhook, route):
+    route("pagerduty", "routing-key")
+    handler(routed(GROUP), CONTEXT)
+    handler(routed({**GROUP, "notice": "recovered", "still_open": 1}), CONTEXT)
+    handler(routed({**GROUP, "notice": "recovered", "still_open": 0}), CONTEXT)
+    trigger, resolve = webhook.posted
+    assert trigger == {
+        "routing_key": "routing-key",
+        "event_action": "trigger",
+        "dedup_key": "nexmdm-prod:tills",
+        "payload": {
+            "summary": GROUP["text"],
+            "source": "nexmdm-prod",
+            "severity": "critical",
+            "class": "low_battery",
+            "custom_details": {"devices": 2, "still_open": 2, "rule": "tills"},
+        },
+    }
+    assert resolve == {"routing_key": "routing-key", "event_action": "resolve", "dedup_key": "nexmdm-prod:tills"}
+
+
+def test_json_is_signed_over_time_and_body(webhook: Webhook, route):
+    route("json", "the key")
+    handler(routed(GROUP), CONTEXT)
+    [(headers, body)] = webhook.received
+    sent = dict(part.split("=", 1) for part in headers["X-NexMDM-Signature"].split(","))
+    expected = hmac.new(b"the key", f"{sent['t']}.".encode() + body, hashlib.sha256).hexdigest()
+    assert sent["v1"] == expected
+    assert json.loads(body)["groups"] == [GROUP]
+
+
+def test_the_signature_of_the_documented_vector():
+    assert shapes.signature("secret", 1_767_225_600, b'{"text":"t"}') == (
+        "t=1767225600,v1=" + hmac.new(b"secret", b'1767225600.{"text":"t"}', hashlib.sha256).hexdigest()
+    )
+
+
+def test_a_route_that_is_missing_fails_after_the_others_were_posted_to(webhook: Webhook, route):
+    route("slack")
+    with pytest.raises(posting.NotPosted, match="no route 'typo'"):
+        handler(routed(GROUP, routes=("typo", "ops")), CONTEXT)
+    assert [body["text"] for body in webhook.posted] == ["*s*\nt"]
+
+
+def test_without_routes_it_goes_to_the_webhook_url_alone(webhook: Webhook, route):
+    route("slack")
+    assert handler(routed(GROUP, routes=()), CONTEXT) == {"posted": 0}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "no json",
+        "[]",
+        '{"ops": {"url": "https://canary.example/secret", "shape": "email"}}',
+        '{"ops": {"url": "canary.example/secret", "shape": "slack"}}',
+        '{"ops": {"url": "https://canary.example/secret", "shape": "pagerduty"}}',
+    ],
+)
+def test_routes_that_cannot_be_read_say_the_form_and_no_url(webhook: Webhook, monkeypatch, setting: str):
+    configure(monkeypatch, NOTIFICATION_ROUTES=setting)
+    with pytest.raises(settings.SettingsError, match=r"^NOTIFICATION_ROUTES is wrong") as raised:
+        handler(routed(GROUP), CONTEXT)
+    assert "canary" not in str(raised.value)

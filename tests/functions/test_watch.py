@@ -94,7 +94,7 @@ def test_a_condition_that_fails_stops_neither_the_others_nor_the_telling(topic: 
     )
     metrics._metrics.cache_clear()
     report = watch()
-    assert report["conditions"]["agent_outdated"] == {"error": "InvalidDatetimeFormat"}
+    assert report["conditions"]["agent_outdated"] == {"opened": 0, "recovered": 0, "error": "InvalidDatetimeFormat"}
     assert topic.texts() == ["Low battery: lobby (9 %)"]
     assert measured(capsys.readouterr().out)["WatchSucceeded"] == [0]
 
@@ -202,7 +202,7 @@ def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic, db: 
 
 def assert_repeated(topic: Topic) -> None:
     assert topic.texts() == [
-        "Low battery: lobby (9 %)\nThis may repeat an earlier notice, whose delivery was not confirmed."
+        "Low battery: lobby (9 %)\nThis may repeat an earlier notification, whose delivery was not confirmed."
     ]
 
 

@@ -11,10 +11,50 @@ import msgspec
 SECRET_PATH = "/services/T000/B000/secret-of-the-webhook"
 
 
+def _slack(body: dict[str, Any]) -> bool:
+    """https://api.slack.com/messaging/webhooks: `text`, of at most 40,000 characters."""
+    return set(body) == {"text"} and 0 < len(body["text"]) <= 40_000
+
+
+def _discord(body: dict[str, Any]) -> bool:
+    """https://discord.com/developers/docs/resources/webhook#execute-webhook: `content` of at most 2,000 characters."""
+    return set(body) == {"content", "allowed_mentions"} and 0 < len(body["content"]) <= 2_000
+
+
+def _pagerduty(body: dict[str, Any]) -> bool:
+    """https://developer.pagerduty.com/docs/send-alert-event: the members that an event must and may have."""
+    event = {"routing_key", "event_action", "dedup_key"}
+    if not event <= set(body) or not 0 < len(body["dedup_key"]) <= 255:
+        return False
+    if body["event_action"] in ("resolve", "acknowledge"):
+        return set(body) == event
+    payload = body.get("payload", {})
+    return (
+        body["event_action"] == "trigger"
+        and set(body) == event | {"payload"}
+        and {"summary", "source", "severity"} <= set(payload)
+        and set(payload)
+        <= {"summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"}
+        and 0 < len(payload["summary"]) <= 1024
+        and payload["severity"] in ("critical", "error", "warning", "info")
+    )
+
+
+RULES = {"slack": _slack, "discord": _discord, "pagerduty": _pagerduty, "json": lambda body: isinstance(body, dict)}
+
+
 class Webhook:
-    """answer: a status, or None to say nothing until the end of the test."""
+    """A receiver of one shape, as unkind as the real one: what its documentation does not allow it answers with 400.
+
+    Attributes:
+        shape: whose rules it follows.
+        answer: a status, or None to say nothing until the end of the test.
+        received: (headers, bytes) of each POST; posted: its JSON.
+    """
 
     def __init__(self) -> None:
+        self.shape = "slack"
+        self.received: list[tuple[dict[str, str], bytes]] = []
         self.posted: list[Any] = []
         self.asked: list[str] = []
         self.answer: int | None = 200
@@ -32,12 +72,13 @@ def listening() -> Iterator[Webhook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             webhook.asked.append(f"{self.command} {self.path}")
+            webhook.received.append((dict(self.headers.items()), body))
             webhook.posted.append(msgspec.json.decode(body))
             if webhook.answer is None:
                 webhook.over.wait()
                 self.close_connection = True
                 return
-            self.send_response(webhook.answer)
+            self.send_response(webhook.answer if RULES[webhook.shape](webhook.posted[-1]) else 400)
             self.send_header("Location", "/elsewhere")
             self.send_header("Content-Length", "0")
             self.end_headers()

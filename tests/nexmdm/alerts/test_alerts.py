@@ -9,7 +9,8 @@ from typing import Any
 import psycopg2
 import pytest
 from nexmdm.alerts import evaluation, notifications
-from nexmdm.alerts.conditions import CONDITIONS
+from nexmdm.alerts.conditions import DECLARATIONS, Condition
+from nexmdm.alerts.evaluation import Evaluated
 from nexmdm.builds import downloads
 from nexmdm.devices import deletion, registry
 from nexmdm.retention import run
@@ -22,24 +23,24 @@ from tests.support import agent
 from tests.support.api import call
 from tests.support.races import errors, race
 
-NONE = {"opened": 0, "recovered": 0}
+NONE = Evaluated()
 
 
 def report(device: Device, **changes: Any) -> None:
     assert call("POST", "/v1/heartbeat", agent.heartbeat(**changes), token=device.token).status == 200
 
 
-def look(db: Database) -> dict[str, dict[str, int]]:
+def look(db: Database) -> dict[str, Evaluated]:
     """What changed, without the conditions of which nothing did."""
-    return {name: found for name, found in evaluation.look(db, settings.load()).items() if found != NONE}
+    return {name: found for name, found in evaluation.evaluate(db, settings.load()).items() if found != NONE}
 
 
-def opened(*conditions: str) -> dict[str, dict[str, int]]:
-    return {condition: {"opened": 1, "recovered": 0} for condition in conditions}
+def opened(*conditions: str) -> dict[str, Evaluated]:
+    return {condition: Evaluated(opened=1) for condition in conditions}
 
 
-def recovered(*conditions: str) -> dict[str, dict[str, int]]:
-    return {condition: {"opened": 0, "recovered": 1} for condition in conditions}
+def recovered(*conditions: str) -> dict[str, Evaluated]:
+    return {condition: Evaluated(recovered=1) for condition in conditions}
 
 
 def cool_down(db: Database) -> None:
@@ -47,7 +48,7 @@ def cool_down(db: Database) -> None:
     db.execute("UPDATE device_alerts SET clear_since = clear_since - interval '31 minutes'")
 
 
-def tell(db: Database) -> notifications.Notice | None:
+def tell(db: Database) -> notifications.Notification | None:
     notice = notifications.claim(db, "nexmdm")
     if notice:
         notifications.settle(db, notice.claim_id)
@@ -67,11 +68,21 @@ def low_battery(db: Database, count: int) -> None:
     )
 
 
+def has_app(db: Database, *device_ids: str) -> None:
+    """The monitored app is installed there."""
+    db.execute(
+        "INSERT INTO device_apps (device_id, package, installed)"
+        " SELECT id, 'io.unitynodes.unityapp', true FROM unnest(%(ids)s::text[]) AS id",
+        {"ids": list(device_ids)},
+    )
+
+
 # --- the conditions
 
 
 def test_the_conditions_are_those_of_the_schema_and_of_the_list():
-    assert tuple(CONDITIONS) == ALERT_CONDITIONS == evaluation.Condition.__args__
+    assert tuple(Condition) == ALERT_CONDITIONS
+    assert set(DECLARATIONS) == set(Condition), "declare it in nexmdm.alerts.conditions"
 
 
 def test_nothing_is_wrong_with_a_device_that_reports(db: Database, device: Device):
@@ -106,12 +117,69 @@ def test_a_battery_below_15_percent(db: Database, device: Device, percent: int, 
     assert look(db) == found
 
 
-def test_unity_down(db: Database, device: Device):
+def test_app_down(db: Database, device: Device):
     report(device, unity_process_running=None)
     assert look(db) == {}
-    report(device, unity_process_running=False)
-    assert look(db) == opened("unity_down")
-    assert tell(db).text == "Unity down: lobby"
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
+    assert look(db) == opened("app_down")
+    assert tell(db).text == "App down: lobby (io.unitynodes.unityapp)"
+
+
+def test_app_is_never_down_where_it_is_not_installed_or_was_just_in_front(db: Database, device: Device):
+    """Android 7 and later hide processes from the agent, so the process alone is no proof."""
+    report(device, unity_process_running=False, monitored_foreground_recent_s=30)
+    assert look(db) == {}
+    missing = {"io.unitynodes.unityapp": {"installed": False}}
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600, app_versions=missing)
+    assert look(db) == {}
+
+
+def rule(db: Database, condition: str, **columns: Any) -> None:
+    db.execute(f"INSERT INTO alert_rules (name, condition) VALUES ('{condition}', '{condition}')")
+
+
+def test_app_in_the_background(db: Database, device: Device):
+    rule(db, "app_background")
+    report(device, monitored_foreground_recent_s=-1)
+    assert look(db) == {}
+    report(device, monitored_foreground_recent_s=600, timestamp_utc=agent.utc(datetime.now(UTC)))
+    assert look(db) == {}
+    report(device, monitored_foreground_recent_s=601, timestamp_utc=agent.utc(datetime.now(UTC)))
+    assert look(db) == opened("app_background")
+
+
+def test_high_temperature(db: Database, device: Device):
+    rule(db, "high_temperature")
+    db.execute("UPDATE device_last_status SET temp_c = 49.9")
+    report(device, battery={"temperature_c": 49.9})
+    assert look(db) == {}
+    db.execute("UPDATE device_last_status SET temp_c = 50")
+    assert look(db) == opened("high_temperature")
+
+
+def test_two_phones_with_one_identity(db: Database, device: Device):
+    rule(db, "duplicate_identity")
+    report(device)
+    assert look(db) == {}
+    db.execute("UPDATE device_last_status SET token_shared_at = now() - interval '2 hours'")
+    assert look(db) == opened("duplicate_identity")
+    db.execute("UPDATE device_last_status SET token_shared_at = NULL")
+    db.execute("UPDATE devices SET hardware_id = 'h'")
+    db.execute("INSERT INTO devices (id, alias, hardware_id) VALUES ('twin', 'twin', 'h')")
+    assert look(db)["duplicate_identity"].opened == 1
+    assert "same hardware as" in tell(db).text
+
+
+@pytest.mark.parametrize(("off", "found"), [(400, True), (-400, True), (200, False), (-200, False)])
+def test_a_clock_that_is_wrong(db: Database, device: Device, off: int, found: bool):
+    rule(db, "clock_wrong")
+    report(device)
+    db.execute(
+        "UPDATE device_last_status SET received_at = now(), device_ts = now() + make_interval(secs => %(off)s),"
+        " queue_depth = 0",
+        {"off": off},
+    )
+    assert look(db) == (opened("clock_wrong") if found else {})
 
 
 @pytest.mark.parametrize(
@@ -226,8 +294,8 @@ def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
 
 
 def test_it_is_told_once_and_its_recovery_once(db: Database, device: Device):
-    report(device, unity_process_running=False)
-    assert look(db) == opened("unity_down")
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
+    assert look(db) == opened("app_down")
     assert tell(db).subject == "nexmdm alerts: 1 new"
     for _ in range(3):
         assert look(db) == {}
@@ -235,23 +303,28 @@ def test_it_is_told_once_and_its_recovery_once(db: Database, device: Device):
     report(device)
     assert look(db) == {}
     cool_down(db)
-    assert look(db) == recovered("unity_down")
+    assert look(db) == recovered("app_down")
     notice = tell(db)
-    assert (notice.subject, notice.text) == ("nexmdm alerts: 1 recovered", "Recovered (unity down): lobby")
+    assert (notice.subject, notice.text) == ("nexmdm alerts: 1 recovered", "Recovered (app down): lobby")
     assert look(db) == {}
     assert tell(db) is None
 
 
 def test_what_flaps_is_one_alert_and_one_notice(db: Database, device: Device):
     for down in (True, False) * 5:
-        report(device, unity_process_running=not down, timestamp_utc=agent.utc(datetime.now(UTC)))
+        report(
+            device,
+            unity_process_running=not down,
+            monitored_foreground_recent_s=3600 * down,
+            timestamp_utc=agent.utc(datetime.now(UTC)),
+        )
         look(db)
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 1}]
     assert tell(db).subject == "nexmdm alerts: 1 new"
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     cool_down(db)
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert look(db) == {}
     assert tell(db) is None
 
@@ -260,21 +333,21 @@ def test_after_its_recovery_it_opens_anew(db: Database, device: Device, monkeypa
     monkeypatch.setenv("ALERT_COOLDOWN_SECONDS", "0")
     settings.load.cache_clear()
     for down in (True, False, True):
-        report(device, unity_process_running=not down)
-        assert look(db) == (opened if down else recovered)("unity_down")
+        report(device, unity_process_running=not down, monitored_foreground_recent_s=3600 * down)
+        assert look(db) == (opened if down else recovered)("app_down")
         assert tell(db) is not None
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 2}]
 
 
 def test_a_device_that_falls_silent_keeps_its_other_alerts(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '1 hour'")
     assert look(db) == opened("silent")
 
 
 def test_one_that_recovers_before_it_was_told_is_told_as_recovered(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     claim = notifications.claim(db, "nexmdm")
     report(device)
@@ -282,31 +355,32 @@ def test_one_that_recovers_before_it_was_told_is_told_as_recovered(db: Database,
     cool_down(db)
     look(db)
     assert notifications.settle(db, claim.claim_id) == 0
-    assert tell(db).text == "Recovered (unity down): lobby"
+    assert tell(db).text == "Recovered (app down): lobby"
     assert tell(db) is None
 
 
 def test_many_at_once_are_one_message_that_counts_and_names_the_first(db: Database):
     low_battery(db, 300)
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id IN ('d7', 'd8')")
-    assert look(db)["low_battery"] == {"opened": 300, "recovered": 0}
+    has_app(db, "d7", "d8")
+    assert look(db)["low_battery"] == Evaluated(opened=300)
     notice = tell(db)
     assert notice.subject == "nexmdm alerts: 302 new"
     assert notice.text.splitlines() == [
         "Low battery: 300 devices: kiosk-001 (9 %), kiosk-002 (9 %), kiosk-003 (9 %), kiosk-004 (9 %), kiosk-005 (9 %)"
         " and 295 more",
-        "Unity down: 2 devices: kiosk-007, kiosk-008",
+        "App down: 2 devices: kiosk-007 (io.unitynodes.unityapp), kiosk-008 (io.unitynodes.unityapp)",
     ]
-    assert notice.conditions == ["low_battery", "unity_down"]
+    assert notice.conditions == ["app_down", "low_battery"]
     assert tell(db) is None
 
 
 def test_runs_at_once_find_and_tell_it_once(url: str, db: Database):
     low_battery(db, 200)
-    run = [lambda own: (evaluation.look(own, settings.load()), tell(own))] * 4
+    run = [lambda own: (evaluation.evaluate(own, settings.load()), tell(own))] * 4
     results = race(url, *run)
     assert errors(results) == []
-    assert sum(found["low_battery"]["opened"] for found, _ in results) == 200
+    assert sum(found["low_battery"].opened for found, _ in results) == 200
     told = [notice.subject for _, notice in results if notice]
     left = tell(db)
     assert sum(int(subject.split()[2]) for subject in told + ([left.subject] if left else [])) == 200
@@ -315,7 +389,7 @@ def test_runs_at_once_find_and_tell_it_once(url: str, db: Database):
     cool_down(db)
     results = race(url, *run)
     assert errors(results) == []
-    assert sum(found["low_battery"]["recovered"] for found, _ in results) == 200
+    assert sum(found["low_battery"].recovered for found, _ in results) == 200
 
 
 def test_a_second_open_alert_is_refused_by_the_schema(db: Database, device: Device):
@@ -345,7 +419,7 @@ def test_a_claim_that_was_left_is_told_again_after_its_lease_and_says_so(db: Dat
     db.execute("UPDATE device_alerts SET lease_until = now() - interval '1 second'")
     assert tell(db).text.splitlines() == [
         "Low battery: kiosk-001 (9 %)",
-        "This may repeat an earlier notice, whose delivery was not confirmed.",
+        "This may repeat an earlier notification, whose delivery was not confirmed.",
     ]
     assert tell(db) is None
 
@@ -380,7 +454,7 @@ def test_a_late_holder_settles_nothing(db: Database):
 
 
 def test_a_deleted_devices_alerts_close_and_nobody_is_told(db: Database, device: Device):
-    report(device, unity_process_running=False)
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     look(db)
     tell(db)
     deletion.delete(db, device.id, actor.operator("me"))
@@ -394,7 +468,7 @@ def test_cleanup_removes_what_recovered_long_ago_and_was_told(db: Database, devi
     for condition, columns in {
         "silent": "now() - interval '31 days', NULL",
         "low_battery": "now() - interval '29 days', NULL",
-        "unity_down": "now() - interval '31 days', 'recovered'",
+        "app_down": "now() - interval '31 days', 'recovered'",
         "queue_growing": "NULL, NULL",
     }.items():
         db.execute(
@@ -404,12 +478,13 @@ def test_cleanup_removes_what_recovered_long_ago_and_was_told(db: Database, devi
     assert run.dry_run(db, settings.load())["policies"]["device_alerts"] == {"due": 1}
     assert run.clean(db, settings.load(), lambda: 60)["policies"]["device_alerts"]["deleted"] == 1
     left = {row["condition"] for row in db.execute("SELECT condition FROM device_alerts")}
-    assert left == {"low_battery", "unity_down", "queue_growing"}
+    assert left == {"low_battery", "app_down", "queue_growing"}
 
 
 def test_the_list_in_pages_and_by_filter(db: Database):
     low_battery(db, 5)
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id = 'd3'")
+    has_app(db, "d3")
     look(db)
     tell(db)
     items, cursor = [], None
@@ -418,7 +493,8 @@ def test_the_list_in_pages_and_by_filter(db: Database):
         items, cursor = items + page["items"], page["next_cursor"]
     assert len({item["alert_id"] for item in items}) == 6
     assert items[0].keys() == {
-        "alert_id", "device_id", "alias", "condition", "since", "notified_at", "recovered_at", "detail",
+        "alert_id", "device_id", "alias", "condition", "rule", "severity", "state", "since", "opened_at", "notified_at",
+        "recovered_at", "muted", "acked_at", "acked_by", "ack_note", "detail",
     }  # fmt: skip
     assert all(item["notified_at"] and item["recovered_at"] is None for item in items)
 
@@ -426,8 +502,8 @@ def test_the_list_in_pages_and_by_filter(db: Database):
         answer = call("GET", "/v1/alerts", query=query).json["items"]
         return sorted((item["device_id"], item["condition"]) for item in answer)
 
-    assert found(condition="unity_down") == [("d3", "unity_down")]
-    assert found(device_id="d3", open="true") == [("d3", "low_battery"), ("d3", "unity_down")]
+    assert found(condition="app_down") == [("d3", "app_down")]
+    assert found(device_id="d3", open="true") == [("d3", "app_down"), ("d3", "low_battery")]
     assert found(open="false") == []
     assert found(device_id="nobody") == []
     assert call("GET", "/v1/fleet/summary").json["alerts"] == 6

@@ -381,10 +381,11 @@ COLUMNS_OF = {
     "app_versions": {"unity_pkg_version"},
     "battery": {"battery_pct", "plugged", "temp_c"},
     "system": {"uptime_s"},
-    "memory": {"ram_used_mb"},
-    "network": {"network_type", "ip"},
+    "memory": {"ram_used_mb", "pressure_pct"},
+    "network": {"network_type", "ssid", "ip"},
     "unity_process_running": {"unity_running"},
     **{name: {name} for name in ("power_ok", "doze_whitelisted", "net_validated", "queue_depth")},
+    "monitored_foreground_recent_s": {"monitored_foreground_recent_s"},
 }
 UNKNOWN = {
     "battery_pct": {"battery": {"pct": -1, "charging": True}},

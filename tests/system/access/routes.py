@@ -81,7 +81,19 @@ ENTRIES: dict[str, Entry] = {
     "DELETE /v1/groups/{name}": Entry("operator", "/v1/groups/spare", 204),
     "GET /v1/devices/{device_id}/heartbeats": Entry("operator", "/v1/devices/{device}/heartbeats", 200),
     "GET /v1/fleet/summary": Entry("operator", "/v1/fleet/summary", 200),
+    "GET /v1/fleet/history": Entry("operator", "/v1/fleet/history", 200),
     "GET /v1/alerts": Entry("operator", "/v1/alerts", 200),
+    "POST /v1/alerts/{alert_id}/ack": Entry("operator", "/v1/alerts/{alert}/ack", 200, {"note": "on it"}),
+    "GET /v1/alert-rules": Entry("operator", "/v1/alert-rules", 200),
+    "POST /v1/alert-rules": Entry("operator", "/v1/alert-rules", 201, {"name": "hot", "condition": "high_temperature"}),
+    "GET /v1/alert-rules/{name}": Entry("operator", "/v1/alert-rules/silent", 200),
+    "PATCH /v1/alert-rules/{name}": Entry("operator", "/v1/alert-rules/silent", 200, {"severity": "critical"}),
+    "DELETE /v1/alert-rules/{name}": Entry("operator", "/v1/alert-rules/low_battery", 204),
+    "GET /v1/mutes": Entry("operator", "/v1/mutes", 200),
+    "POST /v1/mutes": Entry(
+        "operator", "/v1/mutes", 201, {"filter": {"all": True}, "until": "2999-01-01T00:00:00Z", "reason": "moving"}
+    ),
+    "DELETE /v1/mutes/{mute_id}": Entry("operator", "/v1/mutes/{mute}", 204),
     "GET /v1/events": Entry("operator", "/v1/events", 200),
     "POST /v1/devices/{device_id}/commands": Entry(
         "operator", "/v1/devices/{device}/commands", 202, {"action": "ping", "request_id": "one"}

@@ -43,9 +43,25 @@ def set_up() -> Stage:
         "build": str(build),
         "installation": installation(device_id),
         "declared": str(declared.json["build_id"]),
+        "alert": alert(device_id),
+        "mute": mute(),
     }
     tokens = {"device": device, "another": another, "superseded": superseded, "deleted": deleted}
     return Stage(names, tokens | enrollments())
+
+
+def alert(device_id: str) -> str:
+    """An open alert about the device."""
+    rows = database.connection().execute(
+        "INSERT INTO device_alerts (device_id, condition, rule) VALUES (%(id)s, 'silent', 'silent') RETURNING id",
+        {"id": device_id},
+    )
+    return str(rows[0]["id"])
+
+
+def mute() -> str:
+    body = {"filter": {"all": True}, "until": "2999-01-01T00:00:00Z", "reason": "the hall is rebuilt"}
+    return str(call("POST", "/v1/mutes", body).json["mute_id"])
 
 
 def enrollments() -> dict[str, str]:

@@ -2,7 +2,7 @@
 -- The patterns have no wildcard but a last one, so the planner reads the index on the column that is given.
 SELECT event_id, at, actor, session, ip, action, object, before, after, request_id
 FROM operator_events
-WHERE (%(after)s::bigint IS NULL OR event_id < %(after)s::bigint)
+WHERE (%(after)s::numeric IS NULL OR event_id < %(after)s::numeric)
   AND (%(actor)s::text IS NULL OR actor LIKE %(actor)s)
   AND (%(action)s::text IS NULL OR action LIKE %(action)s)
   AND (%(object)s::text IS NULL OR object LIKE %(object)s)

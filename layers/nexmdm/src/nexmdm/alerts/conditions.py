@@ -1,111 +1,138 @@
-"""What is worth an alert: one query per condition, which finds the living devices that are in it now.
+"""What is worth an alert: each condition is declared once, here, with its SQL in `condition_<name>.sql`.
 
-    silent           the server has not heard from the device for three intervals (never: since it was enrolled)
-    low_battery      its last report says less than LOW_BATTERY_PCT
-    unity_down       its last report says that Unity does not run
-    queue_growing    it holds back QUEUE_DEPTH reports or more, and more than in each of its reports of a while
-    agent_outdated   its agent is older than the build that it has been offered for ALERT_ROLLOUT_HOURS
-
-Each answers `device_id` and `detail`, what a notice may add. A device that falls silent keeps its other conditions:
-nothing says that they are over.
+A condition's SQL finds the living devices that are in it now, as `device_id` and `detail`, what a notification adds. A
+device that falls silent keeps its other conditions: nothing says that they are over.
 """
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from nexmdm.devices.cohort import in_rollout
-from nexmdm.devices.lists import LOW_BATTERY_PCT
+from msgspec import Struct
+
+from nexmdm.runtime.database import statement
 from nexmdm.runtime.settings import Settings
 
-QUEUE_DEPTH = 10
+Detail = dict[str, Any]
+
+
+class Condition(StrEnum):
+    """What a rule watches for."""
+
+    SILENT = "silent"  # the server has not heard from it for three intervals (never: since it was enrolled)
+    LOW_BATTERY = "low_battery"  # its last report gives the battery less than the threshold
+    HIGH_TEMPERATURE = "high_temperature"  # its last report gives the battery at least the threshold
+    APP_DOWN = "app_down"  # its monitored app is installed and does not run
+    APP_BACKGROUND = "app_background"  # its monitored app was not in front for longer than the threshold
+    QUEUE_GROWING = "queue_growing"  # it holds back as many reports as the threshold, and ever more
+    AGENT_OUTDATED = "agent_outdated"  # its agent is older than the build that it has been offered for the threshold
+    DUPLICATE_IDENTITY = "duplicate_identity"  # two phones seem to use one device token or one hardware id
+    CLOCK_WRONG = "clock_wrong"  # its clock is off by more than the threshold
+
+
+class Declaration(Struct, frozen=True, kw_only=True):
+    """One condition.
+
+    Attributes:
+        title: how a notification begins.
+        unit: of the threshold; None when the condition has none.
+        least, most: bounds of the threshold.
+        default: the threshold of a rule that has none, out of the settings.
+        phrase: what a notification says of one device, from the alert's detail; empty for nothing.
+    """
+
+    title: str
+    unit: str | None = None
+    least: float = 0
+    most: float = 0
+    default: Callable[[Settings], float | None] = lambda _: None
+    phrase: Callable[[Detail], str] = lambda _: ""
+
+
+def _last_heard(detail: Detail) -> str:
+    at = detail.get("last_seen_at")
+    return f"last heard {datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else "never heard"
+
+
+DECLARATIONS: dict[Condition, Declaration] = {
+    Condition.SILENT: Declaration(title="Silent", phrase=_last_heard),
+    Condition.LOW_BATTERY: Declaration(
+        title="Low battery",
+        unit="percent",
+        least=1,
+        most=100,
+        default=lambda config: 15,
+        phrase=lambda detail: f"{detail.get('battery_pct')} %",
+    ),
+    Condition.HIGH_TEMPERATURE: Declaration(
+        title="High temperature",
+        unit="degrees Celsius",
+        least=-50,
+        most=150,
+        default=lambda config: 50,
+        phrase=lambda detail: f"{detail.get('temp_c')} °C",
+    ),
+    Condition.APP_DOWN: Declaration(
+        title="App down",
+        unit="seconds",
+        least=0,
+        most=86_400,
+        default=lambda config: config.app_background_seconds,
+        phrase=lambda detail: str(detail.get("package")),
+    ),
+    Condition.APP_BACKGROUND: Declaration(
+        title="App not in front",
+        unit="seconds",
+        least=0,
+        most=86_400,
+        default=lambda config: config.app_background_seconds,
+        phrase=lambda detail: f"{detail.get('package')}, {detail.get('foreground_seconds')} s",
+    ),
+    Condition.QUEUE_GROWING: Declaration(
+        title="Reports pile up",
+        unit="reports",
+        least=1,
+        most=100_000,
+        default=lambda config: 10,
+        phrase=lambda detail: f"{detail.get('queue_depth')} waiting",
+    ),
+    Condition.AGENT_OUTDATED: Declaration(
+        title="Agent behind the rollout",
+        unit="hours",
+        least=0,
+        most=8760,
+        default=lambda config: config.alert_rollout_hours,
+        phrase=lambda detail: f"{detail.get('agent_version')}, offered {detail.get('offered')}",
+    ),
+    Condition.DUPLICATE_IDENTITY: Declaration(
+        title="Two phones, one identity",
+        phrase=lambda detail: f"same hardware as {twin}" if (twin := detail.get("same_hardware")) else "one token",
+    ),
+    Condition.CLOCK_WRONG: Declaration(
+        title="Clock wrong",
+        unit="seconds",
+        least=60,
+        most=31_536_000,
+        default=lambda config: 300,
+        phrase=lambda detail: f"{detail.get('seconds')} s",
+    ),
+}
+
+
+def sql(condition: Condition) -> str:
+    """The condition's query. It takes `threshold` and the parameters of `parameters()`."""
+    return _SQL[condition]
 
 
 def parameters(config: Settings) -> dict[str, Any]:
-    """What the queries take."""
+    """What the queries take besides the threshold."""
     return {
         "interval_seconds": config.heartbeat_interval_seconds,
         "bucket_seconds": config.heartbeat_bucket_seconds,
-        "low_battery_pct": LOW_BATTERY_PCT,
-        "queue_depth": QUEUE_DEPTH,
         "agent_package": config.agent_package,
-        "rollout_hours": config.alert_rollout_hours,
+        "app_package": config.unity_package,
     }
 
 
-_SILENT = """
-SELECT d.id AS device_id, jsonb_build_object('last_seen_at', l.last_seen_at) AS detail
-FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-WHERE d.deleted_at IS NULL AND NOT device_online(coalesce(l.last_seen_at, d.created_at), %(interval_seconds)s)
-"""
-
-_LOW_BATTERY = """
-SELECT d.id AS device_id, jsonb_build_object('battery_pct', l.battery_pct, 'plugged', l.plugged) AS detail
-FROM devices d JOIN device_last_status l ON l.device_id = d.id
-WHERE d.deleted_at IS NULL AND l.battery_pct < %(low_battery_pct)s
-"""
-
-_UNITY_DOWN = """
-SELECT d.id AS device_id, jsonb_build_object('unity_pkg_version', l.unity_pkg_version) AS detail
-FROM devices d JOIN device_last_status l ON l.device_id = d.id
-WHERE d.deleted_at IS NULL AND l.unity_running IS FALSE
-"""
-
-# The last report against those of four intervals before it: three of them, or two when one was lost. One bucket more,
-# because a bucket begins before its report. Only who holds much back is looked up, by the heartbeats' unique index.
-_QUEUE_GROWING = """
-SELECT d.id AS device_id, jsonb_build_object('queue_depth', l.queue_depth, 'before', before.least) AS detail
-FROM devices d JOIN device_last_status l ON l.device_id = d.id
-CROSS JOIN LATERAL (
-    SELECT count(*) AS reports, min(h.queue_depth) AS least, max(h.queue_depth) AS most
-    FROM device_heartbeats h
-    WHERE h.device_id = d.id AND h.ts < l.last_ts AND h.bucket <= l.last_ts
-      AND h.bucket > statement_timestamp()
-          - make_interval(secs => 4 * %(interval_seconds)s::float8 + %(bucket_seconds)s)
-) AS before
-WHERE d.deleted_at IS NULL AND l.queue_depth >= %(queue_depth)s
-  AND before.reports >= 2 AND l.queue_depth > before.most
-"""
-
-# The chain of `nexmdm.builds.downloads` for all devices at once: it ends at the first build that everyone is offered.
-# Agents report a name, not a code: a published name is as new as its newest build, any other is older than all.
-_AGENT_OUTDATED = f"""
-WITH RECURSIVE chain AS (
-    SELECT v.*, 1 AS place FROM apk_versions v
-    WHERE v.package_name = %(agent_package)s AND v.build_type = 'release' AND v.is_current
-    UNION ALL
-    SELECT v.*, chain.place + 1 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id
-    WHERE chain.place < 100
-      AND NOT (chain.state = 'published' AND chain.paused_at IS NULL AND chain.staged_rollout_percent = 100
-          AND chain.rollout_filter IS NULL)
-), offered AS MATERIALIZED (
-    SELECT id, place, version_name, version_code, staged_rollout_percent, rollout_filter,
-        -- The last change of the rollout: from then on its cohort was to have it.
-        coalesce((audit -> -1 ->> 'at')::timestamptz, promoted_at)
-            <= statement_timestamp() - make_interval(hours => %(rollout_hours)s) AS due
-    FROM chain WHERE state = 'published' AND paused_at IS NULL
-), named AS MATERIALIZED (
-    SELECT version_name, max(version_code) AS version_code FROM apk_versions
-    WHERE package_name = %(agent_package)s AND state IN ('published', 'adopted') GROUP BY version_name
-), older AS MATERIALIZED (
-    -- Only of these is it asked what they are offered, which costs a hash.
-    SELECT d.id, l.agent_version, coalesce(n.version_code, -1) AS version_code
-    FROM devices d JOIN device_last_status l ON l.device_id = d.id
-    LEFT JOIN named n ON n.version_name = l.agent_version
-    WHERE d.deleted_at IS NULL AND l.agent_version IS NOT NULL
-      AND coalesce(n.version_code, -1) < (SELECT max(version_code) FROM offered WHERE due)
-)
-SELECT d.id AS device_id, jsonb_build_object('agent_version', d.agent_version, 'offered', o.version_name) AS detail
-FROM older d CROSS JOIN LATERAL (
-    SELECT version_name, version_code, due FROM offered
-    WHERE {in_rollout("offered", "d.id")}
-    ORDER BY place LIMIT 1
-) AS o
-WHERE o.due AND d.version_code < o.version_code
-"""
-
-CONDITIONS = {
-    "silent": _SILENT,
-    "low_battery": _LOW_BATTERY,
-    "unity_down": _UNITY_DOWN,
-    "queue_growing": _QUEUE_GROWING,
-    "agent_outdated": _AGENT_OUTDATED,
-}
+_SQL = {condition: statement(__package__, f"condition_{condition}") for condition in DECLARATIONS}

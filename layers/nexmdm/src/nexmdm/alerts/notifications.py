@@ -1,49 +1,81 @@
 """What is to be told of alerts: claimed by one run under a lease, handed to the topic, settled. At least once.
 
 The rows are the outbox: `notice` is committed with the change that it tells of. A run that dies between claim and
-settling leaves its claim; when the lease has passed the notice is claimed again and says that it may be a repeat,
+settling leaves its claim; when the lease has passed the notification is claimed again and says that it may be a repeat,
 because the topic has no idempotency key and may have it already. Nothing is lost silently; a kill at the wrong moment
 tells twice.
 """
 
 import time
 import uuid
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
+from nexmdm.alerts import rules
+from nexmdm.alerts.conditions import DECLARATIONS, Condition
+from nexmdm.alerts.rules import Severity
 from nexmdm.runtime import logs
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 
 LEASE_SECONDS = 180  # more than the watch function's timeout
 NAMED = 5
 
 
-class Notice(msgspec.Struct):
-    """One message about everything that was waiting. `subject` is plain ASCII of less than 100 characters, as SNS wants
-    it; `conditions` are those that it speaks of."""
+class Group(Struct, kw_only=True):
+    """What changed under one rule: `devices` alerts opened or recovered.
+
+    Attributes:
+        still_open: how many of the rule's alerts are open now; 0 ends an incident.
+        text: one line for people, with the first few devices.
+    """
+
+    condition: Condition
+    rule: str
+    notice: Literal["opened", "recovered"]
+    severity: Severity
+    devices: int
+    still_open: int
+    text: str
+
+
+class Notification(Struct):
+    """One message about everything that was waiting for the same routes.
+
+    Attributes:
+        subject: plain ASCII of less than 100 characters, as SNS wants it.
+        routes: names of NOTIFICATION_ROUTES; empty for the topic alone.
+    """
 
     claim_id: str
+    stack: str
     subject: str
     text: str
-    conditions: list[str]
+    routes: list[str]
+    groups: list[Group]
+
+    @property
+    def conditions(self) -> list[str]:
+        """The conditions that it speaks of."""
+        return sorted({group.condition.value for group in self.groups})
 
 
-def claim(db: Executor, stack: str) -> Notice | None:
-    """Take what is to be told and nobody else is telling; None when there is nothing.
+def claim(db: Executor, stack: str) -> Notification | None:
+    """Take what is to be told and no other run is telling; None when there is nothing.
 
     Args:
         stack: whose alerts these are, for the subject.
     """
     start, claim_id = time.perf_counter(), uuid.uuid4().hex
-    values = {"claim_id": claim_id, "lease_seconds": LEASE_SECONDS, "named": NAMED}
-    groups = db.execute(_CLAIM, values)
-    if not groups:
+    quiet = sorted(rules.quiet(db))
+    values = {"claim_id": claim_id, "lease_seconds": LEASE_SECONDS, "named": NAMED, "quiet": quiet}
+    rows = db.execute(_CLAIM, values)
+    if not rows:
         return None
-    count = sum(group["devices"] for group in groups)
+    count = sum(row["devices"] for row in rows)
     logs.db_operation("update", "device_alerts", {"claim": claim_id, "claimed": count}, elapsed_ms(start))
-    return _notice(claim_id, stack, groups)
+    return _notification(claim_id, stack, rows)
 
 
 def settle(db: Executor, claim_id: str) -> int:
@@ -60,81 +92,55 @@ def release(db: Executor, claim_id: str) -> None:
 
 
 def waiting(db: Executor) -> bool:
-    """Whether something is still to be told, be it that another run is about to."""
-    return db.execute(_WAITING, repeatable=True)[0]["waiting"]
+    """Whether something is still to be told now, be it that another run is about to."""
+    quiet = sorted(rules.quiet(db))
+    return db.execute(_WAITING, {"quiet": quiet}, repeatable=True)[0]["waiting"]
 
 
-def _notice(claim_id: str, stack: str, groups: list[Row]) -> Notice:
+def _notification(claim_id: str, stack: str, rows: list[Row]) -> Notification:
     counts = {"opened": 0, "recovered": 0}
-    for group in groups:
-        counts[group["notice"]] += group["devices"]
+    for row in rows:
+        counts[row["notice"]] += row["devices"]
     words = {"opened": "{} new", "recovered": "{} recovered"}
     what = ", ".join(words[notice].format(n) for notice, n in counts.items() if n)
-    lines = [_line(group) for group in groups]
-    if any(group["repeated"] for group in groups):
-        lines.append("This may repeat an earlier notice, whose delivery was not confirmed.")
-    conditions = sorted({group["condition"] for group in groups})
-    return Notice(claim_id, f"{stack[:50]} alerts: {what}", "\n".join(lines), conditions)
+    lines = [_line(row) for row in rows]
+    groups = [_group(row, line) for row, line in zip(rows, lines, strict=True)]
+    if any(row["repeated"] for row in rows):
+        lines.append("This may repeat an earlier notification, whose delivery was not confirmed.")
+    subject = f"{stack[:50]} alerts: {what}"
+    return Notification(claim_id, stack, subject, "\n".join(lines), rows[0]["routes"], groups)
 
 
-_TITLES = {
-    "silent": "Silent",
-    "low_battery": "Low battery",
-    "unity_down": "Unity down",
-    "queue_growing": "Reports pile up",
-    "agent_outdated": "Agent behind the rollout",
-}
+def _group(row: Row, line: str) -> Group:
+    names = ("condition", "rule", "notice", "severity", "devices", "still_open")
+    return msgspec.convert({**{name: row[name] for name in names}, "text": line}, Group)
 
 
-def _line(group: Row) -> str:
+def _line(row: Row) -> str:
     """`Low battery: 7 devices: lobby (9 %), entrance (12 %) and 5 more`."""
-    title = _TITLES[group["condition"]]
-    title = title if group["notice"] == "opened" else f"Recovered ({title[0].lower()}{title[1:]})"
+    condition = Condition(row["condition"])
+    title = DECLARATIONS[condition].title
+    title = title if row["notice"] == "opened" else f"Recovered ({title[0].lower()}{title[1:]})"
+    if row["rule"] != condition:
+        title = f"{title} [{row['rule']}]"
     # On one line, whatever an alias holds: it must not look like another condition's.
-    told = [f"{' '.join(first['alias'].split())}{_why(group, first['detail'])}" for first in group["first"]]
-    more = group["devices"] - len(told)
+    told = [f"{' '.join(first['alias'].split())}{_phrase(row, condition, first['detail'])}" for first in row["first"]]
+    more = row["devices"] - len(told)
     names = ", ".join(told) + (f" and {more} more" if more else "")
-    return f"{title}: {names}" if group["devices"] == 1 else f"{title}: {group['devices']} devices: {names}"
+    return f"{title}: {names}" if row["devices"] == 1 else f"{title}: {row['devices']} devices: {names}"
 
 
-def _why(group: Row, detail: dict[str, Any]) -> str:
-    if group["notice"] == "recovered":
-        return ""
-    match group["condition"]:
-        case "silent":
-            at = detail.get("last_seen_at")
-            if at is None:
-                return " (never heard)"
-            return f" (last heard {datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
-        case "low_battery":
-            return f" ({detail.get('battery_pct')} %)"
-        case "queue_growing":
-            return f" ({detail.get('queue_depth')} waiting)"
-        case "agent_outdated":
-            return f" ({detail.get('agent_version')}, offered {detail.get('offered')})"
-    return ""
+def _phrase(row: Row, condition: Condition, detail: dict[str, Any]) -> str:
+    phrase = DECLARATIONS[condition].phrase(detail) if row["notice"] == "opened" else ""
+    return f" ({phrase})" if phrase else ""
 
 
-# Whatever waits goes into one message: it counts, and names the first few of each kind.
-_CLAIM = """
-WITH pending AS MATERIALIZED (
-    SELECT a.id, a.condition, a.notice, a.since, a.detail, a.claim_id IS NOT NULL AS repeated, d.alias
-    FROM device_alerts a JOIN devices d ON d.id = a.device_id
-    WHERE a.notice IS NOT NULL AND (a.lease_until IS NULL OR a.lease_until < clock_timestamp())
-    FOR UPDATE OF a SKIP LOCKED
-), claimed AS (
-    UPDATE device_alerts a SET claim_id = %(claim_id)s,
-        lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
-    FROM pending p WHERE a.id = p.id
-), numbered AS (
-    SELECT *, row_number() OVER (PARTITION BY condition, notice ORDER BY since, alias) AS n FROM pending
-)
-SELECT condition, notice, count(*) AS devices, bool_or(repeated) AS repeated,
-    jsonb_agg(jsonb_build_object('alias', alias, 'detail', detail) ORDER BY n) FILTER (WHERE n <= %(named)s) AS first
-FROM numbered GROUP BY condition, notice ORDER BY notice, count(*) DESC, condition
+_CLAIM = statement(__package__, "claim")
+
+_WAITING = """
+SELECT EXISTS (SELECT FROM device_alerts
+    WHERE notice IS NOT NULL AND NOT (rule IS NOT NULL AND rule = ANY (%(quiet)s::text[]))) AS waiting
 """
-
-_WAITING = "SELECT EXISTS (SELECT FROM device_alerts WHERE notice IS NOT NULL) AS waiting"
 
 _SETTLE = """
 WITH told AS (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from msgspec import Meta, Struct, defstruct
 
 # The version of the database's function that takes these fields; it changes with them.
-RECORD_HEARTBEATS = "record_heartbeats_v2"
+RECORD_HEARTBEATS = "record_heartbeats_v3"
 
 # -1 stands for "unknown" in every whole number that an agent sends, save the signal.
 Count = Annotated[int, Meta(ge=-1, le=2_147_483_647)]
@@ -90,6 +90,14 @@ FIELDS = (
     Field("manufacturer", Text, ("manufacturer", "system.manufacturer"), "manufacturer", kept="device"),
     Field("android_version", Name, ("android_version", "system.android_version"), "Android's version", kept="device"),
     Field("sdk_int", Count, ("sdk_int", "system.sdk_int"), "Android's API level", kept="device"),
+    Field(
+        "patch_level",
+        Name,
+        ("patch_level", "system.patch_level"),
+        "date of the security patches",
+        "Security patches",
+        kept="device",
+    ),
     Field("build_id", Name, ("build_id", "system.build_id"), "Android's build", "Android build", kept="device"),
     Field("is_device_owner", Flag, ("is_device_owner",), "whether the agent is device owner", kept="device"),
 )
@@ -116,13 +124,14 @@ def _answer(name: str, fields: tuple[Field, ...], doc: str) -> type[Struct]:
     for field in fields:
         base = getattr(field.type, "__origin__", field.type)
         bounds = getattr(field.type, "__metadata__", (Meta(),))[0]
-        told: dict[str, Any] = {"description": field.about}
+        kind = field.type if base is Literal else base
         if base is int or base is float:
             # Unknown is null in an answer.
-            told |= {"ge": max(bounds.ge, 0) if bounds.ge == -1 else bounds.ge, "le": bounds.le}
+            kind = Annotated[base, Meta(ge=0 if bounds.ge == -1 else bounds.ge, le=bounds.le)]
+        told: dict[str, Any] = {"description": field.about}
         if field.label:
             told |= {"title": field.label, "extra_json_schema": {"x-unit": field.unit} if field.unit else None}
-        members.append((field.name, Annotated[field.type if base is Literal else base, Meta(**told)] | None))
+        members.append((field.name, Annotated[kind | None, Meta(**told)]))
     return defstruct(name, members, module=__name__, kw_only=True, namespace={"__doc__": doc})
 
 

@@ -102,6 +102,9 @@ def entries(text: bytes, type_: type[T], dropped: list[str], path: str) -> dict[
             return None
     read_: dict[str, T | None] = {}
     for name, value in found.items():
+        if bytes(value) == b"null":
+            read_[name] = None
+            continue
         try:
             entry = item(value, type_)
         except (Invalid, Malformed):

@@ -67,9 +67,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     event_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 365
     alert_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 30
     alert_cooldown_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 1800
+    app_background_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 600
     alert_rollout_hours: Annotated[int, Meta(ge=0, le=8760, description="hours, 0..8760")] = 24
     alert_topic_arn: Annotated[str, Meta(pattern="^arn:", description="an SNS topic's ARN")] | None = None
     webhook_url: Annotated[str, Meta(min_length=8, description="https://host/.. or a secret's ARN")] | None = None
+    notification_routes: Annotated[str, Meta(description="JSON of named routes or a secret's ARN")] | None = None
     webhook_shape: Annotated[Literal["slack", "discord"], Meta(description="slack or discord")] | None = None
     download_export_bucket: Annotated[str, Meta(min_length=3, description="an S3 bucket's name")] | None = None
     dispatch_lease_seconds: Annotated[int, Meta(ge=1, le=900, description="seconds, 1..900")] = 90
@@ -181,6 +183,11 @@ def load() -> Settings:
     if not config.database_url and not config.database_host:
         raise SettingsError("DATABASE_URL is not set: it should hold postgresql://user@host/db")
     return config
+
+
+def initialization_type() -> str | None:
+    """How Lambda makes this environment: on-demand, provisioned-concurrency or snap-start; None outside of Lambda."""
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or None
 
 
 def response_host() -> str | None:

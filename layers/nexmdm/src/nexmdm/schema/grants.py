@@ -21,13 +21,19 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
+from nexmdm.devices.fields import OF_DEVICE, RECORD_HEARTBEATS, columns
+
 APP, DEVICE, OWNER = "nexmdm_app", "nexmdm_device", "nexmdm_owner"
 ROLES = (APP, DEVICE)
 
 # Table or view -> role -> rights.
 TABLES: dict[str, dict[str, str]] = {
     "alembic_version": {},
-    "apk_download_events": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
+    "apk_download_events": {
+        APP: "SELECT, INSERT",
+        # Without admin_user: a device's function names no operator.
+        DEVICE: "SELECT, INSERT (build_id, source, token_id, device_id, ip, ts)",
+    },
     "apk_download_rates": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "apk_installations": {
         APP: "SELECT, INSERT, UPDATE",
@@ -40,8 +46,10 @@ TABLES: dict[str, dict[str, str]] = {
         DEVICE: "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)",
     },
     "command_batches": {APP: "SELECT, INSERT"},
+    "alert_mutes": {APP: "SELECT, INSERT, DELETE"},
+    "alert_rules": {APP: "SELECT, INSERT, UPDATE, DELETE"},
+    "device_alerts": {APP: "SELECT, INSERT, UPDATE, DELETE"},
     "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
-    "device_alerts": {APP: "SELECT, INSERT, UPDATE"},
     "device_group_uses": {APP: "SELECT"},
     "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
@@ -51,8 +59,7 @@ TABLES: dict[str, dict[str, str]] = {
         DEVICE: (
             "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
             " prior_token_id, older_token_ids, confirmed_at, fcm_token, fcm_token_at, unregistered_fcm_token,"
-            " hardware_id, enrollment_token_id, taken_over_at, labels, model, manufacturer, android_version, sdk_int,"
-            " build_id, is_device_owner)"
+            f" hardware_id, enrollment_token_id, taken_over_at, labels, {columns(OF_DEVICE)})"
         ),
     },
     "enrollment_tokens": {
@@ -66,6 +73,7 @@ TABLES: dict[str, dict[str, str]] = {
             "SELECT, UPDATE (state, fence, lease_until, next_at, secrets, completed_at, result, result_message, audit)"
         ),
     },
+    "fleet_history": {APP: "SELECT, INSERT"},
     "old_server_values": {},
     # Append only; cleanup removes old ones as their owner.
     "operator_events": {APP: "SELECT, INSERT"},
@@ -84,6 +92,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "labels_match": ROLES,
     "record_heartbeats_v1": ROLES,
     "record_heartbeats_v2": ROLES,
+    RECORD_HEARTBEATS: ROLES,
     "store_fcm_token_v1": ROLES,
     "take_fcm_token_v1": (),
     "record_system_event_v1": ROLES,
@@ -156,8 +165,8 @@ def _declared(db: Connection, present: list[str]) -> set[Right]:
 
 def parsed(rights: str) -> Iterator[tuple[str, str]]:
     """(privilege, column) of what GRANT takes."""
-    for privilege, columns in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", rights):
-        for column in columns.split(",") if columns else [""]:
+    for privilege, named in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", rights):
+        for column in named.split(",") if named else [""]:
             yield privilege, column.strip()
 
 

@@ -40,7 +40,18 @@ BUILD_STATES = ("declared", "awaiting_signer", "published", "refused", "withdraw
 INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "failed", "unknown")
 DELIVERIES = ("at_most_once", "until_answered")
 DISPATCH_STATES = ("accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
-ALERT_CONDITIONS = ("silent", "low_battery", "unity_down", "queue_growing", "agent_outdated")
+ALERT_CONDITIONS = (
+    "silent",
+    "low_battery",
+    "high_temperature",
+    "app_down",
+    "app_background",
+    "queue_growing",
+    "agent_outdated",
+    "duplicate_identity",
+    "clock_wrong",
+)
+SEVERITIES = ("info", "warning", "critical")
 
 
 class Base(DeclarativeBase):
@@ -416,6 +427,7 @@ class FcmDispatch(Base):
     state: Mapped[str] = mapped_column(server_default="accepted")
     fence: Mapped[int] = mapped_column(server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0")
+    refused: Mapped[int | None]  # null: accepted by a release that did not count them
     lease_until: Mapped[datetime | None]
     next_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]
@@ -433,6 +445,7 @@ class FcmDispatch(Base):
         CheckConstraint(_one_of("delivery", DELIVERIES), name="delivery"),
         CheckConstraint("(state = 'sending') = (lease_until IS NOT NULL)", name="lease_while_sending"),
         CheckConstraint("state <> 'sending' OR fence > 0", name="fence_while_sending"),
+        CheckConstraint("refused BETWEEN 0 AND attempts", name="refused"),
         CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
         CheckConstraint("state <> 'accepted' OR completed_at IS NULL", name="accepted_is_not_completed"),
         CheckConstraint(
@@ -600,7 +613,8 @@ class ApkDownloadRate(Base):
 class DeviceAlert(Base):
     """What is wrong with a device, from when the watch found it until it stayed away for the cool-down.
 
-    At most one is open per device and condition. `notice` is what is still to be told of it; who tells holds `claim_id`
+    At most one is open per device and condition; it is pending until `opened_at`. `notice` is what
+    is still to be told of it; who tells holds `claim_id`
     until `lease_until`. `clear_since`: the condition is gone since then, and may come back. `notified_at`: the last
     notice was handed to the topic.
     """
@@ -618,9 +632,18 @@ class DeviceAlert(Base):
     claim_id: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     notified_at: Mapped[datetime | None]
+    rule: Mapped[str | None]
+    severity: Mapped[str] = mapped_column(server_default=text("'warning'"))
+    opened_at: Mapped[datetime | None] = mapped_column(server_default=text("clock_timestamp()"))
+    muted: Mapped[bool] = mapped_column(server_default=text("false"))
+    acked_at: Mapped[datetime | None]
+    acked_by: Mapped[str | None]
+    ack_note: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(_one_of("condition", ALERT_CONDITIONS), name="condition"),
+        CheckConstraint(_one_of("severity", SEVERITIES), name="severity"),
+        CheckConstraint("(acked_at IS NULL) = (acked_by IS NULL)", name="acked_by"),
         CheckConstraint(_one_of("notice", ("opened", "recovered")), name="notice"),
         CheckConstraint("notice IS NULL OR (notice = 'recovered') = (recovered_at IS NOT NULL)", name="notice_fits"),
         CheckConstraint("(claim_id IS NULL) = (lease_until IS NULL)", name="lease_while_claimed"),
@@ -660,3 +683,63 @@ class OperatorEvent(Base):
         ),
         Index("ix_operator_events_at", "at"),
     )
+
+
+class AlertRule(Base):
+    """Which condition is watched for, on which devices, and where it is told."""
+
+    __tablename__ = "alert_rules"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    condition: Mapped[str]
+    filter: Mapped[dict[str, Any] | None]
+    threshold: Mapped[float | None]
+    for_seconds: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    severity: Mapped[str] = mapped_column(server_default=text("'warning'"))
+    routes: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    priority: Mapped[int] = mapped_column(Integer, server_default=text("100"))
+    quiet_hours: Mapped[dict[str, Any] | None]
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint(_one_of("condition", ALERT_CONDITIONS), name="condition"),
+        CheckConstraint(_one_of("severity", SEVERITIES), name="severity"),
+        CheckConstraint("for_seconds BETWEEN 0 AND 604800", name="for_seconds"),
+    )
+
+
+class AlertMute(Base):
+    """Devices about whose alerts nothing is told until a time."""
+
+    __tablename__ = "alert_mutes"
+
+    mute_id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    filter: Mapped[dict[str, Any]]
+    condition: Mapped[str | None]
+    until: Mapped[datetime]
+    reason: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+    __table_args__ = (
+        CheckConstraint(f"condition IS NULL OR {_one_of('condition', ALERT_CONDITIONS)}", name="condition"),
+    )
+
+
+class FleetHistory(Base):
+    """The fleet at one hour; `grp` is a group's name, empty for the whole."""
+
+    __tablename__ = "fleet_history"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    grp: Mapped[str] = mapped_column(primary_key=True)
+    devices: Mapped[int] = mapped_column(Integer)
+    online: Mapped[int] = mapped_column(Integer)
+    silent: Mapped[int] = mapped_column(Integer)
+    low_battery: Mapped[int] = mapped_column(Integer)
+    app_down: Mapped[int] = mapped_column(Integer)
+    heartbeats: Mapped[int] = mapped_column(Integer)
+    info: Mapped[int] = mapped_column(Integer)
+    warning: Mapped[int] = mapped_column(Integer)
+    critical: Mapped[int] = mapped_column(Integer)

@@ -1,0 +1,82 @@
+"""Alerts, the rules that open them, and mutes, for operators."""
+
+from typing import Annotated
+
+from msgspec import Meta
+from nexmdm.alerts import evaluation, mutes, rules
+from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime.http import Request, Routes
+from nexmdm.runtime.pagination import Page, PageQuery
+
+routes = Routes()
+handler = routes.handle
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
+
+@routes("GET /v1/alerts")
+def list_alerts(request: Request, query: evaluation.AlertsQuery) -> Page[evaluation.Alert]:
+    """List alerts about devices, newest first: what is wrong, since when, when it was told and when it was over."""
+    return evaluation.list_alerts(database.connection(), query, settings.load())
+
+
+@routes("POST /v1/alerts/{alert_id}/ack")
+def acknowledge_alert(request: Request, body: evaluation.Acknowledgement) -> evaluation.Alert:
+    """Mark an open alert as known; a later note replaces an earlier one."""
+    alert_id = _id(request, "alert_id")
+    return evaluation.acknowledge(database.connection(), request.actor, alert_id, body.note)
+
+
+@routes("GET /v1/alert-rules")
+def list_rules(request: Request, query: PageQuery) -> Page[rules.Rule]:
+    """List the alert rules by name."""
+    return rules.list_rules(database.connection(), query)
+
+
+@routes("POST /v1/alert-rules", status=201, problems=(409,))
+def create_rule(request: Request, body: rules.NewRule) -> rules.Rule:
+    """Add an alert rule.
+
+    Per device and condition one rule applies: the lowest `priority`, then one with a filter, then the first by name.
+    """
+    return rules.create(database.connection(), request.actor, body)
+
+
+@routes("GET /v1/alert-rules/{name}")
+def show_rule(request: Request) -> rules.Rule:
+    """Show an alert rule."""
+    return rules.show(database.connection(), request.path["name"])
+
+
+@routes("PATCH /v1/alert-rules/{name}")
+def change_rule(request: Request, body: rules.RuleChange) -> rules.Rule:
+    """Change an alert rule; null takes its filter, threshold or quiet hours away."""
+    return rules.change(database.connection(), request.actor, request.path["name"], body)
+
+
+@routes("DELETE /v1/alert-rules/{name}", status=204)
+def delete_rule(request: Request) -> None:
+    """Remove an alert rule; its open alerts recover unless another rule covers their devices."""
+    rules.delete(database.connection(), request.actor, request.path["name"])
+
+
+@routes("GET /v1/mutes")
+def list_mutes(request: Request, query: PageQuery) -> Page[mutes.Mute]:
+    """List the mutes that are in force, newest first."""
+    return mutes.list_mutes(database.connection(), query)
+
+
+@routes("POST /v1/mutes", status=201)
+def create_mute(request: Request, body: mutes.NewMute) -> mutes.Mute:
+    """Mute alerts of some devices until a time: they open and recover without a notification."""
+    return mutes.create(database.connection(), request.actor, body)
+
+
+@routes("DELETE /v1/mutes/{mute_id}", status=204)
+def delete_mute(request: Request) -> None:
+    """End a mute now."""
+    mutes.delete(database.connection(), request.actor, _id(request, "mute_id"))
+
+
+def _id(request: Request, name: str) -> int:
+    return validation.convert(request.path[name], Id, root=f"path.{name}")

@@ -1,0 +1,39 @@
+"""What arrived on the topic: a notification of the watch, a CloudWatch alarm, or any other text."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from functions.notify import alarm
+
+
+class Group(Struct):
+    """What changed under one alert rule; see nexmdm.alerts.notifications."""
+
+    condition: str
+    rule: str
+    notice: Literal["opened", "recovered"]
+    severity: Literal["info", "warning", "critical"]
+    devices: int
+    still_open: int
+    text: str
+
+
+class Message(Struct, kw_only=True):
+    """routes: names of NOTIFICATION_ROUTES; empty for WEBHOOK_URL."""
+
+    subject: str
+    text: str
+    stack: str = "nexmdm"
+    routes: list[str] = []
+    groups: list[Group] = []
+
+
+def of(sns: dict[str, Any]) -> Message:
+    """The message of one SNS record."""
+    attribute = (sns.get("MessageAttributes") or {}).get("notification")
+    if attribute:
+        return msgspec.json.decode(attribute["Value"], type=Message)
+    title, text = alarm.in_words(sns) or (sns.get("Subject") or "NexMDM", sns["Message"])
+    return Message(subject=title, text=text)

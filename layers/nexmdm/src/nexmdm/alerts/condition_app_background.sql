@@ -1,0 +1,7 @@
+-- Devices that have their monitored app installed and did not have it in front for longer than the threshold, in seconds,
+-- when they last reported. Zero rows: none, or no agent reports it.
+SELECT d.id AS device_id,
+    jsonb_build_object('package', a.package, 'foreground_seconds', l.monitored_foreground_recent_s) AS detail
+FROM devices d JOIN device_last_status l ON l.device_id = d.id
+JOIN device_apps a ON a.device_id = d.id AND a.package = coalesce(d.monitored_package, %(app_package)s) AND a.installed
+WHERE d.deleted_at IS NULL AND l.monitored_foreground_recent_s > %(threshold)s

@@ -1,0 +1,9 @@
+-- Devices that have their monitored app installed, whose process does not run, and that did not have it in front for
+-- longer than the threshold, in seconds. The process alone is no proof: Android 7 and later hide it from the agent. An
+-- agent that does not report the foreground is believed about the process.
+SELECT d.id AS device_id,
+    jsonb_build_object('package', a.package, 'foreground_seconds', l.monitored_foreground_recent_s) AS detail
+FROM devices d JOIN device_last_status l ON l.device_id = d.id
+JOIN device_apps a ON a.device_id = d.id AND a.package = coalesce(d.monitored_package, %(app_package)s) AND a.installed
+WHERE d.deleted_at IS NULL AND l.unity_running IS FALSE
+  AND (l.monitored_foreground_recent_s IS NULL OR l.monitored_foreground_recent_s > %(threshold)s)

@@ -1,0 +1,102 @@
+"""The history of the fleet: one row an hour for the whole and one for each group, written by the watch."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nexmdm.devices import filters
+from nexmdm.devices.filters import GroupName
+from nexmdm.runtime import logs
+from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
+from nexmdm.runtime.errors import Invalid
+from nexmdm.runtime.settings import Settings
+
+RETENTION_DAYS = 400  # a year, and the same weeks of the year before to compare with
+MOST_POINTS = 10_000
+
+
+class HistoryQuery(Struct, kw_only=True):
+    """`from` and `to` bound the time, by default the last day; without `group` it is the whole fleet."""
+
+    from_: Annotated[datetime, Meta(tz=True)] | None = msgspec.field(default=None, name="from")
+    to: Annotated[datetime, Meta(tz=True)] | None = None
+    step: Literal["hour", "day"] = "hour"
+    group: GroupName | None = None
+
+
+class Point(Struct, kw_only=True):
+    """The fleet at one hour, or over one day: the mean of its hours, heartbeats added up.
+
+    Attributes:
+        at: when the hour or the day (in UTC) began.
+        heartbeats: received in the hour before.
+        info, warning, critical: open alerts by severity.
+    """
+
+    at: datetime
+    devices: float
+    online: float
+    silent: float
+    low_battery: float
+    app_down: float
+    heartbeats: int
+    info: float
+    warning: float
+    critical: float
+
+
+class History(Struct):
+    """Points in order of time; an hour without a run of the watch is absent."""
+
+    points: list[Point]
+
+
+def record_hour(db: Executor, config: Settings) -> int:
+    """Write the rows of this hour, unless they are there; returns how many were written."""
+    if db.execute(_WRITTEN, repeatable=True)[0]["written"]:
+        return 0
+    start = time.perf_counter()
+    groups: list[tuple[str, filters.Condition]] = [("", filters.Condition("true", {}))]
+    for row in db.execute("SELECT name, filter FROM device_groups ORDER BY name", repeatable=True):
+        try:
+            parts = filters.of_stored(db, row["filter"])
+        except Invalid as error:
+            logs.failure(error)
+            continue
+        groups.append((row["name"], filters.where(parts, config.heartbeat_interval_seconds)))
+    written = 0
+    # The whole fleet comes last: its row says that the hour is complete, so a run that died is finished by the next.
+    for name, condition in reversed(groups):
+        values = {**condition.parameters, "group": name, "interval_seconds": config.heartbeat_interval_seconds}
+        written += len(db.execute(_RECORD.format(where=condition.sql), values, repeatable=True))
+    logs.db_operation("create", "fleet_history", {"rows": written}, elapsed_ms(start))
+    return written
+
+
+def show(db: Executor, query: HistoryQuery) -> History:
+    """The history between two times.
+
+    Raises:
+        Invalid: `from` is not before `to`, or there would be too many points.
+    """
+    to = query.to or datetime.now(UTC)
+    begin = query.from_ or to - timedelta(days=1)
+    if begin >= to:
+        raise Invalid("query.from", "is not before `to`")
+    length = timedelta(hours=1) if query.step == "hour" else timedelta(days=1)
+    if (to - begin) / length > MOST_POINTS:
+        raise Invalid("query.from", f"asks for more than {MOST_POINTS} points; choose step=day or a shorter time")
+    values: dict[str, Any] = {"from": begin, "to": to, "step": query.step, "group": query.group or ""}
+    return History(typed(db.execute(_SHOW, values, repeatable=True), Point))
+
+
+_WRITTEN = """
+SELECT EXISTS (SELECT FROM fleet_history WHERE hour = date_trunc('hour', statement_timestamp(), 'UTC') AND grp = '')
+    AS written
+"""
+
+_RECORD = statement(__package__, "record_hour")
+_SHOW = statement(__package__, "fleet_history")
