@@ -14,7 +14,7 @@ from nexmdm.commands.states import Delivery
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
-from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation, warmup
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
@@ -284,3 +284,6 @@ def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[],
     """What is left of a bulk call: it sends for BULK_INLINE_SECONDS, then the sweep goes on."""
     stop = time.monotonic() + config.bulk_inline_seconds + sending.send_budget_seconds(config)
     return lambda: min(request.remaining_seconds, stop - time.monotonic())
+
+
+warmup.warm_up(sending.load_firebase)
