@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm.commands import actions, batches, message, queue, schedules, single
+from nexmdm.commands import actions, audit, batches, message, queue, schedules, single
+from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.schedules import NewSchedule, Run, Schedule, ScheduleChange
 from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
@@ -13,7 +14,7 @@ from nexmdm.commands.states import Delivery
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
-from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation, warmup
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
@@ -154,6 +155,12 @@ def show_result(request: Request) -> CommandResult:
     return single.result(database.connection(), request.path["request_id"])
 
 
+@routes("GET /v1/audit/commands")
+def audit_commands(request: Request, query: AuditQuery) -> Audit:
+    """Hold the history of every command against the state machine, and name the first that breaks a rule."""
+    return audit.audit(database.connection(), query)
+
+
 @routes("POST /v1/commands/{request_id}/cancel", problems=(409,))
 def cancel_command(request: Request) -> Dispatch | Batch:
     """Cancel what may still be sent and is not being sent now."""
@@ -277,3 +284,6 @@ def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[],
     """What is left of a bulk call: it sends for BULK_INLINE_SECONDS, then the sweep goes on."""
     stop = time.monotonic() + config.bulk_inline_seconds + sending.send_budget_seconds(config)
     return lambda: min(request.remaining_seconds, stop - time.monotonic())
+
+
+warmup.warm_up(sending.load_firebase)

@@ -153,8 +153,12 @@ def test_devices_and_operators_are_throttled_apart(document):
 
 def test_the_most_that_can_be_reserved_fits_an_account(document):
     """Lambda keeps 100 of an account's concurrency (1,000 unless AWS was asked for more) unreserved."""
-    most = document["Parameters"]["ReservedConcurrency"]["MaxValue"]
-    assert most * len(functions(document)) <= 1_000 - 100
+    most, number = document["Parameters"]["ReservedConcurrency"]["MaxValue"], len(functions(document))
+    assert most * number <= 1_000 - 100
+    said = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"{number} functions ({number - 1} without `Webhook`)" in said
+    assert f"(quota − 100) / {number}, rounded down: {900 // number} with a quota of 1,000" in said
+    assert f"less than {100 + number}. The template refuses more than\n{most}." in said
 
 
 def test_lambda_writes_its_own_records_as_json_and_only_those_that_matter(document):

@@ -6,9 +6,9 @@
 SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));
 WITH made AS (
     INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,
-        state, created_at, sent_at, expires_at)
+        state, refused, created_at, sent_at, expires_at)
     SELECT %(request_id)s, id, %(action)s, %(payload_hash)s, %(payload)s::jsonb, %(secrets)s::jsonb, %(delivery)s,
-        %(by)s, 'accepted', clock_timestamp(), clock_timestamp(),
+        %(by)s, 'accepted', 0, clock_timestamp(), clock_timestamp(),
         clock_timestamp() + make_interval(secs => %(ttl_seconds)s)
     FROM devices WHERE id = %(device_id)s AND deleted_at IS NULL
       AND NOT EXISTS (SELECT FROM command_batches WHERE request_id = %(request_id)s)

@@ -1,17 +1,34 @@
 -- Every dispatch that is open in a database restored from a snapshot becomes `unknown`, or `sent` when it is answered:
--- what became of it after the snapshot is not in here. Its key stays until FCM has dropped what was sent just before
--- the restore.
-WITH moved AS (
+-- what became of it after the snapshot is not in here. An until_answered one that was sent ends too: the device may have
+-- answered since. Keys stay until FCM has dropped what was sent just before the restore.
+--
+-- No fence comes back: a sender that was frozen over the restore may hold one that the next claim would give out again,
+-- and would settle that claim with its own answer. All rows move by more than a fence can have moved since the snapshot.
+WITH open AS (
+    SELECT request_id,
+        state IN ('accepted', 'retry_wait', 'sending') AS moves,
+        state IN ('accepted', 'retry_wait', 'sending')
+            OR (delivery = 'until_answered' AND completed_at IS NULL AND state IN ('sent', 'unknown')) AS ends
+    FROM fcm_dispatches
+), raised AS (
     UPDATE fcm_dispatches f SET
-        state = CASE WHEN f.completed_at IS NULL THEN 'unknown' ELSE 'sent' END,
+        fence = f.fence + 1000000,
+        state = CASE WHEN NOT open.moves THEN f.state WHEN f.completed_at IS NULL THEN 'unknown' ELSE 'sent' END,
         lease_until = NULL,
         next_at = NULL,
-        expires_at = least(f.expires_at, clock_timestamp()),
+        expires_at = CASE WHEN open.ends THEN least(f.expires_at, clock_timestamp()) ELSE f.expires_at END,
         fcm_expires_at = greatest(f.fcm_expires_at, clock_timestamp() + make_interval(secs => %(fcm_ttl_seconds)s)),
-        error_msg = 'The database was restored from a snapshot; the message may have been sent after it was taken.',
-        audit = f.audit || jsonb_build_object('event', 'restore', 'by', NULL, 'from', f.state, 'at', clock_timestamp())
-    WHERE f.state IN ('accepted', 'retry_wait', 'sending')
-    RETURNING f.request_id, f.state
+        error_msg = CASE WHEN open.moves
+            THEN 'The database was restored from a snapshot; the message may have been sent after it was taken.'
+            ELSE f.error_msg END,
+        audit = CASE WHEN open.ends
+            THEN f.audit || jsonb_build_object(
+                'event', 'restore', 'by', NULL, 'from', f.state, 'at', clock_timestamp())
+            ELSE f.audit END
+    FROM open WHERE f.request_id = open.request_id
+    RETURNING f.request_id, f.state, open.moves
+), moved AS (
+    SELECT request_id, state FROM raised WHERE moves
 ), event AS (
     INSERT INTO operator_events (actor, session, ip, request_id, action, object, after)
     SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'command.after_restore', 'commands',

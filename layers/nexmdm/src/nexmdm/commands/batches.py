@@ -175,10 +175,10 @@ batch AS (
 _DISPATCHED = """
 dispatched AS (
     INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,
-        state, batch_id, created_at, sent_at, expires_at)
+        state, refused, batch_id, created_at, sent_at, expires_at)
     SELECT batch.request_id || ':' || members.id, members.id, %(action)s, %(payload_hash)s,
-        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(delivery)s, %(by)s, 'accepted', batch.request_id,
-        batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
+        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(delivery)s, %(by)s, 'accepted', 0,
+        batch.request_id, batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
     FROM batch CROSS JOIN members
 )"""
 

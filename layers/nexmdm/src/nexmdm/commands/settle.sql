@@ -12,6 +12,8 @@ WITH answer AS MATERIALIZED (
     UPDATE fcm_dispatches f SET
         state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE a.outcome END,
         lease_until = NULL,
+        -- Certainly not accepted: attempts less these are the messages that FCM has or may have.
+        refused = f.refused + (a.outcome IN ('failed', 'retry_wait'))::int,
         next_at = CASE WHEN f.completed_at IS NULL AND a.outcome = 'retry_wait'
             THEN clock_timestamp() + a.jitter * make_interval(
                 secs => coalesce(a.retry_after, least(5 * 2 ^ least(f.attempts - 1, 6), 300))) END,
@@ -30,7 +32,9 @@ WITH answer AS MATERIALIZED (
     FROM answer a
     WHERE f.request_id = a.request_id AND f.fence = a.fence
       AND (f.state IN ('sending', 'unknown')
-           OR (f.state = 'sent' AND f.completed_at IS NOT NULL AND f.http_code IS NULL))
+           -- Its own answer is not there yet: the statement may run twice, and counts once.
+           OR (f.state = 'sent' AND f.completed_at IS NOT NULL AND f.http_code IS NULL
+               AND f.fcm_status <> a.fcm_status))
     RETURNING f.request_id, f.state, f.device_id, a.unregistered_token
 ), forgotten AS (
     -- Only if it is still the token that was sent to: the device may have reported a new one meanwhile.

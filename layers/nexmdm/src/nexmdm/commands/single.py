@@ -122,6 +122,8 @@ class Dispatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     `answered` says whether and when the agent in the field answers the action. What a shell was asked and answered is
     not shown here but at GET /v1/commands/{request_id}/result; `answer_withheld` says that there is something.
+    `fence` counts claims (a take-over and a restore move it too), `refused` those whose message FCM certainly did not
+    take; it is null for commands that a release before 2026-11-28 accepted.
     """
 
     request_id: str
@@ -131,7 +133,9 @@ class Dispatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     state: DispatchState
     delivery: Delivery
     answered: Answered | None
+    fence: Count
     attempts: Count
+    refused: Count | None
     created_at: Instant
     created_by: str | None
     expires_at: Instant
@@ -351,9 +355,9 @@ def _dispatch(row: Row) -> Dispatch:
 
 
 KEY = ("created_at", "request_id")
-_COLUMNS = """request_id, device_id, action, payload AS params, state, delivery, attempts, created_at, created_by,
-    expires_at, sent_at, next_at, fcm_status, fcm_message_id, http_code, latency_ms, error_msg, completed_at, result,
-    result_message, batch_id, audit, coalesce(secrets = '{}'::jsonb, false) AS secrets_wiped"""
+_COLUMNS = """request_id, device_id, action, payload AS params, state, delivery, fence, attempts, refused, created_at,
+    created_by, expires_at, sent_at, next_at, fcm_status, fcm_message_id, http_code, latency_ms, error_msg,
+    completed_at, result, result_message, batch_id, audit, coalesce(secrets = '{}'::jsonb, false) AS secrets_wiped"""
 _SELECT = f"SELECT {_COLUMNS} FROM fcm_dispatches"
 _SHOW = f"{_SELECT} WHERE request_id = %(request_id)s"
 _FIND = f"SELECT {_COLUMNS}, secrets, payload_hash FROM fcm_dispatches WHERE request_id = %(request_id)s"

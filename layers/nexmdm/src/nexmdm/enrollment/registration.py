@@ -17,7 +17,7 @@ from nexmdm.devices.labels import of_enrolled
 from nexmdm.devices.registry import token_id as sha256_of
 from nexmdm.enrollment import rate_limit
 from nexmdm.runtime import logs
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import AliasTaken, NotAuthenticated, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
@@ -148,6 +148,8 @@ def _register(db: Database, token: str, alias: str, hardware_id: str | None) -> 
             _use(tx, values)
             if held and enrollment[0]["alias"] != alias:
                 raise AliasTaken(f"alias: {alias!r} is taken. Use a token made for this alias, or another alias.")
+            if held:
+                tx.execute(_CANCEL_OPEN, values)
             tx.execute(_TAKE_OVER if held else _CREATE_DEVICE, values)
     return {"device_token": device_token, "device_id": values["device_id"]}
 
@@ -227,6 +229,7 @@ INSERT INTO devices (id, alias, token_id, hardware_id, enrollment_token_id, labe
 VALUES (%(device_id)s, %(alias)s, %(device_token_id)s, %(hardware_id)s, %(token_id)s, %(labels)s::jsonb)
 """
 
+_CANCEL_OPEN = statement(__package__, "cancel_open")
 _TAKE_OVER = """
 UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, older_token_ids = '{}', confirmed_at = NULL,
     hardware_id = %(hardware_id)s, enrollment_token_id = %(token_id)s, fcm_token = NULL, fcm_token_at = NULL,

@@ -185,6 +185,11 @@ def load() -> Settings:
     return config
 
 
+def initialization_type() -> str | None:
+    """How Lambda makes this environment: on-demand, provisioned-concurrency or snap-start; None outside of Lambda."""
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or None
+
+
 def response_host() -> str | None:
     """RESPONSE_HOST: the one host outside of AWS that the migrate function may answer to, for the rehearsal.
 

@@ -427,6 +427,7 @@ class FcmDispatch(Base):
     state: Mapped[str] = mapped_column(server_default="accepted")
     fence: Mapped[int] = mapped_column(server_default="0")
     attempts: Mapped[int] = mapped_column(server_default="0")
+    refused: Mapped[int | None]  # null: accepted by a release that did not count them
     lease_until: Mapped[datetime | None]
     next_at: Mapped[datetime | None]
     expires_at: Mapped[datetime]
@@ -444,6 +445,7 @@ class FcmDispatch(Base):
         CheckConstraint(_one_of("delivery", DELIVERIES), name="delivery"),
         CheckConstraint("(state = 'sending') = (lease_until IS NOT NULL)", name="lease_while_sending"),
         CheckConstraint("state <> 'sending' OR fence > 0", name="fence_while_sending"),
+        CheckConstraint("refused BETWEEN 0 AND attempts", name="refused"),
         CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
         CheckConstraint("state <> 'accepted' OR completed_at IS NULL", name="accepted_is_not_completed"),
         CheckConstraint(

@@ -1,0 +1,12 @@
+-- A device that is enrolled again inherits no command: cancel what may still be sent or answered of its earlier life,
+-- what is being sent included. The new fence keeps a sender that comes back from settling it. Zero rows: there was none.
+UPDATE fcm_dispatches SET
+    state = 'cancelled',
+    fence = fence + 1,
+    lease_until = NULL,
+    next_at = NULL,
+    secrets = CASE WHEN secrets IS NOT NULL THEN '{}'::jsonb END,
+    audit = audit || jsonb_build_object('event', 'take-over', 'from', state, 'by', NULL, 'at', clock_timestamp())
+WHERE device_id = %(device_id)s
+  AND (state IN ('accepted', 'retry_wait', 'sending', 'unknown') OR (state = 'sent' AND completed_at IS NULL))
+RETURNING request_id

@@ -1,0 +1,130 @@
+"""The steps that the tests take on the real database, chosen from the model's state graph: model/steps.txt."""
+
+import hashlib
+import random
+import tomllib
+from functools import cache
+from typing import Any, NamedTuple
+
+from model import spin
+from model.spin import Row, Run, Step
+
+FILE = spin.HERE / "steps.txt"
+TABLE = tomllib.loads((spin.HERE / "transitions.toml").read_text())
+TRANSITIONS = {entry["step"]: entry for entry in TABLE["transition"]}
+STATES = ("none", "accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
+# What is a statement, and so may be tried on every row.
+STATEMENTS = ("claim", "repeat", "resend", "end_lease", "expire", "forget_secrets", "cancel", "acknowledge", "retire")
+# Statements that do the work of two transitions at once.
+TOGETHER = ({"claim", "repeat"}, {"expire", "forget_secrets"})
+# What only counts: rows that differ in nothing else are alike to every statement.
+COUNTERS = ("fence", "attempts", "refused", "resends", "repeats", "restored")
+GRAPH = Run(
+    "the graph", {"SENDERS": 1, "ATTEMPTS": 2, "RESENDS": 1, "CLIENTS": 1, "TOKENS": 2, "FOREIGN": 1, "RETENTIONS": 1}
+)
+RESTORED = Run(
+    "the graph after a restore",
+    {"SENDERS": 1, "ATTEMPTS": 2, "RESENDS": 0, "CLIENTS": 1, "TOKENS": 1, "TAKEOVERS": 0, "RESTORES": 1},
+)
+WALKED = Run(
+    "walks", {"SENDERS": 2, "ATTEMPTS": 6, "RESENDS": 2, "CLIENTS": 1, "TOKENS": 4, "TAKEOVERS": 1, "RESTORES": 1}
+)
+SINGLE = {*TRANSITIONS}
+
+
+class Steps(NamedTuple):
+    """Steps for the tests.
+
+    Attributes:
+        digest: of the model that they come from.
+        single: one step each from a row that is put there.
+        refused: statements tried on a row at which the model has no such step: nothing may change.
+        walks: from an empty table, step by step.
+    """
+
+    digest: str
+    single: list[Step]
+    refused: list[Step]
+    walks: list[list[Step]]
+
+
+def chosen(seed: int, *, walks: int, most: int | None = None) -> Steps:
+    """Steps of the model's state graph: one for all that do the same to rows that are alike.
+
+    Args:
+        seed: decides which of the rows that are alike stands for them, and what is left out.
+        most: how many steps of a kind, told by its name, its argument and the states that it leads from and to.
+    """
+    graph = spin.edges(GRAPH)
+    restored = {step for step in spin.edges(RESTORED) if step.name == "after_restore"}
+    steps = sorted(step for step in graph | restored if step.name in SINGLE)
+    refused = _refused(graph, seed)
+    steps, refused = _one_of_each(steps, seed, most), _one_of_each(refused, seed, most)
+    return Steps(
+        digest=hashlib.sha256(spin.MODEL.read_bytes()).hexdigest(),
+        single=steps,
+        refused=refused,
+        walks=spin.walks(WALKED, seed, walks),
+    )
+
+
+def _one_of_each(steps: list[Step], seed: int, most: int | None) -> list[Step]:
+    shuffled = list(steps)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311
+    alike = {(step.name, _argument(step), _alike(step.before), step.after.state): step for step in shuffled}
+    kinds: dict[tuple[Any, ...], list[Step]] = {}
+    for step in alike.values():
+        kinds.setdefault(
+            (step.name, _argument(step), step.before.state, step.after.state, step.before == step.after), []
+        ).append(step)
+    return sorted(step for kind in kinds.values() for step in kind[:most])
+
+
+def _argument(step: Step) -> tuple[int, ...]:
+    if step.name == "settle":
+        _command, _sender, answer, fence, token = step.arguments
+        return (answer, fence == step.before.fence, token == step.before.token)
+    return step.arguments[2:] if step.name == "accept" else ()
+
+
+def _alike(row: Row) -> Row:
+    return row._replace(**dict.fromkeys(COUNTERS, 0), keys=row.keys != 0, token=row.token != 0, payload=0)
+
+
+def _refused(graph: set[Step], seed: int) -> list[Step]:
+    """Statements on rows at which the model does not have them, where no bound of the search is the reason."""
+    possible = {(step.name, step.before) for step in graph}
+    bounds = GRAPH.bounds
+    found = []
+    for row in {step.before for step in graph if step.before.state}:
+        for name in STATEMENTS:
+            both = next((group for group in TOGETHER if name in group), {name})
+            if any((other, row) in possible for other in both) or name == "acknowledge":
+                continue
+            claims = name in ("claim", "repeat", "resend")
+            if claims and (row.attempts >= bounds["ATTEMPTS"] or (name == "resend" and row.keys)):
+                continue
+            found.append(Step(name, (0, 0, 0, 0, 0), row, row))
+    return sorted(found)
+
+
+def write(steps: Steps) -> None:
+    """Keep them for the tests that have no SPIN."""
+    lines = [steps.digest, "# single", *(step.line() for step in steps.single)]
+    lines += ["# refused", *(step.line() for step in steps.refused)]
+    for walk in steps.walks:
+        lines += ["# walk", *(step.line() for step in walk)]
+    FILE.write_text("\n".join(lines) + "\n")
+
+
+@cache
+def stored() -> Steps:
+    digest, *lines = FILE.read_text().splitlines()
+    parts: list[tuple[str, list[Step]]] = []
+    for line in lines:
+        if line.startswith("# "):
+            parts.append((line[2:], []))
+        else:
+            parts[-1][1].append(Step.read(line))
+    single, refused, *walks = (steps for _, steps in parts)
+    return Steps(digest, single, refused, walks)

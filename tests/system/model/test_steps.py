@@ -1,0 +1,46 @@
+"""The code is the model: the steps of model/steps.txt, taken with the code's own calls on the real PostgreSQL.
+
+steps.txt holds every kind of step of the model's state graph, and walks through it; `make prove` writes it, and tries
+many more. A change of the code without a change of the model is red here, and the other way round in `make prove`.
+"""
+
+import hashlib
+
+import pytest
+from nexmdm.commands.audit import AuditQuery, audit
+
+from model import spin, steps
+from tests.system.model.machine import UNSEEN, Machine
+
+
+def test_steps_are_of_this_model():
+    assert steps.stored().digest == hashlib.sha256(spin.MODEL.read_bytes()).hexdigest(), "run: make prove WRITE=1"
+
+
+def test_each_kind_of_step(machine: Machine):
+    wrong = [text for step in steps.stored().single if (text := machine.differs(step))]
+    assert not wrong, f"{len(wrong)} steps, the first: {wrong[0]}"
+
+
+def test_what_the_model_cannot_do_changes_nothing(machine: Machine):
+    wrong = [text for step in steps.stored().refused if (text := machine.differs(step))]
+    assert not wrong, f"{len(wrong)} steps, the first: {wrong[0]}"
+
+
+@pytest.mark.parametrize("number", range(len(steps.stored().walks)))
+def test_walks(machine: Machine, number: int):
+    for n, step in enumerate(steps.stored().walks[number]):
+        machine.run(step)
+        assert machine.row() == step.after, f"step {n}: {step.line()}"
+
+
+def test_the_audit_accepts_what_the_model_reaches(machine: Machine):
+    for row in sorted({step.before for step in steps.stored().single if step.before.state}):
+        machine.put(row)
+        found = audit(machine.db, AuditQuery())
+        assert (found.checked, found.violations) == (1, 0), (found, row)
+
+
+def test_steps_hold_every_transition():
+    taken = {step.name for step in steps.stored().single}
+    assert taken >= {name for name in steps.TRANSITIONS if name not in UNSEEN}
