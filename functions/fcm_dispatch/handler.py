@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm.commands import actions, batches, message, queue, schedules, single
+from nexmdm.commands import actions, audit, batches, message, queue, schedules, single
+from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.schedules import NewSchedule, Run, Schedule, ScheduleChange
 from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
@@ -152,6 +153,12 @@ def show_result(request: Request) -> CommandResult:
     parameters stay masked.
     """
     return single.result(database.connection(), request.path["request_id"])
+
+
+@routes("GET /v1/audit/commands")
+def audit_commands(request: Request, query: AuditQuery) -> Audit:
+    """Hold the history of every command against the state machine, and name the first that breaks a rule."""
+    return audit.audit(database.connection(), query)
 
 
 @routes("POST /v1/commands/{request_id}/cancel", problems=(409,))
