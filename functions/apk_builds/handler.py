@@ -9,7 +9,7 @@ from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.commands import batches
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import TargetHash
-from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime import database, settings, validation, warmup
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.http import Request, Response, Routes
@@ -236,3 +236,6 @@ def _request_id(request: Request, given: str | None) -> str | None:
     if given not in (None, key):
         raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     return key
+
+
+warmup.warm_up()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from nexmdm.builds import downloads, publishing, urls
 from nexmdm.builds.downloads import Credential
-from nexmdm.runtime import database, settings
+from nexmdm.runtime import database, settings, warmup
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import NoCredential
 from nexmdm.runtime.http import Request, Response, Routes
@@ -97,3 +97,6 @@ def _credential(request: Request, query: DownloadQuery) -> Credential:
 def _address(build: Row) -> Response:
     url = urls.download_address(settings.load(), build)
     return Response(status=302, headers={"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"})
+
+
+warmup.warm_up(urls.load_signer)

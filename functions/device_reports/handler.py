@@ -11,7 +11,7 @@ from nexmdm.commands.single import Report
 from nexmdm.devices import registry
 from nexmdm.devices.fields import Name, ShortText
 from nexmdm.heartbeats.body import FcmToken
-from nexmdm.runtime import database, settings
+from nexmdm.runtime import database, settings, warmup
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, NotFound
 from nexmdm.runtime.http import Request, Routes
 
@@ -172,3 +172,6 @@ def _found(known: bool, answer: T) -> T:
     if not known:
         raise NotFound("There is no such command for this device.")
     return answer
+
+
+warmup.warm_up()

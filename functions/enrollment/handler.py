@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 from nexmdm.devices.labels import Labels
 from nexmdm.enrollment import tokens
-from nexmdm.runtime import database
+from nexmdm.runtime import database, warmup
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
@@ -67,3 +67,6 @@ def revoke_tokens(request: Request) -> dict[str, Any]:
     """Revoke those of the tokens that exist."""
     token_ids = request.json(TokenIds).token_ids
     return {"revoked": tokens.revoke_tokens(database.connection(), token_ids, request.operator)}
+
+
+warmup.warm_up()

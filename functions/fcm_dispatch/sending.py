@@ -99,3 +99,8 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
 
 def _hmac_key(config: Settings) -> str | None:
     return secrets.hmac_key(config)
+
+
+def load_firebase() -> None:
+    """Load the client that messages are sent with, before the first one is sent."""
+    from functions.fcm_dispatch import fcm  # noqa: F401

@@ -12,7 +12,7 @@ from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
 from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
-from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime import database, settings, validation, warmup
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
@@ -139,3 +139,6 @@ def list_events(request: Request, query: events.EventsQuery) -> Page[events.Even
     `actor`, `action` and `object` are compared whole, or as a beginning when they end in `*`.
     """
     return events.list_events(database.connection(), query)
+
+
+warmup.warm_up()

@@ -8,7 +8,7 @@ from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats import record
 from nexmdm.heartbeats.body import HeartbeatBody, Report
 from nexmdm.heartbeats.record import BatchRecorded, HeartbeatRecorded, HeartbeatResult
-from nexmdm.runtime import database, lenient, logs, settings
+from nexmdm.runtime import database, lenient, logs, settings, warmup
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.http import Request, Routes
 
@@ -94,3 +94,6 @@ def _log(request: Request, device_id: str, reports: list[Report]) -> None:
     claimed = {report.claimed for report in reports if report.claimed is not None} - {device_id}
     if claimed:
         logs.device_id_mismatch(device_id, claimed)
+
+
+warmup.warm_up()

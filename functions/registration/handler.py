@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from nexmdm.enrollment import registration
-from nexmdm.runtime import database
+from nexmdm.runtime import database, warmup
 from nexmdm.runtime.errors import Invalid, NoCredential
 from nexmdm.runtime.http import Request, Routes
 
@@ -64,3 +64,6 @@ def health(request: Request, query: HealthQuery) -> Health:
         return Health("ok")
     database.connection().ping()
     return Health("ok", "ok")
+
+
+warmup.warm_up()

@@ -28,12 +28,17 @@ DEVICE_ROUTES = {
     "GET /v1/agent/update",
     "GET /healthz",
 }
-SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET", "WEBHOOK_URL"}
+SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET", "WEBHOOK_URL", "NOTIFICATION_ROUTES"}
 OUTSIDE = "NotifyFunction"  # of the VPC, without a way to the database
 
 
 def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def chosen(value: Any) -> Any:
+    """What is there when its condition holds: a secret that a parameter makes, or else nothing."""
+    return value["Fn::If"][1] if isinstance(value, dict) and "Fn::If" in value else value
 
 
 def statements(document: dict) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -153,8 +158,12 @@ def test_devices_and_operators_are_throttled_apart(document):
 
 def test_the_most_that_can_be_reserved_fits_an_account(document):
     """Lambda keeps 100 of an account's concurrency (1,000 unless AWS was asked for more) unreserved."""
-    most = document["Parameters"]["ReservedConcurrency"]["MaxValue"]
-    assert most * len(functions(document)) <= 1_000 - 100
+    most, number = document["Parameters"]["ReservedConcurrency"]["MaxValue"], len(functions(document))
+    assert most * number <= 1_000 - 100
+    said = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"{number} functions ({number - 1} without `Webhook`)" in said
+    assert f"(quota − 100) / {number}, rounded down: {900 // number} with a quota of 1,000" in said
+    assert f"less than {100 + number}. The template refuses more than\n{most}." in said
 
 
 def test_lambda_writes_its_own_records_as_json_and_only_those_that_matter(document):
@@ -201,6 +210,7 @@ def test_secrets_are_named_never_held(document):
     for name, function in functions(document).items():
         for variable, value in function["Properties"].get("Environment", {}).get("Variables", {}).items():
             if variable in SECRETS:
+                value = chosen(value)
                 names_one = value.get("Ref") in kept or value.get("Fn::GetAtt", "").endswith(
                     "MasterUserSecret.SecretArn"
                 )
@@ -216,12 +226,14 @@ def test_secrets_are_named_never_held(document):
 def test_a_function_reads_the_secrets_it_is_given_and_no_others(document):
     for name, function in functions(document).items():
         properties = function["Properties"]
-        given = [v for k, v in properties.get("Environment", {}).get("Variables", {}).items() if k in SECRETS]
+        variables = properties.get("Environment", {}).get("Variables", {})
+        given = [chosen(value) for variable, value in variables.items() if variable in SECRETS]
         allowed = [
-            statement["Resource"]
+            chosen(resource)
             for policy in properties["Policies"]
             for statement in policy.get("Statement", [])
             if statement["Action"] == "secretsmanager:GetSecretValue"
+            for resource in listed(statement["Resource"])
         ]
         assert sorted(map(str, allowed)) == sorted(map(str, given)), name
 

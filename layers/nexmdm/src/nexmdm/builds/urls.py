@@ -73,6 +73,13 @@ def _signed(
     return request.url
 
 
+def load_signer() -> None:
+    """Load what signs URLs, before the first one is asked for."""
+    from botocore.auth import S3SigV4QueryAuth  # noqa: F401
+
+    _credentials()
+
+
 @lru_cache(maxsize=1)
 def _credentials() -> Any:
     from botocore.session import Session

@@ -128,6 +128,15 @@ class Database:
         finally:
             self._in_transaction = False
 
+    def open(self) -> None:
+        """Connect now, when there is no connection yet; the next statement would.
+
+        Raises:
+            psycopg2.Error: the server does not answer or refuses the login.
+        """
+        if self._connection is None:
+            self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn, self._until(1))
+
     def close(self) -> None:
         """Throw the connection away; the next statement opens a fresh one."""
         connection, self._connection = self._connection, None

@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     fcm_timeout_seconds: Annotated[float, Meta(gt=0, le=10, description="seconds, above 0, at most 10")] = 5
     bulk_inline_seconds: Annotated[float, Meta(ge=0, le=20, description="seconds, 0..20")] = 10
     schedules_enabled: Annotated[bool, Meta(description="true or false")] = True
+    auto_relaunch: Annotated[bool, Meta(description="true or false")] = False
     misfire_grace_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 300
     fcm_endpoint: Annotated[str, Meta(pattern="^https?://", description="https://host")] = "https://fcm.googleapis.com"
     fcm_service_account: Annotated[str, Meta(description="JSON text, a path or a secret's ARN")] | None = None
@@ -183,6 +184,11 @@ def load() -> Settings:
     if not config.database_url and not config.database_host:
         raise SettingsError("DATABASE_URL is not set: it should hold postgresql://user@host/db")
     return config
+
+
+def initialization_type() -> str | None:
+    """How Lambda makes this environment: on-demand, provisioned-concurrency or snap-start; None outside of Lambda."""
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or None
 
 
 def response_host() -> str | None:

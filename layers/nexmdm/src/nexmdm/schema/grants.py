@@ -29,7 +29,11 @@ ROLES = (APP, DEVICE)
 # Table or view -> role -> rights.
 TABLES: dict[str, dict[str, str]] = {
     "alembic_version": {},
-    "apk_download_events": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
+    "apk_download_events": {
+        APP: "SELECT, INSERT",
+        # Without admin_user: a device's function names no operator.
+        DEVICE: "SELECT, INSERT (build_id, source, token_id, device_id, ip, ts)",
+    },
     "apk_download_rates": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "apk_installations": {
         APP: "SELECT, INSERT, UPDATE",

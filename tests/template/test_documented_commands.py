@@ -1,0 +1,72 @@
+"""The commands of the AWS CLI that documents show: there are such services, operations and options, by botocore's
+models."""
+
+import re
+import shlex
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore import xform_name
+from botocore.model import OperationModel
+
+from tests.support.api import ROOT
+
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
+# Of the CLI itself, for every operation.
+GLOBAL = {"query", "output", "region", "profile", "cli-binary-format", "cli-read-timeout", "no-cli-pager"}
+# Commands that the CLI makes up, and their options.
+CUSTOM = {
+    ("configure", "export-credentials"): {"format"},
+    ("sso", "login"): {"profile"},
+    ("logs", "tail"): {"since", "follow"},
+    ("rds", "generate-db-auth-token"): {"hostname", "port", "username"},
+    ("cloudformation", "wait"): {"stack-name"},
+}
+
+
+def commands(text: str) -> list[list[str]]:
+    found = []
+    for match in re.finditer(r"\baws ((?:[a-z0-9-]+) (?:[a-z0-9-]+)(?:\\\\\n|[^\n`|)])*)", text.replace("\\\n", " ")):
+        try:
+            found.append(shlex.split(match[1], comments=True))
+        except ValueError:  # it ends inside of a quotation: a query with a bar or a parenthesis
+            found.append(match[1].split())
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_the_aws_cli_are_ones_that_it_takes(document: Path):
+    session = botocore.session.Session()
+    services = set(session.get_available_services()) | {"configure", "sso"}
+    for words in commands(document.read_text()):
+        service, operation = words[0], words[1]
+        if service not in services:
+            continue  # prose about AWS
+        options = {word[2:].partition("=")[0] for word in words[2:] if word.startswith("--")} - GLOBAL
+        if (service, operation) in CUSTOM:
+            assert options <= CUSTOM[service, operation], words
+            continue
+        model = session.get_service_model(service)
+        by_name = {xform_name(name, "-"): name for name in model.operation_names}
+        assert operation in by_name, f"aws {service} {operation}: {words}"
+        shape: OperationModel = model.operation_model(by_name[operation])
+        known = {xform_name(member, "-") for member in shape.input_shape.members}
+        known |= {f"no-{name}" for name in known}
+        # What the CLI calls otherwise than the API does.
+        known |= {"notification-endpoint"} if (service, operation) == ("sns", "subscribe") else set()
+        assert options <= known, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_payload_is_given_as_it_is_written(document: Path):
+    """Version 2 of the CLI takes a payload for base64 unless it is told."""
+    for words in commands(document.read_text()):
+        if "--payload" in words:
+            assert "--cli-binary-format" in words, words
+
+
+def test_the_commands_are_found():
+    every = [words for document in DOCUMENTS for words in commands(document.read_text())]
+    assert len(every) > 15
+    assert ["lambda", "invoke"] in [words[:2] for words in every]
