@@ -1,7 +1,7 @@
 """Which version of a package a device reports, compared with a build
 
 Revision ID: 15b11d000006
-Revises: 9d3f5a7c2b11
+Revises: d1e5a0f2b310
 """
 
 from alembic import op
@@ -10,7 +10,7 @@ from migrations import grants
 from migrations.sql import frozen
 
 revision = "15b11d000006"
-down_revision = "9d3f5a7c2b11"
+down_revision = "d1e5a0f2b310"
 branch_labels = None
 depends_on = None
 

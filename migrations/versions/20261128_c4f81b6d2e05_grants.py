@@ -31,7 +31,7 @@ APP = {
     "registration_refusals": "SELECT, INSERT, UPDATE",
 }
 DEVICE = {
-    "apk_download_events": "SELECT, INSERT",
+    "apk_download_events": "SELECT, INSERT (build_id, source, token_id, device_id, ip, ts)",
     "apk_installations": "SELECT, UPDATE (status, completed_at, download_progress, error_message)",
     "apk_versions": (
         "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)"

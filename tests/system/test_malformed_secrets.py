@@ -15,6 +15,8 @@ from local import template
 from tests.support.runtime_api import Told, invoke
 
 CANARY = "canaryinacoalmine"
+# A secret that was cut off holds a part of it.
+PIECES = {CANARY[:8], CANARY[-8:]}
 KEY = f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n{'A' * 300}\n-----END PRIVATE KEY-----\n"
 ACCOUNT = json.dumps(
     {
@@ -26,6 +28,8 @@ ACCOUNT = json.dumps(
     }
 )
 URL = f"postgresql://nexmdm:{CANARY}@127.0.0.1:9/db"
+# What libpq takes for a port, for an escape, for two words, and quotes.
+PASSWORDS = [f"1/{CANARY}", f"{CANARY}%zz", f"{CANARY} {CANARY}", f"{CANARY}/1"]
 FORMS = {
     "as it is": "{}",
     "with a byte order mark": "\ufeff{}",
@@ -40,7 +44,14 @@ FORMS = {
 }
 
 
+def untold(told: Told) -> bool:
+    text = (told.log + told.reported).replace(" ", "")
+    return not any(piece in text for piece in PIECES)
+
+
 def formed(secret: str, form: str) -> str:
+    if form in PASSWORDS:
+        return secret.replace(CANARY, form)
     if form == "cut off":
         return secret[: len(secret) * 2 // 3]
     if form == "in base64":
@@ -83,7 +94,8 @@ def test_no_malformed_secret_is_told(url: str, name: str, setting: str):
     event, secrets = READ[name]
     rest = {"DATABASE_URL": url, "FCM_SERVICE_ACCOUNT": ACCOUNT, "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "s"}
     rest["AWS_ENDPOINT_URL_SECRETS_MANAGER"] = "http://127.0.0.1:9"
-    forms = FORMS if os.environ.get("TORTURE") else FORMS_OF.get(setting, FEW)
+    forms = [*FORMS] if os.environ.get("TORTURE") else [*FORMS_OF.get(setting, FEW)]
+    forms += PASSWORDS if setting == "DATABASE_URL" else []
 
     def run(form: str) -> Told:
         return invoke(template.load().function(name), {**rest, setting: formed(secrets[setting], form)}, event)
@@ -91,8 +103,7 @@ def test_no_malformed_secret_is_told(url: str, name: str, setting: str):
     with ThreadPoolExecutor(4) as pool:
         told = dict(zip(forms, pool.map(run, forms), strict=True))
     for form, each in told.items():
-        assert CANARY not in each.log.replace(" ", ""), (form, each)
-        assert CANARY not in each.reported.replace(" ", ""), (form, each)
+        assert untold(each), (form, each)
         assert 'Traceback (most recent call last):\n  File "/work' not in each.log
     # Broken ones do end the invocation, with an error that says which setting it was.
     if setting != "COMMAND_HMAC_KEY":
@@ -119,10 +130,10 @@ def test_no_malformed_credential_is_told(setting: str, form: str):
     for name in ("watch", "notify"):
         told = invoke(template.load().function(name), given, READ[name][0])
         assert told.kind == "error"
-        assert CANARY not in told.log + told.reported
+        assert untold(told)
 
 
-@pytest.mark.parametrize("form", ["cut off", "twice", "in base64"])
+@pytest.mark.parametrize("form", ["cut off", "in base64", *PASSWORDS])
 def test_no_route_tells_a_malformed_secret(form: str):
     """The functions behind routes answer 500 or 503 themselves."""
     event = {
@@ -138,4 +149,4 @@ def test_no_route_tells_a_malformed_secret(form: str):
     told = invoke(template.load().function("heartbeat"), {"DATABASE_URL": formed(URL, form)}, event)
     assert told.kind == "response"
     assert json.loads(told.reported)["statusCode"] in (500, 503)
-    assert CANARY not in told.log + told.reported
+    assert untold(told)

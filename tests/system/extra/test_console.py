@@ -68,7 +68,7 @@ def test_roll_out_pause_and_resume(page, stack):
         expect(page.get_by_text("offered to 10 % of the fleet")).to_be_visible()
         stack.fake_fcm.wait_for(lambda: len(fleet.device_ids) == 2, 30)
         page.get_by_role("button", name="Roll out").click()
-        dialog(page).get_by_label("Share of the fleet").fill("100")
+        dialog(page).get_by_label("Share of the devices").fill("100")
         dialog(page).get_by_label("Ask devices to install it now").check()
         dialog(page).get_by_role("button", name="Roll out").click()
         expect(page.get_by_role("img", name=re.compile("Installations: 2 installed"))).to_be_visible(timeout=40_000)

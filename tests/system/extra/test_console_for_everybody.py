@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from tests.system.extra.browser import DESKTOP, PHONE, opened
 from tests.system.extra.console_page import dialog, row, visit
 
-PAGES = ("/", "/devices", "/commands", "/builds", "/enroll", "/alerts", "/api-reference")
+PAGES = ("/", "/devices", "/groups", "/commands", "/builds", "/enroll", "/alerts", "/api-reference")
 
 
 def test_by_keyboard_alone(page, stack):

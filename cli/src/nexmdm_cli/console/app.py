@@ -27,6 +27,7 @@ PAGES = (
     "/commands/{id}",
     "/builds",
     "/builds/{id}",
+    "/groups",
     "/enroll",
     "/alerts",
     "/api-reference",

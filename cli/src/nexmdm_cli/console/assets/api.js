@@ -8,6 +8,8 @@ export class Problem extends Error {
     super(said.detail ?? said.message ?? said.title ?? `The API answered ${status}.`);
     this.status = status;
     this.title = said.title ?? (status ? `Answer ${status}` : "No answer");
+    this.code = said.code;
+    this.errors = said.errors;
     this.retryAfter = Number(retryAfter) || 0;
   }
 }

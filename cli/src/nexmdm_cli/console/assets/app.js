@@ -9,6 +9,7 @@ import { Device } from "/assets/device.js";
 import { Devices } from "/assets/devices.js";
 import { Enroll } from "/assets/enroll.js";
 import { Fleet } from "/assets/fleet.js";
+import { Groups } from "/assets/groups.js";
 import { Reference } from "/assets/reference.js";
 import { useAddress } from "/assets/router.js";
 import { Schedule, Schedules } from "/assets/schedules.js";
@@ -24,6 +25,7 @@ const PLACES = {
   "schedules/": Schedule,
   builds: Builds,
   "builds/": Build,
+  groups: Groups,
   enroll: Enroll,
   alerts: Alerts,
   "api-reference": Reference,
@@ -52,6 +54,7 @@ function Navigation({ place }) {
   const links = [
     ["", "Fleet"],
     ["devices", "Devices"],
+    ["groups", "Groups"],
     ["commands", "Commands"],
     ["schedules", "Schedules"],
     ["builds", "Builds"],

@@ -5,6 +5,7 @@ import { call, pages } from "/assets/api.js";
 import { Audit } from "/assets/commands.js";
 import { bytes, count, instant, NONE, who, yesNo } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
+import { described, GroupChoice, PreviewLine, SelectorField, usePreview } from "/assets/selector.js";
 import { Table } from "/assets/table.js";
 import { Badge, Check, Dialog, Facts, Field, Form, Page, Section, Shares, When } from "/assets/ui.js";
 
@@ -112,7 +113,7 @@ const Rollout = ({ build }) => html`
       <${Badge} name=${standing(build)} />
       ${!build.is_current && build.paused_reason && ` ${build.paused_reason}`}
       ${build.is_current && build.paused_at && ` nobody is offered it: ${build.paused_reason}`}
-      ${build.is_current && !build.paused_at && ` offered to ${offered(build)} % of the fleet`}
+      ${build.is_current && !build.paused_at && ` offered to ${offered(build)} % of ${build.rollout_filter ? described(build.rollout_filter) : "the fleet"}`}
       ${build.refusal && ` ${build.refusal}`}
     </p>
     ${build.is_current && html`
@@ -148,7 +149,7 @@ const About = ({ build }) => html`
 `;
 
 /** A dialog that asks for what an action needs and does it. */
-function Ask({ title, text, submit, danger, onSubmit, onDone, onClose, children }) {
+function Ask({ title, text, submit, danger, disabled, onSubmit, onDone, onClose, children }) {
   const done = async (form) => {
     await onSubmit(form);
     onDone();
@@ -156,39 +157,75 @@ function Ask({ title, text, submit, danger, onSubmit, onDone, onClose, children 
   return html`
     <${Dialog} title=${title} onClose=${onClose}>
       <p>${text}</p>
-      <${Form} submit=${submit} danger=${danger} onSubmit=${done} onCancel=${onClose}>${children}<//>
+      <${Form} submit=${submit} danger=${danger} disabled=${disabled} onSubmit=${done} onCancel=${onClose}>${children}<//>
     <//>
   `;
+}
+
+/** The filter of a rollout's fields, and its preview; {} leaves the rollout's filter as it is. */
+function useAudience(build) {
+  const [filter, setFilter] = useState(build.rollout_filter ?? {});
+  const [again, setAgain] = useState(0);
+  const asked = Object.keys(filter).length ? filter : { all: true };
+  const { preview, problem } = usePreview({ filter: asked }, again);
+  const change = (name, value) => {
+    const { [name]: _, all: __, ...rest } = filter;
+    setFilter(value ? { ...rest, [name]: value } : rest);
+  };
+  const post = async (path, body, key) => {
+    try {
+      // Devices that enroll meanwhile are no reason to refuse what is meant for all.
+      const expected = asked.all ? {} : { expect_target_hash: preview.target_hash };
+      const sent = { ...body, filter: asked, ...expected };
+      return await call("POST", path, { body: sent, ...(key && { key }) });
+    } catch (refusal) {
+      if (refusal.code === "targets_changed") setAgain(again + 1);
+      throw refusal;
+    }
+  };
+  const fields = html`
+    <${SelectorField} label="Only devices with labels" value=${filter.selector ?? ""} problem=${problem}
+      onChange=${(text) => change("selector", text)} />
+    <div class="field"><${GroupChoice} label="Only devices of the group" value=${filter.group ?? ""}
+      onChange=${(name) => change("group", name)} /></div>
+    ${problem && !problem.errors ? html`<p class="bad">${problem.message}</p>` : html`<${PreviewLine} preview=${preview} />`}
+  `;
+  return { post, fields, ready: Boolean(preview) };
 }
 
 const share = (form) => ({ staged_rollout_percent: Number(form.get("percent")) });
 
 const Percent = ({ value }) => html`
-  <${Field} label="Share of the fleet (%)" name="percent" type="number" required min="0" max="100" value=${value} />
+  <${Field} label="Share of the devices (%)" name="percent" type="number" required min="0" max="100" defaultValue=${value} />
 `;
 
 const Reason = () =>
   html`<${Field} label="Reason" name="reason" required maxlength="500" hint="Kept in the build's history." />`;
 
-const Promote = ({ build, ...ask }) => html`
-  <${Ask} ...${ask} title="Promote ${build.version_name}" submit="Promote"
-    text="It becomes current for a share of the fleet; the rest keeps being offered what it replaces."
-    onSubmit=${(form) => call("POST", `${address(build)}/promote`, { body: share(form) })}>
-    <${Percent} value="10" />
-  <//>
-`;
+function Promote({ build, ...ask }) {
+  const { post, fields, ready } = useAudience({});
+  return html`
+    <${Ask} ...${ask} title="Promote ${build.version_name}" submit="Promote" disabled=${!ready}
+      text="It becomes current for a share of the devices; the rest keeps being offered what it replaces."
+      onSubmit=${(form) => post(`${address(build)}/promote`, share(form))}>
+      <${Percent} value="10" />
+      ${fields}
+    <//>
+  `;
+}
 
 function RollOut({ build, ...ask }) {
   const key = useRef(crypto.randomUUID());
+  const { post, fields, ready } = useAudience(build);
   const submit = (form) => {
     const install = form.get("install") === "on";
-    const body = { ...share(form), install };
-    return call("POST", `${address(build)}/rollout`, { body, ...(install && { key: key.current }) });
+    return post(`${address(build)}/rollout`, { ...share(form), install }, install && key.current);
   };
   return html`
-    <${Ask} ...${ask} title="Roll out ${build.version_name}" submit="Roll out" onSubmit=${submit}
+    <${Ask} ...${ask} title="Roll out ${build.version_name}" submit="Roll out" disabled=${!ready} onSubmit=${submit}
       text="A larger share only adds devices; a smaller one stops offering it to those that have not installed it.">
       <${Percent} value=${build.staged_rollout_percent} />
+      ${fields}
       <${Check} name="install" label="Ask devices to install it now, those that neither have it nor were asked" />
     <//>
   `;

@@ -8,8 +8,10 @@ import { CommandsList, useCommands } from "/assets/commands.js";
 import { Battery } from "/assets/devices.js";
 import { ago, count, duration, instant, NONE, withUnit, yesNo } from "/assets/format.js";
 import { heartbeats } from "/assets/history.js";
+import { EditLabels } from "/assets/labels.js";
 import { usePoll } from "/assets/poll.js";
 import { go } from "/assets/router.js";
+import { Labels } from "/assets/selector.js";
 import { Send } from "/assets/send.js";
 import { Table } from "/assets/table.js";
 import { Badge, Dialog, Empty, Facts, Field, Form, Page, Section, When } from "/assets/ui.js";
@@ -26,6 +28,7 @@ export function Device({ id }) {
   };
   const actions = device && html`
     <button type="button" class="primary" onClick=${() => setDoing("send")}>Send command</button>
+    <button type="button" onClick=${() => setDoing("labels")}>Edit labels</button>
     <button type="button" onClick=${() => setDoing("rename")}>Rename</button>
     <button type="button" class="danger" onClick=${() => setDoing("delete")}>Delete</button>
   `;
@@ -38,6 +41,9 @@ export function Device({ id }) {
         <${Commands} id=${id} />
         <${About} device=${device} />
         ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
+        ${doing === "labels" && html`
+          <${EditLabels} target=${{ device_ids: [device.device_id] }} onDone=${renamed} onClose=${close} />
+        `}
         ${doing === "rename" && html`<${Rename} device=${device} path=${path} onDone=${renamed} onClose=${close} />`}
         ${doing === "delete" && html`<${Delete} device=${device} path=${path} onClose=${close} />`}
       `}
@@ -76,6 +82,8 @@ const About = ({ device }) => html`
   <${Section} title="Device">
     <${Facts} of=${[
       ["Device id", html`<code>${device.device_id}</code>`],
+      ["Labels", Object.keys(device.labels).length ? html`<${Labels} of=${device.labels} />` : NONE],
+      ["Watched app", device.monitored_package ?? NONE],
       ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
       ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
       ["Android build", device.build_id ?? NONE],

@@ -5,6 +5,8 @@ import { count, number, withUnit } from "/assets/format.js";
 import { everyDevice } from "/assets/names.js";
 import { usePoll } from "/assets/poll.js";
 import { setQuery } from "/assets/router.js";
+import { DeleteDevices, EditLabels } from "/assets/labels.js";
+import { described, GroupChoice, Labels, SelectorField } from "/assets/selector.js";
 import { Send } from "/assets/send.js";
 import { sorted, Table } from "/assets/table.js";
 import { Badge, Page, When } from "/assets/ui.js";
@@ -77,6 +79,12 @@ const COLUMNS = [
     cell: (device) => device.agent_version ?? "–",
   },
   {
+    key: "labels",
+    label: "Labels",
+    kind: "wide",
+    cell: (device) => html`<${Labels} of=${device.labels} />`,
+  },
+  {
     key: "model",
     label: "Model",
     kind: "wide",
@@ -97,9 +105,12 @@ export function Battery({ device }) {
 const NOBODY = html`No device is enrolled yet. <a href="/enroll">Enroll the first one</a>.`;
 
 export function Devices({ query }) {
-  const poll = usePoll("devices", everyDevice);
+  // What the API filters by; the rest is filtered here.
+  const asked = Object.fromEntries(["selector", "group"].flatMap((name) => (query.get(name) ? [[name, query.get(name)]] : [])));
+  const key = Object.keys(asked).length ? `devices ${JSON.stringify(asked)}` : "devices";
+  const poll = usePoll(key, (signal, show) => everyDevice(signal, show, asked, key));
   const [chosen, setChosen] = useState(new Set());
-  const [sending, setSending] = useState(null);
+  const [doing, setDoing] = useState(null);
   const { items = [], complete } = poll.data ?? {};
   const filter = { text: query.get("q") ?? "", show: query.get("show") ?? "", version: query.get("version") ?? "" };
   const sort = query.get("sort") ?? "alias";
@@ -115,14 +126,28 @@ export function Devices({ query }) {
   );
   const selected = useMemo(() => items.filter((device) => chosen.has(device.device_id)), [items, chosen]);
   const select = { chosen, onChange: setChosen, id: (device) => device.device_id, name: (device) => device.alias };
+  // All that the page's filter selects, when nothing is chosen one by one and nothing is filtered here.
+  const whole = !selected.length && key !== "devices" && !filter.text && !filter.show && !filter.version;
+  const target = selected.length
+    ? { device_ids: selected.map((device) => device.device_id) }
+    : whole
+      ? { filter: asked }
+      : null;
+  const many = selected.length ? ` to ${number(selected.length)}` : whole ? " to all of them" : "";
+  const close = () => setDoing(null);
+  const done = () => {
+    close();
+    setChosen(new Set());
+    poll.refresh();
+  };
   const send = html`
-    <button type="button" class="primary" disabled=${!selected.length} onClick=${() => setSending(selected)}>
-      Send command${selected.length ? ` to ${number(selected.length)}` : ""}
-    </button>
+    <button type="button" class="primary" disabled=${!target} onClick=${() => setDoing("send")}>Send command${many}</button>
+    <button type="button" disabled=${!target} onClick=${() => setDoing("labels")}>Edit labels</button>
+    <button type="button" class="danger" disabled=${!target} onClick=${() => setDoing("delete")}>Delete</button>
   `;
   return html`
     <${Page} title="Devices" poll=${poll} actions=${send}>
-      <${Filters} filter=${filter} items=${items} />
+      <${Filters} filter=${filter} items=${items} asked=${asked} problem=${poll.error} />
       <div class="row muted">
         <span role="status">${tally(rows, items, selected, poll.data && !complete)}</span>
         ${selected.length > 0 && html`<button type="button" class="small" onClick=${() => setChosen(new Set())}>Clear</button>`}
@@ -133,7 +158,11 @@ export function Devices({ query }) {
           page=${Number(query.get("page")) || 1} onPage=${(page) => setQuery({ page: page > 1 ? page : null })}
           empty=${items.length ? "No device fits this filter." : NOBODY} />
       `}
-      ${sending && html`<${Send} devices=${sending} onClose=${() => setSending(null)} />`}
+      ${doing === "send" && html`
+        <${Send} devices=${selected} filter=${target.filter} about=${whole && described(asked)} onClose=${close} />
+      `}
+      ${doing === "labels" && html`<${EditLabels} target=${target} onDone=${done} onClose=${close} />`}
+      ${doing === "delete" && html`<${DeleteDevices} target=${target} onDone=${done} onClose=${close} />`}
     <//>
   `;
 }
@@ -146,7 +175,7 @@ function tally(rows, items, selected, loading) {
   return words.join(", ");
 }
 
-function Filters({ filter, items }) {
+function Filters({ filter, items, asked, problem }) {
   const versions = useMemo(
     () => [...new Set(items.map((device) => device.agent_version ?? "unknown"))].sort(),
     [items],
@@ -161,6 +190,9 @@ function Filters({ filter, items }) {
   const change = (name) => (event) => setQuery({ [name]: event.target.value, page: null });
   return html`
     <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
+      <${SelectorField} value=${asked.selector ?? ""} problem=${problem}
+        onChange=${(selector) => setQuery({ selector, page: null })} />
+      <${GroupChoice} value=${asked.group ?? ""} onChange=${(group) => setQuery({ group, page: null })} />
       <label>
         Search
         <input type="search" value=${text} placeholder="alias, model, address, id"
@@ -189,7 +221,15 @@ function Filters({ filter, items }) {
 }
 
 const searchable = (device) =>
-  [device.alias, device.device_id, device.manufacturer, device.model, device.ip, device.network_type]
+  [
+    device.alias,
+    device.device_id,
+    device.manufacturer,
+    device.model,
+    device.ip,
+    device.network_type,
+    ...Object.entries(device.labels).map(([key, value]) => `${key}=${value}`),
+  ]
     .join("\n")
     .toLowerCase();
 

@@ -3,6 +3,7 @@
 import { html, useEffect, useState } from "/assets/vendor/preact-htm.module.js";
 import { about, call, pages } from "/assets/api.js";
 import { ago, count, instant, number, until, who } from "/assets/format.js";
+import { changes } from "/assets/labels.js";
 import { usePoll } from "/assets/poll.js";
 import { Table } from "/assets/table.js";
 import { forAgent, forNewPhone } from "/assets/codes.js";
@@ -108,6 +109,7 @@ function New({ onMade, onClose }) {
       expires_in_sec: Number(form.get("expires")),
       uses_allowed: Number(form.get("uses")),
       ...(form.get("note") && { note: form.get("note") }),
+      labels: changes(form.get("labels")).set,
     };
     const { items } = await call("POST", "/v1/enroll-tokens", { body });
     onMade(items);
@@ -124,6 +126,8 @@ function New({ onMade, onClose }) {
           ${HOURS.map(([seconds, words]) => html`<option value=${seconds}>${words}</option>`)}
         <//>
         <${Field} label="Uses" name="uses" type="number" required min="1" max="100000" value="1" />
+        <${Field} label="Labels" name="labels" type="textarea" placeholder="site=berlin"
+          hint="One a line, KEY=VALUE. Devices that register get them." />
         <${Field} label="Note" name="note" maxlength="1000" />
       <//>
     <//>

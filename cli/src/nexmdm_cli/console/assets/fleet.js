@@ -7,18 +7,25 @@ import { CurrentBuilds } from "/assets/builds.js";
 import { CommandsTable } from "/assets/commands.js";
 import { number, percent, share } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
+import { setQuery } from "/assets/router.js";
+import { GroupChoice, SelectorField } from "/assets/selector.js";
 import { Empty, Page, Section } from "/assets/ui.js";
 
 const MOST_VERSIONS = 6;
 
-const summary = (signal) => call("GET", "/v1/fleet/summary", { signal });
-
-export function Fleet() {
-  const poll = usePoll("summary", summary);
+export function Fleet({ query }) {
+  const asked = Object.fromEntries(["selector", "group"].flatMap((name) => (query.get(name) ? [[name, query.get(name)]] : [])));
+  const chosen = new URLSearchParams(asked).toString();
+  const poll = usePoll(`summary ${chosen}`, (signal) => call("GET", `/v1/fleet/summary?${chosen}`, { signal }));
   const fleet = poll.data;
   return html`
     <${Page} title="Fleet" poll=${poll}>
-      ${fleet && html`<${Figures} fleet=${fleet} />`}
+      <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
+        <${SelectorField} value=${asked.selector ?? ""} problem=${poll.error}
+          onChange=${(selector) => setQuery({ selector })} />
+        <${GroupChoice} value=${asked.group ?? ""} onChange=${(group) => setQuery({ group })} />
+      </form>
+      ${fleet && html`<${Figures} fleet=${fleet} chosen=${chosen} />`}
       <${Alerts} />
       <div class="pair">
         ${fleet && html`<${Versions} fleet=${fleet} />`}
@@ -29,13 +36,15 @@ export function Fleet() {
   `;
 }
 
-function Figures({ fleet }) {
+function Figures({ fleet, chosen }) {
+  // Links carry the filter on.
+  const to = (show) => `/devices?${[show && `show=${show}`, chosen].filter(Boolean).join("&")}`;
   const figures = [
-    ["Devices", fleet.devices, "/devices", ""],
-    ["Online", fleet.online, "/devices?show=online", "good"],
-    ["Silent", fleet.silent, "/devices?show=silent", "bad"],
-    ["Low battery", fleet.low_battery, "/devices?show=low_battery", "warn"],
-    ["Unity down", fleet.unity_down, "/devices?show=unity_down", "bad"],
+    ["Devices", fleet.devices, to(""), ""],
+    ["Online", fleet.online, to("online"), "good"],
+    ["Silent", fleet.silent, to("silent"), "bad"],
+    ["Low battery", fleet.low_battery, to("low_battery"), "warn"],
+    ["Unity down", fleet.unity_down, to("unity_down"), "bad"],
   ];
   return html`
     <ul class="figures">

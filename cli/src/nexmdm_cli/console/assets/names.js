@@ -4,13 +4,13 @@ import { html } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
 import { known, usePoll } from "/assets/poll.js";
 
-/** Every device of the fleet, as far as it has come: {items, complete}. */
-export async function everyDevice(signal, show) {
+/** Every device that the filter selects, as far as it has come: {items, complete}. key: under which it is polled. */
+export async function everyDevice(signal, show, filter = {}, key = "devices") {
   const items = [];
-  for await (const page of pages("/v1/devices", {}, signal)) {
+  for await (const page of pages("/v1/devices", filter, signal)) {
     items.push(...page);
     // A refresh takes the place of what is shown only as a whole.
-    if (!known("devices")) show({ items: items.slice(), complete: false });
+    if (!known(key)) show({ items: items.slice(), complete: false });
   }
   return { items, complete: true };
 }

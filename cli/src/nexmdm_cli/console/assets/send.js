@@ -5,17 +5,18 @@ import { call } from "/assets/api.js";
 import { CommandState } from "/assets/commands.js";
 import { count } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
-import { Dialog, Field, Form } from "/assets/ui.js";
+import { PreviewLine, usePreview } from "/assets/selector.js";
+import { Dialog, Field, Form, Notice } from "/assets/ui.js";
 
 const knownActions = (signal) => fetch("/assets/actions.json", { signal }).then((answer) => answer.json());
 
-/** devices: [{device_id, alias}]. */
-export function Send({ devices, onClose }) {
+/** devices: [{device_id, alias}], or filter: whom it selects, which `about` says in words. */
+export function Send({ devices, filter, about, onClose }) {
   const { data: actions } = usePoll("actions", knownActions, () => null);
   const [sent, setSent] = useState(null);
   const title = sent
     ? `${sent.action} was accepted`
-    : `Send to ${devices.length === 1 ? devices[0].alias : count(devices.length, "device")}`;
+    : `Send to ${filter ? about : devices.length === 1 ? devices[0].alias : count(devices.length, "device")}`;
   return html`
     <${Dialog} title=${title} onClose=${onClose}>
       ${
@@ -26,39 +27,51 @@ export function Send({ devices, onClose }) {
               <a class="button" href="/commands/${encodeURIComponent(sent.request_id)}">Open the command</a>
             </div>
           `
-          : actions && html`<${Compose} actions=${actions} devices=${devices} onSent=${setSent} />`}
+          : actions && html`<${Compose} actions=${actions} devices=${devices} filter=${filter} onSent=${setSent} />`}
     <//>
   `;
 }
 
-function Compose({ actions, devices, onSent }) {
+function Compose({ actions, devices, filter, onSent }) {
   const [action, setAction] = useState("ping");
   const [variant, setVariant] = useState("");
   // One key for one thing asked: a second try after a lost answer is not a second command.
   const asked = useRef({});
+  const [again, setAgain] = useState(0);
+  const { preview, problem } = usePreview(filter && { filter }, again);
   const { about, answered, params, disruptive, repeat } = actions[action];
   const submit = async (form) => {
     const body = { action, params: parameters(form, params), ttl_seconds: Number(form.get("ttl_seconds")) };
     if (repeat && form.get("until_answered")) body.delivery = "until_answered";
-    const [path, target] = targetOf(devices);
+    const [path, target] = filter ? ["/v1/commands", { filter }] : targetOf(devices);
     const what = JSON.stringify([path, target, body]);
     if (asked.current.what !== what) asked.current = { what, key: crypto.randomUUID() };
-    onSent({ action, ...(await call("POST", path, { body: { ...body, ...target }, key: asked.current.key })) });
+    // It goes to the devices that were shown, or to none.
+    const expected = filter ? { expect_target_hash: preview.target_hash } : {};
+    try {
+      const sent = await call("POST", path, { body: { ...body, ...target, ...expected }, key: asked.current.key });
+      onSent({ action, ...sent });
+    } catch (refusal) {
+      if (refusal.code === "targets_changed") setAgain(again + 1);
+      throw refusal;
+    }
   };
-  const many = devices.length === 1 ? "" : ` to ${count(devices.length, "device")}`;
+  const n = filter ? (preview?.device_count ?? 0) : devices.length;
+  const many = !filter && n === 1 ? "" : ` to ${count(n, "device")}`;
   const choose = (event) => {
     setAction(event.target.value);
     setVariant("");
   };
   return html`
-    <${Form} submit="Send ${action}${many}" danger=${disruptive} onSubmit=${submit}>
+    ${filter && (problem ? html`<${Notice} problem=${problem} />` : html`<${PreviewLine} preview=${preview} />`)}
+    <${Form} submit="Send ${action}${many}" danger=${disruptive} disabled=${!n} onSubmit=${submit}>
       <${Field} label="Action" name="action" required hint=${`${about} ${ANSWERED[answered]}`} onChange=${choose}>
         ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
       ${Object.entries(params).map(([name, spec]) => html`
         <${Parameter} key=${`${action}.${name}`} name=${name} spec=${spec} variant=${variant} onVariant=${setVariant} />
       `)}
-      <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+      <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
       ${repeat && html`
         <label class="check">
           <input type="checkbox" name="until_answered" value="yes" /> Send again until the device answers
@@ -103,7 +116,7 @@ function Parameter({ name, spec, variant, onVariant }) {
     `;
   }
   if (spec.type === "integer") {
-    return html`<${Field} ...${common} type="number" min=${spec.minimum} max=${spec.maximum} value=${spec.default} />`;
+    return html`<${Field} ...${common} type="number" min=${spec.minimum} max=${spec.maximum} defaultValue=${spec.default} />`;
   }
   const type = spec.type === "array" ? "textarea" : spec.secret ? "password" : "text";
   const hidden = spec.secret ? { autocomplete: "new-password" } : {};

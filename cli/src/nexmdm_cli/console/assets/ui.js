@@ -141,7 +141,7 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /** A form that does one thing: it waits while that is done and shows what went wrong. onSubmit gets the FormData. */
-export function Form({ submit, danger, onSubmit, onCancel, children }) {
+export function Form({ submit, danger, disabled, onSubmit, onCancel, children }) {
   const [state, setState] = useState({});
   const send = async (event) => {
     event.preventDefault();
@@ -159,7 +159,7 @@ export function Form({ submit, danger, onSubmit, onCancel, children }) {
       ${state.problem && html`<${Notice} problem=${state.problem} />`}
       <div class="row end">
         ${onCancel && html`<button type="button" onClick=${onCancel}>Cancel</button>`}
-        <button class=${danger ? "primary danger" : "primary"} disabled=${state.busy}>
+        <button class=${danger ? "primary danger" : "primary"} disabled=${state.busy || disabled}>
           ${state.busy ? "Working …" : state.problem ? `Try again: ${submit}` : submit}
         </button>
       </div>

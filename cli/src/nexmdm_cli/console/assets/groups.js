@@ -1,0 +1,102 @@
+// Groups: names for filters, with the number of devices in each now.
+
+import { html, useState } from "/assets/vendor/preact-htm.module.js";
+import { call } from "/assets/api.js";
+import { number, who } from "/assets/format.js";
+import { described, PreviewLine, SelectorField, useGroups, usePreview } from "/assets/selector.js";
+import { Table } from "/assets/table.js";
+import { Dialog, Field, Form, Page, When } from "/assets/ui.js";
+
+const address = (name) => `/v1/groups/${encodeURIComponent(name)}`;
+
+const columns = (onAsk) => [
+  {
+    key: "name",
+    label: "Group",
+    head: true,
+    cell: (group) => html`<a class="name" href="/devices?group=${encodeURIComponent(group.name)}">${group.name}</a>`,
+  },
+  { key: "devices", label: "Devices", kind: "number", cell: (group) => number(group.device_count) },
+  { key: "filter", label: "Filter", cell: (group) => described(group.filter) },
+  {
+    key: "changed",
+    label: "Changed",
+    kind: "wide",
+    cell: (group) => html`<${When} at=${group.updated_at} /> <span class="muted">by ${who(group.updated_by)}</span>`,
+  },
+  {
+    key: "actions",
+    label: "Actions",
+    cell: (group) => html`
+      <button type="button" class="small" aria-label="Edit ${group.name}" onClick=${() => onAsk({ edit: group })}>Edit</button>
+      ${" "}
+      <button type="button" class="danger small" aria-label="Delete ${group.name}"
+        onClick=${() => onAsk({ remove: group })}>Delete</button>
+    `,
+  },
+];
+
+export function Groups() {
+  const poll = useGroups();
+  const [asked, setAsked] = useState({});
+  const close = () => {
+    setAsked({});
+    poll.refresh();
+  };
+  const actions = html`<button type="button" class="primary" onClick=${() => setAsked({ edit: {} })}>New group</button>`;
+  return html`
+    <${Page} title="Groups" poll=${poll} actions=${actions}>
+      ${poll.data && html`
+        <${Table} caption="Groups" columns=${columns(setAsked)} rows=${poll.data} id=${(group) => group.name}
+          empty="No group was made yet. A group is a name for a filter, such as all tills in Berlin." />
+      `}
+      ${asked.edit && html`<${Edit} group=${asked.edit} onClose=${close} />`}
+      ${asked.remove && html`<${Remove} group=${asked.remove} onClose=${close} />`}
+    <//>
+  `;
+}
+
+function Edit({ group, onClose }) {
+  const [filter, setFilter] = useState(group.filter ?? {});
+  const { preview, problem } = usePreview(Object.keys(filter).length ? { filter } : null);
+  const change = (name, value) => {
+    const next = { ...filter };
+    if (value === "") delete next[name];
+    else next[name] = value;
+    setFilter(next);
+  };
+  return html`
+    <${Dialog} title=${group.name ? `Edit ${group.name}` : "New group"} onClose=${onClose}>
+      <${Form} submit="Save the group" disabled=${!preview} onSubmit=${async (form) => {
+        await call("PUT", address(group.name ?? form.get("name")), { body: { filter } });
+        onClose();
+      }}>
+        ${!group.name && html`
+          <${Field} label="Name" name="name" required maxlength="63" pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*"
+            hint="Letters, digits, dot, underscore and hyphen." />
+        `}
+        <${SelectorField} value=${filter.selector ?? ""} problem=${problem} onChange=${(text) => change("selector", text)} />
+        <${Field} label="Alias begins with" name="alias_prefix" maxlength="200" value=${filter.alias_prefix ?? ""}
+          onChange=${(event) => change("alias_prefix", event.target.value)} />
+        <${Field} label="State" name="online"
+          onChange=${({ target: { value } }) => change("online", value && value === "online")}>
+          <option value="" selected=${!("online" in filter)}>Online or silent</option>
+          <option value="online" selected=${filter.online === true}>Online</option>
+          <option value="silent" selected=${filter.online === false}>Silent</option>
+        <//>
+        ${preview && html`<${PreviewLine} preview=${preview} />`}
+        ${problem && !problem.errors?.[0].path.endsWith("selector") && html`<p class="bad">${problem.message}</p>`}
+      <//>
+    <//>
+  `;
+}
+
+const Remove = ({ group, onClose }) => html`
+  <${Dialog} title="Delete the group ${group.name}" onClose=${onClose}>
+    <p>Its devices stay as they are. A group that something uses cannot be deleted.</p>
+    <${Form} submit="Delete" danger onCancel=${onClose} onSubmit=${async () => {
+      await call("DELETE", address(group.name));
+      onClose();
+    }} />
+  <//>
+`;

@@ -1,0 +1,165 @@
+// Who is meant: a label selector that helps while it is typed, groups, labels as chips, and the preview of a filter.
+
+import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+import { call, pages } from "/assets/api.js";
+import { count, number } from "/assets/format.js";
+import { usePoll } from "/assets/poll.js";
+
+const MOST_SUGGESTED = 8;
+// What a selector can write; other values are matched by their key.
+const WRITABLE = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$/;
+
+const labelsInUse = (signal) => call("GET", "/v1/labels", { signal }).then((answer) => answer.items);
+
+export const useLabels = () => usePoll("labels", labelsInUse, 60).data ?? [];
+
+async function everyGroup(signal) {
+  const items = [];
+  for await (const page of pages("/v1/groups", {}, signal)) items.push(...page);
+  return items;
+}
+
+export const useGroups = () => usePoll("groups", everyGroup, 30);
+
+/** The devices page of those that a label selects. */
+export const selecting = (key, value) =>
+  `/devices?selector=${encodeURIComponent(WRITABLE.test(value) ? `${key}=${value}` : key)}`;
+
+export const Labels = ({ of }) =>
+  Object.entries(of ?? {})
+    .sort()
+    .map(([key, value]) => html`<a class="chip" key=${key} href=${selecting(key, value)}>${key}=${value}</a> `);
+
+/** A filter in words. */
+export function described(filter) {
+  const words = [];
+  if (filter.all) words.push("every device");
+  if (filter.selector) words.push(filter.selector);
+  if (filter.group) words.push(`group ${filter.group}`);
+  if (filter.alias_prefix) words.push(`alias ${filter.alias_prefix}…`);
+  if ("online" in filter) words.push(filter.online ? "online" : "silent");
+  if (filter.agent_version) words.push(`agent ${filter.agent_version}`);
+  if (filter.app) words.push(`app ${filter.app.package}`);
+  return words.join(" · ");
+}
+
+/** [[what the whole text would be, what is shown]] for the last requirement of a selector. */
+function suggestions(text, labels) {
+  const before = /^(?:[^,()]*(?:\([^()]*\))?[^,()]*,)*/.exec(text)[0];
+  const begun = text.slice(before.length).trimStart();
+  const compared = /^([a-z0-9_.-]+\s*(?:==|=|!=)\s*)(.*)$/.exec(begun);
+  if (compared) {
+    const key = compared[1].replace(/[\s=!]+$/, "");
+    const values = labels.find((label) => label.key === key)?.values ?? [];
+    return values
+      .filter(({ value }) => WRITABLE.test(value) && value.startsWith(compared[2]) && value !== compared[2])
+      .map(({ value, device_count: n }) => [`${before}${compared[1]}${value}`, `${key}=${value} (${number(n)})`]);
+  }
+  const negated = begun.startsWith("!") ? "!" : "";
+  const key = begun.slice(negated.length);
+  return labels
+    .filter((label) => label.key.startsWith(key) && label.key !== key)
+    .map((label) => [`${before}${negated}${label.key}`, `${negated}${label.key} (${number(label.device_count)})`]);
+}
+
+/** onChange gets the text when typing pauses. problem: of the request that used it. */
+export function SelectorField({ value, onChange, problem, label = "Labels" }) {
+  const labels = useLabels();
+  const [text, setText] = useState(value);
+  const [open, setOpen] = useState(false);
+  const [active, setActive] = useState(-1);
+  const input = useRef();
+  const id = `selector-${label.replaceAll(" ", "-").toLowerCase()}`;
+  const offered = open ? suggestions(text, labels).slice(0, MOST_SUGGESTED) : [];
+  const error = problem?.errors?.find(({ path }) => path.endsWith("selector"));
+  useEffect(() => setText(value), [value]);
+  useEffect(() => {
+    const said = setTimeout(() => text !== value && onChange(text), 300);
+    return () => clearTimeout(said);
+  }, [text]);
+  const take = (whole) => {
+    setText(whole);
+    setActive(-1);
+    input.current.focus();
+  };
+  const keys = (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      if (!offered.length) return;
+      event.preventDefault();
+      setActive((active + (event.key === "ArrowDown" ? 1 : offered.length)) % offered.length);
+    } else if (event.key === "Enter" && offered[active]) {
+      event.preventDefault();
+      take(offered[active][0]);
+    } else if (event.key === "Escape" && open) {
+      event.stopPropagation();
+      event.preventDefault();
+      setOpen(false);
+    }
+  };
+  return html`
+    <div class="field selector">
+      <label for=${id}>${label}</label>
+      <input id=${id} ref=${input} type="text" autocomplete="off" spellcheck="false" value=${text}
+        placeholder="site=berlin,role!=spare" role="combobox" aria-expanded=${offered.length > 0}
+        aria-controls="${id}-list" aria-invalid=${error ? "true" : undefined} aria-describedby="${id}-error"
+        aria-activedescendant=${offered[active] ? `${id}-${active}` : undefined}
+        onFocus=${() => setOpen(true)} onBlur=${() => setOpen(false)} onKeyDown=${keys}
+        onInput=${(event) => {
+          setText(event.target.value);
+          setOpen(true);
+          setActive(-1);
+        }} />
+      <ul id="${id}-list" role="listbox" aria-label="Suggestions" hidden=${!offered.length}>
+        ${offered.map(([whole, shown], n) => html`
+          <li id="${id}-${n}" role="option" aria-selected=${n === active}
+            onMouseDown=${(event) => {
+              event.preventDefault();
+              take(whole);
+            }}>${shown}</li>
+        `)}
+      </ul>
+      <small id="${id}-error" class="bad" role=${error ? "alert" : undefined}>${error?.detail}</small>
+    </div>
+  `;
+}
+
+export function GroupChoice({ value, onChange, label = "Group" }) {
+  const groups = useGroups().data ?? [];
+  const names = groups.map(({ name }) => name);
+  if (value && !names.includes(value)) names.push(value);
+  return html`
+    <label>
+      ${label}
+      <select value=${value} onChange=${(event) => onChange(event.target.value)}>
+        <option value="">All devices</option>
+        ${names.map((name) => html`<option value=${name} selected=${name === value}>${name}</option>`)}
+      </select>
+    </label>
+  `;
+}
+
+/** What a filter selects now: {preview, problem}; again when `again` changes. */
+export function usePreview(target, again = 0) {
+  const [state, setState] = useState({});
+  const key = target && JSON.stringify(target);
+  useEffect(() => {
+    setState({});
+    if (!key) return undefined;
+    const stop = new AbortController();
+    call("POST", "/v1/devices/preview", { body: JSON.parse(key), signal: stop.signal }).then(
+      (preview) => setState({ preview }),
+      (problem) => problem.name !== "AbortError" && setState({ problem }),
+    );
+    return () => stop.abort();
+  }, [key, again]);
+  return state;
+}
+
+export function PreviewLine({ preview }) {
+  if (!preview) return html`<p class="muted" role="status">Looking which devices these are …</p>`;
+  const more = preview.device_count - preview.sample.length;
+  const names = preview.sample.join(", ") + (more > 0 ? ` and ${number(more)} more` : "");
+  return html`
+    <p role="status"><strong>${count(preview.device_count, "device")}</strong>${names && html`<span class="muted"> ${names}</span>`}</p>
+  `;
+}

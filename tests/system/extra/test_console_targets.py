@@ -1,0 +1,141 @@
+"""Who is meant, in the browser: labels, the selector field, groups, and dialogs that hold to what they showed."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.system.extra.console_page import dialog, row, visit
+
+FLEET = {
+    "pilot-1": {"stage": "pilot", "site": "berlin", "role": "till"},
+    "pilot-2": {"stage": "pilot", "site": "bonn", "role": "till"},
+    "till-1": {"site": "berlin", "role": "till"},
+    "till-2": {"site": "hamburg", "role": "till"},
+    "spare-1": {"role": "spare"},
+}
+
+
+@pytest.fixture(scope="module")
+def fleet(stack) -> dict[str, str]:
+    ids = {}
+    for alias, labels in FLEET.items():
+        ids[alias] = stack.register(alias)[0]
+        stack.call("PATCH", f"/v1/devices/{ids[alias]}", {"labels": labels})
+    return ids
+
+
+def members(stack, request_id: str) -> set[str]:
+    return {item["device_id"] for item in stack.call("GET", f"/v1/commands?batch={request_id}&limit=100")["items"]}
+
+
+def latest(stack) -> str:
+    """The request_id of the newest bulk command."""
+    return stack.call("GET", "/v1/commands?limit=1")["items"][0]["batch_id"]
+
+
+def test_a_selector_is_suggested_and_finds(page, fleet):
+    visit(page, "/devices")
+    field = page.get_by_role("combobox", name="Labels")
+    field.press_sequentially("si")
+    expect(page.get_by_role("option", name=re.compile("^site"))).to_be_visible()
+    field.press("ArrowDown")
+    field.press("Enter")
+    expect(field).to_have_value("site")
+    field.press_sequentially("=b")
+    page.get_by_role("option", name=re.compile("site=berlin")).click()
+    field.press_sequentially(",!stage")
+    expect(row(page, "till-1")).to_be_visible()
+    expect(page.get_by_role("status").first).to_contain_text("1 device")
+    # What a person sees can be sent to somebody else.
+    expect(page).to_have_url(re.compile(r"selector=site%3Dberlin%2C%21stage"))
+
+
+def test_an_error_is_shown_at_the_field(page, fleet):
+    visit(page, "/groups")
+    page.get_by_role("button", name="New group").click()
+    field = dialog(page).get_by_role("combobox", name="Labels")
+    field.fill("site=berlin,=x")
+    expect(dialog(page).get_by_role("alert")).to_contain_text("column 13")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(dialog(page).get_by_role("button", name="Save the group")).to_be_disabled()
+    field.fill("site=berlin")
+    expect(dialog(page).get_by_role("status")).to_contain_text("2 devices")
+
+
+def test_pilot_on_some_phones_by_a_group(page, stack, fleet):
+    visit(page, "/groups")
+    page.get_by_role("button", name="New group").click()
+    dialog(page).get_by_label("Name").fill("pilot")
+    dialog(page).get_by_role("combobox", name="Labels").fill("stage=pilot")
+    expect(dialog(page).get_by_role("status")).to_contain_text("2 devices pilot-1, pilot-2")
+    dialog(page).get_by_role("button", name="Save the group").click()
+    expect(row(page, "pilot")).to_contain_text("stage=pilot")
+    page.get_by_role("link", name="pilot", exact=True).click()
+    expect(row(page, "pilot-1")).to_be_visible()
+    page.get_by_role("button", name="Send command to all of them").click()
+    expect(dialog(page).get_by_role("status").first).to_contain_text("2 devices pilot-1, pilot-2")
+    dialog(page).get_by_role("button", name="Send ping to 2 devices").click()
+    expect(dialog(page)).to_contain_text("ping was accepted")
+    assert members(stack, latest(stack)) == {fleet["pilot-1"], fleet["pilot-2"]}
+
+
+def test_everything_but_the_spares_and_a_set_that_changed(page, stack, fleet):
+    visit(page, "/devices?selector=role!%3Dspare,role")
+    expect(row(page, "till-1")).to_be_visible()
+    page.get_by_role("button", name="Send command to all of them").click()
+    send = dialog(page).get_by_role("button", name="Send ping to 4 devices")
+    expect(send).to_be_enabled()
+    before = latest(stack)
+    stack.call("PATCH", f"/v1/devices/{fleet['till-2']}", {"labels": {"role": "spare"}})
+    send.click()
+    expect(dialog(page).get_by_role("alert")).to_contain_text("selects other devices")
+    assert latest(stack) == before
+    dialog(page).get_by_role("button", name="Try again: Send ping to 3 devices").click()
+    expect(dialog(page)).to_contain_text("ping was accepted")
+    assert members(stack, latest(stack)) == {fleet["pilot-1"], fleet["pilot-2"], fleet["till-1"]}
+    stack.call("PATCH", f"/v1/devices/{fleet['till-2']}", {"labels": {"role": "till"}})
+
+
+def test_all_tills_that_are_silent(page, stack, fleet):
+    visit(page, "/?selector=role%3Dtill")
+    page.get_by_role("link", name=re.compile("Silent 4")).click()
+    expect(row(page, "till-2")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Labels")).to_have_value("role=till")
+    expect(page.get_by_label("Show")).to_have_value("silent")
+
+
+def test_labels_of_those_selected_are_changed(page, stack, fleet):
+    visit(page, "/devices?q=till-")
+    page.get_by_label("Select till-1").check()
+    page.get_by_label("Select till-2").check()
+    page.get_by_role("button", name="Edit labels").click()
+    dialog(page).get_by_label("Labels").fill("floor=3\nsite-")
+    dialog(page).get_by_role("button", name="Change labels of 2 devices").click()
+    expect(row(page, "till-1").get_by_role("link", name="floor=3")).to_be_visible()
+    assert stack.call("GET", f"/v1/devices/{fleet['till-2']}")["labels"] == {"role": "till", "floor": "3"}
+    row(page, "till-1").get_by_role("link", name="floor=3").click()
+    expect(page.get_by_role("combobox", name="Labels")).to_have_value("floor=3")
+    expect(row(page, "till-2")).to_be_visible()
+
+
+def test_a_ring_of_sites_is_offered_a_build(page, stack, fleet):
+    build = stack.publish(2)
+    visit(page, f"/builds/{build}")
+    page.get_by_role("button", name="Promote").click()
+    dialog(page).get_by_label("Share of the devices").fill("100")
+    dialog(page).get_by_role("combobox", name="Only devices with labels").fill("site in (bonn,hamburg)")
+    expect(dialog(page).get_by_role("status")).to_contain_text("1 device pilot-2")
+    dialog(page).get_by_role("button", name="Promote").click()
+    expect(page.get_by_text("offered to 100 % of site in (bonn,hamburg)")).to_be_visible()
+    assert stack.call("GET", f"/v1/apk/builds/{build}")["rollout_filter"] == {"selector": "site in (bonn,hamburg)"}
+
+
+def test_devices_are_deleted_together(page, stack):
+    for n in (1, 2):
+        stack.register(f"gone-{n}")
+    visit(page, "/devices?q=gone-")
+    page.get_by_label("Select all 2").check()
+    page.get_by_role("button", name="Delete").click()
+    dialog(page).get_by_role("button", name="Delete 2 devices").click()
+    expect(page.get_by_text("No device fits this filter.")).to_be_visible()
