@@ -40,7 +40,7 @@ test: setup ## the whole suite on real PostgreSQL, by parallel workers (WORKERS=
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile
 
 torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
-	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture
+	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture tests/system/test_malformed_secrets.py
 	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),50) $(BIN)/python -m pytest --quiet tests/system/fuzz tests/system/access
 	@$(BIN)/python -m tests.system.torture.mutations
 
