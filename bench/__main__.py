@@ -29,6 +29,7 @@ SECTIONS = {
     "heartbeats": "Heartbeats",
     "commands": "Commands",
     "throughput": "Throughput",
+    "recovery": "The whole fleet returns",
     "growth": "Growth",
     "selectors": "Labels and selectors",
     "watching": "Alerts",

@@ -103,6 +103,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "GET /v1/commands": Entry("operator", "/v1/commands", 200),
     "GET /v1/commands/{request_id}": Entry("operator", "/v1/commands/sent", 200),
+    "GET /v1/audit/commands": Entry("operator", "/v1/audit/commands", 200),
     "GET /v1/commands/{request_id}/result": Entry("operator", "/v1/commands/sent/result", 200),
     "POST /v1/schedules": Entry(
         "operator",
