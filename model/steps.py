@@ -74,7 +74,9 @@ def _one_of_each(steps: list[Step], seed: int, most: int | None) -> list[Step]:
     alike = {(step.name, _argument(step), _alike(step.before), step.after.state): step for step in shuffled}
     kinds: dict[tuple[Any, ...], list[Step]] = {}
     for step in alike.values():
-        kinds.setdefault((step.name, _argument(step), step.before.state, step.after.state), []).append(step)
+        kinds.setdefault(
+            (step.name, _argument(step), step.before.state, step.after.state, step.before == step.after), []
+        ).append(step)
     return sorted(step for kind in kinds.values() for step in kind[:most])
 
 

@@ -54,8 +54,10 @@ class Phone:
 
 
 class Stack:
-    def __init__(self, url: str, fake_fcm: FakeFcm) -> None:
-        self.url, self.fake_fcm = url, fake_fcm
+    """database: where its rows are, for what no route makes."""
+
+    def __init__(self, url: str, fake_fcm: FakeFcm, database: str) -> None:
+        self.url, self.fake_fcm, self.database = url, fake_fcm, database
         self._http = httpx.Client(base_url=url, timeout=35)
         self._auth = signed(KeyPair(*KEYS.values()))
         self._phones: dict[str, Phone] = {}
@@ -111,6 +113,6 @@ def running(server: str, template: str) -> Iterator[Stack]:
         started.callback(gateway.stdout.close)
         started.callback(gateway.wait, 10)
         started.callback(gateway.terminate)
-        stack = Stack(re.search(r"http://\S+", gateway.stdout.readline())[0], fake_fcm)
+        stack = Stack(re.search(r"http://\S+", gateway.stdout.readline())[0], fake_fcm, url_of(server, name))
         started.callback(stack.close)
         yield stack

@@ -1,6 +1,8 @@
 """`nexmdm commands`: what became of what was sent."""
 
+import re
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +23,15 @@ EXPORTED = (
     "attempts", "created_at", "sent_at", "completed_at",
 )  # fmt: skip
 Id = Annotated[str, typer.Argument(help="The command's request id.", metavar="REQUEST_ID")]
+
+
+def _instant(since: str) -> str:
+    """`24h` is an instant 24 hours ago; anything else is for the server to read."""
+    match = re.fullmatch(r"(\d+)([smhd])", since)
+    if match is None:
+        return since
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    return (datetime.now(UTC) - timedelta(**{unit: int(match[1])})).isoformat()
 
 
 def _state(row: dict[str, Any]) -> Text:
@@ -101,6 +112,27 @@ def export(
     if session.out.as_json:
         return session.out.json(members)
     session.out.document(tabular.table(members, EXPORTED))
+
+
+@command(app)
+def audit(
+    session: Session,
+    since: Annotated[
+        str | None, typer.Option(help="Only what was accepted since: 24h, 30m, 2d, or an instant.", metavar="WHEN")
+    ] = None,
+) -> None:
+    """Check that every command's history is one that the state machine allows; exit code 1 names the first that is not.
+
+    \b
+    nexmdm commands audit
+    nexmdm commands audit --since 24h
+    """
+    found = session.api.call("GET", path("audit", "commands"), query={"since": since and _instant(since)})
+    pairs = [(name, str(found[name])) for name in ("checked", "exempt", "violations")]
+    session.out.fields(found, pairs)
+    if first := found["first"]:
+        what = f"{first['request_id']} ({first['state']}) breaks the rule {first['rule']}."
+        raise Failure(what, Code.FAILED, "docs/guarantees.md says what each rule means.")
 
 
 @command(app)

@@ -7,6 +7,7 @@ many more. A change of the code without a change of the model is red here, and t
 import hashlib
 
 import pytest
+from nexmdm.commands.audit import AuditQuery, audit
 
 from model import spin, steps
 from tests.system.model.machine import UNSEEN, Machine
@@ -31,6 +32,13 @@ def test_walks(machine: Machine, number: int):
     for n, step in enumerate(steps.stored().walks[number]):
         machine.run(step)
         assert machine.row() == step.after, f"step {n}: {step.line()}"
+
+
+def test_the_audit_accepts_what_the_model_reaches(machine: Machine):
+    for row in sorted({step.before for step in steps.stored().single if step.before.state}):
+        machine.put(row)
+        found = audit(machine.db, AuditQuery())
+        assert (found.checked, found.violations) == (1, 0), (found, row)
 
 
 def test_steps_hold_every_transition():

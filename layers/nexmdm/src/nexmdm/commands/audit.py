@@ -1,0 +1,43 @@
+"""Whether what became of the commands is what the state machine allows: one statement over all of them."""
+
+from datetime import datetime
+
+import msgspec
+
+from nexmdm.commands.single import Count, Instant
+from nexmdm.commands.states import DispatchState
+from nexmdm.runtime.database import Executor, statement
+
+
+class AuditQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """since: only commands that were accepted at this instant or later."""
+
+    since: datetime | None = None
+
+
+class Violation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A command whose history cannot have happened; `rule` is the first rule of docs/guarantees.md that it breaks."""
+
+    request_id: str
+    device_id: str
+    state: DispatchState
+    created_at: Instant
+    rule: str
+
+
+class Audit(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Of `checked` commands, `exempt` came with an adopted database, and `violations` break a rule; `first` is the
+    oldest of those."""
+
+    checked: Count
+    exempt: Count
+    violations: Count
+    first: Violation | None
+
+
+def audit(db: Executor, query: AuditQuery) -> Audit:
+    """Hold every command's history against the rules of the state machine."""
+    return msgspec.convert(db.execute(_AUDIT, {"since": query.since}, repeatable=True)[0], Audit)
+
+
+_AUDIT = statement(__package__, "audit")
