@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from nexmdm.builds.plans import PlanStatus
 from nexmdm.commands.single import AuditEntry
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.fields import Described, Reported
@@ -135,8 +136,8 @@ class Revoked(Answer):
 class Device(Answer, Described):
     """What follows from the last report is null until there is one.
 
-    `token_shared_at` is when two phones were last seen on the device's token, `taken_over_at` when a phone last took
-    the device over.
+    `token_shared_at` is when two phones were last seen on the device's token, `hardware_id_shared_with` are aliases of
+    other devices with its hardware_id, 10 at most, `taken_over_at` is when a phone last took the device over.
     """
 
     device_id: str
@@ -151,6 +152,7 @@ class Device(Answer, Described):
     last_seen_at: Instant | None
     last_ts: Instant | None
     token_shared_at: Instant | None
+    hardware_id_shared_with: list[str]
 
 
 class Heartbeat(Answer, Reported):
@@ -186,6 +188,7 @@ class Statistics(Answer):
     completed: Count
     failed: Count
     unknown: Count
+    replaced: Count
 
 
 class Build(Answer):
@@ -223,6 +226,7 @@ class Build(Answer):
     min_sdk: int | None
     target_sdk: int | None
     shared_user_id: str | None
+    plan: PlanStatus | None
     statistics: Statistics
     warnings: list[str] | UnsetType = UNSET
 
@@ -242,6 +246,8 @@ class InstallCommands(Answer):
     request_id: str | None
     device_count: Count
     states: dict[DispatchState, int]
+    cohort_devices: Count
+    newer_devices: Count
     action: str | UnsetType | None = UNSET
     delivery: Delivery | UnsetType | None = UNSET
     answered: Answered | UnsetType | None = UNSET
