@@ -93,7 +93,7 @@ def accept_installations(
     keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
     logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
     metrics.count("CommandAccepted")
-    return answer["made"]
+    return bool(answer["made"])
 
 
 class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
