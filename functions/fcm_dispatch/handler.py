@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from nexmdm.builds import installations, plans
 from nexmdm.commands import actions, audit, batches, message, queue, relaunch, schedules, single
 from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
@@ -88,7 +89,9 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         report["sent"] = sending.drain(db, config, left)
         report["started"] = schedules.start_due(db, itself, config, left() / 4)
         report["relaunched"] = relaunch.relaunch(db, itself, config)
-        if report["started"] or report["relaunched"]:
+        report["installations"] = installations.settle(db, config, itself)
+        report["stages"] = plans.advance(db, config, itself)
+        if report["started"] or report["relaunched"] or report["stages"]:
             report["sent"] += sending.drain(db, config, left)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
         return report

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from nexmdm.builds.plans import PlanStatus
 from nexmdm.commands.single import AuditEntry
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 
@@ -141,6 +142,7 @@ class Statistics(Answer):
     completed: Count
     failed: Count
     unknown: Count
+    replaced: Count
 
 
 class Build(Answer):
@@ -178,6 +180,7 @@ class Build(Answer):
     min_sdk: int | None
     target_sdk: int | None
     shared_user_id: str | None
+    plan: PlanStatus | None
     statistics: Statistics
     warnings: list[str] | UnsetType = UNSET
 
@@ -197,6 +200,8 @@ class InstallCommands(Answer):
     request_id: str | None
     device_count: Count
     states: dict[DispatchState, int]
+    cohort_devices: Count
+    newer_devices: Count
     action: str | UnsetType | None = UNSET
     delivery: Delivery | UnsetType | None = UNSET
     answered: Answered | UnsetType | None = UNSET

@@ -48,6 +48,7 @@ def test_it_answers_per_policy_and_measures(old_downloads: int, capsys: pytest.C
     assert answer["complete"] is True
     assert list(answer["policies"]) == [
         "heartbeats", "fcm_dispatches", "apk_downloads", "enrollment_tokens", "device_alerts", "operator_events",
+        "fleet_history",
     ]  # fmt: skip
     assert answer["policies"]["apk_downloads"]["deleted"] == old_downloads
     measured = metrics(capsys.readouterr().out)
@@ -73,6 +74,7 @@ def test_one_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixt
         "device_heartbeats", "fcm_dispatches", "apk_download_events", "enrollment_tokens",
         "device_alerts",
         "operator_events",
+        "fleet_history",
     ]  # fmt: skip
     assert records[2].keys["deleted"] == old_downloads
     assert records[2].keys["cutoff"] < records[1].keys["cutoff"]
