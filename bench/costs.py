@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from local import template
+from local.rehearse.conditions import by_default
 
 MONTH_SECONDS, MONTH_HOURS = 30 * 86_400, 730
 FLEETS = (100, 1_000, 10_000)
@@ -107,9 +108,13 @@ def fixed() -> list[tuple[str, int, float]]:
 
 def _resources() -> dict[str, Any]:
     """Those that are there without a parameter that is off by default."""
-    off = {"WithStandby", "WithProxy", "WithNat", "WithExport", "WithWebhook"}
-    resources = template.document()["Resources"]
-    return {name: each for name, each in resources.items() if each.get("Condition") not in off}
+    document = template.document()
+    truth = by_default(document)
+    return {
+        name: each
+        for name, each in document["Resources"].items()
+        if "Condition" not in each or each["Condition"] in truth
+    }
 
 
 def _count(resources: dict[str, Any], kind: str) -> int:

@@ -18,6 +18,7 @@ CHOICES: dict[str, list[Any]] = {
     "AlarmTopicArn": ["", "arn:aws:sns:eu-west-1:123456789012:alarms"],
     "ExportDownloads": ["on", "off"],
     "Webhook": ["on", "off"],
+    "NotificationRoutes": ["on", "off"],
 }
 
 Truth = frozenset[str]  # the names of the conditions that hold
@@ -36,6 +37,12 @@ def combinations(document: dict[str, Any]) -> tuple[int, set[Truth]]:
         given = dict(zip(names, values, strict=True))
         found.add(frozenset(name for name in document["Conditions"] if _holds(name, document["Conditions"], given)))
     return count, found
+
+
+def by_default(document: dict[str, Any]) -> Truth:
+    """What holds when every parameter has its default."""
+    given = {name: parameter.get("Default", "") for name, parameter in document["Parameters"].items()}
+    return frozenset(name for name in document["Conditions"] if _holds(name, document["Conditions"], given))
 
 
 def _holds(name: str, conditions: dict[str, Any], given: dict[str, Any]) -> bool:

@@ -24,8 +24,9 @@ from local.fcm.account import service_account
 from local.fcm.fake import Delivery
 from local.gateway.signature import KeyPair
 from local.operator_api import signed
-from tests.conftest import run_sql, url_of
 from tests.support.api import ROOT
+from tests.support.databases import url_of
+from tests.support.postgres import run_sql
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHESUITE", "AWS_SECRET_ACCESS_KEY": "secret-of-the-suite"}
 BUCKET = "nexmdm-cli-apks"
@@ -53,8 +54,10 @@ class Phone:
 
 
 class Stack:
-    def __init__(self, url: str, fake_fcm: FakeFcm) -> None:
-        self.url, self.fake_fcm = url, fake_fcm
+    """database: where its rows are, for what no route makes."""
+
+    def __init__(self, url: str, fake_fcm: FakeFcm, database: str) -> None:
+        self.url, self.fake_fcm, self.database = url, fake_fcm, database
         self._http = httpx.Client(base_url=url, timeout=35)
         self._auth = signed(KeyPair(*KEYS.values()))
         self._phones: dict[str, Phone] = {}
@@ -110,6 +113,6 @@ def running(server: str, template: str) -> Iterator[Stack]:
         started.callback(gateway.stdout.close)
         started.callback(gateway.wait, 10)
         started.callback(gateway.terminate)
-        stack = Stack(re.search(r"http://\S+", gateway.stdout.readline())[0], fake_fcm)
+        stack = Stack(re.search(r"http://\S+", gateway.stdout.readline())[0], fake_fcm, url_of(server, name))
         started.callback(stack.close)
         yield stack

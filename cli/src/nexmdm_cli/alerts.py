@@ -1,10 +1,11 @@
-"""`nexmdm alerts`: what is wrong with which device, as the watch function found it."""
+"""`nexmdm alerts` and `nexmdm ack`: what is wrong with which device, as the watch function found it."""
 
 from typing import Annotated, Any
 
 import typer
 
 from nexmdm_cli import addresses, selection
+from nexmdm_cli.api import path
 from nexmdm_cli.output import Column, ago, shown
 from nexmdm_cli.selection import InGroup, Selector
 from nexmdm_cli.session import Session, command
@@ -14,25 +15,39 @@ def _detail(alert: dict[str, Any]) -> str:
     return ", ".join(f"{name} {shown(value)}" for name, value in (alert["detail"] or {}).items())
 
 
+def _state(alert: dict[str, Any]) -> str:
+    """`open, muted, known`: the state, whether a mute kept it from being told, whether an operator acknowledged it."""
+    marks = [alert["state"]]
+    marks += ["muted"] if alert["muted"] else []
+    marks += ["known"] if alert["acked_at"] else []
+    return ", ".join(marks)
+
+
 COLUMNS = [
     Column("DEVICE", lambda a: a["alias"], flexible=True),
     Column("CONDITION", lambda a: a["condition"]),
+    Column("SEVERITY", lambda a: a["severity"]),
+    Column("STATE", _state),
     Column("SINCE", lambda a: ago(a["since"])),
     Column("NOTIFIED", lambda a: ago(a["notified_at"])),
     Column("RECOVERED", lambda a: ago(a["recovered_at"]) if a["recovered_at"] else ""),
     Column("DETAIL", _detail, flexible=True),
+    Column("ALERT ID", lambda a: str(a["alert_id"])),
+    Column("RULE", lambda a: a["rule"] or "", wide=True),
+    Column("NOTE", lambda a: a["ack_note"] or "", wide=True),
     Column("DEVICE ID", lambda a: a["device_id"], wide=True),
 ]
 
 
 def add_to(app: typer.Typer) -> None:
     command(app)(alerts)
+    command(app)(ack)
 
 
 def alerts(
     session: Session,
     condition: Annotated[
-        str | None, typer.Option(help="Only silent, low_battery, unity_down, queue_growing or agent_outdated.")
+        str | None, typer.Option(help="Only this one: silent, low_battery, app_down, clock_wrong, ...")
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Alias or id.", autocompletion=addresses.complete)
@@ -42,7 +57,7 @@ def alerts(
     history: Annotated[bool, typer.Option("--history", help="Also those that have recovered.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None,
 ) -> None:
-    """List open alerts, newest first: devices silent, low on battery, without Unity, behind the rollout."""
+    """List open alerts, newest first: devices silent, low on battery, without their app, behind the rollout."""
     device_id = addresses.find(session.api, device)["device_id"] if device else None
     query = {
         **selection.query(selector, group),
@@ -51,3 +66,13 @@ def alerts(
         "open": None if history else True,
     }
     session.out.table(session.api.pages("/v1/alerts", query, limit), COLUMNS, "Nothing is wrong.")
+
+
+def ack(
+    session: Session,
+    alert_id: Annotated[int, typer.Argument(min=1, help="The alert's id, from `nexmdm alerts`.", metavar="ALERT_ID")],
+    note: Annotated[str | None, typer.Option("--note", "-m", help="What is being done about it.")] = None,
+) -> None:
+    """Acknowledge an open alert, so that others see that it is known."""
+    alert = session.api.call("POST", path("alerts", str(alert_id), "ack"), {"note": note})
+    session.out.fields(alert, [("device", alert["alias"]), ("condition", alert["condition"]), ("state", _state(alert))])

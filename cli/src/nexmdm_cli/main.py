@@ -13,8 +13,11 @@ from nexmdm_cli import (
     database,
     devices,
     enroll,
+    events,
     groups,
     inputs,
+    mutes,
+    rules,
     schedules,
     send,
     stack,
@@ -68,6 +71,9 @@ app.add_typer(commands.app, name="commands")
 app.add_typer(builds.app, name="builds")
 status.add_to(app)
 alerts.add_to(app)
+app.add_typer(rules.app, name="alert-rules")
+app.add_typer(mutes.app, name="mutes")
+events.add_to(app)
 app.add_typer(database.app, name="db")
 
 

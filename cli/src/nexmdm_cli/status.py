@@ -1,5 +1,6 @@
 """`nexmdm status`: the fleet in a few lines, and whether anything is wrong."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from nexmdm_cli.selection import InGroup, Selector
 from nexmdm_cli.session import Session, command
 
 MOST = 500
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,6 +27,7 @@ def status(
     ] = 10,
     selector: Selector = None,
     group: InGroup = None,
+    history: Annotated[bool, typer.Option("--history", help="Also devices online over the last week.")] = False,
 ) -> None:
     """Show the fleet and its health, or with a filter that of some of its devices.
 
@@ -46,9 +49,29 @@ def status(
         "unknown_commands": unknown,
         "open_alerts": _open_alerts(api, chosen),
     }
-    out.fields(answer, _pairs(answer))
+    pairs = _pairs(answer)
+    if history:
+        answer["history"] = _history(api, group)
+        pairs.append(("online, last week", _sparkline([point["online"] for point in answer["history"]])))
+    out.fields(answer, pairs)
     if wrong:
         raise Failure("; ".join(wrong) + ".", hint="docs/operations.md says what to do for each.")
+
+
+def _history(api: Api, group: str | None) -> list[dict[str, Any]]:
+    """Hour by hour, the last week; of the whole fleet or of one group."""
+    begin = (datetime.now(UTC) - timedelta(days=7)).isoformat()
+    return api.call("GET", "/v1/fleet/history", query={"from": begin, "group": group})["points"]
+
+
+def _sparkline(values: list[float]) -> str:
+    """At most 56 bars, each the mean of its hours, from nothing to the most there was."""
+    if not values:
+        return "nothing was recorded yet"
+    width = -(-len(values) // 56)
+    means = [sum(part) / len(part) for n in range(0, len(values), width) if (part := values[n : n + width])]
+    most = max(means) or 1
+    return "".join(BARS[round(mean / most * (len(BARS) - 1))] for mean in means)
 
 
 def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], max_silent: float) -> list[str]:

@@ -1,0 +1,73 @@
+"""`nexmdm events`: who changed what, operators and the system itself."""
+
+import json
+import time
+from typing import Annotated, Any
+
+import typer
+
+from nexmdm_cli.output import Column, when
+from nexmdm_cli.session import Session, command
+
+POLL_SECONDS = 2
+ADDED_AT_ONCE = 500
+
+
+def _who(event: dict[str, Any]) -> str:
+    return event["session"] or event["actor"].rpartition("/")[2]
+
+
+def _change(event: dict[str, Any]) -> str:
+    before, after = event["before"] or {}, event["after"] or {}
+    return ", ".join(
+        f"{name} {_plain(before[name])} → {_plain(value)}" if name in before else f"{name} {_plain(value)}"
+        for name, value in (after or before).items()
+    )
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+COLUMNS = [
+    Column("AT", lambda e: when(e["at"])),
+    Column("WHO", _who),
+    Column("ACTION", lambda e: e["action"]),
+    Column("OBJECT", lambda e: e["object"], flexible=True),
+    Column("CHANGE", _change, flexible=True),
+    Column("ACTOR", lambda e: e["actor"], wide=True),
+    Column("IP", lambda e: e["ip"] or "", wide=True),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app)(events)
+
+
+def events(
+    session: Session,
+    actor: Annotated[str | None, typer.Option(help="An ARN, or its beginning and *; system:* for the system.")] = None,
+    action: Annotated[str | None, typer.Option(help="Such as command.send, or build.*")] = None,
+    about: Annotated[str | None, typer.Option("--object", help="Such as device:ID, or build:*")] = None,
+    since: Annotated[str | None, typer.Option(help="An instant: 2026-12-24T18:00:00Z")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones until Ctrl-C.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; 100 without it.")] = 100,
+) -> None:
+    """List what was changed, newest first; with --follow oldest first, and then what comes."""
+    query = {"actor": actor, "action": action, "object": about, "since": since}
+    if not follow:
+        session.out.table(session.api.pages("/v1/events", query, limit), COLUMNS, "Nothing was changed.")
+        return
+    newest = 0
+    rows = list(session.api.pages("/v1/events", query, limit))
+    while True:
+        # Newest first: what is new stands before the first one that was shown.
+        for event in reversed([row for row in rows if row["event_id"] > newest]):
+            session.out.stream(event) if session.out.as_json else session.out.line(_line(event))
+            newest, query["since"] = event["event_id"], event["at"]
+        time.sleep(POLL_SECONDS)
+        rows = list(session.api.pages("/v1/events", query, ADDED_AT_ONCE))
+
+
+def _line(event: dict[str, Any]) -> str:
+    return f"{when(event['at'])}  {_who(event)}  {event['action']}  {event['object']}  {_change(event)}"

@@ -1,0 +1,171 @@
+"""`nexmdm alert-rules`: which condition is watched for on which devices, and where it is told."""
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from nexmdm_cli import selection
+from nexmdm_cli.api import path
+from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.groups import described
+from nexmdm_cli.output import Column, duration, shown
+from nexmdm_cli.selection import Everyone, InGroup, Online, Prefix, Selector, Version, Yes
+from nexmdm_cli.session import Session, command
+
+app = typer.Typer(no_args_is_help=True, help="Make, show, change and delete alert rules.")
+
+Name = Annotated[str, typer.Argument(help="The rule.", metavar="NAME")]
+Threshold = Annotated[float | None, typer.Option(help="In the condition's unit; without it, its setting's.")]
+Lasting = Annotated[int | None, typer.Option("--for", help="How many seconds it must have been so.", metavar="SECONDS")]
+Severity = Annotated[str | None, typer.Option(help="info, warning or critical.")]
+Route = Annotated[list[str] | None, typer.Option("--route", help="Where it is told; may be given again.")]
+Priority = Annotated[int | None, typer.Option(help="The lowest of a device's rules applies. [100]")]
+Quiet = Annotated[
+    str | None, typer.Option("--quiet", help="Hold notifications: 22:00-06:00@Europe/Berlin.", metavar="FROM-TO@ZONE")
+]
+
+COLUMNS = [
+    Column("NAME", lambda r: r["name"], flexible=True),
+    Column("CONDITION", lambda r: r["condition"]),
+    Column("THRESHOLD", lambda r: shown(r["threshold"])),
+    Column("FOR", lambda r: duration(r["for_seconds"]) if r["for_seconds"] else ""),
+    Column("SEVERITY", lambda r: r["severity"]),
+    Column("PRIORITY", lambda r: str(r["priority"])),
+    Column("ON", lambda r: "yes" if r["enabled"] else "no"),
+    Column("ROUTES", lambda r: ", ".join(r["routes"]), flexible=True),
+    Column("FILTER", lambda r: described(r["filter"]) if r["filter"] else "every device", flexible=True),
+]
+
+
+@command(app, "list")
+def list_rules(session: Session) -> None:
+    """List alert rules. Per device and condition one applies: the lowest priority, then one with a filter."""
+    session.out.table(session.api.pages("/v1/alert-rules"), COLUMNS, "There is no alert rule: nothing is watched for.")
+
+
+@command(app)
+def show(session: Session, name: Name) -> None:
+    """Show an alert rule."""
+    _print(session, session.api.call("GET", path("alert-rules", name)))
+
+
+@command(app)
+def create(
+    session: Session,
+    name: Name,
+    condition: Annotated[str, typer.Argument(help="silent, low_battery, app_down, ...", metavar="CONDITION")],
+    threshold: Threshold = None,
+    lasting: Lasting = None,
+    severity: Severity = None,
+    route: Route = None,
+    priority: Priority = None,
+    quiet: Quiet = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Everyone = False,
+) -> None:
+    """Watch for a condition; without a filter on every device.
+
+    \b
+    nexmdm alert-rules create tills-battery low_battery --threshold 30 -l role=till --severity critical
+    nexmdm alert-rules create night silent --for 3600 --quiet 22:00-06:00@Europe/Berlin --group lobby
+    """
+    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    body = {"name": name, "condition": condition, **_given(threshold, lasting, severity, route, priority, quiet)}
+    _print(session, session.api.call("POST", "/v1/alert-rules", body | ({"filter": filter_} if filter_ else {})))
+
+
+@command(app)
+def change(
+    session: Session,
+    name: Name,
+    threshold: Threshold = None,
+    lasting: Lasting = None,
+    severity: Severity = None,
+    route: Route = None,
+    priority: Priority = None,
+    quiet: Quiet = None,
+    selector: Selector = None,
+    group: InGroup = None,
+    online: Online = None,
+    alias_prefix: Prefix = None,
+    agent_version: Version = None,
+    everyone: Everyone = False,
+) -> None:
+    """Change an alert rule; what is not given stays."""
+    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    body = _given(threshold, lasting, severity, route, priority, quiet) | ({"filter": filter_} if filter_ else {})
+    if not body:
+        raise Failure("What is to change?", Code.USAGE, "Give --threshold, --for, --severity, --route or a filter.")
+    _print(session, session.api.call("PATCH", path("alert-rules", name), body))
+
+
+@command(app)
+def enable(session: Session, name: Name) -> None:
+    """Switch an alert rule on."""
+    _print(session, session.api.call("PATCH", path("alert-rules", name), {"enabled": True}))
+
+
+@command(app)
+def disable(session: Session, name: Name) -> None:
+    """Switch an alert rule off; its open alerts recover."""
+    _print(session, session.api.call("PATCH", path("alert-rules", name), {"enabled": False}))
+
+
+@command(app)
+def delete(session: Session, name: Name, yes: Yes = False) -> None:
+    """Delete an alert rule; its open alerts recover."""
+    session.confirm(f"Delete the alert rule {name}?", yes)
+    session.api.call("DELETE", path("alert-rules", name))
+    session.out.line(f"deleted {name}")
+
+
+def _given(
+    threshold: float | None,
+    lasting: int | None,
+    severity: str | None,
+    routes: list[str] | None,
+    priority: int | None,
+    quiet: str | None,
+) -> dict[str, Any]:
+    given = {
+        "threshold": threshold,
+        "for_seconds": lasting,
+        "severity": severity,
+        "routes": routes or None,
+        "priority": priority,
+        "quiet_hours": _hours(quiet),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _hours(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d\d:\d\d)-(\d\d:\d\d)@(\S+)", text)
+    if not found:
+        raise Failure(f"--quiet: {text!r} is not FROM-TO@ZONE.", Code.USAGE, "Such as 22:00-06:00@Europe/Berlin.")
+    return {"from": found[1], "to": found[2], "timezone": found[3]}
+
+
+def _print(session: Session, rule: dict[str, Any]) -> None:
+    hours = rule["quiet_hours"]
+    session.out.fields(
+        rule,
+        [
+            ("name", rule["name"]),
+            ("condition", rule["condition"]),
+            ("threshold", shown(rule["threshold"]) or "as the setting says"),
+            ("for", duration(rule["for_seconds"])),
+            ("severity", rule["severity"]),
+            ("priority", str(rule["priority"])),
+            ("on", "yes" if rule["enabled"] else "no"),
+            ("routes", ", ".join(rule["routes"]) or "the alarms' topic"),
+            ("quiet hours", f"{hours['from']} to {hours['to']} {hours['timezone']}" if hours else ""),
+            ("filter", described(rule["filter"]) if rule["filter"] else "every device"),
+        ],
+    )

@@ -1,0 +1,85 @@
+"""Alert rules, mutes, acknowledgements, events and the fleet's history from the command line."""
+
+import subprocess
+import sys
+
+import pytest
+from nexmdm_cli import status
+
+from tests.support.postgres import run_sql
+
+
+@pytest.fixture(scope="module", autouse=True)
+def phone(stack):
+    return stack.enroll("watched-one")
+
+
+def test_a_rule_from_its_making_to_its_end(data, run):
+    made = data(
+        "alert-rules", "create", "tills", "low_battery", "--threshold", "30", "--for", "600", "--severity", "critical",
+        "--route", "ops", "--quiet", "22:00-06:00@Europe/Berlin", "--alias-prefix", "till-",
+    )  # fmt: skip
+    assert (made["threshold"], made["for_seconds"], made["routes"]) == (30, 600, ["ops"])
+    assert made["quiet_hours"] == {"timezone": "Europe/Berlin", "from": "22:00", "to": "06:00"}
+    assert "22:00 to 06:00 Europe/Berlin" in run("alert-rules", "show", "tills").stdout
+    assert "tills" in run("alert-rules", "list").stdout
+    assert data("alert-rules", "change", "tills", "--threshold", "20")["threshold"] == 20
+    assert data("alert-rules", "disable", "tills")["enabled"] is False
+    run("alert-rules", "delete", "tills", "--yes")
+    run("alert-rules", "show", "tills", code=3)
+    actions = [event["action"] for event in data("events", "--object", "alert_rule:tills")]
+    assert actions == ["alert_rule.delete", "alert_rule.change", "alert_rule.change", "alert_rule.create"]
+
+
+def test_quiet_hours_that_cannot_be_read_say_the_form(run):
+    assert "22:00-06:00@Europe/Berlin" in run(
+        "alert-rules", "create", "x", "silent", "--quiet", "at night", code=2
+    ).stderr  # fmt: skip
+    run("alert-rules", "create", "x", "silent", "--quiet", "22:00-06:00@Mars/Base", code=4)
+
+
+def test_a_mute_names_its_devices_and_ends(data, run):
+    run("mutes", "create", "--hours", "2", "--reason", "x", code=2)
+    made = data("mutes", "create", "--hours", "2", "--reason", "the hall is rewired", "--alias-prefix", "watched-")
+    assert "the hall is rewired" in run("mutes", "list").stdout
+    run("mutes", "delete", str(made["mute_id"]))
+    assert "Nothing is muted." in run("mutes", "list").stderr
+
+
+def test_an_acknowledged_alert_is_known_to_others(stack, data, run):
+    run_sql(
+        stack.database,
+        "INSERT INTO device_alerts (device_id, condition, rule)"
+        " SELECT id, 'silent', 'silent' FROM devices WHERE alias = 'watched-one'",
+    )
+    (alert,) = data("alerts", "--device", "watched-one")
+    assert "open, known" in run("ack", str(alert["alert_id"]), "--note", "a new charger is coming").stdout
+    assert data("alerts", "--device", "watched-one")[0]["ack_note"] == "a new charger is coming"
+    run("ack", "999999", code=3)
+
+
+def test_events_are_followed_from_another_terminal(data, operator):
+    data("groups", "set", "followed", "--alias-prefix", "watched-")
+    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", "--json", "--object", "group:followed"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert "group.create" in following.stdout.readline()
+            data("groups", "set", "followed", "--alias-prefix", "watched-o")
+            assert "group.update" in following.stdout.readline()
+        finally:
+            following.kill()
+
+
+def test_status_shows_the_week(stack, run):
+    run_sql(
+        stack.database,
+        "INSERT INTO fleet_history (hour, grp, devices, online, silent, low_battery, app_down, heartbeats, info,"
+        " warning, critical) SELECT now() - make_interval(hours => n), '', 10, n % 10, 0, 0, 0, 0, 0, 0, 0"
+        " FROM generate_series(1, 100) AS n",
+    )
+    assert "▁" in run("status", "--history", "--max-silent", "100").stdout
+
+
+@pytest.mark.parametrize(("values", "bars"), [([], "nothing was recorded yet"), ([0, 0], "▁▁"), ([1, 4, 8], "▂▅█")])
+def test_a_sparkline_is_drawn_to_its_most(values: list[float], bars: str):
+    assert status._sparkline(values) == bars
