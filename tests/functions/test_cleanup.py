@@ -16,7 +16,8 @@ from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
 
 from functions.cleanup.handler import handler
-from tests.conftest import ROOT, run_sql
+from tests.support.api import ROOT
+from tests.support.postgres import run_sql
 
 
 def context(seconds: float = 60) -> SimpleNamespace:
