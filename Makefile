@@ -14,7 +14,7 @@ export AWS_DEFAULT_REGION := $(AWS_REGION)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench torture mutations test-extra test-lambda-python test-built openapi lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test bench torture mutations test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
 
 help: ## list the targets
@@ -40,7 +40,7 @@ test: setup ## the whole suite on real PostgreSQL, by parallel workers (WORKERS=
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile
 
 torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
-	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture
+	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture tests/system/test_malformed_secrets.py
 	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),50) $(BIN)/python -m pytest --quiet tests/system/fuzz tests/system/access
 	@$(BIN)/python -m tests.system.torture.mutations
 
@@ -81,6 +81,12 @@ e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https:
 
 openapi: setup ## write the API's reference: docs/openapi.json, and the console's copy
 	@$(BIN)/python -m local.openapi
+
+settings: setup ## write docs/settings.md
+	@$(BIN)/python -m local.settings_page
+
+pictures: setup $(VENV)/.extra ## make the README's pictures again, from a running stack (needs Debian's chromium)
+	@$(BIN)/python -m local.pictures
 
 lint: setup ## ruff: errors, imports, security, format; bandit: security
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 from nexmdm.devices.labels import Labels
-from nexmdm.enrollment import registration
+from nexmdm.enrollment import tokens
 from nexmdm.runtime import database, warmup
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
@@ -35,7 +35,7 @@ def create_tokens(request: Request) -> Response:
     The raw tokens are in this answer and nowhere else, ever.
     """
     new = request.json(NewTokens)
-    tokens = registration.create_tokens(
+    made = tokens.create_tokens(
         database.connection(),
         aliases=new.aliases,
         scope=new.scope,
@@ -46,19 +46,19 @@ def create_tokens(request: Request) -> Response:
         by=request.operator,
     )
     # The only answer that holds the secrets: nobody on the way may keep it.
-    return Response({"items": tokens}, 201, {"Cache-Control": "no-store"})
+    return Response({"items": made}, 201, {"Cache-Control": "no-store"})
 
 
 @routes("GET /v1/enroll-tokens")
 def list_tokens(request: Request) -> Page:
     """List enrollment tokens, newest first, without their secrets."""
-    return registration.list_tokens(database.connection(), request.parameters(PageQuery))
+    return tokens.list_tokens(database.connection(), request.parameters(PageQuery))
 
 
 @routes("DELETE /v1/enroll-tokens/{token_id}")
 def revoke_token(request: Request) -> Response:
     """Revoke an enrollment token, effective on the next call."""
-    registration.revoke_token(database.connection(), request.path["token_id"], request.operator)
+    tokens.revoke_token(database.connection(), request.path["token_id"], request.operator)
     return Response(status=204)
 
 
@@ -66,7 +66,7 @@ def revoke_token(request: Request) -> Response:
 def revoke_tokens(request: Request) -> dict[str, Any]:
     """Revoke those of the tokens that exist."""
     token_ids = request.json(TokenIds).token_ids
-    return {"revoked": registration.revoke_tokens(database.connection(), token_ids, request.operator)}
+    return {"revoked": tokens.revoke_tokens(database.connection(), token_ids, request.operator)}
 
 
 warmup.warm_up()

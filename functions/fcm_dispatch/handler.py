@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
-from nexmdm.commands import actions, audit, batches, message, queue, schedules, single
+from nexmdm.commands import actions, audit, batches, message, queue, relaunch, schedules, single
 from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.schedules import NewSchedule, Run, Schedule, ScheduleChange
@@ -27,9 +27,9 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 # Accepted, or known and answered as it stands.
 ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
-# Not `$`: in Python that lets a newline through. The server's own are `:`, for members of a batch, and the prefix
-# `schedule.`, for the runs of schedules.
-RequestId = Annotated[str, Meta(pattern=r"^(?!schedule\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
+# Not `$`: in Python that lets a newline through. The server's own are `:`, for members of a batch, and the prefixes
+# `schedule.` and `relaunch.`, for what the sweep makes.
+RequestId = Annotated[str, Meta(pattern=r"^(?!(?:schedule|relaunch)\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
@@ -79,11 +79,17 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         if event.get("after_restore") is True:
             return {"unknown": queue.after_restore(db, itself)}
         report = {"unknown": queue.end_leases(db), "expired": queue.expire(db, itself)}
-        # A part of the time: what they make is sent in this sweep already.
-        left = context.get_remaining_time_in_millis() / 1000
-        report["started"] = schedules.start_due(db, itself, config, left / 4)
         sending.prepare()
-        report["sent"] = sending.drain(db, config, lambda: context.get_remaining_time_in_millis() / 1000)
+
+        def left() -> float:
+            return context.get_remaining_time_in_millis() / 1000
+
+        # What is due comes first: whatever happens to schedules, it is sent.
+        report["sent"] = sending.drain(db, config, left)
+        report["started"] = schedules.start_due(db, itself, config, left() / 4)
+        report["relaunched"] = relaunch.relaunch(db, itself, config)
+        if report["started"] or report["relaunched"]:
+            report["sent"] += sending.drain(db, config, left)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
         return report
     finally:

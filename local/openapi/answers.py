@@ -135,8 +135,8 @@ class Revoked(Answer):
 class Device(Answer, Described):
     """What follows from the last report is null until there is one.
 
-    `token_shared_at` is when two phones were last seen on the device's token, `taken_over_at` when a phone last took
-    the device over.
+    `token_shared_at` is when two phones were last seen on the device's token, `hardware_id_shared_with` are aliases of
+    other devices with its hardware_id, 10 at most, `taken_over_at` is when a phone last took the device over.
     """
 
     device_id: str
@@ -151,6 +151,7 @@ class Device(Answer, Described):
     last_seen_at: Instant | None
     last_ts: Instant | None
     token_shared_at: Instant | None
+    hardware_id_shared_with: list[str]
 
 
 class Heartbeat(Answer, Reported):

@@ -162,7 +162,8 @@ def test_only_those_that_are_offered_a_newer_agent_are_behind(bucket: Bucket, fl
     act(published(2), "promote", filter=PILOT)
     db.execute("""UPDATE apk_versions SET promoted_at = now() - interval '9 days',
         audit = jsonb_set(audit, '{-1,at}', to_jsonb(now() - interval '9 days'))""")
-    rows = db.execute(conditions.CONDITIONS["agent_outdated"], conditions.parameters(settings.load()))
+    parameters = {**conditions.parameters(settings.load()), "threshold": 24}
+    rows = db.execute(conditions.sql(conditions.Condition.AGENT_OUTDATED), parameters)
     assert {row["device_id"] for row in rows} == PILOTS
 
 

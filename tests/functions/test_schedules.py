@@ -250,3 +250,13 @@ def test_every_change_is_an_event(fleet, db: Database):
     assert {event["object"] for event in events} == {"schedule:nightly"}
     assert events[2]["actor"] == "system:sweep"
     assert events[2]["after"]["status"] == "started"
+
+
+def test_a_schedule_that_breaks_is_missed_and_stops_no_other(fake_fcm: FakeFcm, fleet, db: Database):
+    create()
+    create(name="another", action="wake")
+    due(db)
+    db.execute("UPDATE schedules SET timezone = 'Nowhere/Any' WHERE name = 'nightly'")
+    db.execute("UPDATE schedules SET next_run_at = next_run_at - interval '1 s' WHERE name = 'nightly'")
+    sweep()
+    assert {post.data["action"] for post in fake_fcm.requests()} == {"wake"}

@@ -67,7 +67,9 @@ def shared_db(server: str, databases: Databases) -> Iterator[Database]:
 
 
 def put(db: Database, fleet: list[dict[str, Any]]) -> None:
-    db.execute("DELETE FROM device_last_status; DELETE FROM device_groups; DELETE FROM devices")
+    db.execute(
+        "DELETE FROM device_apps; DELETE FROM device_last_status; DELETE FROM device_groups; DELETE FROM devices"
+    )
     for n, device in enumerate(fleet):
         db.execute(
             "INSERT INTO devices (id, alias, labels) VALUES (%(id)s, %(alias)s, %(labels)s)",
@@ -153,6 +155,44 @@ def test_a_filter_means_the_same_for_a_list_for_one_device_and_in_words(shared_d
         f"d{n}" for n, device in enumerate(fleet) if fits(device, n, own) and (group is None or fits(device, n, group))
     }
     filter_ = msgspec.convert(own, Filter)
+    assert listed(shared_db, filter_) == wanted
+    assert matched(shared_db, filter_) == wanted
+
+
+# Per device: None never reported an inventory; else {package: (installed, version_code)}.
+inventories = st.none() | st.dictionaries(
+    st.sampled_from(["io.player", "io.other"]), st.tuples(st.booleans(), st.sampled_from([None, 189, 190])), max_size=2
+)
+app_filters = st.fixed_dictionaries(
+    {"package": st.sampled_from(["io.player", "io.nobodys"])},
+    optional={"version_code_below": st.sampled_from([189, 190, 191])},
+) | st.fixed_dictionaries({"package": st.just("io.player")}, optional={"missing": st.booleans()})
+
+
+@settings(max_examples=80)
+@given(fleet=st.lists(inventories, min_size=1, max_size=6), app=app_filters)
+def test_an_app_filter_means_the_same_for_a_list_and_for_one_device(shared_db: Database, fleet, app):
+    put(shared_db, [{"labels": {}, "seen": 0} for _ in fleet])
+    for n, inventory in enumerate(fleet):
+        if inventory is None:
+            continue
+        shared_db.execute("UPDATE device_last_status SET apps_hash = 'h' WHERE device_id = %(id)s", {"id": f"d{n}"})
+        for package, (installed, code) in inventory.items():
+            shared_db.execute(
+                """INSERT INTO device_apps (device_id, package, installed, version_code, removed_at)
+                VALUES (%(id)s, %(package)s, %(installed)s, %(code)s, CASE WHEN NOT %(installed)s THEN now() END)""",
+                {"id": f"d{n}", "package": package, "installed": installed, "code": code},
+            )
+
+    def has(inventory: dict | None) -> bool:
+        installed, code = (inventory or {}).get(app["package"], (False, None))
+        if app.get("missing"):
+            return inventory is not None and not installed
+        below = app.get("version_code_below")
+        return installed and (below is None or (code is not None and code < below))
+
+    wanted = {f"d{n}" for n, inventory in enumerate(fleet) if has(inventory)}
+    filter_ = msgspec.convert({"app": app}, Filter)
     assert listed(shared_db, filter_) == wanted
     assert matched(shared_db, filter_) == wanted
 

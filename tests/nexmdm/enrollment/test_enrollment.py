@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from nexmdm.devices import editing, registry
 from nexmdm.devices.editing import DevicePatch
-from nexmdm.enrollment import registration
+from nexmdm.enrollment import registration, tokens
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database, Row
 from nexmdm.runtime.errors import AliasTaken, NotAuthenticated
@@ -15,7 +15,7 @@ from tests.support.races import errors, race
 
 
 def token(db: Database, alias: str = "label", uses: int = 1, scope: str = "register") -> Row:
-    (made,) = registration.create_tokens(
+    (made,) = tokens.create_tokens(
         db, aliases=[alias], scope=scope, expires_in_sec=1800, uses_allowed=uses, note=None, by="the suite"
     )
     return made
@@ -99,7 +99,7 @@ def test_a_revocation_races_with_registrations(url, db):
     """What it came too late for is a device, everything later is refused; nothing is in between."""
     made = token(db, uses=20)
     registrations = [lambda own, n=n: registration.register(own, made["token"], f"d{n}", None) for n in range(12)]
-    results = race(url, *registrations, lambda own: registration.revoke_tokens(own, [made["token_id"]], "the suite"))
+    results = race(url, *registrations, lambda own: tokens.revoke_tokens(own, [made["token_id"]], "the suite"))
     registered = sum(isinstance(result, dict) for result in results)
     assert outcomes(results[:-1]) == outcomes([{}] * registered + [NotAuthenticated("")] * (12 - registered))
     assert len(living(db)) == uses(db, made) == registered

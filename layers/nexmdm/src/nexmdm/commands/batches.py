@@ -193,6 +193,7 @@ WITH selected AS MATERIALIZED (
       AND NOT EXISTS (
           SELECT FROM apk_installations i
           WHERE i.device_id = d.id AND i.apk_version_id = %(build_id)s
+            AND i.initiated_at >= coalesce(d.taken_over_at, i.initiated_at)
             AND (i.status = 'completed' OR (i.status <> 'failed'
                  AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s))))
 ), missing AS (

@@ -20,13 +20,14 @@ from nexmdm.devices.filters import Filter
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
-from nexmdm.runtime.errors import Conflict, Forbidden, Invalid, NotFound
+from nexmdm.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
 
 SHOWN_RUNS = 5
 # An outage is no reason to enumerate every minute of it: what is older than this is missed, whatever the grace is.
 _LOOKED_BACK = timedelta(days=1)
+_TRY_AGAIN = timedelta(hours=1)
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
 Cron = Annotated[str, Meta(max_length=100, description="minute hour day month weekday")]
 Zone = Annotated[str, Meta(max_length=64, description="an IANA name, such as Europe/Berlin")]
@@ -210,14 +211,30 @@ def run_now(db: Database, name: str, key: str | None, actor: Actor, config: Sett
 
 
 def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: float) -> int:
-    """Start the runs that are due, each in a transaction of its own; returns how many were started."""
+    """Start the runs that are due, each in a transaction of its own; returns how many were started.
+
+    A schedule that cannot be started because of a defect is recorded as missed and tried again in an hour, so that it
+    stops no other.
+    """
     over, started = time.monotonic() + remaining_seconds, 0
     while time.monotonic() < over:
-        with db.transaction() as tx:
-            due = tx.execute(_DUE)
+        due: list[Row] = []
+        try:
+            with db.transaction() as tx:
+                due = tx.execute(_DUE)
+                if not due:
+                    break
+                started += _start_one(tx, due[0], actor, config)
+        except Unavailable:
+            raise
+        except Exception as error:
             if not due:
-                break
-            started += _start_one(tx, due[0], actor, config)
+                raise
+            logs.failure(error)
+            with db.transaction() as tx:
+                row = due[0]
+                _miss(tx, row, row["next_run_at"], actor)
+                tx.execute(_NEXT, {"id": row["schedule_id"], "next_run_at": row["now"] + _TRY_AGAIN})
     return started
 
 
@@ -229,16 +246,24 @@ def _start_one(tx: Executor, row: Row, actor: Actor, config: Settings) -> int:
     latest = due[-1]
     in_time = (now - latest).total_seconds() <= config.misfire_grace_seconds
     if (now - first).total_seconds() > config.misfire_grace_seconds:
-        tx.execute(
-            _RUN,
-            {"id": row["schedule_id"], "at": first, "status": RunStatus.MISSED.value, "request_id": None, "key": None},
-        )
-        events.record(tx, actor, "schedule.missed", f"schedule:{row['name']}", after={"scheduled_for": first})
-        metrics.count("ScheduleMissed")
+        _miss(tx, row, first, actor)
     made = _start(tx, row, latest, actor, config) if in_time else None
-    following = next(instants.following(timing, row["timezone"], now), None)
-    tx.execute(_NEXT, {"id": row["schedule_id"], "next_run_at": following})
+    _move_on(tx, row)
     return int(made is not None)
+
+
+def _miss(tx: Executor, row: Row, instant: datetime, actor: Actor) -> None:
+    """Record a run that was not started, once."""
+    run = {"id": row["schedule_id"], "at": instant, "status": RunStatus.MISSED.value, "request_id": None, "key": None}
+    if tx.execute(_RUN, run):
+        events.record(tx, actor, "schedule.missed", f"schedule:{row['name']}", after={"scheduled_for": instant})
+        metrics.count("ScheduleMissed")
+
+
+def _move_on(tx: Executor, row: Row) -> None:
+    """Wait for the first instant after now."""
+    following = next(instants.following(row["cron"] or row["at"], row["timezone"], row["now"]), None)
+    tx.execute(_NEXT, {"id": row["schedule_id"], "next_run_at": following})
 
 
 def _start(

@@ -1,18 +1,19 @@
 """What operators set on one device: its alias, its labels and the app to watch on it."""
 
 import time
-from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from psycopg2.errors import UniqueViolation
 
 from nexmdm.activity import events
+from nexmdm.devices import aliases
+from nexmdm.devices.aliases import Alias
 from nexmdm.devices.filters import PackageName
 from nexmdm.devices.labels import LabelKey, LabelValue, merged
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, elapsed_ms
+from nexmdm.runtime.database import Database, Executor, elapsed_ms
 from nexmdm.runtime.errors import AliasTaken, Invalid, UnknownDevice
 
 
@@ -24,7 +25,7 @@ class DevicePatch(Struct, forbid_unknown_fields=True, kw_only=True):
         monitored_package: the app to watch on this device; null for the one that UNITY_PACKAGE names.
     """
 
-    alias: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = UNSET
+    alias: Alias | UnsetType = UNSET
     labels: dict[LabelKey, LabelValue | None] | UnsetType | None = UNSET
     monitored_package: PackageName | UnsetType | None = UNSET
 
@@ -50,6 +51,8 @@ def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> De
     given = {name: getattr(patch, name) for name in patch.__struct_fields__ if getattr(patch, name) is not UNSET}
     if not given:
         raise Invalid("$", "give alias, labels or monitored_package")
+    if "alias" in given:
+        given["alias"] = aliases.checked(given["alias"], "$.alias")
     try:
         with db.transaction() as tx:
             rows = tx.execute(_LOCK, {"device_id": device_id})
@@ -57,6 +60,8 @@ def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> De
                 raise UnknownDevice(f"There is no device {device_id!r}.")
             before = rows[0]
             after = before | given
+            renamed = after["alias"] != before["alias"]
+            after["alias_key"] = aliases.key(after["alias"]) if renamed else before["alias_key"]
             if "labels" in given:
                 after["labels"] = merged(before["labels"], given["labels"])
             changed = [name for name in given if before[name] != after[name]]
@@ -72,17 +77,31 @@ def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> De
                     after={name: after[name] for name in changed},
                 )
     except UniqueViolation:
-        raise AliasTaken(f"alias: {patch.alias!r} is the alias of another device.") from None
+        raise _taken(db, given["alias"]) from None
     keys = {"device_id": device_id, "changed": ",".join(changed)}
     logs.db_operation("update", "devices", keys, elapsed_ms(start))
+    after.pop("alias_key")
     return DeviceSettings(device_id=device_id, **after)
 
 
+def _taken(db: Executor, alias: str) -> AliasTaken:
+    """Says which device has the alias, or one that looks the same."""
+    rows = db.execute(_HOLDER, {"alias": alias, "key": aliases.key(alias)}, repeatable=True)
+    return AliasTaken(f"alias: {rows[0]['alias'] if rows else alias!r} is the alias of another device.")
+
+
+_HOLDER = """
+SELECT alias FROM devices WHERE deleted_at IS NULL AND (alias_key = %(key)s OR alias = %(alias)s)
+ORDER BY alias_key = %(key)s DESC NULLS LAST LIMIT 1
+"""
+
 _LOCK = """
-SELECT alias, labels, monitored_package FROM devices WHERE id = %(device_id)s AND deleted_at IS NULL FOR UPDATE
+SELECT alias, alias_key, labels, monitored_package FROM devices
+WHERE id = %(device_id)s AND deleted_at IS NULL FOR UPDATE
 """
 
 _UPDATE = """
-UPDATE devices SET alias = %(alias)s, labels = %(labels)s::jsonb, monitored_package = %(monitored_package)s
+UPDATE devices SET alias = %(alias)s, alias_key = %(alias_key)s, labels = %(labels)s::jsonb,
+    monitored_package = %(monitored_package)s
 WHERE id = %(device_id)s
 """

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from psycopg2.errors import UniqueViolation
 
 from nexmdm.activity import events
+from nexmdm.devices import aliases
 from nexmdm.devices.labels import Labels
 from nexmdm.runtime import logs, validation
 from nexmdm.runtime.actor import Actor
@@ -84,6 +85,8 @@ def _read(given: list[dict[str, Any]]) -> tuple[dict[int, ImportRow], Errors]:
     for n, member in enumerate(given):
         try:
             row = validation.convert(member, ImportRow, root=f"$.devices[{n}]")
+            if row.alias is not None and row.device_id is not None:
+                row.alias = aliases.checked(row.alias, f"$.devices[{n}].alias")
         except Invalid as invalid:
             errors += invalid.errors
             continue
@@ -99,6 +102,7 @@ def _changes(tx: Executor, rows: dict[int, ImportRow], errors: Errors) -> list[R
     parameters = {
         "ids": [row.device_id for row in rows.values() if row.device_id is not None],
         "aliases": [row.alias for row in rows.values() if row.alias is not None],
+        "keys": [aliases.key(row.alias) for row in rows.values() if row.alias is not None],
     }
     found = tx.execute(_LOCK, parameters)
     by_id, by_alias = {row["id"]: row for row in found}, {row["alias"]: row for row in found}
@@ -126,26 +130,31 @@ def _changes(tx: Executor, rows: dict[int, ImportRow], errors: Errors) -> list[R
 def _refuse_repeats(rows: dict[int, ImportRow], targets: dict[int, Row], errors: Errors) -> None:
     """Two rows about one device, or that give one alias to two devices."""
     times = Counter(device["id"] for device in targets.values())
-    aliases = Counter(rows[n].alias or device["alias"] for n, device in targets.items())
+    names = Counter(aliases.key(rows[n].alias or device["alias"]) for n, device in targets.items())
     for n, device in targets.items():
         alias = rows[n].alias or device["alias"]
         if times[device["id"]] > 1:
             field = "alias" if rows[n].device_id is None else "device_id"
             errors.append({"path": f"$.devices[{n}].{field}", "detail": "several rows are about this device"})
-        elif aliases[alias] > 1:
-            errors.append({"path": f"$.devices[{n}].alias", "detail": f"several rows have the alias {alias!r}"})
+        elif names[aliases.key(alias)] > 1:
+            detail = f"several rows have the alias {alias!r}, or one that looks the same"
+            errors.append({"path": f"$.devices[{n}].alias", "detail": detail})
 
 
 def _refuse_taken(
     rows: dict[int, ImportRow], targets: dict[int, Row], by_alias: dict[str, Row], errors: Errors
 ) -> None:
     """An alias of a device that keeps it."""
-    given_up = {device["alias"] for n, device in targets.items() if rows[n].alias not in (None, device["alias"])}
+    given_up = {device["id"] for n, device in targets.items() if rows[n].alias not in (None, device["alias"])}
+    by_key = {device["alias_key"]: device for device in by_alias.values() if device["alias_key"] is not None}
     for n, device in targets.items():
         alias = rows[n].alias
-        if alias is None or alias == device["alias"] or alias not in by_alias or alias in given_up:
+        if alias is None or alias == device["alias"]:
             continue
-        detail = f"{alias!r} is the alias of another device, {by_alias[alias]['id']}"
+        holder = by_alias.get(alias) or by_key.get(aliases.key(alias))
+        if holder is None or holder["id"] == device["id"] or holder["id"] in given_up:
+            continue
+        detail = f"{holder['alias']!r} is the alias of another device, {holder['id']}"
         errors.append({"path": f"$.devices[{n}].alias", "detail": detail})
 
 
@@ -159,6 +168,7 @@ def _write(tx: Executor, changes: list[Row]) -> None:
         {
             "ids": [change["id"] for change in changes],
             "aliases": [change["alias"] for change in changes],
+            "keys": [aliases.key(change["alias"]) if change["renamed"] else None for change in changes],
             "labels": [msgspec.json.encode(change["labels"]).decode() for change in changes],
         },
     )
@@ -169,14 +179,17 @@ def _hash(tx: Executor, changes: list[Row]) -> str:
 
 
 _LOCK = """
-SELECT id, alias, labels FROM devices
-WHERE deleted_at IS NULL AND (id = ANY (%(ids)s::text[]) OR alias = ANY (%(aliases)s::text[]))
+SELECT id, alias, alias_key, labels FROM devices
+WHERE deleted_at IS NULL AND (id = ANY (%(ids)s::text[]) OR alias = ANY (%(aliases)s::text[])
+    OR alias_key = ANY (%(keys)s::text[]))
 ORDER BY id FOR UPDATE
 """
-_FREE_ALIASES = "UPDATE devices SET alias = 'importing ' || id WHERE id = ANY (%(ids)s::text[])"
+_FREE_ALIASES = (
+    "UPDATE devices SET alias = 'importing ' || id, alias_key = 'importing ' || id WHERE id = ANY (%(ids)s::text[])"
+)
 _WRITE = """
-UPDATE devices d SET alias = new.alias, labels = new.labels::jsonb
-FROM unnest(%(ids)s::text[], %(aliases)s::text[], %(labels)s::text[]) AS new(id, alias, labels)
+UPDATE devices d SET alias = new.alias, alias_key = coalesce(new.key, d.alias_key), labels = new.labels::jsonb
+FROM unnest(%(ids)s::text[], %(aliases)s::text[], %(keys)s::text[], %(labels)s::text[]) AS new(id, alias, key, labels)
 WHERE d.id = new.id
 """
 _HASH = "SELECT target_hash(%(ids)s::text[]) AS target_hash"

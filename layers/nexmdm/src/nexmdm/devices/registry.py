@@ -80,7 +80,9 @@ DEVICE_COLUMNS = f"""
     d.id AS device_id, d.alias, d.created_at, d.taken_over_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
     {columns(OF_DEVICE, "d")}, d.labels, d.monitored_package,
     device_online(l.last_seen_at, %(interval_seconds)s) AS online,
-    l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")}"""
+    l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")},
+    ARRAY(SELECT o.alias FROM devices o WHERE o.hardware_id = d.hardware_id AND o.id <> d.id AND o.deleted_at IS NULL
+          ORDER BY o.alias LIMIT 10) AS hardware_id_shared_with"""
 
 _SHOW = f"""
 SELECT {DEVICE_COLUMNS}

@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     fcm_timeout_seconds: Annotated[float, Meta(gt=0, le=10, description="seconds, above 0, at most 10")] = 5
     bulk_inline_seconds: Annotated[float, Meta(ge=0, le=20, description="seconds, 0..20")] = 10
     schedules_enabled: Annotated[bool, Meta(description="true or false")] = True
+    auto_relaunch: Annotated[bool, Meta(description="true or false")] = False
     misfire_grace_seconds: Annotated[int, Meta(ge=0, le=86_400, description="seconds, 0..86400")] = 300
     fcm_endpoint: Annotated[str, Meta(pattern="^https?://", description="https://host")] = "https://fcm.googleapis.com"
     fcm_service_account: Annotated[str, Meta(description="JSON text, a path or a secret's ARN")] | None = None

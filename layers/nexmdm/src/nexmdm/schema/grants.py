@@ -57,7 +57,8 @@ TABLES: dict[str, dict[str, str]] = {
     "devices": {
         APP: "SELECT, INSERT, UPDATE",
         DEVICE: (
-            "SELECT, INSERT (id, alias, token_id, hardware_id, enrollment_token_id, labels), UPDATE (token_id,"
+            "SELECT, INSERT (id, alias, alias_key, token_id, hardware_id, enrollment_token_id, labels),"
+            " UPDATE (alias, alias_key, token_id,"
             " prior_token_id, older_token_ids, confirmed_at, fcm_token, fcm_token_at, unregistered_fcm_token,"
             f" hardware_id, enrollment_token_id, taken_over_at, labels, {columns(OF_DEVICE)})"
         ),

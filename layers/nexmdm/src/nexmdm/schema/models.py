@@ -107,6 +107,8 @@ class Device(_Described, Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     # In byte order, so that one index serves pages and prefixes whatever the database's collation.
     alias: Mapped[str] = mapped_column(Text(collation="C"))
+    # What the alias looks like (nexmdm.devices.aliases.key); null where two collided when keys came.
+    alias_key: Mapped[str | None] = mapped_column(Text(collation="C"))
     token_id: Mapped[str | None]
     prior_token_id: Mapped[str | None]
     older_token_ids: Mapped[list[str]] = mapped_column(server_default="{}")
@@ -135,6 +137,12 @@ class Device(_Described, Base):
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
         # Unique among the living: a deleted device's alias is free again.
         Index("uq_devices_live_alias", "alias", unique=True, postgresql_where=text("deleted_at IS NULL")),
+        Index("uq_devices_live_alias_key", "alias_key", unique=True, postgresql_where=text("deleted_at IS NULL")),
+        Index(
+            "ix_devices_hardware_id",
+            "hardware_id",
+            postgresql_where=text("deleted_at IS NULL AND hardware_id IS NOT NULL"),
+        ),
     )
 
 

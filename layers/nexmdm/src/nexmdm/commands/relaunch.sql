@@ -1,0 +1,33 @@
+-- Make a launch_app for each online device whose monitored app is installed and was not in front for longer than the
+-- threshold: one for each device and half hour, and none before the device has reported since the last one.
+-- The request_id is the unique key: of two sweeps one makes it. Zero rows mean: nothing to bring to the front.
+WITH wanted AS MATERIALIZED (
+    SELECT d.id, a.package, l.monitored_foreground_recent_s AS seconds,
+        'relaunch.' || d.id || '.' || floor(extract(epoch FROM clock_timestamp()) / 1800)::bigint AS request_id
+    FROM devices d
+    JOIN device_last_status l ON l.device_id = d.id
+    JOIN device_apps a ON a.device_id = d.id AND a.package = coalesce(d.monitored_package, %(app_package)s)
+    WHERE d.deleted_at IS NULL AND d.fcm_token IS NOT NULL AND a.installed
+      AND l.monitored_foreground_recent_s > %(threshold)s
+      AND device_online(l.last_seen_at, %(interval_seconds)s)
+      AND NOT EXISTS (
+          SELECT FROM fcm_dispatches f
+          WHERE f.device_id = d.id AND f.request_id ^@ 'relaunch.' AND f.created_at > l.last_seen_at)
+    ORDER BY l.monitored_foreground_recent_s DESC
+    LIMIT %(limit)s
+), made AS (
+    INSERT INTO fcm_dispatches (request_id, device_id, action, payload, created_by, state, created_at, sent_at,
+        expires_at)
+    SELECT request_id, id, 'launch_app', jsonb_build_object('package_name', package), %(actor)s, 'accepted',
+        clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => %(ttl_seconds)s)
+    FROM wanted
+    ON CONFLICT (request_id) DO NOTHING
+    RETURNING request_id, device_id
+), event AS (
+    INSERT INTO operator_events (actor, session, ip, request_id, action, object, after)
+    SELECT %(actor)s, %(actor_session)s, %(actor_ip)s, %(actor_request_id)s, 'device.relaunch_app',
+        'device:' || made.device_id, jsonb_build_object(
+            'package', wanted.package, 'foreground_seconds', wanted.seconds, 'command', made.request_id)
+    FROM made JOIN wanted ON wanted.request_id = made.request_id
+)
+SELECT request_id FROM made

@@ -1,0 +1,50 @@
+"""Names of devices as people give them: what is one, and which two are the same to the eye."""
+
+import unicodedata
+from typing import Annotated
+
+from msgspec import Meta
+
+from nexmdm.runtime.errors import Invalid
+
+MAX_LENGTH = 200
+Alias = Annotated[str, Meta(min_length=1, max_length=MAX_LENGTH)]
+
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+# Letters and symbols that show nothing.
+_INVISIBLE = (
+    "\N{HANGUL CHOSEONG FILLER}\N{HANGUL JUNGSEONG FILLER}\N{HANGUL FILLER}\N{HALFWIDTH HANGUL FILLER}"
+    "\N{BRAILLE PATTERN BLANK}"
+)
+# Control, private use, half of a surrogate pair, line and paragraph separators.
+_REFUSED = {"Cc", "Co", "Cs", "Zl", "Zp"}
+
+
+def checked(alias: str, path: str) -> str:
+    """The alias as it is kept: NFC, without space around it.
+
+    Raises:
+        Invalid: it is blank, too long, or holds a character that nobody sees or that changes the order of others.
+    """
+    alias = unicodedata.normalize("NFC", alias).strip()
+    if not any(unicodedata.category(c)[0] in "LNPS" and c not in _INVISIBLE for c in alias):
+        raise Invalid(path, "is blank; give it at least one visible character")
+    if len(alias) > MAX_LENGTH:
+        raise Invalid(path, f"has {len(alias)} characters; the limit is {MAX_LENGTH}")
+    for place, character in enumerate(alias):
+        if unicodedata.category(character) in _REFUSED or (
+            unicodedata.category(character) == "Cf" and not _joins(alias, place)
+        ):
+            raise Invalid(path, f"holds the character U+{ord(character):04X}, which cannot be seen; remove it")
+    return alias
+
+
+def key(alias: str) -> str:
+    """Equal for two aliases that look alike: after NFKC and case folding."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", alias.strip()).casefold())
+
+
+def _joins(alias: str, place: int) -> bool:
+    """Whether a joiner stands between two visible characters, as in emoji sequences and Persian words."""
+    around = (alias[place - 1 : place], alias[place + 1 : place + 2])
+    return alias[place] in _JOINERS and all(c and unicodedata.category(c)[0] not in "CZ" for c in around)

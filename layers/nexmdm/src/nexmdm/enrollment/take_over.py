@@ -1,0 +1,54 @@
+"""A phone that is enrolled again under its alias is a new phone: the device keeps its id and history, nothing else."""
+
+from typing import Any
+
+from nexmdm.devices import aliases
+from nexmdm.runtime.database import Executor, Row, statement
+
+
+def allowed(enrollment: Row, alias: str) -> bool:
+    """Whether a token may take a living device over: it is of one use, and was made for that alias."""
+    return enrollment["uses_allowed"] == 1 and (
+        enrollment["alias"] == alias or aliases.key(enrollment["alias"]) == aliases.key(alias)
+    )
+
+
+def take_over(tx: Executor, device: Row, values: dict[str, Any]) -> None:
+    """Give the device to the phone that registers now.
+
+    Its old tokens die at once. Its open commands are cancelled, those that are being sent included; its FCM
+    registration token, its app inventory and what was noticed of its identity are forgotten. Installations of its
+    earlier life no longer count: they began before `taken_over_at`.
+    """
+    tx.execute(_CANCEL_OPEN, values)
+    tx.execute(_TAKE_OVER, values)
+    tx.execute(_FORGET_STATUS, values)
+    tx.execute(_FORGET_APPS, values)
+    tx.execute(_RECORD_EVENT, {**values, "old_alias": device["alias"]})
+
+
+_CANCEL_OPEN = statement(__package__, "cancel_open")
+
+# One that was found by its exact alias has no key, and keeps its alias.
+_TAKE_OVER = """
+UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, older_token_ids = '{}', confirmed_at = NULL,
+    alias = CASE WHEN alias_key = %(alias_key)s THEN coalesce(%(alias)s, alias) ELSE alias END,
+    hardware_id = %(hardware_id)s, enrollment_token_id = %(token_id)s, labels = %(labels)s::jsonb,
+    fcm_token = NULL, fcm_token_at = NULL, unregistered_fcm_token = NULL, taken_over_at = clock_timestamp()
+WHERE id = %(device_id)s
+"""
+
+_FORGET_STATUS = """
+UPDATE device_last_status SET received_at = NULL, device_ts = NULL, uptime_s = NULL, boot_at = NULL,
+    earlier_boot_at = NULL, earlier_model = NULL, token_shared_at = NULL, apps_hash = NULL
+WHERE device_id = %(device_id)s
+"""
+
+_FORGET_APPS = """
+UPDATE device_apps SET installed = false, removed_at = clock_timestamp() WHERE device_id = %(device_id)s AND installed
+"""
+
+_RECORD_EVENT = """
+SELECT record_system_event_v1('registration', 'device.take_over', 'device:' || %(device_id)s, NULL,
+    jsonb_build_object('alias', %(old_alias)s), jsonb_build_object('alias', %(alias)s, 'token_id', %(token_id)s))
+"""
