@@ -11,8 +11,7 @@ from nexmdm.commands import batches
 from nexmdm.commands.single import Command
 from nexmdm.devices import lists, targets
 from nexmdm.devices.filters import Filter
-from nexmdm.devices.lists import DevicesQuery
-from nexmdm.devices.registry import DEVICE_COLUMNS
+from nexmdm.devices.lists import DEVICE_COLUMNS, DevicesQuery
 from nexmdm.devices.targets import Targets
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database

@@ -18,7 +18,7 @@ DEVICE, TOKEN, ENROLLMENT_TOKEN = "3f0f3e0e-5f0a-4a8e-9d5e-2f9a7c1b6d10", "the-d
 def put(db: Executor) -> None:
     db.execute(
         "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
-        " VALUES (%(id)s, 'lobby', %(t)s, 'fcm:lobby', now()) ON CONFLICT DO NOTHING",
+        " VALUES (%(id)s, 'lobby', %(t)s, 'fcm:lobby', now()) ON CONFLICT (id) DO NOTHING",
         {"id": DEVICE, "t": token_id(TOKEN)},
     )
     db.execute(

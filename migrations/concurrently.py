@@ -5,6 +5,8 @@ made again. A partitioned table takes no CONCURRENTLY: the parent's index is mad
 concurrently, and attaching the last one makes the parent's valid.
 """
 
+from typing import Any
+
 from alembic import op
 from sqlalchemy import Connection
 
@@ -50,5 +52,5 @@ def _is_valid(db: Connection, name: str) -> bool:
     return bool(_rows(db, f"SELECT FROM pg_index WHERE indexrelid = to_regclass('{name}') AND indisvalid"))
 
 
-def _rows(db: Connection, sql: str) -> list:
+def _rows(db: Connection, sql: str) -> list[Any]:
     return list(db.exec_driver_sql(sql))

@@ -5,26 +5,22 @@ embedded one serves, of the version that POSTGRES_VERSION names (18 or 16).
 """
 
 import os
-import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import hypothesis
-import psycopg2
 import pytest
 from nexmdm.heartbeats import partitions
 from nexmdm.runtime import database, logs, settings
 from psycopg2.extensions import make_dsn
 
 from local.postgres import embedded, logins
-from tests.support.api import enroll
+from tests.support.api import Device, enroll
 from tests.support.databases import Databases, url_of
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.fixtures import bucket, cloudformation, fake_fcm, s3_server, topic, webhook  # noqa: F401
+from tests.support.postgres import alembic, run_sql
 
 # Its handler keeps the standard output that it first sees: the run's, not the one of the first test that logs.
 logs.logger()
@@ -32,29 +28,6 @@ logs.logger()
 # The same examples in every run; a machine's slow moment is no failure.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("suite")
-
-
-def run_sql(dsn: str, *statements: str) -> None:
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    try:
-        for statement in statements:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-    finally:
-        connection.close()
-
-
-def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Alembic as a person runs it, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": url},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -123,11 +96,6 @@ def db(url: str) -> Iterator[database.Database]:
     connection = database.Database(make_dsn(url))
     yield connection
     connection.close()
-
-
-class Device(NamedTuple):
-    id: str
-    token: str
 
 
 @pytest.fixture

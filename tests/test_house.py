@@ -111,8 +111,13 @@ def dotted(path: Path) -> str:
     return ".".join(("nexmdm", *path.relative_to(LAYER).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def test_the_layer_has_no_cycle():
-    names = {dotted(path) for path in modules(LAYER)}
+def cycle(folder: Path, prefix: str) -> dict[str, set[str]]:
+    """The modules of a folder that import each other in a circle; empty when none do."""
+
+    def named(path: Path) -> str:
+        return ".".join((prefix, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__")
+
+    names = {named(path) for path in modules(folder)}
 
     def module(name: str) -> str:
         while name not in names:
@@ -120,12 +125,21 @@ def test_the_layer_has_no_cycle():
         return name
 
     graph = {
-        dotted(path): {module(name) for name in imports(path) if name.startswith("nexmdm.")} - {dotted(path)}
-        for path in modules(LAYER)
+        named(path): {module(name) for name in imports(path) if name.startswith(f"{prefix}.")} - {named(path)}
+        for path in modules(folder)
     }
     while leaves := {name for name, needs in graph.items() if not needs}:
         graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
-    assert graph == {}
+    return graph
+
+
+def test_the_layer_has_no_cycle():
+    assert cycle(LAYER, "nexmdm") == {}
+
+
+@pytest.mark.parametrize("name", ["gateway", "postgres", "fleet", "fcm"])
+def test_a_local_package_has_no_cycle(name):
+    assert cycle(ROOT / "local" / name, f"local.{name}") == {}
 
 
 @pytest.mark.parametrize("path", modules(ROOT / "functions"), ids=lambda path: "/".join(path.parts[-2:]))
@@ -151,6 +165,18 @@ def test_the_command_speaks_to_the_api_as_anybody_could():
         for name in imports(path):
             top = name.partition(".")[0]
             assert top not in ("nexmdm", "functions", "local", "migrations", "tests", "psycopg2"), f"{path}: {name}"
+
+
+def test_no_test_module_imports_another():
+    """What tests share stands in tests/support, under one name; fixtures come by themselves."""
+    for path in modules(ROOT / "tests"):
+        if path == ROOT / "tests" / "conftest.py":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            assert parts[0] != "tests" or not {part for part in parts if part.startswith(("test_", "conftest"))}, (
+                f"{path.relative_to(ROOT)} imports {name}: move what both need to tests/support"
+            )
 
 
 def of_the_product() -> list[Path]:

@@ -3,9 +3,11 @@
 import uuid
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
-from nexmdm.builds import downloads, publishing, rollouts, signers, urls
+from msgspec import Meta, Struct, to_builtins
+from nexmdm.builds import downloads, installations, plans, publishing, rollouts, signers, urls
+from nexmdm.builds.installations import Installation, InstallationsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
+from nexmdm.builds.rollouts import Install
 from nexmdm.commands import batches
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import TargetHash
@@ -35,18 +37,22 @@ class Promotion(Struct, forbid_unknown_fields=True):
 
 
 class Rollout(Struct, forbid_unknown_fields=True):
-    """To whom the current build is offered.
+    """To whom the current build is offered: a percentage, or devices for a pilot, or stages that go on by themselves.
 
     Attributes:
         filter: offer it to these devices only; left out, the rollout's filter stays, and {"all": true} takes it away.
         expect_target_hash: of a preview of the filter, without the percentage.
+        device_ids: asked to install it, beside the percentage.
     """
 
-    staged_rollout_percent: Percent
+    staged_rollout_percent: Percent | None = None
     filter: Filter | None = None
     expect_target_hash: TargetHash | None = None
     install: bool = False
     request_id: RequestId | None = None
+    device_ids: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=1000)] | None = None
+    stages: Annotated[list[plans.Stage], Meta(min_length=1, max_length=20)] | None = None
+    window: plans.Window | None = None
 
 
 class Why(Struct, forbid_unknown_fields=True):
@@ -131,21 +137,45 @@ def promote(request: Request) -> dict[str, Any]:
 
 @routes("POST /v1/apk/builds/{build_id}/rollout")
 def roll_out(request: Request) -> Response:
-    """Offer the current build to a percentage of the fleet, or of the devices that a filter selects.
+    """Offer the current build to a percentage of the fleet or of what a filter selects, to named devices, or in stages.
 
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
-    day, and answers 202.
+    day, and answers 202; `device_ids` are asked so beside the percentage. `stages` make a plan that goes on by itself,
+    inside its `window`; a percentage set by hand ends it.
     """
     body, build, db = request.json(Rollout), _build(request), database.connection()
-    audience, actor = _audience(body), request.actor
+    given = [name for name in ("staged_rollout_percent", "device_ids", "stages") if getattr(body, name) is not None]
+    if len(given) != 1:
+        said = "is missing; give it" if not given else f"goes not with {' and '.join(given[1:])}; give one of it"
+        raise Invalid(f"$.{(given or ['staged_rollout_percent'])[0]}", f"{said}, device_ids and stages")
+    if body.window is not None and body.stages is None:
+        raise Invalid("$.window", "is for stages")
+    if body.device_ids is not None and body.filter is not None:
+        raise Invalid("$.filter", "goes not with device_ids: it selects the devices that a percentage is of")
+    config, actor = settings.load(), request.actor
     key = _request_id(request, body.request_id)
-    if not body.install:
+    audience = _audience(body)
+    if body.stages is not None:
+        plans.begin(
+            db, build, body.stages, body.window, audience, actor, config, install=body.install, url=request.base_url
+        )
+        return Response(_shown(_build(request)))
+    if not body.install and body.device_ids is None:
         rollouts.roll_out(db, build, audience, actor)
         return Response(_shown(_build(request)))
     request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
-    sent = rollouts.install(db, build, audience, actor, base_url=request.base_url, request_id=request_id)
-    commands = batches.show(db, request_id) if sent else {"request_id": None, "device_count": 0, "states": {}}
-    return Response({**_shown(_build(request)), "install": commands}, 202)
+    install = Install(request_id=request_id, base_url=request.base_url, agent_package=config.agent_package)
+    asked = rollouts.install(db, build, audience, actor, install, body.device_ids)
+    batch = batches.show(db, request_id) if asked.made else None
+    commands = to_builtins(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
+    counts = {"cohort_devices": asked.cohort_devices, "newer_devices": asked.newer_devices}
+    return Response({**_shown(_build(request)), "install": {**commands, **counts}}, 202)
+
+
+@routes("GET /v1/apk/builds/{build_id}/installations", caller="operator")
+def list_installations(request: Request, query: InstallationsQuery) -> Page[Installation]:
+    """List a build's installations, newest first: which device, how it stands, and what went wrong."""
+    return installations.list_installations(database.connection(), request.path["build_id"], query)
 
 
 @routes("POST /v1/apk/builds/{build_id}/pause")
@@ -203,7 +233,7 @@ def replace_signers(request: Request) -> dict[str, Any]:
 
 def _audience(body: Promotion | Rollout) -> rollouts.Audience:
     return rollouts.Audience(
-        percent=body.staged_rollout_percent,
+        percent=body.staged_rollout_percent or 0,
         filter=body.filter,
         expect_target_hash=body.expect_target_hash,
         interval_seconds=settings.load().heartbeat_interval_seconds,
@@ -220,12 +250,16 @@ def _package_name(request: Request) -> str:
 
 def _without_keys(build: Row) -> dict[str, Any]:
     """A build without what only this server needs."""
-    return {name: value for name, value in build.items() if name not in ("file_path", "object_version")}
+    hidden = ("file_path", "object_version", "plan_stage", "plan_stage_at", "plan_ended_at", "plan_end")
+    return {name: value for name, value in build.items() if name not in hidden} | {"plan": plans.shown(build)}
 
 
 def _shown(build: Row) -> dict[str, Any]:
     """The same, with what an operator should know of it."""
-    return {**_without_keys(build), "warnings": publishing.warnings(database.connection(), build)}
+    return {
+        **_without_keys(build),
+        "warnings": publishing.warnings(database.connection(), build, settings.load().agent_package),
+    }
 
 
 def _request_id(request: Request, given: str | None) -> str | None:

@@ -11,6 +11,7 @@ import threading
 import time
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from hmac import compare_digest
 from typing import Any
 
 import requests
@@ -32,7 +33,7 @@ _POOL_SIZE = 32  # sending.CONCURRENCY
 _NOT_AUTHORIZED = "NO_ACCESS_TOKEN"
 
 
-class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
+class Account(Credentials):
     """The service account's OAuth token, renewed by one thread at a time.
 
     The service account's own credentials would ask another Google host, in a thread of its own, which regions the
@@ -40,7 +41,7 @@ class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
     """
 
     def __init__(self, certificate: credentials.Certificate) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._source = certificate.get_credential()
         self._renewing = threading.Lock()
 
@@ -51,10 +52,10 @@ class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
                 self._source.refresh(request)
                 self.token, self.expiry = self._source.token, self._source.expiry
 
-    def forget(self, token: str | None) -> None:
-        """Have the next request fetch a new token in place of this one, which was refused."""
+    def forget(self, refused: str) -> None:
+        """Have the next request fetch a new token in place of this one, unless another thread has done so."""
         with self._renewing:
-            if self.token is token:
+            if self.token and compare_digest(self.token, refused):
                 self.token = None
 
 
@@ -63,7 +64,7 @@ class Service(Struct, frozen=True):
 
     url: str
     account: Account
-    session: AuthorizedSession
+    session: requests.Session
     token_session: requests.Session
     timeout: float
 
@@ -95,7 +96,7 @@ def service() -> Service:
             "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
         ) from None
     account, token_session = Account(certificate), _once(requests.Session())
-    session = AuthorizedSession(
+    session = AuthorizedSession(  # type: ignore[no-untyped-call]
         account, refresh_status_codes=(), max_refresh_attempts=0, auth_request=TokenRequest(token_session)
     )
     return Service(
@@ -140,12 +141,11 @@ def send(prepared: Prepared, *, keep_answer: bool = True) -> Result:
         keep_answer: False for a message with a secret in it, which the text of FCM's answer may quote.
     """
     start = time.perf_counter()
-    used = service().account.token
-    result = _post(prepared)
-    if result.http_code == 401:
+    result, refused = _post(prepared)
+    if refused is not None:
         # The cached OAuth token is no longer good. FCM took nothing, so one more POST with a fresh token is safe.
-        service().account.forget(used)
-        again = _post(prepared)
+        service().account.forget(refused)
+        again, _ = _post(prepared)
         result = result if again.fcm_status == _NOT_AUTHORIZED else again
     result.latency_ms = round((time.perf_counter() - start) * 1000)
     if result.fcm_status == "UNREGISTERED":
@@ -159,7 +159,8 @@ def send(prepared: Prepared, *, keep_answer: bool = True) -> Result:
     return result
 
 
-def _post(prepared: Prepared) -> Result:
+def _post(prepared: Prepared) -> tuple[Result, str | None]:
+    """What became of one POST, and the OAuth token that it was refused for."""
     fcm = service()
     try:
         response = fcm.session.post(
@@ -170,14 +171,17 @@ def _post(prepared: Prepared) -> Result:
             allow_redirects=False,
         )
     except GoogleAuthError as error:
-        return Result(outcome="retry_wait", fcm_status=_NOT_AUTHORIZED, error_msg=f"No OAuth token: {error}")
+        return Result(outcome="retry_wait", fcm_status=_NOT_AUTHORIZED, error_msg=f"No OAuth token: {error}"), None
     except requests.RequestException as error:
-        return _unanswered(error)
+        return _unanswered(error), None
     except Exception as error:
         # Where it broke is not known, so neither is whether the message had left.
         logs.failure(error)
-        return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}.")
-    return _taken(response) if response.status_code == 200 else _refused(response)
+        return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}."), None
+    if response.status_code == 200:
+        return _taken(response), None
+    used = str(response.request.headers["Authorization"]).removeprefix("Bearer ")
+    return _refused(response), used if response.status_code == 401 else None
 
 
 def _taken(response: requests.Response) -> Result:

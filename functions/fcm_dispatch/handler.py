@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from nexmdm.builds import installations, plans
 from nexmdm.commands import actions, audit, batches, message, queue, relaunch, schedules, single
 from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
@@ -82,13 +83,15 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         sending.prepare()
 
         def left() -> float:
-            return context.get_remaining_time_in_millis() / 1000
+            return float(context.get_remaining_time_in_millis() / 1000)
 
         # What is due comes first: whatever happens to schedules, it is sent.
         report["sent"] = sending.drain(db, config, left)
         report["started"] = schedules.start_due(db, itself, config, left() / 4)
         report["relaunched"] = relaunch.relaunch(db, itself, config)
-        if report["started"] or report["relaunched"]:
+        report["installations"] = installations.settle(db, config, itself)
+        report["stages"] = plans.advance(db, config, itself)
+        if report["started"] or report["relaunched"] or report["stages"]:
             report["sent"] += sending.drain(db, config, left)
         metrics.seconds("OldestOpenDispatchAge", queue.oldest_open_seconds(db))
         return report

@@ -1,10 +1,8 @@
 """What operators read and change of their fleet: devices, their labels, groups of them; alerts and events."""
 
-from typing import Any
-
 from nexmdm.activity import events
 from nexmdm.alerts import history
-from nexmdm.devices import apps, deletion, editing, groups, imports, labelling, lists, registry, targets
+from nexmdm.devices import apps, deletion, editing, groups, imports, labelling, lists, targets
 from nexmdm.devices.apps import AppsQuery, DeviceApp, FleetApp
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
@@ -12,6 +10,7 @@ from nexmdm.devices.filters import FilterQuery, GroupName
 from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
 from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
+from nexmdm.devices.lists import Device, DevicesQuery, FleetSummary, Heartbeat
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
 from nexmdm.runtime import database, settings, validation, warmup
 from nexmdm.runtime.http import Request, Routes
@@ -22,21 +21,20 @@ handler = routes.handle
 
 
 @routes("GET /v1/devices")
-def list_devices(request: Request) -> Page:
+def list_devices(request: Request, query: DevicesQuery) -> Page[Device]:
     """List living devices by alias, each with its last status.
 
     `alias` is a prefix, `selector` a label selector. `online` is whether the server heard from the device within three
     heartbeat intervals.
     """
-    query = request.parameters(lists.DevicesQuery)
     return lists.devices(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/devices/{device_id}")
-def show_device(request: Request) -> dict[str, Any]:
+def show_device(request: Request) -> Device:
     """Show a device with its last status."""
     interval = settings.load().heartbeat_interval_seconds
-    return registry.show(database.connection(), request.path["device_id"], interval)
+    return lists.show(database.connection(), request.path["device_id"], interval)
 
 
 @routes("PATCH /v1/devices/{device_id}", problems=(409,))
@@ -129,16 +127,15 @@ def delete_group(request: Request) -> None:
 
 
 @routes("GET /v1/devices/{device_id}/heartbeats")
-def device_heartbeats(request: Request) -> Page:
+def device_heartbeats(request: Request, query: PageQuery) -> Page[Heartbeat]:
     """List a device's heartbeats, newest first."""
-    return lists.heartbeats(database.connection(), request.path["device_id"], request.parameters(PageQuery))
+    return lists.heartbeats(database.connection(), request.path["device_id"], query)
 
 
 @routes("GET /v1/fleet/summary")
-def summary(request: Request) -> dict[str, Any]:
+def summary(request: Request, query: FilterQuery) -> FleetSummary:
     """Count the fleet, or the devices that fit a filter: online, silent, low battery, Unity down, by status and agent
     version."""
-    query = request.parameters(FilterQuery)
     return lists.summary(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 

@@ -38,7 +38,7 @@ class FieldDevice(Device):
         self.by_qr_code = self._rng.random() < 0.5
         self.two_broadcasts = self._rng.random() < self._pace.two_broadcasts_share
         self._sender = Sender(link, self._ledger, self._pace.duplicate_share, self._rng)
-        self._installer = FieldInstaller(self, link, self._ledger)
+        self._installer = FieldInstaller(self, link, self._ledger, self.fire_and_forget)
         self._seen: set[str] = set()
         self._draining = asyncio.Lock()
         if self.by_qr_code or self.credentials is None:

@@ -1,17 +1,15 @@
 """How the agent in the field installs a build, and what it says about it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from local.fleet import downloads
+from local.fleet.device import Device
 from local.fleet.ledger import Ledger
-from local.fleet.link import FieldLink
+from local.fleet.link import FieldLink, Response
 from local.fleet.phone import AGENT
 
-if TYPE_CHECKING:
-    from local.fleet.field import FieldDevice
-
+Send = Callable[[str, dict[str, Any]], Awaitable[Response | None]]
 REPORT = "/v1/apk/installation/update"
 
 
@@ -19,10 +17,13 @@ class FieldInstaller:
     """It notes the installation before the download. Whatever starts the service next reports it as completed, in the
     middle of the download or before a refused installation; it goes on until one such report is accepted. A report
     that is lost is not repeated.
+
+    Args:
+        send: sends a report once.
     """
 
-    def __init__(self, device: FieldDevice, link: FieldLink, ledger: Ledger) -> None:
-        self._device, self._link, self._ledger = device, link, ledger
+    def __init__(self, device: Device, link: FieldLink, ledger: Ledger, send: Send) -> None:
+        self._device, self._link, self._ledger, self._send = device, link, ledger, send
 
     async def report_pending(self) -> None:
         stored = self._device.stored
@@ -69,7 +70,7 @@ class FieldInstaller:
         body = {"installation_id": number, "status": status, "download_progress": progress}
         if message:
             body["error_message"] = message
-        response = await self._device.fire_and_forget(REPORT, body)
+        response = await self._send(REPORT, body)
         return response is not None and response.is_success
 
     def _note(self, number: int | None) -> None:

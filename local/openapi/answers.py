@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
+from nexmdm.builds.plans import PlanStatus
 from nexmdm.commands.single import AuditEntry
 from nexmdm.commands.states import Answered, Delivery, DispatchState
-from nexmdm.devices.fields import Described, Reported
 
 Instant = Annotated[datetime, Meta(tz=True)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -132,51 +132,6 @@ class Revoked(Answer):
     revoked: list[str]
 
 
-class Device(Answer, Described):
-    """What follows from the last report is null until there is one.
-
-    `token_shared_at` is when two phones were last seen on the device's token, `hardware_id_shared_with` are aliases of
-    other devices with its hardware_id, 10 at most, `taken_over_at` is when a phone last took the device over.
-    """
-
-    device_id: str
-    alias: str
-    created_at: Instant
-    taken_over_at: Instant | None
-    hardware_id: str | None
-    has_fcm_token: bool
-    labels: dict[str, str]
-    monitored_package: str | None
-    online: bool
-    last_seen_at: Instant | None
-    last_ts: Instant | None
-    token_shared_at: Instant | None
-    hardware_id_shared_with: list[str]
-
-
-class Heartbeat(Answer, Reported):
-    """`ts` is the device's own time when that is plausible, `received_at` the server's."""
-
-    hb_id: int
-    bucket: Instant
-    ts: Instant
-    received_at: Instant
-
-
-class FleetSummary(Answer):
-    """Of the living devices. `by_status` counts those that never reported as `never`."""
-
-    devices: Count
-    online: Count
-    silent: Count
-    low_battery: Count
-    unity_down: Count
-    device_owners: Annotated[int, Meta(ge=0, description="whose agent says that it is device owner")]
-    by_status: dict[str, int]
-    by_agent_version: dict[str, int]
-    alerts: Annotated[int, Meta(ge=0, description="that are open")]
-
-
 class Statistics(Answer):
     """`issued` counts download addresses; the others are installations."""
 
@@ -187,6 +142,7 @@ class Statistics(Answer):
     completed: Count
     failed: Count
     unknown: Count
+    replaced: Count
 
 
 class Build(Answer):
@@ -224,6 +180,7 @@ class Build(Answer):
     min_sdk: int | None
     target_sdk: int | None
     shared_user_id: str | None
+    plan: PlanStatus | None
     statistics: Statistics
     warnings: list[str] | UnsetType = UNSET
 
@@ -243,6 +200,8 @@ class InstallCommands(Answer):
     request_id: str | None
     device_count: Count
     states: dict[DispatchState, int]
+    cohort_devices: Count
+    newer_devices: Count
     action: str | UnsetType | None = UNSET
     delivery: Delivery | UnsetType | None = UNSET
     answered: Answered | UnsetType | None = UNSET
@@ -263,16 +222,6 @@ class Signer(Answer):
 
 class Signers(Answer):
     items: list[Signer]
-
-
-class DevicePage(Answer):
-    items: list[Device]
-    next_cursor: str | None
-
-
-class HeartbeatPage(Answer):
-    items: list[Heartbeat]
-    next_cursor: str | None
 
 
 class EnrollmentTokenPage(Answer):

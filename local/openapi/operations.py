@@ -10,8 +10,6 @@ from typing import Any, Union, get_args, get_origin
 
 from msgspec import Struct
 from nexmdm.builds.publishing import BuildsQuery, Declaration
-from nexmdm.devices.filters import FilterQuery
-from nexmdm.devices.lists import DevicesQuery
 from nexmdm.runtime.http import Response
 from nexmdm.runtime.pagination import PageQuery
 
@@ -85,10 +83,6 @@ _LISTED: dict[str, Operation] = {
     "GET /v1/enroll-tokens": operator({200: a.EnrollmentTokenPage}, query=PageQuery),
     "DELETE /v1/enroll-tokens/{token_id}": operator({204: None}),
     "POST /v1/enroll-tokens/batch-delete": operator({200: a.Revoked}, body=enrollment.TokenIds),
-    "GET /v1/devices": operator({200: a.DevicePage}, query=DevicesQuery),
-    "GET /v1/devices/{device_id}": operator({200: a.Device}),
-    "GET /v1/devices/{device_id}/heartbeats": operator({200: a.HeartbeatPage}, query=PageQuery),
-    "GET /v1/fleet/summary": operator({200: a.FleetSummary}, query=FilterQuery),
     "POST /v1/apk/builds": operator(
         {
             201: Answer((a.DeclaredBuild,), ("Cache-Control",)),

@@ -28,7 +28,8 @@ def names(db: Connection) -> list[Any]:
 
 
 def partitioned_by(db: Connection, table: str) -> str | None:
-    return _rows(db, "SELECT pg_get_partkeydef(to_regclass(:table))", table)[0][0]
+    found: str | None = _rows(db, "SELECT pg_get_partkeydef(to_regclass(:table))", table)[0][0]
+    return found
 
 
 def sequence(db: Connection, table: str, column: str) -> str | None:

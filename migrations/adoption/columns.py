@@ -23,6 +23,8 @@ class Column(NamedTuple):
     @classmethod
     def parse(cls, spec: str) -> "Column":
         found = re.fullmatch(r'(.+?)( COLLATE "[^"]+")?( NOT NULL)?(?: DEFAULT (.+))?', spec)
+        if found is None:
+            raise ValueError(f"no column's definition: {spec}")
         return cls(found[1], found[2] or "", bool(found[3]), found[4] or "")
 
 

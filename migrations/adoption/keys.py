@@ -91,8 +91,8 @@ class Keys:
                     self._lost |= {(table, foreign) for table, foreign in leaning if table not in TABLES}
         for table, plan in self.tables.items():
             # Ours are made again as missing ones.
-            for wanted, key in plan.constraints.items():
-                if key and (table, key.name) in found:
+            for wanted, kept in plan.constraints.items():
+                if kept and (table, kept.name) in found:
                     plan.constraints[wanted] = None
         return found
 
@@ -146,5 +146,5 @@ def _with_new_columns(key: Key, table: Table) -> Key:
     text = key.text
     for old, new in table.renamed.items():
         text = re.sub(rf"\b{old}\b", new, text)
-    leaning = tuple(tuple(foreign) for foreign in key.leaning or ())
+    leaning = tuple((other, name, definition) for other, name, definition in key.leaning or ())
     return key._replace(text=text, leaning=leaning)

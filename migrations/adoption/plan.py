@@ -30,7 +30,7 @@ def run(db: Connection, steps: list[Step]) -> None:
 
 
 def counted(db: Connection, step: Step) -> int | None:
-    return db.exec_driver_sql(step.count, execution_options=_AS_IT_IS).scalar_one() if step.count else None
+    return db.exec_driver_sql(step.counted, execution_options=_AS_IT_IS).scalar_one() if step.counted else None
 
 
 def _is_rebuilt(db: Connection, name: str, table: Table) -> bool:

@@ -15,7 +15,7 @@ def steps(db: Connection) -> list[Step]:
     """Those that have something to do."""
     found = [repair for table, make in _REPAIRS if catalog.exists(db, table) for repair in make(db)]
     found += _orphans(db)
-    return [step for step in found if db.execute(text(step.count)).scalar_one()]
+    return [step for step in found if step.counted is None or db.execute(text(step.counted)).scalar_one()]
 
 
 def _devices(db: Connection) -> list[Step]:

@@ -10,11 +10,11 @@ CREATE TABLE {ARCHIVE} (table_name text NOT NULL, row_key text NOT NULL, old jso
 
 
 class Step(NamedTuple):
-    """what: for people, in the present tense. count: SQL for the number of rows it touches, asked before any step."""
+    """what: for people, in the present tense. counted: SQL for the number of rows it touches, asked before any step."""
 
     what: str
     sql: str | None
-    count: str | None = None
+    counted: str | None = None
 
 
 def keep(table: str, key: str, value: str, source: str) -> str:

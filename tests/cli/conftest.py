@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from nexmdm_cli import local_stack
-from nexmdm_cli.main import app
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.cli.stack import KEYS, Stack, running
+from tests.support.cli import nexmdm
 
 
 @pytest.fixture(scope="package")
@@ -46,15 +46,6 @@ def operator(home: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in {**KEYS, "AWS_REGION": "eu-west-1", "NEXMDM_URL": stack.url}.items():
         monkeypatch.setenv(name, value)
     return home
-
-
-def nexmdm(*arguments: str, code: int = 0, answer: str | None = None) -> Result:
-    """One run of the command. code: what it has to end with; answer: what is typed."""
-    result = CliRunner().invoke(app, arguments, input=answer)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from local.fcm.account import service_account
 from local.fcm.fake import Delivery
 from local.gateway.signature import KeyPair
 from local.operator_api import signed
-from tests.conftest import run_sql, url_of
 from tests.support.api import ROOT
+from tests.support.databases import url_of
+from tests.support.postgres import run_sql
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHESUITE", "AWS_SECRET_ACCESS_KEY": "secret-of-the-suite"}
 BUCKET = "nexmdm-cli-apks"

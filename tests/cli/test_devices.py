@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import nexmdm
+from tests.support.cli import nexmdm
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,19 @@ from pathlib import Path
 
 import httpx
 import pytest
-import zxingcpp
 from nexmdm_cli import qr
 from nexmdm_cli.output import Output
 from PIL import Image
 
 from tests.support import adb
 from tests.support.api import ROOT
+from tests.support.codes import decoded
 
 APKS = ROOT / "tests" / "apks"
 FINGERPRINT = json.loads((APKS / "fingerprints.json").read_text())["rsa"]
 EXTRA = "android.app.extra.PROVISIONING_"
 # Upper and lower module of each character that a code is drawn with; light is 255.
 BLOCKS = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
-
-
-def decoded(image: Image.Image) -> dict:
-    (found,) = zxingcpp.read_barcodes(image)
-    return json.loads(found.text)
 
 
 def drawn(text: str) -> list[dict]:

@@ -14,9 +14,9 @@ from nexmdm_cli.main import EXIT_CODES, app
 from typer.main import get_command
 
 from local import template
-from tests.cli.conftest import nexmdm
 from tests.local.processes import eventually
 from tests.support.api import ROOT
+from tests.support.cli import nexmdm
 
 PROGRAM = Path(sys.executable).with_name("nexmdm")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import nexmdm
+from tests.support.cli import nexmdm
 
 PROGRAM = Path(sys.executable).with_name("nexmdm")
 CANARY = "canary/of+the/test"

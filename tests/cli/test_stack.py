@@ -11,8 +11,8 @@ from nexmdm_cli import local_stack
 from nexmdm_cli.failures import Failure
 from nexmdm_cli.stack import Choice, find
 
-from tests.cli.conftest import nexmdm
 from tests.cli.stack import KEYS
+from tests.support.cli import nexmdm
 
 API = "https://abc123.execute-api.ap-southeast-2.amazonaws.com"
 

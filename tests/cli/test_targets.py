@@ -8,7 +8,7 @@ import pytest
 from nexmdm_cli import selection, tabular
 from rich.console import Console
 
-from tests.cli.conftest import nexmdm
+from tests.support.cli import nexmdm
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from nexmdm_cli.output import Output
 from nexmdm_cli.qr import BLOCKS
 
-from tests.cli.test_enroll import decoded
+from tests.support.codes import decoded
 
 PROGRAM = Path(sys.executable).with_name("nexmdm")
 ALIAS = "Zürich 東京 \u200f…"

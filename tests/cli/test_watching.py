@@ -6,7 +6,7 @@ import sys
 import pytest
 from nexmdm_cli import status
 
-from tests.conftest import run_sql
+from tests.support.postgres import run_sql
 
 
 @pytest.fixture(scope="module", autouse=True)

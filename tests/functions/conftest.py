@@ -1,55 +1,10 @@
-from collections.abc import Iterator
-
 import pytest
-from nexmdm.runtime import secrets, settings
 
-from local import s3
 from local.fcm import FakeFcm
 from tests.support.commands import ADDRESS, enrolled
-from tests.support.fcm import doubled
-from tests.support.s3 import Bucket, bucket_of
-from tests.support.sns import Topic, topic_of
-from tests.support.webhook import Webhook, listening
-
-
-@pytest.fixture
-def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
-    with doubled(monkeypatch) as fake_fcm:
-        yield fake_fcm
 
 
 @pytest.fixture
 def device(fake_fcm: FakeFcm) -> str:
     """The id of a device that FCM reaches at ADDRESS."""
     return enrolled("lobby", ADDRESS)[0]
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    with s3.running() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """A versioned bucket of this test's own, which the functions use."""
-    with bucket_of(s3_server, monkeypatch) as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def topic(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topic]:
-    """A topic of this test's own, which the watch tells."""
-    with topic_of(s3_server, monkeypatch) as topic:
-        yield topic
-
-
-@pytest.fixture
-def webhook(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    """A webhook that WEBHOOK_URL names."""
-    with listening() as webhook:
-        monkeypatch.setenv("WEBHOOK_URL", webhook.url)
-        settings.load.cache_clear()
-        secrets.resolve.cache_clear()
-        yield webhook
-        settings.load.cache_clear()

@@ -16,7 +16,8 @@ from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
 
 from functions.cleanup.handler import handler
-from tests.conftest import ROOT, run_sql
+from tests.support.api import ROOT
+from tests.support.postgres import run_sql
 
 
 def context(seconds: float = 60) -> SimpleNamespace:
@@ -48,6 +49,7 @@ def test_it_answers_per_policy_and_measures(old_downloads: int, capsys: pytest.C
     assert answer["complete"] is True
     assert list(answer["policies"]) == [
         "heartbeats", "fcm_dispatches", "apk_downloads", "enrollment_tokens", "device_alerts", "operator_events",
+        "fleet_history",
     ]  # fmt: skip
     assert answer["policies"]["apk_downloads"]["deleted"] == old_downloads
     measured = metrics(capsys.readouterr().out)
@@ -73,6 +75,7 @@ def test_one_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixt
         "device_heartbeats", "fcm_dispatches", "apk_download_events", "enrollment_tokens",
         "device_alerts",
         "operator_events",
+        "fleet_history",
     ]  # fmt: skip
     assert records[2].keys["deleted"] == old_downloads
     assert records[2].keys["cutoff"] < records[1].keys["cutoff"]

@@ -11,10 +11,9 @@ import pytest
 from nexmdm.runtime import database, settings
 from nexmdm.runtime.database import Database
 
-from tests.conftest import Device
 from tests.support import agent
 from tests.support.agent import an_hour_ago
-from tests.support.api import ROOT, call, enroll, event
+from tests.support.api import ROOT, Device, call, enroll, event
 from tests.support.relay import relay
 
 MINUTE = timedelta(minutes=1)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from nexmdm.runtime import logs
 
-from tests.conftest import Device
-from tests.support.api import call, enroll
+from tests.support.api import Device, call, enroll
 
 MOST_RECORDS = 5
 MOST_BYTES = 8_000

@@ -6,8 +6,6 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from urllib.error import URLError
 from urllib.parse import urlencode
@@ -21,57 +19,10 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from functions.migrate import custom_resource, reason
 from functions.migrate.handler import MigrationFailed, handler
 from migrations.guard import LOCK
-from tests.conftest import run_sql, url_of
 from tests.support.api import ROOT
-
-
-class CloudFormation(HTTPServer):
-    """Takes the answers that are PUT to the ResponseURL; refuses the first `refusals`."""
-
-    def __init__(self) -> None:
-        self.answers: list[dict] = []
-        self.types: list[str | None] = []
-        self.refusals = 0
-        super().__init__(("127.0.0.1", 0), Taker)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/answer?signature=s3cr3t"
-
-
-class Taker(BaseHTTPRequestHandler):
-    server: CloudFormation
-
-    def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        if self.server.refusals:
-            self.server.refusals -= 1
-            self.send_error(503)
-            return
-        self.server.types.append(self.headers["content-type"])
-        self.server.answers.append(json.loads(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def listening() -> Iterator[CloudFormation]:
-    with CloudFormation() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudFormation]:
-    with listening() as server:
-        monkeypatch.setenv("RESPONSE_HOST", f"127.0.0.1:{server.server_port}")
-        yield server
+from tests.support.cloudformation import CloudFormation
+from tests.support.databases import url_of
+from tests.support.postgres import run_sql
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from hashlib import sha256
 
 import pytest
 
-from tests.conftest import ROOT, alembic, run_sql, url_of
 from tests.migrations import old_server
-from tests.migrations.conftest import rows
-from tests.migrations.test_revisions import check_schema, ok
+from tests.support.api import ROOT
+from tests.support.databases import url_of
+from tests.support.migrations import check_schema, ok, rows
+from tests.support.postgres import alembic, run_sql
 
 STAMPS = {
     "before the results of commands": ("a43a2b52588a", False, False),

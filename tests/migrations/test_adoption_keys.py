@@ -17,9 +17,10 @@ from sqlalchemy.pool import NullPool
 from migrations.adoption import catalog, plan
 from migrations.adoption.keys import quoted
 from migrations.adoption.shape import TABLES
-from tests.conftest import alembic, run_sql, url_of
 from tests.migrations import old_server
-from tests.migrations.test_revisions import check_schema, ok
+from tests.support.databases import url_of
+from tests.support.migrations import check_schema, ok
+from tests.support.postgres import alembic, run_sql
 
 WANTED = sorted({name for table in TABLES.values() for name in (*table.constraints, *table.indexes)})
 # Tables that this server does not use; foreign keys of theirs come to lean on our keys.

@@ -13,8 +13,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg2.extensions import make_dsn
 
-from tests.conftest import ROOT, alembic, run_sql
-from tests.migrations.conftest import rows
+from tests.support.api import ROOT
+from tests.support.migrations import check_schema, ok, rows
+from tests.support.postgres import alembic, run_sql
 
 CHAIN = [script.revision for script in ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()][::-1]
 
@@ -45,17 +46,6 @@ def fill(url: str, revision: str) -> None:
 
 def counts(url: str) -> dict[str, int]:
     return {table: rows(url, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
-
-
-def ok(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def check_schema(url: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", "nexmdm.schema"], env={**os.environ, "DATABASE_URL": url}, capture_output=True, text=True
-    ).stdout
 
 
 def test_up_down_and_up_again(empty: str):

@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from local import template
@@ -89,6 +89,11 @@ def call(method: str, path: str, body: Any = None, **how: Any) -> Answer:
     found = Answer(answer.status, dict(answer.headers), answer.body.decode())
     reference.check(sent["routeKey"], found.status, found.headers, found.text)
     return found
+
+
+class Device(NamedTuple):
+    id: str
+    token: str
 
 
 def enroll(alias: str = "lobby", **token: Any) -> tuple[str, str]:

@@ -1,10 +1,8 @@
 """The whole story as agent and operator tell it, over HTTP, through the gateway, in processes of its own."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,28 +10,10 @@ import httpx
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 
-from tests.local.processes import listening
 from tests.support import agent
-from tests.support.api import ROOT
+from tests.support.gateway import KEYS, gateway
 from tests.support.relay import relay
-
-KEYS = Credentials("AKIAOFTHESUITE", "a/secret+of=the+suite")
-
-
-@contextmanager
-def gateway(url: str, **environment: str) -> Iterator[str]:
-    variables = {
-        **os.environ,
-        "DATABASE_URL": url,
-        "AWS_ACCESS_KEY_ID": KEYS.access_key,
-        "AWS_SECRET_ACCESS_KEY": KEYS.secret_key,
-        **environment,
-    }
-    arguments = ["-m", "local.gateway", "--port", "0", "--environments", "2", "--log", os.devnull]
-    with listening(*arguments, cwd=ROOT, env=variables) as (_, address):
-        yield address
 
 
 @pytest.fixture

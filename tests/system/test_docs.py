@@ -20,8 +20,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.conftest import run_sql, url_of
 from tests.support.api import ROOT
+from tests.support.databases import url_of
+from tests.support.postgres import run_sql
 
 DOCUMENTS = sorted(path.relative_to(ROOT) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>sh|python)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL)

@@ -5,10 +5,9 @@ from importlib import import_module
 import pytest
 
 from local import template
-from tests.functions.conftest import bucket, fake_fcm, s3_server, webhook  # noqa: F401  fixtures
-from tests.functions.test_migrate import CloudFormation, cloudformation  # noqa: F401  a fixture
 from tests.support import samples
 from tests.support.api import CONTEXT
+from tests.support.cloudformation import CloudFormation
 
 
 def test_every_function_has_an_event():
@@ -16,7 +15,7 @@ def test_every_function_has_an_event():
 
 
 @pytest.mark.parametrize("name", samples.files())
-def test_it_is_answered(name, url, fake_fcm, bucket, webhook, cloudformation: CloudFormation):  # noqa: F811
+def test_it_is_answered(name, url, fake_fcm, bucket, webhook, cloudformation: CloudFormation):
     samples.make_real()
     module, _, handler = template.load().function(samples.function(name)).handler.rpartition(".")
     result = getattr(import_module(module), handler)(samples.load(name, cloudformation.url), CONTEXT)

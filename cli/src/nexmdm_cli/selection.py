@@ -145,6 +145,7 @@ def _asked(route: str) -> list[dict[str, Any]]:
     """The items of a route for shell completion; none when the stack cannot be asked."""
     try:
         api = Api(stack.find(stack.Choice(url=os.environ.get("NEXMDM_URL"))))
-        return api.call("GET", route)["items"]
+        items: list[dict[str, Any]] = api.call("GET", route)["items"]
+        return items
     except Exception:  # a completion that raises would print into the person's command line
         return []

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psycopg2
 import pytest
 
-from tests.conftest import run_sql
 from tests.support.api import ROOT
+from tests.support.postgres import run_sql
 
 DEVICES = 4
 STORE = """

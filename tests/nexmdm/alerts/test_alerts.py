@@ -18,9 +18,8 @@ from nexmdm.runtime import actor, settings
 from nexmdm.runtime.database import Database
 from nexmdm.schema.models import ALERT_CONDITIONS
 
-from tests.conftest import Device
 from tests.support import agent
-from tests.support.api import call
+from tests.support.api import Device, call
 from tests.support.races import errors, race
 
 NONE = Evaluated()

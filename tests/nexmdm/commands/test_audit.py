@@ -6,8 +6,7 @@ import pytest
 from nexmdm.commands.audit import Audit, AuditQuery, audit
 from nexmdm.runtime.database import Database
 
-from tests.conftest import Device
-from tests.support.api import call
+from tests.support.api import Device, call
 
 CLAIMED = "fence = 1, attempts = 1"
 NEVER = "now() - interval '1 hour'"

@@ -12,9 +12,8 @@ from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
 from nexmdm.runtime.pagination import PageQuery, page
 
-from tests.conftest import Device
 from tests.support import agent
-from tests.support.api import call, enroll
+from tests.support.api import Device, call, enroll
 
 STATUSES = """
 INSERT INTO device_last_status (device_id, last_ts, last_seen_at, status, agent_version, battery_pct, unity_running)

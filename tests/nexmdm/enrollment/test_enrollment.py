@@ -11,14 +11,8 @@ from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database, Row
 from nexmdm.runtime.errors import AliasTaken, NotAuthenticated
 
+from tests.support.enrollment import token
 from tests.support.races import errors, race
-
-
-def token(db: Database, alias: str = "label", uses: int = 1, scope: str = "register") -> Row:
-    (made,) = tokens.create_tokens(
-        db, aliases=[alias], scope=scope, expires_in_sec=1800, uses_allowed=uses, note=None, by="the suite"
-    )
-    return made
 
 
 def uses(db: Database, made: Row) -> int:

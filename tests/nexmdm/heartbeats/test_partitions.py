@@ -12,7 +12,8 @@ from nexmdm.runtime.database import Database
 from nexmdm.runtime.errors import Unavailable
 from psycopg2.extensions import make_dsn
 
-from tests.conftest import Device, run_sql
+from tests.support.api import Device
+from tests.support.postgres import run_sql
 from tests.support.races import errors, race
 
 NOW = datetime.now(UTC).replace(microsecond=0)

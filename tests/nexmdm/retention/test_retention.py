@@ -14,7 +14,8 @@ from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
 
-from tests.conftest import ROOT, Device, run_sql
+from tests.support.api import ROOT, Device
+from tests.support.postgres import run_sql
 from tests.support.races import errors, race
 
 DAY = timedelta(days=1)

@@ -20,7 +20,7 @@ from nexmdm.runtime.errors import Unavailable
 from psycopg2.extensions import make_dsn
 
 from local.postgres import embedded
-from tests.conftest import run_sql
+from tests.support.postgres import run_sql
 from tests.support.relay import Relay
 from tests.support.relay import relay as relayed
 

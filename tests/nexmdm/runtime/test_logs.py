@@ -13,9 +13,8 @@ from datetime import timedelta
 import pytest
 from nexmdm.runtime import logs
 
-from tests.conftest import Device
 from tests.support import agent
-from tests.support.api import ROOT, call, enroll, event
+from tests.support.api import ROOT, Device, call, enroll, event
 
 
 @pytest.fixture

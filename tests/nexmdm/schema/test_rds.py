@@ -19,7 +19,7 @@ from nexmdm.schema import roles
 from local import s3
 from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
 from local.rds.server import DATABASE, Server, aurora
-from tests.conftest import alembic
+from tests.support.postgres import alembic
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 

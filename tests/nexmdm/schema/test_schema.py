@@ -11,7 +11,8 @@ from nexmdm.schema import check
 from nexmdm.schema.models import Base
 from sqlalchemy import Connection, create_engine
 
-from tests.conftest import ROOT, run_sql
+from tests.support.api import ROOT
+from tests.support.postgres import run_sql
 
 # What the catalog lists, by the models alone: nothing here is read from the code that is tested.
 COLUMNS = [(table.name, column.name) for table in Base.metadata.sorted_tables for column in table.columns]

@@ -12,8 +12,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from tests.support.gateway import KEYS
 from tests.system.access.stage import Stage
-from tests.system.test_contract import KEYS
 
 RIGHT, ANOTHER = "right", "another"
 

@@ -132,6 +132,7 @@ ENTRIES: dict[str, Entry] = {
     "POST /v1/apk/builds/{build_id}/rollout": Entry(
         "operator", "/v1/apk/builds/{build}/rollout", 200, {"staged_rollout_percent": 50}
     ),
+    "GET /v1/apk/builds/{build_id}/installations": Entry("operator", "/v1/apk/builds/{build}/installations", 200),
     "POST /v1/apk/builds/{build_id}/pause": Entry("operator", "/v1/apk/builds/{build}/pause", 200, {}),
     "POST /v1/apk/builds/{build_id}/resume": Entry("operator", "/v1/apk/builds/{build}/resume", 200),
     "POST /v1/apk/builds/{build_id}/rollback": Entry("operator", "/v1/apk/builds/{build}/rollback", 200, {}),

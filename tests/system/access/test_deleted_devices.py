@@ -8,7 +8,6 @@ import json
 import pytest
 from nexmdm.runtime import database
 
-from tests.functions.conftest import bucket, fake_fcm, s3_server  # noqa: F401  fixtures
 from tests.support.api import call
 from tests.system.access import stage as stages
 from tests.system.access.routes import ENTRIES
@@ -17,7 +16,7 @@ ROUTES = [key for key, entry in ENTRIES.items() if entry.kind in ("device", "dow
 
 
 @pytest.fixture
-def deleted(url, fake_fcm, bucket):  # noqa: F811
+def deleted(url, fake_fcm, bucket):
     """deleted(hours): the stage, its device deleted so long ago."""
     stage = stages.set_up()
 

@@ -9,9 +9,8 @@ import pytest
 from nexmdm.runtime import database
 from psycopg2.extensions import make_dsn
 
-from tests.conftest import run_sql
-from tests.functions.conftest import bucket, fake_fcm, s3_server  # noqa: F401  fixtures
 from tests.support.api import call
+from tests.support.postgres import run_sql
 from tests.system.access import stage as stages
 from tests.system.access.routes import ENTRIES
 
@@ -19,7 +18,7 @@ TOKENS = {"device": "device", "download": "device", "enrollment": "register good
 
 
 @pytest.fixture
-def stage(url: str, fake_fcm, bucket) -> stages.Stage:  # noqa: F811
+def stage(url: str, fake_fcm, bucket) -> stages.Stage:
     return stages.set_up()
 
 

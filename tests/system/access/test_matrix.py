@@ -4,11 +4,10 @@ import httpx
 import pytest
 
 from local import template
-from tests.functions.conftest import bucket, fake_fcm, s3_server  # noqa: F401  fixtures
+from tests.support.gateway import gateway
 from tests.system.access import stage as stages
 from tests.system.access.principals import ANOTHER, EXPECTED, PRINCIPALS, RIGHT, request
 from tests.system.access.routes import ENTRIES
-from tests.system.test_contract import gateway
 
 ROUTES = template.load().routes
 
@@ -25,7 +24,7 @@ def test_every_expectation_is_of_a_principal():
 
 
 @pytest.fixture
-def stage(url, fake_fcm, bucket) -> stages.Stage:  # noqa: F811
+def stage(url, fake_fcm, bucket) -> stages.Stage:
     return stages.set_up()
 
 

@@ -9,9 +9,9 @@ from nexmdm.retention import policies
 from nexmdm.runtime.database import Database
 from nexmdm.runtime.errors import NotAuthenticated, TooManyAttempts
 
-from tests.nexmdm.enrollment.test_enrollment import token
+from tests.support.enrollment import token
+from tests.support.gateway import gateway
 from tests.support.races import race
-from tests.system.test_contract import gateway
 
 HERE, THERE = "203.0.113.7", "203.0.113.8"
 

@@ -20,9 +20,8 @@ from local.fcm.account import service_account
 from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
 from local.rds.server import DATABASE, Server, aurora
 from local.samples import TOKEN
-from tests.functions.conftest import bucket, fake_fcm, s3_server, webhook  # noqa: F401  fixtures
-from tests.functions.test_migrate import CloudFormation, cloudformation, listening  # noqa: F401  a fixture
 from tests.support import samples
+from tests.support.cloudformation import CloudFormation, listening
 from tests.support.fcm import HMAC_KEY
 from tests.support.webhook import SECRET_PATH
 from tests.system.built import lambda_runtime
@@ -57,7 +56,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def variables(released, tmp_path, fake_fcm, bucket, webhook, monkeypatch):  # noqa: F811
+def variables(released, tmp_path, fake_fcm, bucket, webhook, monkeypatch):
     """The environment of the template's functions, and the secrets and the database that it speaks of.
 
     The user is the one that the template names: what a function does is tried with the rights of its own role.
@@ -132,7 +131,7 @@ def test_the_built_function_answers_its_events_within_its_budgets(
     name,
     variables,
     tmp_path: Path,
-    cloudformation: CloudFormation,  # noqa: F811
+    cloudformation: CloudFormation,
     record_property,
 ):
     function = FUNCTIONS[name]

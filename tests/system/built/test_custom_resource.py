@@ -16,8 +16,8 @@ import pytest
 from local import s3, template
 from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
 from local.rds.server import DATABASE, Server, aurora
-from tests.functions.test_migrate import CloudFormation, cloudformation  # noqa: F401  a fixture
 from tests.support import samples
+from tests.support.cloudformation import CloudFormation
 from tests.system.built import lambda_runtime
 
 FUNCTION = template.load().function("migrate")
@@ -79,7 +79,7 @@ class Stack:
 
 
 @pytest.fixture
-def stack(door: Door, secrets_manager: str, cloudformation: CloudFormation, tmp_path: Path) -> Stack:  # noqa: F811
+def stack(door: Door, secrets_manager: str, cloudformation: CloudFormation, tmp_path: Path) -> Stack:
     return Stack(door, secrets_manager, cloudformation, tmp_path / "migrate.log")
 
 

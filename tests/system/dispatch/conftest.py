@@ -4,8 +4,9 @@ from collections.abc import Iterator
 import pytest
 from nexmdm.runtime import database, settings
 
-from tests.conftest import run_sql, url_of
+from tests.support.databases import url_of
 from tests.support.fcm import forget_service
+from tests.support.postgres import run_sql
 from tests.system.dispatch.stage import Stage, opened
 
 

@@ -90,7 +90,7 @@ def assert_answers(answers: list[Answer], existed: bool) -> None:
 
 def assert_crash_table(stage: Stage, job: Job, point: Point, kind: str) -> None:
     counted = posts_that_count(stage.fake_fcm, job.request_id)
-    assert counted <= 1, f"{counted} POSTs that FCM accepted or may have: {stage.double.posts(job.request_id)}"
+    assert counted <= 1, f"{counted} POSTs that FCM accepted or may have: {stage.fake_fcm.posts(job.request_id)}"
     state = stage.state(job.request_id)
     if point in CLAIMED:
         assert state == "unknown", "what was claimed and not settled is unknown for good"

@@ -34,7 +34,8 @@ def stack(server: str, template: str) -> Iterator[str]:
     if given:
         yield given.rstrip("/")
         return
-    from tests.conftest import run_sql, url_of
+    from tests.support.databases import url_of
+    from tests.support.postgres import run_sql
 
     name = f"e2e_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from nexmdm.runtime import database, settings
 
-from tests.conftest import run_sql
 from tests.support.databases import url_of
+from tests.support.postgres import run_sql
 from tests.support.relay import Relay, relay
 from tests.system.extra import browser as chromium
 from tests.system.extra import console_stack, pooler

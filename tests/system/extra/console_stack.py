@@ -18,10 +18,10 @@ from local.fcm.account import service_account
 from local.fleet.fleet import Fleet
 from local.fleet.pace import Pace
 from tests.cli.console_stack import KEYS, Console, console
-from tests.conftest import run_sql
 from tests.local.processes import listening
 from tests.support.builds import SIGNERS, declaration, sample
 from tests.support.databases import url_of
+from tests.support.postgres import run_sql
 
 BUCKET = "nexmdm-test-apks"
 # Every heartbeat arrives, and soon: what is tested is the page.

@@ -19,11 +19,11 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
 
-from tests.conftest import ROOT, alembic
 from tests.support.agent import an_hour_ago, heartbeat
-from tests.support.api import call, enroll
+from tests.support.api import ROOT, call, enroll
 from tests.support.commands import enrolled, send, state, sweep
 from tests.support.fcm import doubled
+from tests.support.postgres import alembic
 from tests.support.races import errors, race
 from tests.support.relay import Relay
 from tests.system.dispatch.machine import posts_that_count

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.functions.conftest import bucket, fake_fcm, s3_server  # noqa: F401  fixtures
 from tests.support import samples
 from tests.support.api import ROOT, call
 from tests.support.builds import act
-from tests.system.test_contract import KEYS, gateway
+from tests.support.gateway import KEYS, gateway
 
 HERE = Path(__file__).parent
 CHECKS = (
@@ -31,7 +30,7 @@ SUITE_EXAMPLES = 5
 
 
 @pytest.fixture
-def callers(url: str, fake_fcm, bucket) -> dict[str, str]:  # noqa: F811
+def callers(url: str, fake_fcm, bucket) -> dict[str, str]:
     """Everybody who calls, in a system where there is something to find: the environment of `hooks`."""
     samples.make_real()
     assert act(1, "rollout", staged_rollout_percent=100, install=True).status == 202

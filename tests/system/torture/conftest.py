@@ -1,15 +1,14 @@
 """How much is tried, and the table at the end that says so. TORTURE=10 tries ten times as much; `make torture` does."""
 
 import os
-from collections.abc import Callable
 
 import pytest
 
-SCALE = int(os.environ.get("TORTURE", "1"))
+from tests.support.claims import Claim
+
 # The mutations name exact texts of the code: `make torture` and `make mutations` check that they still apply.
 collect_ignore = [] if "TORTURE" in os.environ else ["test_mutations.py"]
 _claims = pytest.StashKey[list[tuple[str, str, int]]]()
-Claim = Callable[[str, str, int], None]
 
 
 @pytest.fixture

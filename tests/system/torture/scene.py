@@ -16,7 +16,7 @@ import psycopg2
 
 from local.fleet.ledger import Key
 from local.postgres import embedded
-from tests.conftest import alembic, run_sql
+from tests.support.postgres import alembic, run_sql
 from tests.system.torture.load import Load, under_load
 from tests.system.torture.stack import Stack, standing
 

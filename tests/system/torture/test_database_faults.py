@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from tests.local.processes import eventually
-from tests.system.torture.conftest import SCALE, Claim
+from tests.support.claims import SCALE, Claim
 from tests.system.torture.scene import HOLDS, ROLE, Fault, Scene, playing, survive
 
 OTHERS = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{ROLE}'"

@@ -14,9 +14,9 @@ import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from tests.conftest import run_sql
 from tests.local.processes import eventually
-from tests.system.torture.conftest import Claim
+from tests.support.claims import Claim
+from tests.support.postgres import run_sql
 from tests.system.torture.scene import HOLDS, Scene, of_the_role, playing, survive
 
 

@@ -9,9 +9,9 @@ import pytest
 from nexmdm.runtime.database import Database
 
 from tests.support.api import call
+from tests.support.claims import SCALE, Claim
 from tests.support.commands import enrolled
 from tests.system.torture.clients import DEVICES, USES, Clients, stored, troubled
-from tests.system.torture.conftest import SCALE, Claim
 from tests.system.torture.history import Operation, Stored, check, reachable
 from tests.system.torture.stack import standing
 

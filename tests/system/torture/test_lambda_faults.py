@@ -28,13 +28,13 @@ import functions
 from local import template
 from local.fcm import FakeFcm
 from local.gateway.environment import Environments, Outcome
-from tests.conftest import Device, run_sql
 from tests.support.agent import an_hour_ago, heartbeat
-from tests.support.api import CONTEXT, Answer, call, event
+from tests.support.api import CONTEXT, Answer, Device, call, event
+from tests.support.claims import SCALE, Claim
 from tests.support.commands import enrolled
 from tests.support.fcm import doubled
+from tests.support.postgres import run_sql
 from tests.system.dispatch.machine import posts_that_count
-from tests.system.torture.conftest import SCALE, Claim
 from tests.system.torture.load import under_load
 from tests.system.torture.stack import Stack, standing
 

@@ -24,13 +24,13 @@ from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.errors import AliasTaken, Conflict, PayloadMismatch
 from psycopg2.extensions import make_dsn
 
-from tests.conftest import run_sql
 from tests.local.processes import eventually
 from tests.support.agent import an_hour_ago, heartbeat
 from tests.support.api import call
+from tests.support.claims import SCALE, Claim
 from tests.support.commands import enrolled
+from tests.support.postgres import run_sql
 from tests.support.races import errors, race
-from tests.system.torture.conftest import SCALE, Claim
 
 CALLERS = 8
 DUE = 40

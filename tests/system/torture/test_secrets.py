@@ -18,9 +18,9 @@ from nexmdm.runtime.database import Database
 
 from local import template
 from local.fcm.account import service_account
-from tests.conftest import Device
+from tests.support.api import Device
+from tests.support.claims import Claim
 from tests.support.commands import enrolled
-from tests.system.torture.conftest import Claim
 from tests.system.torture.stack import KEYS, Stack, standing
 
 CANARY = "canary"

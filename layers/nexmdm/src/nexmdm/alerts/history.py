@@ -14,7 +14,6 @@ from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.settings import Settings
 
-RETENTION_DAYS = 400  # a year, and the same weeks of the year before to compare with
 MOST_POINTS = 10_000
 
 

@@ -1,20 +1,44 @@
-"""What devices say of the installations they were asked for, and the rollout that pauses itself when too many fail.
+"""What devices say of the installations they were asked for, what became of them, and how they are counted.
 
-    pending -> downloading -> installing -> completed | failed
-
-A finished installation stays as it is, and settles the command that asked for it.
+The agent in the field reports `completed` too early: with any call between the command and the end of the download.
+So a report is a claim, and the version that the device reports decides.
 """
 
+import enum
 import time
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
 
-from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
+from nexmdm.builds import publishing
+from nexmdm.devices.registry import authenticated, token_id
 from nexmdm.runtime import logs, metrics
-from nexmdm.runtime.database import Executor, elapsed_ms
-from nexmdm.runtime.errors import NotFound
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
+from nexmdm.runtime.errors import Invalid, NotFound
+from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
+
+SETTLED_AT_ONCE = 5_000
+
+
+class InstallationStatus(enum.StrEnum):
+    """States of an installation."""
+
+    # Entered when a command asks for it; left by the first report, by its download, or by the sweep.
+    PENDING = "pending"
+    # Entered by a report, or when the device fetches the build.
+    DOWNLOADING = "downloading"
+    # Entered by a report; from here a claim to be completed counts for packages that no report names.
+    INSTALLING = "installing"
+    # Entered when the device runs the version, by a report or by the sweep; final.
+    COMPLETED = "completed"
+    # Entered by a report; final.
+    FAILED = "failed"
+    # Entered by the sweep INSTALLATION_TIMEOUT_SECONDS after the last report, or when the device is asked again; left
+    # by a later report, or when the version turns up within 30 days.
+    UNKNOWN = "unknown"
 
 
 class Progress(Struct):
@@ -26,7 +50,36 @@ class Progress(Struct):
     error: str | None = None
 
 
-def report(db: Executor, token: str, progress: Progress, config: Settings) -> str:
+class Installation(Struct, kw_only=True):
+    """An installation of a build on a device.
+
+    Attributes:
+        claimed_at: when the device last said that it is done; it need not be true, see `status`.
+        ended_at: when it was completed or failed.
+        request_id: the command that asked for it.
+    """
+
+    installation_id: int
+    device_id: str
+    alias: str
+    status: InstallationStatus
+    error: str | None
+    download_progress: int | None
+    initiated_at: datetime
+    initiated_by: str | None
+    installing_at: datetime | None
+    claimed_at: datetime | None
+    ended_at: datetime | None
+    request_id: str | None
+
+
+class InstallationsQuery(PageQuery, kw_only=True):
+    """`status` is one state."""
+
+    status: InstallationStatus | None = None
+
+
+def report(db: Executor, token: str, progress: Progress, config: Settings, request_id: str | None = None) -> str:
     """Record a device's report on one of its installations; returns the status as it stands. Safe to repeat.
 
     Raises:
@@ -41,8 +94,10 @@ def report(db: Executor, token: str, progress: Progress, config: Settings) -> st
         "error": progress.error and progress.error[:1000],
         "least": config.rollout_pause_installations,
         "most_failed": config.rollout_pause_failed_percent,
+        "agent_package": config.agent_package,
+        "request_id": request_id,
     }
-    row = authenticated(db.execute(_REPORT, parameters, repeatable=True))
+    row = authenticated(db.execute(statement(__package__, "report"), parameters, repeatable=True))
     if row["status"] is None:
         raise NotFound(f"There is no installation {progress.installation_id} of this device.")
     keys = {"id": progress.installation_id, "device_id": row["device_id"], "status": row["status"]}
@@ -54,43 +109,39 @@ def report(db: Executor, token: str, progress: Progress, config: Settings) -> st
     return row["status"]
 
 
-_FINISHED = "('completed', 'failed')"
-_OVERDUE = """(v.rollout_completed + v.rollout_failed + 1 >= %(least)s
-        AND 100 * (v.rollout_failed + 1) > %(most_failed)s * (v.rollout_completed + v.rollout_failed + 1))"""
+def settle(db: Executor, config: Settings, actor: Actor) -> int:
+    """End the open installations whose end is known by the version that runs, or never will be; returns how many."""
+    start = time.perf_counter()
+    parameters = {
+        "agent_package": config.agent_package,
+        "timeout": config.installation_timeout_seconds,
+        "limit": SETTLED_AT_ONCE,
+        **actor.parameters(),
+    }
+    ended = 0
+    for row in db.execute(statement(__package__, "settle_installations"), parameters):
+        ended += row["completed"] + row["unknown"]
+        keys = {name: row[name] for name in ("build_id", "completed", "unknown")}
+        logs.db_operation("update", "apk_installations", keys, elapsed_ms(start))
+    return ended
 
-# A late report never takes a status back. The counts are kept on the build's row, whose lock makes those who finish at
-# once take turns: each sees all that came before.
-_REPORT = f"""
-WITH {AUTHENTICATED}, own AS (
-    SELECT i.id, i.status FROM apk_installations i JOIN device ON device.id = i.device_id
-    WHERE i.id = %(installation_id)s AND device.deleted_at IS NULL
-), moved AS (
-    UPDATE apk_installations i SET
-        status = CASE WHEN i.status = 'installing' AND %(status)s = 'downloading' THEN i.status ELSE %(status)s END,
-        download_progress = CASE WHEN %(status)s IN ('installing', 'completed') THEN 100
-                                 ELSE greatest(%(percent)s, i.download_progress) END,
-        error_message = coalesce(%(error)s, i.error_message),
-        completed_at = CASE WHEN %(status)s IN {_FINISHED} THEN clock_timestamp() END
-    FROM own WHERE i.id = own.id AND i.status NOT IN {_FINISHED}
-    RETURNING i.id, i.device_id, i.apk_version_id, i.status, i.request_id, i.error_message
-), counted AS (
-    UPDATE apk_versions v SET
-        rollout_completed = v.rollout_completed + (moved.status = 'completed')::integer,
-        rollout_failed = v.rollout_failed + (moved.status = 'failed')::integer,
-        paused_at = CASE WHEN {{pausing}} THEN clock_timestamp() ELSE v.paused_at END,
-        paused_reason = CASE WHEN {{pausing}} THEN v.rollout_failed + 1 || ' of ' ||
-            v.rollout_completed + v.rollout_failed + 1 || ' installations failed' ELSE v.paused_reason END,
-        audit = CASE WHEN {{pausing}} THEN v.audit || jsonb_build_object('event', 'pause', 'by', 'failed installations',
-            'at', clock_timestamp(), 'failed', v.rollout_failed + 1,
-            'finished', v.rollout_completed + v.rollout_failed + 1) ELSE v.audit END
-    FROM moved WHERE v.id = moved.apk_version_id AND moved.status IN {_FINISHED}
-    RETURNING CASE WHEN v.paused_at >= statement_timestamp() AND moved.status = 'failed' THEN v.id END AS paused
-), settled AS MATERIALIZED (
-    SELECT complete_command_v1(request_id, device_id, status, error_message) AS first
-    FROM moved WHERE status IN {_FINISHED}
-)
-SELECT device.id AS device_id, device.deleted_at IS NOT NULL AS deleted, EXISTS (SELECT FROM moved) AS moved,
-    coalesce((SELECT status FROM moved), (SELECT status FROM own)) AS status, (SELECT paused FROM counted) AS paused,
-    (SELECT first FROM settled) AS settled
-FROM device
-""".replace("{pausing}", f"v.is_current AND v.paused_at IS NULL AND moved.status = 'failed' AND {_OVERDUE}")
+
+def list_installations(db: Executor, build_id: str, query: InstallationsQuery) -> Page[Installation]:
+    """A page of a build's installations, newest first.
+
+    Raises:
+        NoSuchBuild: there is none.
+    """
+    build = publishing.find(db, build_id)
+    (before,) = query.after(int)
+    if before is not None and not 0 < before < 2**31:
+        raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
+    parameters = {
+        "build_id": build["build_id"],
+        "status": query.status,
+        "before": before,
+        "limit": query.limit + 1,
+    }
+    rows = db.execute(statement(__package__, "list_installations"), parameters, repeatable=True)
+    found = page(rows, query.limit, ("installation_id",))
+    return Page(typed(found.items, Installation), found.next_cursor)

@@ -10,7 +10,7 @@ from nexmdm.activity import events
 from nexmdm.builds import signers
 from nexmdm.builds.signers import Fingerprint, PackageName
 from nexmdm.runtime import actor as actors
-from nexmdm.runtime import logs, metrics
+from nexmdm.runtime import logs, metrics, settings
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import BuildRefused, Conflict, Invalid, NoSuchBuild
@@ -19,6 +19,7 @@ from nexmdm.runtime.pagination import Page, PageQuery, page
 BuildType = Literal["debug", "release"]
 Text = Annotated[str, Meta(max_length=200)]
 LAST_VERSION_CODE = 2**31 - 1
+ROLLED_BACK = "rolled back"  # why a build that was rolled back is paused
 DECLARED_SECONDS = 86_400  # how long a declaration waits for its file
 
 
@@ -134,7 +135,7 @@ def declare(db: Database, declaration: Declaration, *, bucket: str, max_bytes: i
         if made:
             after = {**name, "version_name": declaration.version_name, "sha256": identity["sha256"]}
             events.record(tx, actor, "build.declare", f"build:{made[0]['build_id']}", after=after)
-    found = made or db.execute(_FIND_NAME, name, repeatable=True)
+    found = made or db.execute(_FIND_NAME, {**name, **_agent()}, repeatable=True)
     if not found:
         raise Conflict("The build of this name was withdrawn at this moment. Declare it again.")
     for field, value in identity.items():
@@ -155,21 +156,39 @@ def find(db: Executor, build_id: str) -> Row:
     Raises:
         NoSuchBuild: there is none.
     """
-    rows = db.execute(_FIND, {"build_id": number(build_id)}, repeatable=True)
+    rows = db.execute(_FIND, {"build_id": number(build_id), **_agent()}, repeatable=True)
     if not rows:
         raise NoSuchBuild(f"There is no build {build_id!r}.")
     return rows[0]
 
 
-def warnings(db: Executor, build: Row) -> list[str]:
+def warnings(db: Executor, build: Row, agent_package: str) -> list[str]:
     """What an operator should know before the build is rolled out, in sentences."""
-    if build["min_sdk"] is None:
-        return []
-    [row] = db.execute(_TOO_OLD, {"min_sdk": build["min_sdk"]}, repeatable=True)
-    if not row["devices"]:
-        return []
-    devices = f"{row['devices']} enrolled device{'s have' if row['devices'] > 1 else ' has'}"
-    return [f"{devices} an Android below API level {build['min_sdk']} and cannot install this build."]
+    code = build["version_code"]
+    parameters = {
+        "min_sdk": build["min_sdk"],
+        "package_name": build["package_name"],
+        "version_code": code,
+        "version_name": build["version_name"],
+        "agent_package": agent_package,
+    }
+    said = []
+    [row] = db.execute(_WARNINGS, parameters, repeatable=True)
+    if row["too_old"]:
+        devices = f"{row['too_old']} enrolled device{'s have' if row['too_old'] > 1 else ' has'}"
+        said.append(f"{devices} an Android below API level {build['min_sdk']} and cannot install this build.")
+    if build["paused_reason"] == ROLLED_BACK and row["running"]:
+        devices = f"{row['running']} device{'s run' if row['running'] > 1 else ' runs'}"
+        said.append(
+            f"{devices} version code {code} or a newer one. Android refuses a lower versionCode: to bring the earlier"
+            f" code back to them, publish it under a version code above {code}."
+        )
+    return said
+
+
+def _agent() -> dict[str, str]:
+    """The package that reports its own version by name."""
+    return {"agent_package": settings.load().agent_package}
 
 
 def number(build_id: str) -> int:
@@ -193,6 +212,7 @@ def list_builds(db: Executor, query: BuildsQuery) -> Page:
         "current": query.current,
         "before": before,
         "limit": query.limit + 1,
+        **_agent(),
     }
     rows = db.execute(f"{_SELECT} {where} ORDER BY v.id DESC LIMIT %(limit)s", parameters, repeatable=True)
     return page(rows, query.limit, ("build_id",))
@@ -292,9 +312,11 @@ _COLUMNS = """
     v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent,
     v.rollout_filter - 'requirements' AS rollout_filter, v.wifi_only, v.must_install, v.promoted_at,
     v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit,
-    v.min_sdk, v.target_sdk, v.shared_user_id"""
+    v.min_sdk, v.target_sdk, v.shared_user_id, v.plan, v.plan_stage, v.plan_stage_at, v.plan_ended_at, v.plan_end"""
 
-# `issued` counts addresses since the build was declared; its rows are kept for DOWNLOAD_RETENTION_DAYS only.
+# Of an installation that was completed the device may run another version by now: it counts as replaced. What a device
+# installed before it was enrolled again does not count. `issued` counts addresses since the build was declared; its
+# rows are kept for DOWNLOAD_RETENTION_DAYS only.
 _SELECT = f"""
 SELECT {_COLUMNS}, s.statistics FROM apk_versions v CROSS JOIN LATERAL (
     SELECT json_build_object(
@@ -302,12 +324,20 @@ SELECT {_COLUMNS}, s.statistics FROM apk_versions v CROSS JOIN LATERAL (
         'pending', count(*) FILTER (WHERE i.status = 'pending'),
         'downloading', count(*) FILTER (WHERE i.status = 'downloading'),
         'installing', count(*) FILTER (WHERE i.status = 'installing'),
-        'completed', count(*) FILTER (WHERE i.status = 'completed'),
+        'completed', count(*) FILTER (WHERE i.status = 'completed' AND runs.version IS NOT DISTINCT FROM 0),
+        'replaced', count(*) FILTER (WHERE i.status = 'completed' AND runs.version <> 0),
         'failed', count(*) FILTER (WHERE i.status = 'failed'),
         'unknown', count(*) FILTER (WHERE i.status = 'unknown')) AS statistics
-    FROM apk_installations i WHERE i.apk_version_id = v.id) AS s"""
+    FROM apk_installations i JOIN devices d ON d.id = i.device_id
+    CROSS JOIN LATERAL (SELECT CASE WHEN i.status = 'completed' THEN coalesce(reported_version_v1(
+        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s), 0) END AS version) AS runs
+    WHERE i.apk_version_id = v.id AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')) AS s"""
 
-_TOO_OLD = "SELECT count(*) AS devices FROM devices WHERE deleted_at IS NULL AND sdk_int < %(min_sdk)s"
+_WARNINGS = """
+SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE reported_version_v1(
+    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) >= 0) AS running
+FROM devices WHERE deleted_at IS NULL
+"""
 
 _FIND = f"{_SELECT} WHERE v.id = %(build_id)s"
 _FIND_NAME = f"""

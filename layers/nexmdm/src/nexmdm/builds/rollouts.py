@@ -16,7 +16,9 @@ from msgspec import Struct
 
 from nexmdm.activity import events
 from nexmdm.builds import publishing, signers
+from nexmdm.builds.publishing import ROLLED_BACK
 from nexmdm.commands import batches
+from nexmdm.commands.batches import Asked, InstallTarget
 from nexmdm.commands.single import Command
 from nexmdm.devices import filters, groups
 from nexmdm.devices.filters import Condition, Filter
@@ -26,7 +28,6 @@ from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, stateme
 from nexmdm.runtime.errors import Conflict, TargetsChanged
 
 INSTALL_TTL_SECONDS = 86_400
-ROLLED_BACK = "rolled back"
 
 
 class Audience(Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ def promote(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
                 f"version_code: {build['version_code']} is not above {current[0]['version_code']} of build"
                 f" {current[0]['id']}, which is current. To go back, roll that one back."
             )
-        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None})
+        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None, "by_build": build["build_id"]})
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
         if not promoted:
             raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
@@ -95,18 +96,56 @@ def roll_out(db: Database, build: Row, audience: Audience, actor: Actor) -> None
     _log(build, "rollout", actor.name, start)
 
 
-def install(db: Database, build: Row, audience: Audience, actor: Actor, *, base_url: str, request_id: str) -> bool:
+class Install(Struct, frozen=True, kw_only=True):
+    """How install_apk is sent: once per request_id, with a URL under `base_url`."""
+
+    request_id: str
+    base_url: str
+    agent_package: str
+    ttl_seconds: int = INSTALL_TTL_SECONDS
+
+
+def install(
+    db: Database, build: Row, audience: Audience, actor: Actor, how: Install, device_ids: list[str] | None = None
+) -> Asked:
     """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
 
-    The commands are accepted here; the sweep sends them. Returns whether there is anybody to send to: then
-    `batches.show` of `request_id` tells what becomes of it.
+    Args:
+        device_ids: a pilot: these are asked in place of the cohort, and the rollout stays as it is.
+
+    Returns:
+        Whom it asked; then `batches.show` of the request_id tells what becomes of it. The sweep sends the commands.
 
     Raises:
         Conflict: it is not current, or its rollout is paused.
         Invalid, TargetsChanged: as `roll_out`; a request_id that is known is answered before.
         PayloadMismatch: the request_id stands for something else.
+        NotFound: one of the named devices is not there.
     """
-    start, percent = time.perf_counter(), audience.percent
+    start = time.perf_counter()
+    command = _command(build, audience.percent, actor, how, device_ids)
+    with db.transaction() as tx:
+        if batches.replayed(tx, command):
+            return _ask(tx, build, audience.percent, actor, how, command, device_ids, audience.interval_seconds)
+        # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
+        if device_ids is None:
+            _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
+        elif not tx.execute(_HOLD, _name(build)):
+            raise _not_current(build)
+        if tx.execute(_PAUSED, _name(build)):
+            raise Conflict("The rollout is paused. Resume it first.")
+        asked = _ask(tx, build, audience.percent, actor, how, command, device_ids, audience.interval_seconds)
+    _log(build, "rollout", actor.name, start)
+    return asked
+
+
+def ask(tx: Executor, build: Row, percent: int, actor: Actor, how: Install, interval_seconds: float) -> Asked:
+    """Ask the first `percent` of those whom the build is offered to; the caller's transaction holds the build's row."""
+    command = _command(build, percent, actor, how, None)
+    return _ask(tx, build, percent, actor, how, command, None, interval_seconds)
+
+
+def _command(build: Row, percent: int, actor: Actor, how: Install, device_ids: list[str] | None) -> Command:
     parameters = {
         "package_name": build["package_name"],
         "version_name": build["version_name"],
@@ -114,23 +153,33 @@ def install(db: Database, build: Row, audience: Audience, actor: Actor, *, base_
         "file_size": build["file_size"],
         "apk_id": build["build_id"],
     }
-    target = {"selector": {"apk_build": build["build_id"], "staged_rollout_percent": percent}}
-    command = Command(request_id, target, "install_apk", parameters, INSTALL_TTL_SECONDS, actor)
-    url = f"{base_url}/v1/apk/download/{build['build_id']}"
-    with db.transaction() as tx:
-        if batches.replayed(tx, command):
-            return True
-        # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
-        offered = _offer(tx, build, audience, actor)
-        _log_offer(tx, build, audience, actor, offered)
-        if tx.execute(_PAUSED, _name(build)):
-            raise Conflict("The rollout is paused. Resume it first.")
-        sent = batches.accept_installations(tx, command, build["build_id"], percent, url, offered.condition)
-        if sent:
-            asked = {"request_id": request_id, "staged_rollout_percent": percent}
-            _event(tx, actor, "install", build, None, asked)
-    _log(build, "rollout", actor.name, start)
-    return sent
+    selector: dict[str, Any] = {"apk_build": build["build_id"]}
+    if device_ids is None:
+        selector["staged_rollout_percent"] = percent
+    else:
+        selector["device_ids"] = sorted(device_ids)
+    return Command(how.request_id, {"selector": selector}, "install_apk", parameters, how.ttl_seconds, actor)
+
+
+def _ask(
+    tx: Executor,
+    build: Row,
+    percent: int,
+    actor: Actor,
+    how: Install,
+    command: Command,
+    device_ids: list[str] | None,
+    interval_seconds: float,
+) -> Asked:
+    [held] = tx.execute(_FILTER, _name(build))
+    parts = filters.of_stored(tx, held["rollout_filter"]) if held["rollout_filter"] else []
+    target = InstallTarget(build["build_id"], percent, filters.where(parts, interval_seconds), device_ids)
+    url = f"{how.base_url}/v1/apk/download/{build['build_id']}"
+    known = batches.replayed(tx, command)
+    asked = batches.accept_installations(tx, command, target, url, how.agent_package)
+    if asked.made and not known:
+        _event(tx, actor, "install", build, None, {"request_id": how.request_id, "devices": asked.devices})
+    return asked
 
 
 def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
@@ -143,7 +192,7 @@ def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
     with db.transaction() as tx:
         rows = tx.execute(_PAUSE, {**_name(build), "reason": reason, "by": actor.name})
         if rows:
-            _event(tx, actor, "pause", build, None, {"reason": reason})
+            _event(tx, actor, "pause", build, None, {"reason": reason, **_plan(build, "waits")})
     _settled(db, build, rows, "pause", actor, start)
 
 
@@ -157,7 +206,8 @@ def resume(db: Database, build: Row, actor: Actor) -> None:
     with db.transaction() as tx:
         rows = tx.execute(_RESUME, {**_name(build), "by": actor.name})
         if rows:
-            _event(tx, actor, "resume", build, {"paused_reason": build["paused_reason"]}, None)
+            after = _plan(build, "goes on") or None
+            _event(tx, actor, "resume", build, {"paused_reason": build["paused_reason"]}, after)
     _settled(db, build, rows, "resume", actor, start)
 
 
@@ -180,9 +230,19 @@ def roll_back(db: Database, build: Row, reason: str, actor: Actor) -> None:
         by = {"by": actor.name}
         tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, **by})
         tx.execute(_RESTORE, {"build_id": row["replaces_id"], "instead_of": build["build_id"], **by})
-        after = {"current": row["replaces_id"], "reason": reason}
+        after = {"current": row["replaces_id"], "reason": reason, **_plan(build, "ended")}
         _event(tx, actor, "rollback", build, {"current": build["build_id"]}, after)
     _log(build, "rollback", actor.name, start)
+
+
+def _plan(build: Row, what: str) -> dict[str, str]:
+    """What becomes of the build's plan, when one goes on."""
+    return {"plan": what} if build["plan"] is not None and build["plan_ended_at"] is None else {}
+
+
+def refilter(tx: Executor, build: Row, audience: Audience, actor: Actor) -> None:
+    """Set the filter of the current build in the caller's transaction."""
+    _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
 
 
 class _Offered(NamedTuple):
@@ -222,6 +282,8 @@ def _log_offer(tx: Executor, build: Row, audience: Audience, actor: Actor, offer
     if offered.row["changed"]:
         before = {"staged_rollout_percent": offered.row["was"], **_filter_shown(offered.row["filter_was"])}
         after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept)}
+        if offered.row["planned"]:
+            after["plan"] = "ended"
         _event(tx, actor, "rollout", build, before, after)
 
 
@@ -268,11 +330,16 @@ WHERE package_name = %(package_name)s AND build_type = %(build_type)s AND is_cur
 
 _AWAITS_SIGNER = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND state = 'awaiting_signer'"
 
-_RETIRE = "UPDATE apk_versions SET is_current = false WHERE id = %(build_id)s"
+_RETIRE = """
+UPDATE apk_versions SET is_current = false,
+    plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,
+    plan_end = CASE WHEN plan IS NOT NULL THEN coalesce(plan_end, 'build ' || %(by_build)s || ' took its place') END
+WHERE id = %(build_id)s
+"""
 
 _PROMOTE = f"""
 UPDATE apk_versions SET is_current = true, replaces_id = %(replaces_id)s, staged_rollout_percent = %(percent)s,
-    rollout_filter = NULL,
+    rollout_filter = NULL, plan = NULL, plan_stage = NULL, plan_stage_at = NULL, plan_ended_at = NULL, plan_end = NULL,
     promoted_at = clock_timestamp(), promoted_by = %(by)s, paused_at = NULL, paused_reason = NULL,
     rollout_completed = 0, rollout_failed = 0,
     audit = {_audit("promote", percent="%(percent)s::integer", replaces="%(replaces_id)s::integer")}
@@ -281,6 +348,8 @@ RETURNING id
 """
 
 _HOLD = "SELECT rollout_filter FROM apk_versions WHERE id = %(build_id)s AND is_current FOR UPDATE"
+
+_FILTER = "SELECT rollout_filter FROM apk_versions WHERE id = %(build_id)s"
 
 _ROLL_OUT = statement(__package__, "roll_out")
 
@@ -303,6 +372,8 @@ RETURNING id
 # Commands that name it are still under way: nobody gets it any more.
 _WITHDRAW_CURRENT = f"""
 UPDATE apk_versions SET is_current = false, paused_at = clock_timestamp(), paused_reason = %(rolled_back)s,
+    plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,
+    plan_end = CASE WHEN plan IS NOT NULL THEN coalesce(plan_end, %(rolled_back)s) END,
     audit = {_audit("rollback", reason="%(reason)s::text")}
 WHERE id = %(build_id)s
 """

@@ -16,7 +16,7 @@ from nexmdm.devices.targets import ExpectedTargets
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, elapsed_ms, statement
-from nexmdm.runtime.errors import Invalid, PayloadMismatch
+from nexmdm.runtime.errors import Invalid, NotFound, PayloadMismatch
 
 
 def accept(db: Executor, command: Command, interval_seconds: float, *, expect_target_hash: str | None = None) -> bool:
@@ -62,38 +62,68 @@ def accept(db: Executor, command: Command, interval_seconds: float, *, expect_ta
     raise PayloadMismatch(command.request_id)
 
 
+class InstallTarget(Struct, frozen=True):
+    """Which devices an installation is for: these, or the first `percent` of the devices that a build is offered to."""
+
+    build_id: int
+    percent: int
+    offered_to: Condition
+    device_ids: list[str] | None = None
+
+
+class Asked(Struct, frozen=True):
+    """What became of asking.
+
+    Attributes:
+        made: whether there is a batch now; without one nobody was asked.
+        devices: how many were asked.
+        cohort_devices: how many the target has: some of them run the build, were asked, or run a newer one.
+        newer_devices: how many of them run a newer version, over which Android installs no lower one.
+    """
+
+    made: bool
+    devices: int
+    cohort_devices: int
+    newer_devices: int
+
+
 def accept_installations(
-    tx: Executor, command: Command, build_id: int, percent: int, download_url: str, offered_to: Condition
-) -> bool:
-    """The same for install_apk to the cohort of a build: an installation for each device, and a command that names it.
+    tx: Executor, command: Command, target: InstallTarget, download_url: str, agent_package: str
+) -> Asked:
+    """The same for install_apk: an installation for each device of the target, and a command that names it.
 
-    Args:
-        offered_to: the devices of which `percent` is the cohort.
-
-    Returns:
-        Whether there is a batch now; without one every device of the cohort has the build or was asked.
+    Asked are those that do not report the build's version or a newer one, and were not asked within a command's life.
 
     Raises:
         PayloadMismatch: the request_id stands for something else.
+        NotFound: one of the named devices is not there.
     """
     start = time.perf_counter()
-    if _replayed(tx, command, start):
-        return True
+    replayed = _replayed(tx, command, start)
     parameters = {
         **command.columns(),
         "selector": msgspec.json.encode(command.target["selector"]).decode(),
-        "build_id": build_id,
-        "percent": percent,
+        "build_id": target.build_id,
+        "percent": target.percent,
+        "device_ids": target.device_ids,
         "download_url": download_url,
-        **offered_to.parameters,
+        "agent_package": agent_package,
+        **target.offered_to.parameters,
     }
-    answer = tx.execute(_ACCEPT_INSTALLATIONS.replace("{where}", offered_to.sql), parameters)[0]
+    where = target.offered_to.sql
+    if replayed:
+        # What is answered beside the batch is how it is now.
+        answer = tx.execute(_INSTALL_TARGET.replace("{where}", where), parameters)[0]
+        return Asked(True, answer["selected"], answer["cohort"], answer["newer"])
+    answer = tx.execute(_ACCEPT_INSTALLATIONS.replace("{where}", where), parameters)[0]
+    if answer["missing"]:
+        raise NotFound(f"There is no device {answer['missing'][0]!r}. Nobody was asked.")
     if answer["selected"] and not answer["made"]:
         raise PayloadMismatch(command.request_id)
     keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
     logs.db_operation("create", "command_batches", keys, elapsed_ms(start))
     metrics.count("CommandAccepted")
-    return answer["made"]
+    return Asked(answer["made"], answer["selected"], answer["cohort"], answer["newer"])
 
 
 class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -186,26 +216,42 @@ _ACCEPT = statement(__package__, "accept_batch")
 
 # Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
 # that names it. An installation that was asked for longer ago than a command lives is asked for again.
-_ACCEPT_INSTALLATIONS = f"""{HOLD_NAME}
-WITH selected AS MATERIALIZED (
-    SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-    WHERE d.deleted_at IS NULL AND {cohort("%(build_id)s", "d.id")} < %(percent)s AND {{where}}
+_SELECTED = f"""
+target AS MATERIALIZED (
+    SELECT d.id, d.taken_over_at, reported_version_v1(
+        d.id, b.package_name, b.version_code, b.version_name, %(agent_package)s) AS runs
+    FROM devices d JOIN apk_versions b ON b.id = %(build_id)s LEFT JOIN device_last_status l ON l.device_id = d.id
+    WHERE d.deleted_at IS NULL AND CASE WHEN %(device_ids)s::text[] IS NULL
+        THEN {cohort("%(build_id)s", "d.id")} < %(percent)s AND {{where}}
+        ELSE d.id = ANY (%(device_ids)s::text[]) END
+), selected AS MATERIALIZED (
+    SELECT t.id FROM target t
+    WHERE coalesce(t.runs, -1) < 0
       AND NOT EXISTS (
           SELECT FROM apk_installations i
-          WHERE i.device_id = d.id AND i.apk_version_id = %(build_id)s
-            AND i.initiated_at >= coalesce(d.taken_over_at, i.initiated_at)
-            AND (i.status = 'completed' OR (i.status <> 'failed'
+          WHERE i.device_id = t.id AND i.apk_version_id = %(build_id)s
+            AND i.initiated_at >= coalesce(t.taken_over_at, '-infinity')
+            AND ((i.status = 'completed' AND t.runs IS NULL) OR (i.status IN ('pending', 'downloading', 'installing')
                  AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s))))
 ), missing AS (
-    SELECT WHERE false
-), {_BATCH}, installed AS (
+    SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM target
+)"""
+
+_INSTALL_TARGET = f"""
+WITH {_SELECTED}
+SELECT (SELECT count(*) FROM selected) AS selected, count(*) AS cohort, count(*) FILTER (WHERE runs = 1) AS newer
+FROM target
+"""
+
+_ACCEPT_INSTALLATIONS = f"""{HOLD_NAME}
+WITH {_SELECTED}, {_BATCH}, installed AS (
     INSERT INTO apk_installations (device_id, apk_version_id, status, initiated_at, initiated_by, request_id)
     SELECT selected.id, %(build_id)s, 'pending', batch.created_at, %(by)s, batch.request_id || ':' || selected.id
     FROM batch CROSS JOIN selected
     RETURNING id, device_id
 ), lapsed AS (
-    UPDATE apk_installations i SET status = 'failed', completed_at = batch.created_at,
-        error_message = 'the device did not answer and was asked again'
+    UPDATE apk_installations i SET status = 'unknown',
+        error_message = coalesce(i.error_message, 'the device did not answer and was asked again')
     FROM batch CROSS JOIN selected
     WHERE i.device_id = selected.id AND i.apk_version_id = %(build_id)s
       AND i.status IN ('pending', 'downloading', 'installing')
@@ -214,7 +260,9 @@ WITH selected AS MATERIALIZED (
         'download_url', %(download_url)s || '?installation_id=' || id) AS payload
     FROM installed
 ), {_DISPATCHED}
-SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected
+SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected, count(*) AS cohort,
+    count(*) FILTER (WHERE runs = 1) AS newer, ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
+FROM target
 """
 
 _SHOW = """

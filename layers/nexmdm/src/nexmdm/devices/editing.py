@@ -78,7 +78,7 @@ def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> De
                 )
     except UniqueViolation:
         raise _taken(db, given["alias"]) from None
-    keys = {"device_id": device_id, "changed": ",".join(changed)}
+    keys: dict[str, object] = {"device_id": device_id, "changed": ",".join(changed)}
     logs.db_operation("update", "devices", keys, elapsed_ms(start))
     after.pop("alias_key")
     return DeviceSettings(device_id=device_id, **after)

@@ -175,7 +175,8 @@ def _write(tx: Executor, changes: list[Row]) -> None:
 
 
 def _hash(tx: Executor, changes: list[Row]) -> str:
-    return tx.execute(_HASH, {"ids": [change["id"] for change in changes]})[0]["target_hash"]
+    found: str = tx.execute(_HASH, {"ids": [change["id"] for change in changes]})[0]["target_hash"]
+    return found
 
 
 _LOCK = """

@@ -1,17 +1,19 @@
-"""The fleet as operators look at it: pages of devices, one device's history, and the whole in one row."""
+"""The fleet as operators look at it: pages of devices, one device and its history, and the whole in one row."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
 
 from nexmdm.devices import filters
-from nexmdm.devices.fields import HISTORY, columns
+from nexmdm.devices.fields import HISTORY, OF_DEVICE, Described, Reported, columns
 from nexmdm.devices.filters import FilteredPageQuery, FilterQuery
-from nexmdm.devices.registry import DEVICE_COLUMNS
-from nexmdm.runtime.database import Executor, Row, statement
+from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.errors import UnknownDevice
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
 LOW_BATTERY_PCT = 15
+Count = Annotated[int, Meta(ge=0)]
 
 
 class DevicesQuery(FilteredPageQuery, kw_only=True):
@@ -20,7 +22,52 @@ class DevicesQuery(FilteredPageQuery, kw_only=True):
     status: Literal["ok", "warn", "error"] | None = None
 
 
-def devices(db: Executor, query: DevicesQuery, interval_seconds: int) -> Page:
+class Device(Described, forbid_unknown_fields=True, kw_only=True):
+    """What follows from the last report is null until there is one.
+
+    `token_shared_at` is when two phones were last seen on the device's token, `hardware_id_shared_with` are aliases of
+    other devices with its hardware_id, 10 at most, `taken_over_at` is when a phone last took the device over.
+    """
+
+    device_id: str
+    alias: str
+    created_at: datetime
+    taken_over_at: datetime | None
+    hardware_id: str | None
+    has_fcm_token: bool
+    labels: dict[str, str]
+    monitored_package: str | None
+    online: bool
+    last_seen_at: datetime | None
+    last_ts: datetime | None
+    token_shared_at: datetime | None
+    hardware_id_shared_with: list[str]
+
+
+class Heartbeat(Reported, forbid_unknown_fields=True, kw_only=True):
+    """`ts` is the device's own time when that is plausible, `received_at` the server's."""
+
+    hb_id: int
+    bucket: datetime
+    ts: datetime
+    received_at: datetime
+
+
+class FleetSummary(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Of the living devices. `by_status` counts those that never reported as `never`."""
+
+    devices: Count
+    online: Count
+    silent: Count
+    low_battery: Count
+    unity_down: Count
+    device_owners: Annotated[int, Meta(ge=0, description="whose agent says that it is device owner")]
+    by_status: dict[str, int]
+    by_agent_version: dict[str, int]
+    alerts: Annotated[int, Meta(ge=0, description="that are open")]
+
+
+def devices(db: Executor, query: DevicesQuery, interval_seconds: int) -> Page[Device]:
     """A page of living devices by alias, each with its last status and `online`.
 
     Raises:
@@ -45,10 +92,22 @@ def devices(db: Executor, query: DevicesQuery, interval_seconds: int) -> Page:
         "interval_seconds": interval_seconds,
         "limit": query.limit + 1,
     }
-    return page(db.execute(sql, parameters, repeatable=True), query.limit, ("alias",))
+    return page(typed(db.execute(sql, parameters, repeatable=True), Device), query.limit, ("alias",))
 
 
-def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page:
+def show(db: Executor, device_id: str, interval_seconds: int) -> Device:
+    """One device with its last status.
+
+    Raises:
+        UnknownDevice: there is none, or it was deleted.
+    """
+    rows = db.execute(_SHOW, {"device_id": device_id, "interval_seconds": interval_seconds}, repeatable=True)
+    if not rows:
+        raise UnknownDevice(f"There is no device {device_id!r}.")
+    return typed(rows, Device)[0]
+
+
+def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page[Heartbeat]:
     """A page of a device's heartbeats, newest first.
 
     Raises:
@@ -60,10 +119,10 @@ def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page:
     )
     if not rows and not db.execute(_EXISTS, {"device_id": device_id}, repeatable=True):
         raise UnknownDevice(f"There is no device {device_id!r}.")
-    return page(rows, query.limit, ("bucket",))
+    return page(typed(rows, Heartbeat), query.limit, ("bucket",))
 
 
-def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> Row:
+def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> FleetSummary:
     """Counts over the living devices, or over those that fit the filter.
 
     Total, online, silent, low battery, Unity down, by status and agent version; and their alerts that are open.
@@ -77,8 +136,23 @@ def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> Row:
         "interval_seconds": interval_seconds,
         "low_battery_pct": LOW_BATTERY_PCT,
     }
-    return db.execute(_SUMMARY.replace("{where}", condition.sql), parameters, repeatable=True)[0]
+    rows = db.execute(_SUMMARY.replace("{where}", condition.sql), parameters, repeatable=True)
+    return typed(rows, FleetSummary)[0]
 
+
+DEVICE_COLUMNS = f"""
+    d.id AS device_id, d.alias, d.created_at, d.taken_over_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
+    {columns(OF_DEVICE, "d")}, d.labels, d.monitored_package,
+    device_online(l.last_seen_at, %(interval_seconds)s) AS online,
+    l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")},
+    ARRAY(SELECT o.alias FROM devices o WHERE o.hardware_id = d.hardware_id AND o.id <> d.id AND o.deleted_at IS NULL
+          ORDER BY o.alias LIMIT 10) AS hardware_id_shared_with"""
+
+_SHOW = f"""
+SELECT {DEVICE_COLUMNS}
+FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
+WHERE d.id = %(device_id)s AND d.deleted_at IS NULL
+"""
 
 _HEARTBEATS = f"""
 SELECT hb_id, bucket, ts, received_at, {columns(HISTORY)}

@@ -3,10 +3,9 @@
 import time
 from hashlib import sha256
 
-from nexmdm.devices.fields import HISTORY, OF_DEVICE, columns
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
-from nexmdm.runtime.errors import DeviceDeleted, Forbidden, NotAuthenticated, UnknownDevice
+from nexmdm.runtime.errors import DeviceDeleted, Forbidden, NotAuthenticated
 
 # Who presents a token. The function holds the rule: the use of a device's newest token retires its older ones. A
 # statement that begins so updates no row of `devices` by itself, since the function may have done it just before.
@@ -52,19 +51,8 @@ def set_fcm_token(db: Executor, token: str, claimed_device_id: str | None, fcm_t
     if not row["own"]:
         raise Forbidden("device_id: it names another device than the token does.")
     logs.db_operation("update", "devices", {"device_id": row["device_id"]}, elapsed_ms(start))
-    return row["device_id"]
-
-
-def show(db: Executor, device_id: str, interval_seconds: int) -> Row:
-    """One device with its last status.
-
-    Raises:
-        UnknownDevice: there is none, or it was deleted.
-    """
-    rows = db.execute(_SHOW, {"device_id": device_id, "interval_seconds": interval_seconds}, repeatable=True)
-    if not rows:
-        raise UnknownDevice(f"There is no device {device_id!r}.")
-    return rows[0]
+    device_id: str = row["device_id"]
+    return device_id
 
 
 _SET_FCM_TOKEN = f"""
@@ -74,18 +62,4 @@ WITH {AUTHENTICATED}, named AS (
 SELECT id AS device_id, deleted, own,
     CASE WHEN own AND NOT deleted THEN store_fcm_token_v1(id, %(token_id)s, %(fcm_token)s) END AS stored
 FROM named
-"""
-
-DEVICE_COLUMNS = f"""
-    d.id AS device_id, d.alias, d.created_at, d.taken_over_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
-    {columns(OF_DEVICE, "d")}, d.labels, d.monitored_package,
-    device_online(l.last_seen_at, %(interval_seconds)s) AS online,
-    l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")},
-    ARRAY(SELECT o.alias FROM devices o WHERE o.hardware_id = d.hardware_id AND o.id <> d.id AND o.deleted_at IS NULL
-          ORDER BY o.alias LIMIT 10) AS hardware_id_shared_with"""
-
-_SHOW = f"""
-SELECT {DEVICE_COLUMNS}
-FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
-WHERE d.id = %(device_id)s AND d.deleted_at IS NULL
 """

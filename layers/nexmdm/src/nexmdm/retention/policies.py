@@ -17,6 +17,7 @@ from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.settings import Settings
 
 BATCH = 5_000
+FLEET_HISTORY_DAYS = 400  # a year, and the same weeks of the year before to compare with
 BLOCKS = 64  # of 8 kB: about as many rows
 
 Steps = Iterator[int]
@@ -85,6 +86,10 @@ def events(db: Executor, before: datetime) -> Steps:
         yield 0
 
 
+def fleet_history(db: Executor, before: datetime) -> Steps:
+    return _batches(db, _FLEET_HISTORY, before)
+
+
 def due(db: Executor, settings: Settings) -> dict[str, int]:
     """How many rows each policy would remove now: the dry run."""
     rows = {
@@ -94,6 +99,7 @@ def due(db: Executor, settings: Settings) -> dict[str, int]:
         "enrollment_tokens": f"enrollment_tokens t WHERE {_OVER}",
         "device_alerts": f"device_alerts WHERE {_TOLD}",
         "operator_events": "operator_events WHERE at < %(before)s",
+        "fleet_history": "fleet_history WHERE hour < %(before)s",
     }
     return {
         policy: db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": cutoff(db, days)}, repeatable=True)[
@@ -111,6 +117,7 @@ def retention_days(settings: Settings) -> dict[str, int]:
         "enrollment_tokens": settings.token_retention_days,
         "device_alerts": settings.alert_retention_days,
         "operator_events": settings.event_retention_days,
+        "fleet_history": FLEET_HISTORY_DAYS,
     }
 
 
@@ -241,6 +248,15 @@ WITH old AS (
 ), gone AS (
     DELETE FROM schedule_runs r USING old
     WHERE r.schedule_id = old.schedule_id AND r.scheduled_for = old.scheduled_for RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_FLEET_HISTORY = """
+WITH old AS (
+    SELECT hour, grp FROM fleet_history WHERE hour < %(before)s ORDER BY hour LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM fleet_history h USING old WHERE h.hour = old.hour AND h.grp = old.grp RETURNING 1
 )
 SELECT count(*) AS deleted FROM gone
 """

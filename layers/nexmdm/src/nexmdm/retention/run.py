@@ -22,6 +22,7 @@ TABLES = {
     "enrollment_tokens": "enrollment_tokens",
     "device_alerts": "device_alerts",
     "operator_events": "operator_events",
+    "fleet_history": "fleet_history",
 }
 
 
@@ -96,6 +97,8 @@ def _policy(
             return policies.tokens(db, before)
         if policy == "device_alerts":
             return policies.alerts(db, before)
+        if policy == "fleet_history":
+            return policies.fleet_history(db, before)
         if policy == "operator_events":
             return policies.events(db, before)
         if settings.download_export_bucket:

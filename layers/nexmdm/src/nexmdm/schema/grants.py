@@ -98,6 +98,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "take_fcm_token_v1": (),
     "record_system_event_v1": ROLES,
     "record_system_event_v2": ROLES,
+    "reported_version_v1": ROLES,
     "target_hash": (APP,),
 }
 

@@ -1,0 +1,13 @@
+"""One run of the `nexmdm` command, in this process."""
+
+from nexmdm_cli.main import app
+from typer.testing import CliRunner, Result
+
+
+def nexmdm(*arguments: str, code: int = 0, answer: str | None = None) -> Result:
+    """One run of the command. code: what it has to end with; answer: what is typed."""
+    result = CliRunner().invoke(app, arguments, input=answer)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    return result
