@@ -33,7 +33,7 @@ _POOL_SIZE = 32  # sending.CONCURRENCY
 _NOT_AUTHORIZED = "NO_ACCESS_TOKEN"
 
 
-class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
+class Account(Credentials):
     """The service account's OAuth token, renewed by one thread at a time.
 
     The service account's own credentials would ask another Google host, in a thread of its own, which regions the
@@ -41,7 +41,7 @@ class Account(Credentials):  # type: ignore[misc]  # google-auth has no types
     """
 
     def __init__(self, certificate: credentials.Certificate) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._source = certificate.get_credential()
         self._renewing = threading.Lock()
 
@@ -64,7 +64,7 @@ class Service(Struct, frozen=True):
 
     url: str
     account: Account
-    session: AuthorizedSession
+    session: requests.Session
     token_session: requests.Session
     timeout: float
 
@@ -96,7 +96,7 @@ def service() -> Service:
             "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
         ) from None
     account, token_session = Account(certificate), _once(requests.Session())
-    session = AuthorizedSession(
+    session = AuthorizedSession(  # type: ignore[no-untyped-call]
         account, refresh_status_codes=(), max_refresh_attempts=0, auth_request=TokenRequest(token_session)
     )
     return Service(
@@ -180,7 +180,7 @@ def _post(prepared: Prepared) -> tuple[Result, str | None]:
         return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}."), None
     if response.status_code == 200:
         return _taken(response), None
-    used = response.request.headers["Authorization"].removeprefix("Bearer ")
+    used = str(response.request.headers["Authorization"]).removeprefix("Bearer ")
     return _refused(response), used if response.status_code == 401 else None
 
 

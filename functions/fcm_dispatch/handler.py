@@ -83,7 +83,7 @@ def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
         sending.prepare()
 
         def left() -> float:
-            return context.get_remaining_time_in_millis() / 1000
+            return float(context.get_remaining_time_in_millis() / 1000)
 
         # What is due comes first: whatever happens to schedules, it is sent.
         report["sent"] = sending.drain(db, config, left)

@@ -194,7 +194,7 @@ def after_restore(db: Executor, actor: Actor) -> int:
 
 def oldest_open_seconds(db: Executor) -> float:
     """The age of the oldest dispatch that is neither settled nor unknown, in seconds; 0 when there is none."""
-    return db.execute(_OLDEST_OPEN, repeatable=True)[0]["age"]
+    return float(db.execute(_OLDEST_OPEN, repeatable=True)[0]["age"])
 
 
 # What closes the ways into claim.sql that a call does not take.
@@ -227,7 +227,7 @@ def _transition(db: Executor, sql: str, metric: str, state: str, parameters: Par
     if rows:
         keys = {"state": state, "count": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
         logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
-    moved = sum(row["state"] == state for row in rows)
+    moved = len([row for row in rows if row["state"] == state])
     if moved:
         metrics.count(metric, moved)
     return moved

@@ -274,7 +274,8 @@ def _start(
     record = {"id": row["schedule_id"], "at": instant, "status": RunStatus.STARTED.value, "request_id": request_id}
     if not tx.execute(_RUN, {**record, "key": key}):
         return None
-    status, request_id_or_none = RunStatus.STARTED, request_id
+    status = RunStatus.STARTED
+    sent_as: str | None = request_id
     try:
         _check_enabled(row["action"], config)
         chosen = msgspec.convert(filters.shown(row["filter"]), Filter)
@@ -284,12 +285,12 @@ def _start(
         batches.accept(tx, command, config.heartbeat_interval_seconds)
     except (Invalid, Forbidden):
         # The filter matches no device, its group is gone, or the action was switched off.
-        status, request_id_or_none = RunStatus.EMPTY, None
+        status, sent_as = RunStatus.EMPTY, None
         tx.execute(_EMPTY, {"id": row["schedule_id"], "at": instant})
-    after = {"scheduled_for": instant, "status": status, "request_id": request_id_or_none}
+    after = {"scheduled_for": instant, "status": status, "request_id": sent_as}
     events.record(tx, actor, "schedule.run", f"schedule:{row['name']}", after=after)
     logs.db_operation("create", "schedule_runs", {"name": row["name"], "status": str(status)}, 0)
-    return Run(scheduled_for=instant, status=status, request_id=request_id_or_none, states={})
+    return Run(scheduled_for=instant, status=status, request_id=sent_as, states={})
 
 
 def _columns(tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool = False) -> dict[str, Any]:
