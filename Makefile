@@ -14,7 +14,7 @@ export AWS_DEFAULT_REGION := $(AWS_REGION)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench torture mutations test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test bench torture mutations prove test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
 
 help: ## list the targets
@@ -47,8 +47,9 @@ torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite
 mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
-test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck (APK_MUTATIONS=5000)
+test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest tests/system/extra
+	@$(BIN)/python -m model.prove $(if $(CI),--quick)
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/extra.txt
@@ -78,6 +79,9 @@ costs: setup ## print the tables of docs/costs.md from bench/prices.toml
 
 e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/system/e2e
+
+prove: setup ## check the model of the dispatch with SPIN, and the code against it (QUICK=1, MUTATE=1, WRITE=1)
+	@$(BIN)/python -m model.prove $(if $(QUICK),--quick) $(if $(MUTATE),--mutate) $(if $(WRITE),--write)
 
 openapi: setup ## write the API's reference: docs/openapi.json, and the console's copy
 	@$(BIN)/python -m local.openapi

@@ -437,6 +437,12 @@ inline crash(s) {
 #define can_settle(s, c) (mine(s, c) && (row[c].state == SENDING || row[c].state == UNKNOWN || \
     (row[c].state == SENT && row[c].done && !row[c].heard)))
 
+#ifdef NO_SAME_TOKEN
+#define same_token(s) true
+#else
+#define same_token(s) (token == slot[s].token)
+#endif
+
 /* `again`: the database's answer is lost, so the same statement runs once more. */
 inline settle(s, again) {
     d_step {
@@ -469,11 +475,12 @@ inline settle(s, again) {
                 row[c0].truth = (slot[s].has == OK -> TAKEN : (slot[s].has == SILENT -> PERHAPS : NOT_TAKEN))
             :: else
             fi;
-#ifdef NO_SAME_TOKEN
-            if :: slot[s].has == GONE -> assert(token == 0 || token == slot[s].token); token = 0 :: else fi
-#else
-            if :: slot[s].has == GONE && token == slot[s].token -> token = 0 :: else fi     /* D5_latest_token_stays */
-#endif
+            if
+            :: slot[s].has == GONE && same_token(s) ->
+                assert(token == 0 || token == slot[s].token);                       /* D5_latest_token_stays */
+                token = 0
+            :: else
+            fi
         :: else
         fi;
         DONE(c0); check(c0);

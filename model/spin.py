@@ -16,11 +16,6 @@ LIMIT_SECONDS = 900
 # Depth and the size of the table of states: enough for every run, and no state is left out when it overflows.
 SEARCH = ["-E", "-m200000", "-w26"]
 
-COLUMNS = (
-    "state", "fence", "attempts", "refused", "resends", "repeats", "keys", "lease", "next", "fcm", "secret", "over",
-    "done", "seen", "delivery", "own", "heard", "payload", "restored", "token",
-)  # fmt: skip
-
 
 class Row(NamedTuple):
     """A dispatch as the model abstracts it, and its device's FCM token; dispatch.pml says what each means."""
@@ -96,6 +91,18 @@ class SpinMissing(Exception):
 
 def runs() -> list[Run]:
     return [Run(**entry) for entry in tomllib.loads((HERE / "runs.toml").read_text())["run"]]
+
+
+def properties() -> set[str]:
+    """The names of the assertions of the model."""
+    text = MODEL.read_text()
+    behind = r"assert\([^;]*?\);?\s*/\* ([A-Za-z]\w*) \*/"
+    return set(re.findall(behind, text))
+
+
+def formulas() -> set[str]:
+    """The names of what holds over time."""
+    return set(re.findall(r"^ltl (\w+)", MODEL.read_text(), re.MULTILINE))
 
 
 def check(run: Run, *, without: Iterable[str] = (), shortest: bool = False) -> Verdict:
@@ -203,7 +210,19 @@ class _compiled:
         folder = Path(self._folder.name)
         shutil.copy(MODEL, folder)
         _succeed(["spin", *self._defines, "-a", "dispatch.pml"], folder)
-        _succeed(["gcc", "-O2", "-w", "-DVECTORSZ=4096", *self._options, "-o", "pan", "pan.c"], folder)
+        _succeed(
+            [
+                "gcc",
+                "-O1" if "-DBFS" in self._options else "-O2",
+                "-w",
+                "-DVECTORSZ=4096",
+                *self._options,
+                "-o",
+                "pan",
+                "pan.c",
+            ],
+            folder,
+        )
         return _Pan(folder)
 
     def __exit__(self, *_: Any) -> None:

@@ -1,9 +1,11 @@
 """The steps that the tests take on the real database, chosen from the model's state graph: model/steps.txt."""
 
 import hashlib
+import os
 import random
 import tomllib
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from model import spin
@@ -108,18 +110,19 @@ def _refused(graph: set[Step], seed: int) -> list[Step]:
     return sorted(found)
 
 
-def write(steps: Steps) -> None:
-    """Keep them for the tests that have no SPIN."""
+def write(steps: Steps, file: Path = FILE) -> None:
+    """Keep them for the tests, which need no SPIN."""
     lines = [steps.digest, "# single", *(step.line() for step in steps.single)]
     lines += ["# refused", *(step.line() for step in steps.refused)]
     for walk in steps.walks:
         lines += ["# walk", *(step.line() for step in walk)]
-    FILE.write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n")
 
 
 @cache
 def stored() -> Steps:
-    digest, *lines = FILE.read_text().splitlines()
+    """The steps that the tests take: MODEL_STEPS names another file than the repository's."""
+    digest, *lines = Path(os.environ.get("MODEL_STEPS", FILE)).read_text().splitlines()
     parts: list[tuple[str, list[Step]]] = []
     for line in lines:
         if line.startswith("# "):

@@ -65,6 +65,8 @@ class Machine:
         self.device_token = self._register()
         self.device_id = self.db.execute("SELECT id FROM devices WHERE deleted_at IS NULL")[0]["id"]
         self._new_token(1)
+        call("POST", "/v1/heartbeat", {}, token=self.device_token)
+        self.db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '1 day'")
         self.held: dict[int, Held] = {}
         self.told: list[int] = []
         self.saved: list[str] = []
@@ -202,10 +204,10 @@ class Machine:
         self._new_token(step.after.token)
 
     def _time_next(self, _step: Step) -> None:
-        self._age("next_at = now() - interval '1 second'")
+        self._age("next_at = next_at - interval '1 day'")
 
     def _time_lease(self, _step: Step) -> None:
-        self._age("lease_until = now() - interval '1 second'")
+        self._age("lease_until = lease_until - interval '1 day'")
 
     def _time_over(self, _step: Step) -> None:
         self._age("expires_at = now() - interval '1 second'")

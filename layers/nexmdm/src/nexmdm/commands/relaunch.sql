@@ -16,9 +16,9 @@ WITH wanted AS MATERIALIZED (
     ORDER BY l.monitored_foreground_recent_s DESC
     LIMIT %(limit)s
 ), made AS (
-    INSERT INTO fcm_dispatches (request_id, device_id, action, payload, created_by, state, created_at, sent_at,
-        expires_at)
-    SELECT request_id, id, 'launch_app', jsonb_build_object('package_name', package), %(actor)s, 'accepted',
+    INSERT INTO fcm_dispatches (request_id, device_id, action, payload, created_by, state, refused, created_at,
+        sent_at, expires_at)
+    SELECT request_id, id, 'launch_app', jsonb_build_object('package_name', package), %(actor)s, 'accepted', 0,
         clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => %(ttl_seconds)s)
     FROM wanted
     ON CONFLICT (request_id) DO NOTHING

@@ -1,0 +1,30 @@
+"""A fleet's life: enrollment, every action, a failing rollout, an hour offline, deletions, resets: no lie."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from local.fleet.journey import ACTIONS
+from tests.support.api import ROOT
+
+
+@pytest.mark.parametrize(("profile", "devices"), [("field", 50), ("reference", 20)])
+def test_no_status_is_a_lie(url, profile, devices):
+    ended = subprocess.run(
+        [sys.executable, "-m", "local.fleet.journey", "--devices", str(devices), "--profile", profile],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "good: no status was a lie" in ended.stdout
+
+
+def test_every_action_is_sent():
+    from nexmdm.commands import actions
+
+    assert set(ACTIONS) == set(actions.ACTIONS) - {"install_apk", "remote_exec_shell"}
