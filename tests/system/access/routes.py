@@ -74,6 +74,8 @@ ENTRIES: dict[str, Entry] = {
     "POST /v1/devices/import": Entry(
         "operator", "/v1/devices/import", 200, {"devices": [{"device_id": "{device}", "labels": {"site": "berlin"}}]}
     ),
+    "GET /v1/devices/{device_id}/apps": Entry("operator", "/v1/devices/{device}/apps", 200),
+    "GET /v1/apps": Entry("operator", "/v1/apps", 200),
     "GET /v1/labels": Entry("operator", "/v1/labels", 200),
     "GET /v1/groups": Entry("operator", "/v1/groups", 200),
     "GET /v1/groups/{name}": Entry("operator", "/v1/groups/pilot", 200),
