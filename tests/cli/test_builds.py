@@ -130,3 +130,41 @@ def test_a_rollout_to_what_a_filter_selects(data, run, stack, player):
     assert data("builds", "rollout", player, "50", "--dry-run")["device_count"] == 1
     assert data("builds", "rollout", player, "50")["rollout_filter"] == {"selector": "ring=first"}
     assert data("builds", "rollout", player, "50", "--all", "--yes")["rollout_filter"] is None
+
+
+@pytest.fixture
+def current(player, data):
+    data("builds", "promote", player, "--percent", "0")
+    return player
+
+
+def test_a_pilot_is_asked_by_alias_and_listed(current, data, run, stack):
+    stack.enroll("pilot")
+    asked = data("builds", "rollout", current, "--to", "pilot", "--no-wait")["install"]
+    assert (asked["device_count"], asked["newer_devices"]) == (1, 0)
+    assert "Nobody is asked: all 1 devices" in run("builds", "rollout", current, "--to", "pilot", "--no-wait").stderr
+    assert data("builds", "installations", current)[0]["alias"] == "pilot"
+    assert "pilot" in run("builds", "installations", current, "--status", "pending").stdout
+    assert "No installation fits" in run("builds", "installations", current, "--status", "failed").stdout
+    assert "There is no device" in run("builds", "rollout", current, "--to", "nobody", code=3).stderr
+
+
+def test_stages_and_their_window(current, data, run):
+    stages = ("--stage", "5:24", "--stage", "25:12:90", "--stage", "100")
+    plan = data("builds", "rollout", current, *stages)["plan"]
+    assert [stage["percent"] for stage in plan["stages"]] == [5, 25, 100]
+    assert (plan["stages"][1]["hold_hours"], plan["stages"][1]["min_completed_percent"]) == (12.0, 90)
+    assert "5 %, 25 %, 100 %; stage 1 since" in run("builds", "show", current).stdout
+    window = data("builds", "rollout", current, *stages, "--window", "fri,sat 22:00-04:00 Europe/Berlin")["plan"][
+        "window"
+    ]
+    assert window == {"timezone": "Europe/Berlin", "days": ["fri", "sat"], "from": "22:00", "to": "04:00"}
+    assert "is no stage" in run("builds", "rollout", current, "--stage", "x", code=2).stderr
+    assert "is no window" in run("builds", "rollout", current, *stages, "--window", "night", code=2).stderr
+    assert "Give a percentage, or --to, or --stage" in run("builds", "rollout", current, code=2).stderr
+    assert "Nobody is asked: no device" in run("builds", "rollout", current, "0", "--install", "--no-wait").stderr
+
+
+def test_the_last_version_code_needs_force(run):
+    refused = run("builds", "publish", str(PLAYER), "--version-code", str(2**31 - 1), code=4)
+    assert "--force" in refused.stderr

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from nexmdm_cli import apk, following, groups, selection, transfers
+from nexmdm_cli import addresses, apk, following, groups, selection, transfers
 from nexmdm_cli.api import path
 from nexmdm_cli.apk import Described
+from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
 from nexmdm_cli.selection import DryRun, InGroup, Prefix, Selector, Yes
 from nexmdm_cli.session import Session, command
@@ -23,6 +24,58 @@ Build = Annotated[int, typer.Argument(help="The build's id.", metavar="BUILD_ID"
 Reason = Annotated[str, typer.Option(help="Why; it is kept with who and when.")]
 File = Annotated[Path, typer.Argument(help="The signed APK.", exists=True, dir_okay=False, metavar="FILE.apk")]
 STYLES = {"published": "green", "refused": "red", "declared": "yellow", "awaiting_signer": "yellow"}
+
+
+INSTALLATIONS = [
+    Column("DEVICE", lambda i: clean(i["alias"]), flexible=True),
+    Column("STATUS", lambda i: Text(i["status"], {"completed": "green", "failed": "red"}.get(i["status"], ""))),
+    Column("ASKED", lambda i: ago(i["initiated_at"])),
+    Column("ENDED", lambda i: ago(i["ended_at"])),
+    Column("ERROR", lambda i: clean(i["error"] or ""), flexible=True),
+]
+
+
+def _stage(text: str) -> dict[str, Any]:
+    """`5:24:90` is 5 percent, for 24 hours at least, and until 90 percent of those who were asked have it."""
+    names = ("percent", "hold_hours", "min_completed_percent")
+    parts = text.split(":")
+    try:
+        values = [int(parts[0]), *map(float, parts[1:2]), *map(int, parts[2:])]
+        return dict(zip(names[: len(values)], values, strict=True))
+    except ValueError:
+        raise Failure(
+            f"{text!r} is no stage.", Code.USAGE, "Give percent:hours, such as 5:24; the last is 100."
+        ) from None
+
+
+def _window(text: str) -> dict[str, Any]:
+    try:
+        days, hours, timezone = text.split()
+        begin, end = hours.split("-")
+    except ValueError:
+        hint = "Give days, hours and a time zone: 'fri,sat 22:00-04:00 Europe/Berlin'."
+        raise Failure(f"{text!r} is no window.", Code.USAGE, hint) from None
+    return {"days": days.split(","), "from": begin, "to": end, "timezone": timezone}
+
+
+def _say_who_is_not_asked(session: Session, asked: dict[str, Any]) -> None:
+    """A percentage of few devices may be nobody, and Android installs nothing over a newer version."""
+    if not asked["cohort_devices"]:
+        session.out.note("Nobody is asked: no device is within this percentage.")
+    elif not asked["request_id"]:
+        session.out.note(f"Nobody is asked: all {asked['cohort_devices']} devices run the build or were asked already.")
+    if asked["newer_devices"]:
+        session.out.note(f"{asked['newer_devices']} run a newer version and are not asked: Android would refuse.")
+
+
+def _plan(build: dict[str, Any]) -> str:
+    plan = build["plan"]
+    if plan is None:
+        return ""
+    stages = ", ".join(f"{stage['percent']} %" for stage in plan["stages"])
+    return f"{stages}; stage {plan['stage']} since {when(plan['stage_at'])}" + (
+        f"; ended: {plan['end']}" if plan["end"] else ""
+    )
 
 
 def _rollout(build: dict[str, Any]) -> Text:
@@ -162,7 +215,30 @@ def promote(
 def rollout(
     session: Session,
     build_id: Build,
-    percent: Annotated[int, typer.Argument(min=0, max=100, help="Of the devices to offer it to.", metavar="PERCENT")],
+    percent: Annotated[
+        int | None, typer.Argument(min=0, max=100, help="Of the devices to offer it to.", metavar="[PERCENT]")
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to",
+            help="Ask this device to install it, beside the percentage; once or more.",
+            metavar="ALIAS",
+            autocompletion=addresses.complete,
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage",
+            help="A stage of a rollout that goes on by itself: percent, hours it holds, least percent completed.",
+            metavar="P[:H[:C]]",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="When stages may begin, in local time.", metavar="'fri,sat 22:00-04:00 Europe/Berlin'"),
+    ] = None,
     selector: Selector = None,
     group: InGroup = None,
     alias_prefix: Prefix = None,
@@ -176,20 +252,33 @@ def rollout(
 ) -> None:
     """Offer the current build to a percentage of the fleet, or of the devices that a filter selects.
 
-    A filter stays until another one, or --all, is given.
+    A filter stays until another one, or --all, is given. With stages the rollout goes on by itself; pausing makes it
+    wait, a percentage given by hand ends it.
 
     \b
     nexmdm builds rollout 7 100 -l stage=pilot
     nexmdm builds rollout 7 10 --all --install
+    nexmdm builds rollout 7 --to lobby --to kiosk-2
+    nexmdm builds rollout 7 --stage 5:24 --stage 25:24:90 --stage 100 --install
     nexmdm builds stats 7 --watch
     """
+    if sum((percent is not None, bool(to), bool(stage))) != 1:
+        raise Failure("Say to whom.", Code.USAGE, "Give a percentage, or --to, or --stage.")
+    if window and not stage:
+        raise Failure("A window is for stages.", Code.USAGE, "Give --stage too.")
     filter_ = selection.filter_of(selector, group, None, alias_prefix, None, everyone)
     target = _audience(session, build_id, filter_, yes=yes, dry_run=dry_run)
     if target is None:
         return
-    body: dict[str, Any] = {"staged_rollout_percent": percent, "install": install, **target}
+    body: dict[str, Any] = {"install": install or bool(to), **target}
+    if to:
+        body["device_ids"] = [addresses.find(session.api, alias)["device_id"] for alias in to]
+    elif stage:
+        body |= {"stages": [_stage(text) for text in stage]} | ({"window": _window(window)} if window else {})
+    else:
+        body["staged_rollout_percent"] = percent
     key = None
-    if install:
+    if body["install"] and not stage:
         key = request_id or f"install-{build_id}-{secrets.token_hex(6)}"
         body["request_id"] = key
     build = session.api.call("POST", path("apk", "builds", build_id, "rollout"), body, key=key)
@@ -198,8 +287,28 @@ def rollout(
         command_row = following.follow(session.api, session.out, command_row, until_sent=False, timeout=timeout)
         build["install"] = command_row
     _print(session, build)
+    if command_row and not session.out.as_json:
+        _say_who_is_not_asked(session, command_row)
     if command_row and command_row["request_id"] and wait:
         following.judge(command_row)
+
+
+@command(app, "installations")
+def list_installations(
+    session: Session,
+    build_id: Build,
+    status: Annotated[
+        str | None, typer.Option(help="pending, downloading, installing, completed, failed or unknown.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+) -> None:
+    """List a build's installations, newest first: which device, how it stands, and what went wrong.
+
+    \b
+    nexmdm builds installations 7 --status failed
+    """
+    rows = list(session.api.pages(path("apk", "builds", build_id, "installations"), {"status": status}, limit=limit))
+    session.out.table(rows, INSTALLATIONS, "No installation fits.")
 
 
 @command(app)
@@ -305,6 +414,7 @@ def _print(session: Session, build: dict[str, Any]) -> None:
             ("state", Text(build["state"], STYLES.get(build["state"], ""))),
             ("refusal", clean(build["refusal"] or "")),
             ("rollout", _rollout(build)),
+            ("stages", _plan(build)),
             ("offered to", groups.described(build["rollout_filter"] or {})),
             ("paused", f"{build['paused_reason']} {when(build['paused_at'])}" if build["paused_at"] else ""),
             ("asked to install", following.said(asked) if asked and asked["request_id"] else ""),

@@ -14,6 +14,7 @@ import msgspec
 from nexmdm.builds.publishing import number
 from nexmdm.commands import actions
 from nexmdm.commands.message import check_size
+from nexmdm.devices import selectors
 from nexmdm.enrollment import rate_limit
 from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats.body import HeartbeatBody
@@ -27,6 +28,7 @@ from local import template
 from local.gateway import payload, signature
 from local.gateway.signature import KeyPair
 from local.openapi.operations import operations
+from tests.support import label_selectors as reference_selectors
 from tests.support.api import CONTEXT
 from tests.support.builds import SAMPLES
 
@@ -170,6 +172,23 @@ def _everything(request: Request) -> dict[str, Any]:
     return seen | {"body": request.json(dict[str, Any])}
 
 
+def label_selectors(data: bytes) -> None:
+    """A selector is read or refused as Kubernetes does; a refusal points into the text."""
+    text = data.decode(errors="replace")
+    found = refused(lambda: selectors.parse(text))
+    if isinstance(found, Problem):
+        assert 1 <= found.members["errors"][0]["column"] <= len(text) + 1
+        if len(text) > selectors.MAX_CHARACTERS:
+            return
+    try:
+        wanted = len(reference_selectors.parse(text))
+    except reference_selectors.Refused:
+        wanted = 0
+    # None is no selector here, and every device to Kubernetes.
+    assert wanted == (0 if isinstance(found, Problem) else len(found)), text
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (bodies, heartbeats, cursors, parameters, apks, mutated_apks, events)
+    target.__name__: target
+    for target in (bodies, heartbeats, cursors, parameters, apks, mutated_apks, events, label_selectors)
 }

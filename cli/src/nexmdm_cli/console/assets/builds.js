@@ -43,12 +43,13 @@ const table = (builds, columns) => html`
 export const CurrentBuilds = ({ builds }) => table(builds, COLUMNS.slice(0, 3));
 
 const Installations = ({ build }) => {
-  const { pending, downloading, installing, completed, failed } = build.statistics;
+  const { pending, downloading, installing, completed, failed, unknown } = build.statistics;
   const parts = [
     ["installed", completed, "good"],
     ["failed", failed, "bad"],
     ["under way", downloading + installing, "busy"],
     ["pending", pending, "off"],
+    ["unknown", unknown, "off"],
   ];
   return parts.some(([, n]) => n) ? html`<${Shares} label="Installations" parts=${parts} />` : NONE;
 };
@@ -83,6 +84,7 @@ export function Build({ id }) {
       actions=${build && html`<${Possible} build=${build} onAsk=${setDoing} />`}>
       ${build && html`
         <${Rollout} build=${build} />
+        <${Devices} build=${build} />
         <${About} build=${build} />
         <${Audit} entries=${build.audit} />
       `}
@@ -95,6 +97,7 @@ export function Build({ id }) {
 function Possible({ build, onAsk }) {
   const button = (name, label, tone = "") =>
     html`<button type="button" class=${tone} onClick=${() => onAsk(name)}>${label}</button>`;
+  if (build.state === "awaiting_signer") return button("promote", "Pin signer and promote", "primary");
   if (build.state === "declared") return button("withdraw", "Withdraw", "danger");
   if (build.state !== "published") return null;
   if (!build.is_current) return button("promote", "Promote", "primary");
@@ -123,8 +126,51 @@ const Rollout = ({ build }) => html`
     `}
     <${Installations} build=${build} />
     <p class="muted">${count(build.statistics.issued, "download address", "download addresses")} handed out.</p>
+    ${build.plan && html`<p>${planned(build.plan)}</p>`}
+    ${(build.warnings ?? []).map((warning) => html`<p class="problem">${warning}</p>`)}
   <//>
 `;
+
+const planned = (plan) =>
+  `Stages ${plan.stages.map((stage) => `${stage.percent} %`).join(", ")}: stage ${plan.stage} since ` +
+  `${instant(plan.stage_at)}${plan.end ? `; ended: ${plan.end}` : ""}.`;
+
+const INSTALLATION_COLUMNS = [
+  {
+    key: "device",
+    label: "Device",
+    head: true,
+    cell: (one) => html`<a href="/devices/${one.device_id}">${one.alias}</a>`,
+  },
+  { key: "status", label: "Status", cell: (one) => html`<${Badge} name=${one.status} />` },
+  { key: "error", label: "What went wrong", cell: (one) => one.error ?? NONE },
+  { key: "asked", label: "Asked", kind: "wide", cell: (one) => html`<${When} at=${one.initiated_at} />` },
+  { key: "ended", label: "Ended", kind: "wide", cell: (one) => (one.ended_at ? html`<${When} at=${one.ended_at} />` : NONE) },
+];
+
+/** Which devices were asked to install the build, and who failed and why. */
+function Devices({ build }) {
+  const [status, setStatus] = useState("failed");
+  const poll = usePoll(
+    `installations of ${build.build_id} ${status}`,
+    (signal) => call("GET", `${address(build)}/installations?limit=100${status ? `&status=${status}` : ""}`, { signal }),
+    15,
+  );
+  if (!poll.data) return null;
+  return html`
+    <${Section} title="Installations">
+      <label>Show <select value=${status} onChange=${(event) => setStatus(event.target.value)}>
+        <option value="failed">failed</option>
+        <option value="unknown">without an end</option>
+        <option value="installing">installing</option>
+        <option value="completed">completed</option>
+        <option value="">all</option>
+      </select></label>
+      <${Table} caption="Installations" columns=${INSTALLATION_COLUMNS} rows=${poll.data.items}
+        id=${(one) => one.installation_id} empty="No installation of this kind." />
+    <//>
+  `;
+}
 
 const About = ({ build }) => html`
   <${Section} title="Build">
