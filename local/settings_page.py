@@ -46,6 +46,7 @@ ABOUT: dict[str, dict[str, str]] = {
         "COMMAND_HMAC_KEY": "What messages are signed with.",
         "REMOTE_EXEC_SHELL_ENABLED": "Whether remote_exec_shell is allowed.",
         "SCHEDULES_ENABLED": "Whether schedules may be made; the template's parameter Schedules.",
+        "AUTO_RELAUNCH": "Whether the sweep starts a monitored app again where it is not in front.",
         "MISFIRE_GRACE_SECONDS": "How late a scheduled run may still start; later it is recorded as missed.",
     },
     "Builds": {

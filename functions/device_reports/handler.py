@@ -45,7 +45,7 @@ class OkMessage(Struct):
     ok: Literal[True] = True
 
 
-class InstallationStatus(Struct):
+class InstallationAccepted(Struct):
     """`new_status` is the status as it stands."""
 
     installation_id: int
@@ -152,14 +152,14 @@ def remote_exec_ack(request: Request, body: RemoteExecAck) -> Ok:
 
 
 @routes("POST /v1/apk/installation/update", caller="device", problems=(404,))
-def installation_update(request: Request, body: InstallationUpdate) -> InstallationStatus:
+def installation_update(request: Request, body: InstallationUpdate) -> InstallationAccepted:
     """Report how an installation goes.
 
     A late report never takes a status back; `new_status` is the status as it stands.
     """
     progress = Progress(body.installation_id, body.status, body.download_progress, body.error_message)
     status = installations.report(database.connection(), request.device_token, progress, settings.load())
-    return InstallationStatus(body.installation_id, status)
+    return InstallationAccepted(body.installation_id, status)
 
 
 def _acknowledged(request: Request, report: Report, claimed: str | None) -> bool:
