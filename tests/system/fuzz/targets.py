@@ -16,8 +16,9 @@ from nexmdm.commands import actions
 from nexmdm.commands.message import check_size
 from nexmdm.devices import selectors
 from nexmdm.enrollment import rate_limit
+from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats.body import HeartbeatBody
-from nexmdm.runtime import validation
+from nexmdm.runtime import lenient, validation
 from nexmdm.runtime.errors import Problem
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import PageQuery
@@ -67,15 +68,16 @@ def bodies(data: bytes) -> None:
 
 def heartbeats(data: bytes) -> None:
     """A heartbeat that is taken becomes a row within the columns' bounds, as JSON that PostgreSQL reads."""
-    body = refused(lambda: validation.convert(validation.parse(data), HeartbeatBody))
-    if isinstance(body, Problem):
+    reading = refused(lambda: lenient.read(data, HeartbeatBody))
+    if isinstance(reading, Problem):
         return
-    report = body.report("io.unitynodes.unityapp")
-    assert report.battery_pct is None or 0 <= report.battery_pct <= 100
+    report = reported.report(reading.value, "io.unitynodes.unityapp", list(reading.dropped))
+    values = report.values
+    assert values.get("battery_pct") is None or 0 <= values["battery_pct"] <= 100
     assert report.device_ts is None or report.device_ts.tzinfo is UTC
-    for value in (report.ram_used_mb, report.queue_depth, report.sdk_int, report.signal_dbm):
-        assert value is None or -(2**31) <= value < 2**31
-    assert b"\\u0000" not in msgspec.json.encode(report)
+    for name in ("ram_used_mb", "queue_depth", "sdk_int", "signal_dbm"):
+        assert values.get(name) is None or -(2**31) <= values[name] < 2**31
+    assert b"\\u0000" not in msgspec.json.encode(values)
 
 
 def cursors(data: bytes) -> None:
@@ -161,7 +163,7 @@ _ROUTE = template.Route("POST", "/{name}", template.load().function("fleet"), "N
 @_routes(_ROUTE.key)
 def _everything(request: Request) -> dict[str, Any]:
     """Reads all that a handler can read of a request."""
-    seen = {"bearer": request.bearer, "base_url": request.base_url, "ip": rate_limit.source(request.source_ip)}
+    seen = {"bearer": request.bearer, "ip": rate_limit.source(request.source_ip)}
     seen["number"] = number(request.path["name"])
     for type_ in QUERIES:
         refused(lambda type_=type_: request.parameters(type_))

@@ -176,6 +176,7 @@ def test_a_find_would_be_told(monkeypatch: pytest.MonkeyPatch):
         raise RuntimeError("of the inside")
 
     monkeypatch.setattr("nexmdm.runtime.validation.convert", broken)
+    monkeypatch.setattr("nexmdm.runtime.lenient.item", broken)
     finds: list[Callable[[bytes], None]] = [TARGETS[name] for name in ("bodies", "heartbeats", "cursors", "parameters")]
     for target in finds:
         with pytest.raises(RuntimeError):
