@@ -13,7 +13,7 @@ from nexmdm_cli.qr import BLOCKS
 from tests.support.codes import decoded
 
 PROGRAM = Path(sys.executable).with_name("nexmdm")
-ALIAS = "Zürich 東京 …"
+ALIAS = "Zürich 東京 👩\u200d🚒…"
 ENCODINGS = ["ascii", "cp1252", "latin-1", "utf-8"]
 
 
@@ -49,6 +49,7 @@ def test_json_is_utf_8_in_every_encoding_and_escapes_controls(operator, encoding
     text = ended.stdout.decode("utf-8")
     assert json.loads(text)["items"][0]["alias"] == ALIAS
     assert "東京" in text
+    assert "\\u200d" in text
 
 
 @pytest.mark.parametrize("point", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x202E, 0x2066, 0xD800, 0xDFFF, 0xE0001])
