@@ -2,7 +2,8 @@
 
 from nexmdm.activity import events
 from nexmdm.alerts import history
-from nexmdm.devices import deletion, editing, groups, imports, labelling, lists, targets
+from nexmdm.devices import apps, deletion, editing, groups, imports, labelling, lists, targets
+from nexmdm.devices.apps import AppsQuery, DeviceApp, FleetApp
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
 from nexmdm.devices.filters import FilterQuery, GroupName
@@ -75,6 +76,21 @@ def delete_devices(request: Request, body: ExpectedTargets) -> Deleted:
 def import_devices(request: Request, body: Import) -> Imported:
     """Set aliases and labels of many devices, all or nothing; `dry_run` only checks."""
     return imports.run(database.connection(), body, request.actor)
+
+
+@routes("GET /v1/devices/{device_id}/apps")
+def list_apps_of_device(request: Request, query: PageQuery) -> Page[DeviceApp]:
+    """List the apps that a device reported, by package."""
+    return apps.of_device(database.connection(), request.path["device_id"], query)
+
+
+@routes("GET /v1/apps")
+def list_apps(request: Request, query: AppsQuery) -> Page[FleetApp]:
+    """List what is installed on the devices that fit the filter.
+
+    Each package with its versions, and on how many devices each is.
+    """
+    return apps.of_fleet(database.connection(), query, settings.load().heartbeat_interval_seconds)
 
 
 @routes("GET /v1/labels")

@@ -98,10 +98,12 @@ def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
 
 
 def test_what_a_terminal_would_obey_is_not_printed(run, stack):
-    stack.enroll("evil\x1b[2J[bold]x")
+    phone = stack.enroll("evil[bold]x")
+    phone.heartbeat(network={"transport": "wifi\x1b[2J[bold]x"})
     table = run("devices", "list", "--alias-prefix", "evil").stdout
     assert "\x1b" not in table
-    assert "evil�[2J[bold]x" in table
+    assert "evil[bold]x" in table
+    assert "wifi�[2J[bold]x" in table
 
 
 def test_completion_of_aliases_stays_silent_when_nobody_answers(home, operator, monkeypatch):

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from nexmdm_cli import addresses, labels, selection, tabular
+from nexmdm_cli import addresses, fields, labels, selection, tabular
 from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.inputs import content
@@ -89,6 +89,18 @@ def list_devices(
     session.out.table(session.api.pages("/v1/devices", query, limit), COLUMNS, "No device fits.")
 
 
+def _identity(row: dict[str, Any]) -> list[tuple[str, Text]]:
+    """What says that two phones pass for one, or one for two."""
+    found = []
+    if row.get("token_shared_at"):
+        said = f"two phones use this device's token, last seen {when(row['token_shared_at'])}"
+        found.append(("duplicate", Text(said, "red")))
+    if row.get("hardware_id_shared_with"):
+        others = ", ".join(clean(alias) for alias in row["hardware_id_shared_with"])
+        found.append(("duplicate", Text(f"its hardware id is also that of {others}", "red")))
+    return found
+
+
 @command(app)
 def show(session: Session, device: Device) -> None:
     """Show a device with its last status."""
@@ -119,7 +131,10 @@ def show(session: Session, device: Device) -> None:
             ("watched app", row["monitored_package"] or ""),
             ("model", " ".join(filter(None, (row["manufacturer"], row["model"])))),
             ("system", android),
+            *((label.lower() if label[1:2].islower() else label, value) for label, value in fields.rows(row)),
             ("enrolled", when(row["created_at"])),
+            *([("taken over", when(row["taken_over_at"]))] if row.get("taken_over_at") else []),
+            *_identity(row),
         ],
     )
 

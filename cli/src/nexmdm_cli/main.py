@@ -8,6 +8,7 @@ import typer
 
 from nexmdm_cli import (
     alerts,
+    apps,
     builds,
     commands,
     database,
@@ -63,6 +64,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(devices.app, name="devices")
+app.add_typer(apps.app, name="apps")
 app.add_typer(groups.app, name="groups")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(enroll.app, name="enroll")

@@ -43,7 +43,6 @@ COMMANDING = [
     "INSERT INTO apk_installations (device_id, apk_version_id, status) VALUES ('d', 1, 'pending')",
     "INSERT INTO device_alerts (device_id, condition) VALUES ('d', 'silent')",
     "UPDATE devices SET deleted_at = NULL",
-    "UPDATE devices SET alias = 'another'",
     "DELETE FROM device_heartbeats",
     "DELETE FROM devices",
     "CREATE TABLE own (n int)",

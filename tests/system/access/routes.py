@@ -74,6 +74,8 @@ ENTRIES: dict[str, Entry] = {
     "POST /v1/devices/import": Entry(
         "operator", "/v1/devices/import", 200, {"devices": [{"device_id": "{device}", "labels": {"site": "berlin"}}]}
     ),
+    "GET /v1/devices/{device_id}/apps": Entry("operator", "/v1/devices/{device}/apps", 200),
+    "GET /v1/apps": Entry("operator", "/v1/apps", 200),
     "GET /v1/labels": Entry("operator", "/v1/labels", 200),
     "GET /v1/groups": Entry("operator", "/v1/groups", 200),
     "GET /v1/groups/{name}": Entry("operator", "/v1/groups/pilot", 200),
@@ -114,7 +116,7 @@ ENTRIES: dict[str, Entry] = {
     "GET /v1/schedules": Entry("operator", "/v1/schedules", 200),
     "GET /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 200),
     "PATCH /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 200, {"enabled": False}),
-    "DELETE /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 204),
+    "DELETE /v1/schedules/{name}": Entry("operator", "/v1/schedules/spare", 204),
     "POST /v1/schedules/{name}/run": Entry("operator", "/v1/schedules/nightly/run", 202),
     "GET /v1/schedules/{name}/runs": Entry("operator", "/v1/schedules/nightly/runs", 200),
     "POST /v1/commands/{request_id}/cancel": Entry("operator", "/v1/commands/unknown/cancel", 200),

@@ -27,6 +27,7 @@ PAGES = (
     "/commands/{id}",
     "/builds",
     "/builds/{id}",
+    "/apps",
     "/groups",
     "/enroll",
     "/alerts",

@@ -3,6 +3,7 @@
 import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { Alerts, useAlerts } from "/assets/alerts.js";
 import { takeToken } from "/assets/api.js";
+import { Apps } from "/assets/apps.js";
 import { Build, Builds } from "/assets/builds.js";
 import { Command, Commands } from "/assets/commands.js";
 import { Device } from "/assets/device.js";
@@ -25,6 +26,7 @@ const PLACES = {
   "schedules/": Schedule,
   builds: Builds,
   "builds/": Build,
+  apps: Apps,
   groups: Groups,
   enroll: Enroll,
   alerts: Alerts,
@@ -54,6 +56,7 @@ function Navigation({ place }) {
   const links = [
     ["", "Fleet"],
     ["devices", "Devices"],
+    ["apps", "Apps"],
     ["groups", "Groups"],
     ["commands", "Commands"],
     ["schedules", "Schedules"],

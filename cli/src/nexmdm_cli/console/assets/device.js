@@ -3,6 +3,7 @@
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { DeviceAlerts, useAlerts } from "/assets/alerts.js";
 import { call } from "/assets/api.js";
+import { DeviceApps } from "/assets/apps.js";
 import { Chart } from "/assets/charts.js";
 import { CommandsList, useCommands } from "/assets/commands.js";
 import { Battery } from "/assets/devices.js";
@@ -38,6 +39,7 @@ export function Device({ id }) {
       ${device && html`
         <${Status} device=${device} />
         <${History} id=${id} />
+        <${DeviceApps} id=${id} />
         <${Commands} id=${id} />
         <${About} device=${device} />
         ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
@@ -78,24 +80,51 @@ const Commands = ({ id }) => html`
   <${Section} title="Commands"><${CommandsList} list=${useCommands({ device_id: id })} without="device" /><//>
 `;
 
+/** [label, value] of the fields that the API's document gives a label, such as the WiFi network. */
+function useLabelled(device) {
+  const { data } = usePoll("labelled fields", labelledFields, () => null);
+  return Object.entries(data ?? {}).map(([name, { title, "x-unit": unit }]) => {
+    const value = device[name];
+    if (typeof value === "boolean") return [title, yesNo(value)];
+    return [title, value == null ? NONE : [value, unit].filter((part) => part !== undefined).join(" ")];
+  });
+}
+
+async function labelledFields(signal) {
+  const document = await (await fetch("/assets/openapi.json", { signal })).json();
+  const members = Object.entries(document.components.schemas.Device.properties);
+  return Object.fromEntries(members.filter(([, told]) => told.title));
+}
+
+/** What says that two phones pass for one, or one for two. */
+const identity = (device) => [
+  ...(device.token_shared_at
+    ? [["Duplicate", html`two phones use this device's token, last seen <${When} at=${device.token_shared_at} />`]]
+    : []),
+  ...(device.hardware_id_shared_with?.length
+    ? [["Duplicate", `its hardware id is also that of ${device.hardware_id_shared_with.join(", ")}`]]
+    : []),
+];
+
 const About = ({ device }) => html`
   <${Section} title="Device">
     <${Facts} of=${[
+      ...identity(device),
       ["Device id", html`<code>${device.device_id}</code>`],
       ["Labels", Object.keys(device.labels).length ? html`<${Labels} of=${device.labels} />` : NONE],
       ["Watched app", device.monitored_package ?? NONE],
       ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
       ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
-      ["Android build", device.build_id ?? NONE],
       ["Agent", device.agent_version ?? NONE],
       ["Unity app", device.unity_pkg_version ?? NONE],
       ["Address", device.ip ?? NONE],
       ["Device owner", yesNo(device.is_device_owner)],
-      ["Power is well", yesNo(device.power_ok)],
       ["Exempt from Doze", yesNo(device.doze_whitelisted)],
       ["Network validated", yesNo(device.net_validated)],
       ["Hardware id", device.hardware_id ?? NONE],
+      ...useLabelled(device),
       ["Enrolled", instant(device.created_at)],
+      ...(device.taken_over_at ? [["Taken over", instant(device.taken_over_at)]] : []),
     ]} />
   <//>
 `;

@@ -1,0 +1,24 @@
+"""The fields that the API's document gives a label: what a device reports beyond what a page shows in its own way."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from nexmdm_cli.output import clean, shown
+
+
+@cache
+def labelled() -> dict[str, tuple[str, str]]:
+    """{field of a device: (label, unit)}, in the document's order."""
+    document = json.loads(files("nexmdm_cli").joinpath("console/assets/openapi.json").read_text(encoding="utf-8"))
+    members = document["components"]["schemas"]["Device"]["properties"]
+    return {name: (told["title"], told.get("x-unit", "")) for name, told in members.items() if "title" in told}
+
+
+def rows(device: dict[str, Any]) -> list[tuple[str, str]]:
+    """(label, value with its unit) of each labelled field."""
+    return [
+        (label, clean(shown(device.get(name), f" {unit}" if unit else "")))
+        for name, (label, unit) in labelled().items()
+    ]
