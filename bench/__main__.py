@@ -39,7 +39,7 @@ SECTIONS = {
     "gateway": "Whole path",
     "targets": "Targets of the documents",
 }
-BY_NAME_ONLY = {"widths": "Width of a partition"}
+BY_NAME_ONLY = {"widths": "Width of a partition", "memory": "Memory of the heartbeat function"}
 
 
 def main() -> int:

@@ -1,6 +1,8 @@
-"""Cold starts: a built function from fresh process to first answer, beside importing its third-party packages alone.
+"""Cold starts as Lambda does them: initialised at full processor, the first answer at the share of a function's memory.
 
-The artifacts are those of `make build-host`, run by the Python that they were built for, with nothing else to import.
+The artifacts are those of `make build-host`, each in a fresh process of the Python that they were built for, with
+nothing else to import. The database is behind a door with TLS and IAM tokens. The floor is a bare function that
+imports psycopg2 and msgspec, connects by TLS and runs SELECT 1 under the same limit.
 """
 
 import json
@@ -11,52 +13,69 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
+from subprocess import PIPE
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import NamedTuple
+from urllib.parse import quote
 
 import boto3
 
-from bench.figures import Figure, absent, at_most, below
+from bench import fixture
+from bench.figures import Figure, absent, at_most, below, compared
+from bench.processor import share_of
 from bench.sending import fake_fcm
 from bench.stage import Stage, pointed_at
 from local import s3, template
+from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, rds
 from local.template import Function
 from tests.support import samples, webhook
 from tests.support.s3 import BUCKET, KEYS
 from tests.system.built import lambda_runtime
 
-FIRST_ANSWER = """
+# Says READY when it is initialised, and goes on when it is told to: then it has no more than its share of a processor.
+PHASES = """
+import json, re, sys, time
+print("READY", flush=True)
+sys.stdin.readline()
+took = []
+for _ in range(int(sys.argv[3]) + 1):
+    start = time.perf_counter()
+    status = first()
+    took.append((time.perf_counter() - start) * 1000)
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+print("REPORT" + json.dumps({"took": took, "peak": peak, "status": status}), flush=True)
+import os; os._exit(0)
+"""
+OURS = """
 import importlib, json, sys, types
 event = json.loads(sys.argv[2])
 handler = getattr(importlib.import_module(sys.argv[1]), "handler")
 context = types.SimpleNamespace(aws_request_id="1", function_name="bench", log_stream_name="bench",
                                 get_remaining_time_in_millis=lambda: 60_000)
-result = handler(event, context)
+def first():
+    result = handler(event, context)
+    return (result or {}).get("statusCode", 200)
 """
-# What our own modules import that is neither ours nor Python's, in that order; and how large the process became.
-WATCH = """
-import builtins, sys
-OURS, wanted, original = {"nexmdm", "functions"}, {}, builtins.__import__
-def watch(name, globals=None, locals=None, fromlist=(), level=0):
-    found = original(name, globals, locals, fromlist, level)
-    top = name.partition(".")[0]
-    if (globals or {}).get("__name__", "").partition(".")[0] in OURS and top not in OURS | sys.stdlib_module_names:
-        for full in (name, *(f"{name}.{inner}" for inner in fromlist or ())):
-            if full in sys.modules:
-                wanted[full] = None
-    return found
-builtins.__import__ = watch
+# The token is made here: a bare function would be given a password.
+BARE = """
+import json, os, sys
+import msgspec, psycopg2
+connection = None
+def first():
+    global connection
+    if connection is None:
+        connection = psycopg2.connect(os.environ["BARE_DSN"])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    msgspec.json.decode(sys.argv[2].encode())
+    return 200
 """
-REPORT = """
-import re
-peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
-print("REPORT" + json.dumps({"peak": peak, "packages": list(wanted), "status": result.get("statusCode", 200)}))
-"""
-IMPORTS = "import importlib, sys\nfor name in sys.argv[1].split(): importlib.import_module(name)"
 MEGABYTES = {"heartbeat": 60, "fcm_dispatch": 200}
 PEAK_MEGABYTES = {"heartbeat": 128}
 # Its answer goes to CloudFormation, and its work is a migration: no start to compare with others.
 LEFT_OUT = {"migrate"}
+# What devices wait for.
+RULED = {"heartbeat"}
 
 
 def measure(stage: Stage) -> list[Figure]:
@@ -65,73 +84,116 @@ def measure(stage: Stage) -> list[Figure]:
     if missing or not lambda_runtime.PYTHON.exists():
         return [absent("cold starts", "the functions are not built: make build-host")]
     figures = []
-    with _environment(stage) as variables:
+    with environment(stage) as variables:
         for function in functions:
             figures += _function(stage, function, variables)
     return figures
 
 
 def _function(stage: Stage, function: Function, variables: dict[str, str]) -> list[Figure]:
-    run = _Runs(function, variables)
-    report = run.report()
-    floor, ours = [], []
+    runs = Runs(function, variables)
+    ours: list[Start] = []
+    floor: list[Start] = []
     for number in range(stage.sizes.starts + 1):
-        pair = [(ours, lambda: run.first_answer()), (floor, lambda: run.imports(report["packages"]))]
-        for values, start in pair if number % 2 else reversed(pair):
-            values.append(start())
-    what = f"cold start of {function.name}: fresh process to first answer"
+        pair = [(ours, OURS), (floor, BARE)]
+        for starts, code in pair if number % 2 else reversed(pair):
+            starts.append(runs.start(code))
+    what = f"cold start of {function.name} at {function.memory} MB"
+    against = "a bare function with psycopg2 and msgspec"
     # The first of each found a cold disk.
-    figures = [at_most(1.3, what, "importing its packages alone", median(floor[1:]), median(ours[1:]), "ms")]
+    ours, floor = ours[1:], floor[1:]
+    first, bare = (median(start.first for start in starts) for starts in (ours, floor))
+    note = f"under the limit of the processor ({runs.how})"
+    figures = [
+        at_most(1.5, f"{what}: first answer", against, bare, first, "ms", note)
+        if function.name in RULED
+        else compared(f"{what}: first answer", against, bare, first, "ms", note)
+    ]
+    together, bare = (median(start.together for start in starts) for starts in (ours, floor))
+    note = f"{_phases(ours)}; floor {_phases(floor)}"
+    figures.append(compared(f"{what}: initialised and answered", against, bare, together, "ms", note))
     if function.name in MEGABYTES:
         size = lambda_runtime.megabytes(lambda_runtime.paths(function))
         figures.append(below(f"{function.name}: code and layer, unzipped", size, MEGABYTES[function.name], "MB"))
     if function.name in PEAK_MEGABYTES:
         limit = PEAK_MEGABYTES[function.name]
-        figures.append(below(f"{function.name}: peak memory at the first answer", report["peak"], limit, "MB"))
+        peak = max(start.peak for start in ours)
+        figures.append(below(f"{function.name}: peak memory at the first answer", peak, limit, "MB"))
     return figures
 
 
-class _Runs:
+def _phases(starts: list["Start"]) -> str:
+    init, first = (median(getattr(start, name) for start in starts) for name in ("init", "first"))
+    return f"{init:.0f} ms to initialise and {first:.0f} ms to answer"
+
+
+class Start(NamedTuple):
+    """Milliseconds of each phase; `warm` of an answer after the first; peak in MB."""
+
+    init: float
+    first: float
+    warm: float
+    peak: float
+
+    @property
+    def together(self) -> float:
+        return self.init + self.first
+
+
+class Runs:
     def __init__(self, function: Function, variables: dict[str, str]) -> None:
         self._folder = lambda_runtime.BUILT / function.logical_id
-        self._variables = {**lambda_runtime.environment(function), **variables}
+        bare = variables["BARE_DSN"]
+        self._variables = {**lambda_runtime.environment(function), **variables, "BARE_DSN": bare}
+        self._variables["AWS_LAMBDA_INITIALIZATION_TYPE"] = "on-demand"
         self._module, self._event = function.handler.rpartition(".")[0], json.dumps(samples.load(function.name))
-        self._starts = 0
+        self._memory, self._starts = function.memory, 0
+        self.how = ""
 
-    def _arguments(self) -> tuple[str, str]:
-        """A command of a new name each time, or it would be answered from its row without anything being loaded."""
+    def start(self, code: str, memory: int | None = None, warm: int = 0) -> Start:
+        """One environment, from a fresh process to its first answer and `warm` more."""
+        # A command of a new name each time, or it would be answered from its row without anything being loaded.
         self._starts += 1
-        return self._module, self._event.replace("sample-1", f"start-{self._starts}")
+        event = self._event.replace("sample-1", f"start-{self._starts}")
+        command = [str(lambda_runtime.PYTHON), "-c", code + PHASES, self._module, event, str(warm)]
+        with share_of(memory or self._memory) as processor:
+            begun = time.perf_counter()
+            with subprocess.Popen(  # noqa: S603
+                command, cwd=self._folder, env=self._variables, text=True, stdin=PIPE, stdout=PIPE, stderr=PIPE
+            ) as process:
+                init = _read_until(process, "READY", begun)[0]
+                processor.hold(process.pid)
+                process.stdin.write("\n")
+                process.stdin.flush()
+                report = json.loads(_read_until(process, "REPORT", begun)[1])
+            self.how = processor.how
+        assert report["status"] < 400, report
+        first, *after = report["took"]
+        return Start(init, first, median(after) if after else first, report["peak"])
 
-    def report(self) -> dict[str, Any]:
-        output = self._run(WATCH + FIRST_ANSWER + REPORT, *self._arguments())
-        report = json.loads(output.rpartition("REPORT")[2])
-        assert report["status"] < 400, output
-        return report
 
-    def first_answer(self) -> float:
-        return self._timed(FIRST_ANSWER, *self._arguments())
-
-    def imports(self, names: list[str]) -> float:
-        return self._timed(IMPORTS, " ".join(names))
-
-    def _timed(self, code: str, *arguments: str) -> float:
-        """Milliseconds. The process leaves by os._exit: what it takes to die is no part of a start."""
-        start = time.perf_counter()
-        self._run(f"{code}\nimport os, sys; sys.stdout.flush(); os._exit(0)", *arguments)
-        return (time.perf_counter() - start) * 1000
-
-    def _run(self, code: str, *arguments: str) -> str:
-        command = [str(lambda_runtime.PYTHON), "-c", code, *arguments]
-        done = subprocess.run(  # noqa: S603
-            command, cwd=self._folder, env=self._variables, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
+def _read_until(process: "subprocess.Popen[str]", word: str, begun: float) -> tuple[float, str]:
+    """(milliseconds until the line that begins so, the rest of it)"""
+    for line in process.stdout:
+        if line.startswith(word):
+            return (time.perf_counter() - begun) * 1000, line.removeprefix(word)
+    raise AssertionError(process.stderr.read()[-2000:])
 
 
 @contextmanager
-def _environment(stage: Stage) -> Iterator[dict[str, str]]:
+def _bare_login(stage: Stage) -> Iterator[None]:
+    """The one user whose password the door knows; it may do nothing but log in."""
+    with fixture.connected(stage.server) as db:
+        db.execute(f"CREATE ROLE {ADMIN} LOGIN")
+    try:
+        yield
+    finally:
+        with fixture.connected(stage.server) as db:
+            db.execute(f"DROP ROLE {ADMIN}")
+
+
+@contextmanager
+def environment(stage: Stage) -> Iterator[dict[str, str]]:
     """A database with what the sample events speak of, doubles of what functions call; the variables that name them."""
     with ExitStack() as stack:
         url = stack.enter_context(stage.copy("cold"))
@@ -148,4 +210,23 @@ def _environment(stage: Stage) -> Iterator[dict[str, str]]:
         variables["WEBHOOK_URL"] = stack.enter_context(webhook.listening()).url
         stack.enter_context(pointed_at(**{"url": url, **stored}))
         samples.make_real()
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="nexmdm-bench-")))
+        door = stack.enter_context(rds(url, folder))
+        stack.enter_context(_bare_login(stage))
+        name = url.partition("?")[0].rpartition("/")[2]
+        # Not by DATABASE_URL, but as in Lambda: TLS that checks the server, and a signed token for each login.
+        del variables["DATABASE_URL"]
+        tls = f"sslmode=verify-full&sslrootcert={door.ca_bundle}"
+        login = f"{ADMIN}:{quote(ADMIN_PASSWORD, safe='')}@{door.host}:{door.port}"
+        variables |= {
+            "DATABASE_HOST": door.host,
+            "DATABASE_PORT": str(door.port),
+            "DATABASE_NAME": name,
+            "DATABASE_USER": "postgres",
+            "DATABASE_CA_BUNDLE": str(door.ca_bundle),
+            "BARE_DSN": f"postgresql://{login}/{name}?{tls}",
+            "AWS_ACCESS_KEY_ID": KEY.access_key,
+            "AWS_SECRET_ACCESS_KEY": KEY.secret_key,
+            "AWS_SESSION_TOKEN": KEY.token,
+        }
         yield {**variables, "PATH": os.environ["PATH"]}

@@ -19,7 +19,6 @@ ACTIONS: list[tuple[str, dict[str, Any]]] = [
     ("launch_app", {"package_name": "io.unitynodes.unityapp"}),
     ("restart_app", {}),
     ("set_dnd", {"enable": True}),
-    ("list_packages", {}),
 ]
 MANY = 5
 

@@ -78,7 +78,7 @@ def test_keys_of_the_adb_line_are_read_as_they_were_pasted(operator, monkeypatch
 
 def test_a_path_keeps_its_query(operator, stack):
     for alias in ("query-a", "query-b"):
-        stack.enrol(alias)
+        stack.enroll(alias)
     page = json.loads(nexmdm("api", "GET", "/v1/devices?limit=1&alias=query-").stdout)
     assert [device["alias"] for device in page["items"]] == ["query-a"]
     assert page["next_cursor"]

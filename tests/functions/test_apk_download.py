@@ -150,6 +150,14 @@ def test_a_device_fetches_what_it_is_offered_or_was_asked_to_install(bucket: Buc
     assert len(rows(db)) == 3
 
 
+def test_a_paused_build_is_not_handed_to_those_who_were_asked(bucket: Bucket, device: Device):
+    build_id = promoted(2)
+    act(build_id, "rollout", device_ids=[device.id])
+    assert fetch(device.token, f"/v1/apk/download/{build_id}").status == 302
+    act(build_id, "pause")
+    fetch(device.token, f"/v1/apk/download/{build_id}").problem(404)
+
+
 def test_an_enrollment_token_fetches_the_agent_alone(bucket: Bucket, db: Database):
     agent, token = promoted(2), download_token()
     pin("io.unitynodes.unityapp")

@@ -50,7 +50,7 @@ def test_without_it_what_was_sent_would_be_sent_again(restored, fake_fcm: FakeFc
 def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: Database, fake_fcm: FakeFcm):
     _, token = restored
     assert handler(samples.load("fcm_dispatch-after-restore"), CONTEXT) == {"unknown": 2}
-    assert sweep() == {"unknown": 0, "expired": 0, "sent": 0}
+    assert set(sweep().values()) == {0}
     assert len(fake_fcm.posts("waits")) == len(fake_fcm.posts("in-flight")) == 1
     assert [state(db, request_id) for request_id in ("waits", "in-flight")] == ["unknown", "unknown"]
     assert call("POST", "/v1/heartbeat", agent.heartbeat(fcm_token=None), token=token).json["pending_commands"] == []

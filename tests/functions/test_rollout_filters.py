@@ -1,13 +1,17 @@
 """A build offered to the devices that a filter selects, and to a percentage of them."""
 
+import threading
 from hashlib import sha256
 from typing import Any
 
 import pytest
 from nexmdm.alerts import conditions
-from nexmdm.devices import filters
+from nexmdm.devices import filters, groups
 from nexmdm.runtime import settings
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
+from nexmdm.runtime.errors import GroupInUse
+from psycopg2.extensions import make_dsn
 
 from local.fcm import FakeFcm
 from tests.support.api import call
@@ -138,6 +142,36 @@ def test_a_group_that_a_rollout_names_stays(bucket: Bucket, fleet: dict[str, str
     roll_out(build_id, filter={"all": True})
     assert call("DELETE", "/v1/groups/pilots").status == 204
     assert first != build_id
+
+
+def test_a_group_is_not_deleted_while_a_rollout_begins_to_use_it(bucket: Bucket, url: str, fleet: dict[str, str]):
+    call("PUT", "/v1/groups/pilots", {"filter": PILOT})
+    build_id = promoted(2)
+    first, second = Database(make_dsn(url)), Database(make_dsn(url))
+    refused: list[Exception] = []
+
+    def delete() -> None:
+        try:
+            groups.delete(second, "pilots", Actor("me"))
+        except GroupInUse as problem:
+            refused.append(problem)
+
+    try:
+        with first.transaction() as tx:
+            groups.hold(tx, {"group": "pilots"})
+            other = threading.Thread(target=delete)
+            other.start()
+            while not tx.execute("SELECT count(*) AS n FROM pg_locks WHERE NOT granted")[0]["n"]:
+                assert other.is_alive(), "it did not wait"
+            tx.execute(
+                """UPDATE apk_versions SET rollout_filter = '{"group": "pilots"}' WHERE id = %(id)s""", {"id": build_id}
+            )
+        other.join()
+    finally:
+        first.close()
+        second.close()
+    assert len(refused) == 1
+    assert call("GET", "/v1/groups/pilots").status == 200
 
 
 def test_an_older_build_with_a_deleted_group_is_offered_to_nobody(bucket: Bucket, fleet: dict[str, str]):

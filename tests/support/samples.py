@@ -14,6 +14,7 @@ EVENTS = ROOT / "events"
 
 # The status of an HTTP answer; else a key that the result must have.
 ANSWERS: dict[str, int | str] = {
+    "alerts": 200,
     "apk_builds": 200,
     "apk_builds-declare": 200,  # the same build again: the one that is published already
     "apk_download": 302,

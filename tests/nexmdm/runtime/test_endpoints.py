@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+from nexmdm.alerts.notifications import Notification
 from nexmdm.builds import urls
 from nexmdm.retention import export
 from nexmdm.runtime import endpoints, secrets, settings
@@ -118,13 +119,13 @@ def test_secrets_are_asked_for_at_the_documented_host(region: str, asked: list[s
 
 
 def test_alerts_are_published_at_the_documented_host(region: str, asked: list[str]):
-    notice = SimpleNamespace(subject="s", text="t", conditions=["silent"])
+    notification = Notification("claim", "nexmdm", "s", "t", [], [])
     config = settings.load()
     told = SimpleNamespace(
         alert_topic_arn=f"arn:aws:sns:{region}:123456789012:alarms", aws_endpoint_url_sns=config.aws_endpoint_url_sns
     )
     with pytest.raises(topic.NotTaken):
-        topic.publish(told, notice)
+        topic.publish(told, notification)
     assert set(asked) == {DOCUMENTED[region]["sns"]}
 
 

@@ -43,7 +43,6 @@ COMMANDING = [
     "INSERT INTO apk_installations (device_id, apk_version_id, status) VALUES ('d', 1, 'pending')",
     "INSERT INTO device_alerts (device_id, condition) VALUES ('d', 'silent')",
     "UPDATE devices SET deleted_at = NULL",
-    "UPDATE devices SET alias = 'another'",
     "DELETE FROM device_heartbeats",
     "DELETE FROM devices",
     "CREATE TABLE own (n int)",
@@ -92,7 +91,7 @@ def test_every_surplus_right_is_found(connection):
 @pytest.mark.parametrize(
     "statement",
     [
-        "GRANT UPDATE (alias) ON devices TO nexmdm_device",
+        "GRANT UPDATE (deleted_at) ON devices TO nexmdm_device",
         "GRANT SELECT (id) ON devices TO nexmdm_device",
         "GRANT UPDATE ON SEQUENCE device_alerts_id_seq TO nexmdm_app",
         "GRANT USAGE ON SEQUENCE device_alerts_id_seq TO nexmdm_device",

@@ -19,6 +19,7 @@ from nexmdm.schema import roles
 from local import s3
 from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
 from local.rds.server import DATABASE, Server, aurora
+from tests.support.api import ROOT
 from tests.support.postgres import alembic
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -252,3 +253,22 @@ def test_secrets_manager_in_silence_is_an_outage(lambda_, monkeypatch):
     forget()
     with pytest.raises(Unavailable, match="Secrets Manager"):
         stored_secrets.resolve("COMMAND_HMAC_KEY", f"arn:aws:secretsmanager:{REGION}:123456789012:secret:none-abcdef")
+
+
+def test_a_database_that_an_old_server_made_is_taken_over_as_the_document_says(lambda_, aurora_):
+    """docs/deploy.md#database-access: what the administrator runs before the first deploy against it."""
+    config = settings.load()
+    admin = database.Database(config.dsn_of(ADMIN, ADMIN_PASSWORD))
+    admin.execute("CREATE ROLE old LOGIN")
+    admin.execute("GRANT old TO CURRENT_USER WITH INHERIT TRUE, SET TRUE")
+    admin.execute("GRANT CREATE ON SCHEMA public TO old")
+    aurora_.run("SET ROLE old", "CREATE TABLE battery_whitelist (id int)", database=DATABASE)
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    [script] = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    for statement in script.split(";"):
+        if statement.strip():
+            admin.execute(statement)
+    admin.close()
+    migrated(lambda_)
+    owner = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    assert aurora_.run(owner, database=DATABASE) == [("nexmdm_owner",)]

@@ -116,7 +116,7 @@ ENTRIES: dict[str, Entry] = {
     "GET /v1/schedules": Entry("operator", "/v1/schedules", 200),
     "GET /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 200),
     "PATCH /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 200, {"enabled": False}),
-    "DELETE /v1/schedules/{name}": Entry("operator", "/v1/schedules/nightly", 204),
+    "DELETE /v1/schedules/{name}": Entry("operator", "/v1/schedules/spare", 204),
     "POST /v1/schedules/{name}/run": Entry("operator", "/v1/schedules/nightly/run", 202),
     "GET /v1/schedules/{name}/runs": Entry("operator", "/v1/schedules/nightly/runs", 200),
     "POST /v1/commands/{request_id}/cancel": Entry("operator", "/v1/commands/unknown/cancel", 200),

@@ -32,8 +32,9 @@ def set_up() -> Stage:
     assert builds.act(build, "rollout", staged_rollout_percent=100, install=True).status == 202
     declared = builds.declare(builds.sample("player-190"), 190, package_name="io.unitynodes.unityapp")
     commands(device_id)
-    schedule = {"name": "nightly", "cron": "0 3 * * *", "filter": {"all": True}, "action": "ping"}
-    assert call("POST", "/v1/schedules", schedule).status == 201
+    for name in ("nightly", "spare"):
+        schedule = {"name": name, "cron": "0 3 * * *", "filter": {"all": True}, "action": "ping"}
+        assert call("POST", "/v1/schedules", schedule).status == 201
     for group in ("pilot", "spare"):
         assert call("PUT", f"/v1/groups/{group}", {"filter": {"selector": "stage=pilot"}}).status == 200
     names = {

@@ -51,6 +51,8 @@ def seeds(name: str) -> list[bytes]:
         return [path.read_bytes() for path in sorted(SAMPLES.glob("*.apk"))]
     if name == "mutated_apks":
         return [bytes([n]) + bytes(14) for n in range(15)]
+    if name == "label_selectors":
+        return [b"site=berlin,role!=spare,stage in (pilot,canary),owner,!retired,floor>3", b"a notin (,b),c<1"]
     if name == "cursors":
         return [b"WyJ4Il0", b"WyIyMDI2LTAxLTAxVDAwOjAwOjAwWiIsIngiXQ", b"WzFd"]
     bodies = [event["body"].encode() for event in map(samples.load, samples.files()) if event.get("body")]

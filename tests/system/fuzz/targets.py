@@ -14,9 +14,11 @@ import msgspec
 from nexmdm.builds.publishing import number
 from nexmdm.commands import actions
 from nexmdm.commands.message import check_size
+from nexmdm.devices import selectors
 from nexmdm.enrollment import rate_limit
+from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats.body import HeartbeatBody
-from nexmdm.runtime import validation
+from nexmdm.runtime import lenient, validation
 from nexmdm.runtime.errors import Problem
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import PageQuery
@@ -26,6 +28,7 @@ from local import template
 from local.gateway import payload, signature
 from local.gateway.signature import KeyPair
 from local.openapi.operations import operations
+from tests.support import label_selectors as reference_selectors
 from tests.support.api import CONTEXT
 from tests.support.builds import SAMPLES
 
@@ -65,15 +68,16 @@ def bodies(data: bytes) -> None:
 
 def heartbeats(data: bytes) -> None:
     """A heartbeat that is taken becomes a row within the columns' bounds, as JSON that PostgreSQL reads."""
-    body = refused(lambda: validation.convert(validation.parse(data), HeartbeatBody))
-    if isinstance(body, Problem):
+    reading = refused(lambda: lenient.read(data, HeartbeatBody))
+    if isinstance(reading, Problem):
         return
-    report = body.report("io.unitynodes.unityapp")
-    assert report.battery_pct is None or 0 <= report.battery_pct <= 100
+    report = reported.report(reading.value, "io.unitynodes.unityapp", list(reading.dropped))
+    values = report.values
+    assert values.get("battery_pct") is None or 0 <= values["battery_pct"] <= 100
     assert report.device_ts is None or report.device_ts.tzinfo is UTC
-    for value in (report.ram_used_mb, report.queue_depth, report.sdk_int, report.signal_dbm):
-        assert value is None or -(2**31) <= value < 2**31
-    assert b"\\u0000" not in msgspec.json.encode(report)
+    for name in ("ram_used_mb", "queue_depth", "sdk_int", "signal_dbm"):
+        assert values.get(name) is None or -(2**31) <= values[name] < 2**31
+    assert b"\\u0000" not in msgspec.json.encode(values)
 
 
 def cursors(data: bytes) -> None:
@@ -159,7 +163,7 @@ _ROUTE = template.Route("POST", "/{name}", template.load().function("fleet"), "N
 @_routes(_ROUTE.key)
 def _everything(request: Request) -> dict[str, Any]:
     """Reads all that a handler can read of a request."""
-    seen = {"bearer": request.bearer, "base_url": request.base_url, "ip": rate_limit.source(request.source_ip)}
+    seen = {"bearer": request.bearer, "ip": rate_limit.source(request.source_ip)}
     seen["number"] = number(request.path["name"])
     for type_ in QUERIES:
         refused(lambda type_=type_: request.parameters(type_))
@@ -168,6 +172,23 @@ def _everything(request: Request) -> dict[str, Any]:
     return seen | {"body": request.json(dict[str, Any])}
 
 
+def label_selectors(data: bytes) -> None:
+    """A selector is read or refused as Kubernetes does; a refusal points into the text."""
+    text = data.decode(errors="replace")
+    found = refused(lambda: selectors.parse(text))
+    if isinstance(found, Problem):
+        assert 1 <= found.members["errors"][0]["column"] <= len(text) + 1
+        if len(text) > selectors.MAX_CHARACTERS:
+            return
+    try:
+        wanted = len(reference_selectors.parse(text))
+    except reference_selectors.Refused:
+        wanted = 0
+    # None is no selector here, and every device to Kubernetes.
+    assert wanted == (0 if isinstance(found, Problem) else len(found)), text
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (bodies, heartbeats, cursors, parameters, apks, mutated_apks, events)
+    target.__name__: target
+    for target in (bodies, heartbeats, cursors, parameters, apks, mutated_apks, events, label_selectors)
 }

@@ -97,6 +97,13 @@ REQUESTS = st.builds(
     st.lists(HEADERS, max_size=4),
     documents(),
 )
+SELECTORS = st.lists(
+    st.sampled_from(
+        ["a", "b1", " in ", "notin", "=", "==", "!=", "!", "(", ")", ",", "<", ">", " ", "7", "-", "A", "é"]
+    ),
+    max_size=20,
+).map(lambda pieces: "".join(pieces).encode())
+
 INPUTS: dict[str, st.SearchStrategy[bytes]] = {
     "bodies": documents(),
     "heartbeats": documents(OF_A_HEARTBEAT),
@@ -105,6 +112,7 @@ INPUTS: dict[str, st.SearchStrategy[bytes]] = {
     "apks": files(),
     "mutated_apks": MUTATIONS,
     "events": REQUESTS,
+    "label_selectors": SELECTORS,
 }
 
 
@@ -145,6 +153,8 @@ def test_whatever_comes_it_is_read_or_refused(name: str, scale: int | None, trie
         ("cursors", base64.urlsafe_b64encode(b'["0001-01-01T00:00:00+23:59"]')),
         ("cursors", base64.urlsafe_b64encode(b"[1e400]")),
         ("cursors", base64.urlsafe_b64encode(b"[" + b"9" * 1400 + b"]")),
+        ("label_selectors", b"a in (" + b"x," * 2_000),
+        ("label_selectors", b"!" * 100_000),
         ("apks", b""),
         ("apks", b"PK\x05\x06" * 20_000),
         ("apks", sample("agent-2") * 50),
@@ -166,6 +176,7 @@ def test_a_find_would_be_told(monkeypatch: pytest.MonkeyPatch):
         raise RuntimeError("of the inside")
 
     monkeypatch.setattr("nexmdm.runtime.validation.convert", broken)
+    monkeypatch.setattr("nexmdm.runtime.lenient.item", broken)
     finds: list[Callable[[bytes], None]] = [TARGETS[name] for name in ("bodies", "heartbeats", "cursors", "parameters")]
     for target in finds:
         with pytest.raises(RuntimeError):

@@ -175,7 +175,7 @@ def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
     command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, Actor("me"))
     row, new = meeting(url, lambda tx: single.accept(tx, command), lambda own: single.accept(own, command))
-    assert (row["request_id"], new) == ("r-1", False)
+    assert (row.request_id, new) == ("r-1", False)
 
 
 def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Database):
@@ -250,11 +250,11 @@ def test_one_name_is_taken_by_a_batch_or_a_single_command(url: str, db: Database
     taken = Counter()
     for n in range(10 * SCALE):
         name = f"same-{n}"
-        single = Command(name, {"device_id": device_id}, "ping", {}, 600, Actor("me"))
+        one = Command(name, {"device_id": device_id}, "ping", {}, 600, Actor("me"))
         many = Command(name, {"selector": {"device_ids": [device_id]}}, "ping", {}, 600, Actor("me"))
         results = race(
             url,
-            *[lambda own, single=single: single.accept(own, single)[1]] * 2,
+            *[lambda own, one=one: single.accept(own, one)[1]] * 2,
             *[lambda own, many=many: batches.accept(own, many, 600)] * 2,
         )
         assert all(isinstance(error, PayloadMismatch) for error in errors(results)), results

@@ -10,6 +10,11 @@ import { forAgent, forNewPhone } from "/assets/codes.js";
 import { Badge, Dialog, Field, Form, Notice, Page, Section, When } from "/assets/ui.js";
 
 const LOOPBACK = /^https?:\/\/(127\.|localhost|\[::1\])/;
+// Google lets only approved device policy controllers install apps while a phone is provisioned by QR code.
+const ALLOWLIST =
+  "The way that works for every agent is a cable: nexmdm enroll create ALIAS --script DIR, or adb shell dpm" +
+  " set-device-owner on a phone without accounts. Android may refuse this code: only agents on Google's DPC allowlist" +
+  " are installed from it. docs/device.md says how to appeal.";
 const HOURS = [
   ["1800", "30 minutes"],
   ["3600", "1 hour"],
@@ -182,6 +187,7 @@ function Code({ token, server }) {
       ${code.url && html`<img src=${code.url} alt="QR code that enrolls ${token.alias}" width="240" height="240" />`}
       ${code.problem && html`<${Notice} problem=${code.problem} />`}
       <p class="muted">${how}. Expires ${until(token.expires_at)}.</p>
+      ${token.scope !== "register" && html`<p class="notice plain">${ALLOWLIST}</p>`}
       <details><summary>Token${code.adb ? " and ADB command" : ""}</summary>
         <${Copied} label="token" text=${token.token} />
         ${code.adb && html`<${Copied} label="ADB command" text=${code.adb} />`}
