@@ -6,6 +6,8 @@ import contextlib
 import os
 import time
 from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import psycopg2
@@ -28,6 +30,7 @@ SHOWN_EVERY = 1.0
 
 async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: View, stop: asyncio.Event) -> int:
     """Until `stop` or the end of the options' minutes; returns the exit code."""
+    began = datetime.now(UTC)
     database = figures.Database(os.environ["DATABASE_URL"], float(os.environ["HEARTBEAT_INTERVAL_SECONDS"]))
     async with httpx.AsyncClient(base_url=url, timeout=40) as http:
         operator = Operator(http, key_pair())
@@ -40,9 +43,11 @@ async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: Vi
             await simulated.run(stop, options.minutes and options.minutes * 60)
             left = await simulated.settle(stop, options.sweep)
         last = await simulated.figures()
+        # Only this run's: an earlier one may have been stopped in the middle of a send.
+        audit = await operator.call("GET", f"/v1/audit/commands?since={began:%Y-%m-%dT%H:%M:%SZ}")
         await fleet.close()
     database.close()
-    return _judge(last, left, fake_fcm, view)
+    return _judge(last, left, audit, fake_fcm, view)
 
 
 def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: figures.Database) -> Fleet:
@@ -118,7 +123,7 @@ class _Simulation:
             await asyncio.sleep(SHOWN_EVERY)
 
 
-def _judge(last: Figures, left: int, fake_fcm: FakeFcm, view: View) -> int:
+def _judge(last: Figures, left: int, audit: dict[str, Any], fake_fcm: FakeFcm, view: View) -> int:
     ledger = last.fleet.ledger
     wrong = []
     if not last.consistent:
@@ -129,11 +134,14 @@ def _judge(last: Figures, left: int, fake_fcm: FakeFcm, view: View) -> int:
         wrong.append(f"sent twice: {', '.join(twice)}")
     if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
         wrong.append(f"ran twice: {', '.join(twice)}")
+    if first := audit["first"]:
+        wrong.append(f"the audit of {audit['checked']} commands: {first['request_id']} breaks {first['rule']}")
     if ledger.corrupt:
         wrong.append(f"{ledger.corrupt} downloads were not the bytes of their build")
     if ledger.messages_refused:
         wrong.append(f"devices refused {ledger.messages_refused} messages: signature or time")
     view.print(line(last))
+    view.print(f"audit: {audit['checked']} commands, {audit['violations']} violations")
     if left:
         view.print(f"{left} requests were never answered")
     for what in wrong:

@@ -5,6 +5,7 @@ import pytest
 from nexmdm_cli import tabular
 
 from local.fcm import Behaviour
+from tests.support.postgres import run_sql
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,13 @@ def test_a_value_of_a_phone_is_no_formula():
     text = tabular.table(rows, ["alias", "result_message", "attempts", "error_msg"])
     [row] = csv.DictReader(io.StringIO(text))
     assert row == {"alias": "a", "result_message": '\'=HYPERLINK("x")', "attempts": "-1", "error_msg": ""}
+
+
+def test_audit_names_the_first_that_breaks_a_rule(data, run, stack, phone):
+    sent = data("send", "ping", "--to", "cmd-a")["request_id"]
+    found = data("commands", "audit", "--since", "1h")
+    assert (found["checked"] > 0, found["violations"], found["first"]) == (True, 0, None)
+    run_sql(stack.database, f"UPDATE fcm_dispatches SET attempts = 3, fence = 3 WHERE request_id = '{sent}'")
+    assert f"{sent} (sent) breaks the rule sent_at_most_once" in run("commands", "audit", code=1).stderr
+    run_sql(stack.database, f"UPDATE fcm_dispatches SET attempts = 1 WHERE request_id = '{sent}'")
+    assert "violations" in run("commands", "audit").stdout

@@ -42,7 +42,7 @@ def test_a_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database
     assert (build.json["ci_run_id"], build.json["git_sha"], build.json["notes"]) == ("run-77", "0a1b2c3", "Faster.")
     assert build.json["storage_url"] == f"s3://{BUCKET}/com.nexmdm/release/2/{sha256(content).hexdigest()}.apk"
     assert build.json["statistics"] == dict.fromkeys(
-        ("issued", "pending", "downloading", "installing", "completed", "failed", "unknown"), 0
+        ("issued", "pending", "downloading", "installing", "completed", "failed", "unknown", "replaced"), 0
     )
     [row] = db.execute("SELECT object_version, published_at, is_current FROM apk_versions")
     assert [row["object_version"]] == bucket.versions()

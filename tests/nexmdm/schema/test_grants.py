@@ -91,7 +91,7 @@ def test_every_surplus_right_is_found(connection):
 @pytest.mark.parametrize(
     "statement",
     [
-        "GRANT UPDATE (alias) ON devices TO nexmdm_device",
+        "GRANT UPDATE (deleted_at) ON devices TO nexmdm_device",
         "GRANT SELECT (id) ON devices TO nexmdm_device",
         "GRANT UPDATE ON SEQUENCE device_alerts_id_seq TO nexmdm_app",
         "GRANT USAGE ON SEQUENCE device_alerts_id_seq TO nexmdm_device",

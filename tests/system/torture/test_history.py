@@ -29,7 +29,11 @@ def test_what_clients_saw_keeps_the_promises(url: str, db: Database, claim: Clai
         with troubled(stack, db, seed) as troubles:
             clients.run(THREADS, OPERATIONS, seed)
         wrong = check(clients.history, stored(stack, [device_id for device_id, _ in devices]))
+        with stack.operator() as operator:
+            audit = operator.get("/v1/audit/commands").json()
     assert wrong == []
+    assert audit["checked"] > 0
+    assert (audit["violations"], audit["first"]) == (0, None)
     assert {status for _, status in clients.statuses if status >= 500} <= {503}, clients.statuses
     # Only a token that is used up is refused; trouble never looks like a wrong one.
     assert {kind for kind, status in clients.statuses if status in (401, 403)} <= {"register"}, clients.statuses

@@ -26,13 +26,14 @@ _LONGEST_NUMBER = 330  # characters: what a double can mean
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUL = b"\\u0000"
 # What JSON has no word for, outside of text; and text (also one that is cut off), to know where it ends.
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|-?Infinity|NaN', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|-?Infinity|NaN', re.DOTALL)
 # A pair of escaped surrogates, half of one, or any other escape.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-_CONTROL = re.compile("[\x00-\x1f\ud800-\udfff]")
+# What may not stand in a JSON text: bare control characters, and bytes that are no UTF-8 as Python decodes them.
+_BARE = {n: f"\\u{n:04x}" for n in range(0x20)} | dict.fromkeys(range(0xDC80, 0xDD00), "\\u0000")
 # Stands where a value stood that JSON does not know: no type takes it.
 _UNREADABLE = b"1e999"
 
@@ -223,8 +224,15 @@ def _repaired(body: bytes) -> bytes:
 
 def _repaired_text(text: bytes) -> bytes:
     decoded = text.decode(errors="surrogateescape")
-    decoded = _ESCAPE.sub(lambda found: "\\u0000" if found["half"] else found[0], decoded)
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}" if found[0] < " " else "\\u0000", decoded).encode()
+    # Pieces are made of halves only: a piece for each escape would cost a hundred times the text.
+    pieces, done = [], 0
+    for found in _ESCAPE.finditer(decoded):
+        if found["half"]:
+            pieces += (decoded[done : found.start()], "\\u0000")
+            done = found.end()
+    if pieces:
+        decoded = "".join(pieces) + decoded[done:]
+    return decoded.translate(_BARE).encode()
 
 
 class _Field(NamedTuple):

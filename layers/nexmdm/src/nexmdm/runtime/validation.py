@@ -19,9 +19,10 @@ _AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$",
 # Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# A text, and one that the end cuts off: a pattern that fails there would be tried again at each of its quotes.
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
-_REST_OF_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*("?)', re.DOTALL)
+# A text, and one that the end cuts off: a pattern that fails there would be tried again at each of its quotes. The
+# possessive quantifiers keep nothing to go back to.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
+_REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
 _INNERMOST = re.compile(rb"\[,*\]")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _CHUNK = 64 * 1024
@@ -135,8 +136,13 @@ def storable(text: str, path: str) -> None:
         raise Invalid(path, "holds a NUL character or half a surrogate pair; remove it")
 
 
+_NO_NUMBERS = {name: f"{name} is not a JSON number" for name in ("NaN", "Infinity", "-Infinity")}
+
+
 class _Flaw:
     """Stands in a parsed document where something that JSON does not know stood, so that its path can be told."""
+
+    __slots__ = ("at", "detail")
 
     def __init__(self, detail: str, at: str = "") -> None:
         self.detail, self.at = detail, at
@@ -160,7 +166,7 @@ def _decoder(flaws: list[_Flaw]) -> json.JSONDecoder:
         return value if math.isfinite(value) else flaw(f"the number {digits[:30]} is out of range")
 
     return json.JSONDecoder(
-        object_pairs_hook=pairs, parse_float=number, parse_constant=lambda name: flaw(f"{name} is not a JSON number")
+        object_pairs_hook=pairs, parse_float=number, parse_constant=lambda name: flaw(_NO_NUMBERS[name])
     )
 
 

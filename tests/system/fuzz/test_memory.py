@@ -1,0 +1,114 @@
+"""What a body costs: the peak memory of a request, as an oracle over hostile bodies.
+
+At most 10 times the body plus 5 MB for JSON on the routes of devices, with or without a valid credential, and 40 times
+plus 5 MB for anything else.
+"""
+
+import json
+import random
+import tracemalloc
+
+import pytest
+
+from tests.support import agent
+from tests.support.api import CONTEXT, call, enroll, event
+
+MIB = 1024 * 1024
+SPARE = 5 * MIB
+
+
+def filled(pattern: bytes, head: bytes, tail: bytes, size: int, separator: bytes = b",") -> bytes:
+    """`pattern` as often as the size takes, between head and tail."""
+    times = (size - len(head) - len(tail)) // (len(pattern) + len(separator))
+    return head + separator.join([pattern] * times) + tail
+
+
+HOSTILE = {
+    "an unread list of empty objects": lambda size: filled(b'{"":0}', b'{"x":[', b"]}", size),
+    "an unread list of numbers": lambda size: filled(b"0", b'{"x":[', b"]}", size),
+    "an unread list of texts": lambda size: filled(b'""', b'{"x":[', b"]}", size),
+    "an unread list of lists": lambda size: filled(b"[]", b'{"x":[', b"]}", size),
+    "one key again and again": lambda size: filled(b'"a":0', b"{", b"}", size),
+    "many keys": lambda size: b"{" + b",".join(b'"%06x":0' % n for n in range(size // 12)) + b"}",
+    "long keys": lambda size: filled(b'"' + b"k" * 5000 + b'":0', b"{", b"}", size),
+    "one long text": lambda size: b'{"app_version":"' + b"x" * (size - 30) + b'"}',
+    "one long text with an emoji": lambda size: '{{"network":{{"ssid":"{}\U0001f600"}}}}'.format(
+        "x" * (size - 60)
+    ).encode(),
+    "escapes": lambda size: b'{"network":{"ssid":"' + rb"\u00e9" * (size // 7) + b'"}}',
+    "many apps": lambda size: (
+        b'{"app_versions":{' + b",".join(b'"a%05x":{}' % n for n in range(size // 12 - 9)) + b"}}"
+    ),
+    "apps that are numbers": lambda size: filled(b'"a":0', b'{"app_versions":{', b"}}", size),
+    "deep": lambda size: filled(b"[" * 30 + b"]" * 30, b'{"x":[', b"]}", size),
+    "a number of many digits": lambda size: b'{"queue_depth":' + b"9" * (size - 20) + b"}",
+    "more heartbeats than are taken": lambda size: filled(b"0", b'{"heartbeats":[', b"]}", size),
+    "500 heartbeats": lambda size: filled(b'{"x":"' + b"y" * (size // 520) + b'"}', b'{"heartbeats":[', b"]}", size),
+}
+NO_JSON = {
+    "NaN": lambda size: filled(b"NaN", b'{"x":[', b"]}", size),
+    "halves of pairs": lambda size: filled(rb'"\ud800"', b'{"x":[', b"]}", size),
+    "no UTF-8": lambda size: b'{"network":{"ssid":"' + b"\xff" * (size - 40) + b'"}}',
+    "quotes": lambda size: b'{"x":"' + b'\\"' * (size // 2 - 10),
+    "bare control characters": lambda size: b'{"network":{"ssid":"' + b"\x01" * (size - 40) + b'"}}',
+    "half after half": lambda size: b'{"network":{"ssid":"' + rb"\ud800" * (size // 6 - 9) + b'"}}',
+    "numbers out of range": lambda size: filled(b"1e999", b'{"x":[', b"]}", size),
+    "brackets": lambda size: b"[" * size,
+}
+ROUTES = ["/v1/heartbeat", "/v1/heartbeats", "/v1/devices/fcm-token", "/v1/action-result", "/v1/remote-exec/ack"]
+
+
+def peak(path: str, body: bytes, token: str | None) -> int:
+    """Bytes at the peak of one request; its event is the gateway's."""
+    handler, given = event("POST", path, body, token=token)
+    tracemalloc.start()
+    try:
+        assert handler(given, CONTEXT)["statusCode"] < 500
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def token(url: str) -> str:
+    """Of a device that has reported, so that nothing is loaded for the first time."""
+    token = enroll()[1]
+    assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=token).status == 200
+    return token
+
+
+@pytest.mark.parametrize("size", [60_000, MIB], ids=["60 KB", "1 MiB"])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_json_on_the_routes_of_devices_costs_at_most_10_times_its_size(token, kind, size):
+    body = HOSTILE[kind](size)
+    assert len(body) <= MIB
+    for path in ROUTES:
+        for credential in (token, "not a token", None):
+            found = peak(path, body, credential)
+            assert found <= 10 * len(body) + SPARE, (path, credential, found / len(body))
+
+
+@pytest.mark.parametrize("kind", NO_JSON)
+def test_what_is_no_json_costs_at_most_40_times_its_size(token, kind):
+    body = NO_JSON[kind](MIB)
+    for path in ROUTES:
+        found = peak(path, body, token)
+        assert found <= 40 * len(body) + SPARE, (path, found / len(body))
+
+
+@pytest.mark.parametrize("kind", [*HOSTILE, *NO_JSON])
+def test_a_body_of_an_operator_costs_at_most_40_times_its_size(token, kind):
+    body = (HOSTILE | NO_JSON)[kind](MIB)
+    for path in ("/v1/enroll-tokens", "/v1/commands", "/v1/devices/import"):
+        found = peak(path, body, None)
+        assert found <= 40 * len(body) + SPARE, (path, found / len(body))
+
+
+def test_random_heartbeats_keep_within_the_bound(token):
+    rng = random.Random(5)
+    for _ in range(30):
+        apps = {f"com.app{n}": {"version_code": rng.randrange(10**9)} for n in range(rng.randrange(0, 900))}
+        unread = [rng.choice([{}, [], "", 0, None, {"": 0}]) for _ in range(rng.randrange(0, 60_000))]
+        body = json.dumps(agent.heartbeat(app_versions=apps, unread=unread)).encode()
+        found = peak("/v1/heartbeat", body, token)
+        assert found <= 10 * len(body) + SPARE, found / len(body)
