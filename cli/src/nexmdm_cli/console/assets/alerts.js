@@ -11,9 +11,13 @@ import { Badge, Page, When } from "/assets/ui.js";
 const WORDS = {
   silent: "Silent",
   low_battery: "Battery low",
-  unity_down: "Unity down",
+  high_temperature: "Hot",
+  app_down: "App down",
+  app_background: "App not in front",
   queue_growing: "Heartbeats pile up",
   agent_outdated: "Agent behind the rollout",
+  duplicate_identity: "Two phones, one identity",
+  clock_wrong: "Clock wrong",
 };
 
 /** {items, next_cursor} of the newest open alerts, of one device or of all; null when the API has none to tell. */
