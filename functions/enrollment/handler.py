@@ -43,7 +43,7 @@ def create_tokens(request: Request) -> Response:
         uses_allowed=new.uses_allowed,
         note=new.note,
         labels=new.labels,
-        by=request.operator,
+        actor=request.actor,
     )
     # The only answer that holds the secrets: nobody on the way may keep it.
     return Response({"items": made}, 201, {"Cache-Control": "no-store"})
@@ -58,7 +58,7 @@ def list_tokens(request: Request) -> Page:
 @routes("DELETE /v1/enroll-tokens/{token_id}")
 def revoke_token(request: Request) -> Response:
     """Revoke an enrollment token, effective on the next call."""
-    tokens.revoke_token(database.connection(), request.path["token_id"], request.operator)
+    tokens.revoke_token(database.connection(), request.path["token_id"], request.actor)
     return Response(status=204)
 
 
@@ -66,7 +66,7 @@ def revoke_token(request: Request) -> Response:
 def revoke_tokens(request: Request) -> dict[str, Any]:
     """Revoke those of the tokens that exist."""
     token_ids = request.json(TokenIds).token_ids
-    return {"revoked": tokens.revoke_tokens(database.connection(), token_ids, request.operator)}
+    return {"revoked": tokens.revoke_tokens(database.connection(), token_ids, request.actor)}
 
 
 warmup.warm_up()

@@ -6,10 +6,9 @@ address is bound to: what is signed is asserted instead.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import boto3
-import httpx
 import pytest
 from nexmdm.builds import urls
 from nexmdm.runtime import settings
@@ -32,6 +31,17 @@ class Bucket(NamedTuple):
         return [version["VersionId"] for version in listed.get("Versions", [])]
 
 
+def _remove_bucket(client: Any) -> None:
+    """The test's bucket alone: moto's state is one per process, and another suite's bucket may stand beside it."""
+    try:
+        for page in client.get_paginator("list_object_versions").paginate(Bucket=BUCKET):
+            for version in page.get("Versions", []) + page.get("DeleteMarkers", []):
+                client.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
+        client.delete_bucket(Bucket=BUCKET)
+    except client.exceptions.NoSuchBucket:
+        pass
+
+
 @contextmanager
 def bucket_of(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     for name, value in {**KEYS, "APK_BUCKET": BUCKET, "AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "eu-west-1"}.items():
@@ -39,8 +49,9 @@ def bucket_of(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     for cached in (settings.load, urls._credentials, storage._client):
         cached.cache_clear()
-    httpx.post(f"{url}/moto-api/reset").raise_for_status()
+    client = boto3.client("s3", endpoint_url=url, region_name="eu-west-1")
+    _remove_bucket(client)
     s3.make_bucket(url, BUCKET)
-    yield Bucket(url, boto3.client("s3", endpoint_url=url, region_name="eu-west-1"))
+    yield Bucket(url, client)
     for cached in (settings.load, urls._credentials, storage._client):
         cached.cache_clear()

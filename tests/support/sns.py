@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
-import httpx
 import pytest
 from nexmdm.runtime import settings
 
@@ -21,6 +20,12 @@ class Topic:
         self.url = url
         self._sqs = boto3.client("sqs", REGION, endpoint_url=url)
         client = boto3.client("sns", REGION, endpoint_url=url)
+        # Of this suite alone: moto's state is one per process.
+        for old in client.list_topics()["Topics"]:
+            if old["TopicArn"].endswith(":alarms"):
+                client.delete_topic(TopicArn=old["TopicArn"])
+        for old in self._sqs.list_queues(QueueNamePrefix="seen").get("QueueUrls", []):
+            self._sqs.delete_queue(QueueUrl=old)
         self.arn = client.create_topic(Name="alarms")["TopicArn"]
         self._queue = self._sqs.create_queue(QueueName="seen")["QueueUrl"]
         queue_arn = self._sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])["Attributes"]
@@ -44,7 +49,6 @@ class Topic:
 @contextmanager
 def topic_of(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topic]:
     """A topic that ALERT_TOPIC_ARN names."""
-    httpx.post(f"{url}/moto-api/reset").raise_for_status()
     for name, value in {**KEYS, "AWS_ENDPOINT_URL_SNS": url, "AWS_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)

@@ -93,7 +93,9 @@ def test_a_revocation_races_with_registrations(url, db):
     """What it came too late for is a device, everything later is refused; nothing is in between."""
     made = token(db, uses=20)
     registrations = [lambda own, n=n: registration.register(own, made["token"], f"d{n}", None) for n in range(12)]
-    results = race(url, *registrations, lambda own: tokens.revoke_tokens(own, [made["token_id"]], "the suite"))
+    results = race(
+        url, *registrations, lambda own: tokens.revoke_tokens(own, [made["token_id"]], actor.operator("the suite"))
+    )
     registered = sum(isinstance(result, dict) for result in results)
     assert outcomes(results[:-1]) == outcomes([{}] * registered + [NotAuthenticated("")] * (12 - registered))
     assert len(living(db)) == uses(db, made) == registered

@@ -122,11 +122,13 @@ def tried(connection: Any, login: str, statement: str, number: str = "NULL") -> 
 
 
 # Devices' functions write these columns themselves, so their login can do this too: a report of a failed installation
-# pauses a rollout and counts from zero again, a registration uses a token up.
+# pauses a rollout and counts from zero again, a registration uses a token up and gives a device its alias and labels.
 ACCEPTED = {
     "nexmdm.builds.rollouts._PAUSE",
     "nexmdm.builds.rollouts._RESUME",
-    "nexmdm.enrollment.registration._REVOKE",
+    "nexmdm.devices.imports._FREE_ALIASES",
+    "nexmdm.devices.imports._WRITE",
+    "nexmdm.enrollment.tokens._REVOKE",
 }
 ALL = {name: statements(name) for name in FUNCTIONS}
 

@@ -54,8 +54,7 @@ def canonical(targets: Targets) -> dict[str, Any]:
         raise Invalid("$", "give either device_ids or filter")
     if targets.device_ids is not None:
         return {"device_ids": sorted(set(targets.device_ids))}
-    assert targets.filter is not None
-    return {"filter": filters.conditions(filters.checked(targets.filter))}
+    return {"filter": filters.conditions(filters.checked(targets.filter or Filter()))}
 
 
 def condition(db: Executor, targets: Targets, interval_seconds: float) -> Condition:
@@ -67,8 +66,7 @@ def condition(db: Executor, targets: Targets, interval_seconds: float) -> Condit
     chosen = canonical(targets)
     if "device_ids" in chosen:
         return Condition("d.id = ANY (%(device_ids)s::text[])", {"device_ids": chosen["device_ids"]})
-    assert targets.filter is not None
-    found = filters.where(filters.resolve(db, targets.filter), interval_seconds)
+    found = filters.where(filters.resolve(db, targets.filter or Filter()), interval_seconds)
     return Condition(found.sql, {**found.parameters, "device_ids": None})
 
 

@@ -7,23 +7,25 @@ from datetime import datetime
 
 import msgspec
 
+from nexmdm.activity import events
 from nexmdm.devices import aliases as names
 from nexmdm.devices.registry import token_id as sha256_of
 from nexmdm.runtime import logs
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.actor import Actor
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
 
 def create_tokens(
-    db: Executor,
+    db: Database,
     *,
     aliases: list[str],
     scope: str,
     expires_in_sec: int,
     uses_allowed: int,
     note: str | None,
-    by: str,
+    actor: Actor,
     labels: dict[str, str] | None = None,
 ) -> list[Row]:
     """Make one token for each alias. The raw token is in the answer and nowhere else, ever.
@@ -40,21 +42,27 @@ def create_tokens(
     aliases = [names.checked(alias, f"$.aliases[{n}]") for n, alias in enumerate(aliases)]
     start = time.perf_counter()
     raw = [secrets.token_urlsafe(32) for _ in aliases]
-    rows = db.execute(
-        _CREATE_TOKENS,
-        {
-            "ids": [str(uuid.uuid4()) for _ in aliases],
-            "aliases": aliases,
-            "hashes": [sha256_of(token) for token in raw],
+    values = {
+        "ids": [str(uuid.uuid4()) for _ in aliases],
+        "aliases": aliases,
+        "hashes": [sha256_of(token) for token in raw],
+        "scope": scope,
+        "expires_in_sec": expires_in_sec,
+        "uses_allowed": uses_allowed,
+        "note": note,
+        "by": actor.name,
+        "labels": msgspec.json.encode(labels or {}).decode(),
+    }
+    with db.transaction() as tx:
+        rows = tx.execute(_CREATE_TOKENS, values)
+        after = {
             "scope": scope,
-            "expires_in_sec": expires_in_sec,
             "uses_allowed": uses_allowed,
-            "note": note,
-            "by": by,
-            "labels": msgspec.json.encode(labels or {}).decode(),
-        },
-    )
-    logs.db_operation("create", "enrollment_tokens", {"count": len(rows), "by": by}, elapsed_ms(start))
+            "expires_in_sec": expires_in_sec,
+            "aliases": aliases[:10],
+        }
+        events.record(tx, actor, "enroll_token.create", _object(rows), after={"count": len(rows), **after})
+    logs.db_operation("create", "enrollment_tokens", {"count": len(rows), "by": actor.name}, elapsed_ms(start))
     by_hash = {row.pop("token_hash"): row for row in rows}
     return [{**by_hash[sha256_of(token)], "token": token} for token in raw]
 
@@ -68,21 +76,31 @@ def list_tokens(db: Executor, query: PageQuery) -> Page:
     return page(rows, query.limit, ("issued_at", "token_id"))
 
 
-def revoke_tokens(db: Executor, token_ids: list[str], by: str) -> list[str]:
+def revoke_tokens(db: Database, token_ids: list[str], actor: Actor) -> list[str]:
     """Revoke those of the tokens that exist, effective on the next call; return their ids."""
     start = time.perf_counter()
-    rows = db.execute(_REVOKE, {"token_ids": token_ids}, repeatable=True)
-    logs.db_operation("update", "enrollment_tokens", {"revoked": len(rows), "by": by}, elapsed_ms(start))
+    with db.transaction() as tx:
+        rows = tx.execute(_REVOKE, {"token_ids": token_ids})
+        changed = [row for row in rows if row["changed"]]
+        if changed:
+            after = {"count": len(changed), "aliases": [row["alias"] for row in changed[:10]]}
+            events.record(tx, actor, "enroll_token.revoke", _object(changed), after=after)
+    logs.db_operation("update", "enrollment_tokens", {"revoked": len(changed), "by": actor.name}, elapsed_ms(start))
     return [row["token_id"] for row in rows]
 
 
-def revoke_token(db: Executor, token_id: str, by: str) -> None:
+def _object(rows: list[Row]) -> str:
+    """What an event is about: the one token, or several."""
+    return f"enroll_token:{rows[0]['token_id']}" if len(rows) == 1 else "enroll_tokens"
+
+
+def revoke_token(db: Database, token_id: str, actor: Actor) -> None:
     """Revoke one token.
 
     Raises:
         NotFound: there is none.
     """
-    if not revoke_tokens(db, [token_id], by):
+    if not revoke_tokens(db, [token_id], actor):
         raise NotFound(f"There is no enrollment token {token_id!r}.")
 
 
@@ -106,5 +124,11 @@ LIMIT %(limit)s
 """
 
 _REVOKE = """
-UPDATE enrollment_tokens SET status = 'revoked' WHERE token_id = ANY(%(token_ids)s::text[]) RETURNING token_id
+WITH revoked AS (
+    UPDATE enrollment_tokens SET status = 'revoked'
+    WHERE token_id = ANY(%(token_ids)s::text[]) AND status <> 'revoked' RETURNING token_id
+)
+SELECT t.token_id, t.alias, r.token_id IS NOT NULL AS changed
+FROM enrollment_tokens t LEFT JOIN revoked r USING (token_id)
+WHERE t.token_id = ANY(%(token_ids)s::text[])
 """
