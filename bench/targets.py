@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from nexmdm.commands import single
 from nexmdm.commands.single import Command
 from nexmdm.heartbeats import partitions, record
+from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database
 
 from bench import fixture, load
@@ -58,7 +59,10 @@ def _share(url: str, number: int, rounds: int, begin: datetime, took: list[float
 def _idempotency(stage: Stage, db: Database) -> list[float]:
     """Milliseconds of each repeat of a command whose request_id is known, among as many others."""
     known = stage.sizes.known
-    commands = [Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, "bench") for n in range(known)]
+    commands = [
+        Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, actor.operator("bench"))
+        for n in range(known)
+    ]
     for command in commands:
         single.accept(db, command)
     return [_timed(lambda c=command: single.accept(db, c)) for command in commands]

@@ -22,7 +22,8 @@ def phone(phones, stack):
 
 def test_one_device_is_followed_until_it_answers(run, data, phone):
     row = data("send", "ring", "duration=7", "--to", "send-a")
-    assert (row["state"], row["result"], row["params"]) == ("sent", "success", {"duration": 7})
+    # An agent does not answer a ring, so the command does not wait for an answer.
+    assert (row["state"], row["params"]) == ("sent", {"duration": 7})
     result = run("send", "ping", "--to", phone.device_id)
     assert "success" in result.stdout
     assert "answered: success" in result.stderr

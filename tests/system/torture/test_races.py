@@ -14,11 +14,10 @@ from nexmdm.commands import batches, queue, single
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.commands.single import Command
 from nexmdm.enrollment import registration
-from nexmdm.heartbeats import record
-from nexmdm.heartbeats.body import HeartbeatBody
+from nexmdm.heartbeats import body, record
 from nexmdm.heartbeats.record import Recorded
 from nexmdm.retention import policies
-from nexmdm.runtime import settings, validation
+from nexmdm.runtime import settings
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.errors import AliasTaken, Conflict, PayloadMismatch
@@ -153,7 +152,7 @@ SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AN
 
 
 def beat(token: str, when: datetime) -> Callable[[Executor], Recorded]:
-    report = validation.convert(heartbeat(when), HeartbeatBody).report(settings.load().unity_package)
+    report = body.strictly(heartbeat(when), settings.load().unity_package)
     return lambda db: record.for_token(db, token, [report], settings.load())
 
 
