@@ -102,3 +102,12 @@ def db(url: str) -> Iterator[database.Database]:
 def device(url: str) -> Device:
     """An enrolled device with the alias `lobby`, which has not called yet."""
     return Device(*enroll("lobby"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What tests/quarantine.txt lists may fail without failing the run; the summary shows each."""
+    lines = Path(__file__).with_name("quarantine.txt").read_text().splitlines()
+    listed = tuple(line for line in lines if line and not line.startswith("#"))
+    for item in items:
+        if item.nodeid.startswith(listed):
+            item.add_marker(pytest.mark.xfail(reason="in tests/quarantine.txt", strict=False))

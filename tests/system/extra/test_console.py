@@ -151,7 +151,7 @@ def test_an_unknown_command_is_resent_with_a_reason(page, stack):
     page.get_by_role("button", name="Resend").click()
     dialog(page).get_by_label("Reason").fill("it did not restart")
     dialog(page).get_by_role("button", name="Resend").click()
-    expect(page.get_by_text("FCM took it; the device has not answered yet.")).to_be_visible()
+    expect(page.get_by_text("Sent; this agent does not report what became of it.")).to_be_visible()
     expect(page.get_by_text("reason: it did not restart")).to_be_visible()
     assert len(stack.fake_fcm.posts("unsure-1")) == 2
 
