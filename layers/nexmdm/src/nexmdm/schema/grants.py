@@ -210,7 +210,7 @@ WITH ours AS (
     UNION ALL
     SELECT 'TABLE', relname, attname, a
     FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid CROSS JOIN LATERAL aclexplode(attacl) AS a
-    WHERE relnamespace = current_schema()::regnamespace
+    WHERE relnamespace = current_schema()::regnamespace AND NOT attisdropped
     UNION ALL
     SELECT 'FUNCTION', proname, '', a
     FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a
