@@ -69,7 +69,7 @@ def _post(count: int, command: Command) -> None:
 
 def _drain(count: int, db: Database, config: settings.Settings, batch_id: str) -> None:
     assert sending.drain(db, config, lambda: 600, batch_id) == count
-    states = batches.show(db, batch_id)["states"]
+    states = batches.show(db, batch_id).states
     assert states == {"sent": count}, states
 
 

@@ -231,7 +231,10 @@ def portable(node: Any) -> Any:
     return [portable(child) for child in node] if isinstance(node, list) else node
 
 
+NUMBER = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 PATH = {
-    "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "alert_id": NUMBER,
+    "build_id": NUMBER,
+    "mute_id": NUMBER,
     "package_name": portable(msgspec.json.schema(PackageName)),
 }

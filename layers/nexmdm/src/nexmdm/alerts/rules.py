@@ -19,6 +19,7 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row
 from nexmdm.runtime.errors import Conflict, Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
 RouteName = Name
@@ -77,7 +78,7 @@ class RuleChange(Struct, forbid_unknown_fields=True, kw_only=True):
 class Rule(NewRule, kw_only=True):
     """A rule as it is kept."""
 
-    created_at: datetime
+    created_at: Instant
 
 
 def create(db: Database, actor: Actor, new: NewRule) -> Rule:

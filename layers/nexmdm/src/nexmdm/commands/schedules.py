@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nexmdm.activity import events
 from nexmdm.commands import actions, batches, instants
-from nexmdm.commands.single import MASK, Command, Instant
+from nexmdm.commands.single import MASK, Command
 from nexmdm.commands.states import Answered, Delivery, DispatchState, RunStatus
 from nexmdm.devices import filters
 from nexmdm.devices.filters import Filter
@@ -23,6 +23,7 @@ from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, stateme
 from nexmdm.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
 
 SHOWN_RUNS = 5
 # An outage is no reason to enumerate every minute of it: what is older than this is missed, whatever the grace is.
@@ -39,7 +40,7 @@ class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
 
     name: Name
     cron: Cron | None = None
-    at: datetime | None = None
+    at: Instant | None = None
     timezone: Zone = "UTC"
     filter: Filter
     action: str
