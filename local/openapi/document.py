@@ -11,6 +11,7 @@ import msgspec
 from nexmdm.builds.signers import PackageName
 from nexmdm.commands import actions
 from nexmdm.runtime import errors
+from nexmdm.runtime.validation import GivenName
 
 from local import template
 from local.openapi import commands, examples, security
@@ -236,5 +237,6 @@ PATH = {
     "alert_id": NUMBER,
     "build_id": NUMBER,
     "mute_id": NUMBER,
+    "name": portable(msgspec.json.schema(GivenName)),
     "package_name": portable(msgspec.json.schema(PackageName)),
 }

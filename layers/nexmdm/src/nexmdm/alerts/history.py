@@ -8,12 +8,11 @@ import msgspec
 from msgspec import Struct
 
 from nexmdm.devices import filters
-from nexmdm.devices.filters import GroupName
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.settings import Settings
-from nexmdm.runtime.validation import Instant
+from nexmdm.runtime.validation import GivenName, Instant
 
 MOST_POINTS = 10_000
 
@@ -24,7 +23,7 @@ class HistoryQuery(Struct, kw_only=True):
     from_: Instant | None = msgspec.field(default=None, name="from")
     to: Instant | None = None
     step: Literal["hour", "day"] = "hour"
-    group: GroupName | None = None
+    group: GivenName | None = None
 
 
 class Point(Struct, kw_only=True):

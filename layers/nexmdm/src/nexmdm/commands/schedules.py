@@ -23,13 +23,13 @@ from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, stateme
 from nexmdm.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
-from nexmdm.runtime.validation import Instant
+from nexmdm.runtime.validation import GivenName, Instant
 
 SHOWN_RUNS = 5
 # An outage is no reason to enumerate every minute of it: what is older than this is missed, whatever the grace is.
 _LOOKED_BACK = timedelta(days=1)
 _TRY_AGAIN = timedelta(hours=1)
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
+Action = Annotated[str, Meta(extra_json_schema={"enum": list(actions.ACTIONS)})]
 Cron = Annotated[str, Meta(max_length=100, description="minute hour day month weekday")]
 Zone = Annotated[str, Meta(max_length=64, description="an IANA name, such as Europe/Berlin")]
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
@@ -38,12 +38,12 @@ Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
     """Either `cron` or `at`; an `at` without an offset is local time in `timezone`. Each run evaluates the filter."""
 
-    name: Name
+    name: GivenName
     cron: Cron | None = None
-    at: Instant | None = None
+    at: datetime | None = None
     timezone: Zone = "UTC"
     filter: Filter
-    action: str
+    action: Action
     params: dict[str, Any] = {}
     ttl_seconds: Ttl = 600
     delivery: Delivery = Delivery.AT_MOST_ONCE
@@ -57,7 +57,7 @@ class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
     at: datetime | UnsetType = UNSET
     timezone: Zone | UnsetType = UNSET
     filter: Filter | UnsetType = UNSET
-    action: str | UnsetType = UNSET
+    action: Action | UnsetType = UNSET
     params: dict[str, Any] | UnsetType = UNSET
     ttl_seconds: Ttl | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 # A point in time, with its offset from UTC: RFC 3339.
 Instant = Annotated[datetime, Meta(tz=True)]
+# What operators call a group, a schedule, an alert rule.
+GivenName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
 
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 # Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
