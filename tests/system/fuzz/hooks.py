@@ -131,8 +131,8 @@ def refuses_only_by_its_rules(ctx: Any, response: Any, case: schemathesis.Case) 
 def refuses_what_is_wrong(ctx: Any, response: Any, case: schemathesis.Case) -> None:
     """negative_data_rejection, save for what the API takes on purpose.
 
-    An instant in a query may be seconds since 1970, or the word null. A device's report is never refused for a value that
-    does not fit (tests/functions/test_odd_values.py), only for a body that is no object. Operators' numbers may be
+    An instant in a query may be seconds since 1970, or the word null. A device's report is never refused for a value
+    that does not fit (tests/functions/test_odd_values.py), only for a body that is no object. Operators' numbers may be
     texts, and their booleans 0 and 1.
     """
     from_device = "deviceBearer" in str(case.operation.definition.raw.get("security"))
