@@ -6,7 +6,7 @@ from nexmdm.devices import apps, deletion, editing, groups, imports, labelling, 
 from nexmdm.devices.apps import AppsQuery, DeviceApp, FleetApp
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
-from nexmdm.devices.filters import FilterQuery, GroupName
+from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
 from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
@@ -115,7 +115,7 @@ def show_group(request: Request) -> Group:
 @routes("PUT /v1/groups/{name}")
 def put_group(request: Request, body: GroupBody) -> Group:
     """Make a group, or give it another filter. A group is a name for a filter, and its filter names no other group."""
-    name = validation.convert(request.path["name"], GroupName, root="path.name")
+    name = validation.convert(request.path["name"], validation.GivenName, root="path.name")
     interval = settings.load().heartbeat_interval_seconds
     return groups.put(database.connection(), name, body.filter, interval, request.actor)
 

@@ -11,6 +11,7 @@ import msgspec
 from nexmdm.builds.signers import PackageName
 from nexmdm.commands import actions
 from nexmdm.runtime import errors
+from nexmdm.runtime.validation import GivenName
 
 from local import template
 from local.openapi import commands, examples, security
@@ -231,7 +232,11 @@ def portable(node: Any) -> Any:
     return [portable(child) for child in node] if isinstance(node, list) else node
 
 
+NUMBER = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 PATH = {
-    "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "alert_id": NUMBER,
+    "build_id": NUMBER,
+    "mute_id": NUMBER,
+    "name": portable(msgspec.json.schema(GivenName)),
     "package_name": portable(msgspec.json.schema(PackageName)),
 }

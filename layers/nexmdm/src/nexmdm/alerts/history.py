@@ -2,17 +2,17 @@
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from nexmdm.devices import filters
-from nexmdm.devices.filters import GroupName
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import GivenName, Instant
 
 MOST_POINTS = 10_000
 
@@ -20,10 +20,10 @@ MOST_POINTS = 10_000
 class HistoryQuery(Struct, kw_only=True):
     """`from` and `to` bound the time, by default the last day; without `group` it is the whole fleet."""
 
-    from_: Annotated[datetime, Meta(tz=True)] | None = msgspec.field(default=None, name="from")
-    to: Annotated[datetime, Meta(tz=True)] | None = None
+    from_: Instant | None = msgspec.field(default=None, name="from")
+    to: Instant | None = None
     step: Literal["hour", "day"] = "hour"
-    group: GroupName | None = None
+    group: GivenName | None = None
 
 
 class Point(Struct, kw_only=True):
@@ -35,7 +35,7 @@ class Point(Struct, kw_only=True):
         info, warning, critical: open alerts by severity.
     """
 
-    at: datetime
+    at: Instant
     devices: float
     online: float
     silent: float

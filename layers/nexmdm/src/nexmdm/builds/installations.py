@@ -6,7 +6,6 @@ So a report is a claim, and the version that the device reports decides.
 
 import enum
 import time
-from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -19,6 +18,7 @@ from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
 
 SETTLED_AT_ONCE = 5_000
 
@@ -65,11 +65,11 @@ class Installation(Struct, kw_only=True):
     status: InstallationStatus
     error: str | None
     download_progress: int | None
-    initiated_at: datetime
+    initiated_at: Instant
     initiated_by: str | None
-    installing_at: datetime | None
-    claimed_at: datetime | None
-    ended_at: datetime | None
+    installing_at: Instant | None
+    claimed_at: Instant | None
+    ended_at: Instant | None
     request_id: str | None
 
 

@@ -22,6 +22,7 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import Conflict, Invalid
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -73,7 +74,7 @@ class Plan(Struct, kw_only=True):
     window: Window | None
     install: bool
     public_url: str
-    made_at: datetime
+    made_at: Instant
     made_by: str
 
 
@@ -89,11 +90,11 @@ class PlanStatus(Struct, kw_only=True):
     stages: list[Stage]
     window: Window | None
     install: bool
-    made_at: datetime
+    made_at: Instant
     made_by: str
     stage: int
-    stage_at: datetime
-    ended_at: datetime | None
+    stage_at: Instant
+    ended_at: Instant | None
     end: str | None
 
 

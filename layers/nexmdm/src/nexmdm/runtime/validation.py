@@ -5,15 +5,22 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from nexmdm.runtime.errors import Invalid, Malformed, TooLarge
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 T = TypeVar("T")
+
+# A point in time, with its offset from UTC: RFC 3339.
+Instant = Annotated[datetime, Meta(tz=True)]
+# What operators call a group, a schedule, an alert rule.
+GivenName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
 
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 # Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
