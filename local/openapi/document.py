@@ -15,8 +15,8 @@ from nexmdm.runtime.validation import GivenName
 
 from local import template
 from local.openapi import commands, examples, security
-from local.openapi.answers import GatewayMessage, Problem
 from local.openapi.operations import Answer, Operation, operations, refusals
+from local.openapi.problems import GatewayMessage, Problem
 from local.template import Route
 
 Schema = dict[str, Any]

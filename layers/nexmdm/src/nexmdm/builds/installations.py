@@ -138,7 +138,7 @@ def list_installations(db: Executor, build_id: str, query: InstallationsQuery) -
     if before is not None and not 0 < before < 2**31:
         raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
     parameters = {
-        "build_id": build["build_id"],
+        "build_id": build.build_id,
         "status": query.status,
         "before": before,
         "limit": query.limit + 1,
