@@ -146,12 +146,12 @@ def roll_out(request: Request) -> Response:
     body, build, db = request.json(Rollout), _build(request), database.connection()
     given = [name for name in ("staged_rollout_percent", "device_ids", "stages") if getattr(body, name) is not None]
     if len(given) != 1:
-        said = "is missing; give it" if not given else f"goes not with {' and '.join(given[1:])}; give one of it"
-        raise Invalid(f"$.{(given or ['staged_rollout_percent'])[0]}", f"{said}, device_ids and stages")
+        path = f"$.{(given or ['staged_rollout_percent'])[0]}"
+        raise Invalid(path, "give one of staged_rollout_percent, device_ids and stages")
     if body.window is not None and body.stages is None:
         raise Invalid("$.window", "is for stages")
     if body.device_ids is not None and body.filter is not None:
-        raise Invalid("$.filter", "goes not with device_ids: it selects the devices that a percentage is of")
+        raise Invalid("$.filter", "cannot stand beside device_ids: a filter says of which devices the percentage is")
     config, actor = settings.load(), request.actor
     key = _request_id(request, body.request_id)
     audience = _audience(body)
