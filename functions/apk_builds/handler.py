@@ -68,7 +68,7 @@ class PinnedSigners(Struct, forbid_unknown_fields=True):
 
 
 @routes("POST /v1/apk/builds")
-def declare(request: Request) -> Response:
+def declare(request: Request) -> Response[Any]:
     """Declare a build: the first step of publishing.
 
     PUT the file to `upload_url` with `upload_headers`, then complete. Declaring the same build again answers 200.
@@ -105,7 +105,7 @@ def complete(request: Request) -> dict[str, Any]:
 
 
 @routes("GET /v1/apk/builds")
-def list_builds(request: Request) -> Page:
+def list_builds(request: Request) -> Page[Any]:
     """List builds with their statistics, newest first."""
     page = publishing.list_builds(database.connection(), request.parameters(BuildsQuery))
     return Page([_without_keys(build) for build in page.items], page.next_cursor)
@@ -118,7 +118,7 @@ def show(request: Request) -> dict[str, Any]:
 
 
 @routes("DELETE /v1/apk/builds/{build_id}")
-def withdraw(request: Request) -> Response:
+def withdraw(request: Request) -> Response[Any]:
     """Withdraw a build that was declared and not published."""
     publishing.withdraw(database.connection(), request.path["build_id"], request.actor)
     return Response(status=204)
@@ -136,7 +136,7 @@ def promote(request: Request) -> dict[str, Any]:
 
 
 @routes("POST /v1/apk/builds/{build_id}/rollout")
-def roll_out(request: Request) -> Response:
+def roll_out(request: Request) -> Response[Any]:
     """Offer the current build to a percentage of the fleet or of what a filter selects, to named devices, or in stages.
 
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
@@ -202,7 +202,7 @@ def roll_back(request: Request) -> dict[str, Any]:
 
 
 @routes("GET /v1/apk/builds/{build_id}/download")
-def download(request: Request) -> Response:
+def download(request: Request) -> Response[Any]:
     """Get the address of a published build, as an operator or CI.
 
     Signed for 300 s, after the row that records it was committed.

@@ -37,7 +37,7 @@ class UpdateQuery(Struct):
 
 @routes("GET /v1/apk/download/latest")
 @routes("GET /v1/apk/download-latest")
-def latest(request: Request) -> Response:
+def latest(request: Request) -> Response[Any]:
     """Get the address of the release that the caller is offered.
 
     A device authenticates with its token, a fresh phone with an enrollment token of scope `apk_download`, which
@@ -52,7 +52,7 @@ def latest(request: Request) -> Response:
 
 
 @routes("GET /v1/apk/download/{build_id}")
-def by_id(request: Request) -> Response:
+def by_id(request: Request) -> Response[Any]:
     """Get the address of one published build.
 
     A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package.
@@ -65,7 +65,7 @@ def by_id(request: Request) -> Response:
 
 
 @routes("GET /v1/agent/update")
-def update(request: Request) -> Response | dict[str, Any]:
+def update(request: Request) -> Response[Any] | dict[str, Any]:
     """Ask whether there is a newer build for this device."""
     token, query = request.device_token, request.parameters(UpdateQuery)
     config = settings.load()
@@ -94,7 +94,7 @@ def _credential(request: Request, query: DownloadQuery) -> Credential:
     return Credential(secret, from_address=not header, ip=request.source_ip, installation_id=installation_id)
 
 
-def _address(build: Row) -> Response:
+def _address(build: Row) -> Response[Any]:
     url = urls.download_address(settings.load(), build)
     return Response(status=302, headers={"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"})
 

@@ -29,7 +29,7 @@ class TokenIds(Struct, forbid_unknown_fields=True):
 
 
 @routes("POST /v1/enroll-tokens")
-def create_tokens(request: Request) -> Response:
+def create_tokens(request: Request) -> Response[Any]:
     """Make an enrollment token for each alias. Devices that register with one get its labels.
 
     The raw tokens are in this answer and nowhere else, ever.
@@ -50,13 +50,13 @@ def create_tokens(request: Request) -> Response:
 
 
 @routes("GET /v1/enroll-tokens")
-def list_tokens(request: Request) -> Page:
+def list_tokens(request: Request) -> Page[Any]:
     """List enrollment tokens, newest first, without their secrets."""
     return tokens.list_tokens(database.connection(), request.parameters(PageQuery))
 
 
 @routes("DELETE /v1/enroll-tokens/{token_id}")
-def revoke_token(request: Request) -> Response:
+def revoke_token(request: Request) -> Response[Any]:
     """Revoke an enrollment token, effective on the next call."""
     tokens.revoke_token(database.connection(), request.path["token_id"], request.actor)
     return Response(status=204)

@@ -191,7 +191,7 @@ class DeclaredBuild(Build, kw_only=True):
     upload_url: str | None
     upload_headers: dict[str, str] | None
     upload_expires_in: int | None
-    statistics: Statistics | UnsetType = UNSET
+    statistics: Statistics | UnsetType = UNSET  # type: ignore[assignment]  # goes with this module
 
 
 class InstallCommands(Answer):

@@ -90,12 +90,12 @@ def build() -> dict[str, Any]:
 
 
 def _tag(function: str) -> dict[str, str]:
-    return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler"))}
+    return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler")) or ""}
 
 
 def _operation(route: Route, operation: Operation, named: set[str]) -> dict[str, Any]:
     function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key].route
-    summary, _, description = inspect.getdoc(function).partition("\n")
+    summary, _, description = (inspect.getdoc(function) or "").partition("\n")
     name = f"{route.function.name}_{function.__name__}"
     name = name if name not in named else f"{name}_2"
     named.add(name)

@@ -61,7 +61,9 @@ def status(
 def _history(api: Api, group: str | None) -> list[dict[str, Any]]:
     """Hour by hour, the last week; of the whole fleet or of one group."""
     begin = (datetime.now(UTC) - timedelta(days=7)).isoformat()
-    return api.call("GET", "/v1/fleet/history", query={"from": begin, "group": group})["points"]
+    history = api.call("GET", "/v1/fleet/history", query={"from": begin, "group": group})
+    points: list[dict[str, Any]] = history["points"]
+    return points
 
 
 def _sparkline(values: list[float]) -> str:

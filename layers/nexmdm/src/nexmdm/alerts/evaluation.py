@@ -131,7 +131,8 @@ def _evaluate(
     quiet: set[str],
 ) -> Evaluated:
     """One condition. An error of one rule is logged, and stops neither the others nor what they found."""
-    total, error = Counter[str](), UNSET
+    total = Counter[str]()
+    error: str | UnsetType = UNSET
     try:
         silenced = _any(db, config, [mute.filter for mute in muted if mute.condition in (None, condition)], "mute")
         scopes = _scopes(db, config, own)

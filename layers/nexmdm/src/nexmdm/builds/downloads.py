@@ -133,7 +133,7 @@ def record(
     if row["event_id"] is None:
         raise NotFound(f"There is no enrollment token {token_id!r}.")
     _count(row["event_id"], build_id, source, start)
-    return row["event_id"]
+    return int(row["event_id"])
 
 
 def forget_rates(db: Executor) -> int:

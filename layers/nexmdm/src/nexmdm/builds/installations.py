@@ -106,7 +106,8 @@ def report(db: Executor, token: str, progress: Progress, config: Settings, reque
         metrics.count("RolloutPaused")
         keys = {"build_id": row["paused"], "rollout": "pause", "by": "failed installations"}
         logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
-    return row["status"]
+    status: str = row["status"]
+    return status
 
 
 def settle(db: Executor, config: Settings, actor: Actor) -> int:

@@ -196,7 +196,7 @@ def number(build_id: str) -> int:
     return int(build_id) if build_id.isascii() and build_id.isdigit() and len(build_id) <= 9 else 0
 
 
-def list_builds(db: Executor, query: BuildsQuery) -> Page:
+def list_builds(db: Executor, query: BuildsQuery) -> Page[Row]:
     """A page of builds with their statistics, newest first."""
     (before,) = query.after(int)
     if before is not None and not 0 < before < 2**31:

@@ -70,7 +70,7 @@ def _signed(
     request = AWSRequest(method, f"{base}/{quote(key)}{'?' if query else ''}{query}", headers=headers)
     credentials = _credentials().get_frozen_credentials()
     S3SigV4QueryAuth(credentials, "s3", config.region, expires=seconds).add_auth(request)
-    return request.url
+    return str(request.url)
 
 
 def load_signer() -> None:

@@ -67,7 +67,7 @@ def create_tokens(
     return [{**by_hash[sha256_of(token)], "token": token} for token in raw]
 
 
-def list_tokens(db: Executor, query: PageQuery) -> Page:
+def list_tokens(db: Executor, query: PageQuery) -> Page[Row]:
     """The tokens, newest first, without their secrets. `status` of an active one whose time is over is `expired`."""
     issued_at, token_id = query.after(datetime, str)
     rows = db.execute(

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from psycopg2 import errorcodes
 
@@ -47,7 +48,7 @@ def ensure_partitions(db: Executor, settings: Settings) -> int:
     missing = [start for start in wanted(now, settings) if name(start) not in present]
     for start in missing:
         make = _MAKE.format(name=name(start), lower=start.isoformat(), upper=(start + WIDTH).isoformat())
-        patiently(lambda sql=make: db.execute(sql))
+        patiently(partial(db.execute, make))
     return len(missing)
 
 
@@ -58,12 +59,12 @@ def bounds(db: Executor) -> list[Row]:
 
 def in_default(db: Executor) -> int:
     """How many heartbeats found no partition. Above 0 means that nothing has made partitions for a week."""
-    return db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"]
+    return int(db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"])
 
 
 def blocks(db: Executor, partition: str) -> int:
     """How many blocks the partition has now; 0 when it is gone."""
-    return db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"]
+    return int(db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"])
 
 
 def drop(db: Executor, partition: str) -> int:
@@ -72,7 +73,7 @@ def drop(db: Executor, partition: str) -> int:
     Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late gets 0.
     """
     try:
-        rows = db.execute(f'SELECT count(*) AS n FROM "{partition}"', repeatable=True)[0]["n"]
+        rows = int(db.execute(f'SELECT count(*) AS n FROM "{partition}"', repeatable=True)[0]["n"])
         patiently(lambda: db.execute(_DROP.format(name=partition)))
     except Exception as error:
         if _sqlstate(error) != errorcodes.UNDEFINED_TABLE:

@@ -34,7 +34,8 @@ class Outcome(msgspec.Struct):
 
 def cutoff(db: Executor, days: int) -> datetime:
     row = db.execute("SELECT clock_timestamp() - make_interval(days => %(days)s) AS at", {"days": days})
-    return row[0]["at"]
+    at: datetime = row[0]["at"]
+    return at
 
 
 def heartbeats(db: Executor, before: datetime, bucket_seconds: int) -> Steps:
@@ -126,12 +127,13 @@ def run(
 ) -> Outcome:
     """Take the steps of one policy while there is time, and write one log record. An error ends this policy only."""
 
+    before: datetime | None = None
+
     def steps() -> Steps:
         nonlocal before
         before = cutoff(db, days)
         yield from policy(before)
 
-    before: datetime | None = None
     outcome = guarded(steps(), may_go_on)
     keys = {"cutoff": before and before.isoformat(), "deleted": outcome.deleted}
     logs.db_operation("cleanup", entity, keys, outcome.seconds * 1000)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], floa
     for n, policy in enumerate(days):
         share = remaining_seconds() / (len(days) - n)
         limit = remaining_seconds() - share
-        outcomes[policy] = _policy(db, settings, policy, days[policy], lambda limit=limit: remaining_seconds() > limit)
+        outcomes[policy] = _policy(db, settings, policy, days[policy], partial(_above, limit, remaining_seconds))
     complete = declarations.done and all(outcome.done for outcome in outcomes.values())
     _measure(outcomes, stray, complete)
     del outcomes["partitions"]
@@ -54,6 +55,10 @@ def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], floa
         "builds": {"expired": expired, "error": declarations.error},
         "policies": msgspec.to_builtins(outcomes),
     }
+
+
+def _above(limit: float, remaining_seconds: Callable[[], float]) -> bool:
+    return remaining_seconds() > limit
 
 
 def dry_run(db: Executor, settings: Settings) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Request:
         Raises:
             Forbidden: the route was reached without IAM authorization, which a deployed gateway does not let happen.
         """
-        arn = ((self._context.get("authorizer") or {}).get("iam") or {}).get("userArn")
+        arn: str | None = ((self._context.get("authorizer") or {}).get("iam") or {}).get("userArn")
         if not arn:
             raise Forbidden("This route is for operators: sign the request with AWS credentials (SigV4).")
         return arn
@@ -76,7 +76,7 @@ class Request:
     @property
     def remaining_seconds(self) -> float:
         """What is left of this invocation."""
-        return self._lambda.get_remaining_time_in_millis() / 1000
+        return float(self._lambda.get_remaining_time_in_millis() / 1000)
 
     @property
     def bearer(self) -> str | None:

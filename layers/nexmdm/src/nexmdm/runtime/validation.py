@@ -59,8 +59,8 @@ def parse(body: bytes) -> Any:
     except ValueError:
         # int() refuses more than 4,300 digits.
         raise Malformed("The body holds a number that is too long.") from None
-    if flaws:
-        path, flaw = _found(document, lambda value: isinstance(value, _Flaw))
+    if flaws and (found := _found(document, lambda value: isinstance(value, _Flaw))):
+        path, flaw = found
         raise Malformed(f"{path}{flaw.at}: {flaw.detail}", errors=[{"path": path + flaw.at, "detail": flaw.detail}])
     if _SUSPECT_ESCAPE.search(body):
         found = _found(document, lambda value: isinstance(value, str) and UNSTORABLE.search(value) is not None)
@@ -132,9 +132,10 @@ def convert(document: Any, type_: type[T], root: str = "$") -> T:
     try:
         return msgspec.convert(document, type_, strict=False)
     except msgspec.ValidationError as error:
-        found = _AT.match(str(error))
-        path = (found["path"] or "$").replace("$", root, 1)
-        raise Invalid(path, found["detail"].replace("`", "")) from None
+        text = str(error)
+        found = _AT.match(text)
+        path, detail = (found["path"], found["detail"]) if found else (None, text)
+        raise Invalid((path or "$").replace("$", root, 1), detail.replace("`", "")) from None
 
 
 def storable(text: str, path: str) -> None:

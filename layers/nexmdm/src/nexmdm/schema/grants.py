@@ -17,7 +17,7 @@ Rights are written as GRANT takes them. Where INSERT is granted, the right to us
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -180,7 +180,7 @@ def _quoted(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _rows(db: Connection, sql: str) -> list:
+def _rows(db: Connection, sql: str) -> list[Any]:
     return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
 
 

@@ -493,7 +493,8 @@ class FcmDispatch(Base):
 
 def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
     """The bucket of a row that is added through the ORM: ten seconds, UTC. The verbs have PostgreSQL compute it."""
-    ts = context.get_current_parameters().get("ts") or datetime.now(UTC)
+    # Not typed by SQLAlchemy.
+    ts = context.get_current_parameters().get("ts") or datetime.now(UTC)  # type: ignore[no-untyped-call]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + (ts - epoch) // timedelta(seconds=10) * timedelta(seconds=10)
 
