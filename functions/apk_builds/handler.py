@@ -66,12 +66,14 @@ class Rollout(Struct, forbid_unknown_fields=True):
         members = ("staged_rollout_percent", "device_ids", "stages")
         given = [name for name in members if getattr(self, name) is not None]
         if len(given) != 1:
-            said = "is missing; give it" if not given else f"goes not with {' and '.join(given[1:])}; give one of it"
-            raise Invalid(f"$.{(given or ['staged_rollout_percent'])[0]}", f"{said}, device_ids and stages")
+            path = f"$.{(given or ['staged_rollout_percent'])[0]}"
+            raise Invalid(path, "give one of staged_rollout_percent, device_ids and stages")
         if self.window is not None and self.stages is None:
             raise Invalid("$.window", "is for stages")
         if self.device_ids is not None and self.filter is not None:
-            raise Invalid("$.filter", "goes not with device_ids: it selects the devices that a percentage is of")
+            raise Invalid(
+                "$.filter", "cannot stand beside device_ids: a filter says of which devices the percentage is"
+            )
 
 
 class Why(Struct, forbid_unknown_fields=True):

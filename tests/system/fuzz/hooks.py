@@ -61,7 +61,7 @@ RULES = (
     "give alias, labels or monitored_package",  # one of several members
     "give either device_ids or filter",
     "give device_id, or alias",
-    "give it, device_ids and stages",
+    "give one of staged_rollout_percent, device_ids and stages",
     "give cron for a recurring command, or at",
     "$.at: Invalid RFC3339",  # a local time may stand there, without an offset
     "is over; give a time to come",  # the clock

@@ -13,7 +13,9 @@ from functools import partial
 
 from psycopg2 import errorcodes
 
-from nexmdm.runtime.database import Executor, Row
+from nexmdm.heartbeats import history
+from nexmdm.runtime.database import Executor, Row, statement
+from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
 # Six hours: see docs/migrations.md for the measurements. migrations/adoption cuts an old server's rows the same way.
@@ -23,6 +25,10 @@ LOCK_TIMEOUT = "500ms"
 TRIES = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRY_AGAIN = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED}
+
+
+class Changed(Named):
+    """A partition is not what was archived of it."""
 
 
 def name(start: datetime) -> str:
@@ -67,16 +73,29 @@ def blocks(db: Executor, partition: str) -> int:
     return int(db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"])
 
 
-def drop(db: Executor, partition: str) -> int:
-    """Drop one partition and return how many rows it held.
+def drop(db: Executor, partition: str, archived: int | None = None) -> int:
+    """Add one partition's hours to device_history, drop it, and return how many rows it held.
 
-    Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late gets 0.
+    Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late, or while
+    another is at it, gets 0.
+
+    Args:
+        archived: how many rows an archive holds.
+
+    Raises:
+        Changed: the partition does not hold as many rows as the archive.
+        Unavailable: the locks were not to be had.
     """
+    expected = "NULL" if archived is None else str(archived)
     try:
         rows = int(db.execute(f'SELECT count(*) AS n FROM "{partition}"', repeatable=True)[0]["n"])
-        patiently(lambda: db.execute(_DROP.format(name=partition)))
+        db.execute(_DROP.replace("{name}", partition).replace("{expected}", expected))
     except Exception as error:
-        if _sqlstate(error) != errorcodes.UNDEFINED_TABLE:
+        if _sqlstate(error) == errorcodes.OBJECT_NOT_IN_PREREQUISITE_STATE:
+            raise Changed(
+                f"{partition} got rows after it was archived. It stays; the next cleanup archives it again."
+            ) from error
+        if _sqlstate(error) not in (errorcodes.UNDEFINED_TABLE, errorcodes.OBJECT_IN_USE):
             raise
         return 0
     return rows
@@ -138,9 +157,9 @@ DO $$ BEGIN
 END $$
 """
 
-_DROP = f"""
-DO $$ BEGIN
-    SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
-    DROP TABLE "{{name}}";
-END $$
-"""
+_DROP = (
+    statement(__package__, "drop_partition")
+    .replace("{summarize}", history.SUMMARIZE.replace("{rows}", '"{name}"'))
+    .replace("{lock_timeout}", LOCK_TIMEOUT)
+    .replace("{tries}", str(TRIES))
+)

@@ -24,6 +24,7 @@ TABLES = {
     "device_alerts": "device_alerts",
     "operator_events": "operator_events",
     "fleet_history": "fleet_history",
+    "device_history": "device_history",
 }
 
 
@@ -104,6 +105,8 @@ def _policy(
             return policies.alerts(db, before)
         if policy == "fleet_history":
             return policies.fleet_history(db, before)
+        if policy == "device_history":
+            return policies.device_history(db, before)
         if policy == "operator_events":
             return policies.events(db, before)
         if settings.download_export_bucket:
