@@ -37,7 +37,7 @@ def tables() -> Iterator[str]:
 
 def nat_month() -> float:
     """A NAT gateway with its public address, without what goes through it."""
-    return MONTH_HOURS * (prices()["nat"]["hour"] + prices()["nat"]["public_ipv4_hour"])
+    return float(MONTH_HOURS * (prices()["nat"]["hour"] + prices()["nat"]["public_ipv4_hour"]))
 
 
 def requests(devices: float) -> float:
@@ -56,8 +56,8 @@ def record_bytes(*, former: bool = False, sample: int = 1) -> float:
     each = sizes["record_overhead_bytes"]
     gateway = sizes["access_record_bytes"] + each
     if former:
-        return gateway + measured["former_record_bytes"] + each + sizes["platform_record_bytes"] + 3 * each
-    return gateway + (measured["heartbeat_record_bytes"] + each) / sample
+        return float(gateway + measured["former_record_bytes"] + each + sizes["platform_record_bytes"] + 3 * each)
+    return float(gateway + (measured["heartbeat_record_bytes"] + each) / sample)
 
 
 def million_heartbeats(*, former: bool = False, sample: int = 1) -> dict[str, float]:
@@ -95,7 +95,7 @@ def month(devices: float) -> dict[str, float]:
 
 def _scheduled(every: float, seconds: float, gb: float) -> float:
     runs, p = MONTH_SECONDS / every, prices()["lambda"]
-    return runs * (seconds * gb * p["gb_second"] + p["million_requests"] / 1e6)
+    return float(runs * (seconds * gb * p["gb_second"] + p["million_requests"] / 1e6))
 
 
 def fixed() -> list[tuple[str, int, float]]:

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count, islice
@@ -99,13 +99,13 @@ def _short(function: str) -> str:
     return parts[-2] if len(parts) > 2 else function
 
 
-def heartbeat(event: str, keys: dict[str, object], latency_ms: float, sample: int) -> None:
+def heartbeat(event: str, keys: Mapping[str, object], latency_ms: float, sample: int) -> None:
     """The record of a heartbeat's operation, of one in `sample` when it is an ordinary one."""
     if sample == 1 or latency_ms > SLOW_HEARTBEAT_MS or next(_ordinary) % sample == 0:
         db_operation(event, "device_heartbeats", keys, latency_ms)
 
 
-def db_operation(event: str, entity: str, keys: dict[str, object], latency_ms: float) -> None:
+def db_operation(event: str, entity: str, keys: Mapping[str, object], latency_ms: float) -> None:
     """One record for one database operation.
 
     Args:
