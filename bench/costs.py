@@ -156,7 +156,7 @@ def _fixed() -> Iterator[str]:
 
 
 def _million() -> Iterator[str]:
-    forms = ({"former": True}, {}, {"sample": 10})
+    forms: tuple[dict[str, Any], ...] = ({"former": True}, {}, {"sample": 10})
     yield "| a million heartbeats | before, USD | now, USD | `HeartbeatLogSample=10`, USD |"
     yield "|---|---|---|---|"
     yield f"| bytes of log for each | {' | '.join(f'{record_bytes(**form):.0f}' for form in forms)} |"

@@ -8,6 +8,7 @@ server works on another processor than the function, where there are two.
 
 import gc
 import json
+import logging
 import os
 import tempfile
 import time
@@ -102,6 +103,7 @@ def _devices(db: Database, name: str) -> list[str]:
 def _log() -> Iterator[TextIO]:
     """A file that the function's records are written to meanwhile."""
     handler = logs.logger().registered_handler
+    assert isinstance(handler, logging.StreamHandler)
     with tempfile.TemporaryFile("w") as file:
         before = handler.setStream(file)
         try:
@@ -147,13 +149,10 @@ def _floor(tokens: list[str], at: datetime, config: Any, connection: Any) -> Cal
 
 
 def _handler(tokens: list[str], at: datetime) -> Callable[[], None]:
-    handler, events = None, []
-    for token in tokens:
-        handler, event = api.event("POST", "/v1/heartbeat", load.body(at), token=token)
-        events.append(event)
+    made = [api.event("POST", "/v1/heartbeat", load.body(at), token=token) for token in tokens]
 
     def run() -> None:
-        for event in events:
+        for handler, event in made:
             if handler(event, CONTEXT)["statusCode"] != 200:
                 raise AssertionError("a heartbeat failed")
 

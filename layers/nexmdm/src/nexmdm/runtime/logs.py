@@ -75,7 +75,7 @@ class _Output(logging.StreamHandler):  # type: ignore[type-arg]
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.stream.write(self.formatter.format(record) + "\n")
+            self.stream.write(self.format(record) + "\n")
             self.stream.flush()
         except Exception:
             self.handleError(record)
