@@ -7,6 +7,7 @@ import { DeviceApps } from "/assets/apps.js";
 import { Chart } from "/assets/charts.js";
 import { CommandsList, useCommands } from "/assets/commands.js";
 import { Battery } from "/assets/devices.js";
+import { LatestEvents } from "/assets/events.js";
 import { ago, count, duration, instant, NONE, withUnit, yesNo } from "/assets/format.js";
 import { heartbeats } from "/assets/history.js";
 import { EditLabels } from "/assets/labels.js";
@@ -41,6 +42,7 @@ export function Device({ id }) {
         <${History} id=${id} />
         <${DeviceApps} id=${id} />
         <${Commands} id=${id} />
+        <${LatestEvents} object=${`device:${id}`} />
         <${About} device=${device} />
         ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
         ${doing === "labels" && html`
@@ -66,7 +68,7 @@ const Status = ({ device }) => html`
       ["Signal", withUnit(device.signal_dbm, "dBm")],
       ["Memory used", withUnit(device.ram_used_mb, "MB")],
       [
-        "Unity",
+        "App",
         device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE,
       ],
       ["Running for", duration(device.uptime_s)],
@@ -116,7 +118,7 @@ const About = ({ device }) => html`
       ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
       ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
       ["Agent", device.agent_version ?? NONE],
-      ["Unity app", device.unity_pkg_version ?? NONE],
+      ["App version", device.unity_pkg_version ?? NONE],
       ["Address", device.ip ?? NONE],
       ["Device owner", yesNo(device.is_device_owner)],
       ["Exempt from Doze", yesNo(device.doze_whitelisted)],
