@@ -92,8 +92,9 @@ settings: setup ## write docs/settings.md
 pictures: setup $(VENV)/.extra ## make the README's pictures again, from a running stack (needs Debian's chromium)
 	@$(BIN)/python -m local.pictures
 
-lint: setup ## ruff: errors, imports, security, format; bandit: security
+lint: setup ## ruff: errors, imports, security, format; mypy: types; bandit: security
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive functions layers cli migrations
 
 format: setup ## let ruff write the format
@@ -191,7 +192,7 @@ lock: ## pin every requirements .in again (needs uv); what runs in Lambda is wha
 
 clean: ## remove the local database, builds and caches; keeps .venv
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.postgres stop; fi
-	rm -rf .nexmdm .aws-sam .pytest_cache .ruff_cache .hypothesis
+	rm -rf .nexmdm .aws-sam .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # --- what `sam build` calls for each function and layer, in a temporary copy of its folder; the result goes to ARTIFACTS_DIR
 

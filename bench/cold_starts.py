@@ -18,15 +18,14 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import quote
 
-import boto3
-
 from bench import fixture
 from bench.figures import Figure, absent, at_most, below, compared
 from bench.processor import share_of
 from bench.sending import fake_fcm
 from bench.stage import Stage, pointed_at
 from local import s3, template
-from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, rds
+from local.rds.door import KEY, rds
+from local.rds.server import ADMIN, ADMIN_PASSWORD
 from local.template import Function
 from tests.support import samples, webhook
 from tests.support.s3 import BUCKET, KEYS
@@ -163,6 +162,7 @@ class Runs:
             ) as process:
                 init = _read_until(process, "READY", begun)[0]
                 processor.hold(process.pid)
+                assert process.stdin is not None
                 process.stdin.write("\n")
                 process.stdin.flush()
                 report = json.loads(_read_until(process, "REPORT", begun)[1])
@@ -174,6 +174,8 @@ class Runs:
 
 def _read_until(process: "subprocess.Popen[str]", word: str, begun: float) -> tuple[float, str]:
     """(milliseconds until the line that begins so, the rest of it)"""
+    assert process.stdout
+    assert process.stderr
     for line in process.stdout:
         if line.startswith(word):
             return (time.perf_counter() - begun) * 1000, line.removeprefix(word)
@@ -204,7 +206,7 @@ def environment(stage: Stage) -> Iterator[dict[str, str]]:
         account.write_text(variables["FCM_SERVICE_ACCOUNT"])
         variables["FCM_SERVICE_ACCOUNT"] = str(account)
         s3.make_bucket(address, BUCKET)
-        sns = boto3.client("sns", s3.REGION, endpoint_url=address, **s3.KEYS)
+        sns = s3.session().client("sns", endpoint_url=address)
         variables["AWS_ENDPOINT_URL_SNS"] = address
         variables["ALERT_TOPIC_ARN"] = sns.create_topic(Name="alarms")["TopicArn"]
         variables["WEBHOOK_URL"] = stack.enter_context(webhook.listening()).url
@@ -227,6 +229,6 @@ def environment(stage: Stage) -> Iterator[dict[str, str]]:
             "BARE_DSN": f"postgresql://{login}/{name}?{tls}",
             "AWS_ACCESS_KEY_ID": KEY.access_key,
             "AWS_SECRET_ACCESS_KEY": KEY.secret_key,
-            "AWS_SESSION_TOKEN": KEY.token,
+            "AWS_SESSION_TOKEN": KEY.token or "",
         }
         yield {**variables, "PATH": os.environ["PATH"]}

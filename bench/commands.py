@@ -9,6 +9,7 @@ import psycopg2
 from nexmdm.commands import batches, single
 from nexmdm.commands.single import Command
 from nexmdm.runtime import actor
+from psycopg2 import extensions
 
 from bench import fixture
 from bench.figures import Figure, at_most, compared, counted
@@ -70,7 +71,7 @@ def _event(command: Command) -> tuple[Any, dict[str, Any]]:
     return api.event("POST", path, {"action": command.action}, headers={"idempotency-key": command.request_id})
 
 
-def _select(connection: Any, request_id: str) -> list[tuple]:
+def _select(connection: extensions.connection, request_id: str) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(SELECT, {"request_id": request_id})
         return cursor.fetchall()

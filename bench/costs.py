@@ -37,7 +37,7 @@ def tables() -> Iterator[str]:
 
 def nat_month() -> float:
     """A NAT gateway with its public address, without what goes through it."""
-    return MONTH_HOURS * (prices()["nat"]["hour"] + prices()["nat"]["public_ipv4_hour"])
+    return float(MONTH_HOURS * (prices()["nat"]["hour"] + prices()["nat"]["public_ipv4_hour"]))
 
 
 def requests(devices: float) -> float:
@@ -51,7 +51,7 @@ def record_bytes(*, platform: bool = False) -> float:
     sizes, measured = prices()["documented"], prices()["measured"]
     records = 5 if platform else 2
     own = measured["heartbeat_record_bytes"] + sizes["access_record_bytes"] + records * sizes["record_overhead_bytes"]
-    return own + (sizes["platform_record_bytes"] if platform else 0)
+    return float(own + (sizes["platform_record_bytes"] if platform else 0))
 
 
 def million_heartbeats(*, platform: bool = False) -> dict[str, float]:
@@ -89,7 +89,7 @@ def month(devices: float) -> dict[str, float]:
 
 def _scheduled(every: float, seconds: float, gb: float) -> float:
     runs, p = MONTH_SECONDS / every, prices()["lambda"]
-    return runs * (seconds * gb * p["gb_second"] + p["million_requests"] / 1e6)
+    return float(runs * (seconds * gb * p["gb_second"] + p["million_requests"] / 1e6))
 
 
 def fixed() -> list[tuple[str, int, float]]:

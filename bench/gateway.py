@@ -13,7 +13,7 @@ import httpx
 
 from bench import load
 from bench.figures import Figure, at_most
-from bench.heartbeats import Devices
+from bench.heartbeats import Devices, at_of
 from bench.pairs import interleaved
 from bench.stage import Stage
 from local.postgres.embedded import ROOT
@@ -37,7 +37,7 @@ def measure(stage: Stage) -> list[Figure]:
 
         def prepare(_: int) -> dict[str, Callable[[], object]]:
             token, report = devices.next()
-            body, headers = load.body(report.device_ts), {"Authorization": f"Bearer {token}"}
+            body, headers = load.body(at_of(report)), {"Authorization": f"Bearer {token}"}
             return {
                 "noop": lambda: client.post("/bench/noop", json=body, headers=headers).raise_for_status(),
                 "heartbeat": lambda: client.post("/v1/heartbeat", json=body, headers=headers).raise_for_status(),
@@ -60,6 +60,8 @@ def _gateway(url: str) -> Iterator[str]:
         process = subprocess.Popen(  # noqa: S603
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        assert process.stdin
+        assert process.stdout
         try:
             yield process.stdout.readline().rpartition(" ")[2].strip()
         finally:

@@ -1,11 +1,13 @@
 """What size costs: a heartbeat among 10,000 and 2 million rows, a page of the fleet among 1,000 and 100,000 devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 
 from nexmdm.devices import lists
 from nexmdm.heartbeats import partitions, record
 from nexmdm.runtime.database import Database
+from nexmdm.runtime.pagination import page
 
 from bench import fixture
 from bench.figures import Figure, at_most
@@ -46,10 +48,10 @@ def _heartbeat(stage: Stage, small: Database, large: Database, url: str) -> Figu
     sides = {"small": (small, Devices(0)), "large": (large, Devices(0))}
 
     def prepare(_: int) -> dict[str, Callable[[], object]]:
-        jobs = {}
+        jobs: dict[str, Callable[[], object]] = {}
         for name, (db, devices) in sides.items():
             token, report = devices.next()
-            jobs[name] = lambda db=db, token=token, report=report: record.for_token(db, token, [report], config)
+            jobs[name] = partial(record.for_token, db, token, [report], config)
         return jobs
 
     took = interleaved(stage.sizes.rounds, prepare)
@@ -66,12 +68,8 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
             "small": (small, _query(small, int(sizes.small_devices * count))),
             "large": (large, _query(large, int(sizes.devices * count))),
         }
-        took = interleaved(
-            max(20, sizes.rounds // 2),
-            lambda _, queries=queries: {
-                name: lambda db=db, query=query: lists.devices(db, query, 600) for name, (db, query) in queries.items()
-            },
-        )
+        jobs = {name: partial(lists.devices, db, query, 600) for name, (db, query) in queries.items()}
+        took = interleaved(max(20, sizes.rounds // 2), partial(_same, jobs))
         figures.append(
             at_most(1.2, f"fleet list of {sizes.devices:,} devices, {what}: p50", f"of {sizes.small_devices:,}",
                     median(took["small"]), median(took["large"]), "ms")
@@ -79,11 +77,15 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
     return figures
 
 
+def _same(jobs: Mapping[str, Callable[[], object]], _round: int) -> dict[str, Callable[[], object]]:
+    return dict(jobs)
+
+
 def _query(db: Database, skip: int) -> lists.DevicesQuery:
     if not skip:
         return lists.DevicesQuery(limit=PAGE)
     rows = db.execute("SELECT alias FROM devices ORDER BY alias OFFSET %(skip)s LIMIT 1", {"skip": skip})
-    return lists.DevicesQuery(limit=PAGE, cursor=lists.page([rows[0]] * 2, 1, ("alias",)).next_cursor)
+    return lists.DevicesQuery(limit=PAGE, cursor=page([rows[0]] * 2, 1, ("alias",)).next_cursor)
 
 
 def _bytes_of_a_row(db: Database) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 import psycopg2
 from nexmdm.heartbeats import partitions, record
 from nexmdm.heartbeats.body import Report
-from nexmdm.runtime.database import Database, Row
+from nexmdm.runtime.database import NONE, Database, Parameters, Row
 from nexmdm.runtime.errors import NotAuthenticated
+from psycopg2 import extensions
 
 from bench import fixture, load
 from bench.figures import Figure, at_least, at_most, counted, percentile
@@ -28,8 +29,8 @@ WAY = "the same statement, bare psycopg2"
 class Statement:
     """Runs nothing: keeps the statement that a verb would have run."""
 
-    def execute(self, sql: str, parameters: dict[str, Any], *, repeatable: bool = False) -> list[Row]:
-        self.sql, self.parameters = sql, parameters
+    def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
+        self.sql, self.parameters = sql, dict(parameters)
         return []
 
 
@@ -40,10 +41,15 @@ def statement(token: str, reports: list[Report], config: Any) -> tuple[str, dict
     return kept.sql, kept.parameters
 
 
-def bare(connection: Any, sql: str, parameters: dict[str, Any]) -> list[tuple]:
+def bare(connection: extensions.connection, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchall()
+
+
+def at_of(report: Report) -> datetime:
+    assert report.device_ts is not None  # load.report gives every one a time
+    return report.device_ts
 
 
 class Devices:
@@ -102,7 +108,7 @@ def _reports(devices: Devices) -> tuple[str, list[Report]]:
 
 def _event(devices: Devices) -> tuple[Any, dict[str, Any]]:
     token, report = devices.next()
-    return api.event("POST", "/v1/heartbeat", load.body(report.device_ts), token=token)
+    return api.event("POST", "/v1/heartbeat", load.body(at_of(report)), token=token)
 
 
 def _round_trips(url: str) -> Figure:
@@ -156,7 +162,7 @@ def _written(db: Database, repeat: Callable[[], object]) -> tuple[int, int]:
 def _row_writes(db: Database) -> int:
     db.execute("SELECT pg_stat_force_next_flush()")
     db.execute("SELECT 1")
-    return db.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::int AS n FROM pg_stat_user_tables")[0]["n"]
+    return int(db.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::int AS n FROM pg_stat_user_tables")[0]["n"])
 
 
 def _batch(stage: Stage, url: str, db: Database) -> Figure:

@@ -18,7 +18,8 @@ WARM = 30
 
 def measure(stage: Stage) -> list[Figure]:
     function = template.load().function("heartbeat")
-    figures, usual = [], {}
+    figures: list[Figure] = []
+    usual: dict[str, float] = {}
     with environment(stage) as variables:
         runs = Runs(function, variables)
         runs.start(OURS)  # finds a cold disk
@@ -36,4 +37,4 @@ def measure(stage: Stage) -> list[Figure]:
 def million(size: float, milliseconds: float) -> float:
     """USD for a million answers of so long; Lambda counts whole milliseconds, at least one."""
     seconds = max(round(milliseconds + 0.499), 1) / 1000
-    return prices()["lambda"]["million_requests"] + 1e6 * seconds * size / 1024 * prices()["lambda"]["gb_second"]
+    return float(prices()["lambda"]["million_requests"] + 1e6 * seconds * size / 1024 * prices()["lambda"]["gb_second"])

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import cast
 
 import msgspec
 from nexmdm.retention import run
@@ -95,9 +96,9 @@ def _figures(stage: Stage, cleaned: list[Removed], deleted: list[Removed]) -> li
 def _felt(name: str, removals: list[Removed]) -> tuple[str, str, float, float, str, str]:
     """What heartbeats felt of a removal, beside those just before it."""
     idle, during = ([ms for each in removals for ms in getattr(each, when)] for when in ("idle", "during"))
-    p99 = (percentile(values, 99) for values in (idle, during))
     note = f"{len(during)} heartbeats during, worst {spread(during)['max']:.0f} ms"
-    return f"heartbeat during a {name}: p99", "just before", *p99, "ms", note
+    what = f"heartbeat during a {name}: p99"
+    return what, "just before", percentile(idle, 99), percentile(during, 99), "ms", note
 
 
 def _timed(stage: Stage, url: str, way: Way) -> Removed:
@@ -117,10 +118,10 @@ def _timed(stage: Stage, url: str, way: Way) -> Removed:
 
 
 def _clean(db: Profiled, url: str) -> int:
-    done = run.clean(db, fixture.settings(url), lambda: 290)
+    done = run.clean(cast(Database, db), fixture.settings(url), lambda: 290)
     assert done["policies"]["heartbeats"]["done"], done
-    return done["policies"]["heartbeats"]["deleted"]
+    return int(done["policies"]["heartbeats"]["deleted"])
 
 
 def _delete(db: Profiled, _url: str) -> int:
-    return db.execute(f"{DELETE} SELECT count(*) AS n FROM gone", {"days": fixture.RETENTION_DAYS})[0]["n"]
+    return int(db.execute(f"{DELETE} SELECT count(*) AS n FROM gone", {"days": fixture.RETENTION_DAYS})[0]["n"])

@@ -6,6 +6,7 @@ each limit of the design is reached. A test holds the document against it.
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -86,9 +87,13 @@ def needs(model: Model) -> dict[str, Callable[[float], str]]:
         "a command to all: accepted in, s": lambda d: _short(d * m.accept_us / 1e6),
         "… sent by one sweep in, min": lambda d: _short(d / m.sends_per_second / m.sweep_share / 60),
         "… at FCM's quota in, min": lambda d: _short(d / m.fcm_per_minute),
-        **{f"{name}, USD a month": (lambda d, part=part: _short(part(d))) for name, part in usd.items()},
+        **{f"{name}, USD a month": partial(_shortly, part) for name, part in usd.items()},
         "together, USD a month": lambda d: _short(sum(part(d) for part in usd.values())),
     }
+
+
+def _shortly(part: Callable[[float], float], devices: float) -> str:
+    return _short(part(devices))
 
 
 def costs(model: Model) -> dict[str, Callable[[float], float]]:

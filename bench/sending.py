@@ -69,8 +69,9 @@ def _post(count: int, command: Command) -> None:
 
 def _drain(count: int, db: Database, config: settings.Settings, batch_id: str) -> None:
     assert sending.drain(db, config, lambda: 600, batch_id) == count
-    states = batches.show(db, batch_id)["states"]
-    assert states == {"sent": count}, states
+    batch = batches.show(db, batch_id)
+    assert batch
+    assert batch.states == {"sent": count}, batch
 
 
 @contextmanager
@@ -80,6 +81,7 @@ def fake_fcm() -> Iterator[dict[str, str]]:
         account = Path(folder) / "account.json"
         command = [sys.executable, "-m", "local.fcm", "--port", "0", "--account", str(account)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        assert process.stdout is not None
         try:
             url = process.stdout.readline().rpartition(" ")[2].strip()
             yield {"FCM_ENDPOINT": url, "FCM_SERVICE_ACCOUNT": account.read_text(), "COMMAND_HMAC_KEY": KEY}

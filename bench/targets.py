@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from nexmdm.commands import single
 from nexmdm.commands.single import Command
@@ -53,7 +55,7 @@ def _share(url: str, number: int, rounds: int, begin: datetime, took: list[float
         for turn in range(rounds):
             for device in range(number, DEVICES, CONNECTIONS):
                 report = load.report(begin + turn * timedelta(seconds=config.heartbeat_bucket_seconds))
-                took.append(_timed(lambda d=device, r=report: record.for_token(db, fixture.token(d), [r], config)))
+                took.append(_timed(partial(record.for_token, db, fixture.token(device), [report], config)))
 
 
 def _idempotency(stage: Stage, db: Database) -> list[float]:
@@ -65,10 +67,10 @@ def _idempotency(stage: Stage, db: Database) -> list[float]:
     ]
     for command in commands:
         single.accept(db, command)
-    return [_timed(lambda c=command: single.accept(db, c)) for command in commands]
+    return [_timed(partial(single.accept, db, command)) for command in commands]
 
 
-def _timed(work) -> float:
+def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return (time.perf_counter() - start) * 1000

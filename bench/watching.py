@@ -43,7 +43,9 @@ def measure(stage: Stage) -> list[Figure]:
 
 def _tell(db: Database) -> float:
     start = time.perf_counter()
-    notifications.settle(db, notifications.claim(db, "bench").claim_id)
+    claimed = notifications.claim(db, "bench")
+    assert claimed is not None
+    notifications.settle(db, claimed.claim_id)
     return time.perf_counter() - start
 
 
@@ -58,7 +60,8 @@ def _fill(db: Database, devices: int) -> None:
 
 def _look(db: Database, url: str) -> dict[str, float]:
     """Seconds for each condition, whose one rule is the default one."""
-    config, took = fixture.settings(url), {}
+    config = fixture.settings(url)
+    took: dict[str, float] = {}
     for condition in DECLARATIONS:
         start = time.perf_counter()
         evaluation.evaluate_condition(db, config, condition)

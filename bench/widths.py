@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from statistics import median
 
 from nexmdm.heartbeats import partitions, record
@@ -52,10 +53,10 @@ def _heartbeats(stage: Stage, databases: dict[int, Database], url: str) -> dict[
     sides = {hours: Devices(0) for hours in databases}
 
     def prepare(_: int) -> dict[str, Callable[[], object]]:
-        jobs = {}
+        jobs: dict[str, Callable[[], object]] = {}
         for hours, devices in sides.items():
             token, report = devices.next()
-            jobs[str(hours)] = lambda db=databases[hours], t=token, r=report: record.for_token(db, t, [r], config)
+            jobs[str(hours)] = partial(record.for_token, databases[hours], token, [report], config)
         return jobs
 
     return interleaved(stage.sizes.rounds, prepare)
@@ -65,7 +66,7 @@ def _figure(hours: int, db: Database, took: dict[str, list[float]], rows: int) -
     """The drop is of the fullest partition, with the count of its rows before it, which blocks nobody."""
     found = partitions.bounds(db)
     counts = {each["name"]: db.execute(f"SELECT count(*) AS n FROM {each['name']}")[0]["n"] for each in found}
-    full = max(counts, key=counts.get)
+    full = max(counts, key=counts.__getitem__)
     start = time.perf_counter()
     partitions.drop(db, full)
     drop_ms = (time.perf_counter() - start) * 1000

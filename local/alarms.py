@@ -4,9 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-import boto3
-
-from local.s3 import KEYS, REGION
+from local.s3 import session
 
 QUEUE = "of-the-view"
 POLLED_EVERY = 1.0
@@ -14,7 +12,7 @@ POLLED_EVERY = 1.0
 
 def make_topic(url: str) -> str:
     """A topic, and a queue that keeps what is told on it; the topic's ARN."""
-    sns, sqs = (boto3.client(name, region_name=REGION, endpoint_url=url, **KEYS) for name in ("sns", "sqs"))
+    sns, sqs = session().client("sns", endpoint_url=url), session().client("sqs", endpoint_url=url)
     topic = sns.create_topic(Name="alarms")["TopicArn"]
     queue = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
@@ -24,7 +22,7 @@ def make_topic(url: str) -> str:
 
 async def read(url: str, tell: Callable[[str], None]) -> None:
     """Until cancelled: tell each line of each notice."""
-    sqs = boto3.client("sqs", region_name=REGION, endpoint_url=url, **KEYS)
+    sqs = session().client("sqs", endpoint_url=url)
     queue = sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]
     while True:
         found = await asyncio.to_thread(sqs.receive_message, QueueUrl=queue, MaxNumberOfMessages=10)

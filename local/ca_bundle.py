@@ -59,7 +59,7 @@ def pin(path: Path, url: str = URL, pin: Path = PIN) -> None:
 
 def _fetch(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=30) as answer:
-        return answer.read()
+        return bytes(answer.read())
 
 
 def _write(path: Path, content: bytes) -> None:

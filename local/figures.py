@@ -56,7 +56,7 @@ class Database:
 
     def __init__(self, url: str, interval: float) -> None:
         self._url, self._online_seconds = url, 3 * interval
-        self._connection = None
+        self._connection: psycopg2.extensions.connection | None = None
 
     def read(self, device_ids: list[str], since: int, request_ids: list[str]) -> Stored:
         """Rows of these devices in buckets from `since` on, their last reports, the states of these commands.
@@ -95,11 +95,12 @@ class Database:
 
     def _rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         if self._connection is None:
-            self._connection = psycopg2.connect(self._url, connect_timeout=3)
-            self._connection.autocommit = True
+            connection = psycopg2.connect(self._url, connect_timeout=3)
+            connection.autocommit = True
+            self._connection = connection
         with self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
             cursor.execute(sql, parameters)
-            return cursor.fetchall()
+            return [dict(row) for row in cursor.fetchall()]
 
 
 def gather(fleet: Fleet, operations: Operations, stored: Stored) -> Figures:

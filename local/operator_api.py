@@ -24,7 +24,7 @@ class Operator:
 
     async def enrollment_tokens(self, aliases: list[str], seconds: int = 3600) -> dict[str, str]:
         """A token of one use for each alias: {alias: token}."""
-        tokens = {}
+        tokens: dict[str, str] = {}
         for start in range(0, len(aliases), 500):
             part = aliases[start : start + 500]
             answer = await self.call("POST", "/v1/enroll-tokens", {"aliases": part, "expires_in_sec": seconds})
@@ -43,7 +43,8 @@ class Operator:
             cursor = f"&cursor={page['next_cursor']}"
 
     async def summary(self) -> dict[str, Any]:
-        return await self.call("GET", "/v1/fleet/summary")
+        summary: dict[str, Any] = await self.call("GET", "/v1/fleet/summary")
+        return summary
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         content = json.dumps(body).encode() if body is not None else b""

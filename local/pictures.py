@@ -99,6 +99,7 @@ def _console(environment: dict[str, str]) -> None:
     command = ["nexmdm", "console", "--no-browser"]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as serving:
         try:
+            assert serving.stdout is not None
             url = next(found[0] for line in serving.stdout if (found := re.search(r"(http|file)://\S+", line)))
             with sync_playwright() as driver:
                 browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM))

@@ -70,7 +70,7 @@ class Releases:
                 uploaded.raise_for_status()
         build = await self._until_answered(f"/v1/apk/builds/{declared['build_id']}/complete", None)
         self._tell(f"agent {build['version_name']} is {build['state']}: {build['file_size']} bytes, signer verified")
-        return build["build_id"]
+        return int(build["build_id"])
 
     async def step(self, build_id: int, what: str, **body: Any) -> None:
         await asyncio.sleep(self._every)
@@ -82,7 +82,8 @@ class Releases:
     async def _until_answered(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         while True:
             try:
-                return await self._operator.call("POST", path, body)
+                build: dict[str, Any] = await self._operator.call("POST", path, body)
+                return build
             except httpx.TransportError:
                 await asyncio.sleep(1)
             except httpx.HTTPStatusError as error:

@@ -26,7 +26,7 @@ from local import alarms, operator_api, releases, s3, schema, simulation
 from local.fcm.account import service_account
 from local.fcm.fake import FakeFcm
 from local.fcm.server import serve
-from local.gateway.application import key_pair
+from local.gateway.application import required_key_pair
 from local.gateway.signature import KeyPair
 from local.gateway.supervisor import GatewayFailed, Supervisor
 from local.postgres import embedded
@@ -131,7 +131,7 @@ async def _run(options: argparse.Namespace) -> int:
     try:
         with _step("gateway"):
             url = await gateway.start(_port(options.port))
-        async with web_console.running(url, operator_api.signed(key_pair())) as opened:
+        async with web_console.running(url, operator_api.signed(required_key_pair())) as opened:
             view.console_address = opened.file.as_uri()
             addresses = f"{url}\nconsole: {opened.url}\nagain: {view.console_address}"
             console.print(f"{addresses}\nlogs in {options.state}; Ctrl-C stops", highlight=False, soft_wrap=True)

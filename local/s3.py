@@ -3,12 +3,17 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import boto3
 from moto.server import ThreadedMotoServer
 
-REGION = "eu-west-1"
-KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}  # they open nothing elsewhere
+REGION: Literal["eu-west-1"] = "eu-west-1"
+
+
+def session() -> boto3.Session:
+    """Makes clients, with keys that open nothing elsewhere."""
+    return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
 @contextmanager
@@ -27,6 +32,6 @@ def running() -> Iterator[str]:
 
 def make_bucket(url: str, name: str) -> None:
     """A versioned one, as the template makes it."""
-    client = boto3.client("s3", endpoint_url=url, region_name=REGION, **KEYS)
+    client = session().client("s3", endpoint_url=url)
     client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

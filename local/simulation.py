@@ -18,7 +18,7 @@ from local.figures import Figures
 from local.fleet.fleet import Fleet
 from local.fleet.ledger import Ledger
 from local.fleet.pace import Pace
-from local.gateway.application import key_pair
+from local.gateway.application import required_key_pair
 from local.operations import TTL_SECONDS, Operations
 from local.operator_api import Operator
 from local.releases import Releases
@@ -33,7 +33,7 @@ async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: Vi
     began = datetime.now(UTC)
     database = figures.Database(os.environ["DATABASE_URL"], float(os.environ["HEARTBEAT_INTERVAL_SECONDS"]))
     async with httpx.AsyncClient(base_url=url, timeout=40) as http:
-        operator = Operator(http, key_pair())
+        operator = Operator(http, required_key_pair())
         fleet = _fleet(options, url, operator, database)
         fake_fcm.on_delivery = lambda delivery: fleet.deliver(delivery.token, delivery.data)
         operations = Operations(operator, fleet, options.commands)
@@ -89,7 +89,7 @@ class _Simulation:
         if failed:
             failed.result()
 
-    def _parts(self) -> tuple[Coroutine, ...]:
+    def _parts(self) -> tuple[Coroutine[Any, Any, None], ...]:
         told = alarms.read(os.environ["AWS_ENDPOINT_URL_SNS"], self._view.tell)
         return (self._fleet.run(), self._operations.run(), self._releases.run(), told, self._show())
 

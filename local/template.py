@@ -68,7 +68,8 @@ class Template:
 
 def document(path: Path = TEMPLATE) -> dict[str, Any]:
     """The whole template, intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
-    return yaml.load(path.read_text(), Loader=_CloudFormationLoader)
+    whole: dict[str, Any] = yaml.load(path.read_text(), Loader=_CloudFormationLoader)
+    return whole
 
 
 def load(path: Path = TEMPLATE) -> Template:
@@ -86,7 +87,7 @@ def load(path: Path = TEMPLATE) -> Template:
     return found
 
 
-def _function(logical_id: str, properties: dict, defaults: dict) -> Function:
+def _function(logical_id: str, properties: dict[str, Any], defaults: dict[str, Any]) -> Function:
     variables = {**_variables(defaults), **_variables(properties)}
     return Function(
         name=properties["Handler"].split(".")[-3],
@@ -100,11 +101,13 @@ def _function(logical_id: str, properties: dict, defaults: dict) -> Function:
     )
 
 
-def _variables(properties: dict) -> dict:
-    return properties.get("Environment", {}).get("Variables", {})
+def _variables(properties: dict[str, Any]) -> dict[str, Any]:
+    return dict(properties.get("Environment", {}).get("Variables", {}))
 
 
-def _add_event(found: Template, function: Function, name: str, event: dict, resources: dict) -> None:
+def _add_event(
+    found: Template, function: Function, name: str, event: dict[str, Any], resources: dict[str, Any]
+) -> None:
     properties = event.get("Properties", {})
     if event["Type"] == "HttpApi":
         authorizer = properties.get("Auth", {}).get("Authorizer") or _default_authorizer(properties, resources)
@@ -114,10 +117,10 @@ def _add_event(found: Template, function: Function, name: str, event: dict, reso
         found.schedules.append(Schedule(name, function, expression, _rate(expression), properties.get("Input")))
 
 
-def _default_authorizer(properties: dict, resources: dict) -> str:
+def _default_authorizer(properties: dict[str, Any], resources: dict[str, Any]) -> str:
     api = properties.get("ApiId", {})
     auth = resources.get(api.get("Ref"), {}).get("Properties", {}).get("Auth", {})
-    return auth.get("DefaultAuthorizer", "NONE")
+    return str(auth.get("DefaultAuthorizer", "NONE"))
 
 
 def _rate(expression: str) -> int | None:
@@ -129,13 +132,16 @@ class _CloudFormationLoader(yaml.SafeLoader):
     """`!Ref X` becomes {"Ref": "X"}, `!Sub X` {"Fn::Sub": "X"}, and so on: never an error, never resolved."""
 
 
-def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict:
+def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, object]:
+    value: object
     if isinstance(node, yaml.ScalarNode):
         value = loader.construct_scalar(node)
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
-    else:
+    elif isinstance(node, yaml.MappingNode):
         value = loader.construct_mapping(node, deep=True)
+    else:
+        raise TypeError(f"{tag} stands before a {type(node).__name__}")
     return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
 
 

@@ -49,7 +49,7 @@ def run() -> None:
 
 
 def _migrate(engine: Engine, guard: Guard | None, done: list[str]) -> None:
-    def applied(step: MigrationInfo, **_: object) -> None:
+    def applied(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
         # Still the only run? Asked inside the revision's transaction, which rolls back when it is not.
         if guard:
             guard.check()

@@ -43,7 +43,7 @@ class Guard:
     def _taken(self) -> bool:
         # The holder idles in its transaction for the whole run, without a snapshot and without a lock on any table.
         self._connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        taken = self._connection.exec_driver_sql(f"SELECT {LOCK}").scalar_one()
+        taken = bool(self._connection.exec_driver_sql(f"SELECT {LOCK}").scalar_one())
         if not taken:
             self._connection.rollback()
         return taken

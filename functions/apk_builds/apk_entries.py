@@ -161,7 +161,7 @@ def _local(apk: Apk, entry: _Listed, name: str) -> int:
         apk.data, entry.offset
     )
     name_at = entry.offset + _LOCAL.size
-    data_start = name_at + name_size + extra_size
+    data_start = name_at + int(name_size) + int(extra_size)
     if data_start > apk.block_start:
         raise BuildRefused("zip", "entries that end before the signing block", f"{name!r} reaches into it")
     local_name = bytes(apk.data[name_at : name_at + name_size])

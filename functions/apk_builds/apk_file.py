@@ -101,7 +101,7 @@ def _block_start(data: memoryview, directory_start: int) -> int:
             "signature", "APK Signature Scheme v2 or v3", "no APK Signing Block: v1 (JAR) signing only, or none"
         )
     (size,) = struct.unpack_from("<Q", data, directory_start - 24)
-    start = directory_start - size - 8
+    start = directory_start - int(size) - 8
     if not 24 <= size <= MAX_BLOCK_BYTES or start < 0:
         raise BuildRefused("signature", f"an APK Signing Block of 24 to {MAX_BLOCK_BYTES} bytes", str(size))
     (again,) = struct.unpack_from("<Q", data, start)

@@ -88,7 +88,7 @@ def _package_id(chunk: Chunk) -> int:
     if chunk.header_size not in (284, 288):
         raise _refused("a package with a header of 284 or 288 bytes", str(chunk.header_size))
     id_, types_at, keys_at = (struct.unpack_from("<I", chunk.data, at)[0] for at in (8, 268, 276))
-    if chunk.header_size == 288 and chunk.data[284:288] != b"\0\0\0\0":
+    if chunk.header_size == 288 and bytes(chunk.data[284:288]) != b"\0\0\0\0":
         raise _refused("types that are counted from 1", "an offset of types")
     if types_at != chunk.header_size or keys_at <= types_at:
         raise _refused("the names of types, then the names of entries, first in a package", f"{types_at}, {keys_at}")

@@ -10,8 +10,9 @@ What the schemes do not protect, as padding in the signing block, is covered by 
 """
 
 import struct
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -30,11 +31,14 @@ ROTATION = {0x3BA06F8C: "proof of rotation", 0x559F8B02: "minimum SDK of a rotat
 _SHA256, _SHA512 = hashes.SHA256(), hashes.SHA512()
 
 
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | dsa.DSAPublicKey
+
+
 class Algorithm(NamedTuple):
     name: str
-    key: type
+    key: type[PublicKey]
     content_digest: str
-    arguments: tuple
+    arguments: tuple[Any, ...]
 
 
 ALGORITHMS = {
@@ -216,13 +220,13 @@ class Fields:
     def __bool__(self) -> bool:
         return self._at < len(self._data)
 
-    def rest(self):
+    def rest(self) -> Iterator[None]:
         """Iterates while something is left to read."""
         while self:
             yield
 
     def number(self) -> int:
-        return struct.unpack("<I", self._take(4))[0]
+        return int(struct.unpack("<I", self._take(4))[0])
 
     def content(self) -> bytes:
         return bytes(self._take(self.number()))

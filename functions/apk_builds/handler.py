@@ -1,20 +1,23 @@
 """Builds for operators and CI: published in two steps, promoted, rolled out in stages, rolled back, looked at."""
 
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, to_builtins
-from nexmdm.builds import downloads, installations, plans, publishing, rollouts, signers, urls
+from msgspec import Meta, Struct
+from nexmdm.builds import downloads, installations, plans, publishing, rollouts, shown, signers, urls
+from nexmdm.builds.build import StoredBuild
+from nexmdm.builds.downloads import REDIRECT, DownloadAddress
 from nexmdm.builds.installations import Installation, InstallationsQuery
 from nexmdm.builds.publishing import BuildsQuery, Declaration
 from nexmdm.builds.rollouts import Install
+from nexmdm.builds.shown import Build, DeclaredBuild, InstallingBuild
+from nexmdm.builds.signers import Signers
 from nexmdm.commands import batches
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import TargetHash
 from nexmdm.runtime import database, settings, validation, warmup
-from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Invalid
-from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.runtime.http import NOT_STORED, Request, Response, Routes
 from nexmdm.runtime.pagination import Page
 
 from functions.apk_builds import completion
@@ -54,6 +57,24 @@ class Rollout(Struct, forbid_unknown_fields=True):
     stages: Annotated[list[plans.Stage], Meta(min_length=1, max_length=20)] | None = None
     window: plans.Window | None = None
 
+    def check(self) -> None:
+        """Check what a schema cannot say.
+
+        Raises:
+            Invalid: members are missing, or do not go together.
+        """
+        members = ("staged_rollout_percent", "device_ids", "stages")
+        given = [name for name in members if getattr(self, name) is not None]
+        if len(given) != 1:
+            path = f"$.{(given or ['staged_rollout_percent'])[0]}"
+            raise Invalid(path, "give one of staged_rollout_percent, device_ids and stages")
+        if self.window is not None and self.stages is None:
+            raise Invalid("$.window", "is for stages")
+        if self.device_ids is not None and self.filter is not None:
+            raise Invalid(
+                "$.filter", "cannot stand beside device_ids: a filter says of which devices the percentage is"
+            )
+
 
 class Why(Struct, forbid_unknown_fields=True):
     reason: Reason = "by hand"
@@ -67,32 +88,21 @@ class PinnedSigners(Struct, forbid_unknown_fields=True):
     fingerprints: Annotated[list[signers.Fingerprint], Meta(min_length=1, max_length=20)]
 
 
-@routes("POST /v1/apk/builds")
-def declare(request: Request) -> Response:
+@routes("POST /v1/apk/builds", statuses={201: NOT_STORED, 200: NOT_STORED}, problems=(409,))
+def declare(request: Request, body: Declaration) -> Response[DeclaredBuild]:
     """Declare a build: the first step of publishing.
 
     PUT the file to `upload_url` with `upload_headers`, then complete. Declaring the same build again answers 200.
     """
-    declaration, config = request.json(Declaration), settings.load()
-    build, new = publishing.declare(
-        database.connection(),
-        declaration,
-        bucket=urls.bucket(config),
-        max_bytes=config.apk_max_bytes,
-        actor=request.actor,
-    )
-    url, headers = urls.upload_address(config, build) if build["state"] == "declared" else (None, None)
-    answer = {
-        **_shown(build),
-        "upload_url": url,
-        "upload_headers": headers,
-        "upload_expires_in": urls.UPLOAD_SECONDS if url else None,
-    }
+    db, config = database.connection(), settings.load()
+    bucket, most = urls.bucket(config), config.apk_max_bytes
+    build, new = publishing.declare(db, body, bucket=bucket, max_bytes=most, actor=request.actor)
+    answer = shown.declared(db, build, config)
     return Response(answer, 201 if new else 200, {"Cache-Control": "no-store"})
 
 
-@routes("POST /v1/apk/builds/{build_id}/complete")
-def complete(request: Request) -> dict[str, Any]:
+@routes("POST /v1/apk/builds/{build_id}/complete", problems=(409,))
+def complete(request: Request) -> Build:
     """Complete a build: the second step of publishing.
 
     Size, checksum, signatures, signer and manifest of the uploaded file are compared with what was declared. A
@@ -101,75 +111,65 @@ def complete(request: Request) -> dict[str, Any]:
     """
     build = _build(request)
     completion.complete(database.connection(), settings.load(), build, request.actor)
-    return _shown(_build(request))
+    return _shown(request)
 
 
 @routes("GET /v1/apk/builds")
-def list_builds(request: Request) -> Page:
+def list_builds(request: Request, query: BuildsQuery) -> Page[Build]:
     """List builds with their statistics, newest first."""
-    page = publishing.list_builds(database.connection(), request.parameters(BuildsQuery))
-    return Page([_without_keys(build) for build in page.items], page.next_cursor)
+    page = publishing.list_builds(database.connection(), query)
+    return Page([shown.listed(build) for build in page.items], page.next_cursor)
 
 
 @routes("GET /v1/apk/builds/{build_id}")
-def show(request: Request) -> dict[str, Any]:
+def show(request: Request) -> Build:
     """Show a build with its statistics, warnings and audit."""
-    return _shown(_build(request))
+    return _shown(request)
 
 
-@routes("DELETE /v1/apk/builds/{build_id}")
-def withdraw(request: Request) -> Response:
+@routes("DELETE /v1/apk/builds/{build_id}", status=204, problems=(409,))
+def withdraw(request: Request) -> None:
     """Withdraw a build that was declared and not published."""
     publishing.withdraw(database.connection(), request.path["build_id"], request.actor)
-    return Response(status=204)
 
 
-@routes("POST /v1/apk/builds/{build_id}/promote")
-def promote(request: Request) -> dict[str, Any]:
+@routes("POST /v1/apk/builds/{build_id}/promote", problems=(409,))
+def promote(request: Request, body: Promotion) -> Build:
     """Make a published build the current one of its package and build type.
 
     One that is `awaiting_signer` is published first: promoting it pins its signer.
     """
-    audience = _audience(request.json(Promotion))
-    rollouts.promote(database.connection(), _build(request), audience, request.actor)
-    return _shown(_build(request))
+    rollouts.promote(database.connection(), _build(request), _audience(body), request.actor)
+    return _shown(request)
 
 
-@routes("POST /v1/apk/builds/{build_id}/rollout")
-def roll_out(request: Request) -> Response:
+@routes("POST /v1/apk/builds/{build_id}/rollout", statuses={200: (), 202: ()}, problems=(409,), key=RequestId)
+def roll_out(
+    request: Request, body: Rollout
+) -> Annotated[Response[Build], 200] | Annotated[Response[InstallingBuild], 202]:
     """Offer the current build to a percentage of the fleet or of what a filter selects, to named devices, or in stages.
 
     With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
     day, and answers 202; `device_ids` are asked so beside the percentage. `stages` make a plan that goes on by itself,
     inside its `window`; a percentage set by hand ends it.
     """
-    body, build, db = request.json(Rollout), _build(request), database.connection()
-    given = [name for name in ("staged_rollout_percent", "device_ids", "stages") if getattr(body, name) is not None]
-    if len(given) != 1:
-        said = "is missing; give it" if not given else f"goes not with {' and '.join(given[1:])}; give one of it"
-        raise Invalid(f"$.{(given or ['staged_rollout_percent'])[0]}", f"{said}, device_ids and stages")
-    if body.window is not None and body.stages is None:
-        raise Invalid("$.window", "is for stages")
-    if body.device_ids is not None and body.filter is not None:
-        raise Invalid("$.filter", "goes not with device_ids: it selects the devices that a percentage is of")
-    config, actor = settings.load(), request.actor
+    build, db, config, actor = _build(request), database.connection(), settings.load(), request.actor
+    body.check()
     key = _request_id(request, body.request_id)
     audience = _audience(body)
     if body.stages is not None:
         plans.begin(
             db, build, body.stages, body.window, audience, actor, config, install=body.install, url=request.base_url
         )
-        return Response(_shown(_build(request)))
+        return Response(_shown(request))
     if not body.install and body.device_ids is None:
         rollouts.roll_out(db, build, audience, actor)
-        return Response(_shown(_build(request)))
-    request_id = key or f"install-{build['build_id']}-{uuid.uuid4().hex[:12]}"
+        return Response(_shown(request))
+    request_id = key or f"install-{build.build_id}-{uuid.uuid4().hex[:12]}"
     install = Install(request_id=request_id, base_url=request.base_url, agent_package=config.agent_package)
     asked = rollouts.install(db, build, audience, actor, install, body.device_ids)
     batch = batches.show(db, request_id) if asked.made else None
-    commands = to_builtins(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
-    counts = {"cohort_devices": asked.cohort_devices, "newer_devices": asked.newer_devices}
-    return Response({**_shown(_build(request)), "install": {**commands, **counts}}, 202)
+    return Response(shown.installing(db, _build(request), config, asked, batch), 202)
 
 
 @routes("GET /v1/apk/builds/{build_id}/installations", caller="operator")
@@ -178,57 +178,55 @@ def list_installations(request: Request, query: InstallationsQuery) -> Page[Inst
     return installations.list_installations(database.connection(), request.path["build_id"], query)
 
 
-@routes("POST /v1/apk/builds/{build_id}/pause")
-def pause(request: Request) -> dict[str, Any]:
+@routes("POST /v1/apk/builds/{build_id}/pause", problems=(409,))
+def pause(request: Request, body: Why) -> Build:
     """Stop offering the current build."""
-    reason = request.json(Why).reason
-    rollouts.pause(database.connection(), _build(request), reason, request.actor)
-    return _shown(_build(request))
+    rollouts.pause(database.connection(), _build(request), body.reason, request.actor)
+    return _shown(request)
 
 
-@routes("POST /v1/apk/builds/{build_id}/resume")
-def resume(request: Request) -> dict[str, Any]:
+@routes("POST /v1/apk/builds/{build_id}/resume", problems=(409,))
+def resume(request: Request) -> Build:
     """Offer a paused build again; failures are counted from here."""
     rollouts.resume(database.connection(), _build(request), request.actor)
-    return _shown(_build(request))
+    return _shown(request)
 
 
-@routes("POST /v1/apk/builds/{build_id}/rollback")
-def roll_back(request: Request) -> dict[str, Any]:
+@routes("POST /v1/apk/builds/{build_id}/rollback", problems=(409,))
+def roll_back(request: Request, body: Why) -> Build:
     """Make what this build replaced current again."""
-    reason = request.json(Why).reason
-    rollouts.roll_back(database.connection(), _build(request), reason, request.actor)
-    return _shown(_build(request))
+    rollouts.roll_back(database.connection(), _build(request), body.reason, request.actor)
+    return _shown(request)
 
 
-@routes("GET /v1/apk/builds/{build_id}/download")
-def download(request: Request) -> Response:
+@routes("GET /v1/apk/builds/{build_id}/download", statuses={302: REDIRECT}, problems=(409,))
+def download(request: Request, query: DownloadQuery) -> Response[DownloadAddress]:
     """Get the address of a published build, as an operator or CI.
 
     Signed for 300 s, after the row that records it was committed.
     """
-    build, source = _build(request), request.parameters(DownloadQuery).source
-    downloads.issue_to_operator(database.connection(), build, source, request.operator, request.source_ip)
-    url = urls.download_address(settings.load(), build)
-    headers = {"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"}
-    return Response({"download_url": url, "sha256": build["sha256"], "file_size": build["file_size"]}, 302, headers)
+    build = _build(request)
+    downloads.issue_to_operator(database.connection(), build, query.source, request.operator, request.source_ip)
+    file = build.file
+    url = urls.download_address(settings.load(), file)
+    headers = {"Location": url, "X-APK-SHA256": file.sha256, "Cache-Control": "no-store"}
+    return Response(DownloadAddress(url, file.sha256, file.size), 302, headers)
 
 
 @routes("GET /v1/apk/packages/{package_name}/signers")
-def list_signers(request: Request) -> dict[str, Any]:
+def list_signers(request: Request) -> Signers:
     """List the certificates that may sign a package."""
-    return {"items": signers.pinned(database.connection(), _package_name(request))}
+    return Signers(signers.pinned(database.connection(), _package_name(request)))
 
 
 @routes("PUT /v1/apk/packages/{package_name}/signers")
-def replace_signers(request: Request) -> dict[str, Any]:
+def replace_signers(request: Request, body: PinnedSigners) -> Signers:
     """Make these certificates the ones that may sign a package.
 
     Builds that awaited a signer are published, or refused when theirs is none of these.
     """
-    fingerprints = request.json(PinnedSigners).fingerprints
-    items = signers.replace(database.connection(), _package_name(request), fingerprints, request.actor)
-    return {"items": items}
+    package_name = _package_name(request)
+    return Signers(signers.replace(database.connection(), package_name, body.fingerprints, request.actor))
 
 
 def _audience(body: Promotion | Rollout) -> rollouts.Audience:
@@ -240,26 +238,17 @@ def _audience(body: Promotion | Rollout) -> rollouts.Audience:
     )
 
 
-def _build(request: Request) -> Row:
+def _build(request: Request) -> StoredBuild:
     return publishing.find(database.connection(), request.path["build_id"])
+
+
+def _shown(request: Request) -> Build:
+    """The build as it is now."""
+    return shown.found(database.connection(), _build(request), settings.load())
 
 
 def _package_name(request: Request) -> str:
     return validation.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
-
-
-def _without_keys(build: Row) -> dict[str, Any]:
-    """A build without what only this server needs."""
-    hidden = ("file_path", "object_version", "plan_stage", "plan_stage_at", "plan_ended_at", "plan_end")
-    return {name: value for name, value in build.items() if name not in hidden} | {"plan": plans.shown(build)}
-
-
-def _shown(build: Row) -> dict[str, Any]:
-    """The same, with what an operator should know of it."""
-    return {
-        **_without_keys(build),
-        "warnings": publishing.warnings(database.connection(), build, settings.load().agent_package),
-    }
 
 
 def _request_id(request: Request, given: str | None) -> str | None:

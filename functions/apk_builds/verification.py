@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import IO
 
 from nexmdm.builds import signers
+from nexmdm.builds.build import StoredBuild
 from nexmdm.builds.publishing import ManifestFacts
-from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import BuildRefused
 
 from functions.apk_builds import apk_entries, apk_file, apk_manifest, apk_signature
@@ -28,7 +28,7 @@ class OtherBytes(BuildRefused):
 _V2_SINCE, _V3_SINCE = 24, 28
 
 
-def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> ManifestFacts:
+def verify(chunks: Iterable[bytes], build: StoredBuild, pinned: list[str]) -> ManifestFacts:
     """Verify that the file is what `build` declares; returns what its manifest says beside that.
 
     Raises:
@@ -41,8 +41,8 @@ def verify(chunks: Iterable[bytes], build: Row, pinned: list[str]) -> ManifestFa
         data = memoryview(mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
         apk = apk_file.parse(data)
         fingerprint = apk_signature.verify(apk)
-        if fingerprint != build["signer_fingerprint"]:
-            raise BuildRefused("signer_fingerprint", f"the declared {build['signer_fingerprint']}", fingerprint)
+        if fingerprint != build.signer_fingerprint:
+            raise BuildRefused("signer_fingerprint", f"the declared {build.signer_fingerprint}", fingerprint)
         signers.check(fingerprint, pinned)
         entries = apk_entries.read(apk)
         manifest = apk_manifest.facts(apk, entries)
@@ -59,28 +59,28 @@ def _signed_since(apk: Apk, entries: dict[str, Entry]) -> int:
     return _V2_SINCE if apk_signature.V2 in {id_ for id_, _ in apk.pairs} else _V3_SINCE
 
 
-def _spool(chunks: Iterable[bytes], build: Row, spool: IO[bytes]) -> None:
+def _spool(chunks: Iterable[bytes], build: StoredBuild, spool: IO[bytes]) -> None:
     digest, size = sha256(), 0
     for chunk in chunks:
         size += len(chunk)
-        if size > build["file_size"]:
-            raise OtherBytes("file_size", f"the declared {build['file_size']} bytes", "more")
+        if size > build.file_size:
+            raise OtherBytes("file_size", f"the declared {build.file_size} bytes", "more")
         digest.update(chunk)
         spool.write(chunk)
     spool.flush()
-    if size != build["file_size"]:
-        raise OtherBytes("file_size", f"the declared {build['file_size']} bytes", str(size))
-    if digest.hexdigest() != build["sha256"]:
-        raise OtherBytes("sha256", f"the declared {build['sha256']}", digest.hexdigest())
+    if size != build.file_size:
+        raise OtherBytes("file_size", f"the declared {build.file_size} bytes", str(size))
+    if digest.hexdigest() != build.sha256:
+        raise OtherBytes("sha256", f"the declared {build.sha256}", digest.hexdigest())
 
 
-def _check_manifest(manifest: apk_manifest.Manifest, build: Row) -> None:
-    debuggable = build["build_type"] == "debug"
+def _check_manifest(manifest: apk_manifest.Manifest, build: StoredBuild) -> None:
+    debuggable = build.build_type == "debug"
     pairs = [
-        ("package_name", build["package_name"], manifest.package_name),
-        ("version_code", build["version_code"], manifest.version_code),
-        ("version_name", build["version_name"], manifest.version_name),
-        ("build_type", build["build_type"], "debug" if manifest.debuggable else "release"),
+        ("package_name", build.package_name, manifest.package_name),
+        ("version_code", build.version_code, manifest.version_code),
+        ("version_name", build.version_name, manifest.version_name),
+        ("build_type", build.build_type, "debug" if manifest.debuggable else "release"),
     ]
     for name, declared, found in pairs:
         if declared != found:

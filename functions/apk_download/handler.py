@@ -3,13 +3,13 @@
 An answer here is an address, never bytes; it is signed after the row that records it was committed.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Struct
 from nexmdm.builds import downloads, publishing, urls
-from nexmdm.builds.downloads import Credential
+from nexmdm.builds.build import Offered
+from nexmdm.builds.downloads import REDIRECT, Credential, Update
 from nexmdm.runtime import database, settings, warmup
-from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import NoCredential
 from nexmdm.runtime.http import Request, Response, Routes
 
@@ -35,51 +35,44 @@ class UpdateQuery(Struct):
     device_id: str | None = None
 
 
-@routes("GET /v1/apk/download/latest")
-@routes("GET /v1/apk/download-latest")
-def latest(request: Request) -> Response:
+@routes("GET /v1/apk/download/latest", caller="download", statuses={302: REDIRECT}, problems=(404, 429))
+@routes("GET /v1/apk/download-latest", caller="download", statuses={302: REDIRECT}, problems=(404, 429))
+def latest(request: Request, query: DownloadQuery) -> Response[None]:
     """Get the address of the release that the caller is offered.
 
     A device authenticates with its token, a fresh phone with an enrollment token of scope `apk_download`, which
     Android's provisioning sends in the query. The address is signed for 300 s, after the row that records it was
     committed.
     """
-    query = request.parameters(DownloadQuery)
     config, credential = settings.load(), _credential(request, query)
     agent, interval = config.agent_package, config.heartbeat_interval_seconds
     package_name = query.package_name or agent
     return _address(downloads.issue_latest(database.connection(), credential, package_name, agent, interval))
 
 
-@routes("GET /v1/apk/download/{build_id}")
-def by_id(request: Request) -> Response:
+@routes("GET /v1/apk/download/{build_id}", caller="download", statuses={302: REDIRECT}, problems=(404, 429))
+def by_id(request: Request, query: DownloadQuery) -> Response[None]:
     """Get the address of one published build.
 
     A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package.
     One that is paused or rolled back is not given. After 20 addresses within an hour a device gets 429.
     """
-    credential = _credential(request, request.parameters(DownloadQuery))
+    credential = _credential(request, query)
     build_id, config = publishing.number(request.path["build_id"]), settings.load()
     agent, interval = config.agent_package, config.heartbeat_interval_seconds
     return _address(downloads.issue(database.connection(), credential, build_id, agent, interval))
 
 
-@routes("GET /v1/agent/update")
-def update(request: Request) -> Response | dict[str, Any]:
+@routes("GET /v1/agent/update", caller="device", statuses={200: (), 304: ()})
+def update(request: Request, query: UpdateQuery) -> Response[Update]:
     """Ask whether there is a newer build for this device."""
-    token, query = request.device_token, request.parameters(UpdateQuery)
     config = settings.load()
-    package_name = query.package_name or config.agent_package
-    build = downloads.update_for(database.connection(), token, package_name, config.heartbeat_interval_seconds)
-    if build is None or build["version_code"] <= query.current_version_code:
+    package_name, interval = query.package_name or config.agent_package, config.heartbeat_interval_seconds
+    build = downloads.update_for(database.connection(), request.device_token, package_name, interval)
+    if build is None or build.version_code <= query.current_version_code:
         return Response(status=304)
-    same = ("build_id", "version_code", "version_name", "package_name", "sha256", "signer_fingerprint", "file_size",
-            "wifi_only", "must_install", "staged_rollout_percent")  # fmt: skip
-    return {
-        **{name: build[name] for name in same},
-        "download_url": f"{request.base_url}/v1/apk/download/{build['build_id']}",
-        "release_notes": build["notes"],
-    }
+    url = f"{request.base_url}/v1/apk/download/{build.build_id}"
+    return Response(downloads.update(build, url))
 
 
 def _credential(request: Request, query: DownloadQuery) -> Credential:
@@ -94,9 +87,9 @@ def _credential(request: Request, query: DownloadQuery) -> Credential:
     return Credential(secret, from_address=not header, ip=request.source_ip, installation_id=installation_id)
 
 
-def _address(build: Row) -> Response:
-    url = urls.download_address(settings.load(), build)
-    return Response(status=302, headers={"Location": url, "X-APK-SHA256": build["sha256"], "Cache-Control": "no-store"})
+def _address(build: Offered) -> Response[None]:
+    url = urls.download_address(settings.load(), build.file)
+    return Response(status=302, headers={"Location": url, "X-APK-SHA256": build.sha256, "Cache-Control": "no-store"})
 
 
 warmup.warm_up(urls.load_signer)

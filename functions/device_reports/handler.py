@@ -1,6 +1,6 @@
 """What devices report outside of heartbeats: their FCM registration token, and what became of what they were asked."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,12 +23,11 @@ T = TypeVar("T")
 CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
-def _text(limit: int) -> Any:
-    """Text that is cleaned and cut at its limit."""
-    return Annotated[str, Meta(max_length=limit, extra={"clean": True})]
-
-
-Output, Error, Message, Explanation = _text(2048), _text(1024), _text(2048), _text(1000)
+# Text that is cleaned and cut at its limit.
+Output = Annotated[str, Meta(max_length=2048, extra={"clean": True})]
+Error = Annotated[str, Meta(max_length=1024, extra={"clean": True})]
+Message = Annotated[str, Meta(max_length=2048, extra={"clean": True})]
+Explanation = Annotated[str, Meta(max_length=1000, extra={"clean": True})]
 ACK_TYPES = ("PING_ACK", "RING_STARTED", "RING_STOPPED", "LAUNCH_APP_ACK", "WIFI_CONNECT_ACK")
 
 

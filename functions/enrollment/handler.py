@@ -1,12 +1,13 @@
 """Enrollment tokens for operators. What a device does with one is functions/registration."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 from nexmdm.devices.labels import Labels
 from nexmdm.enrollment import tokens
+from nexmdm.enrollment.tokens import EnrollmentToken, NewEnrollmentTokens, Revoked
 from nexmdm.runtime import database, warmup
-from nexmdm.runtime.http import Request, Response, Routes
+from nexmdm.runtime.http import NOT_STORED, Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
 routes = Routes()
@@ -28,45 +29,42 @@ class TokenIds(Struct, forbid_unknown_fields=True):
     token_ids: Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(min_length=1, max_length=500)]
 
 
-@routes("POST /v1/enroll-tokens")
-def create_tokens(request: Request) -> Response:
+@routes("POST /v1/enroll-tokens", statuses={201: NOT_STORED})
+def create_tokens(request: Request, body: NewTokens) -> Response[NewEnrollmentTokens]:
     """Make an enrollment token for each alias. Devices that register with one get its labels.
 
     The raw tokens are in this answer and nowhere else, ever.
     """
-    new = request.json(NewTokens)
     made = tokens.create_tokens(
         database.connection(),
-        aliases=new.aliases,
-        scope=new.scope,
-        expires_in_sec=new.expires_in_sec,
-        uses_allowed=new.uses_allowed,
-        note=new.note,
-        labels=new.labels,
+        aliases=body.aliases,
+        scope=body.scope,
+        expires_in_sec=body.expires_in_sec,
+        uses_allowed=body.uses_allowed,
+        note=body.note,
+        labels=body.labels,
         actor=request.actor,
     )
-    # The only answer that holds the secrets: nobody on the way may keep it.
-    return Response({"items": made}, 201, {"Cache-Control": "no-store"})
+    # The only answer that holds the secrets: nothing on the way may keep it.
+    return Response(NewEnrollmentTokens(made), headers={"Cache-Control": "no-store"})
 
 
 @routes("GET /v1/enroll-tokens")
-def list_tokens(request: Request) -> Page:
+def list_tokens(request: Request, query: PageQuery) -> Page[EnrollmentToken]:
     """List enrollment tokens, newest first, without their secrets."""
-    return tokens.list_tokens(database.connection(), request.parameters(PageQuery))
+    return tokens.list_tokens(database.connection(), query)
 
 
-@routes("DELETE /v1/enroll-tokens/{token_id}")
-def revoke_token(request: Request) -> Response:
+@routes("DELETE /v1/enroll-tokens/{token_id}", status=204)
+def revoke_token(request: Request) -> None:
     """Revoke an enrollment token, effective on the next call."""
     tokens.revoke_token(database.connection(), request.path["token_id"], request.actor)
-    return Response(status=204)
 
 
 @routes("POST /v1/enroll-tokens/batch-delete")
-def revoke_tokens(request: Request) -> dict[str, Any]:
+def revoke_tokens(request: Request, body: TokenIds) -> Revoked:
     """Revoke those of the tokens that exist."""
-    token_ids = request.json(TokenIds).token_ids
-    return {"revoked": tokens.revoke_tokens(database.connection(), token_ids, request.actor)}
+    return Revoked(tokens.revoke_tokens(database.connection(), body.token_ids, request.actor))
 
 
 warmup.warm_up()

@@ -1,17 +1,20 @@
 """What operators read and change of their fleet: devices, their labels, groups of them; alerts and events."""
 
 from nexmdm.activity import events
-from nexmdm.alerts import history
+from nexmdm.alerts import history as fleet_histories
+from nexmdm.alerts.history import FleetHistoryQuery, History
 from nexmdm.devices import apps, deletion, editing, groups, imports, labelling, lists, targets
 from nexmdm.devices.apps import AppsQuery, DeviceApp, FleetApp
 from nexmdm.devices.deletion import Deleted
 from nexmdm.devices.editing import DevicePatch, DeviceSettings
-from nexmdm.devices.filters import FilterQuery, GroupName
+from nexmdm.devices.filters import FilterQuery
 from nexmdm.devices.groups import Group, GroupBody
 from nexmdm.devices.imports import Import, Imported
 from nexmdm.devices.labelling import LabelChange, LabelsChanged, LabelsInUse
 from nexmdm.devices.lists import Device, DevicesQuery, FleetSummary, Heartbeat
 from nexmdm.devices.targets import ExpectedTargets, Preview, Targets
+from nexmdm.heartbeats import history
+from nexmdm.heartbeats.history import DeviceHistory, HistoryQuery
 from nexmdm.runtime import database, settings, validation, warmup
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
@@ -115,7 +118,7 @@ def show_group(request: Request) -> Group:
 @routes("PUT /v1/groups/{name}")
 def put_group(request: Request, body: GroupBody) -> Group:
     """Make a group, or give it another filter. A group is a name for a filter, and its filter names no other group."""
-    name = validation.convert(request.path["name"], GroupName, root="path.name")
+    name = validation.convert(request.path["name"], validation.GivenName, root="path.name")
     interval = settings.load().heartbeat_interval_seconds
     return groups.put(database.connection(), name, body.filter, interval, request.actor)
 
@@ -132,6 +135,15 @@ def device_heartbeats(request: Request, query: PageQuery) -> Page[Heartbeat]:
     return lists.heartbeats(database.connection(), request.path["device_id"], query)
 
 
+@routes("GET /v1/devices/{device_id}/history")
+def device_history(request: Request, query: HistoryQuery) -> DeviceHistory:
+    """Show what a device reported over time, by hour or by day, for 90 days: battery, temperature, signal, memory.
+
+    Each with its least, greatest and last value of that time, and the number of reports.
+    """
+    return history.show(database.connection(), request.path["device_id"], query)
+
+
 @routes("GET /v1/fleet/summary")
 def summary(request: Request, query: FilterQuery) -> FleetSummary:
     """Count the fleet, or the devices that fit a filter: online, silent, low battery, Unity down, by status and agent
@@ -140,9 +152,9 @@ def summary(request: Request, query: FilterQuery) -> FleetSummary:
 
 
 @routes("GET /v1/fleet/history")
-def fleet_history(request: Request, query: history.HistoryQuery) -> history.History:
+def fleet_history(request: Request, query: FleetHistoryQuery) -> History:
     """Show the fleet over time, by hour or by day: devices, online, silent, open alerts; of a group with `group`."""
-    return history.show(database.connection(), query)
+    return fleet_histories.show(database.connection(), query)
 
 
 @routes("GET /v1/events")

@@ -64,9 +64,12 @@ def _migrate(context: Any) -> dict[str, Any]:
 
 
 def _seconds_left(context: Any) -> float:
-    return max(context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS, 0)
+    return float(max(context.get_remaining_time_in_millis() / 1000 - 2 * MARGIN_SECONDS, 0))
 
 
 def _migrations() -> Path:
     """The folder of the package `migrations`: a layer's in Lambda, beside `functions` on one machine."""
-    return Path(find_spec("migrations").origin).parent
+    package = find_spec("migrations")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("the package `migrations` is not on the path")
+    return Path(package.origin).parent

@@ -25,7 +25,7 @@ def upgrade(migrations: Path, seconds: float) -> str:
     if current is not None and not _known(config, current):
         return current  # a later release has been here; its schema serves this code too
     command.upgrade(config, "head")
-    return ScriptDirectory.from_config(config).get_current_head()
+    return str(ScriptDirectory.from_config(config).get_current_head())
 
 
 def _known(config: Config, revision: str) -> bool:

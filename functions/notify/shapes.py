@@ -11,6 +11,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,7 +23,7 @@ SIGNATURE = "X-NexMDM-Signature"
 Bodies = Iterator[tuple[bytes, dict[str, str]]]
 
 
-def of_host(url: str) -> str:
+def of_host(url: str) -> Literal["slack", "discord"]:
     """discord for Discord's hosts, slack for every other."""
     host = (urlsplit(url).hostname or "").removeprefix("canary.").removeprefix("ptb.")
     return "discord" if host in ("discord.com", "discordapp.com") else "slack"

@@ -4,12 +4,13 @@ A function of its own, because anyone can call it: it logs in to the database as
 GET /healthz is here for the same reason.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 from nexmdm.enrollment import registration
+from nexmdm.enrollment.registration import Registered
 from nexmdm.runtime import database, warmup
-from nexmdm.runtime.errors import Invalid, NoCredential
+from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.http import Request, Routes
 
 routes = Routes()
@@ -23,23 +24,18 @@ class Registration(Struct):
     hardware_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
-@routes("POST /v1/register")
-def register(request: Request) -> dict[str, Any]:
+@routes("POST /v1/register", caller="enrollment", problems=(409, 429))
+def register(request: Request, body: Registration, query: Registration) -> Registered:
     """Enroll a device with an enrollment token of scope `register`.
 
     The alias comes in the body or in the query. The same token, alias and hardware_id give the same device again
     until its first authenticated call; a token made for an alias takes the device of that alias over.
     """
-    headers = request.headers
-    token = headers.get("x-admin-key") or headers.get("x-admin") or request.bearer
-    if not token:
-        raise NoCredential("Send the enrollment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
-    body, query = request.json(Registration), request.parameters(Registration)
     alias = body.alias or query.alias
     if alias is None:
         raise Invalid("$.alias", "is missing: send it in the body or as ?alias=")
     hardware_id = body.hardware_id or query.hardware_id
-    return registration.register(database.connection(), token, alias, hardware_id, request.source_ip)
+    return registration.register(database.connection(), request.enrollment_token, alias, hardware_id, request.source_ip)
 
 
 class HealthQuery(Struct):

@@ -35,7 +35,7 @@ class Record:
 
     @property
     def data(self) -> dict[str, str]:
-        return self.message.get("data", {})
+        return dict(self.message.get("data", {}))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class FakeFcm:
         access = record.headers.get("authorization", "").removeprefix("Bearer ")
         if self._access.get(access, 0) < time.monotonic():
             return Behaviour("401")
-        return self._next_behaviour(record.token) if valid else Behaviour("400")
+        return self._next_behaviour(record.token) if valid and record.token else Behaviour("400")
 
     def _next_behaviour(self, token: str) -> Behaviour:
         with self._changed:
@@ -170,6 +170,7 @@ class FakeFcm:
         return record
 
     def _deliver(self, record: Record) -> None:
+        assert record.token is not None
         with self._changed:
             delivery = Delivery(len(self._deliveries) + 1, record.token, record.data)
             self._deliveries.append(delivery)
@@ -183,6 +184,7 @@ class FakeFcm:
 
 def _message(body: bytes) -> dict[str, Any] | None:
     try:
-        return json.loads(body)["message"]
+        message: dict[str, Any] = json.loads(body)["message"]
+        return message
     except (ValueError, KeyError, TypeError):
         return None

@@ -63,7 +63,8 @@ class _Connection:
             self._writer.close()
 
     async def _request(self) -> tuple[h11.Request, bytes] | None:
-        request, body = None, bytearray()
+        request: h11.Request | None = None
+        body = bytearray()
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
@@ -75,6 +76,7 @@ class _Connection:
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
+                assert request is not None
                 return request, bytes(body)
             else:
                 return None
@@ -100,6 +102,7 @@ class _Connection:
     async def _act(self, behaviour: Behaviour, project: str) -> bool:
         answer = reply(behaviour, project)
         if behaviour.kind == "half":
+            assert answer is not None
             await self._write(_head(answer))
             self._writer.write(answer.body[: len(answer.body) // 2])
             await self._writer.drain()

@@ -199,7 +199,7 @@ async def _tell(fleet: Fleet) -> None:
 def _line(fleet: Fleet) -> str:
     ledger = fleet.ledger
     p50, p95 = ledger.percentile(0.5), ledger.percentile(0.95)
-    latency = f" · p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms" if p50 is not None else ""
+    latency = f" · p50 {p50 * 1000:.0f} ms, p95 {p95 * 1000:.0f} ms" if p50 is not None and p95 is not None else ""
     return (
         f"{len(fleet.device_ids)} devices · accepted {ledger.accepted}, deduplicated {ledger.deduplicated},"
         f" rejected {ledger.rejected}, 5xx {ledger.server_errors}, unreachable {ledger.unreachable}{latency}"

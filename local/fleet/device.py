@@ -176,10 +176,11 @@ class Device(ABC):
         known = self.credentials
         if known is None:
             return None
-        fcm_token = known.fcm_token
+        fcm_token: str | None = known.fcm_token
         if self.odd:
             self.phone.clock_offset = self.odd.clock()
-            fcm_token = self._context.storage.other_fcm_token(self.alias) if self.odd.shares_a_token() else fcm_token
+            if self.odd.shares_a_token():
+                fcm_token = self._context.storage.other_fcm_token(self.alias)
         body = self.phone.heartbeat(known.device_id, fcm_token, len(self.outbox), ping_request_id, ago)
         taken_at = datetime.fromisoformat(body["timestamp_utc"]).timestamp()
         return self.queue("/v1/heartbeat", body, taken_at=taken_at)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -25,6 +26,7 @@ async def _last(http: httpx.AsyncClient) -> int:
     return max((message["number"] for message in await _messages(http, 0, 0)), default=0)
 
 
-async def _messages(http: httpx.AsyncClient, after: int, wait: float) -> list[dict]:
+async def _messages(http: httpx.AsyncClient, after: int, wait: float) -> list[dict[str, Any]]:
     answer = await http.get("/control/messages", params={"after": after, "wait": wait})
-    return answer.raise_for_status().json()["messages"]
+    messages: list[dict[str, Any]] = answer.raise_for_status().json()["messages"]
+    return messages

@@ -99,4 +99,4 @@ def _bucket(item: Item, seconds: int) -> int:
 
 def pause(attempts: int, rng: random.Random) -> float:
     """Seconds before the next try after `attempts` failed ones: 2 s × 2^n up to 300 s, 0 to 25 % more."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempts - 1, 10)) * (1 + rng.uniform(0, JITTER))
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts - 1, 10)) * (1 + rng.uniform(0, JITTER))

@@ -96,7 +96,7 @@ class Phone:
         self._age()
         rng = self._rng
         running = self.has_unity and rng.random() < 0.95
-        body = {
+        body: dict[str, Any] = {
             "device_id": device_id,
             "alias": self.alias,
             "app_version": self.agent_version,
@@ -177,7 +177,9 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
-    return value
+def without_nulls(body: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: without_nulls(value) if isinstance(value, dict) else value
+        for key, value in body.items()
+        if value is not None
+    }

@@ -31,7 +31,7 @@ class Gateway:
         template: Template,
         keys: signature.KeyPair | None,
         limit: int = 4,
-        output: IO | None = None,
+        output: IO[bytes] | None = None,
         integration_seconds: float = INTEGRATION_SECONDS,
     ) -> None:
         self._routes = Routes(template.routes)
@@ -40,7 +40,7 @@ class Gateway:
         self._output = output
         self._integration_seconds = integration_seconds
         self._environments: dict[str, Environments] = {}
-        self._running: set[asyncio.Task] = set()
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -96,6 +96,14 @@ def key_pair() -> signature.KeyPair | None:
     """The key pair of the environment, which may call operator routes."""
     key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     return signature.KeyPair(key_id, secret, os.environ.get("AWS_SESSION_TOKEN")) if key_id and secret else None
+
+
+def required_key_pair() -> signature.KeyPair:
+    """The same of a process that was started with one."""
+    keys = key_pair()
+    if keys is None:
+        raise LookupError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set")
+    return keys
 
 
 async def _body(received: Received) -> bytes | None:

@@ -41,7 +41,11 @@ class Environments:
     """
 
     def __init__(
-        self, function: Function, limit: int = 4, output: IO | None = None, variables: dict[str, str] | None = None
+        self,
+        function: Function,
+        limit: int = 4,
+        output: IO[bytes] | None = None,
+        variables: dict[str, str] | None = None,
     ) -> None:
         self._function = function
         self._output = output
@@ -86,7 +90,7 @@ class Environments:
 class _Environment:
     """One process. `broken` when it must not be used again."""
 
-    def __init__(self, function: Function, output: IO | None, variables: dict[str, str]) -> None:
+    def __init__(self, function: Function, output: IO[bytes] | None, variables: dict[str, str]) -> None:
         self._function = function
         self._ours, theirs = socket.socketpair()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -132,12 +136,15 @@ class _Environment:
 
     def _send(self, message: dict[str, Any]) -> None:
         text = json.dumps(message).encode()
+        assert self._streams is not None
         self._streams[1].write(LENGTH.pack(len(text)) + text)
 
     async def _receive(self) -> dict[str, Any]:
+        assert self._streams is not None
         reader = self._streams[0]
         (count,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-        return json.loads(await reader.readexactly(count))
+        answer: dict[str, Any] = json.loads(await reader.readexactly(count))
+        return answer
 
     def _failed(self, kind: str, request_id: str, what: str) -> dict[str, Any]:
         self.broken = True
@@ -151,7 +158,8 @@ class _Environment:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         if self._streams:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
                 self._streams[1].close()

@@ -69,7 +69,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(options: argparse.Namespace, listener: socket.socket, output: IO | None) -> None:
+async def _serve(options: argparse.Namespace, listener: socket.socket, output: IO[bytes] | None) -> None:
     declared = template.load(options.template)
     keys = application.key_pair()
     if keys is None:
@@ -140,5 +140,6 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        assert sockets is not None
         host, port = sockets[0].getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)

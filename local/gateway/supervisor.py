@@ -21,7 +21,7 @@ class Supervisor:
     def __init__(self, arguments: list[str], logs: Path, tell: Callable[[str], None]) -> None:
         self._arguments, self._logs, self._tell = arguments, logs, tell
         self._process: asyncio.subprocess.Process | None = None
-        self._watching: asyncio.Task | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.url = ""
 
     async def start(self, port: int) -> str:
@@ -47,13 +47,14 @@ class Supervisor:
     async def _start(self, port: int) -> None:
         with open(self._logs, "ab") as logs:
             self._process = await self._spawn(port, logs)
+        assert self._process.stdout is not None
         line = (await self._process.stdout.readline()).decode()
         if not line.startswith("listening on "):
             await self._process.wait()
             raise GatewayFailed("\n".join(self._logs.read_text(errors="replace").splitlines()[-10:]))
         self.url = line.removeprefix("listening on ").strip()
 
-    async def _spawn(self, port: int, logs: IO) -> asyncio.subprocess.Process:
+    async def _spawn(self, port: int, logs: IO[bytes]) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C is answered by the parent. Its standard input ends when the parent does.
         return await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "local.gateway", "--port", str(port), "--until-stdin-closes", *self._arguments],
@@ -67,6 +68,7 @@ class Supervisor:
     async def _keep(self) -> None:
         port = int(self.url.rpartition(":")[2])
         while True:
+            assert self._process is not None
             code = await self._process.wait()
             self._tell(
                 f"the gateway ended ({f'signal {-code}' if code < 0 else f'exit code {code}'}), starting it again"

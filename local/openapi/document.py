@@ -11,11 +11,12 @@ import msgspec
 from nexmdm.builds.signers import PackageName
 from nexmdm.commands import actions
 from nexmdm.runtime import errors
+from nexmdm.runtime.validation import GivenName
 
 from local import template
 from local.openapi import commands, examples, security
-from local.openapi.answers import GatewayMessage, Problem
 from local.openapi.operations import Answer, Operation, operations, refusals
+from local.openapi.problems import GatewayMessage, Problem
 from local.template import Route
 
 Schema = dict[str, Any]
@@ -89,12 +90,12 @@ def build() -> dict[str, Any]:
 
 
 def _tag(function: str) -> dict[str, str]:
-    return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler"))}
+    return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler")) or ""}
 
 
 def _operation(route: Route, operation: Operation, named: set[str]) -> dict[str, Any]:
     function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key].route
-    summary, _, description = inspect.getdoc(function).partition("\n")
+    summary, _, description = (inspect.getdoc(function) or "").partition("\n")
     name = f"{route.function.name}_{function.__name__}"
     name = name if name not in named else f"{name}_2"
     named.add(name)
@@ -231,7 +232,11 @@ def portable(node: Any) -> Any:
     return [portable(child) for child in node] if isinstance(node, list) else node
 
 
+NUMBER = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
 PATH = {
-    "build_id": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "alert_id": NUMBER,
+    "build_id": NUMBER,
+    "mute_id": NUMBER,
+    "name": portable(msgspec.json.schema(GivenName)),
     "package_name": portable(msgspec.json.schema(PackageName)),
 }

@@ -144,6 +144,7 @@ def _spawn_keeper(data: Path, version: int) -> None:
             stderr=log,
             start_new_session=True,
         )
+        assert keeper.stdout is not None
         with keeper.stdout:
             ready = keeper.stdout.readline()
     if not ready:

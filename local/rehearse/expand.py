@@ -28,10 +28,10 @@ def expanded(python: Path = PYTHON) -> dict[str, Any]:
     """Raises:
     RuntimeError: SAM does not take the template; the text says what it said.
     """
-    document = json.dumps(template.document(), default=str)
+    given = json.dumps(template.document(), default=str)
     run = subprocess.run(
         [str(python), "-c", _TRANSFORM, *MANAGED],
-        input=document,
+        input=given,
         capture_output=True,
         text=True,
         check=False,
@@ -39,4 +39,5 @@ def expanded(python: Path = PYTHON) -> dict[str, Any]:
     )
     if run.returncode:
         raise RuntimeError(run.stderr[-2000:])
-    return json.loads(run.stdout)
+    document: dict[str, Any] = json.loads(run.stdout)
+    return document

@@ -94,7 +94,7 @@ def _ways_out(resources: dict[str, Any], name: str, group: str, asked: set[str],
 
 
 def _covers(rule: dict[str, Any], port: int) -> bool:
-    return rule["IpProtocol"] == "tcp" and rule["FromPort"] <= port <= rule["ToPort"]
+    return bool(rule["IpProtocol"] == "tcp" and rule["FromPort"] <= port <= rule["ToPort"])
 
 
 def _present(resources: dict[str, Any], truth: Truth) -> dict[str, Any]:

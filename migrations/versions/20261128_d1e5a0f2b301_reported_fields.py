@@ -7,22 +7,26 @@ Revises: 15b11d000005
 clock that was set back; `boot_at`, `earlier_boot_at` and `earlier_model` recognize two phones on one device token.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.types import TypeEngine
 
 revision = "d1e5a0f2b301"
 down_revision = "15b11d000005"
 branch_labels = None
 depends_on = None
 
-NEW = {
+Columns = dict[str, TypeEngine[Any] | type[TypeEngine[Any]]]
+NEW: Columns = {
     "ssid": sa.Text,
     "carrier": sa.Text,
     "pressure_pct": sa.Integer,
     "monitored_foreground_recent_s": sa.BigInteger,
 }
 INSTANT = sa.TIMESTAMP(timezone=True)
-OF_LAST_STATUS = {
+OF_LAST_STATUS: Columns = {
     "received_at": INSTANT,
     "device_ts": INSTANT,
     "boot_at": INSTANT,

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from nexmdm_cli import status
+from nexmdm_cli.sparkline import sparkline
 
 from tests.support.postgres import run_sql
 
@@ -80,6 +80,33 @@ def test_status_shows_the_week(stack, run):
     assert "▁" in run("status", "--history", "--max-silent", "100").stdout
 
 
-@pytest.mark.parametrize(("values", "bars"), [([], "nothing was recorded yet"), ([0, 0], "▁▁"), ([1, 4, 8], "▂▅█")])
-def test_a_sparkline_is_drawn_to_its_most(values: list[float], bars: str):
-    assert status._sparkline(values) == bars
+@pytest.mark.parametrize(
+    ("values", "bounds", "bars"),
+    [
+        ([], (), "nothing was recorded yet"),
+        ([None], (), "nothing was recorded yet"),
+        ([0, 0], (), "▁▁"),
+        ([1, 4, 8], (), "▂▅█"),
+        ([-90, None, -50], (None,), "▁ █"),
+        ([50, 100], (0, 100), "▅█"),
+        ([1, 3] * 56, (), "█" * 56),
+    ],
+)
+def test_a_sparkline_is_drawn_between_its_bounds(values: list[float | None], bounds: tuple[float | None], bars: str):
+    assert sparkline(values, *bounds) == bars
+
+
+def test_a_device_shows_its_week(stack, run, data):
+    phone = data("devices", "show", "watched-one")["device_id"]
+    run_sql(
+        stack.database,
+        f"""INSERT INTO device_history (device_id, hour, reports, last_ts, battery_pct_min, battery_pct_max,
+                battery_pct_last) SELECT '{phone}', date_trunc('hour', now(), 'UTC') - make_interval(hours => n), 6,
+                now(), 10, 90, 50 FROM generate_series(49, 168) AS n""",
+    )
+    out = run("devices", "history", "watched-one").stdout
+    assert "10 to 90 %, last 50 %" in out
+    assert "▅" * 40 + " " * 16 in out
+    assert "nothing was reported" in out
+    assert len(data("devices", "history", "watched-one", "--days", "3")["points"]) == 23
+    run("devices", "history", "watched-one", "--days", "91", code=2)

@@ -126,6 +126,6 @@ def test_the_row_is_committed_when_the_verb_returns(bucket: Bucket, url: str, db
     build_id = promoted(2)
     _, token = enroll("lobby")
     own = Database(make_dsn(url))
-    row = downloads.issue(own, downloads.Credential(token, from_address=False), build_id, "com.nexmdm", 600)
-    assert db.execute("SELECT id FROM apk_download_events") == [{"id": row["event_id"]}]
+    build = downloads.issue(own, downloads.Credential(token, from_address=False), build_id, "com.nexmdm", 600)
+    assert db.execute("SELECT build_id FROM apk_download_events") == [{"build_id": build.build_id}]
     own.close()

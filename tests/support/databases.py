@@ -98,7 +98,7 @@ class Databases:
             cursor.execute(_TABLES)
             for (table,) in cursor.fetchall():
                 cursor.execute(f"SELECT jsonb_agg(t)::text FROM {table} t")
-                (made,) = cursor.fetchone()
+                ((made,),) = cursor.fetchall()
                 if made is not None:
                     found[table] = made
         return found
@@ -106,7 +106,8 @@ class Databases:
     def _fingerprint(self, name: str) -> str:
         with closing(psycopg2.connect(url_of(self._server, name))) as connection, connection.cursor() as cursor:
             cursor.execute(_CATALOG)
-            return cursor.fetchone()[0]
+            ((fingerprint,),) = cursor.fetchall()
+            return fingerprint
 
     def _drop(self, name: str) -> None:
         self._run(f"DROP DATABASE {name} WITH (FORCE)")

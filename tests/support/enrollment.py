@@ -1,5 +1,6 @@
 """Enrollment tokens without the API."""
 
+from msgspec import structs
 from nexmdm.enrollment import tokens
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database, Row
@@ -15,4 +16,4 @@ def token(db: Database, alias: str = "label", uses: int = 1, scope: str = "regis
         note=None,
         actor=actor.operator("the suite"),
     )
-    return made
+    return structs.asdict(made)

@@ -4,8 +4,8 @@ import json
 
 import msgspec
 
-from local.openapi.answers import Problem
 from local.openapi.operations import operations, refusals
+from local.openapi.problems import Problem
 
 
 def check(route_key: str, status: int, headers: dict[str, str], text: str) -> None:

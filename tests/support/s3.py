@@ -6,7 +6,7 @@ address is bound to: what is signed is asserted instead.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 import pytest
@@ -16,6 +16,9 @@ from nexmdm.runtime import settings
 from functions.apk_builds import storage
 from local import s3
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 BUCKET = "nexmdm-test-apks"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
 
@@ -24,7 +27,7 @@ class Bucket(NamedTuple):
     """client: boto3's, of the test itself."""
 
     url: str
-    client: object
+    client: "S3Client"
 
     def versions(self) -> list[str]:
         listed = self.client.list_object_versions(Bucket=BUCKET)

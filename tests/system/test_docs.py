@@ -49,6 +49,7 @@ NOT_RUN = {
     'eval "$(aws ': AWS,
     "export NEXMDM_HMAC_PRIMARY_KEY=$(aws ": AWS,
     "run ": "calls a deployed function",
+    "nexmdm console": "goes on until Ctrl-C; tests/cli/test_console.py runs it",
     "rm account.json": "the file of the line before it, which needs an account",
     "adb ": "needs a phone",
     "nexmdm enroll create lobby --script": "needs an agent that is promoted to all; tests/cli/test_enroll.py runs it",

@@ -20,7 +20,8 @@ def find(api: Api, name: str) -> dict[str, Any]:
     if exact:
         return exact
     if _is_id(name):
-        return api.call("GET", path("devices", name))
+        device: dict[str, Any] = api.call("GET", path("devices", name))
+        return device
     like = ", ".join(device["alias"] for device in beginning)
     hint = f"There are {like}." if like else "`nexmdm devices list` prints those there are."
     raise Failure(f"There is no device {name!r}.", Code.NOT_FOUND, hint)

@@ -63,7 +63,9 @@ class Api:
             raise Failure(f"{self.stack.url} answers, and not with JSON.", Code.NOT_FOUND, IS_IT_ONE)
         return document
 
-    def pages(self, path: str, query: dict[str, Any] | None = None, limit: int | None = None) -> Iterator[dict]:
+    def pages(
+        self, path: str, query: dict[str, Any] | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The items of all pages, or the first `limit`."""
         wanted = {**(query or {}), "limit": min(limit or PAGE, PAGE)}
         given = 0

@@ -396,7 +396,8 @@ def _audience(
 
 
 def _change(session: Session, build_id: int, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    return session.api.call("POST", path("apk", "builds", build_id, what), body)
+    build: dict[str, Any] = session.api.call("POST", path("apk", "builds", build_id, what), body)
+    return build
 
 
 def _print(session: Session, build: dict[str, Any]) -> None:

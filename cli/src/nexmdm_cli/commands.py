@@ -41,7 +41,7 @@ def _state(row: dict[str, Any]) -> Text:
 def _columns(aliases: dict[str, str]) -> list[Column]:
     return [
         Column("REQUEST ID", lambda c: c["request_id"], flexible=True),
-        Column("DEVICE", lambda c: aliases.get(c["device_id"], c["device_id"]), flexible=True),
+        Column("DEVICE", lambda c: aliases.get(c["device_id"]) or c["device_id"], flexible=True),
         Column("ACTION", lambda c: c["action"]),
         Column("STATE", _state),
         Column("RESULT", lambda c: c["result"] or c["error_msg"] or "", flexible=True),

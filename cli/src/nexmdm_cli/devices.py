@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from nexmdm_cli.inputs import content
 from nexmdm_cli.output import Column, ago, clean, duration, shown, when
 from nexmdm_cli.selection import DryRun, Everyone, InGroup, Online, Prefix, Selector, Version, Yes
 from nexmdm_cli.session import Session, command
+from nexmdm_cli.sparkline import sparkline
 
 app = typer.Typer(no_args_is_help=True, help="List, show, watch, label, rename, import, export and delete devices.")
 
@@ -64,6 +66,14 @@ HEARTBEATS = [
     Column("RAM USED", lambda h: shown(h["ram_used_mb"], " MB"), wide=True),
     Column("UNITY", _unity),
     Column("QUEUE", lambda h: shown(h["queue_depth"])),
+]
+
+# Label, field, unit, and what the lowest and the highest bar stand for (None: the least and the greatest value).
+CHARTS: list[tuple[str, str, str, float | None, float | None]] = [
+    ("battery", "battery_pct", " %", 0, 100),
+    ("temperature", "temp_c", " °C", None, None),
+    ("signal", "signal_dbm", " dBm", None, None),
+    ("memory used", "ram_used_mb", " MB", 0, None),
 ]
 
 
@@ -180,6 +190,45 @@ def heartbeats(
     device_id = addresses.find(session.api, device)["device_id"]
     rows = session.api.pages(path("devices", device_id, "heartbeats"), limit=limit)
     session.out.table(rows, HEARTBEATS, "No heartbeat within retention.")
+
+
+@command(app)
+def history(
+    session: Session,
+    device: Device,
+    days: Annotated[int, typer.Option(min=1, max=90, help="So many days back.")] = 7,
+) -> None:
+    """Show how a device fared, hour by hour: battery, temperature, signal, memory. Kept for 90 days.
+
+    nexmdm devices history lobby --days 30
+    """
+    found = addresses.find(session.api, device)
+    to = datetime.now(UTC)
+    begin = to.replace(minute=0, second=0, microsecond=0) - timedelta(hours=24 * days - 1)
+    query = {"from": begin.isoformat(), "to": to.isoformat()}
+    answer = session.api.call("GET", path("devices", found["device_id"], "history"), query=query)
+    points = {datetime.fromisoformat(point["at"]): point for point in answer["points"]}
+    hours = [points.get(begin + timedelta(hours=n)) for n in range(24 * days)]
+    reports = [point["reports"] if point else 0 for point in hours]
+    pairs: list[tuple[str, str | Text]] = [
+        ("alias", clean(found["alias"])),
+        ("since", when(begin.isoformat())),
+        ("reports", f"{sparkline(reports)}  {sum(reports)}"),
+    ]
+    for label, field, unit, low, high in CHARTS:
+        pairs.append((label, _chart(hours, field, unit, low, high)))
+    session.out.fields(answer, pairs)
+
+
+def _chart(hours: list[dict[str, Any] | None], field: str, unit: str, low: float | None, high: float | None) -> str:
+    """Bars of the hours' last values; the least and the greatest of all, and the last one."""
+    said = [point[field] for point in hours if point and point[field]["min"] is not None]
+    if not said:
+        return "nothing was reported"
+    values = [point[field]["last"] if point else None for point in hours]
+    last = next((value for value in reversed(values) if value is not None), None)
+    bounds = f"{shown(min(each['min'] for each in said))} to {shown(max(each['max'] for each in said), unit)}"
+    return f"{sparkline(values, low, high)}  {bounds}" + (f", last {shown(last, unit)}" if last is not None else "")
 
 
 @command(app)

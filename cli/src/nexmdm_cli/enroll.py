@@ -227,7 +227,8 @@ def revoke(
 def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     body = {name: value for name, value in wanted.items() if value is not None}
     # The secrets are in this one answer: a second try would make other tokens.
-    return api.call("POST", path("enroll-tokens"), body, repeatable=False)["items"]
+    tokens: list[dict[str, Any]] = api.call("POST", path("enroll-tokens"), body, repeatable=False)["items"]
+    return tokens
 
 
 def _agent(api: Api, component: str) -> dict[str, Any]:

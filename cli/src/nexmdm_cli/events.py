@@ -14,7 +14,7 @@ ADDED_AT_ONCE = 500
 
 
 def _who(event: dict[str, Any]) -> str:
-    return event["session"] or event["actor"].rpartition("/")[2]
+    return str(event["session"] or event["actor"].rpartition("/")[2])
 
 
 def _change(event: dict[str, Any]) -> str:

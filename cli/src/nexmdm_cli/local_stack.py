@@ -26,7 +26,7 @@ def running() -> dict[str, Any] | None:
         # Another person's file could point elsewhere.
         if file.is_file() and file.stat().st_uid == os.getuid():
             with contextlib.suppress(ValueError):  # it is being written
-                stack = json.loads(file.read_bytes())
+                stack: dict[str, Any] = json.loads(file.read_bytes())
                 # A file that came with somebody's repository could name their own server.
                 if LOOPBACK.match(stack["url"]) and _alive(stack["pid"]):
                     return stack

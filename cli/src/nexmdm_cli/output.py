@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -96,7 +96,7 @@ class Output:
             table.add_row(*line)
         return table
 
-    def fields(self, row: Row, pairs: list[tuple[str, str | Text]]) -> None:
+    def fields(self, row: Row, pairs: Sequence[tuple[str, str | Text]]) -> None:
         """One thing: a line for each of its fields that holds something."""
         if self.as_json:
             return self.json(row)
@@ -116,7 +116,7 @@ class Output:
             with self.notes.status(Text(clean(text)), spinner=spinner) as status:
                 yield lambda now: status.update(Text(clean(now)))
             return
-        said = []
+        said: list[str] = []
 
         def say(now: str) -> None:
             if said[-1:] != [now]:

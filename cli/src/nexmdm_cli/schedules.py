@@ -97,7 +97,12 @@ def create(
         raise Failure("Which devices?", Code.USAGE, f"Give a filter: {selection.OPTIONS}.")
     if (cron is None) == (at is None):
         raise Failure("When?", Code.USAGE, "Give either --cron or --at.")
-    body = {"name": name, "action": action, "params": parameters_of(parameters or []), "filter": filter_}
+    body: dict[str, Any] = {
+        "name": name,
+        "action": action,
+        "params": parameters_of(parameters or []),
+        "filter": filter_,
+    }
     optional = {"cron": cron, "at": at, "timezone": timezone, "ttl_seconds": ttl}
     body |= {key: value for key, value in optional.items() if value is not None}
     if until_answered:

@@ -39,7 +39,8 @@ UntilAnswered = Annotated[
 
 def actions() -> dict[str, Any]:
     """The declared actions with their parameters, as the API's sources say; the API refuses others."""
-    return json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
+    actions: dict[str, Any] = json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
+    return actions
 
 
 def complete_action(incomplete: str) -> list[str]:

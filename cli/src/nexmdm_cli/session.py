@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -13,6 +13,7 @@ from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Output
 from nexmdm_cli.stack import Choice
 
+F = TypeVar("F", bound=Callable[..., None])
 _PANEL = "Every command takes"
 Url = Annotated[
     str | None,
@@ -61,16 +62,16 @@ def prose(text: str) -> str:
     )
 
 
-def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True, **options: Any) -> Callable:
+def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True, **options: Any) -> Callable[[F], F]:
     """`app.command`, with the options that every command takes.
 
     The decorated function gets a `Session` first. of_stack: whether it speaks to one; else only --json is added.
     """
 
-    def add(function: Callable) -> Callable:
+    def add(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
         own = list(signature.parameters.values())[1:]
-        common = {"as_json": (Json, False)}
+        common: dict[str, tuple[Any, object]] = {"as_json": (Json, False)}
         if of_stack:
             common |= {
                 "url": (Url, None),
@@ -97,9 +98,10 @@ def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True,
             for option, (type_, default) in common.items()
         ]
         keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        run.__signature__ = signature.replace(parameters=[*keyword, *added], return_annotation=None)
+        # typer reads both.
+        vars(run)["__signature__"] = signature.replace(parameters=[*keyword, *added], return_annotation=None)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*keyword, *added]}
-        app.command(name, help=prose(function.__doc__), **options)(run)
+        app.command(name, help=prose(function.__doc__ or ""), **options)(run)
         return function
 
     return add

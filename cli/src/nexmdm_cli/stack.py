@@ -68,7 +68,7 @@ def find(choice: Choice) -> Stack:
             raise Failure("No local stack runs.", Code.UNAVAILABLE, "Start one with `make run`.")
         return _local(local)
     kept = saved() if choice.url is None else Choice()
-    url = choice.url or kept.url or (local and local["url"])
+    url = choice.url or kept.url or (local["url"] if local else None)
     if url is None:
         raise Failure(
             "Which stack? No address was given and no local one runs.",

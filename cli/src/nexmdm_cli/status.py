@@ -11,9 +11,9 @@ from nexmdm_cli.api import Api
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.selection import InGroup, Selector
 from nexmdm_cli.session import Session, command
+from nexmdm_cli.sparkline import sparkline
 
 MOST = 500
-BARS = "▁▂▃▄▅▆▇█"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def status(
     pairs = _pairs(answer)
     if history:
         answer["history"] = _history(api, group)
-        pairs.append(("online, last week", _sparkline([point["online"] for point in answer["history"]])))
+        pairs.append(("online, last week", sparkline([point["online"] for point in answer["history"]])))
     out.fields(answer, pairs)
     if wrong:
         raise Failure("; ".join(wrong) + ".", hint="docs/operations.md says what to do for each.")
@@ -61,17 +61,9 @@ def status(
 def _history(api: Api, group: str | None) -> list[dict[str, Any]]:
     """Hour by hour, the last week; of the whole fleet or of one group."""
     begin = (datetime.now(UTC) - timedelta(days=7)).isoformat()
-    return api.call("GET", "/v1/fleet/history", query={"from": begin, "group": group})["points"]
-
-
-def _sparkline(values: list[float]) -> str:
-    """At most 56 bars, each the mean of its hours, from nothing to the most there was."""
-    if not values:
-        return "nothing was recorded yet"
-    width = -(-len(values) // 56)
-    means = [sum(part) / len(part) for n in range(0, len(values), width) if (part := values[n : n + width])]
-    most = max(means) or 1
-    return "".join(BARS[round(mean / most * (len(BARS) - 1))] for mean in means)
+    history = api.call("GET", "/v1/fleet/history", query={"from": begin, "group": group})
+    points: list[dict[str, Any]] = history["points"]
+    return points
 
 
 def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], max_silent: float) -> list[str]:

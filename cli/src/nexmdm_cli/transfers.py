@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -69,7 +69,7 @@ def download(out: Output, url: str, file: Path, size: int, sha256: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read(file: Path, advance) -> Iterator[bytes]:
+def _read(file: Path, advance: Callable[[int], object]) -> Iterator[bytes]:
     with open(file, "rb") as source:
         while chunk := source.read(CHUNK):
             yield chunk
@@ -77,7 +77,7 @@ def _read(file: Path, advance) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _bar(out: Output, text: str, size: int) -> Iterator:
+def _bar(out: Output, text: str, size: int) -> Iterator[Callable[[int], object]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

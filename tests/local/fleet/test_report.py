@@ -40,6 +40,9 @@ class Server:
                 return 200, {"device_id": name, "device_token": name}
             if path == "/v1/heartbeat":
                 return self._heartbeat(cursor, body)
+            if path == "/v1/heartbeats":  # what waited, when an answer took long
+                answers = [self._heartbeat(cursor, item) for item in body["heartbeats"]]
+                return max(status for status, _ in answers), {"results": [result for _, result in answers]}
             return 200, {"ok": True}
 
     def _heartbeat(self, cursor, body: dict) -> tuple[int, dict]:

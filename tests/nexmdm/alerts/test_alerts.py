@@ -283,7 +283,7 @@ def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
     codes = {row["device_id"]: float(row["agent_version"]) for row in db.execute("SELECT * FROM device_last_status")}
     offered = {f"d{n}": downloads.update_for(db, f"t{n}", "com.nexmdm", 600) for n in range(1, 61)}
     expected = {
-        id_: build["version_name"] for id_, build in offered.items() if build["version_code"] > codes[id_]
+        id_: build.version_name for id_, build in offered.items() if build.version_code > codes[id_]
     }  # fmt: skip
     assert behind == expected
     assert len(set(expected.values())) == 2

@@ -7,6 +7,7 @@ import pytest
 from nexmdm.devices import editing, registry
 from nexmdm.devices.editing import DevicePatch
 from nexmdm.enrollment import registration, tokens
+from nexmdm.enrollment.registration import Registered
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database, Row
 from nexmdm.runtime.errors import AliasTaken, NotAuthenticated
@@ -32,10 +33,10 @@ def outcomes(results: list[Any]) -> Counter:
 def test_a_token_of_k_uses_makes_k_devices_of_24_callers(url, db, allowed):
     made = token(db, uses=allowed)
     results = race(url, *(lambda own, n=n: registration.register(own, made["token"], f"d{n}", None) for n in range(24)))
-    expected = {"dict": allowed, "NotAuthenticated": 24 - allowed}
+    expected = {"Registered": allowed, "NotAuthenticated": 24 - allowed}
     assert outcomes(results) == Counter({name: n for name, n in expected.items() if n})
     assert len(living(db)) == uses(db, made) == allowed
-    ids = {result["device_id"] for result in results if isinstance(result, dict)}
+    ids = {result.device_id for result in results if isinstance(result, Registered)}
     assert len(ids) == allowed
 
 
@@ -50,7 +51,7 @@ def test_it_is_the_guarded_update_that_counts(url, db):
 def test_different_tokens_race_for_one_alias(url, db):
     made = [token(db, f"label {n}") for n in range(16)]
     results = race(url, *(lambda own, t=t: registration.register(own, t["token"], "lobby", None) for t in made))
-    assert outcomes(results) == Counter({"dict": 1, "AliasTaken": 15})
+    assert outcomes(results) == Counter({"Registered": 1, "AliasTaken": 15})
     assert living(db) == ["lobby"]
     assert sorted(uses(db, t) for t in made) == [0] * 15 + [1]
 
@@ -59,18 +60,18 @@ def test_tokens_made_for_the_same_alias_race_and_each_is_used_once(url, db):
     """Each takes the device over from the one before: one device, and only the last token of a device is alive."""
     made = [token(db, "lobby") for _ in range(8)]
     results = race(url, *(lambda own, t=t: registration.register(own, t["token"], "lobby", None) for t in made))
-    assert outcomes(results) == Counter({"dict": 8})
-    assert len({result["device_id"] for result in results}) == 1
+    assert outcomes(results) == Counter({"Registered": 8})
+    assert len({result.device_id for result in results}) == 1
     assert [uses(db, t) for t in made] == [1] * 8
     alive = "SELECT id FROM devices WHERE token_id = %(id)s OR prior_token_id = %(id)s"
-    assert sum(len(db.execute(alive, {"id": registry.token_id(r["device_token"])})) for r in results) == 1
+    assert sum(len(db.execute(alive, {"id": registry.token_id(r.device_token)})) for r in results) == 1
 
 
 def test_the_same_registration_sent_many_times_at_once_makes_one_device(url, db):
     made = token(db)
     results = race(url, *[lambda own: registration.register(own, made["token"], "lobby", "hw")] * 12)
-    assert outcomes(results) == Counter({"dict": 12})
-    assert len({result["device_id"] for result in results}) == 1
+    assert outcomes(results) == Counter({"Registered": 12})
+    assert len({result.device_id for result in results}) == 1
     assert uses(db, made) == 1
 
 
@@ -81,7 +82,7 @@ def test_an_alias_races_between_a_rename_and_a_registration(url, db):
         results = race(
             url,
             lambda own, d=device, name=name: editing.update(
-                own, d["device_id"], DevicePatch(alias=name), actor.operator("me")
+                own, d.device_id, DevicePatch(alias=name), actor.operator("me")
             ),
             lambda own, t=made, name=name: registration.register(own, t["token"], name, None),
         )
@@ -96,8 +97,10 @@ def test_a_revocation_races_with_registrations(url, db):
     results = race(
         url, *registrations, lambda own: tokens.revoke_tokens(own, [made["token_id"]], actor.operator("the suite"))
     )
-    registered = sum(isinstance(result, dict) for result in results)
-    assert outcomes(results[:-1]) == outcomes([{}] * registered + [NotAuthenticated("")] * (12 - registered))
+    registered = sum(isinstance(result, Registered) for result in results)
+    assert outcomes(results[:-1]) == outcomes(
+        [Registered(device_token="", device_id="")] * registered + [NotAuthenticated("")] * (12 - registered)
+    )
     assert len(living(db)) == uses(db, made) == registered
     with pytest.raises(NotAuthenticated):
         registration.register(db, made["token"], "late", None)

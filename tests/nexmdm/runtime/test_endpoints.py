@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from nexmdm.alerts.notifications import Notification
 from nexmdm.builds import urls
+from nexmdm.builds.build import StoredFile
 from nexmdm.retention import export
 from nexmdm.runtime import endpoints, secrets, settings
 from nexmdm.runtime.errors import Unavailable
@@ -134,16 +135,10 @@ def test_builds_are_read_and_their_urls_signed_at_the_documented_host(region: st
     with pytest.raises(Unavailable), storage.upload(settings.load(), "apks/1.apk"):
         pass
     assert set(asked) == {expected}
-    build = {
-        "package_name": "com.example",
-        "version_code": 1,
-        "build_type": "release",
-        "object_version": "v",
-        "file_path": "apks/1.apk",
-        "sha256": "00" * 32,
-        "file_size": 1,
-    }
-    signed = [urls.download_address(settings.load(), build), urls.upload_address(settings.load(), build)[0]]
+    file = StoredFile(
+        key="apks/1.apk", object_version="v", name="app.apk", size=1, sha256="00" * 32, signer_fingerprint="11" * 32
+    )
+    signed = [urls.download_address(settings.load(), file), urls.upload_address(settings.load(), file)[0]]
     assert {urlsplit(url).netloc for url in signed} == {expected}
     assert all(f"%2F{region}%2Fs3%2F" in url for url in signed)
 

@@ -82,6 +82,7 @@ ENTRIES: dict[str, Entry] = {
     "PUT /v1/groups/{name}": Entry("operator", "/v1/groups/tills", 200, {"filter": {"selector": "role=till"}}),
     "DELETE /v1/groups/{name}": Entry("operator", "/v1/groups/spare", 204),
     "GET /v1/devices/{device_id}/heartbeats": Entry("operator", "/v1/devices/{device}/heartbeats", 200),
+    "GET /v1/devices/{device_id}/history": Entry("operator", "/v1/devices/{device}/history", 200),
     "GET /v1/fleet/summary": Entry("operator", "/v1/fleet/summary", 200),
     "GET /v1/fleet/history": Entry("operator", "/v1/fleet/history", 200),
     "GET /v1/alerts": Entry("operator", "/v1/alerts", 200),

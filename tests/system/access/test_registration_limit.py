@@ -61,7 +61,7 @@ def test_a_valid_token_gets_in_all_the_same(db):
     made = token(db)
     exhaust(db)
     assert outcome(db) == "TooManyAttempts"
-    assert registration.register(db, made["token"], "lobby", None, HERE)["device_id"]
+    assert registration.register(db, made["token"], "lobby", None, HERE).device_id
     assert outcome(db) == "TooManyAttempts"
 
 

@@ -62,7 +62,8 @@ class Runtime:
         """The runtime process's largest resident size so far."""
         (child,) = psutil.Process(self._process.pid).children(recursive=True)
         status = Path(f"/proc/{child.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        return int(kilobytes) / 1024
 
     def close(self) -> None:
         for child in psutil.Process(self._process.pid).children(recursive=True):

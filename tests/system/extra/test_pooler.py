@@ -6,15 +6,17 @@ import sys
 import time
 from datetime import datetime, timedelta
 
+import msgspec
 import psycopg2
 import pytest
 from nexmdm.commands import queue, single
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.commands.single import Command
+from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats import partitions, record
 from nexmdm.heartbeats.body import HeartbeatBody
 from nexmdm.retention import policies, run
-from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime import database, lenient, settings
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 from psycopg2.extensions import make_dsn
@@ -118,7 +120,8 @@ def test_many_devices_report_at_once(db: Database, line: Relay):
     tokens = [enroll(f"device-{n}")[1] for n in range(CLIENTS)]
 
     def reports(token: str):
-        report = validation.convert(heartbeat(), HeartbeatBody, root="body").report(config.unity_package)
+        read, _ = lenient.read(msgspec.json.encode(heartbeat()), HeartbeatBody)
+        report = reported.report(read, config.unity_package, [])
         return lambda own: [record.for_token(own, token, [report], config) for _ in range(20)]
 
     assert errors(race(line.url, *map(reports, tokens))) == []
@@ -132,7 +135,7 @@ def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, mo
         assert send(device_id, "r-1").json["state"] == "sent"
         assert send(device_id, "r-1").headers["idempotency-replayed"] == "true"
         assert len(fake_fcm.posts("r-1")) == 1
-        assert sweep() == {"unknown": 0, "expired": 0, "sent": 0}
+        assert not any(sweep().values())
 
 
 def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import uvicorn
+from starlette.types import ASGIApp
 
 from nexmdm_cli.console.app import application
 from nexmdm_cli.console.entry import Address, Entry
@@ -92,7 +93,7 @@ def _authority(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """uvicorn that leaves signals to whoever runs it and prints nothing."""
 
-    def __init__(self, application: object) -> None:
+    def __init__(self, application: ASGIApp) -> None:
         super().__init__(
             uvicorn.Config(
                 application,

@@ -5,7 +5,6 @@ A verb that works in `transaction()` calls `record()` in it. A verb of one state
 `**actor.parameters()`. A call that changed nothing, failed or only read leaves no event.
 """
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +13,7 @@ from msgspec import Meta, Struct
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 Text = Annotated[str, Meta(min_length=1, max_length=300)]
 
@@ -28,7 +28,7 @@ class Event(Struct, kw_only=True):
     """
 
     event_id: int
-    at: datetime
+    at: Instant
     actor: str
     session: str | None
     ip: str | None
@@ -45,7 +45,7 @@ class EventsQuery(PageQuery, kw_only=True):
     actor: Text | None = None
     action: Text | None = None
     object: Text | None = None
-    since: datetime | None = None
+    since: Instant | None = None
 
 
 def record(

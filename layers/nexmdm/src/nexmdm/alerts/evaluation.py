@@ -14,7 +14,6 @@ So a condition that flaps is told once, and two runs at once find it once. What 
 
 import time
 from collections import Counter
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -33,6 +32,7 @@ from nexmdm.runtime.database import Database, Executor, elapsed_ms, statement, t
 from nexmdm.runtime.errors import Invalid, NotFound
 from nexmdm.runtime.pagination import Page, page
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
 
 
 class AlertState(StrEnum):
@@ -59,12 +59,12 @@ class Alert(Struct, kw_only=True):
     rule: str | None
     severity: Severity
     state: AlertState
-    since: datetime
-    opened_at: datetime | None
-    notified_at: datetime | None
-    recovered_at: datetime | None
+    since: Instant
+    opened_at: Instant | None
+    notified_at: Instant | None
+    recovered_at: Instant | None
     muted: bool
-    acked_at: datetime | None
+    acked_at: Instant | None
     acked_by: str | None
     ack_note: str | None
     detail: dict[str, Any]
@@ -73,7 +73,7 @@ class Alert(Struct, kw_only=True):
 class AlertsQuery(filters.FilteredPageQuery, kw_only=True):
     """Filters of the list of alerts; `open` true for those that have not recovered. unity_down is app_down."""
 
-    condition: Annotated[str, Meta(max_length=50)] | None = None
+    condition: Annotated[str, Meta(extra_json_schema={"enum": list(Condition)})] | None = None
     severity: Severity | None = None
     device_id: str | None = None
     open: bool | None = None
@@ -131,7 +131,8 @@ def _evaluate(
     quiet: set[str],
 ) -> Evaluated:
     """One condition. An error of one rule is logged, and stops neither the others nor what they found."""
-    total, error = Counter[str](), UNSET
+    total = Counter[str]()
+    error: str | UnsetType = UNSET
     try:
         silenced = _any(db, config, [mute.filter for mute in muted if mute.condition in (None, condition)], "mute")
         scopes = _scopes(db, config, own)

@@ -1,29 +1,23 @@
 """The history of the fleet: one row an hour for the whole and one for each group, written by the watch."""
 
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from nexmdm.devices import filters
-from nexmdm.devices.filters import GroupName
+from nexmdm.heartbeats.history import HistoryQuery
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import GivenName, Instant
 
-MOST_POINTS = 10_000
 
+class FleetHistoryQuery(HistoryQuery, kw_only=True):
+    """The time, by default the last day; without `group` it is the whole fleet."""
 
-class HistoryQuery(Struct, kw_only=True):
-    """`from` and `to` bound the time, by default the last day; without `group` it is the whole fleet."""
-
-    from_: Annotated[datetime, Meta(tz=True)] | None = msgspec.field(default=None, name="from")
-    to: Annotated[datetime, Meta(tz=True)] | None = None
-    step: Literal["hour", "day"] = "hour"
-    group: GroupName | None = None
+    group: GivenName | None = None
 
 
 class Point(Struct, kw_only=True):
@@ -35,7 +29,7 @@ class Point(Struct, kw_only=True):
         info, warning, critical: open alerts by severity.
     """
 
-    at: datetime
+    at: Instant
     devices: float
     online: float
     silent: float
@@ -75,19 +69,13 @@ def record_hour(db: Executor, config: Settings) -> int:
     return written
 
 
-def show(db: Executor, query: HistoryQuery) -> History:
+def show(db: Executor, query: FleetHistoryQuery) -> History:
     """The history between two times.
 
     Raises:
         Invalid: `from` is not before `to`, or there would be too many points.
     """
-    to = query.to or datetime.now(UTC)
-    begin = query.from_ or to - timedelta(days=1)
-    if begin >= to:
-        raise Invalid("query.from", "is not before `to`")
-    length = timedelta(hours=1) if query.step == "hour" else timedelta(days=1)
-    if (to - begin) / length > MOST_POINTS:
-        raise Invalid("query.from", f"asks for more than {MOST_POINTS} points; choose step=day or a shorter time")
+    begin, to = query.bounds()
     values: dict[str, Any] = {"from": begin, "to": to, "step": query.step, "group": query.group or ""}
     return History(typed(db.execute(_SHOW, values, repeatable=True), Point))
 

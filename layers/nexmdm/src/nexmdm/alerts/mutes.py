@@ -14,6 +14,7 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row
 from nexmdm.runtime.errors import Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 
 class NewMute(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -21,7 +22,7 @@ class NewMute(Struct, forbid_unknown_fields=True, kw_only=True):
 
     filter: Filter
     condition: Condition | None = None
-    until: Annotated[datetime, Meta(tz=True)]
+    until: Instant
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
 
 
@@ -30,7 +31,7 @@ class Mute(NewMute, kw_only=True):
 
     mute_id: int
     created_by: str
-    created_at: datetime
+    created_at: Instant
 
 
 def create(db: Database, actor: Actor, new: NewMute) -> Mute:

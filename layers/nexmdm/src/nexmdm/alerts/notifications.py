@@ -81,7 +81,7 @@ def claim(db: Executor, stack: str) -> Notification | None:
 def settle(db: Executor, claim_id: str) -> int:
     """It was told; returns of how many alerts. Those that changed meanwhile are told again, of the change."""
     start = time.perf_counter()
-    told = db.execute(_SETTLE, {"claim_id": claim_id}, repeatable=True)[0]["told"]
+    told = int(db.execute(_SETTLE, {"claim_id": claim_id}, repeatable=True)[0]["told"])
     logs.db_operation("update", "device_alerts", {"claim": claim_id, "told": told}, elapsed_ms(start))
     return told
 
@@ -94,7 +94,7 @@ def release(db: Executor, claim_id: str) -> None:
 def waiting(db: Executor) -> bool:
     """Whether something is still to be told now, be it that another run is about to."""
     quiet = sorted(rules.quiet(db))
-    return db.execute(_WAITING, {"quiet": quiet}, repeatable=True)[0]["waiting"]
+    return bool(db.execute(_WAITING, {"quiet": quiet}, repeatable=True)[0]["waiting"])
 
 
 def _notification(claim_id: str, stack: str, rows: list[Row]) -> Notification:

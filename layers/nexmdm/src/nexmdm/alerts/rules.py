@@ -19,15 +19,14 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row
 from nexmdm.runtime.errors import Conflict, Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import GivenName, Instant
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
-RouteName = Name
 Severity = Literal["info", "warning", "critical"]
 TimeOfDay = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])")]
 Seconds = Annotated[int, Meta(ge=0, le=604_800)]
 MOST_RULES = 50  # the watch evaluates each in turn, and one message may name them all
 Priority = Annotated[int, Meta(ge=0, le=10_000)]
-Routes = Annotated[list[RouteName], Meta(max_length=10)]
+Routes = Annotated[list[GivenName], Meta(max_length=10)]
 
 
 class QuietHours(Struct, forbid_unknown_fields=True):
@@ -49,7 +48,7 @@ class NewRule(Struct, forbid_unknown_fields=True, kw_only=True):
         priority: the lowest of a device's rules for one condition applies.
     """
 
-    name: Name
+    name: GivenName
     condition: Condition
     filter: Filter | None = None
     threshold: float | None = None
@@ -77,7 +76,7 @@ class RuleChange(Struct, forbid_unknown_fields=True, kw_only=True):
 class Rule(NewRule, kw_only=True):
     """A rule as it is kept."""
 
-    created_at: datetime
+    created_at: Instant
 
 
 def create(db: Database, actor: Actor, new: NewRule) -> Rule:

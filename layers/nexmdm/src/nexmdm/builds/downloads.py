@@ -7,6 +7,9 @@ crash between the two leaves, or a statement that was run again because its answ
 import time
 from typing import Any, Literal
 
+from msgspec import Struct
+
+from nexmdm.builds.build import Offered, Percent, Sha256, StoredBuild, offered
 from nexmdm.devices.cohort import in_rollout
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
@@ -22,6 +25,32 @@ from nexmdm.runtime.errors import (
 )
 
 Source = Literal["enrollment", "manual", "ci"]
+REDIRECT = ("Location", "X-APK-SHA256", "Cache-Control")  # headers of every answer that is an address
+
+
+class DownloadAddress(Struct, forbid_unknown_fields=True):
+    """Ends after 300 s; takes ranges."""
+
+    download_url: str
+    sha256: Sha256
+    file_size: int
+
+
+class Update(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A newer build that this device is offered."""
+
+    build_id: int
+    version_code: int
+    version_name: str
+    package_name: str
+    sha256: Sha256
+    signer_fingerprint: Sha256
+    file_size: int
+    wifi_only: bool
+    must_install: bool
+    staged_rollout_percent: Percent
+    download_url: str
+    release_notes: str | None
 
 
 # Per device and build within an hour: a phone that resumes a broken download needs a few, and a stolen device token
@@ -31,7 +60,7 @@ MOST_ADDRESSES, ADDRESSES_SECONDS = 20, 3600
 
 def issue_latest(
     db: Executor, credential: "Credential", package_name: str, agent_package: str, interval_seconds: float
-) -> Row:
+) -> Offered:
     """Record a download of the release build that the caller's cohort is offered, and return the build.
 
     Args:
@@ -51,7 +80,9 @@ def issue_latest(
     return _issued(rows, f"There is no release of {package_name} for you at present.")
 
 
-def issue(db: Executor, credential: "Credential", build_id: int, agent_package: str, interval_seconds: float) -> Row:
+def issue(
+    db: Executor, credential: "Credential", build_id: int, agent_package: str, interval_seconds: float
+) -> Offered:
     """Record a download of one build, and return it.
 
     A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package;
@@ -94,15 +125,15 @@ class Credential:
         }
 
 
-def issue_to_operator(db: Executor, build: Row, source: Source, by: str, ip: str | None) -> None:
+def issue_to_operator(db: Executor, build: StoredBuild, source: Source, by: str, ip: str | None) -> None:
     """Record that an operator or CI gets an address of a build.
 
     Raises:
         Conflict: it is not published.
     """
-    if build["state"] != "published":
-        raise Conflict(f"The build is {build['state']}; only a published one can be downloaded.")
-    record(db, build_id=build["build_id"], source=source, admin_user=by, ip=ip)
+    if build.state != "published":
+        raise Conflict(f"The build is {build.state}; only a published one can be downloaded.")
+    record(db, build_id=build.build_id, source=source, admin_user=by, ip=ip)
 
 
 def record(
@@ -133,7 +164,7 @@ def record(
     if row["event_id"] is None:
         raise NotFound(f"There is no enrollment token {token_id!r}.")
     _count(row["event_id"], build_id, source, start)
-    return row["event_id"]
+    return int(row["event_id"])
 
 
 def forget_rates(db: Executor) -> int:
@@ -141,7 +172,7 @@ def forget_rates(db: Executor) -> int:
     return len(db.execute(_FORGET_RATES, {"seconds": ADDRESSES_SECONDS}, repeatable=True))
 
 
-def update_for(db: Executor, token: str, package_name: str, interval_seconds: float) -> Row | None:
+def update_for(db: Executor, token: str, package_name: str, interval_seconds: float) -> Offered | None:
     """The release build that the device's cohort is offered, whatever it has; None when there is none. No download.
 
     Raises:
@@ -153,7 +184,13 @@ def update_for(db: Executor, token: str, package_name: str, interval_seconds: fl
         "interval_seconds": interval_seconds,
     }
     row = authenticated(db.execute(_UPDATE, parameters, repeatable=True))
-    return row if row["build_id"] is not None else None
+    return offered(row) if row["build_id"] is not None else None
+
+
+def update(build: Offered, url: str) -> Update:
+    """The answer to a device that asks for updates; `url` is where it gets the build."""
+    same = {name: getattr(build, name) for name in Update.__struct_fields__ if name in Offered.__struct_fields__}
+    return Update(**same, download_url=url, release_notes=build.notes)
 
 
 def _issue(db: Executor, sql: str, credential: Credential, parameters: dict[str, Any]) -> list[Row]:
@@ -167,7 +204,7 @@ def _issue(db: Executor, sql: str, credential: Credential, parameters: dict[str,
     return rows
 
 
-def _issued(rows: list[Row], none: str) -> Row:
+def _issued(rows: list[Row], none: str) -> Offered:
     if not rows:
         raise NotAuthenticated("The token is not valid for downloads.")
     if rows[0]["deleted"]:
@@ -177,7 +214,7 @@ def _issued(rows: list[Row], none: str) -> Row:
         raise TooManyDownloads(MOST_ADDRESSES, rows[0]["build_id"], rows[0]["retry_after"])
     if rows[0]["event_id"] is None:
         raise NoSuchBuild(none)
-    return rows[0]
+    return offered(rows[0])
 
 
 def _count(event_id: int, build_id: int, source: str, start: float) -> None:

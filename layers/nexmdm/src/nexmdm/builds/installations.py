@@ -6,7 +6,6 @@ So a report is a claim, and the version that the device reports decides.
 
 import enum
 import time
-from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -19,6 +18,7 @@ from nexmdm.runtime.database import Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
 
 SETTLED_AT_ONCE = 5_000
 
@@ -65,11 +65,11 @@ class Installation(Struct, kw_only=True):
     status: InstallationStatus
     error: str | None
     download_progress: int | None
-    initiated_at: datetime
+    initiated_at: Instant
     initiated_by: str | None
-    installing_at: datetime | None
-    claimed_at: datetime | None
-    ended_at: datetime | None
+    installing_at: Instant | None
+    claimed_at: Instant | None
+    ended_at: Instant | None
     request_id: str | None
 
 
@@ -106,7 +106,8 @@ def report(db: Executor, token: str, progress: Progress, config: Settings, reque
         metrics.count("RolloutPaused")
         keys = {"build_id": row["paused"], "rollout": "pause", "by": "failed installations"}
         logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
-    return row["status"]
+    status: str = row["status"]
+    return status
 
 
 def settle(db: Executor, config: Settings, actor: Actor) -> int:
@@ -137,7 +138,7 @@ def list_installations(db: Executor, build_id: str, query: InstallationsQuery) -
     if before is not None and not 0 < before < 2**31:
         raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
     parameters = {
-        "build_id": build["build_id"],
+        "build_id": build.build_id,
         "status": query.status,
         "before": before,
         "limit": query.limit + 1,

@@ -16,12 +16,14 @@ from msgspec import Meta, Struct, structs
 
 from nexmdm.activity import events
 from nexmdm.builds import rollouts
+from nexmdm.builds.build import Identity, StoredBuild
 from nexmdm.builds.rollouts import INSTALL_TTL_SECONDS, Audience, Install
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import Conflict, Invalid
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -73,8 +75,20 @@ class Plan(Struct, kw_only=True):
     window: Window | None
     install: bool
     public_url: str
-    made_at: datetime
+    made_at: Instant
     made_by: str
+
+
+class _Due(Identity, kw_only=True):
+    """A row of due_plans.sql."""
+
+    plan: Plan
+    plan_stage: int
+    plan_stage_at: datetime
+    staged_rollout_percent: int
+    now: datetime
+    asked: int
+    completed: int
 
 
 class PlanStatus(Struct, kw_only=True):
@@ -89,11 +103,11 @@ class PlanStatus(Struct, kw_only=True):
     stages: list[Stage]
     window: Window | None
     install: bool
-    made_at: datetime
+    made_at: Instant
     made_by: str
     stage: int
-    stage_at: datetime
-    ended_at: datetime | None
+    stage_at: Instant
+    ended_at: Instant | None
     end: str | None
 
 
@@ -124,7 +138,7 @@ def check(stages: list[Stage], window: Window | None) -> None:
 
 def begin(
     db: Database,
-    build: Row,
+    build: Identity,
     stages: list[Stage],
     window: Window | None,
     audience: Audience,
@@ -147,9 +161,9 @@ def begin(
     start = time.perf_counter()
     check(stages, window)
     with db.transaction() as tx:
-        rows = tx.execute(_LOCK, {"build_id": build["build_id"]})
+        rows = tx.execute(_LOCK, {"build_id": build.build_id})
         if not rows or not rows[0]["is_current"]:
-            raise Conflict(f"Build {build['build_id']} is not current. Promote it first.")
+            raise Conflict(f"Build {build.build_id} is not current. Promote it first.")
         if rows[0]["paused_at"] is not None:
             raise Conflict("The rollout is paused. Resume it first.")
         plan = Plan(
@@ -163,12 +177,12 @@ def begin(
         )
         if audience.filter is not None or audience.expect_target_hash is not None:
             rollouts.refilter(tx, build, structs.replace(audience, percent=rows[0]["percent"]), actor)
-        tx.execute(_BEGIN, {"build_id": build["build_id"], "plan": msgspec.json.encode(plan).decode()})
+        tx.execute(_BEGIN, {"build_id": build.build_id, "plan": msgspec.json.encode(plan).decode()})
         after = {"stages": msgspec.to_builtins(stages), "window": msgspec.to_builtins(window), "install": install}
-        events.record(tx, actor, "build.plan", f"build:{build['build_id']}", after=after)
-        [row] = tx.execute(statement(__package__, "due_plans"), {"build_id": build["build_id"]})
+        events.record(tx, actor, "build.plan", f"build:{build.build_id}", after=after)
+        [row] = tx.execute(statement(__package__, "due_plans"), {"build_id": build.build_id})
         _step(tx, row, actor, config)
-    keys = {"build_id": build["build_id"], "rollout": "plan", "by": actor.name}
+    keys = {"build_id": build.build_id, "rollout": "plan", "by": actor.name}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
@@ -188,21 +202,21 @@ def advance(db: Database, config: Settings, actor: Actor) -> int:
     return steps
 
 
-def shown(build: Row) -> PlanStatus | None:
+def shown(build: StoredBuild) -> PlanStatus | None:
     """The plan of a build, or None."""
-    if build["plan"] is None:
+    if build.plan is None or build.plan_stage is None or build.plan_stage_at is None:
         return None
-    plan = msgspec.convert(build["plan"], Plan)
+    plan = msgspec.convert(build.plan, Plan)
     return PlanStatus(
         stages=plan.stages,
         window=plan.window,
         install=plan.install,
         made_at=plan.made_at,
         made_by=plan.made_by,
-        stage=build["plan_stage"] + 1,
-        stage_at=build["plan_stage_at"],
-        ended_at=build["plan_ended_at"],
-        end=build["plan_end"],
+        stage=build.plan_stage + 1,
+        stage_at=build.plan_stage_at,
+        ended_at=build.plan_ended_at,
+        end=build.plan_end,
     )
 
 
@@ -228,30 +242,31 @@ def ttl_seconds(plan: Plan, now: datetime) -> int:
 
 def _step(tx: Executor, row: Row, actor: Actor, config: Settings) -> bool:
     """Begin the next stage of a locked build when it is due. With the last stage the plan is completed."""
-    plan = msgspec.convert(row["plan"], Plan)
-    if not is_due(plan, row["plan_stage"], row["plan_stage_at"], row["asked"], row["completed"], row["now"]):
+    build = msgspec.convert(row, _Due)
+    plan = build.plan
+    if not is_due(plan, build.plan_stage, build.plan_stage_at, build.asked, build.completed, build.now):
         return False
-    number = row["plan_stage"] + 1
+    number = build.plan_stage + 1
     percent, last = plan.stages[number].percent, number == len(plan.stages) - 1
     parameters = {
-        "build_id": row["build_id"],
+        "build_id": build.build_id,
         "stage": number,
         "percent": percent,
         "end": "completed" if last else None,
         "by": actor.name,
     }
     tx.execute(statement(__package__, "begin_stage"), parameters)
-    before, after = {"staged_rollout_percent": row["staged_rollout_percent"]}, {"staged_rollout_percent": percent}
+    before, after = {"staged_rollout_percent": build.staged_rollout_percent}, {"staged_rollout_percent": percent}
     told: dict[str, Any] = {**after, "stage": number + 1, "of": len(plan.stages)}
-    events.record(tx, actor, "build.stage", f"build:{row['build_id']}", before=before, after=told)
+    events.record(tx, actor, "build.stage", f"build:{build.build_id}", before=before, after=told)
     if plan.install:
         how = Install(
-            request_id=f"stage-{row['build_id']}-{plan.id}-{number + 1}",
+            request_id=f"stage-{build.build_id}-{plan.id}-{number + 1}",
             base_url=plan.public_url,
             agent_package=config.agent_package,
-            ttl_seconds=ttl_seconds(plan, row["now"]),
+            ttl_seconds=ttl_seconds(plan, build.now),
         )
-        rollouts.ask(tx, row, percent, actor, how, config.heartbeat_interval_seconds)
+        rollouts.ask(tx, build, percent, actor, how, config.heartbeat_interval_seconds)
     return True
 
 

@@ -8,11 +8,12 @@ from msgspec import Meta, Struct
 
 from nexmdm.activity import events
 from nexmdm.builds import signers
+from nexmdm.builds.build import StoredBuild, stored
 from nexmdm.builds.signers import Fingerprint, PackageName
 from nexmdm.runtime import actor as actors
 from nexmdm.runtime import logs, metrics, settings
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Database, Executor, elapsed_ms
 from nexmdm.runtime.errors import BuildRefused, Conflict, Invalid, NoSuchBuild
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
@@ -95,7 +96,9 @@ class BuildsQuery(PageQuery, kw_only=True):
     current: bool | None = None
 
 
-def declare(db: Database, declaration: Declaration, *, bucket: str, max_bytes: int, actor: Actor) -> tuple[Row, bool]:
+def declare(
+    db: Database, declaration: Declaration, *, bucket: str, max_bytes: int, actor: Actor
+) -> tuple[StoredBuild, bool]:
     """Take a build's name for its checksum; returns the build and whether it is new. Safe to repeat.
 
     Raises:
@@ -138,19 +141,20 @@ def declare(db: Database, declaration: Declaration, *, bucket: str, max_bytes: i
     found = made or db.execute(_FIND_NAME, {**name, **_agent()}, repeatable=True)
     if not found:
         raise Conflict("The build of this name was withdrawn at this moment. Declare it again.")
+    build = stored(found[0])
     for field, value in identity.items():
-        if found[0][field] != value:
+        if getattr(build, field) != value:
             raise Conflict(
                 f"{field}: {name['package_name']} {name['version_code']} ({name['build_type']}) is declared with"
-                f" {found[0][field]}, not {value}. Raise the version code, or DELETE /v1/apk/builds/"
-                f"{found[0]['build_id']} when it was never published."
+                f" {getattr(build, field)}, not {value}. Raise the version code, or DELETE /v1/apk/builds/"
+                f"{build.build_id} when it was never published."
             )
-    keys = {"build_id": found[0]["build_id"], **name}
+    keys = {"build_id": build.build_id, **name}
     logs.db_operation("create" if made else "idempotency_hit", "apk_versions", keys, elapsed_ms(start))
-    return found[0], bool(made)
+    return build, bool(made)
 
 
-def find(db: Executor, build_id: str) -> Row:
+def find(db: Executor, build_id: str) -> StoredBuild:
     """One build, with all that is known of it and its statistics.
 
     Raises:
@@ -159,25 +163,25 @@ def find(db: Executor, build_id: str) -> Row:
     rows = db.execute(_FIND, {"build_id": number(build_id), **_agent()}, repeatable=True)
     if not rows:
         raise NoSuchBuild(f"There is no build {build_id!r}.")
-    return rows[0]
+    return stored(rows[0])
 
 
-def warnings(db: Executor, build: Row, agent_package: str) -> list[str]:
+def warnings(db: Executor, build: StoredBuild, agent_package: str) -> list[str]:
     """What an operator should know before the build is rolled out, in sentences."""
-    code = build["version_code"]
+    code = build.version_code
     parameters = {
-        "min_sdk": build["min_sdk"],
-        "package_name": build["package_name"],
+        "min_sdk": build.min_sdk,
+        "package_name": build.package_name,
         "version_code": code,
-        "version_name": build["version_name"],
+        "version_name": build.version_name,
         "agent_package": agent_package,
     }
     said = []
     [row] = db.execute(_WARNINGS, parameters, repeatable=True)
     if row["too_old"]:
         devices = f"{row['too_old']} enrolled device{'s have' if row['too_old'] > 1 else ' has'}"
-        said.append(f"{devices} an Android below API level {build['min_sdk']} and cannot install this build.")
-    if build["paused_reason"] == ROLLED_BACK and row["running"]:
+        said.append(f"{devices} an Android below API level {build.min_sdk} and cannot install this build.")
+    if build.paused_reason == ROLLED_BACK and row["running"]:
         devices = f"{row['running']} device{'s run' if row['running'] > 1 else ' runs'}"
         said.append(
             f"{devices} version code {code} or a newer one. Android refuses a lower versionCode: to bring the earlier"
@@ -196,7 +200,7 @@ def number(build_id: str) -> int:
     return int(build_id) if build_id.isascii() and build_id.isdigit() and len(build_id) <= 9 else 0
 
 
-def list_builds(db: Executor, query: BuildsQuery) -> Page:
+def list_builds(db: Executor, query: BuildsQuery) -> Page[StoredBuild]:
     """A page of builds with their statistics, newest first."""
     (before,) = query.after(int)
     if before is not None and not 0 < before < 2**31:
@@ -215,10 +219,10 @@ def list_builds(db: Executor, query: BuildsQuery) -> Page:
         **_agent(),
     }
     rows = db.execute(f"{_SELECT} {where} ORDER BY v.id DESC LIMIT %(limit)s", parameters, repeatable=True)
-    return page(rows, query.limit, ("build_id",))
+    return page([stored(row) for row in rows], query.limit, ("build_id",))
 
 
-def publish(db: Database, build: Row, object_version: str, facts: ManifestFacts, actor: Actor) -> None:
+def publish(db: Database, build: StoredBuild, object_version: str, facts: ManifestFacts, actor: Actor) -> None:
     """Publish a verified build, unless another call just did. Without a pinned signer it awaits one.
 
     Raises:
@@ -226,10 +230,10 @@ def publish(db: Database, build: Row, object_version: str, facts: ManifestFacts,
     """
     start = time.perf_counter()
     parameters = {
-        "build_id": build["build_id"],
-        "package_name": build["package_name"],
-        "build_type": build["build_type"],
-        "signer_fingerprint": build["signer_fingerprint"],
+        "build_id": build.build_id,
+        "package_name": build.package_name,
+        "build_type": build.build_type,
+        "signer_fingerprint": build.signer_fingerprint,
         "object_version": object_version,
         "min_sdk": facts.min_sdk,
         "target_sdk": facts.target_sdk,
@@ -237,13 +241,13 @@ def publish(db: Database, build: Row, object_version: str, facts: ManifestFacts,
         "by": actor.name,
     }
     with db.transaction() as tx:
-        signers.lock_package(tx, build["package_name"])
+        signers.lock_package(tx, build.package_name)
         standing = tx.execute(_STANDING, parameters)[0]
-        signers.check(build["signer_fingerprint"], standing["pinned"])
+        signers.check(build.file.signer_fingerprint, standing["pinned"])
         current = standing["current_version_code"]
-        if current is not None and build["version_code"] < current:
+        if current is not None and build.version_code < current:
             raise BuildRefused(
-                "version_code", f"at least {current}, which is the current build's", str(build["version_code"])
+                "version_code", f"at least {current}, which is the current build's", str(build.version_code)
             )
         if standing["known"] and standing["shared_user_id"] != facts.shared_user_id:
             expected = f"{standing['shared_user_id'] or 'none'}, which is that of the builds before it"
@@ -252,10 +256,10 @@ def publish(db: Database, build: Row, object_version: str, facts: ManifestFacts,
         published = tx.execute(_PUBLISH, {**parameters, "state": state})
         if published:
             before, after = {"state": BuildState.DECLARED}, {"state": state}
-            events.record(tx, actor, "build.complete", f"build:{build['build_id']}", before=before, after=after)
+            events.record(tx, actor, "build.complete", f"build:{build.build_id}", before=before, after=after)
     if published:
         metrics.count("BuildPublished")
-        keys = {"build_id": build["build_id"], "state": state, "by": actor.name}
+        keys = {"build_id": build.build_id, "state": state, "by": actor.name}
         logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
@@ -300,8 +304,8 @@ def withdraw(db: Database, build_id: str, actor: Actor) -> None:
             events.record(tx, actor, "build.withdraw", f"build:{withdrawn[0]['id']}", after=after)
     if not withdrawn:
         build = find(db, build_id)
-        if build["state"] != BuildState.WITHDRAWN:
-            raise Conflict(f"The build is {build['state']}; only one that is declared can be withdrawn.")
+        if build.state != BuildState.WITHDRAWN:
+            raise Conflict(f"The build is {build.state}; only one that is declared can be withdrawn.")
     keys = {"build_id": build_id, "state": "withdrawn", "by": actor.name}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 

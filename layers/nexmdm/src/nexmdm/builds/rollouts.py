@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from nexmdm.activity import events
 from nexmdm.builds import publishing, signers
+from nexmdm.builds.build import Identity, StoredBuild
 from nexmdm.builds.publishing import ROLLED_BACK
 from nexmdm.commands import batches
 from nexmdm.commands.batches import Asked, InstallTarget
@@ -45,7 +46,7 @@ class Audience(Struct, frozen=True, kw_only=True):
     interval_seconds: float
 
 
-def promote(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
+def promote(db: Database, build: StoredBuild, audience: Audience, actor: Actor) -> None:
     """Make a published build current, for the audience. Once more changes nothing.
 
     One that awaits its signer is published first: to promote it is to say that its signer is the package's.
@@ -57,24 +58,24 @@ def promote(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
     parameters = {**_name(build), "percent": audience.percent, "by": actor.name}
     pinned: dict[str, Any] = {}
     with db.transaction() as tx:
-        signers.lock_package(tx, build["package_name"])
+        signers.lock_package(tx, build.package_name)
         if tx.execute(_AWAITS_SIGNER, _name(build)):
-            fingerprint = build["signer_fingerprint"]
-            signers.pin(tx, build["package_name"], fingerprint, actor.name)
-            signers.decide(tx, build["package_name"], [fingerprint], actor)
+            fingerprint = build.file.signer_fingerprint
+            signers.pin(tx, build.package_name, fingerprint, actor.name)
+            signers.decide(tx, build.package_name, [fingerprint], actor)
             pinned = {"pinned_signer": fingerprint}
         current = tx.execute(_CURRENT, parameters)
-        if current and current[0]["id"] == build["build_id"]:
+        if current and current[0]["id"] == build.build_id:
             return
-        if current and current[0]["version_code"] >= build["version_code"]:
+        if current and current[0]["version_code"] >= build.version_code:
             raise Conflict(
-                f"version_code: {build['version_code']} is not above {current[0]['version_code']} of build"
+                f"version_code: {build.version_code} is not above {current[0]['version_code']} of build"
                 f" {current[0]['id']}, which is current. To go back, roll that one back."
             )
-        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None, "by_build": build["build_id"]})
+        tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None, "by_build": build.build_id})
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
         if not promoted:
-            raise Conflict(f"The build is {build['state']}; only a published one can be promoted.")
+            raise Conflict(f"The build is {build.state}; only a published one can be promoted.")
         offered = _offer(tx, build, audience, actor)
         before = {"current": current[0]["id"] if current else None}
         after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept), **pinned}
@@ -82,7 +83,7 @@ def promote(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
     _log(build, "promote", actor.name, start)
 
 
-def roll_out(db: Database, build: Row, audience: Audience, actor: Actor) -> None:
+def roll_out(db: Database, build: StoredBuild, audience: Audience, actor: Actor) -> None:
     """Offer the current build to the audience.
 
     Raises:
@@ -106,7 +107,12 @@ class Install(Struct, frozen=True, kw_only=True):
 
 
 def install(
-    db: Database, build: Row, audience: Audience, actor: Actor, how: Install, device_ids: list[str] | None = None
+    db: Database,
+    build: StoredBuild,
+    audience: Audience,
+    actor: Actor,
+    how: Install,
+    device_ids: list[str] | None = None,
 ) -> Asked:
     """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
 
@@ -139,21 +145,21 @@ def install(
     return asked
 
 
-def ask(tx: Executor, build: Row, percent: int, actor: Actor, how: Install, interval_seconds: float) -> Asked:
+def ask(tx: Executor, build: Identity, percent: int, actor: Actor, how: Install, interval_seconds: float) -> Asked:
     """Ask the first `percent` of those whom the build is offered to; the caller's transaction holds the build's row."""
     command = _command(build, percent, actor, how, None)
     return _ask(tx, build, percent, actor, how, command, None, interval_seconds)
 
 
-def _command(build: Row, percent: int, actor: Actor, how: Install, device_ids: list[str] | None) -> Command:
+def _command(build: Identity, percent: int, actor: Actor, how: Install, device_ids: list[str] | None) -> Command:
     parameters = {
-        "package_name": build["package_name"],
-        "version_name": build["version_name"],
-        "version_code": build["version_code"],
-        "file_size": build["file_size"],
-        "apk_id": build["build_id"],
+        "package_name": build.package_name,
+        "version_name": build.version_name,
+        "version_code": build.version_code,
+        "file_size": build.file_size,
+        "apk_id": build.build_id,
     }
-    selector: dict[str, Any] = {"apk_build": build["build_id"]}
+    selector: dict[str, Any] = {"apk_build": build.build_id}
     if device_ids is None:
         selector["staged_rollout_percent"] = percent
     else:
@@ -163,7 +169,7 @@ def _command(build: Row, percent: int, actor: Actor, how: Install, device_ids: l
 
 def _ask(
     tx: Executor,
-    build: Row,
+    build: Identity,
     percent: int,
     actor: Actor,
     how: Install,
@@ -173,8 +179,8 @@ def _ask(
 ) -> Asked:
     [held] = tx.execute(_FILTER, _name(build))
     parts = filters.of_stored(tx, held["rollout_filter"]) if held["rollout_filter"] else []
-    target = InstallTarget(build["build_id"], percent, filters.where(parts, interval_seconds), device_ids)
-    url = f"{how.base_url}/v1/apk/download/{build['build_id']}"
+    target = InstallTarget(build.build_id, percent, filters.where(parts, interval_seconds), device_ids)
+    url = f"{how.base_url}/v1/apk/download/{build.build_id}"
     known = batches.replayed(tx, command)
     asked = batches.accept_installations(tx, command, target, url, how.agent_package)
     if asked.made and not known:
@@ -182,7 +188,7 @@ def _ask(
     return asked
 
 
-def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
+def pause(db: Database, build: StoredBuild, reason: str, actor: Actor) -> None:
     """Stop offering the current build. Once more changes nothing.
 
     Raises:
@@ -196,7 +202,7 @@ def pause(db: Database, build: Row, reason: str, actor: Actor) -> None:
     _settled(db, build, rows, "pause", actor, start)
 
 
-def resume(db: Database, build: Row, actor: Actor) -> None:
+def resume(db: Database, build: StoredBuild, actor: Actor) -> None:
     """Offer the current build again; failures are counted from here. Once more changes nothing.
 
     Raises:
@@ -207,11 +213,11 @@ def resume(db: Database, build: Row, actor: Actor) -> None:
         rows = tx.execute(_RESUME, {**_name(build), "by": actor.name})
         if rows:
             after = _plan(build, "goes on") or None
-            _event(tx, actor, "resume", build, {"paused_reason": build["paused_reason"]}, after)
+            _event(tx, actor, "resume", build, {"paused_reason": build.paused_reason}, after)
     _settled(db, build, rows, "resume", actor, start)
 
 
-def roll_back(db: Database, build: Row, reason: str, actor: Actor) -> None:
+def roll_back(db: Database, build: StoredBuild, reason: str, actor: Actor) -> None:
     """Make what the current build replaced current again. Once more changes nothing.
 
     Raises:
@@ -219,28 +225,28 @@ def roll_back(db: Database, build: Row, reason: str, actor: Actor) -> None:
     """
     start = time.perf_counter()
     with db.transaction() as tx:
-        signers.lock_package(tx, build["package_name"])
-        row = publishing.find(tx, str(build["build_id"]))
-        if row["paused_reason"] == ROLLED_BACK and not row["is_current"]:
+        signers.lock_package(tx, build.package_name)
+        row = publishing.find(tx, str(build.build_id))
+        if row.paused_reason == ROLLED_BACK and not row.is_current:
             return
-        if not row["is_current"]:
+        if not row.is_current:
             raise _not_current(build)
-        if row["replaces_id"] is None:
+        if row.replaces_id is None:
             raise Conflict("There is no build before this one. Pause it instead.")
         by = {"by": actor.name}
         tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, **by})
-        tx.execute(_RESTORE, {"build_id": row["replaces_id"], "instead_of": build["build_id"], **by})
-        after = {"current": row["replaces_id"], "reason": reason, **_plan(build, "ended")}
-        _event(tx, actor, "rollback", build, {"current": build["build_id"]}, after)
+        tx.execute(_RESTORE, {"build_id": row.replaces_id, "instead_of": build.build_id, **by})
+        after = {"current": row.replaces_id, "reason": reason, **_plan(build, "ended")}
+        _event(tx, actor, "rollback", build, {"current": build.build_id}, after)
     _log(build, "rollback", actor.name, start)
 
 
-def _plan(build: Row, what: str) -> dict[str, str]:
+def _plan(build: StoredBuild, what: str) -> dict[str, str]:
     """What becomes of the build's plan, when one goes on."""
-    return {"plan": what} if build["plan"] is not None and build["plan_ended_at"] is None else {}
+    return {"plan": what} if build.plan is not None and build.plan_ended_at is None else {}
 
 
-def refilter(tx: Executor, build: Row, audience: Audience, actor: Actor) -> None:
+def refilter(tx: Executor, build: Identity, audience: Audience, actor: Actor) -> None:
     """Set the filter of the current build in the caller's transaction."""
     _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
 
@@ -253,7 +259,7 @@ class _Offered(NamedTuple):
     row: Row
 
 
-def _offer(tx: Executor, build: Row, audience: Audience, actor: Actor) -> _Offered:
+def _offer(tx: Executor, build: Identity, audience: Audience, actor: Actor) -> _Offered:
     """Set percentage and filter of the current build; the audience's hash is compared in the same statement."""
     held = tx.execute(_HOLD, _name(build))
     if not held:
@@ -266,7 +272,7 @@ def _offer(tx: Executor, build: Row, audience: Audience, actor: Actor) -> _Offer
     condition = filters.where(parts, audience.interval_seconds)
     parameters = {
         **condition.parameters,
-        "build_id": build["build_id"],
+        "build_id": build.build_id,
         "percent": audience.percent,
         "filter": None if kept is None else msgspec.json.encode(kept).decode(),
         "expect_target_hash": audience.expect_target_hash,
@@ -278,7 +284,7 @@ def _offer(tx: Executor, build: Row, audience: Audience, actor: Actor) -> _Offer
     return _Offered(kept, condition, row)
 
 
-def _log_offer(tx: Executor, build: Row, audience: Audience, actor: Actor, offered: _Offered) -> None:
+def _log_offer(tx: Executor, build: Identity, audience: Audience, actor: Actor, offered: _Offered) -> None:
     if offered.row["changed"]:
         before = {"staged_rollout_percent": offered.row["was"], **_filter_shown(offered.row["filter_was"])}
         after = {"staged_rollout_percent": audience.percent, **_filter_shown(offered.kept)}
@@ -292,28 +298,28 @@ def _filter_shown(kept: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _event(
-    tx: Executor, actor: Actor, what: str, build: Row, before: dict[str, Any] | None, after: dict[str, Any] | None
+    tx: Executor, actor: Actor, what: str, build: Identity, before: dict[str, Any] | None, after: dict[str, Any] | None
 ) -> None:
-    events.record(tx, actor, f"build.{what}", f"build:{build['build_id']}", before=before, after=after)
+    events.record(tx, actor, f"build.{what}", f"build:{build.build_id}", before=before, after=after)
 
 
-def _name(build: Row) -> dict[str, Any]:
-    return {name: build[name] for name in ("build_id", "package_name", "build_type")}
+def _name(build: Identity) -> dict[str, Any]:
+    return {name: getattr(build, name) for name in ("build_id", "package_name", "build_type")}
 
 
-def _settled(db: Executor, build: Row, rows: list[Row], event: str, actor: Actor, start: float) -> None:
+def _settled(db: Executor, build: Identity, rows: list[Row], event: str, actor: Actor, start: float) -> None:
     if rows:
         _log(build, event, actor.name, start)
-    elif not publishing.find(db, str(build["build_id"]))["is_current"]:
+    elif not publishing.find(db, str(build.build_id)).is_current:
         raise _not_current(build)
 
 
-def _not_current(build: Row) -> Conflict:
-    return Conflict(f"Build {build['build_id']} is not current. Promote it first.")
+def _not_current(build: Identity) -> Conflict:
+    return Conflict(f"Build {build.build_id} is not current. Promote it first.")
 
 
-def _log(build: Row, event: str, by: str, start: float) -> None:
-    keys = {"build_id": build["build_id"], "rollout": event, "by": by}
+def _log(build: Identity, event: str, by: str, start: float) -> None:
+    keys = {"build_id": build.build_id, "rollout": event, "by": by}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 

@@ -7,17 +7,30 @@ over the one that is there.
 import time
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from nexmdm.activity import events
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement
+from nexmdm.runtime.database import Database, Executor, elapsed_ms, statement, typed
 from nexmdm.runtime.errors import BuildRefused
+from nexmdm.runtime.validation import Instant
 
 PackageName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+\Z", max_length=200)]
 # SHA-256 of a certificate as apksigner (hex) or keytool (with colons) prints it.
 Fingerprint = Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z")]
+
+
+class Signer(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A certificate that may sign a package, by its SHA-256."""
+
+    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    pinned_at: Instant
+    pinned_by: str
+
+
+class Signers(Struct, forbid_unknown_fields=True):
+    items: list[Signer]
 
 
 def plain(fingerprint: str) -> str:
@@ -35,15 +48,15 @@ def check(fingerprint: str, pinned: list[str]) -> None:
         raise BuildRefused("signer", f"one of the package's pinned signers {', '.join(pinned)}", fingerprint)
 
 
-def pinned(db: Executor, package_name: str) -> list[Row]:
-    return db.execute(_PINNED, {"package_name": package_name}, repeatable=True)
+def pinned(db: Executor, package_name: str) -> list[Signer]:
+    return typed(db.execute(_PINNED, {"package_name": package_name}, repeatable=True), Signer)
 
 
 def pin(tx: Executor, package_name: str, fingerprint: str, by: str) -> None:
     tx.execute(_PIN, {"package_name": package_name, "fingerprint": fingerprint, "by": by})
 
 
-def replace(db: Database, package_name: str, fingerprints: list[str], actor: Actor) -> list[Row]:
+def replace(db: Database, package_name: str, fingerprints: list[str], actor: Actor) -> list[Signer]:
     """Make these the package's pinned signers; those that stay keep their date. Returns all of them.
 
     Builds that awaited a signer are published, or refused when theirs is none of these.
@@ -52,7 +65,7 @@ def replace(db: Database, package_name: str, fingerprints: list[str], actor: Act
     wanted = sorted({plain(fingerprint) for fingerprint in fingerprints})
     with db.transaction() as tx:
         lock_package(tx, package_name)
-        before = [row["fingerprint"] for row in pinned(tx, package_name)]
+        before = [signer.fingerprint for signer in pinned(tx, package_name)]
         tx.execute(_UNPIN, {"package_name": package_name, "wanted": wanted})
         for fingerprint in wanted:
             pin(tx, package_name, fingerprint, actor.name)

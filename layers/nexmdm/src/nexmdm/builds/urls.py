@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from nexmdm.builds.build import StoredFile
 from nexmdm.runtime import endpoints
-from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Unavailable
 from nexmdm.runtime.settings import Settings, SettingsError
 
@@ -30,22 +30,21 @@ def bucket(config: Settings) -> str:
     return config.apk_bucket
 
 
-def upload_address(config: Settings, build: Row) -> tuple[str, dict[str, str]]:
+def upload_address(config: Settings, file: StoredFile) -> tuple[str, dict[str, str]]:
     """Where the file of a declared build is PUT, and the headers to send; S3 refuses another size and other bytes."""
-    checksum = base64.b64encode(bytes.fromhex(build["sha256"])).decode()
-    headers = {"Content-Length": str(build["file_size"]), "x-amz-checksum-sha256": checksum}
-    return _signed(config, "PUT", build["file_path"], UPLOAD_SECONDS, headers=headers), headers
+    checksum = base64.b64encode(bytes.fromhex(file.sha256)).decode()
+    headers = {"Content-Length": str(file.size), "x-amz-checksum-sha256": checksum}
+    return _signed(config, "PUT", file.key, UPLOAD_SECONDS, headers=headers), headers
 
 
-def download_address(config: Settings, build: Row) -> str:
+def download_address(config: Settings, file: StoredFile) -> str:
     """Where the verified bytes of a published build are, and no others: the version that was pinned. Takes ranges."""
-    name = f"{build['package_name']}-{build['version_code']}-{build['build_type']}.apk"
     parameters = {
-        "versionId": build["object_version"],
+        "versionId": file.object_version or "",
         "response-content-type": CONTENT_TYPE,
-        "response-content-disposition": f'attachment; filename="{name}"',
+        "response-content-disposition": f'attachment; filename="{file.name}"',
     }
-    return _signed(config, "GET", build["file_path"], DOWNLOAD_SECONDS, parameters=parameters)
+    return _signed(config, "GET", file.key, DOWNLOAD_SECONDS, parameters=parameters)
 
 
 def _signed(
@@ -70,7 +69,7 @@ def _signed(
     request = AWSRequest(method, f"{base}/{quote(key)}{'?' if query else ''}{query}", headers=headers)
     credentials = _credentials().get_frozen_credentials()
     S3SigV4QueryAuth(credentials, "s3", config.region, expires=seconds).add_auth(request)
-    return request.url
+    return str(request.url)
 
 
 def load_signer() -> None:

@@ -1,18 +1,17 @@
 """Whether what became of the commands is what the state machine allows: one statement over all of them."""
 
-from datetime import datetime
-
 import msgspec
 
-from nexmdm.commands.single import Count, Instant
+from nexmdm.commands.single import Count
 from nexmdm.commands.states import DispatchState
 from nexmdm.runtime.database import Executor, statement
+from nexmdm.runtime.validation import Instant
 
 
 class AuditQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """since: only commands that were accepted at this instant or later."""
 
-    since: datetime | None = None
+    since: Instant | None = None
 
 
 class Violation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

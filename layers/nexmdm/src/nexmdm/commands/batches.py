@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from nexmdm.commands.actions import ACTIONS
-from nexmdm.commands.single import CANCEL, Command, Count, Instant
+from nexmdm.commands.single import CANCEL, Command, Count
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices import targets
 from nexmdm.devices.cohort import cohort
@@ -17,6 +17,7 @@ from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, elapsed_ms, statement
 from nexmdm.runtime.errors import Invalid, NotFound, PayloadMismatch
+from nexmdm.runtime.validation import Instant
 
 
 def accept(db: Executor, command: Command, interval_seconds: float, *, expect_target_hash: str | None = None) -> bool:

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nexmdm.activity import events
 from nexmdm.commands import actions, batches, instants
-from nexmdm.commands.single import MASK, Command, Instant
+from nexmdm.commands.single import MASK, Command
 from nexmdm.commands.states import Answered, Delivery, DispatchState, RunStatus
 from nexmdm.devices import filters
 from nexmdm.devices.filters import Filter
@@ -23,12 +23,13 @@ from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, stateme
 from nexmdm.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import GivenName, Instant
 
 SHOWN_RUNS = 5
 # An outage is no reason to enumerate every minute of it: what is older than this is missed, whatever the grace is.
 _LOOKED_BACK = timedelta(days=1)
 _TRY_AGAIN = timedelta(hours=1)
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
+Action = Annotated[str, Meta(extra_json_schema={"enum": list(actions.ACTIONS)})]
 Cron = Annotated[str, Meta(max_length=100, description="minute hour day month weekday")]
 Zone = Annotated[str, Meta(max_length=64, description="an IANA name, such as Europe/Berlin")]
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
@@ -37,12 +38,12 @@ Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
     """Either `cron` or `at`; an `at` without an offset is local time in `timezone`. Each run evaluates the filter."""
 
-    name: Name
+    name: GivenName
     cron: Cron | None = None
     at: datetime | None = None
     timezone: Zone = "UTC"
     filter: Filter
-    action: str
+    action: Action
     params: dict[str, Any] = {}
     ttl_seconds: Ttl = 600
     delivery: Delivery = Delivery.AT_MOST_ONCE
@@ -56,7 +57,7 @@ class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
     at: datetime | UnsetType = UNSET
     timezone: Zone | UnsetType = UNSET
     filter: Filter | UnsetType = UNSET
-    action: str | UnsetType = UNSET
+    action: Action | UnsetType = UNSET
     params: dict[str, Any] | UnsetType = UNSET
     ttl_seconds: Ttl | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET

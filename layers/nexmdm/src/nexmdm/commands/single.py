@@ -20,9 +20,9 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import Conflict, NotFound, PayloadMismatch, Sending, UnknownDevice
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 MASK = "***"
-Instant = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0)]
 
 

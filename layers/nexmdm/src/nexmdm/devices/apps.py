@@ -1,6 +1,5 @@
 """What is installed where: the inventory of one device, and of the fleet by package and version."""
 
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -11,6 +10,7 @@ from nexmdm.devices.filters import FilteredPageQuery, PackageName
 from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.errors import UnknownDevice
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -27,8 +27,8 @@ class DeviceApp(Struct, kw_only=True):
     version_name: str | None
     version_code: int | None
     installed: bool
-    first_seen_at: datetime
-    removed_at: datetime | None
+    first_seen_at: Instant
+    removed_at: Instant | None
 
 
 class AppVersion(Struct, kw_only=True):

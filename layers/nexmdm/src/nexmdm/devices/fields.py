@@ -40,6 +40,7 @@ class Field(NamedTuple):
         unit: stands behind the value.
         kept: `history` in every heartbeat and the last status, `device` on the device's own row, where a report that
             does not say it leaves it as it is.
+        charted: its least, greatest and last value of each hour stay for 90 days, in three columns of device_history.
     """
 
     name: str
@@ -49,20 +50,27 @@ class Field(NamedTuple):
     label: str = ""
     unit: str = ""
     kept: Literal["history", "device"] = "history"
+    charted: bool = False
 
 
 FIELDS = (
     Field("status", Status, ("status",), "ok, warn or error; `ok` when the report has none"),
     Field("ip", Name, ("ip", "network.ip"), "IP address in the device's network"),
-    Field("battery_pct", Percent, ("battery_pct", "battery.pct"), "battery in percent"),
+    Field("battery_pct", Percent, ("battery_pct", "battery.pct"), "battery in percent", charted=True),
     Field("plugged", Flag, ("plugged", "battery.charging"), "whether it is charging"),
-    Field("temp_c", Celsius, ("temp_c", "battery.temperature_c"), "temperature of the battery in degrees Celsius"),
+    Field(
+        "temp_c",
+        Celsius,
+        ("temp_c", "battery.temperature_c"),
+        "temperature of the battery in degrees Celsius",
+        charted=True,
+    ),
     Field("network_type", ShortText, ("network_type", "network.transport"), "wifi, cell or none"),
     Field("ssid", Text, ("ssid", "network.ssid"), "name of the WiFi network", "WiFi network"),
     Field("carrier", Text, ("carrier", "network.carrier"), "name of the mobile network's operator", "Carrier"),
-    Field("signal_dbm", Dbm, ("signal_dbm",), "signal strength in dBm"),
+    Field("signal_dbm", Dbm, ("signal_dbm",), "signal strength in dBm", charted=True),
     Field("uptime_s", Seconds, ("uptime_s", "system.uptime_seconds"), "seconds since the device started"),
-    Field("ram_used_mb", Count, ("ram_used_mb",), "memory in use in MB: total_ram_mb less avail_ram_mb"),
+    Field("ram_used_mb", Count, ("ram_used_mb",), "memory in use in MB: total_ram_mb less avail_ram_mb", charted=True),
     Field(
         "pressure_pct",
         Percent,
@@ -104,6 +112,7 @@ FIELDS = (
 
 HISTORY = tuple(field for field in FIELDS if field.kept == "history")
 OF_DEVICE = tuple(field for field in FIELDS if field.kept == "device")
+CHARTED = tuple(field for field in FIELDS if field.charted)
 
 
 def columns(fields: tuple[Field, ...], table: str = "") -> str:

@@ -18,9 +18,8 @@ from nexmdm.devices.selectors import Requirement
 from nexmdm.runtime.database import Executor
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.pagination import PageQuery
+from nexmdm.runtime.validation import GivenName
 
-GROUP_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])"
-GroupName = Annotated[str, Meta(pattern=GROUP_NAME_PATTERN)]
 SelectorText = Annotated[str, Meta(max_length=selectors.MAX_CHARACTERS)]
 AliasPrefix = Annotated[str, Meta(min_length=1, max_length=200)]
 AgentVersion = Annotated[str, Meta(min_length=1, max_length=50)]
@@ -49,7 +48,7 @@ class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tru
     """
 
     selector: SelectorText | None = None
-    group: GroupName | None = None
+    group: GivenName | None = None
     alias_prefix: AliasPrefix | None = None
     online: bool | None = None
     agent_version: AgentVersion | None = None
@@ -67,7 +66,7 @@ class FilterQuery(Struct, kw_only=True):
     """A filter in a query string; `alias` is a prefix."""
 
     selector: SelectorText | None = None
-    group: GroupName | None = None
+    group: GivenName | None = None
     alias: AliasPrefix | None = None
     online: bool | None = None
     agent_version: Annotated[str, Meta(max_length=50)] | None = None
@@ -77,7 +76,7 @@ class FilteredPageQuery(PageQuery, kw_only=True):
     """The same in the query string of a list. msgspec cannot combine two Structs, so the fields stand here again."""
 
     selector: SelectorText | None = None
-    group: GroupName | None = None
+    group: GivenName | None = None
     alias: AliasPrefix | None = None
     online: bool | None = None
     agent_version: Annotated[str, Meta(max_length=50)] | None = None

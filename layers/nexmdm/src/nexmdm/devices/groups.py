@@ -1,7 +1,6 @@
 """Groups: a name for a filter, which is evaluated when the group is used. A group names no other group."""
 
 import time
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import GroupInUse, Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 COUNTED_AT_ONCE = 10
 
@@ -30,9 +30,9 @@ class Group(Struct, kw_only=True):
     name: str
     filter: dict[str, Any]
     device_count: int
-    created_at: datetime
+    created_at: Instant
     created_by: str
-    updated_at: datetime
+    updated_at: Instant
     updated_by: str
 
 

@@ -11,6 +11,7 @@ from nexmdm.devices.filters import FilteredPageQuery, FilterQuery
 from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.errors import UnknownDevice
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
 
 LOW_BATTERY_PCT = 15
 Count = Annotated[int, Meta(ge=0)]
@@ -31,16 +32,16 @@ class Device(Described, forbid_unknown_fields=True, kw_only=True):
 
     device_id: str
     alias: str
-    created_at: datetime
-    taken_over_at: datetime | None
+    created_at: Instant
+    taken_over_at: Instant | None
     hardware_id: str | None
     has_fcm_token: bool
     labels: dict[str, str]
     monitored_package: str | None
     online: bool
-    last_seen_at: datetime | None
-    last_ts: datetime | None
-    token_shared_at: datetime | None
+    last_seen_at: Instant | None
+    last_ts: Instant | None
+    token_shared_at: Instant | None
     hardware_id_shared_with: list[str]
 
 
@@ -48,9 +49,9 @@ class Heartbeat(Reported, forbid_unknown_fields=True, kw_only=True):
     """`ts` is the device's own time when that is plausible, `received_at` the server's."""
 
     hb_id: int
-    bucket: datetime
-    ts: datetime
-    received_at: datetime
+    bucket: Instant
+    ts: Instant
+    received_at: Instant
 
 
 class FleetSummary(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -24,8 +24,15 @@ from nexmdm.runtime.errors import AliasTaken, Invalid, NotAuthenticated
 _REFUSED = "The enrollment token is not valid: it is unknown, expired, used up, revoked or made for something else."
 
 
-def register(db: Database, token: str, alias: str, hardware_id: str | None, address: str | None = None) -> Row:
-    """Register a device with an enrollment token; returns {device_token, device_id}.
+class Registered(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`device_token` is in this answer and nowhere else."""
+
+    device_token: str
+    device_id: str
+
+
+def register(db: Database, token: str, alias: str, hardware_id: str | None, address: str | None = None) -> Registered:
+    """Register a device with an enrollment token; return its new token.
 
     An answer can be lost, so the same token, alias and hardware_id give the same device again (with a new device token,
     and without another use) for 15 minutes, until the device uses its newest token. A token of one use that was made
@@ -46,11 +53,11 @@ def register(db: Database, token: str, alias: str, hardware_id: str | None, addr
     except NotAuthenticated:
         rate_limit.count(db, address)
         raise
-    logs.db_operation("create", "devices", {"device_id": registered["device_id"]}, elapsed_ms(start))
+    logs.db_operation("create", "devices", {"device_id": registered.device_id}, elapsed_ms(start))
     return registered
 
 
-def _registered(db: Database, token: str, alias: str, hardware_id: str | None) -> Row:
+def _registered(db: Database, token: str, alias: str, hardware_id: str | None) -> Registered:
     try:
         return _register(db, token, alias, hardware_id)
     except UniqueViolation:
@@ -58,7 +65,7 @@ def _registered(db: Database, token: str, alias: str, hardware_id: str | None) -
         return _register(db, token, alias, hardware_id)
 
 
-def _register(db: Database, token: str, given: str, hardware_id: str | None) -> Row:
+def _register(db: Database, token: str, given: str, hardware_id: str | None) -> Registered:
     alias = _checked(given)
     device_token = secrets.token_urlsafe(32)
     with db.transaction() as tx:
@@ -94,7 +101,7 @@ def _register(db: Database, token: str, given: str, hardware_id: str | None) -> 
             _use(tx, values)
             tx.execute(_CREATE_DEVICE, values)
             tx.execute(_RECORD_EVENT, values)
-    return {"device_token": device_token, "device_id": values["device_id"]}
+    return Registered(device_token=device_token, device_id=values["device_id"])
 
 
 def _checked(alias: str) -> str | None:

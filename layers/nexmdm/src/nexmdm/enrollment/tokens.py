@@ -4,17 +4,63 @@ import secrets
 import time
 import uuid
 from datetime import datetime
+from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from nexmdm.activity import events
 from nexmdm.devices import aliases as names
 from nexmdm.devices.registry import token_id as sha256_of
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, typed
 from nexmdm.runtime.errors import NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.validation import Instant
+
+
+class NewEnrollmentToken(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A token as it was made; `token` is its secret."""
+
+    token_id: str
+    alias: str
+    scope: Literal["register", "apk_download"]
+    expires_at: Instant
+    uses_allowed: int
+    labels: dict[str, str]
+    token: str
+
+
+class NewEnrollmentTokens(Struct, forbid_unknown_fields=True):
+    """In the order of the aliases."""
+
+    items: list[NewEnrollmentToken]
+
+
+class EnrollmentToken(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A token without its secret. `status` of an active one whose time is over is `expired`."""
+
+    token_id: str
+    alias: str
+    scope: Literal["register", "apk_download"]
+    issued_by: str | None
+    issued_at: Instant
+    expires_at: Instant
+    uses_allowed: int
+    uses_consumed: int
+    last_used_at: Instant | None
+    note: str | None
+    labels: dict[str, str]
+    status: Literal["active", "exhausted", "revoked", "expired"]
+    device_id: str | None
+    used_at: Instant | None
+
+
+class Revoked(Struct, forbid_unknown_fields=True):
+    """The ids of those that there were."""
+
+    revoked: list[str]
 
 
 def create_tokens(
@@ -27,7 +73,7 @@ def create_tokens(
     note: str | None,
     actor: Actor,
     labels: dict[str, str] | None = None,
-) -> list[Row]:
+) -> list[NewEnrollmentToken]:
     """Make one token for each alias. The raw token is in the answer and nowhere else, ever.
 
     Raises:
@@ -37,7 +83,7 @@ def create_tokens(
         labels: of every device that registers with one of them; they win over labels that it has.
 
     Returns:
-        For each alias, in order: token_id, alias, token, scope, expires_at, uses_allowed.
+        A token for each alias, in order.
     """
     aliases = [names.checked(alias, f"$.aliases[{n}]") for n, alias in enumerate(aliases)]
     start = time.perf_counter()
@@ -64,16 +110,16 @@ def create_tokens(
         events.record(tx, actor, "enroll_token.create", _object(rows), after={"count": len(rows), **after})
     logs.db_operation("create", "enrollment_tokens", {"count": len(rows), "by": actor.name}, elapsed_ms(start))
     by_hash = {row.pop("token_hash"): row for row in rows}
-    return [{**by_hash[sha256_of(token)], "token": token} for token in raw]
+    return [NewEnrollmentToken(**by_hash[sha256_of(token)], token=token) for token in raw]
 
 
-def list_tokens(db: Executor, query: PageQuery) -> Page:
-    """The tokens, newest first, without their secrets. `status` of an active one whose time is over is `expired`."""
+def list_tokens(db: Executor, query: PageQuery) -> Page[EnrollmentToken]:
+    """The tokens, newest first, without their secrets."""
     issued_at, token_id = query.after(datetime, str)
     rows = db.execute(
         _LIST_TOKENS, {"issued_at": issued_at, "token_id": token_id, "limit": query.limit + 1}, repeatable=True
     )
-    return page(rows, query.limit, ("issued_at", "token_id"))
+    return page(typed(rows, EnrollmentToken), query.limit, ("issued_at", "token_id"))
 
 
 def revoke_tokens(db: Database, token_ids: list[str], actor: Actor) -> list[str]:

@@ -9,10 +9,13 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from psycopg2 import errorcodes
 
-from nexmdm.runtime.database import Executor, Row
+from nexmdm.heartbeats import history
+from nexmdm.runtime.database import Executor, Row, statement
+from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
 # Six hours: see docs/migrations.md for the measurements. migrations/adoption cuts an old server's rows the same way.
@@ -22,6 +25,10 @@ LOCK_TIMEOUT = "500ms"
 TRIES = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRY_AGAIN = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED}
+
+
+class Changed(Named):
+    """A partition is not what was archived of it."""
 
 
 def name(start: datetime) -> str:
@@ -47,7 +54,7 @@ def ensure_partitions(db: Executor, settings: Settings) -> int:
     missing = [start for start in wanted(now, settings) if name(start) not in present]
     for start in missing:
         make = _MAKE.format(name=name(start), lower=start.isoformat(), upper=(start + WIDTH).isoformat())
-        patiently(lambda sql=make: db.execute(sql))
+        patiently(partial(db.execute, make))
     return len(missing)
 
 
@@ -58,24 +65,37 @@ def bounds(db: Executor) -> list[Row]:
 
 def in_default(db: Executor) -> int:
     """How many heartbeats found no partition. Above 0 means that nothing has made partitions for a week."""
-    return db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"]
+    return int(db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"])
 
 
 def blocks(db: Executor, partition: str) -> int:
     """How many blocks the partition has now; 0 when it is gone."""
-    return db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"]
+    return int(db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"])
 
 
-def drop(db: Executor, partition: str) -> int:
-    """Drop one partition and return how many rows it held.
+def drop(db: Executor, partition: str, archived: int | None = None) -> int:
+    """Add one partition's hours to device_history, drop it, and return how many rows it held.
 
-    Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late gets 0.
+    Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late, or while
+    another is at it, gets 0.
+
+    Args:
+        archived: how many rows an archive holds.
+
+    Raises:
+        Changed: the partition does not hold as many rows as the archive.
+        Unavailable: the locks were not to be had.
     """
+    expected = "NULL" if archived is None else str(archived)
     try:
-        rows = db.execute(f'SELECT count(*) AS n FROM "{partition}"', repeatable=True)[0]["n"]
-        patiently(lambda: db.execute(_DROP.format(name=partition)))
+        rows = int(db.execute(f'SELECT count(*) AS n FROM "{partition}"', repeatable=True)[0]["n"])
+        db.execute(_DROP.replace("{name}", partition).replace("{expected}", expected))
     except Exception as error:
-        if _sqlstate(error) != errorcodes.UNDEFINED_TABLE:
+        if _sqlstate(error) == errorcodes.OBJECT_NOT_IN_PREREQUISITE_STATE:
+            raise Changed(
+                f"{partition} got rows after it was archived. It stays; the next cleanup archives it again."
+            ) from error
+        if _sqlstate(error) not in (errorcodes.UNDEFINED_TABLE, errorcodes.OBJECT_IN_USE):
             raise
         return 0
     return rows
@@ -137,9 +157,9 @@ DO $$ BEGIN
 END $$
 """
 
-_DROP = f"""
-DO $$ BEGIN
-    SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';
-    DROP TABLE "{{name}}";
-END $$
-"""
+_DROP = (
+    statement(__package__, "drop_partition")
+    .replace("{summarize}", history.SUMMARIZE.replace("{rows}", '"{name}"'))
+    .replace("{lock_timeout}", LOCK_TIMEOUT)
+    .replace("{tries}", str(TRIES))
+)

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from nexmdm.heartbeats import partitions
+from nexmdm.heartbeats import history, partitions
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.settings import Settings
 
 BATCH = 5_000
 FLEET_HISTORY_DAYS = 400  # a year, and the same weeks of the year before to compare with
+DEVICE_HISTORY_DAYS = 90
 BLOCKS = 64  # of 8 kB: about as many rows
 
 Steps = Iterator[int]
@@ -34,7 +35,8 @@ class Outcome(msgspec.Struct):
 
 def cutoff(db: Executor, days: int) -> datetime:
     row = db.execute("SELECT clock_timestamp() - make_interval(days => %(days)s) AS at", {"days": days})
-    return row[0]["at"]
+    at: datetime = row[0]["at"]
+    return at
 
 
 def heartbeats(db: Executor, before: datetime, bucket_seconds: int) -> Steps:
@@ -90,6 +92,10 @@ def fleet_history(db: Executor, before: datetime) -> Steps:
     return _batches(db, _FLEET_HISTORY, before)
 
 
+def device_history(db: Executor, before: datetime) -> Steps:
+    return _batches(db, _DEVICE_HISTORY, before)
+
+
 def due(db: Executor, settings: Settings) -> dict[str, int]:
     """How many rows each policy would remove now: the dry run."""
     rows = {
@@ -100,6 +106,7 @@ def due(db: Executor, settings: Settings) -> dict[str, int]:
         "device_alerts": f"device_alerts WHERE {_TOLD}",
         "operator_events": "operator_events WHERE at < %(before)s",
         "fleet_history": "fleet_history WHERE hour < %(before)s",
+        "device_history": "device_history WHERE hour < %(before)s",
     }
     return {
         policy: db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": cutoff(db, days)}, repeatable=True)[
@@ -118,6 +125,7 @@ def retention_days(settings: Settings) -> dict[str, int]:
         "device_alerts": settings.alert_retention_days,
         "operator_events": settings.event_retention_days,
         "fleet_history": FLEET_HISTORY_DAYS,
+        "device_history": DEVICE_HISTORY_DAYS,
     }
 
 
@@ -126,12 +134,13 @@ def run(
 ) -> Outcome:
     """Take the steps of one policy while there is time, and write one log record. An error ends this policy only."""
 
+    before: datetime | None = None
+
     def steps() -> Steps:
         nonlocal before
         before = cutoff(db, days)
         yield from policy(before)
 
-    before: datetime | None = None
     outcome = guarded(steps(), may_go_on)
     keys = {"cutoff": before and before.isoformat(), "deleted": outcome.deleted}
     logs.db_operation("cleanup", entity, keys, outcome.seconds * 1000)
@@ -171,12 +180,13 @@ def _batches(db: Executor, sql: str, before: datetime) -> Steps:
         yield deleted
 
 
-# Some blocks of the table at a time: no sort, no index, and no block is looked at twice.
-_HEARTBEATS = """
+# Some blocks of the table at a time: no sort, no index, and no block is looked at twice. What goes is added to the
+# history in the same statement.
+_HEARTBEATS = f"""
 WITH gone AS (
-    DELETE FROM {name} WHERE ctid >= %(first)s AND ctid < %(end)s AND bucket < %(before)s AND ts < %(before)s
-    RETURNING 1
-)
+    DELETE FROM {{name}} WHERE ctid >= %(first)s AND ctid < %(end)s AND bucket < %(before)s AND ts < %(before)s
+    RETURNING *
+), kept AS ({history.SUMMARIZE.replace("{rows}", "gone")})
 SELECT count(*) AS deleted FROM gone
 """
 
@@ -257,6 +267,16 @@ WITH old AS (
     SELECT hour, grp FROM fleet_history WHERE hour < %(before)s ORDER BY hour LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ), gone AS (
     DELETE FROM fleet_history h USING old WHERE h.hour = old.hour AND h.grp = old.grp RETURNING 1
+)
+SELECT count(*) AS deleted FROM gone
+"""
+
+_DEVICE_HISTORY = """
+WITH old AS (
+    SELECT device_id, hour FROM device_history WHERE hour < %(before)s
+    ORDER BY hour LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM device_history h USING old WHERE h.device_id = old.device_id AND h.hour = old.hour RETURNING 1
 )
 SELECT count(*) AS deleted FROM gone
 """

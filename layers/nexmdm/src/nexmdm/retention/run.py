@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ TABLES = {
     "device_alerts": "device_alerts",
     "operator_events": "operator_events",
     "fleet_history": "fleet_history",
+    "device_history": "device_history",
 }
 
 
@@ -44,7 +46,7 @@ def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], floa
     for n, policy in enumerate(days):
         share = remaining_seconds() / (len(days) - n)
         limit = remaining_seconds() - share
-        outcomes[policy] = _policy(db, settings, policy, days[policy], lambda limit=limit: remaining_seconds() > limit)
+        outcomes[policy] = _policy(db, settings, policy, days[policy], partial(_above, limit, remaining_seconds))
     complete = declarations.done and all(outcome.done for outcome in outcomes.values())
     _measure(outcomes, stray, complete)
     del outcomes["partitions"]
@@ -54,6 +56,10 @@ def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], floa
         "builds": {"expired": expired, "error": declarations.error},
         "policies": msgspec.to_builtins(outcomes),
     }
+
+
+def _above(limit: float, remaining_seconds: Callable[[], float]) -> bool:
+    return remaining_seconds() > limit
 
 
 def dry_run(db: Executor, settings: Settings) -> dict[str, Any]:
@@ -99,6 +105,8 @@ def _policy(
             return policies.alerts(db, before)
         if policy == "fleet_history":
             return policies.fleet_history(db, before)
+        if policy == "device_history":
+            return policies.device_history(db, before)
         if policy == "operator_events":
             return policies.events(db, before)
         if settings.download_export_bucket:

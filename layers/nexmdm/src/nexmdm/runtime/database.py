@@ -163,10 +163,11 @@ class Database:
                 cursor.execute(sql, parameters or None)
                 names = [column.name for column in cursor.description or ()]
                 rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()] if names else []
-                clean = self._in_transaction or len(cursor.query) <= _PINNING_BYTES
+                clean = self._in_transaction or len(cursor.query or b"") <= _PINNING_BYTES
             return rows
         except psycopg2.Error as error:
-            clean = bool(self._connection) and not self._connection.closed and error.pgcode not in _ANOTHER_CONNECTION
+            connection = self._connection
+            clean = connection is not None and not connection.closed and error.pgcode not in _ANOTHER_CONNECTION
             raise
         finally:
             # Also for a BaseException in mid-call: an answer that was not read would be taken for the next one's.
@@ -205,9 +206,9 @@ class SessionDatabase:
             self._session.rollback()
             raise
 
-    def read(self, model: Any, key: Any) -> Any:
+    def read(self, model: type[T], key: object) -> T | None:
         """The object of this key as the database has it now, or None; the session's transaction is over afterwards."""
-        row = self._session.get(model, key, populate_existing=True)
+        row: T | None = self._session.get(model, key, populate_existing=True)
         if row is not None:
             # Or the commit would expire what was read, and the first look at it begin a transaction.
             self._session.expunge(row)
@@ -251,7 +252,7 @@ def _connect(dsn: str, until: float | None) -> _Connection:
     extensions.set_wait_callback(_wait)
     try:
         # A peer that vanished is noticed by TCP, while there is time for a second try.
-        connection = psycopg2.connect(
+        connection: _Connection = psycopg2.connect(
             dsn,
             lambda dsn: _Connection(dsn, soon if until is None else min(soon, until)),
             keepalives_idle=10,

@@ -59,7 +59,7 @@ class Request:
         Raises:
             Forbidden: the route was reached without IAM authorization, which a deployed gateway does not let happen.
         """
-        arn = ((self._context.get("authorizer") or {}).get("iam") or {}).get("userArn")
+        arn: str | None = ((self._context.get("authorizer") or {}).get("iam") or {}).get("userArn")
         if not arn:
             raise Forbidden("This route is for operators: sign the request with AWS credentials (SigV4).")
         return arn
@@ -76,7 +76,7 @@ class Request:
     @property
     def remaining_seconds(self) -> float:
         """What is left of this invocation."""
-        return self._lambda.get_remaining_time_in_millis() / 1000
+        return float(self._lambda.get_remaining_time_in_millis() / 1000)
 
     @property
     def bearer(self) -> str | None:
@@ -95,17 +95,24 @@ class Request:
             raise NoCredential("Send the device token as `Authorization: Bearer` or as `X-Device-Token`.")
         return token
 
+    @property
+    def enrollment_token(self) -> str:
+        """What a phone enrolls with: `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.
+
+        Raises:
+            NoCredential: none of them was sent.
+        """
+        token = self.headers.get("x-admin-key") or self.headers.get("x-admin") or self.bearer
+        if not token:
+            raise NoCredential("Send the enrollment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
+        return token
+
     def json(self, type_: type[T]) -> T:
         """The body, validated."""
         return validation.convert(validation.parse(self.body), type_)
 
     def report(self, type_: type[T]) -> T:
-        """A device's body, read leniently; what did not fit is in `dropped`.
-
-        Raises:
-            NoCredential: before the body is looked at.
-        """
-        _ = self.device_token
+        """A device's body, read leniently; what did not fit is in `dropped`."""
         body, dropped = lenient.read(self.body, type_)
         self.dropped += dropped
         return body
@@ -131,6 +138,7 @@ class Response(msgspec.Struct, Generic[T]):
     headers: dict[str, str] = {}
 
 
+NOT_STORED = ("Cache-Control",)  # the header of an answer that holds a secret
 Route = Callable[..., Any]
 Caller = Literal["operator", "device", "download", "enrollment", "anyone"]
 
@@ -159,6 +167,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     def answer(self, request: Request) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
+        # A caller without a credential is told that, and nothing of the request.
+        if self.caller == "device":
+            _ = request.device_token
+        elif self.caller == "enrollment":
+            _ = request.enrollment_token
         if self.query is not None:
             arguments["query"] = request.parameters(self.query)
         if self.body is not None:

@@ -10,8 +10,9 @@ A body whose values all fit is decoded in one go. Any other is read once more, m
 
 import math
 import re
+from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType
@@ -225,7 +226,8 @@ def _repaired(body: bytes) -> bytes:
 def _repaired_text(text: bytes) -> bytes:
     decoded = text.decode(errors="surrogateescape")
     # Pieces are made of halves only: a piece for each escape would cost a hundred times the text.
-    pieces, done = [], 0
+    pieces: list[str] = []
+    done = 0
     for found in _ESCAPE.finditer(decoded):
         if found["half"]:
             pieces += (decoded[done : found.start()], "\\u0000")
@@ -254,7 +256,8 @@ def _fields(type_: type) -> tuple[_Field, ...]:
 
 
 def _field(field: Any) -> _Field:
-    info, extra = msgspec.inspect.type_info(field.type), {}
+    info: Any = msgspec.inspect.type_info(field.type)
+    extra: dict[str, Any] = {}
     if isinstance(info, msgspec.inspect.UnionType):
         (info,) = [option for option in info.types if not isinstance(option, msgspec.inspect.NoneType)]
     while isinstance(info, msgspec.inspect.Metadata):
@@ -283,8 +286,13 @@ def _expected(info: Any) -> str:
     return "it is of the wrong type"
 
 
-@lru_cache
 def _decoder(type_: type[T]) -> "msgspec.json.Decoder[T]":
+    decoder: msgspec.json.Decoder[T] = _decoders(cast(Hashable, type_))
+    return decoder
+
+
+@lru_cache
+def _decoders(type_: Any) -> Any:
     return msgspec.json.Decoder(type_, strict=False)
 
 

@@ -1,6 +1,6 @@
 """Structured JSON logs. One record per database operation, never a secret, nothing carried over between calls."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from traceback import extract_tb
 
@@ -23,7 +23,7 @@ def begin(request_id: str, function: str) -> None:
     logger().append_keys(function_request_id=request_id, function=function)
 
 
-def db_operation(event: str, entity: str, keys: dict[str, object], latency_ms: float) -> None:
+def db_operation(event: str, entity: str, keys: Mapping[str, object], latency_ms: float) -> None:
     """One record for one database operation.
 
     Args:

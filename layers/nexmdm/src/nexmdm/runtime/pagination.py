@@ -30,7 +30,7 @@ class PageQuery(Struct, kw_only=True):
         try:
             padded = self.cursor + "=" * (-len(self.cursor) % 4)
             parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            key = list(msgspec.convert(parts, tuple[types]))
+            key = list(msgspec.convert(parts, tuple.__class_getitem__(types)))
         except (ValueError, RecursionError):
             raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before") from None
         for part in key:
@@ -51,5 +51,5 @@ def page(rows: list[T], limit: int, key: tuple[str, ...]) -> Page[T]:
     if len(rows) <= limit:
         return Page(items, None)
     last = items[-1]
-    last = msgspec.json.encode([last[name] if isinstance(last, dict) else getattr(last, name) for name in key])
-    return Page(items, base64.urlsafe_b64encode(last).decode().rstrip("="))
+    cursor = msgspec.json.encode([last[name] if isinstance(last, dict) else getattr(last, name) for name in key])
+    return Page(items, base64.urlsafe_b64encode(cursor).decode().rstrip("="))

@@ -143,8 +143,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     def _address(self) -> str:
         if self.database_url:
             return self.database_url
-        who = self.credentials
-        token = sigv4.database_token(self.database_host, self.database_port, self.database_user, self.region, who)
+        host, who = self.database_host or "", self.credentials  # `load` wants DATABASE_URL or DATABASE_HOST
+        token = sigv4.database_token(host, self.database_port, self.database_user, self.region, who)
         return self.dsn_of(self.database_user, token)
 
 

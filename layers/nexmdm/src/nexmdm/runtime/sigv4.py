@@ -4,8 +4,11 @@ botocore signs them; it is in Lambda's runtime. Only its signer is loaded, at th
 start (`python -X importtime -c 'import botocore.auth'`), where a session with a client is 300.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    from botocore.credentials import ReadOnlyCredentials
 
 TOKEN_SECONDS = 900  # how long RDS takes a token for a new login
 
@@ -24,8 +27,8 @@ def database_token(host: str, port: int, user: str, region: str, who: Credential
     from botocore.awsrequest import AWSRequest
 
     login = AWSRequest("GET", f"https://{host}:{port}/?{urlencode({'Action': 'connect', 'DBUser': user})}")
-    SigV4QueryAuth(who, "rds-db", region, TOKEN_SECONDS).add_auth(login)
-    return login.url.removeprefix("https://")
+    SigV4QueryAuth(cast("ReadOnlyCredentials", who), "rds-db", region, TOKEN_SECONDS).add_auth(login)
+    return str(login.url).removeprefix("https://")
 
 
 def signed_headers(
@@ -36,5 +39,5 @@ def signed_headers(
     from botocore.awsrequest import AWSRequest
 
     request = AWSRequest("POST", url, headers, body)
-    SigV4Auth(who, service, region).add_auth(request)
+    SigV4Auth(cast("ReadOnlyCredentials", who), service, region).add_auth(request)
     return dict(request.headers.items())

@@ -5,15 +5,22 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from nexmdm.runtime.errors import Invalid, Malformed, TooLarge
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 T = TypeVar("T")
+
+# A point in time, with its offset from UTC: RFC 3339.
+Instant = Annotated[datetime, Meta(tz=True)]
+# What operators call a group, a schedule, an alert rule.
+GivenName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
 
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
 # Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
@@ -52,8 +59,8 @@ def parse(body: bytes) -> Any:
     except ValueError:
         # int() refuses more than 4,300 digits.
         raise Malformed("The body holds a number that is too long.") from None
-    if flaws:
-        path, flaw = _found(document, lambda value: isinstance(value, _Flaw))
+    if flaws and (found := _found(document, lambda value: isinstance(value, _Flaw))):
+        path, flaw = found
         raise Malformed(f"{path}{flaw.at}: {flaw.detail}", errors=[{"path": path + flaw.at, "detail": flaw.detail}])
     if _SUSPECT_ESCAPE.search(body):
         found = _found(document, lambda value: isinstance(value, str) and UNSTORABLE.search(value) is not None)
@@ -125,9 +132,10 @@ def convert(document: Any, type_: type[T], root: str = "$") -> T:
     try:
         return msgspec.convert(document, type_, strict=False)
     except msgspec.ValidationError as error:
-        found = _AT.match(str(error))
-        path = (found["path"] or "$").replace("$", root, 1)
-        raise Invalid(path, found["detail"].replace("`", "")) from None
+        text = str(error)
+        found = _AT.match(text)
+        path, detail = (found["path"], found["detail"]) if found else (None, text)
+        raise Invalid((path or "$").replace("$", root, 1), detail.replace("`", "")) from None
 
 
 def storable(text: str, path: str) -> None:

@@ -22,7 +22,10 @@ def warm_up(*prepare: Callable[[], object]) -> None:
     kind = settings.initialization_type()
     if kind is None:
         return
-    for step in (logs.logger, _load_signer, *prepare, *([_log_in] if kind == "on-demand" else [])):
+    steps: list[Callable[[], object]] = [logs.logger, _load_signer, *prepare]
+    if kind == "on-demand":
+        steps.append(_log_in)
+    for step in steps:
         with suppress(Exception):
             step()
 

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +20,7 @@ from nexmdm.runtime import settings
 from nexmdm.schema import grants
 from nexmdm.schema.models import Base
 
-REVISION = "15b11d000006"  # the head of migrations/, which the layer does not carry; a test compares them
+REVISION = "d7c4e1a90b01"  # the head of migrations/, which the layer does not carry; a test compares them
 COVERED_AHEAD = timedelta(days=2)
 MIGRATE = "alembic upgrade head"
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def differences(db: Connection) -> Iterator[str]:
-    """One line per difference, with what mends it."""
+    """One line per difference."""
     wrong = _wrong_revision(db)
     if wrong:
         yield wrong
@@ -84,64 +85,10 @@ def _expected(db: Connection) -> Objects:
 def _line(key: tuple[str, str, str], expected: str | None, actual: str | None) -> str:
     table, kind, name = key
     if actual is None:
-        return f"{table}: {kind} {name} is missing; mend: {_make(key, expected)}"
+        return f"{table}: {kind} {name} is missing, should be `{expected}`"
     if expected is None:
-        return f"{table}: {kind} {name} is not in the models; mend: {_unmake(key)}, or add it to the models"
-    return f"{table}: {kind} {name} is `{actual}`, should be `{expected}`; mend: {_change(key, expected, actual)}"
-
-
-def _make(key: tuple[str, str, str], text: str) -> str:
-    table, kind, name = key
-    if kind == "column":
-        return f"ALTER TABLE {table} ADD COLUMN {name} {_serial(text)}"
-    if kind == "constraint":
-        return f"ALTER TABLE {table} ADD CONSTRAINT {name} {text}"
-    return _create_index(text) if kind == "index" else MIGRATE
-
-
-def _create_index(text: str) -> str:
-    """Without stopping writers; a partitioned table takes no CONCURRENTLY."""
-    return text.replace(" ON ONLY ", " ON ") if " ON ONLY " in text else text.replace("INDEX", "INDEX CONCURRENTLY", 1)
-
-
-def _unmake(key: tuple[str, str, str]) -> str:
-    table, kind, name = key
-    return f"DROP INDEX {name}" if kind == "index" else f"ALTER TABLE {table} DROP {kind.upper()} {name}"
-
-
-def _change(key: tuple[str, str, str], expected: str, actual: str) -> str:
-    table, kind, name = key
-    if kind == "table":
-        return "make the table anew; docs/migrations.md"
-    if actual == f"{expected} INVALID":
-        return f"REINDEX INDEX CONCURRENTLY {name}"
-    if actual == f"{expected} NOT VALID":
-        return f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}"
-    if kind == "constraint":
-        return f"{_unmake(key)}, ADD CONSTRAINT {name} {expected}"
-    if kind == "index":
-        return f"{_unmake(key)}; {_create_index(expected)}"
-    return f"ALTER TABLE {table} {', '.join(_column_changes(name, _parts(expected), _parts(actual)))}"
-
-
-def _column_changes(name: str, expected: tuple[str, bool, str], actual: tuple[str, bool, str]) -> Iterator[str]:
-    if expected[0] != actual[0]:
-        yield f"ALTER COLUMN {name} TYPE {expected[0]}"
-    if expected[2] != actual[2]:
-        default = expected[2].replace("serial", "nextval(<its sequence>)")
-        yield f"ALTER COLUMN {name} {f'SET DEFAULT {default}' if default else 'DROP DEFAULT'}"
-    if expected[1] != actual[1]:
-        yield f"ALTER COLUMN {name} {'SET' if expected[1] else 'DROP'} NOT NULL"
-
-
-def _parts(text: str) -> tuple[str, bool, str]:
-    """(type with collation, not null, default)."""
-    found = re.fullmatch(r"(.+?)( NOT NULL)?(?: DEFAULT (.+))?", text)
-    return found[1], bool(found[2]), found[3] or ""
-
-
-def _serial(text: str) -> str:
-    return re.sub(r"(integer|bigint)(.*) DEFAULT serial", lambda m: {"integer": "serial"}.get(m[1], "bigserial"), text)
+        return f"{table}: {kind} {name} is not in the models; it is `{actual}`"
+    return f"{table}: {kind} {name} is `{actual}`, should be `{expected}`"
 
 
 def _wrong_revision(db: Connection) -> str | None:
@@ -165,7 +112,7 @@ def _partition_differences(db: Connection) -> Iterator[str]:
             yield f"device_heartbeats: partition {partitions.name(start)} is missing; {mend}"
 
 
-def _rows(db: Connection, sql: str) -> list:
+def _rows(db: Connection, sql: str) -> list[Any]:
     return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
 
 

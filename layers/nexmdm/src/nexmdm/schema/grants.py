@@ -17,7 +17,7 @@ Rights are written as GRANT takes them. Where INSERT is granted, the right to us
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -52,6 +52,8 @@ TABLES: dict[str, dict[str, str]] = {
     "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "device_group_uses": {APP: "SELECT"},
     "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
+    # Cleanup writes it, as the owner.
+    "device_history": {APP: "SELECT"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
     "device_last_status": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "devices": {
@@ -180,7 +182,7 @@ def _quoted(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _rows(db: Connection, sql: str) -> list:
+def _rows(db: Connection, sql: str) -> list[Any]:
     return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB, TIMES
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from nexmdm.devices.fields import HISTORY, OF_DEVICE, sql_type
+from nexmdm.devices.fields import CHARTED, HISTORY, OF_DEVICE, sql_type
 
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
@@ -493,7 +493,8 @@ class FcmDispatch(Base):
 
 def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
     """The bucket of a row that is added through the ORM: ten seconds, UTC. The verbs have PostgreSQL compute it."""
-    ts = context.get_current_parameters().get("ts") or datetime.now(UTC)
+    # Not typed by SQLAlchemy.
+    ts = context.get_current_parameters().get("ts") or datetime.now(UTC)  # type: ignore[no-untyped-call]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + (ts - epoch) // timedelta(seconds=10) * timedelta(seconds=10)
 
@@ -751,3 +752,29 @@ class FleetHistory(Base):
     info: Mapped[int] = mapped_column(Integer)
     warning: Mapped[int] = mapped_column(Integer)
     critical: Mapped[int] = mapped_column(Integer)
+
+
+class _Charted:
+    """The least, the greatest and the last value of each charted field."""
+
+
+for _field in CHARTED:
+    for _which in ("min", "max", "last"):
+        setattr(_Charted, f"{_field.name}_{_which}", mapped_column(_TYPES[sql_type(_field)]))
+
+
+class DeviceHistory(_Charted, Base):
+    """A device's reports of one hour, written when retention removes the reports themselves.
+
+    Without a foreign key: it would lock the row of every device for as long as a partition is summarized, and a
+    heartbeat that changes a unique column, such as the FCM token, would wait for it. Rows of devices are never removed.
+    """
+
+    __tablename__ = "device_history"
+
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    reports: Mapped[int] = mapped_column(Integer)
+    last_ts: Mapped[datetime]
+
+    __table_args__ = (Index("ix_device_history_hour", "hour"),)

@@ -1,0 +1,148 @@
+"""Builds as their rows are: what names one, what a device is offered of it, and all that is known of it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from nexmdm.runtime.database import Row
+from nexmdm.runtime.errors import Conflict
+
+Count = Annotated[int, Meta(ge=0)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Identity(Struct, kw_only=True):
+    """What names a build, and what a device is told of it."""
+
+    build_id: int
+    package_name: str
+    build_type: str | None
+    version_name: str
+    version_code: int
+    file_size: int
+
+
+class StoredFile(Struct, frozen=True, kw_only=True):
+    """Where the file of a build is, and what it holds. `object_version` is known once the build was verified."""
+
+    key: str
+    object_version: str | None
+    name: str
+    size: int
+    sha256: str
+    signer_fingerprint: str
+
+
+class Offered(Identity, kw_only=True):
+    """A published build that a caller may fetch."""
+
+    sha256: str
+    signer_fingerprint: str
+    file_path: str
+    object_version: str | None
+    wifi_only: bool
+    must_install: bool
+    staged_rollout_percent: int
+    notes: str | None
+
+    @property
+    def file(self) -> StoredFile:
+        return StoredFile(
+            key=self.file_path,
+            object_version=self.object_version,
+            name=_file_name(self),
+            size=self.file_size,
+            sha256=self.sha256,
+            signer_fingerprint=self.signer_fingerprint,
+        )
+
+
+class Statistics(Struct, forbid_unknown_fields=True, kw_only=True):
+    """`issued` counts download addresses; the others are installations."""
+
+    issued: Count
+    pending: Count
+    downloading: Count
+    installing: Count
+    completed: Count
+    failed: Count
+    unknown: Count
+    replaced: Count
+
+
+class StoredBuild(Identity, kw_only=True):
+    """All that is known of a build. Some members are None for one that was adopted from an old server.
+
+    Attributes:
+        plan: as `plans.Plan` writes it; `plans.shown` reads it.
+        statistics: None for a build that was declared just now.
+    """
+
+    file_path: str | None
+    object_version: str | None
+    sha256: str | None
+    signer_fingerprint: str | None
+    source: Literal["manual", "ci"] | None
+    ci_run_id: str | None
+    git_sha: str | None
+    notes: str | None
+    uploaded_at: datetime
+    uploaded_by: str | None
+    state: str
+    refusal: str | None
+    published_at: datetime | None
+    is_current: bool
+    replaces_id: int | None
+    staged_rollout_percent: int
+    rollout_filter: dict[str, Any] | None
+    wifi_only: bool
+    must_install: bool
+    promoted_at: datetime | None
+    promoted_by: str | None
+    paused_at: datetime | None
+    paused_reason: str | None
+    storage_url: str | None
+    audit: list[dict[str, Any]]
+    min_sdk: int | None
+    target_sdk: int | None
+    shared_user_id: str | None
+    plan: dict[str, Any] | None
+    plan_stage: int | None
+    plan_stage_at: datetime | None
+    plan_ended_at: datetime | None
+    plan_end: str | None
+    statistics: Statistics | None = None
+
+    @property
+    def file(self) -> StoredFile:
+        """Its file.
+
+        Raises:
+            Conflict: it has none, because an old server had it.
+        """
+        if self.file_path is None or self.sha256 is None or self.signer_fingerprint is None:
+            raise Conflict(f"The build is {self.state}; its file is not here.")
+        return StoredFile(
+            key=self.file_path,
+            object_version=self.object_version,
+            name=_file_name(self),
+            size=self.file_size,
+            sha256=self.sha256,
+            signer_fingerprint=self.signer_fingerprint,
+        )
+
+
+def stored(row: Row) -> StoredBuild:
+    return msgspec.convert(row, StoredBuild)
+
+
+def offered(row: Row) -> Offered:
+    """Out of a row that holds more."""
+    return msgspec.convert(row, Offered)
+
+
+def _file_name(build: Identity) -> str:
+    return f"{build.package_name}-{build.version_code}-{build.build_type}.apk"

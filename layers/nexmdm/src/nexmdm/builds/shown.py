@@ -1,0 +1,131 @@
+"""Builds as the API shows them: without what only this server needs, with what an operator should know."""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, structs
+
+from nexmdm.builds import plans, publishing, urls
+from nexmdm.builds.build import Count, Identity, Percent, Sha256, Statistics, StoredBuild
+from nexmdm.builds.plans import PlanStatus
+from nexmdm.commands.batches import Asked, Batch
+from nexmdm.commands.single import AuditEntry
+from nexmdm.commands.states import Answered, Delivery, DispatchState
+from nexmdm.runtime.database import Executor
+from nexmdm.runtime.settings import Settings
+from nexmdm.runtime.validation import Instant
+
+
+class _Members(Identity, forbid_unknown_fields=True, kw_only=True):
+    """Some members are null for a build that was adopted from an old server."""
+
+    sha256: Sha256 | None
+    signer_fingerprint: str | None
+    source: Literal["manual", "ci"] | None
+    ci_run_id: str | None
+    git_sha: str | None
+    notes: str | None
+    uploaded_at: Instant
+    uploaded_by: str | None
+    state: Literal["declared", "awaiting_signer", "published", "refused", "withdrawn", "adopted"]
+    refusal: str | None
+    published_at: Instant | None
+    is_current: bool
+    replaces_id: int | None
+    staged_rollout_percent: Percent
+    rollout_filter: dict[str, Any] | None
+    wifi_only: bool
+    must_install: bool
+    promoted_at: Instant | None
+    promoted_by: str | None
+    paused_at: Instant | None
+    paused_reason: str | None
+    storage_url: str | None
+    audit: list[AuditEntry]
+    min_sdk: int | None
+    target_sdk: int | None
+    shared_user_id: str | None
+    plan: PlanStatus | None
+    warnings: list[str] | UnsetType = UNSET
+
+
+class Build(_Members, kw_only=True):
+    """A build. Some members are null for one that was adopted from an old server. A list has no `warnings`."""
+
+    statistics: Statistics
+
+
+class DeclaredBuild(_Members, kw_only=True):
+    """The address is null when the build is published already; a new build has no statistics yet."""
+
+    upload_url: str | None
+    upload_headers: dict[str, str] | None
+    upload_expires_in: int | None
+    statistics: Statistics | UnsetType = UNSET
+
+
+class InstallCommands(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The bulk command that was made; without one every device of the cohort has the build or was asked."""
+
+    request_id: str | None
+    device_count: Count
+    states: dict[DispatchState, int]
+    cohort_devices: Count
+    newer_devices: Count
+    action: str | UnsetType | None = UNSET
+    delivery: Delivery | UnsetType | None = UNSET
+    answered: Answered | UnsetType | None = UNSET
+    selector: dict[str, Any] | UnsetType = UNSET
+    created_by: str | UnsetType = UNSET
+    created_at: Instant | UnsetType = UNSET
+
+
+class InstallingBuild(Build, kw_only=True):
+    install: InstallCommands
+
+
+def listed(build: StoredBuild) -> Build:
+    """A build of a list, without warnings."""
+    return Build(**_members(build), **_statistics(build))
+
+
+def found(db: Executor, build: StoredBuild, config: Settings) -> Build:
+    """One build with its warnings."""
+    return Build(**_members(build), **_statistics(build), warnings=_warnings(db, build, config))
+
+
+def declared(db: Executor, build: StoredBuild, config: Settings) -> DeclaredBuild:
+    """A declared build with the address that its file is PUT to, as long as one is wanted."""
+    url, headers = urls.upload_address(config, build.file) if build.state == "declared" else (None, None)
+    return DeclaredBuild(
+        **_members(build),
+        **_statistics(build),
+        warnings=_warnings(db, build, config),
+        upload_url=url,
+        upload_headers=headers,
+        upload_expires_in=urls.UPLOAD_SECONDS if url else None,
+    )
+
+
+def installing(
+    db: Executor, build: StoredBuild, config: Settings, asked: Asked, batch: Batch | None
+) -> InstallingBuild:
+    """A build, with what came of asking devices to install it."""
+    commands = structs.asdict(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
+    install = InstallCommands(**commands, cohort_devices=asked.cohort_devices, newer_devices=asked.newer_devices)
+    warnings = _warnings(db, build, config)
+    return InstallingBuild(**_members(build), **_statistics(build), warnings=warnings, install=install)
+
+
+_STORED = [name for name in _Members.__struct_fields__ if name in StoredBuild.__struct_fields__ and name != "plan"]
+
+
+def _members(build: StoredBuild) -> dict[str, Any]:
+    return {**{name: getattr(build, name) for name in _STORED}, "plan": plans.shown(build)}
+
+
+def _statistics(build: StoredBuild) -> dict[str, Any]:
+    return {} if build.statistics is None else {"statistics": build.statistics}
+
+
+def _warnings(db: Executor, build: StoredBuild, config: Settings) -> list[str]:
+    return publishing.warnings(db, build, config.agent_package)

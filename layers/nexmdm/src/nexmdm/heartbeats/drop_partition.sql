@@ -1,0 +1,35 @@
+-- Drops one partition and keeps its hours in device_history: both or neither, wherever it is killed. While it summarizes,
+-- readers of the partition go on, and writers of it wait; the locks that heartbeats feel are asked for at the end, for
+-- half a second at a time. It raises object_in_use when another session is dropping the partition, and
+-- object_not_in_prerequisite_state when it does not hold the {expected} rows that were archived (null: no archive).
+DO $$
+DECLARE
+    found bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('nexmdm.partitions.drop'), hashtext('{name}')) THEN
+        RAISE 'another session is dropping {name}' USING ERRCODE = 'object_in_use';
+    END IF;
+    -- Longer than deadlock_timeout, after which an autovacuum of the partition gives way.
+    SET LOCAL lock_timeout = '3s';
+    LOCK TABLE "{name}" IN SHARE ROW EXCLUSIVE MODE;
+    IF {expected}::bigint IS NOT NULL THEN
+        SELECT count(*) INTO found FROM "{name}";
+        IF found <> {expected} THEN
+            RAISE '{name} does not hold the rows that were archived'
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+    END IF;
+    {summarize};
+    SET LOCAL lock_timeout = '{lock_timeout}';
+    FOR attempt IN 1..{tries} LOOP
+        BEGIN
+            DROP TABLE "{name}";
+            EXIT;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF attempt = {tries} THEN
+                RAISE;
+            END IF;
+        END;
+        PERFORM pg_sleep(attempt * (0.05 + random() * 0.2));
+    END LOOP;
+END $$
