@@ -26,6 +26,7 @@ from bench.stage import QUICK, Sizes, Stage
 from local.postgres import embedded
 
 SECTIONS = {
+    "processor_time": "Processor time of a heartbeat",
     "heartbeats": "Heartbeats",
     "commands": "Commands",
     "throughput": "Throughput",
