@@ -29,6 +29,7 @@ from psycopg2 import extensions
 from bench import fixture, load
 from bench.figures import Figure, at_most, below
 from bench.heartbeats import bare, statement
+from bench.pairs import spread_of
 from bench.stage import Stage
 from tests.support import api
 
@@ -64,7 +65,8 @@ def measure(stage: Stage) -> list[Figure]:
     note = f"half of the pairs of {BLOCK} calls are between {ratios[quarter]:.2f} and {ratios[-quarter - 1]:.2f}"
     what = f"processor time of a heartbeat in the function, {blocks * BLOCK:,} calls"
     return [
-        at_most(MOST, what, "bare psycopg2 and json", bare_, ours, "µs", note),
+        at_most(MOST, what, "bare psycopg2 and json", bare_, ours, "µs", note,
+                spread_of(took["floor"], took["handler"])),
         below("log of a heartbeat: the function's record", size, MOST_BYTES, "bytes",
               "with ids of 36 characters; the platform writes none of an ordinary invocation"),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from nexmdm.alerts.conditions import DECLARATIONS
 from nexmdm.alerts.rules import Severity
 from nexmdm.commands import actions
 from nexmdm.commands import states as states_of
-from nexmdm.devices import lists
+from nexmdm.devices import fields, lists
 from nexmdm_cli.console.app import ASSETS, PAGES
 
 OWN = sorted(path for path in ASSETS.iterdir() if path.suffix in (".js", ".css", ".html"))
@@ -34,6 +34,13 @@ def test_every_place_of_the_page_is_served():
     keys = re.findall(r'^  "?([a-z/-]*)"?: \w+,$', places, re.MULTILINE)
     assert len(keys) == places.count(",")
     assert {f"/{key}{'{id}' if key.endswith('/') else ''}" for key in keys} == set(PAGES)
+
+
+def test_what_is_kept_of_each_hour_is_drawn():
+    drawn = re.search(r"SERIES = \[(.*?)\n\];", (ASSETS / "device.js").read_text(), re.DOTALL)[1]
+    assert re.findall(r'^  \["[^"]+", "[^"]+", "(\w+)"', drawn, re.MULTILINE) == [
+        field.name for field in fields.CHARTED
+    ]
 
 
 def test_conditions_are_those_of_the_api():

@@ -242,6 +242,30 @@ def test_the_fleet_over_time(page, stack, fleet):
     expect(section.get_by_role("img", name=re.compile("highest 1 devices"))).to_be_visible()
 
 
+KEPT = """
+INSERT INTO device_history (device_id, hour, reports, last_ts, battery_pct_min, battery_pct_max, battery_pct_last)
+SELECT '{device}', date_trunc('hour', now()) - n * interval '1 hour', 6, now(), 20 + n % 3, 60 + n % 3, 41
+FROM generate_series(1, 1500) AS n
+"""
+
+
+def test_ninety_days_of_a_device(page, stack, fleet):
+    visit(page, f"/devices/{fleet['watch-1']}")
+    section = page.get_by_role("region", name="History")
+    section.get_by_role("button", name="90 days").click()
+    expect(section).to_contain_text("No hour of the last 90 days was kept.")
+    run_sql(stack.database_url, KEPT.format(device=fleet["watch-1"]))
+    page.get_by_role("button", name="Update now").click()
+    words = "Battery over time: last 41 %, lowest 20 %, highest 62 %"
+    expect(section.get_by_role("img", name=words)).to_be_visible()
+    expect(section).to_contain_text("1,500 hours since")
+    section.get_by_role("button", name="Table").click()
+    expect(section.get_by_text("1–100 of 1,500")).to_be_visible()
+    expect(row(page, "21 – 61 %").first).to_be_visible()
+    section.get_by_role("button", name="2 days").click()
+    expect(section).to_contain_text("No heartbeat within the retained time.")
+
+
 # --- a viewer without rights
 
 

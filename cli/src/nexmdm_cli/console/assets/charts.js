@@ -16,11 +16,16 @@ export function Chart({ title, unit, rows, name, min, max, at = time, latest = "
   const pointed = useRef();
   const drawn = useRef();
   const data = useMemo(() => series(rows, name), [rows, name]);
-  const values = useMemo(() => data[1].filter((value) => value !== null), [data]);
+  // Of hours the lowest is the lowest of their minima, not of the values that they ended with.
+  const [lows, highs, values] = useMemo(
+    () => [1, 2, 3].map((n) => (data[n] ?? data[1]).filter((value) => value !== null)),
+    [data],
+  );
+  const banded = data.length > 2;
   const empty = values.length === 0;
 
-  const point = ({ data: [times, shown], cursor: { idx } }) => {
-    const value = idx == null ? null : shown[idx];
+  const point = ({ data: [times, ...lines], cursor: { idx } }) => {
+    const value = idx == null ? null : lines.at(-1)[idx];
     pointed.current.textContent = value == null ? "" : `${say(value, unit)} at ${at(times[idx] * 1000)}`;
   };
 
@@ -28,7 +33,7 @@ export function Chart({ title, unit, rows, name, min, max, at = time, latest = "
     if (empty) return undefined;
     const draw = () => {
       drawn.current?.destroy();
-      drawn.current = new window.uPlot(options(canvas.current, [min, max], point, together), data, canvas.current);
+      drawn.current = new window.uPlot(options(canvas.current, [min, max], point, together, banded), data, canvas.current);
     };
     draw();
     const resized = new ResizeObserver(() =>
@@ -46,14 +51,14 @@ export function Chart({ title, unit, rows, name, min, max, at = time, latest = "
       drawn.current.destroy();
       drawn.current = null;
     };
-  }, [empty, min, max]);
+  }, [empty, banded, min, max]);
 
   useEffect(() => drawn.current?.setData(data), [data]);
 
   const last = values.at(-1);
   const words = empty
     ? "not reported"
-    : `${latest} ${say(last, unit)}, lowest ${say(lowest(values), unit)}, highest ${say(highest(values), unit)}`;
+    : `${latest} ${say(last, unit)}, lowest ${say(lowest(lows), unit)}, highest ${say(highest(highs), unit)}`;
   return html`
     <figure class="chart">
       <figcaption>
@@ -73,7 +78,7 @@ const lowest = (values) => values.reduce((a, b) => (b < a ? b : a));
 const highest = (values) => values.reduce((a, b) => (b > a ? b : a));
 const say = (value, unit) => withUnit(value, unit, Number.isInteger(value) ? 0 : 1);
 
-function options(element, [min, max], point, together) {
+function options(element, [min, max], point, together, banded) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = {
@@ -93,9 +98,13 @@ function options(element, [min, max], point, together) {
       { ...axis, values: dates, space: 60, size: 34 },
       { ...axis, size: 46 },
     ],
-    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: few } }],
+    // Between the lowest and the highest of each hour.
+    ...(banded && { bands: [{ series: [2, 1], fill: colour("--band") }] }),
+    series: [{}, ...(banded ? [EDGE, EDGE] : []), { stroke: colour("--accent"), width: 1.5, points: { show: few } }],
   };
 }
+
+const EDGE = { stroke: "transparent", points: { show: false } };
 
 // A line of few points shows nothing of one that stands alone.
 const FEW = 30;

@@ -102,7 +102,7 @@ export function CommandsTable({ commands, without, empty = "No command was sent 
 }
 
 /** A list of commands, live. query: the list's filters. */
-export const useCommands = (query) => useList("/v1/commands", query);
+export const useCommands = (query, options) => useList("/v1/commands", query, options);
 
 export const CommandsList = ({ list, without }) => list.data && html`
   <${CommandsTable} commands=${list.data.items} without=${without} />
