@@ -63,8 +63,8 @@ test-lambda-python: ## the tests of reading APKs on Lambda's Python 3.13 (BUILD_
 test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/system/built
 
-bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (BENCH_ROWS=2000000 BENCH=--strict)
-	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH)
+bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (COMPARE=ref.json BENCH=--strict)
+	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH) $(if $(COMPARE),--compare $(COMPARE))
 
 # The plays write down what functions ask of AWS; the rehearsal holds their roles against it.
 AWS_CALLS := $(CURDIR)/.nexmdm/aws-calls

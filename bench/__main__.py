@@ -1,6 +1,8 @@
-"""Measures every row of the table, prints it, writes JSON. `--strict` ends with 1 when a bar is missed.
+"""Measures every row of the table, prints it, writes JSON.
 
-    python -m bench [--only SECTION ...] [--quick] [--rows 2000000] [--json FILE] [--strict]
+`--strict` ends with 1 when a bar is missed, `--compare` when a ratio is worse than in an earlier run's file.
+
+    python -m bench [--only SECTION ...] [--quick] [--rows 2000000] [--json FILE] [--strict] [--compare FILE]
 
 BENCH_ROWS does what --rows does. Each section has a database of its own on one embedded server, and each figure its
 floor, measured in turn with it; medians. `widths` is measured only when it is named: see docs/migrations.md.
@@ -21,14 +23,15 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from bench import compare
 from bench.figures import Figure, absent, print_table
 from bench.stage import QUICK, Sizes, Stage
 from local.postgres import embedded
 
 SECTIONS = {
+    "processor_time": "Processor time of a heartbeat",
     "heartbeats": "Heartbeats",
     "commands": "Commands",
-    "throughput": "Throughput",
     "recovery": "The whole fleet returns",
     "growth": "Growth",
     "selectors": "Labels and selectors",
@@ -36,7 +39,6 @@ SECTIONS = {
     "removal": "Removal of expired heartbeats",
     "sending": "Sending",
     "cold_starts": "Cold starts of the built functions",
-    "gateway": "Whole path",
     "targets": "Targets of the documents",
 }
 BY_NAME_ONLY = {"widths": "Width of a partition", "memory": "Memory of the heartbeat function"}
@@ -44,6 +46,13 @@ BY_NAME_ONLY = {"widths": "Width of a partition", "memory": "Memory of the heart
 
 def main() -> int:
     options = _options()
+    reference = None
+    if options.compare:
+        try:
+            reference = compare.read(options.compare)
+        except compare.Unreadable as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
     # The verbs log each operation on standard output; the tables go where it led before.
     console = Console(file=os.fdopen(os.dup(1), "w"), width=140 if not sys.stdout.isatty() else None)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -55,7 +64,12 @@ def main() -> int:
     verdicts = Counter(figure.verdict for section in figures.values() for figure in section)
     missed, counts = verdicts["MISSED"], f"{verdicts['met']} met, {verdicts['MISSED']} missed"
     console.print(f"{counts}; {seconds:.0f} s on {os.cpu_count()} processors, load {load:.1f} before; {options.json}")
-    return 1 if missed and options.strict else 0
+    found = [] if reference is None else sorted(map(str, compare.worse(reference, figures)))
+    if reference is not None:
+        console.print(f"{len(found)} worse than in {options.compare}")
+        for line in found:
+            console.print(f"  {line}", soft_wrap=True)
+    return 1 if found or (missed and options.strict) else 0
 
 
 def measure(server: str, sections: list[str], sizes: Sizes, console: Console) -> dict[str, list[Figure]]:
@@ -81,6 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=rows, help="expired heartbeats (default: BENCH_ROWS or 2000000)")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that all of it works, not how fast")
     parser.add_argument("--json", type=Path, default=embedded.STATE / "bench.json", metavar="FILE")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="end with 1 when a ratio is worse than in FILE")
     parser.add_argument("--strict", action="store_true", help="end with 1 when a bar is missed")
     return parser.parse_args()
 

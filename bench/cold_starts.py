@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from bench import fixture
 from bench.figures import Figure, absent, at_most, below, compared
+from bench.pairs import spread_of
 from bench.processor import share_of
 from bench.sending import fake_fcm
 from bench.stage import Stage, pointed_at
@@ -104,13 +105,17 @@ def _function(stage: Stage, function: Function, variables: dict[str, str]) -> li
     first, bare = (median(start.first for start in starts) for starts in (ours, floor))
     note = f"under the limit of the processor ({runs.how})"
     figures = [
-        at_most(1.5, f"{what}: first answer", against, bare, first, "ms", note)
+        at_most(1.5, f"{what}: first answer", against, bare, first, "ms", note, _spread(floor, ours, "first"))
         if function.name in RULED
-        else compared(f"{what}: first answer", against, bare, first, "ms", note)
+        else compared(f"{what}: first answer", against, bare, first, "ms", note, _spread(floor, ours, "first"))
     ]
     together, bare = (median(start.together for start in starts) for starts in (ours, floor))
     note = f"{_phases(ours)}; floor {_phases(floor)}"
-    figures.append(compared(f"{what}: initialised and answered", against, bare, together, "ms", note))
+    figures.append(
+        compared(
+            f"{what}: initialised and answered", against, bare, together, "ms", note, _spread(floor, ours, "together")
+        )
+    )
     if function.name in MEGABYTES:
         size = lambda_runtime.megabytes(lambda_runtime.paths(function))
         figures.append(below(f"{function.name}: code and layer, unzipped", size, MEGABYTES[function.name], "MB"))
@@ -119,6 +124,10 @@ def _function(stage: Stage, function: Function, variables: dict[str, str]) -> li
         peak = max(start.peak for start in ours)
         figures.append(below(f"{function.name}: peak memory at the first answer", peak, limit, "MB"))
     return figures
+
+
+def _spread(floor: list["Start"], ours: list["Start"], phase: str) -> float:
+    return spread_of([getattr(start, phase) for start in floor], [getattr(start, phase) for start in ours])
 
 
 def _phases(starts: list["Start"]) -> str:

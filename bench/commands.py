@@ -13,7 +13,7 @@ from psycopg2 import extensions
 
 from bench import fixture
 from bench.figures import Figure, at_most, compared, counted
-from bench.pairs import interleaved
+from bench.pairs import interleaved, spread_of
 from bench.stage import Stage, pointed_at
 from tests.support import api
 from tests.support.relay import relay
@@ -58,11 +58,14 @@ def _idempotency(stage: Stage, url: str) -> list[Figure]:
             }
 
         took = interleaved(stage.sizes.rounds, prepare)
-    floor_ms, way = median(took["floor"]), "SELECT by primary key, bare psycopg2"
+    what, way = "idempotency hit", "SELECT by primary key, bare psycopg2"
+    floor, verb, handler = took["floor"], took["verb"], took["handler"]
+    floor_ms = median(floor)
     return [
-        at_most(2, "idempotency hit on a dispatch, verb: p50", way, floor_ms, median(took["verb"]), "ms"),
-        compared("idempotency hit, handler, API event in to answer out: p50", way, floor_ms,
-                 median(took["handler"]), "ms"),
+        at_most(2, f"{what} on a dispatch, verb: p50", way, floor_ms, median(verb), "ms",
+                spread=spread_of(floor, verb)),
+        compared(f"{what}, handler, API event in to answer out: p50", way, floor_ms, median(handler), "ms",
+                 spread=spread_of(floor, handler)),
     ]  # fmt: skip
 
 
@@ -106,4 +109,12 @@ def _bulk(stage: Stage, url: str) -> Figure:
         took = interleaved(stage.sizes.bulk_rounds, prepare, warm_up=1)
     what = f"bulk accept of {stage.sizes.bulk:,} commands"
     stage.results["bulk_accept_ms"] = median(took["bulk"])
-    return at_most(3, what, "INSERT .. SELECT of bare rows", median(took["floor"]), median(took["bulk"]), "ms")
+    return at_most(
+        3,
+        what,
+        "INSERT .. SELECT of bare rows",
+        median(took["floor"]),
+        median(took["bulk"]),
+        "ms",
+        spread=spread_of(took["floor"], took["bulk"]),
+    )

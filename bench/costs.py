@@ -45,19 +45,25 @@ def requests(devices: float) -> float:
     return devices * (MONTH_SECONDS / INTERVAL + 30 * 2 * COMMANDS) / 1e6
 
 
-def record_bytes(*, platform: bool = False) -> float:
-    """What CloudWatch counts of a heartbeat: the function's record, the gateway's, and with the text format Lambda's
-    three."""
+def record_bytes(*, former: bool = False, sample: int = 1) -> float:
+    """What CloudWatch counts of a heartbeat: the function's record and the gateway's. Formerly the function's was
+    Powertools' own, and Lambda wrote three more in the text format.
+
+    Args:
+        sample: HeartbeatLogSample.
+    """
     sizes, measured = prices()["documented"], prices()["measured"]
-    records = 5 if platform else 2
-    own = measured["heartbeat_record_bytes"] + sizes["access_record_bytes"] + records * sizes["record_overhead_bytes"]
-    return float(own + (sizes["platform_record_bytes"] if platform else 0))
+    each = sizes["record_overhead_bytes"]
+    gateway = sizes["access_record_bytes"] + each
+    if former:
+        return float(gateway + measured["former_record_bytes"] + each + sizes["platform_record_bytes"] + 3 * each)
+    return float(gateway + (measured["heartbeat_record_bytes"] + each) / sample)
 
 
-def million_heartbeats(*, platform: bool = False) -> dict[str, float]:
+def million_heartbeats(*, former: bool = False, sample: int = 1) -> dict[str, float]:
     """USD by part."""
     p = prices()
-    gb = record_bytes(platform=platform) / 1000
+    gb = record_bytes(former=former, sample=sample) / 1000
     seconds = p["assumed"]["handler_seconds"]
     return {
         "HTTP API": p["http_api"]["million_requests"],
@@ -150,13 +156,14 @@ def _fixed() -> Iterator[str]:
 
 
 def _million() -> Iterator[str]:
-    before, now = million_heartbeats(platform=True), million_heartbeats()
-    yield "| a million heartbeats | with Lambda's text records, USD | as the template has it, USD |"
-    yield "|---|---|---|"
-    yield f"| bytes of log for each | {record_bytes(platform=True):.0f} | {record_bytes():.0f} |"
-    for part, cost in now.items():
-        yield f"| {part} | {before[part]:.2f} | {cost:.2f} |"
-    yield f"| together | {sum(before.values()):.2f} | {sum(now.values()):.2f} |"
+    forms: tuple[dict[str, Any], ...] = ({"former": True}, {}, {"sample": 10})
+    yield "| a million heartbeats | before, USD | now, USD | `HeartbeatLogSample=10`, USD |"
+    yield "|---|---|---|---|"
+    yield f"| bytes of log for each | {' | '.join(f'{record_bytes(**form):.0f}' for form in forms)} |"
+    costs = [million_heartbeats(**form) for form in forms]
+    for part in costs[0]:
+        yield f"| {part} | {' | '.join(f'{cost[part]:.2f}' for cost in costs)} |"
+    yield f"| together | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"
 
 
 def _options() -> Iterator[str]:

@@ -11,7 +11,10 @@ ABSENT = "not measured"
 
 
 class Figure(msgspec.Struct, kw_only=True):
-    """floor, measured: in `unit`; None when there is none. bar: the ratio's bound in words, as `<= 1.4`."""
+    """floor, measured: in `unit`; None when there is none. bar: the ratio's bound in words, as `<= 1.4`.
+
+    spread: by what part of itself the ratio differed between the parts of the run.
+    """
 
     what: str
     against: str
@@ -19,6 +22,8 @@ class Figure(msgspec.Struct, kw_only=True):
     measured: float | None = None
     unit: str = ""
     ratio: float | None = None
+    spread: float = 0
+    lower_is_better: bool = True
     bar: str
     met: bool
     note: str = ""
@@ -28,19 +33,30 @@ class Figure(msgspec.Struct, kw_only=True):
         return "" if self.bar == "none" else "met" if self.met else "MISSED"
 
 
-def at_most(bar: float, what: str, against: str, floor: float, measured: float, unit: str, note: str = "") -> Figure:
+def at_most(
+    bar: float, what: str, against: str, floor: float, measured: float, unit: str, note: str = "", spread: float = 0
+) -> Figure:
     """The ratio measured : floor must not be above `bar`."""
-    return _ruled(f"<= {bar}", measured / floor <= bar if floor else False, what, against, floor, measured, unit, note)
+    return _ruled(
+        f"<= {bar}", bool(floor) and measured / floor <= bar, what, against, floor, measured, unit, note, spread
+    )
 
 
-def at_least(bar: float, what: str, against: str, floor: float, measured: float, unit: str, note: str = "") -> Figure:
+def at_least(
+    bar: float, what: str, against: str, floor: float, measured: float, unit: str, note: str = "", spread: float = 0
+) -> Figure:
     """The ratio measured : floor must not be below `bar`; both are rates."""
-    return _ruled(f">= {bar}", measured / floor >= bar if floor else False, what, against, floor, measured, unit, note)
+    met = bool(floor) and measured / floor >= bar
+    figure = _ruled(f">= {bar}", met, what, against, floor, measured, unit, note, spread)
+    return msgspec.structs.replace(figure, lower_is_better=False)
 
 
-def compared(what: str, against: str, floor: float, measured: float, unit: str, note: str = "") -> Figure:
-    """A ratio that no bar was set for."""
-    return _ruled("none", True, what, against, floor, measured, unit, note)
+def compared(
+    what: str, against: str, floor: float, measured: float, unit: str, note: str = "", spread: float = 0
+) -> Figure:
+    """A ratio that no bar was set for; of rates (a unit of `/s`) more is better."""
+    figure = _ruled("none", True, what, against, floor, measured, unit, note, spread)
+    return msgspec.structs.replace(figure, lower_is_better=not unit.endswith("/s"))
 
 
 def counted(what: str, measured: float, exactly: float, unit: str, note: str = "") -> Figure:
@@ -86,10 +102,30 @@ def print_table(console: Console, title: str, figures: list[Figure]) -> None:
     console.print(table)
 
 
-def _ruled(bar: str, met: bool, what: str, against: str, floor: float, measured: float, unit: str, note: str) -> Figure:
+def _ruled(
+    bar: str,
+    met: bool,
+    what: str,
+    against: str,
+    floor: float,
+    measured: float,
+    unit: str,
+    note: str,
+    spread: float,
+) -> Figure:
     values: dict[str, Any] = {"floor": _rounded(floor), "measured": _rounded(measured)}
     ratio = round(measured / floor, 3) if floor else None
-    return Figure(what=what, against=against, **values, unit=unit, ratio=ratio, bar=bar, met=met, note=note)
+    return Figure(
+        what=what,
+        against=against,
+        **values,
+        unit=unit,
+        ratio=ratio,
+        spread=round(spread, 3),
+        bar=bar,
+        met=met,
+        note=note,
+    )
 
 
 def _rounded(value: float) -> float:

@@ -12,7 +12,7 @@ from nexmdm.runtime.pagination import page
 from bench import fixture
 from bench.figures import Figure, at_most
 from bench.heartbeats import Devices
-from bench.pairs import interleaved
+from bench.pairs import interleaved, spread_of
 from bench.stage import Stage
 
 DAYS = 3
@@ -56,7 +56,15 @@ def _heartbeat(stage: Stage, small: Database, large: Database, url: str) -> Figu
 
     took = interleaved(stage.sizes.rounds, prepare)
     what = f"heartbeat among {stage.sizes.rows:,} rows, {DAYS} days of partitions: p50"
-    return at_most(1.2, what, f"among {stage.sizes.small_rows:,}", median(took["small"]), median(took["large"]), "ms")
+    return at_most(
+        1.2,
+        what,
+        f"among {stage.sizes.small_rows:,}",
+        median(took["small"]),
+        median(took["large"]),
+        "ms",
+        spread=spread_of(took["small"], took["large"]),
+    )
 
 
 def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
@@ -72,7 +80,7 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
         took = interleaved(max(20, sizes.rounds // 2), partial(_same, jobs))
         figures.append(
             at_most(1.2, f"fleet list of {sizes.devices:,} devices, {what}: p50", f"of {sizes.small_devices:,}",
-                    median(took["small"]), median(took["large"]), "ms")
+                    median(took["small"]), median(took["large"]), "ms", spread=spread_of(took["small"], took["large"]))
         )  # fmt: skip
     return figures
 

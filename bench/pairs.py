@@ -3,10 +3,12 @@
 import random
 import time
 from collections.abc import Callable
+from statistics import median
 
 Job = Callable[[], object]
 Took = dict[str, list[float]]
 WARM_UP = 30
+PARTS = 5
 
 
 def interleaved(
@@ -28,3 +30,12 @@ def interleaved(
             if number >= warm_up:
                 took.setdefault(name, []).append(elapsed)
     return took
+
+
+def spread_of(floor: list[float], measured: list[float], of: Callable[[list[float]], float] = median) -> float:
+    """By what part of itself the ratio measured : floor differed between five parts of the run, up or down."""
+    size = max(1, min(len(floor), len(measured)) // PARTS)
+    starts = range(0, size * min(PARTS, len(floor)), size)
+    ratios = [of(measured[n : n + size]) / of(floor[n : n + size]) for n in starts]
+    middle = median(ratios)
+    return max(abs(ratio / middle - 1) for ratio in ratios) if middle else 0

@@ -29,6 +29,7 @@ from rich.console import Console
 from bench import fixture, load, recovery_chart
 from bench.figures import Figure, at_least, compared, counted, print_table
 from bench.heartbeats import bare, statement
+from bench.pairs import spread_of
 from bench.stage import QUICK, Stage
 from local.postgres import embedded
 
@@ -90,13 +91,24 @@ def measure(stage: Stage, devices: int | None = None, chart: Path | None = None)
     what = f"{devices} devices return with {QUEUED} reports each"
     others = sum(count for run in (single, hour, day) for status, count in run.statuses.items() if status != 200)
     lost = sum(run.accepted - run.rows for run in (single, hour, day))
+    batch, day_batch = f"{what}, a batch of {QUEUED} each", f"a day's queue, a batch of {DAY} each"
+    beside = "the same statement from 2 processes"
     return [
         counted(f"{what}: accepted reports without a row", lost, 0, "reports"),
         counted(f"{what}: responses other than 200", others, 0, "responses"),
-        at_least(0.6, f"{what}, one by one", "the same statement from 2 processes", floor.rate, single.rate, "/s"),
-        at_least(10, f"{what}, a batch of {QUEUED} each", "one by one", single.rate, hour.rate, "/s"),
-        compared(f"a day's queue, a batch of {DAY} each", "one by one", single.rate, day.rate, "/s"),
+        at_least(0.6, f"{what}, one by one", beside, floor.rate, single.rate, "/s", spread=_spread(floor, single)),
+        at_least(10, batch, "one by one", single.rate, hour.rate, "/s", spread=_spread(single, hour)),
+        compared(day_batch, "one by one", single.rate, day.rate, "/s", spread=_spread(single, day)),
     ]
+
+
+def _spread(floor: Drained, measured: Drained) -> float:
+    """Between the two processes."""
+    return spread_of(_rates(floor), _rates(measured))
+
+
+def _rates(run: Drained) -> list[float]:
+    return [part.accepted / part.seconds for part in run.parts]
 
 
 def _drained(stage: Stage, name: str, devices: int, queued: int, work: Any, through_handlers: bool = False) -> Drained:

@@ -18,7 +18,7 @@ from nexmdm.runtime.database import Database
 
 from bench import fixture
 from bench.figures import Figure, at_most
-from bench.pairs import interleaved
+from bench.pairs import interleaved, spread_of
 from bench.stage import Stage
 
 BAR = 3
@@ -67,7 +67,15 @@ def _selective(stage: Stage, db: Database, name: str, selector: str) -> Figure:
         warm_up=5,
     )
     what = f"preview among {stage.sizes.devices:,} devices, {name}, {len(ids):,} match: p50"
-    return at_most(BAR, what, "these rows by primary key", median(took["floor"]), median(took["preview"]), "ms")
+    return at_most(
+        BAR,
+        what,
+        "these rows by primary key",
+        median(took["floor"]),
+        median(took["preview"]),
+        "ms",
+        spread=spread_of(took["floor"], took["preview"]),
+    )
 
 
 def _list(stage: Stage, db: Database, name: str, selector: str) -> Figure:
@@ -82,7 +90,15 @@ def _list(stage: Stage, db: Database, name: str, selector: str) -> Figure:
         warm_up=5,
     )
     what = f"list among {stage.sizes.devices:,} devices, {name}: p50"
-    return at_most(BAR, what, "these rows by primary key", median(took["floor"]), median(took["list"]), "ms")
+    return at_most(
+        BAR,
+        what,
+        "these rows by primary key",
+        median(took["floor"]),
+        median(took["list"]),
+        "ms",
+        spread=spread_of(took["floor"], took["list"]),
+    )
 
 
 def _others(stage: Stage, db: Database, name: str, selector: str) -> Figure:
@@ -96,7 +112,15 @@ def _others(stage: Stage, db: Database, name: str, selector: str) -> Figure:
         warm_up=2,
     )
     what = f"preview among {stage.sizes.devices:,} devices, {name}: p50"
-    return at_most(2, what, "preview of all of them", median(took["floor"]), median(took["preview"]), "ms")
+    return at_most(
+        2,
+        what,
+        "preview of all of them",
+        median(took["floor"]),
+        median(took["preview"]),
+        "ms",
+        spread=spread_of(took["floor"], took["preview"]),
+    )
 
 
 def _bulk(stage: Stage, db: Database) -> Figure:
@@ -115,7 +139,15 @@ def _bulk(stage: Stage, db: Database) -> Figure:
 
     took = interleaved(_rounds(stage), prepare, warm_up=2)
     what = f"bulk command to a selector among {stage.sizes.devices:,} devices, {len(ids):,} match: p50"
-    return at_most(BAR, what, "the same to these ids", median(took["floor"]), median(took["selector"]), "ms")
+    return at_most(
+        BAR,
+        what,
+        "the same to these ids",
+        median(took["floor"]),
+        median(took["selector"]),
+        "ms",
+        spread=spread_of(took["floor"], took["selector"]),
+    )
 
 
 _LABELS = """

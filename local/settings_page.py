@@ -33,7 +33,7 @@ ABOUT: dict[str, dict[str, str]] = {
     "Devices": {
         "HEARTBEAT_BUCKET_SECONDS": "At most one heartbeat row per device in so many seconds.",
         "HEARTBEAT_INTERVAL_SECONDS": "Announced to devices; a device that is silent for three of them is offline.",
-        "HEARTBEAT_LOG_SAMPLE": "The share of ordinary heartbeats that leave a log record; failures always do.",
+        "HEARTBEAT_LOG_SAMPLE": "One in so many ordinary heartbeats is logged; slow, odd and refused ones always are.",
         "AGENT_PACKAGE": "The agent's package: what `latest` and updates are about.",
         "UNITY_PACKAGE": "The app that is watched on a device without a monitored package of its own.",
     },

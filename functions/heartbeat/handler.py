@@ -91,8 +91,7 @@ def _read(item: Raw, n: int, request: Request) -> Report | Invalid:
 
 def _log(request: Request, device_id: str, reports: list[Report]) -> None:
     request.device_id = device_id
-    claimed = {report.claimed for report in reports if report.claimed is not None} - {device_id}
-    if claimed:
+    if claimed := {report.claimed for report in reports if report.claimed is not None} - {device_id}:
         logs.device_id_mismatch(device_id, claimed)
 
 

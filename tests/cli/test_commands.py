@@ -2,7 +2,6 @@ import csv
 import io
 
 import pytest
-from nexmdm_cli import tabular
 
 from local.fcm import Behaviour
 from tests.support.postgres import run_sql
@@ -92,13 +91,6 @@ def test_the_results_of_a_batch_as_csv(data, run, stack):
     assert [row["request_id"] for row in data("commands", "export", batch)] == [row["request_id"] for row in rows]
     run("commands", "export", "no-such-batch", "--csv", code=3)
     run("commands", "export", batch, code=2)
-
-
-def test_a_value_of_a_phone_is_no_formula():
-    rows = [{"alias": "a", "result_message": '=HYPERLINK("x")', "attempts": -1, "error_msg": None}]
-    text = tabular.table(rows, ["alias", "result_message", "attempts", "error_msg"])
-    [row] = csv.DictReader(io.StringIO(text))
-    assert row == {"alias": "a", "result_message": '\'=HYPERLINK("x")', "attempts": "-1", "error_msg": ""}
 
 
 def test_audit_names_the_first_that_breaks_a_rule(data, run, stack, phone):

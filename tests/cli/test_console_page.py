@@ -2,12 +2,15 @@
 
 import json
 import re
+from typing import get_args
 
 import pytest
+from nexmdm.alerts.conditions import DECLARATIONS
+from nexmdm.alerts.rules import Severity
 from nexmdm.commands import actions
 from nexmdm.commands import states as states_of
-from nexmdm.devices import lists
-from nexmdm_cli.console.app import ASSETS
+from nexmdm.devices import fields, lists
+from nexmdm_cli.console.app import ASSETS, PAGES
 
 OWN = sorted(path for path in ASSETS.iterdir() if path.suffix in (".js", ".css", ".html"))
 KNOWN = json.loads((ASSETS / "actions.json").read_text())
@@ -22,6 +25,34 @@ def test_states_and_limits_are_those_of_the_api():
     assert sorted(json.loads(states)) == sorted(states_of.DispatchState)
     low = re.search(r"LOW_BATTERY_PCT = (\d+)", (ASSETS / "devices.js").read_text())[1]
     assert int(low) == lists.LOW_BATTERY_PCT
+
+
+def test_every_place_of_the_page_is_served():
+    """One that is reloaded, or opened from a link that was sent, asks the console for its address."""
+    text = (ASSETS / "app.js").read_text()
+    places = re.search(r"const PLACES = \{(.*?)\};", text, re.DOTALL)[1]
+    keys = re.findall(r'^  "?([a-z/-]*)"?: \w+,$', places, re.MULTILINE)
+    assert len(keys) == places.count(",")
+    assert {f"/{key}{'{id}' if key.endswith('/') else ''}" for key in keys} == set(PAGES)
+
+
+def test_what_is_kept_of_each_hour_is_drawn():
+    drawn = re.search(r"SERIES = \[(.*?)\n\];", (ASSETS / "device.js").read_text(), re.DOTALL)[1]
+    assert re.findall(r'^  \["[^"]+", "[^"]+", "(\w+)"', drawn, re.MULTILINE) == [
+        field.name for field in fields.CHARTED
+    ]
+
+
+def test_conditions_are_those_of_the_api():
+    text = (ASSETS / "conditions.js").read_text()
+    declared = re.search(r"CONDITIONS = \{\n(.*?)\n\};", text, re.DOTALL)[1]
+    shown = {}
+    for name, members in re.findall(r"^  (\w+): \{(.*?)\},?$(?=\n  \w|\Z)", declared, re.DOTALL | re.MULTILINE):
+        unit = re.search(r'unit: "([^"]+)"', members)
+        least, most = re.search(r"least: (-?\d+)", members), re.search(r"most: (\d+)", members)
+        shown[name] = (unit and unit[1], float(least[1] if least else 0), float(most[1] if most else 0))
+    assert shown == {name: (told.unit, told.least, told.most) for name, told in DECLARATIONS.items()}
+    assert json.loads(re.search(r"SEVERITIES = (\[.*?\])", text)[1]) == list(get_args(Severity))
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)

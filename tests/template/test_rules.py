@@ -177,6 +177,17 @@ def test_lambda_writes_its_own_records_as_json_and_only_those_that_matter(docume
     assert not any("LoggingConfig" in each["Properties"] for each in functions(document).values())
 
 
+def test_one_in_how_many_heartbeats_is_logged_is_a_parameter(document):
+    parameter = document["Parameters"]["HeartbeatLogSample"]
+    assert (parameter["Default"], parameter["MinValue"]) == (1, 1)
+    told = {
+        name
+        for name, each in functions(document).items()
+        if "HEARTBEAT_LOG_SAMPLE" in each["Properties"].get("Environment", {}).get("Variables", {})
+    }
+    assert told == {"HeartbeatFunction"}
+
+
 def test_what_posts_to_the_internet_is_outside_of_the_vpc_and_everything_else_inside(document):
     for name, function in functions(document).items():
         outside = function["Properties"].get("VpcConfig") == {"Ref": "AWS::NoValue"}

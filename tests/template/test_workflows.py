@@ -60,6 +60,18 @@ def test_what_is_deployed_is_what_was_built_and_tested():
     assert ".ci/run" in steps(ci["jobs"]["check"])
 
 
+def test_the_last_run_of_main_is_what_a_bench_is_compared_with():
+    job = workflow("ci")["jobs"]["bench"]
+    assert "make bench COMPARE=" in steps(job)
+    assert "--strict" not in steps(job), "absolute times are no matter of a runner"
+    (kept,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/cache/save@")]
+    (found,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/cache/restore@")]
+    assert kept["if"] == "github.event_name == 'push'", "a pull request's own figures are no reference"
+    assert workflow("ci")[True]["push"] == {"branches": ["main"]}
+    assert kept["with"]["path"] == found["with"]["path"]
+    assert kept["with"]["key"].startswith(found["with"]["restore-keys"])
+
+
 def test_one_region_counts_for_every_step_of_a_release():
     job = workflow("deploy")["jobs"]["deploy"]
     assert "AWS_REGION" in job["env"]

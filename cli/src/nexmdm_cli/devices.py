@@ -132,7 +132,7 @@ def show(session: Session, device: Device) -> None:
             ("memory used", shown(row["ram_used_mb"], " MB")),
             ("up for", duration(row["uptime_s"])),
             ("agent", row["agent_version"] or ""),
-            ("Unity", _unity(row)),
+            ("app", _unity(row)),
             ("queued reports", shown(row["queue_depth"])),
             ("doze whitelisted", shown(row["doze_whitelisted"])),
             ("device owner", shown(row["is_device_owner"])),

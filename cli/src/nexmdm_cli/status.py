@@ -33,7 +33,7 @@ def status(
 
     Exit code 1 when something is wrong, so that a monitor can run it.
     Wrong is: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
-    Alerts, low battery and Unity that is down are shown, and are not wrong by themselves.
+    Alerts, low battery and apps that are down are shown, and are not wrong by themselves.
     """
     api, out = session.api, session.out
     chosen = selection.query(selector, group)
@@ -101,7 +101,7 @@ def _pairs(answer: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ("online", Text(str(fleet["online"]), "green")),
         ("silent", Text(str(fleet["silent"]), "red" if fleet["silent"] else "")),
         ("low battery", str(fleet["low_battery"])),
-        ("Unity down", str(fleet["unity_down"])),
+        ("App down", str(fleet["unity_down"])),
         ("device owners", str(fleet["device_owners"])),
         ("unknown commands", str(answer["unknown_commands"])),
         ("open alerts", "" if alerts is None else f"{alerts}{'+' if alerts == MOST else ''}"),

@@ -10,38 +10,45 @@ from nexmdm_cli.failures import Code, Failure
 
 WRITTEN = ("device_id", "alias", "labels")
 READ_ONLY = ("online", "last_seen_at", "agent_version", "manufacturer", "model", "android_version", "created_at")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet may take for the beginning of a formula: OWASP's list, with the wide forms of the signs.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 MAX_BODY_BYTES = 1024 * 1024
 MAX_ROWS = 10_000
 
 
 def written(devices: Iterable[dict[str, Any]]) -> str:
-    """The devices as a CSV document with a heading."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*WRITTEN, *READ_ONLY])
-    for device in devices:
-        labels = json.dumps(device["labels"], ensure_ascii=False, sort_keys=True)
-        rest = ["" if device.get(name) is None else device[name] for name in READ_ONLY]
-        writer.writerow([device["device_id"], device["alias"], labels, *rest])
-    return text.getvalue()
+    """The devices as a CSV document with a heading, as `read` takes it."""
+    rows = (
+        {**device, "labels": json.dumps(device["labels"], ensure_ascii=False, sort_keys=True)} for device in devices
+    )
+    return table(rows, (*WRITTEN, *READ_ONLY))
 
 
 def table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> str:
-    """Rows as a CSV document with a heading.
+    """Rows as a CSV document with a heading. Every CSV file is written here.
 
-    Some values come from phones: one that a spreadsheet would take for a formula has an apostrophe before it.
+    As OWASP says, each text is made safe by `_defused` and stands in quotes: a line break in it begins no new row.
     """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    text.write(",".join(columns) + "\n")
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for row in rows:
-        writer.writerow([_cell(row.get(name)) for name in columns])
+        values = (row.get(name) for name in columns)
+        writer.writerow([_defused(value) if isinstance(value, str) else value for value in values])
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else "" if value is None else value
+def _defused(value: str) -> str:
+    """The text, with an apostrophe before it when a spreadsheet would take it for a formula: some come from phones.
+
+    One that begins with apostrophes and then like a formula gets one more, so `_original` takes away what was added.
+    """
+    return f"'{value}" if value.lstrip("'").startswith(FORMULA) else value
+
+
+def _original(cell: str) -> str:
+    """The text that `_defused` wrote as this cell."""
+    return cell[1:] if cell.startswith("'") and _defused(cell) != cell else cell
 
 
 def read(document: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
@@ -98,7 +105,7 @@ def chunks(rows: list[tuple[int, dict[str, Any]]]) -> Iterator[list[tuple[int, d
 
 
 def _row(row: dict[str, str | None]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: row[name] for name in ("device_id", "alias") if row.get(name)}
+    found: dict[str, Any] = {name: _original(cell) for name in ("device_id", "alias") if (cell := row.get(name))}
     if row.get("labels"):
         labels = json.loads(row["labels"] or "")
         if not isinstance(labels, dict):

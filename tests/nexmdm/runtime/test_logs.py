@@ -2,16 +2,18 @@
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from nexmdm.runtime import logs
+from nexmdm.runtime import logs, settings
 
 from tests.support import agent
 from tests.support.api import ROOT, Device, call, enroll, event
@@ -104,6 +106,112 @@ def test_the_devices_own_id_is_no_mismatch(device, records):
     call("POST", "/v1/heartbeat", agent.heartbeat(device_id=device.id), token=device.token)
     call("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat(device_id=device.id)]}, token=device.token)
     assert [r["level"] for r in records()] == ["INFO", "INFO"]
+
+
+# --- what a heartbeat's record holds, and how many there are
+
+
+def beat(device: Device, when: datetime | None = None) -> dict:
+    handler, sent = event("POST", "/v1/heartbeat", agent.heartbeat(when, device_id=device.id), token=device.token)
+    context = type(
+        "Context", (), {"aws_request_id": "0" * 36, "function_name": "nexmdm-HeartbeatFunction-AbCdEfGhIjKl"}
+    )
+    return handler(sent, context)
+
+
+def test_a_heartbeat_is_at_most_500_bytes_of_log_and_counts_nothing(device, records, capsys):
+    assert len(device.id) == 36
+    records()
+    assert beat(device)["statusCode"] == 200
+    (record,) = records()
+    assert len(json.dumps(record, separators=(",", ":"))) <= 500
+    assert record["function"] == "HeartbeatFunction"
+    assert "_aws" not in capsys.readouterr().out
+
+
+def test_other_handlers_and_filters_see_a_heartbeats_record(device, records):
+    seen: list[logging.LogRecord] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    def name(record: logging.LogRecord) -> bool:
+        record.shop = "lobby"
+        return True
+
+    log, listener = logging.getLogger("nexmdm"), Listener()
+    log.addHandler(listener)
+    log.addFilter(name)
+    try:
+        records()
+        beat(device)
+        (written,) = records()
+    finally:
+        log.removeHandler(listener)
+        log.removeFilter(name)
+    (record,) = [record for record in seen if hasattr(record, "event")]
+    assert (record.levelname, record.event, record.entity) == ("INFO", "create", "device_heartbeats")
+    assert record.getMessage() == written["message"]
+    assert written["shop"] == "lobby"
+    assert abs(record.created - time.time()) < 60
+
+
+def test_a_filter_of_the_logger_keeps_a_record_back(device, records):
+    log = logging.getLogger("nexmdm")
+    log.addFilter(nothing := lambda record: not hasattr(record, "event"))
+    try:
+        records()
+        beat(device)
+        assert records() == []
+    finally:
+        log.removeFilter(nothing)
+
+
+def test_records_of_every_form_are_json(records):
+    def failed() -> None:
+        raise ValueError("of the test")
+
+    log = logs.logger()
+    log.info("with %s", "arguments")
+    log.info({"a": "mapping"})
+    log.info("odd values", extra={"number": 2**70, "keys": {1: {"a"}}, "error": ValueError("x"), "none": None})
+    try:
+        failed()
+    except ValueError:
+        log.exception("failed")
+    arguments, mapping, odd, exception = records()
+    assert arguments["message"] == "with arguments"
+    assert mapping["message"] == {"a": "mapping"}
+    assert odd["number"] == 2**70
+    assert "none" not in odd
+    assert exception["exception_name"] == "ValueError"
+    assert all(record["timestamp"][10] == "T" for record in (arguments, mapping, odd, exception))
+
+
+def test_one_in_n_ordinary_heartbeats_is_recorded(device, records, monkeypatch):
+    monkeypatch.setenv("HEARTBEAT_LOG_SAMPLE", "3")
+    settings.load.cache_clear()
+    try:
+        records()
+        for n in range(6):
+            assert beat(device, agent.an_hour_ago() + timedelta(minutes=n))["statusCode"] == 200
+        assert operations(records()) == [("create", "device_heartbeats")] * 2
+        for _ in range(3):
+            call("POST", "/v1/heartbeat", agent.heartbeat(), token="unknown")
+            call("POST", "/v1/heartbeat", agent.heartbeat(device_id="another"), token=device.token)
+        messages = [record["message"] for record in records()]
+        assert messages.count("refused") == 3, "refused ones are always recorded"
+        assert messages.count("device_id in the body is not the token's") == 3, "and odd ones"
+    finally:
+        monkeypatch.undo()
+        settings.load.cache_clear()
+
+
+def test_a_slow_heartbeat_is_always_recorded(records):
+    for _ in range(4):
+        logs.heartbeat("create", {"device_id": "d"}, 150.01, 1_000_000)
+    assert [record["level"] for record in records()] == ["WARNING"] * 4
 
 
 # --- nothing carried over

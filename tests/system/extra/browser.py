@@ -27,11 +27,17 @@ def running() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def opened(
-    browser: Browser, address: str, size: tuple[int, int] = DESKTOP, scheme: str = "light"
+    browser: Browser,
+    address: str,
+    size: tuple[int, int] = DESKTOP,
+    scheme: str = "light",
+    timezone: str | None = None,
 ) -> Iterator[tuple[Page, list[str]]]:
     """A page of a fresh profile, and the complaints that it has written down: errors, and what its policy refused."""
     width, height = size
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB")
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB", timezone_id=timezone
+    )
     complaints: list[str] = []
     page = context.new_page()
     page.set_default_timeout(15_000)

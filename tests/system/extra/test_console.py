@@ -190,6 +190,7 @@ def test_a_lost_answer_is_not_a_second_command(page, stack):
 
 def test_an_outage_is_said_and_ends(page):
     visit(page, "/")
+    expect(page.get_by_text(re.compile("^updated "))).to_be_visible()
     page.route("**/api/**", lambda route: route.abort())
     page.get_by_role("button", name="Update now").click()
     expect(page.get_by_role("alert")).to_contain_text("The console itself does not answer.")

@@ -7,7 +7,10 @@ from playwright.sync_api import expect
 from tests.system.extra.browser import DESKTOP, PHONE, opened
 from tests.system.extra.console_page import dialog, row, visit
 
-PAGES = ("/", "/devices", "/groups", "/commands", "/builds", "/enroll", "/alerts", "/api-reference")
+PAGES = (
+    "/", "/devices", "/apps", "/groups", "/commands", "/schedules", "/builds", "/enroll", "/alerts", "/alerts/rules",
+    "/alerts/mutes", "/events", "/api-reference",
+)  # fmt: skip
 
 
 def test_by_keyboard_alone(page, stack):

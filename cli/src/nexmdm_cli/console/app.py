@@ -25,12 +25,17 @@ PAGES = (
     "/devices/{id}",
     "/commands",
     "/commands/{id}",
+    "/schedules",
+    "/schedules/{id}",
     "/builds",
     "/builds/{id}",
     "/apps",
     "/groups",
     "/enroll",
     "/alerts",
+    "/alerts/mutes",
+    "/alerts/rules",
+    "/events",
     "/api-reference",
 )
 

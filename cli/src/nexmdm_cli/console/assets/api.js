@@ -46,6 +46,11 @@ export async function* pages(path, query, signal) {
   } while (cursor);
 }
 
+const refused = (method, url) => ({
+  title: "Not allowed",
+  detail: `Your AWS credentials may not call ${method} ${url.replace(/^\/api|\?.*$/g, "")}. It takes the permission execute-api:Invoke.`,
+});
+
 /** What this console talks to: {api_url}. */
 export const about = () => ask("/console/about").then((answer) => answer.json());
 
@@ -63,5 +68,7 @@ export async function ask(url, { headers, ...options } = {}) {
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
+  // What IAM refuses does not reach the API, so it comes without a problem document.
+  if (answer.status === 403 && !said.title) throw new Problem(403, refused(options.method ?? "GET", url));
   throw new Problem(answer.status, said, answer.headers.get("Retry-After"));
 }

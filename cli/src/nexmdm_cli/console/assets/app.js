@@ -1,7 +1,7 @@
 // The page's frame: navigation, theme, and which page an address means.
 
 import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
-import { Alerts, useAlerts } from "/assets/alerts.js";
+import { Alerts, alertsTally, useAlerts } from "/assets/alerts.js";
 import { takeToken } from "/assets/api.js";
 import { Apps } from "/assets/apps.js";
 import { Build, Builds } from "/assets/builds.js";
@@ -9,10 +9,13 @@ import { Command, Commands } from "/assets/commands.js";
 import { Device } from "/assets/device.js";
 import { Devices } from "/assets/devices.js";
 import { Enroll } from "/assets/enroll.js";
+import { Events } from "/assets/events.js";
 import { Fleet } from "/assets/fleet.js";
 import { Groups } from "/assets/groups.js";
+import { Mutes } from "/assets/mutes.js";
 import { Reference } from "/assets/reference.js";
 import { useAddress } from "/assets/router.js";
+import { Rules } from "/assets/rules.js";
 import { Schedule, Schedules } from "/assets/schedules.js";
 import { Empty, Page } from "/assets/ui.js";
 
@@ -30,6 +33,9 @@ const PLACES = {
   groups: Groups,
   enroll: Enroll,
   alerts: Alerts,
+  "alerts/mutes": Mutes,
+  "alerts/rules": Rules,
+  events: Events,
   "api-reference": Reference,
 };
 
@@ -39,7 +45,7 @@ const Nowhere = () =>
 function App() {
   const { path, query } = useAddress();
   const [name, id] = path.slice(1).split("/");
-  const Place = PLACES[id ? `${name}/` : name] ?? Nowhere;
+  const Place = (id ? (PLACES[`${name}/${id}`] ?? PLACES[`${name}/`]) : PLACES[name]) ?? Nowhere;
   return html`
     <a class="skip" href="#content">Skip to content</a>
     <header class="top">
@@ -62,7 +68,8 @@ function Navigation({ place }) {
     ["schedules", "Schedules"],
     ["builds", "Builds"],
     ["enroll", "Enrollment"],
-    ...(alerts.data ? [["alerts", `Alerts${tally(alerts.data)}`]] : []),
+    ...(alerts.data ? [["alerts", `Alerts${alertsTally(alerts.data)}`]] : []),
+    ["events", "Events"],
     ["api-reference", "API"],
   ];
   const bar = useRef();
@@ -79,8 +86,6 @@ function Navigation({ place }) {
     </nav>
   `;
 }
-
-const tally = ({ items, next_cursor: more }) => (items.length ? ` (${items.length}${more ? "+" : ""})` : "");
 
 function Theme() {
   const [theme, setTheme] = useState(document.documentElement.dataset.theme ?? "");

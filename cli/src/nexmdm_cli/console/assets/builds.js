@@ -2,7 +2,7 @@
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
-import { Audit } from "/assets/commands.js";
+import { LatestEvents } from "/assets/events.js";
 import { bytes, count, instant, NONE, who, yesNo } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
 import { described, GroupChoice, PreviewLine, SelectorField, usePreview } from "/assets/selector.js";
@@ -86,7 +86,7 @@ export function Build({ id }) {
         <${Rollout} build=${build} />
         <${Devices} build=${build} />
         <${About} build=${build} />
-        <${Audit} entries=${build.audit} />
+        <${LatestEvents} object=${`build:${build.build_id}`} />
       `}
       ${Doing && html`<${Doing} build=${build} onDone=${finish} onClose=${() => setDoing(null)} />`}
     <//>

@@ -5,27 +5,35 @@ import { time, withUnit } from "/assets/format.js";
 import { series } from "/assets/history.js";
 
 const HEIGHT = 150;
-const together = () => window.uPlot.sync("device");
 
-/** rows: oldest first; name: of the column; min, max: of the axis when the value has bounds. */
-export function Chart({ title, unit, rows, name, min, max }) {
+/**
+ * rows: oldest first; name: of the column; min, max: of the axis when the value has bounds; at: how the time of a value
+ * is written; latest: the word before the last value; none: what is said without values; together: charts of this name
+ * point at the same time.
+ */
+export function Chart({ title, unit, rows, name, min, max, at = time, latest = "now", none = "No heartbeat of this time has it.", together = "device" }) {
   const canvas = useRef();
   const pointed = useRef();
   const drawn = useRef();
   const data = useMemo(() => series(rows, name), [rows, name]);
-  const values = useMemo(() => data[1].filter((value) => value !== null), [data]);
+  // Of hours the lowest is the lowest of their minima, not of the values that they ended with.
+  const [lows, highs, values] = useMemo(
+    () => [1, 2, 3].map((n) => (data[n] ?? data[1]).filter((value) => value !== null)),
+    [data],
+  );
+  const banded = data.length > 2;
   const empty = values.length === 0;
 
-  const point = ({ data: [times, shown], cursor: { idx } }) => {
-    const value = idx == null ? null : shown[idx];
-    pointed.current.textContent = value == null ? "" : `${say(value, unit)} at ${time(times[idx] * 1000)}`;
+  const point = ({ data: [times, ...lines], cursor: { idx } }) => {
+    const value = idx == null ? null : lines.at(-1)[idx];
+    pointed.current.textContent = value == null ? "" : `${say(value, unit)} at ${at(times[idx] * 1000)}`;
   };
 
   useEffect(() => {
     if (empty) return undefined;
     const draw = () => {
       drawn.current?.destroy();
-      drawn.current = new window.uPlot(options(canvas.current, unit, [min, max], point), data, canvas.current);
+      drawn.current = new window.uPlot(options(canvas.current, [min, max], point, together, banded), data, canvas.current);
     };
     draw();
     const resized = new ResizeObserver(() =>
@@ -43,14 +51,14 @@ export function Chart({ title, unit, rows, name, min, max }) {
       drawn.current.destroy();
       drawn.current = null;
     };
-  }, [empty]);
+  }, [empty, banded, min, max]);
 
   useEffect(() => drawn.current?.setData(data), [data]);
 
   const last = values.at(-1);
   const words = empty
     ? "not reported"
-    : `now ${say(last, unit)}, lowest ${say(lowest(values), unit)}, highest ${say(highest(values), unit)}`;
+    : `${latest} ${say(last, unit)}, lowest ${say(lowest(lows), unit)}, highest ${say(highest(highs), unit)}`;
   return html`
     <figure class="chart">
       <figcaption>
@@ -59,7 +67,7 @@ export function Chart({ title, unit, rows, name, min, max }) {
       </figcaption>
       ${
         empty
-          ? html`<p class="empty">No heartbeat of this time has it.</p>`
+          ? html`<p class="empty">${none}</p>`
           : html`<div ref=${canvas} role="img" aria-label="${title} over time: ${words}"></div>`}
     </figure>
   `;
@@ -70,7 +78,7 @@ const lowest = (values) => values.reduce((a, b) => (b < a ? b : a));
 const highest = (values) => values.reduce((a, b) => (b > a ? b : a));
 const say = (value, unit) => withUnit(value, unit, Number.isInteger(value) ? 0 : 1);
 
-function options(element, unit, [min, max], point) {
+function options(element, [min, max], point, together, banded) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = {
@@ -82,7 +90,7 @@ function options(element, unit, [min, max], point) {
   return {
     width: element.clientWidth,
     height: HEIGHT,
-    cursor: { sync: { key: together().key }, points: { size: 6 }, y: false },
+    cursor: { sync: { key: window.uPlot.sync(together).key }, points: { size: 6 }, y: false },
     legend: { show: false },
     hooks: { setCursor: [point] },
     scales: { y: min === undefined ? { range: padded } : { range: [min, max] } },
@@ -90,9 +98,17 @@ function options(element, unit, [min, max], point) {
       { ...axis, values: dates, space: 60, size: 34 },
       { ...axis, size: 46 },
     ],
-    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: false } }],
+    // Between the lowest and the highest of each hour.
+    ...(banded && { bands: [{ series: [2, 1], fill: colour("--band") }] }),
+    series: [{}, ...(banded ? [EDGE, EDGE] : []), { stroke: colour("--accent"), width: 1.5, points: { show: few } }],
   };
 }
+
+const EDGE = { stroke: "transparent", points: { show: false } };
+
+// A line of few points shows nothing of one that stands alone.
+const FEW = 30;
+const few = ({ data: [times] }) => times.length < FEW;
 
 const padded = (_, low, high) => {
   const room = Math.max(1, (high - low) * 0.1);
@@ -108,6 +124,7 @@ function dates(_, ticks, _axis, _space, step) {
   return ticks.map((tick) => {
     const at = new Date(tick * 1000);
     const today = day.format(at);
+    if (step >= 86_400) return today;
     const hour = step < 60 ? time(at) : clock.format(at);
     const text = today === before ? hour : `${hour}\n${today}`;
     before = today;

@@ -3,6 +3,7 @@
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
 import { count, instant, number, who } from "/assets/format.js";
+import { Older, useList } from "/assets/lists.js";
 import { DeviceName } from "/assets/names.js";
 import { usePoll } from "/assets/poll.js";
 import { setQuery } from "/assets/router.js";
@@ -100,30 +101,13 @@ export function CommandsTable({ commands, without, empty = "No command was sent 
   `;
 }
 
-/** A list of commands, live. query: the list's filters. Returns the poll, with `older` when there are more to fetch. */
-export function useCommands(query) {
-  const [wanted, setWanted] = useState(100);
-  const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
-  const poll = usePoll(`commands?${parameters}&${wanted}`, (signal) => newest(parameters, wanted, signal));
-  return { ...poll, older: poll.data?.next_cursor && (() => setWanted(wanted + 200)) };
-}
+/** A list of commands, live. query: the list's filters. */
+export const useCommands = (query, options) => useList("/v1/commands", query, options);
 
 export const CommandsList = ({ list, without }) => list.data && html`
   <${CommandsTable} commands=${list.data.items} without=${without} />
-  ${list.older && html`<div class="row"><button type="button" onClick=${list.older}>Older ones</button></div>`}
+  <${Older} list=${list} />
 `;
-
-async function newest(parameters, wanted, signal) {
-  let page = { items: [], next_cursor: null };
-  do {
-    const query = new URLSearchParams(parameters);
-    query.set("limit", Math.min(500, wanted - page.items.length));
-    if (page.next_cursor) query.set("cursor", page.next_cursor);
-    const next = await call("GET", `/v1/commands?${query}`, { signal });
-    page = { items: [...page.items, ...next.items], next_cursor: next.next_cursor };
-  } while (page.next_cursor && page.items.length < wanted);
-  return page;
-}
 
 export function Commands({ query }) {
   const state = query.get("state") ?? "";

@@ -7,8 +7,9 @@ import { DeviceApps } from "/assets/apps.js";
 import { Chart } from "/assets/charts.js";
 import { CommandsList, useCommands } from "/assets/commands.js";
 import { Battery } from "/assets/devices.js";
-import { ago, count, duration, instant, NONE, withUnit, yesNo } from "/assets/format.js";
-import { heartbeats } from "/assets/history.js";
+import { LatestEvents } from "/assets/events.js";
+import { ago, count, duration, instant, NONE, number, withUnit, yesNo } from "/assets/format.js";
+import { heartbeats, hours } from "/assets/history.js";
 import { EditLabels } from "/assets/labels.js";
 import { usePoll } from "/assets/poll.js";
 import { go } from "/assets/router.js";
@@ -41,6 +42,7 @@ export function Device({ id }) {
         <${History} id=${id} />
         <${DeviceApps} id=${id} />
         <${Commands} id=${id} />
+        <${LatestEvents} object=${`device:${id}`} />
         <${About} device=${device} />
         ${doing === "send" && html`<${Send} devices=${[device]} onClose=${close} />`}
         ${doing === "labels" && html`
@@ -66,7 +68,7 @@ const Status = ({ device }) => html`
       ["Signal", withUnit(device.signal_dbm, "dBm")],
       ["Memory used", withUnit(device.ram_used_mb, "MB")],
       [
-        "Unity",
+        "App",
         device.unity_running === false ? html`<${Badge} name="down" />` : device.unity_running ? "running" : NONE,
       ],
       ["Running for", duration(device.uptime_s)],
@@ -77,7 +79,7 @@ const Status = ({ device }) => html`
 `;
 
 const Commands = ({ id }) => html`
-  <${Section} title="Commands"><${CommandsList} list=${useCommands({ device_id: id })} without="device" /><//>
+  <${Section} title="Commands"><${CommandsList} list=${useCommands({ device_id: id }, { first: 20 })} without="device" /><//>
 `;
 
 /** [label, value] of the fields that the API's document gives a label, such as the WiFi network. */
@@ -116,7 +118,7 @@ const About = ({ device }) => html`
       ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
       ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
       ["Agent", device.agent_version ?? NONE],
-      ["Unity app", device.unity_pkg_version ?? NONE],
+      ["App version", device.unity_pkg_version ?? NONE],
       ["Address", device.ip ?? NONE],
       ["Device owner", yesNo(device.is_device_owner)],
       ["Exempt from Doze", yesNo(device.doze_whitelisted)],
@@ -136,30 +138,84 @@ const SERIES = [
   ["Memory used", "MB", "ram_used_mb", {}],
 ];
 
+const RANGES = { recent: "2 days", quarter: "90 days" };
+
 function History({ id }) {
-  const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show));
+  const [range, setRange] = useState("recent");
   const [asTable, setAsTable] = useState(false);
+  const Shown = range === "recent" ? Recent : Quarter;
+  const buttons = html`
+    <div class="row tight">
+      <div class="row tight" role="group" aria-label="Time shown">
+        ${Object.entries(RANGES).map(([name, label]) => html`
+          <button type="button" class="small" aria-pressed=${name === range} onClick=${() => setRange(name)}>${label}</button>
+        `)}
+      </div>
+      <button type="button" class="small" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button>
+    </div>
+  `;
+  return html`<${Section} title="History" actions=${buttons}><${Shown} id=${id} asTable=${asTable} /><//>`;
+}
+
+/** Every heartbeat of the retained time. */
+function Recent({ id, asTable }) {
+  const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show));
   const rows = data?.items ?? [];
   const about = !data
     ? "loading …"
     : rows.length
       ? `${count(rows.length, "heartbeat")} since ${instant(rows[0].ts)}${data.complete ? "" : ", loading more …"}`
       : "";
-  const toggle = rows.length > 0 && html`
-    <button type="button" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button>
-  `;
   return html`
-    <${Section} title="History" actions=${toggle}>
-      <p class="muted">${error ? error.message : about}</p>
-      ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
-      ${asTable ? html`<${HeartbeatTable} rows=${rows} />` : html`<div class="charts">${rows.length > 0 && charts(rows)}</div>`}
-    <//>
+    <p class="muted">${error ? error.message : about}</p>
+    ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
+    ${rows.length > 0 && (asTable ? html`<${HeartbeatTable} rows=${rows} />` : html`<div class="charts">${charts(rows)}</div>`)}
   `;
 }
 
-const charts = (rows) => SERIES.map(([title, unit, name, range]) => html`
-  <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} />
+/** What is kept of each hour when its heartbeats are gone: lowest, highest and last. */
+function Quarter({ id, asTable }) {
+  const { data, error } = usePoll(`hours ${id}`, (signal) => hours(id, signal), 300);
+  const about = !data
+    ? "loading …"
+    : data.length
+      ? `${count(data.length, "hour")} since ${instant(data[0].ts)}: the last value of each, between its lowest and highest`
+      : "";
+  return html`
+    <p class="muted">${error ? error.message : about}</p>
+    ${data && !data.length && html`<${Empty}>No hour of the last 90 days was kept. They are kept as heartbeats are cleaned up.<//>`}
+    ${data?.length > 0 && (asTable ? html`<${HoursTable} rows=${data} />` : html`<div class="charts">${charts(data, HOURLY)}</div>`)}
+  `;
+}
+
+const HOURLY = { at: instant, latest: "last", none: "No report of this time has it." };
+
+const charts = (rows, more) => SERIES.map(([title, unit, name, range]) => html`
+  <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} ...${more} />
 `);
+
+const between = (value, unit, digits) => {
+  if (value?.last == null && value?.min == null) return NONE;
+  const ends = [value.min, value.max].map((end) => Number(end).toFixed(digits));
+  return `${ends[0] === ends[1] ? ends[0] : ends.join(" – ")} ${unit}`;
+};
+
+const HOURS = [
+  { key: "at", label: "Hour", head: true, cell: (row) => instant(row.ts) },
+  { key: "reports", label: "Reports", kind: "number", cell: (row) => number(row.reports) },
+  { key: "battery", label: "Battery", kind: "number", cell: (row) => between(row.battery_pct, "%", 0) },
+  { key: "temp", label: "Temp.", kind: "number", cell: (row) => between(row.temp_c, "°C", 1) },
+  { key: "signal", label: "Signal", kind: "number wide", cell: (row) => between(row.signal_dbm, "dBm", 0) },
+  { key: "memory", label: "Memory", kind: "number wide", cell: (row) => between(row.ram_used_mb, "MB", 0) },
+];
+
+function HoursTable({ rows }) {
+  const [page, setPage] = useState(1);
+  return html`
+    <${Table} caption="Hours, newest first" columns=${HOURS} rows=${rows.toReversed()} id=${(row) => row.ts}
+      page=${page} onPage=${setPage} />
+  `;
+}
 
 const HEARTBEATS = [
   { key: "at", label: "Time", head: true, cell: (row) => html`<span title=${ago(row.ts)}>${instant(row.ts)}</span>` },

@@ -17,7 +17,7 @@ const SHOW = {
   online: ["Online", (device) => device.online],
   silent: ["Silent", (device) => !device.online],
   low_battery: ["Low battery", (device) => device.battery_pct !== null && device.battery_pct < LOW_BATTERY_PCT],
-  unity_down: ["Unity down", (device) => device.unity_running === false],
+  unity_down: ["App down", (device) => device.unity_running === false],
   warn: ["Status: warn", (device) => device.status === "warn"],
   error: ["Status: error", (device) => device.status === "error"],
 };
@@ -65,7 +65,7 @@ const COLUMNS = [
   },
   {
     key: "unity",
-    label: "Unity",
+    label: "App",
     kind: "wide",
     value: (device) => device.unity_pkg_version,
     cell: (device) =>

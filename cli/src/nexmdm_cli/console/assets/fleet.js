@@ -1,11 +1,12 @@
 // The fleet at a glance; every figure leads to the devices behind it.
 
-import { html } from "/assets/vendor/preact-htm.module.js";
+import { html, useMemo } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
 import { useAlerts, AlertsTable } from "/assets/alerts.js";
 import { CurrentBuilds } from "/assets/builds.js";
+import { Chart } from "/assets/charts.js";
 import { CommandsTable } from "/assets/commands.js";
-import { number, percent, share } from "/assets/format.js";
+import { date, instant, number, percent, share } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
 import { setQuery } from "/assets/router.js";
 import { GroupChoice, SelectorField } from "/assets/selector.js";
@@ -26,6 +27,7 @@ export function Fleet({ query }) {
         <${GroupChoice} value=${asked.group ?? ""} onChange=${(group) => setQuery({ group })} />
       </form>
       ${fleet && html`<${Figures} fleet=${fleet} chosen=${chosen} />`}
+      <${Online} group=${asked.group} selector=${asked.selector} range=${query.get("range") ?? "day"} />
       <${Alerts} />
       <div class="pair">
         ${fleet && html`<${Versions} fleet=${fleet} />`}
@@ -44,7 +46,7 @@ function Figures({ fleet, chosen }) {
     ["Online", fleet.online, to("online"), "good"],
     ["Silent", fleet.silent, to("silent"), "bad"],
     ["Low battery", fleet.low_battery, to("low_battery"), "warn"],
-    ["Unity down", fleet.unity_down, to("unity_down"), "bad"],
+    ["App down", fleet.unity_down, to("unity_down"), "bad"],
   ];
   return html`
     <ul class="figures">
@@ -60,6 +62,47 @@ function Figures({ fleet, chosen }) {
     </ul>
   `;
 }
+
+const DAY = 86_400_000;
+const RANGES = {
+  day: { label: "Day", days: 1, step: "hour" },
+  week: { label: "Week", days: 7, step: "hour" },
+  quarter: { label: "Quarter", days: 91, step: "day" },
+};
+
+/** How many devices were online over time: of the fleet or of a group, by the hours that the watch has kept. */
+function Online({ group, selector, range }) {
+  const { days, step } = RANGES[range] ?? RANGES.day;
+  const { data, error } = usePoll(`history ${range} ${group}`, (signal) => history(days, step, group, signal), 60);
+  const rows = useMemo(() => (data?.points ?? []).map((point) => ({ ...point, ts: middle(point.at, step) })), [data]);
+  const most = rows.reduce((highest, { devices }) => Math.max(highest, Math.ceil(devices)), 1);
+  const buttons = html`
+    <div class="row tight" role="group" aria-label="Time shown">
+      ${Object.entries(RANGES).map(([name, { label }]) => html`
+        <button type="button" class="small" aria-pressed=${name === range} onClick=${() => setQuery({ range: name === "day" ? null : name })}>${label}</button>
+      `)}
+    </div>
+  `;
+  return html`
+    <${Section} title="Online over time" actions=${buttons}>
+      ${error && html`<p class="muted">${error.message}</p>`}
+      ${selector && html`<p class="muted">Kept for the whole fleet and for groups, not for labels: this is ${group ? `the group ${group}` : "the whole fleet"}.</p>`}
+      ${data && html`
+        <${Chart} key=${range} title="Online" unit="devices" rows=${rows} name="online" min=${0} max=${most} together="fleet" latest="last"
+          at=${step === "day" ? date : instant} none="Nothing was kept of this time yet. The watch keeps one figure an hour." />
+      `}
+    <//>
+  `;
+}
+
+function history(days, step, group, signal) {
+  const from = new Date(Date.now() - days * DAY).toISOString();
+  const query = new URLSearchParams({ from, step, ...(group && { group }) });
+  return call("GET", `/v1/fleet/history?${query}`, { signal });
+}
+
+/** A day's mean stands at its noon. */
+const middle = (at, step) => (step === "day" ? new Date(Date.parse(at) + DAY / 2).toISOString() : at);
 
 function Versions({ fleet }) {
   const versions = Object.entries(fleet.by_agent_version ?? {}).sort(([, a], [, b]) => b - a);

@@ -13,6 +13,8 @@ const seconds = {
 const thisYear = new Intl.DateTimeFormat([], seconds);
 const anyYear = new Intl.DateTimeFormat([], { ...seconds, year: "numeric" });
 
+const day = new Intl.DateTimeFormat([], { month: "short", day: "numeric", year: "numeric" });
+
 export const NONE = "–";
 export const number = (value) => (value == null ? NONE : numbers.format(value));
 export const percent = (part, whole) => (whole ? (100 * part) / whole : 0);
@@ -41,12 +43,24 @@ export function bytes(size) {
   return `${(size / 1024 ** step).toFixed(step ? 1 : 0)} ${["bytes", "KiB", "MiB", "GiB"][step]}`;
 }
 
+export const date = (when) => day.format(new Date(when));
+
 /** Day and time; the year when it is not this one. */
 export function instant(when) {
   if (!when) return NONE;
   const at = new Date(when);
   return (at.getFullYear() === new Date().getFullYear() ? thisYear : anyYear).format(at);
 }
+
+/** What a datetime-local input shows for an instant, in this browser's time zone; empty for none. */
+export function localInput(when) {
+  const at = new Date(when);
+  if (!when || Number.isNaN(at.getTime())) return "";
+  return new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
+/** The instant that a datetime-local input says, for the API; null for none. */
+export const fromLocal = (text) => (text ? new Date(text).toISOString() : null);
 
 /** A part of a whole in percent; a few are not none, and nearly all are not all. */
 export function share(part, whole) {

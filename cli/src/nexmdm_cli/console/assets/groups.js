@@ -3,7 +3,7 @@
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
 import { number, who } from "/assets/format.js";
-import { described, PreviewLine, SelectorField, useGroups, usePreview } from "/assets/selector.js";
+import { described, useFilter, useGroups } from "/assets/selector.js";
 import { Table } from "/assets/table.js";
 import { Dialog, Field, Form, Page, When } from "/assets/ui.js";
 
@@ -57,17 +57,10 @@ export function Groups() {
 }
 
 function Edit({ group, onClose }) {
-  const [filter, setFilter] = useState(group.filter ?? {});
-  const { preview, problem } = usePreview(Object.keys(filter).length ? { filter } : null);
-  const change = (name, value) => {
-    const next = { ...filter };
-    if (value === "") delete next[name];
-    else next[name] = value;
-    setFilter(next);
-  };
+  const { filter, fields, ready } = useFilter(group.filter, { every: false, group: false });
   return html`
     <${Dialog} title=${group.name ? `Edit ${group.name}` : "New group"} onClose=${onClose}>
-      <${Form} submit="Save the group" disabled=${!preview} onSubmit=${async (form) => {
+      <${Form} submit="Save the group" disabled=${!ready} onSubmit=${async (form) => {
         await call("PUT", address(group.name ?? form.get("name")), { body: { filter } });
         onClose();
       }}>
@@ -75,17 +68,7 @@ function Edit({ group, onClose }) {
           <${Field} label="Name" name="name" required maxlength="63" pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*"
             hint="Letters, digits, dot, underscore and hyphen." />
         `}
-        <${SelectorField} value=${filter.selector ?? ""} problem=${problem} onChange=${(text) => change("selector", text)} />
-        <${Field} label="Alias begins with" name="alias_prefix" maxlength="200" value=${filter.alias_prefix ?? ""}
-          onChange=${(event) => change("alias_prefix", event.target.value)} />
-        <${Field} label="State" name="online"
-          onChange=${({ target: { value } }) => change("online", value && value === "online")}>
-          <option value="" selected=${!("online" in filter)}>Online or silent</option>
-          <option value="online" selected=${filter.online === true}>Online</option>
-          <option value="silent" selected=${filter.online === false}>Silent</option>
-        <//>
-        ${preview && html`<${PreviewLine} preview=${preview} />`}
-        ${problem && !problem.errors?.[0].path.endsWith("selector") && html`<p class="bad">${problem.message}</p>`}
+        ${fields}
       <//>
     <//>
   `;

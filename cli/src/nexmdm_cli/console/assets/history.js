@@ -1,7 +1,7 @@
 // A device's heartbeats over the retained time: fetched once, then only what came since. What a device queued while it
 // was offline and sends later is older than that: it is there when the page is loaded anew.
 
-import { pages } from "/assets/api.js";
+import { call, pages } from "/assets/api.js";
 import { known } from "/assets/poll.js";
 
 /** {items, complete}, oldest first. */
@@ -18,23 +18,37 @@ export async function heartbeats(id, signal, show) {
   return { items: [...before, ...fresh.toReversed()], complete: true };
 }
 
-/** [seconds, values] for a chart, with a hole where the device was silent for long. */
+const QUARTER_DAYS = 90;
+
+/** The hours of the last 90 days, oldest first: {ts, reports, battery_pct: {min, max, last}, ...}. */
+export async function hours(id, signal) {
+  const from = new Date(Date.now() - QUARTER_DAYS * 86_400_000).toISOString();
+  const query = new URLSearchParams({ from, step: "hour" });
+  const { points } = await call("GET", `/v1/devices/${encodeURIComponent(id)}/history?${query}`, { signal });
+  return points.map((point) => ({ ...point, ts: point.at }));
+}
+
+/**
+ * [seconds, values] for a chart, with a hole where the device was silent for long. Of hours, whose values are
+ * {min, max, last}, it is [seconds, min, max, last].
+ */
 export function series(rows, name) {
-  const times = [],
-    values = [];
+  const times = [];
+  const lines = rows.some((row) => row[name] !== null && typeof row[name] === "object") ? [[], [], []] : [[]];
   const gap = 3 * usualStep(rows);
+  const add = (at, values) => {
+    times.push(at);
+    lines.forEach((line, n) => line.push(values[n] ?? null));
+  };
   let last = null;
   for (const row of rows) {
     const at = Date.parse(row.ts) / 1000;
-    if (last !== null && at - last > gap) {
-      times.push((at + last) / 2);
-      values.push(null);
-    }
-    times.push(at);
-    values.push(row[name] ?? null);
+    if (last !== null && at - last > gap) add((at + last) / 2, []);
+    const value = row[name];
+    add(at, lines.length > 1 ? [value?.min, value?.max, value?.last] : [value]);
     last = at;
   }
-  return [times, values];
+  return [times, ...lines];
 }
 
 function usualStep(rows) {

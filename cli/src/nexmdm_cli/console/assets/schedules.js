@@ -3,8 +3,12 @@
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
 import { CommandState } from "/assets/commands.js";
+import { LatestEvents } from "/assets/events.js";
 import { count, instant, who } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
+import { go } from "/assets/router.js";
+import { described, useFilter } from "/assets/selector.js";
+import { Parameters, parameters, Repeat, useActions } from "/assets/send.js";
 import { Table } from "/assets/table.js";
 import { Badge, Dialog, Facts, Field, Form, Notice, Page, Section, When } from "/assets/ui.js";
 
@@ -62,38 +66,67 @@ export function Schedules() {
   `;
 }
 
-const known = (signal) => fetch("/assets/actions.json", { signal }).then((answer) => answer.json());
-
 function Create({ onDone, onClose }) {
-  const { data: actions } = usePoll("actions", known, () => null);
+  const actions = useActions();
+  return html`
+    <${Dialog} title="New schedule" onClose=${onClose}>
+      ${actions && html`<${Compose} actions=${actions} onDone=${onDone} />`}
+    <//>
+  `;
+}
+
+// The API keeps a schedule's parameters to show them, so it takes no secrets.
+const withoutSecrets = (actions) =>
+  Object.entries(actions).filter(([, { params }]) => !Object.values(params).some((spec) => spec.secret && spec.required));
+
+function Compose({ actions, onDone }) {
+  const offered = withoutSecrets(actions);
+  const [action, setAction] = useState("ping");
+  const [variant, setVariant] = useState("");
+  const [once, setOnce] = useState(false);
+  const { filter, fields, ready } = useFilter();
+  const { about, repeat } = actions[action];
+  const params = Object.fromEntries(Object.entries(actions[action].params).filter(([, spec]) => !spec.secret));
   const submit = async (form) => {
     const body = {
       name: form.get("name"),
-      action: form.get("action"),
-      params: JSON.parse(form.get("params") || "{}"),
+      action,
+      params: parameters(form, params),
       timezone: form.get("timezone"),
       ttl_seconds: Number(form.get("ttl_seconds")),
-      filter: form.get("selector") ? { selector: form.get("selector") } : { all: true },
+      filter,
+      ...(once ? { at: form.get("at") } : { cron: form.get("cron") }),
     };
-    if (form.get("cron")) body.cron = form.get("cron");
-    if (form.get("at")) body.at = form.get("at");
+    if (repeat && form.get("until_answered")) body.delivery = "until_answered";
     await call("POST", "/v1/schedules", { body });
     onDone();
   };
+  const choose = (event) => {
+    setAction(event.target.value);
+    setVariant("");
+  };
   return html`
-    <${Dialog} title="New schedule" onClose=${onClose}>
-      <${Form} submit="Create the schedule" onSubmit=${submit}>
-        <${Field} label="Name" name="name" required maxlength="63" pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*" />
-        <${Field} label="Command" name="action" required>
-          ${Object.keys(actions ?? {}).map((name) => html`<option value=${name}>${name}</option>`)}
-        <//>
-        <${Field} label="Parameters (JSON)" name="params" hint='Such as {"package_name": "com.example.kiosk"}. No secrets.' />
-        <${Field} label="Cron" name="cron" maxlength="100" hint="Minute hour day month weekday: 0 3 * * * is every night at three." />
-        <${Field} label="Or once, at" name="at" type="datetime-local" hint="In the time zone below." />
-        <${Field} label="Time zone" name="timezone" required value=${here} />
-        <${Field} label="Devices (label selector)" name="selector" hint="Such as site=berlin,role=till. Empty: every device." />
-        <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+    <${Form} submit="Create the schedule" disabled=${!ready} onSubmit=${submit}>
+      <${Field} label="Name" name="name" required maxlength="63" pattern="[A-Za-z0-9][A-Za-z0-9._\\-]*"
+        hint="Letters, digits, dot, underscore and hyphen." />
+      <${Field} label="Command" name="action" required hint=${about} onChange=${choose}>
+        ${offered.map(([name]) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
+      <${Parameters} action=${action} params=${params} variant=${variant} onVariant=${setVariant} />
+      <${Field} label="Runs" name="runs" required onChange=${(event) => setOnce(event.target.value === "once")}>
+        <option value="cron" selected=${!once}>Again and again</option>
+        <option value="once" selected=${once}>Once</option>
+      <//>
+      ${once
+        ? html`<${Field} key="at" label="At" name="at" type="datetime-local" required hint="In the time zone below." />`
+        : html`
+          <${Field} key="cron" label="Cron" name="cron" required maxlength="100"
+            hint="Minute, hour, day, month, weekday: 0 3 * * * is every night at three." />
+        `}
+      <${Field} label="Time zone" name="timezone" required maxlength="64" defaultValue=${here} hint="Such as Europe/Berlin." />
+      ${fields}
+      <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
+      <${Repeat} repeat=${repeat} />
     <//>
   `;
 }
@@ -107,7 +140,7 @@ export function Schedule({ id }) {
     await call(method, `${address(id)}${path}`, options);
     key.current = crypto.randomUUID();
     setAsking(null);
-    if (method === "DELETE") location.assign("/schedules");
+    if (method === "DELETE") go("/schedules", { replace: true });
     else poll.refresh();
   };
   const actions = schedule && html`
@@ -129,9 +162,10 @@ export function Schedule({ id }) {
       ${schedule && html`
         <${Section} title="Schedule">
           <${Facts} of=${[
-            ["Command", html`${schedule.action} <code>${JSON.stringify(schedule.params)}</code>`],
+            ["Command", schedule.action],
+            ...Object.entries(schedule.params).map(([name, value]) => [name.replaceAll("_", " "), String(value)]),
             ["When", timing(schedule)],
-            ["Devices", html`<code>${JSON.stringify(schedule.filter)}</code>`],
+            ["Devices", described(schedule.filter)],
             ["Delivery", schedule.delivery === "until_answered" ? "repeated until the device answers" : "at most once"],
             ["Made", `${instant(schedule.created_at)} by ${who(schedule.created_by)}`],
           ]} />
@@ -142,6 +176,7 @@ export function Schedule({ id }) {
             : html`<p class="empty">${schedule.enabled ? "It will not run again." : "It is disabled."}</p>`}
         <//>
         <${Runs} name=${id} />
+        <${LatestEvents} object=${`schedule:${id}`} />
       `}
       ${asked && html`
         <${Dialog} title=${asked[0]} onClose=${() => setAsking(null)}>

@@ -4,6 +4,7 @@ import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.mod
 import { call, pages } from "/assets/api.js";
 import { count, number } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
+import { Field } from "/assets/ui.js";
 
 const MOST_SUGGESTED = 8;
 // What a selector can write; other values are matched by their key.
@@ -39,8 +40,13 @@ export function described(filter) {
   if (filter.alias_prefix) words.push(`alias ${filter.alias_prefix}…`);
   if ("online" in filter) words.push(filter.online ? "online" : "silent");
   if (filter.agent_version) words.push(`agent ${filter.agent_version}`);
-  if (filter.app) words.push(`app ${filter.app.package}`);
+  if (filter.app) words.push(appWords(filter.app));
   return words.join(" · ");
+}
+
+function appWords({ package: name, version_code_below: below, missing }) {
+  if (missing) return `without the app ${name}`;
+  return below == null ? `app ${name}` : `app ${name} below ${below}`;
 }
 
 /** [[what the whole text would be, what is shown]] for the last requirement of a selector. */
@@ -141,16 +147,24 @@ export function GroupChoice({ value, onChange, label = "Group" }) {
 /** What a filter selects now: {preview, problem}; again when `again` changes. */
 export function usePreview(target, again = 0) {
   const [state, setState] = useState({});
+  const asked = useRef(false);
   const key = target && JSON.stringify(target);
   useEffect(() => {
     setState({});
     if (!key) return undefined;
     const stop = new AbortController();
-    call("POST", "/v1/devices/preview", { body: JSON.parse(key), signal: stop.signal }).then(
-      (preview) => setState({ preview }),
-      (problem) => problem.name !== "AbortError" && setState({ problem }),
-    );
-    return () => stop.abort();
+    const ask = () =>
+      call("POST", "/v1/devices/preview", { body: JSON.parse(key), signal: stop.signal }).then(
+        (preview) => setState({ preview }),
+        (problem) => problem.name !== "AbortError" && setState({ problem }),
+      );
+    // Not for every letter that is typed.
+    const paused = setTimeout(ask, asked.current ? 250 : 0);
+    asked.current = true;
+    return () => {
+      clearTimeout(paused);
+      stop.abort();
+    };
   }, [key, again]);
   return state;
 }
@@ -162,4 +176,49 @@ export function PreviewLine({ preview }) {
   return html`
     <p role="status"><strong>${count(preview.device_count, "device")}</strong>${names && html`<span class="muted"> ${names}</span>`}</p>
   `;
+}
+
+const SHOWN = ["selector", "group", "alias_prefix", "online"];
+
+/**
+ * The devices that a form is about: {filter, fields, ready, problem}.
+ *
+ * initial: the filter that is edited; what the fields do not show of it stays as it is.
+ * every: whether nothing chosen means every device, as {all: true}; else a filter has to be chosen.
+ * group: whether a group may be named.
+ */
+export function useFilter(initial, { every = true, group = true } = {}) {
+  const [chosen, setChosen] = useState(() => {
+    const { all, ...rest } = initial ?? {};
+    return rest;
+  });
+  const some = Object.keys(chosen).length > 0;
+  const filter = some ? chosen : every ? { all: true } : null;
+  const { preview, problem } = usePreview(filter && { filter });
+  const change = (name, value) => {
+    const { [name]: _, ...rest } = chosen;
+    setChosen(value === "" ? rest : { ...rest, [name]: value });
+  };
+  const more = described(Object.fromEntries(Object.entries(chosen).filter(([name]) => !SHOWN.includes(name))));
+  const ofSelector = problem?.errors?.[0].path.endsWith("selector");
+  const fields = html`
+    <fieldset>
+      <legend>Devices${every && html` <span class="muted">(nothing chosen: every device)</span>`}</legend>
+      <${SelectorField} value=${chosen.selector ?? ""} problem=${problem} onChange=${(text) => change("selector", text)} />
+      ${group && html`
+        <div class="field"><${GroupChoice} value=${chosen.group ?? ""} onChange=${(name) => change("group", name)} /></div>
+      `}
+      <${Field} label="Alias begins with" name="alias_prefix" maxlength="200" value=${chosen.alias_prefix ?? ""}
+        onInput=${(event) => change("alias_prefix", event.target.value)} />
+      <${Field} label="State" name="online" onChange=${({ target: { value } }) => change("online", value && value === "online")}>
+        <option value="" selected=${!("online" in chosen)}>Online or silent</option>
+        <option value="online" selected=${chosen.online === true}>Online</option>
+        <option value="silent" selected=${chosen.online === false}>Silent</option>
+      <//>
+      ${more && html`<p class="muted">Also: ${more}</p>`}
+      ${filter && !problem && html`<${PreviewLine} preview=${preview} />`}
+      ${problem && !ofSelector && html`<p class="bad">${problem.message}</p>`}
+    </fieldset>
+  `;
+  return { filter, fields, ready: Boolean(preview), problem };
 }

@@ -10,9 +10,12 @@ import { Dialog, Field, Form, Notice } from "/assets/ui.js";
 
 const knownActions = (signal) => fetch("/assets/actions.json", { signal }).then((answer) => answer.json());
 
+/** What can be sent: {action: {about, answered, params, disruptive, repeat}}; undefined until it is loaded. */
+export const useActions = () => usePoll("actions", knownActions, () => null).data;
+
 /** devices: [{device_id, alias}], or filter: whom it selects, which `about` says in words. */
 export function Send({ devices, filter, about, onClose }) {
-  const { data: actions } = usePoll("actions", knownActions, () => null);
+  const actions = useActions();
   const [sent, setSent] = useState(null);
   const title = sent
     ? `${sent.action} was accepted`
@@ -68,19 +71,25 @@ function Compose({ actions, devices, filter, onSent }) {
       <${Field} label="Action" name="action" required hint=${`${about} ${ANSWERED[answered]}`} onChange=${choose}>
         ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
-      ${Object.entries(params).map(([name, spec]) => html`
-        <${Parameter} key=${`${action}.${name}`} name=${name} spec=${spec} variant=${variant} onVariant=${setVariant} />
-      `)}
+      <${Parameters} action=${action} params=${params} variant=${variant} onVariant=${setVariant} />
       <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
-      ${repeat && html`
-        <label class="check">
-          <input type="checkbox" name="until_answered" value="yes" /> Send again until the device answers
-          <span class="muted">Running it twice ${repeat === "harmless" ? "does no harm" : repeat}.</span>
-        </label>
-      `}
+      <${Repeat} repeat=${repeat} />
     <//>
   `;
 }
+
+export const Repeat = ({ repeat }) => repeat && html`
+  <label class="check">
+    <input type="checkbox" name="until_answered" value="yes" /> Send again until the device answers
+    <span class="muted">Running it twice ${repeat === "harmless" ? "does no harm" : repeat}.</span>
+  </label>
+`;
+
+/** The fields of an action's parameters. */
+export const Parameters = ({ action, params, variant, onVariant }) =>
+  Object.entries(params).map(([name, spec]) => html`
+    <${Parameter} key=${`${action}.${name}`} name=${name} spec=${spec} variant=${variant} onVariant=${onVariant} />
+  `);
 
 const ANSWERED = {
   at_once: "The agent answers at once.",
@@ -126,7 +135,8 @@ function Parameter({ name, spec, variant, onVariant }) {
   `;
 }
 
-function parameters(form, params) {
+/** What was written into the fields of the parameters. */
+export function parameters(form, params) {
   const given = {};
   for (const [name, { type }] of Object.entries(params)) {
     const value = form.get(name);

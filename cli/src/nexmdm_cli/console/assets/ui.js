@@ -42,6 +42,15 @@ function Freshness({ poll }) {
   `;
 }
 
+/** Pages that belong together. tabs: [[address, label]]. */
+export const Tabs = ({ label, tabs }) => html`
+  <nav class="tabs" aria-label=${label}>
+    ${tabs.map(([to, name]) => html`
+      <a href=${to} aria-current=${location.pathname === to ? "page" : undefined}>${name}</a>
+    `)}
+  </nav>
+`;
+
 /** What went wrong, read out at once. */
 export function Notice({ problem }) {
   return html`<div class="notice" role="alert"><strong>${problem.title ?? "Error"}</strong> ${problem.message}</div>`;

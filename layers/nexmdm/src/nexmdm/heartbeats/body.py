@@ -5,8 +5,10 @@ What is read is declared in nexmdm.devices.fields, and below for what is no colu
 `network` come from an untyped map on the device, so a whole number may arrive as `85.0`, and -1 stands for "unknown".
 """
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
@@ -113,15 +115,16 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
     Args:
         dropped: gets the paths of what was dropped in here.
     """
-    values = {}
-    for name, sources, whole in _PLAN:
-        for group, member in sources:
-            holder = getattr(body, group) if group else body
-            value = None if holder is None else getattr(holder, member)
-            if value is not None:
-                if not whole or value >= 0:
+    values: dict[str, Any] = {}
+    for group, members, names in _PLAN:
+        holder = getattr(body, group) if group else body
+        if holder is not None:
+            for name, value in zip(names, members(holder), strict=True):
+                if value is not None and name not in values:
                     values[name] = value
-                break
+    for name in _UNKNOWN_IF_NEGATIVE & values.keys():
+        if values[name] < 0:
+            del values[name]
     values.setdefault("status", None if "status" in dropped else "ok")
     if "ram_used_mb" not in values and body.memory is not None:
         total, available = body.memory.total_ram_mb, body.memory.avail_ram_mb
@@ -153,14 +156,28 @@ def strictly(data: dict[str, Any], unity_package: str) -> Report:
     return report(body, unity_package, [])
 
 
-def _plan(field: Field) -> tuple[str, tuple[tuple[str, str], ...], bool]:
-    """(name, its sources as (group, member), whether -1 stands for unknown)."""
-    sources = tuple((group, member) for group, _, member in (path.rpartition(".") for path in field.paths))
-    bounds = getattr(field.type, "__metadata__", (None,))[0]
-    return field.name, sources, getattr(bounds, "ge", None) == -1
+def _plan() -> Iterator[tuple[str, Callable[[Any], tuple[Any, ...]], tuple[str, ...]]]:
+    """(group, what takes all its members at once, the names of their fields); of two members of a field the first
+    that holds a value counts, so the flat ones come first."""
+    groups: dict[str, list[tuple[str, str]]] = {"": []}
+    for field in FIELDS:
+        for path in field.paths:
+            group, _, member = path.rpartition(".")
+            groups.setdefault(group, []).append((member, field.name))
+    for group, members in groups.items():
+        taken = tuple(member for member, _ in members)
+        # With one name attrgetter gives no tuple.
+        getter = attrgetter(*taken) if len(taken) > 1 else lambda holder, name=taken[0]: (getattr(holder, name),)
+        yield group, getter, tuple(name for _, name in members)
 
 
-_PLAN = tuple(_plan(field) for field in FIELDS)
+def _unknown_if_negative(field: Field) -> bool:
+    """Whether -1 stands for unknown."""
+    return getattr(getattr(field.type, "__metadata__", (None,))[0], "ge", None) == -1
+
+
+_PLAN = tuple(_plan())
+_UNKNOWN_IF_NEGATIVE = frozenset(field.name for field in FIELDS if _unknown_if_negative(field))
 
 
 def _add_apps(values: dict[str, Any], text: bytes, unity_package: str, dropped: list[str]) -> None:

@@ -6,6 +6,7 @@ and lists pending commands. A queue that is drained after an outage is the same 
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -107,7 +108,7 @@ def _run(
     rows = db.execute(_RECORD, parameters, repeatable=True)
     if not rows or rows[0]["deleted"]:
         return rows[0] if rows else None
-    _log(rows[0], elapsed_ms(start))
+    _log(rows[0], elapsed_ms(start), settings.heartbeat_log_sample)
     return rows[0]
 
 
@@ -117,10 +118,14 @@ def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tup
     They bound which partitions are looked at. Reports without a plausible time are received now, in a bucket that the
     unique key guards.
     """
-    now, bucket = datetime.now(UTC), timedelta(seconds=bucket_seconds)
-    reach = timedelta(days=settings.heartbeat_retention_days + 1)
-    times = [r.device_ts for r in reports if r.device_ts is not None and abs(r.device_ts - now) < reach]
+    now, bucket, reach = datetime.now(UTC), *_spans(bucket_seconds, settings.heartbeat_retention_days)
+    times = [ts for report in reports if (ts := report.device_ts) is not None and abs(ts - now) < reach]
     return (min(times) - bucket, max(times)) if times else (None, None)
+
+
+@lru_cache
+def _spans(bucket_seconds: int, retention_days: int) -> tuple[timedelta, timedelta]:
+    return timedelta(seconds=bucket_seconds), timedelta(days=retention_days + 1)
 
 
 def _recorded(row: Row, settings: Settings) -> Recorded:
@@ -135,14 +140,14 @@ def _recorded(row: Row, settings: Settings) -> Recorded:
     )
 
 
-def _log(row: Row, latency_ms: float) -> None:
+def _log(row: Row, latency_ms: float, sample: int) -> None:
     keys: dict[str, Any] = {"device_id": row["device_id"]}
-    buckets = [bucket.isoformat() for bucket in row["buckets"]]
-    if len(buckets) == 1:
-        keys["bucket"] = buckets[0]
-    elif buckets:
-        keys |= {"bucket": buckets[0], "reports": len(buckets), "created": len(row["created"])}
-    logs.db_operation("create" if row["created"] else "dedup_hit", "device_heartbeats", keys, latency_ms)
+    buckets = row["buckets"]
+    if buckets:
+        keys["bucket"] = buckets[0].isoformat()
+    if len(buckets) > 1:
+        keys |= {"reports": len(buckets), "created": len(row["created"])}
+    logs.heartbeat("create" if row["created"] else "dedup_hit", keys, latency_ms, sample)
 
 
 # The statement itself is this function of the schema, made by its revision in migrations/versions: a session plans it

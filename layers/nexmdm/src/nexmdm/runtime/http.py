@@ -228,12 +228,15 @@ class Routes:
         """Answer one event. Every `Problem` becomes its status; anything unexpected is a 500 that says nothing."""
         logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
         database.begin(context)
+        key = event.get("routeKey", "")
+        operation = self._operations.get(key)
         try:
-            operation = self._operations.get(event.get("routeKey", ""))
             if operation is None:
                 raise NotFound("There is no such route.")
             return operation.answer(Request(event, context))
         except Problem as problem:
+            if operation is not None and operation.caller == "device" and problem.status < 500:
+                logs.refused(key, problem.status, problem.title)
             return _problem(problem)
         except Exception as error:
             logs.failure(error)

@@ -60,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     powertools_service_name: Annotated[str, Meta(min_length=1, description="the metrics' `service`")] = "nexmdm"
     heartbeat_bucket_seconds: Annotated[int, Meta(ge=1, le=86_400, description="seconds, 1..86400")] = 10
     heartbeat_interval_seconds: Annotated[int, Meta(ge=10, le=86_400, description="seconds, 10..86400")] = 600
+    heartbeat_log_sample: Annotated[int, Meta(ge=1, le=1_000_000, description="1 for all, N for one in N")] = 1
     heartbeat_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
     dispatch_retention_days: Annotated[int, Meta(ge=1, le=90, description="days, 1..90")] = 2
     download_retention_days: Annotated[int, Meta(ge=1, le=3650, description="days, 1..3650")] = 7

@@ -1,0 +1,52 @@
+"""CSV files: no text of a phone or of an operator is a formula in a spreadsheet, and an import reads what was meant."""
+
+import ast
+import csv
+import io
+from pathlib import Path
+
+import nexmdm_cli
+import pytest
+from nexmdm_cli import tabular
+
+# https://owasp.org/www-community/attacks/CSV_Injection
+DANGEROUS = ("=1+1", '=HYPERLINK("x")', "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1")
+DEVICE = {"device_id": "d-1", "alias": "a", "labels": {"site": "berlin"}, "online": True, "model": None}
+
+
+def cells(document: str) -> dict[str, str]:
+    [row] = csv.DictReader(io.StringIO(document, newline=""))
+    return row
+
+
+@pytest.mark.parametrize("text", DANGEROUS, ids=repr)
+def test_no_cell_of_an_export_is_a_formula(text):
+    device = cells(tabular.written([{**DEVICE, "alias": text, "model": text}]))
+    assert (device["alias"], device["model"]) == (f"'{text}", f"'{text}")
+    assert cells(tabular.table([{"result": text}], ["result"])) == {"result": f"'{text}"}
+
+
+def test_a_line_break_in_a_text_begins_no_row():
+    for text in ("a\r=1", "a\n=1", "a\r\n=1", 'a",=1', "a;=1"):
+        assert cells(tabular.table([{"result": text}], ["result"])) == {"result": text}
+
+
+def test_numbers_stay_numbers_and_nothing_is_empty():
+    assert cells(tabular.table([{"a": -60, "b": None, "c": 1.5}], ["a", "b", "c"])) == {"a": "-60", "b": "", "c": "1.5"}
+
+
+@pytest.mark.parametrize("alias", [*DANGEROUS, "'=1", "''-1", "'quoted'", "'", "plain"], ids=repr)
+def test_an_import_reads_the_alias_that_was_exported(alias):
+    rows, errors = tabular.read(tabular.written([{**DEVICE, "alias": alias}]).encode())
+    assert errors == []
+    assert [row["alias"] for _, row in rows] == [alias]
+
+
+def test_one_module_writes_csv():
+    writers = [
+        path.name
+        for path in Path(nexmdm_cli.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("csv.writer", "csv.DictWriter")
+    ]
+    assert writers == ["tabular.py"]
