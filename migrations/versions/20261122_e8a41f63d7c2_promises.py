@@ -4,12 +4,9 @@ Revision ID: e8a41f63d7c2
 Revises: b5d0c2f4a917
 """
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import TypeEngine
 
 from migrations.adoption import last_status as old_last_status
 
@@ -21,7 +18,7 @@ depends_on = None
 INSTANT = sa.TIMESTAMP(timezone=True)
 NOW = sa.func.now()
 
-DEVICE_COLUMNS: dict[str, TypeEngine[Any] | type[TypeEngine[Any]]] = {
+DEVICE_COLUMNS = {
     "prior_token_id": sa.Text,
     "confirmed_at": INSTANT,
     "hardware_id": sa.Text,

@@ -7,8 +7,6 @@ Builds have some hundred rows and their downloads are kept for 7 days: constrain
 old server becomes `adopted`: it is history, its file is not in the bucket.
 """
 
-from typing import Any
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
@@ -59,7 +57,7 @@ def downgrade() -> None:
         op.drop_column("apk_versions", column.name)
 
 
-def build_columns() -> list[sa.Column[Any]]:
+def build_columns() -> list[sa.Column]:
     return [
         # Those that are here now came with the old server.
         sa.Column("state", sa.Text, nullable=False, server_default="adopted"),
