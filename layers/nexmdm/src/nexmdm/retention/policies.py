@@ -45,10 +45,10 @@ def heartbeats(db: Executor, before: datetime, bucket_seconds: int) -> Steps:
     whole = before - timedelta(seconds=bucket_seconds)
     cut = ["device_heartbeats_default"]
     for partition in partitions.bounds(db):
-        if partition["upper"] <= whole:
-            yield partitions.drop(db, partition["name"])
-        elif partition["lower"] < before:
-            cut.append(partition["name"])
+        if partition.upper <= whole:
+            yield partitions.drop(db, partition.name)
+        elif partition.lower < before:
+            cut.append(partition.name)
     for name in cut:
         for first in range(0, partitions.blocks(db, name), BLOCKS):
             where = {"before": before, "first": f"({first},0)", "end": f"({first + BLOCKS},0)"}
