@@ -75,7 +75,8 @@ AWS_CALLS := $(CURDIR)/.nexmdm/aws-calls
 rehearse: build-host ## play what can be played of a deploy without an account or Docker, and say what only AWS can tell
 	@mkdir -p .nexmdm && rm -f $(AWS_CALLS)
 	@AWS_CALLS=$(AWS_CALLS) BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q -p tests.support.aws_calls.sitecustomize \
-		tests/system/built tests/functions/test_apk_builds.py tests/functions/test_apk_download.py tests/functions/test_cleanup.py
+		tests/system/built tests/functions/test_apk_builds.py tests/functions/test_apk_download.py \
+		tests/functions/test_cleanup.py tests/functions/test_archive.py
 	@$(BIN)/python -m local.rehearse --calls $(AWS_CALLS)
 
 costs: setup ## print the tables of docs/costs.md from bench/prices.toml
