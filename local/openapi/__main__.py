@@ -1,4 +1,4 @@
-"""`python -m local.openapi` writes the API's description, and the forms of its actions, where they are read."""
+"""`python -m local.openapi` writes the API's description, and what forms are made of, where they are read."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,18 @@ from typing import Any
 from local.openapi import document, forms
 
 ASSETS = document.ROOT / "cli/src/nexmdm_cli/console/assets"
-FILES = (document.ROOT / "docs/openapi.json", ASSETS / "openapi.json", ASSETS / "actions.json")
+FILES = (
+    document.ROOT / "docs/openapi.json",
+    ASSETS / "openapi.json",
+    ASSETS / "actions.json",
+    ASSETS / "conditions.json",
+)
 
 
 def written() -> dict[Path, str]:
     """{file: what it should hold}"""
-    api, actions = _text(document.build()), _text(forms.build())
-    return dict(zip(FILES, (api, api, actions), strict=True))
+    api = _text(document.build())
+    return dict(zip(FILES, (api, api, _text(forms.actions()), _text(forms.conditions())), strict=True))
 
 
 def _text(value: Any) -> str:

@@ -1,16 +1,29 @@
-"""`actions.json`: the forms of the console and the names that the CLI completes, out of the declared actions."""
+"""What the console's forms are made of, and the names that the CLI completes, out of the declarations.
+
+`actions.json` tells the actions of commands, `conditions.json` the conditions of alert rules.
+"""
 
 from typing import Any
 
 import msgspec
+from nexmdm.alerts.conditions import DECLARATIONS
 from nexmdm.commands.actions import ACTIONS, Action, Parameters
 
 Schema = dict[str, Any]
 LIMITS = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
 
 
-def build() -> dict[str, Any]:
+def actions() -> dict[str, Any]:
     return {action.name: _action(action) for action in ACTIONS.values()}
+
+
+def conditions() -> dict[str, Any]:
+    """Each with its title; with the unit and the bounds of its threshold when it takes one."""
+    return {
+        name.value: {"title": told.title}
+        | ({"unit": told.unit, "least": told.least, "most": told.most} if told.unit is not None else {})
+        for name, told in DECLARATIONS.items()
+    }
 
 
 def _action(action: Action) -> dict[str, Any]:

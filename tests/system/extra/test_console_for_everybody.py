@@ -65,6 +65,15 @@ def test_every_page_is_accessible(browser, stack, size, scheme):
         page.get_by_role("button", name="Send command").click()
         dialog(page).get_by_label("Action").select_option("remote_control")
         accessible(page, "the dialog")
+        for place, button in (
+            ("/alerts/rules", "New rule"),
+            ("/alerts/mutes", "New mute"),
+            ("/schedules", "New schedule"),
+        ):
+            visit(page, place)
+            page.get_by_role("button", name=button).click()
+            expect(dialog(page).get_by_role("status")).to_contain_text("device")
+            accessible(page, button)
         assert complaints == []
 
 
@@ -99,9 +108,9 @@ def test_alerts_are_shown_when_the_api_has_them(page, stack):
     page.route("**/v1/alerts?*", lambda route: route.fulfill(json={"items": [alert], "next_cursor": None}))
     visit(page, "/")
     page.get_by_role("link", name="Alerts (1)").click()
-    expect(row(page, "alarming")).to_contain_text("Battery low")
+    expect(row(page, "alarming")).to_contain_text("Low battery")
     page.get_by_role("link", name="alarming").click()
-    expect(page.get_by_role("region", name="Now")).to_contain_text("Battery low")
+    expect(page.get_by_role("region", name="Now")).to_contain_text("Low battery")
     page.unroute("**/v1/alerts?*")
     page.route("**/v1/alerts?*", lambda route: route.fulfill(status=404, json={"message": "Not Found"}))
     visit(page, "/")

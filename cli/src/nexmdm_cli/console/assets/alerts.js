@@ -2,7 +2,7 @@
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
-import { ALERT_TABS, CONDITIONS, conditionLabel, conditionOptions, SEVERITIES, SEVERITY_TONES } from "/assets/conditions.js";
+import { ALERT_TABS, conditionLabel, conditionOptions, detailed, SEVERITIES, SEVERITY_TONES } from "/assets/conditions.js";
 import { instant, who } from "/assets/format.js";
 import { Older, useList } from "/assets/lists.js";
 import { usePoll } from "/assets/poll.js";
@@ -43,7 +43,7 @@ const Condition = ({ alert }) => html`
     <${Badge} name=${alert.recovered_at ? "over" : (SEVERITY_TONES[alert.severity] ?? "warn")} label=${conditionLabel(alert.condition)} />
     ${alert.state === "pending" && html`<${Badge} name="over" label="pending" />`}
     ${alert.muted && html`<${Badge} name="over" label="muted" />`}
-    <span class="muted">${CONDITIONS[alert.condition]?.told(alert.detail ?? {})}</span>
+    <span class="muted">${detailed(alert)}</span>
   </span>
 `;
 

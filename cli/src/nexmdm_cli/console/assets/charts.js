@@ -108,7 +108,7 @@ const EDGE = { stroke: "transparent", points: { show: false } };
 
 // A line of few points shows nothing of one that stands alone.
 const FEW = 30;
-const few = ({ data: [times] }) => times.length < FEW;
+const few = ({ data }, n) => data[n].filter((value) => value !== null).length < FEW;
 
 const padded = (_, low, high) => {
   const room = Math.max(1, (high - low) * 0.1);

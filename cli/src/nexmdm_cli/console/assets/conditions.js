@@ -13,53 +13,25 @@ export const ALERT_TABS = [
   ["/alerts/mutes", "Mutes"],
 ];
 
-/** unit: of the threshold; a condition without one takes no threshold. told(detail): what an alert adds. */
-export const CONDITIONS = {
-  silent: { label: "Silent", told: (d) => (d.last_seen_at ? `last heard ${ago(d.last_seen_at)}` : "never heard") },
-  low_battery: { label: "Battery low", unit: "percent", least: 1, most: 100, told: (d) => withUnit(d.battery_pct, "%") },
-  high_temperature: {
-    label: "Hot",
-    unit: "degrees Celsius",
-    least: -50,
-    most: 150,
-    told: (d) => withUnit(d.temp_c, "°C", 1),
-  },
-  app_down: { label: "App down", unit: "seconds", least: 0, most: 86400, told: (d) => d.package },
-  app_background: {
-    label: "App not in front",
-    unit: "seconds",
-    least: 0,
-    most: 86400,
-    told: (d) => [d.package, d.foreground_seconds == null ? null : duration(d.foreground_seconds)].filter(Boolean).join(", "),
-  },
-  queue_growing: {
-    label: "Heartbeats pile up",
-    unit: "reports",
-    least: 1,
-    most: 100000,
-    told: (d) => (d.queue_depth == null ? "" : `${d.queue_depth} waiting`),
-  },
-  agent_outdated: {
-    label: "Agent behind the rollout",
-    unit: "hours",
-    least: 0,
-    most: 8760,
-    told: (d) => (d.offered ? `${d.agent_version ?? "unknown"}, offered ${d.offered}` : ""),
-  },
-  duplicate_identity: {
-    label: "Two phones, one identity",
-    told: (d) => (d.same_hardware ? `same hardware as ${d.same_hardware}` : "one token"),
-  },
-  clock_wrong: {
-    label: "Clock wrong",
-    unit: "seconds",
-    least: 60,
-    most: 31536000,
-    told: (d) => (d.seconds == null ? "" : `by ${duration(Math.abs(d.seconds))}`),
-  },
+/** {name: {title, unit, least, most}}, as the API declares them; without a unit there is no threshold. */
+export const CONDITIONS = await (await fetch("/assets/conditions.json")).json();
+
+export const conditionLabel = (name) => CONDITIONS[name]?.title ?? name.replaceAll("_", " ");
+
+/** What an alert's detail adds to its condition, for those that say something. */
+const DETAILS = {
+  silent: (d) => (d.last_seen_at ? `last heard ${ago(d.last_seen_at)}` : "never heard"),
+  low_battery: (d) => withUnit(d.battery_pct, "%"),
+  high_temperature: (d) => withUnit(d.temp_c, "°C", 1),
+  app_down: (d) => d.package,
+  app_background: (d) => `${d.package}, ${duration(d.foreground_seconds)}`,
+  queue_growing: (d) => `${d.queue_depth} waiting`,
+  agent_outdated: (d) => `${d.agent_version}, offered ${d.offered}`,
+  duplicate_identity: (d) => (d.same_hardware ? `same hardware as ${d.same_hardware}` : "one token"),
+  clock_wrong: (d) => `by ${duration(Math.abs(d.seconds))}`,
 };
 
-export const conditionLabel = (name) => CONDITIONS[name]?.label ?? name.replaceAll("_", " ");
+export const detailed = ({ condition, detail }) => (Object.keys(detail ?? {}).length ? DETAILS[condition]?.(detail) : "");
 
 const SYMBOLS = { percent: "%", "degrees Celsius": "°C", seconds: "s", hours: "h" };
 export const withUnitOf = (condition, value) => {
@@ -70,5 +42,5 @@ export const withUnitOf = (condition, value) => {
 /** The options of a choice among the conditions; first: what choosing none means. */
 export const conditionOptions = (chosen, first) => html`
   ${first && html`<option value="">${first}</option>`}
-  ${Object.entries(CONDITIONS).map(([name, { label }]) => html`<option value=${name} selected=${name === chosen}>${label}</option>`)}
+  ${Object.entries(CONDITIONS).map(([name, { title }]) => html`<option value=${name} selected=${name === chosen}>${title}</option>`)}
 `;
