@@ -14,7 +14,7 @@ export AWS_DEFAULT_REGION := $(AWS_REGION)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench torture mutations prove test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test coverage bench torture mutations prove test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
 
 help: ## list the targets
@@ -23,7 +23,7 @@ help: ## list the targets
 setup: $(VENV)/.installed ## make .venv with everything that tests, local stack and command line need
 
 # The three packages of this repository are installed editable: functions, tests and Lambda import them by the same names.
-$(VENV)/.installed: requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.toml cli/pyproject.toml
+$(VENV)/.installed: VERSION requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.toml cli/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; say which one with: make PYTHON=python3.12 setup")'
 	@echo "setup: making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,10 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 
 test: setup ## the whole suite on real PostgreSQL, by parallel workers (WORKERS=4)
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile
+
+coverage: setup ## the whole suite, with what it covers of the functions and the layer; fails below the floor (WORKERS=4)
+	@mkdir -p .nexmdm
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --cov --cov-report=term:skip-covered
 
 torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
 	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture tests/system/test_malformed_secrets.py
@@ -71,7 +75,8 @@ AWS_CALLS := $(CURDIR)/.nexmdm/aws-calls
 rehearse: build-host ## play what can be played of a deploy without an account or Docker, and say what only AWS can tell
 	@mkdir -p .nexmdm && rm -f $(AWS_CALLS)
 	@AWS_CALLS=$(AWS_CALLS) BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q -p tests.support.aws_calls.sitecustomize \
-		tests/system/built tests/functions/test_apk_builds.py tests/functions/test_apk_download.py tests/functions/test_cleanup.py
+		tests/system/built tests/functions/test_apk_builds.py tests/functions/test_apk_download.py \
+		tests/functions/test_cleanup.py tests/functions/test_archive.py
 	@$(BIN)/python -m local.rehearse --calls $(AWS_CALLS)
 
 costs: setup ## print the tables of docs/costs.md from bench/prices.toml

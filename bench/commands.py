@@ -59,13 +59,13 @@ def _idempotency(stage: Stage, url: str) -> list[Figure]:
 
         took = interleaved(stage.sizes.rounds, prepare)
     what, way = "idempotency hit", "SELECT by primary key, bare psycopg2"
-    floor, verb, handler = took["floor"], took["verb"], took["handler"]
-    floor_ms = median(floor)
+    bare, verb, handler = took["floor"], took["verb"], took["handler"]
+    floor_ms = median(bare)
     return [
         at_most(2, f"{what} on a dispatch, verb: p50", way, floor_ms, median(verb), "ms",
-                spread=spread_of(floor, verb)),
+                spread=spread_of(bare, verb)),
         compared(f"{what}, handler, API event in to answer out: p50", way, floor_ms, median(handler), "ms",
-                 spread=spread_of(floor, handler)),
+                 spread=spread_of(bare, handler)),
     ]  # fmt: skip
 
 

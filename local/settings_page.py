@@ -73,6 +73,7 @@ ABOUT: dict[str, dict[str, str]] = {
         "ALERT_RETENTION_DAYS": "Of alerts that recovered.",
         "EVENT_RETENTION_DAYS": "Of the log of changes.",
         "DOWNLOAD_EXPORT_BUCKET": "Where cleanup writes records of downloads before it removes them.",
+        "HEARTBEAT_EXPORT_BUCKET": "Where cleanup writes each partition of heartbeats before it drops it.",
     },
 }
 

@@ -13,6 +13,7 @@ from nexmdm.builds.rollouts import Install
 from nexmdm.builds.shown import Build, DeclaredBuild, InstallingBuild
 from nexmdm.builds.signers import Signers
 from nexmdm.commands import batches
+from nexmdm.commands.single import RequestId
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import TargetHash
 from nexmdm.runtime import database, settings, validation, warmup
@@ -27,8 +28,6 @@ handler = routes.handle
 
 Percent = Annotated[int, Meta(ge=0, le=100)]
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
-# A server's own request_id of a member is `request_id:device_id`.
-RequestId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,63}\Z")]
 
 
 class Promotion(Struct, forbid_unknown_fields=True):
@@ -155,7 +154,7 @@ def roll_out(
     """
     build, db, config, actor = _build(request), database.connection(), settings.load(), request.actor
     body.check()
-    key = _request_id(request, body.request_id)
+    key = request.idempotency_key(RequestId, body.request_id)
     audience = _audience(body)
     if body.stages is not None:
         plans.begin(
@@ -249,16 +248,6 @@ def _shown(request: Request) -> Build:
 
 def _package_name(request: Request) -> str:
     return validation.convert(request.path["package_name"], signers.PackageName, root="path.package_name")
-
-
-def _request_id(request: Request, given: str | None) -> str | None:
-    header = request.headers.get("idempotency-key")
-    if header is None:
-        return given
-    key = validation.convert(header, RequestId, root="header.Idempotency-Key")
-    if given not in (None, key):
-        raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
-    return key
 
 
 warmup.warm_up()

@@ -10,13 +10,13 @@ from nexmdm.commands import actions, audit, batches, message, queue, relaunch, s
 from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.schedules import NewSchedule, Run, Schedule, ScheduleChange
-from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch
+from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch, RequestId
 from nexmdm.commands.states import Delivery
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.targets import DeviceIds, TargetHash, Targets
-from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, validation, warmup
-from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, Unavailable
+from nexmdm.runtime import actor, database, invocations, logs, metrics, settings, warmup
+from nexmdm.runtime.errors import Forbidden, Malformed, Unavailable
 from nexmdm.runtime.http import Request, Response, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
@@ -28,9 +28,6 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 # Accepted, or known and answered as it stands.
 ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
-# Not `$`: in Python that lets a newline through. The server's own are `:`, for members of a batch, and the prefixes
-# `schedule.` and `relaunch.`, for what the sweep makes.
-RequestId = Annotated[str, Meta(pattern=r"^(?!(?:schedule|relaunch)\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
@@ -188,7 +185,7 @@ def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
     `audit`. An `Idempotency-Key` makes a retry of this call harmless.
     """
     request_id = request.path["request_id"]
-    key = _header_key(request)
+    key = request.idempotency_key(RequestId)
     db, config = database.connection(), settings.load()
     row = single.show(db, request_id)
     if key is not None and single.was_resent(row, key):
@@ -251,7 +248,7 @@ def delete_schedule(request: Request) -> Response[None]:
 def run_schedule(request: Request) -> Response[Run]:
     """Run a schedule now, once for each Idempotency-Key. Its next run stays as it is."""
     db, config = database.connection(), settings.load()
-    run, new = schedules.run_now(db, request.path["name"], _header_key(request), request.actor, config)
+    run, new = schedules.run_now(db, request.path["name"], request.idempotency_key(RequestId), request.actor, config)
     if new and run.request_id:
         sending.prepare()
         sending.drain(db, config, _inline_seconds(request, config), batch_id=run.request_id)
@@ -274,19 +271,11 @@ def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Com
     """
     if body.action == "remote_exec_shell" and not settings.load().remote_exec_shell_enabled:
         raise Forbidden("remote_exec_shell is switched off. Set REMOTE_EXEC_SHELL_ENABLED to allow it.")
-    header = _header_key(request)
-    key = body.request_id or header
+    key = request.idempotency_key(RequestId, body.request_id)
     if key is None:
         raise Malformed("Give an `Idempotency-Key` header or a `request_id`, so that a retry is not a second command.")
-    if header not in (None, key):
-        raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
     params = actions.parameters(body.action, body.params)
     return Command(key, target, body.action, params, body.ttl_seconds, request.actor, body.delivery)
-
-
-def _header_key(request: Request) -> str | None:
-    header = request.headers.get("idempotency-key")
-    return None if header is None else validation.convert(header, RequestId, root="header.Idempotency-Key")
 
 
 def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[], float]:

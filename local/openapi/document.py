@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def build() -> dict[str, Any]:
             "title": "NexMDM",
             "summary": "A fleet manager for Android devices",
             "description": INTRODUCTION,
-            "version": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+            "version": (ROOT / "VERSION").read_text().strip(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [

@@ -17,6 +17,7 @@ CHOICES: dict[str, list[Any]] = {
     "Egress": ["ipv6", "nat"],
     "AlarmTopicArn": ["", "arn:aws:sns:eu-west-1:123456789012:alarms"],
     "ExportDownloads": ["on", "off"],
+    "ExportHeartbeats": ["on", "off"],
     "Webhook": ["on", "off"],
     "NotificationRoutes": ["on", "off"],
 }

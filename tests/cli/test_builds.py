@@ -145,7 +145,7 @@ def test_a_pilot_is_asked_by_alias_and_listed(current, data, run, stack):
     assert "Nobody is asked: all 1 devices" in run("builds", "rollout", current, "--to", "pilot", "--no-wait").stderr
     assert data("builds", "installations", current)[0]["alias"] == "pilot"
     assert "pilot" in run("builds", "installations", current, "--status", "pending").stdout
-    assert "No installation fits" in run("builds", "installations", current, "--status", "failed").stdout
+    assert "No installation fits" in run("builds", "installations", current, "--status", "failed").stderr
     assert "There is no device" in run("builds", "rollout", current, "--to", "nobody", code=3).stderr
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from nexmdm.retention import export
+from nexmdm.retention import files
 from nexmdm.runtime import metrics as metrics_module
 from nexmdm.runtime import settings
 from nexmdm.runtime.database import Database
@@ -116,7 +116,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[object]:
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     settings.load.cache_clear()
-    export._s3.cache_clear()
+    files._s3.cache_clear()
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket="exports", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     yield client
@@ -124,7 +124,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[object]:
         client.delete_object(Bucket="exports", Key=found["Key"])
     client.delete_bucket(Bucket="exports")
     server.stop()
-    export._s3.cache_clear()
+    files._s3.cache_clear()
 
 
 def exported(client) -> dict[str, bytes]:
@@ -154,7 +154,9 @@ def test_nothing_is_removed_when_the_export_fails(
     monkeypatch.setenv("DOWNLOAD_EXPORT_BUCKET", "no-such-bucket")
     settings.load.cache_clear()
     answer = handler({}, context())
-    assert answer["policies"]["apk_downloads"]["error"] == "NoSuchBucket"
+    error = answer["policies"]["apk_downloads"]["error"]
+    assert error.startswith("NotWritten: s3://no-such-bucket/apk_download_events/")
+    assert error.endswith(" was not written (NoSuchBucket). Its rows stay; the next cleanup writes it again.")
     assert answer["policies"]["enrollment_tokens"]["done"] is True
     assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
 

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import json
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import get_origin
 
 import jsonschema
@@ -36,6 +36,13 @@ def test_every_route_has_an_entry_and_the_other_way_round():
 def test_what_is_committed_is_what_is_generated():
     for path, text in written.written().items():
         assert path.read_text() == text, f"{path.name} has drifted: run `make openapi`"
+
+
+def test_the_version_is_that_of_every_package_and_of_the_command():
+    version = (document.ROOT / "VERSION").read_text().strip()
+    assert DOCUMENT["info"]["version"] == version
+    for package in ("nexmdm", "nexmdm-cli", "nexmdm-serverless"):
+        assert metadata.version(package) == version, f"{package}: run `make setup`"
 
 
 def test_it_is_openapi_3_1():

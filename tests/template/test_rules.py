@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from nexmdm.retention import export
+from nexmdm.retention import archive, export
 
 from local import template
 from tests.support.api import ROOT
@@ -262,24 +262,45 @@ def test_tls_is_required(document):
         assert {"Bool": {"aws:SecureTransport": "false"}} in [statement.get("Condition") for statement in statements]
 
 
-def test_the_export_of_downloads_is_off_until_it_is_asked_for_and_then_may_only_write(document):
-    assert document["Parameters"]["ExportDownloads"]["Default"] == "off"
+EXPORTS = {
+    "ExportDownloads": ("WithDownloadExport", "DOWNLOAD_EXPORT_BUCKET", export.PREFIX, "s3:PutObject"),
+    "ExportHeartbeats": (
+        "WithHeartbeatExport",
+        "HEARTBEAT_EXPORT_BUCKET",
+        archive.PREFIX,
+        ["s3:PutObject", "s3:AbortMultipartUpload"],
+    ),
+}
+
+
+@pytest.mark.parametrize("parameter", EXPORTS)
+def test_an_export_is_off_until_it_is_asked_for_and_then_may_only_write(document, parameter):
+    condition, setting, prefix, actions = EXPORTS[parameter]
+    assert document["Parameters"][parameter]["Default"] == "off"
+    assert document["Conditions"][condition] == {"Fn::Equals": [{"Ref": parameter}, "on"]}
     cleanup = functions(document)["CleanupFunction"]["Properties"]
-    bucket = {"Fn::If": ["WithExport", {"Ref": "ExportBucket"}, {"Ref": "AWS::NoValue"}]}
-    assert cleanup["Environment"]["Variables"]["DOWNLOAD_EXPORT_BUCKET"] == bucket
-    [allowed] = [policy["Fn::If"] for policy in cleanup["Policies"] if "Fn::If" in policy]
-    written = {"Fn::Sub": "${ExportBucket.Arn}/apk_download_events/*"}
-    write = {"Effect": "Allow", "Action": "s3:PutObject", "Resource": written}
-    assert allowed == ["WithExport", {"Statement": [write]}, {"Ref": "AWS::NoValue"}]
+    bucket = {"Fn::If": [condition, {"Ref": "ExportBucket"}, {"Ref": "AWS::NoValue"}]}
+    assert cleanup["Environment"]["Variables"][setting] == bucket
+    allowed = [policy["Fn::If"] for policy in cleanup["Policies"] if "Fn::If" in policy]
+    write = {"Effect": "Allow", "Action": actions, "Resource": {"Fn::Sub": "${ExportBucket.Arn}/" + prefix + "*"}}
+    assert [condition, {"Statement": [write]}, {"Ref": "AWS::NoValue"}] in allowed
+    assert len(allowed) == len(EXPORTS)
     # By the VPC's own way to S3 too.
     endpoint = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
-    [through] = [statement["Fn::If"] for statement in endpoint if "Fn::If" in statement]
-    assert through == ["WithExport", {**write, "Principal": "*"}, {"Ref": "AWS::NoValue"}]
-    assert export.PREFIX == "apk_download_events/"
+    through = [statement["Fn::If"] for statement in endpoint if "Fn::If" in statement]
+    assert [condition, {**write, "Principal": "*"}, {"Ref": "AWS::NoValue"}] in through
+    others = [each for name, each in functions(document).items() if name != "CleanupFunction"]
+    assert "ExportBucket" not in str([each["Properties"].get("Policies") for each in others])
+
+
+def test_the_bucket_of_exports_is_there_when_one_of_them_is_on(document):
+    either = [{"Condition": condition} for condition, *_ in EXPORTS.values()]
+    assert document["Conditions"]["WithExport"] == {"Fn::Or": either}
     for name in ("ExportBucket", "ExportBucketPolicy"):
         assert document["Resources"][name]["Condition"] == "WithExport"
     [rule] = document["Resources"]["ExportBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     assert rule["ExpirationInDays"] == {"Ref": "ExportDays"}
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
 
 
 def test_a_database_made_from_a_snapshot_is_migrated_and_given_no_names_of_its_own(document):

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli import addresses, selection
+from nexmdm_cli import addresses
 from nexmdm_cli.api import path
 from nexmdm_cli.output import Column, ago, shown
-from nexmdm_cli.selection import InGroup, Selector
+from nexmdm_cli.selection import InGroup, Narrow, Selector
 from nexmdm_cli.session import Session, command
 
 
@@ -60,7 +60,7 @@ def alerts(
     """List open alerts, newest first: devices silent, low on battery, without their app, behind the rollout."""
     device_id = addresses.find(session.api, device)["device_id"] if device else None
     query = {
-        **selection.query(selector, group),
+        **Narrow(selector, group).query(),
         "condition": condition,
         "device_id": device_id,
         "open": None if history else True,

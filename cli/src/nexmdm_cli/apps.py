@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli import addresses, selection
+from nexmdm_cli import addresses
 from nexmdm_cli.api import path
 from nexmdm_cli.output import Column, ago, shown
-from nexmdm_cli.selection import InGroup, Online, Prefix, Selector, Version
+from nexmdm_cli.selection import NARROW, Narrow
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Show which apps are installed, and where.")
@@ -40,11 +40,7 @@ def _installed(row: dict[str, Any]) -> str:
 def list_apps(
     session: Session,
     package: Package = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
+    chosen: Narrow = NARROW,
 ) -> None:
     """List installed apps, a line for each version.
 
@@ -52,7 +48,7 @@ def list_apps(
     nexmdm apps list io.unitynodes.unityapp
     nexmdm apps list -l site=berlin --json
     """
-    query = {**selection.query(selector, group, online, alias_prefix, agent_version), "package": package}
+    query = {**chosen.query(), "package": package}
     versions = (
         {"package": row["package"], **version}
         for row in session.api.pages("/v1/apps", query)

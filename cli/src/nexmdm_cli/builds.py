@@ -15,7 +15,7 @@ from nexmdm_cli.api import path
 from nexmdm_cli.apk import Described
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
-from nexmdm_cli.selection import DryRun, InGroup, Prefix, Selector, Yes
+from nexmdm_cli.selection import DryRun, Filter, InGroup, Narrow, Prefix, Selector, Yes
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out and back, fetch them.")
@@ -204,11 +204,45 @@ def promote(
     yes: Yes = False,
 ) -> None:
     """Make a published build current of its package; with a filter for these devices only."""
-    target = _audience(
-        session, build_id, selection.filter_of(selector, group, None, alias_prefix), yes=yes, dry_run=dry_run
-    )
+    target = _audience(session, build_id, Narrow(selector, group, None, alias_prefix).body(), yes=yes, dry_run=dry_run)
     if target is not None:
         _print(session, _change(session, build_id, "promote", {"staged_rollout_percent": percent, **target}))
+
+
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage",
+        help="A stage of a rollout that goes on by itself: percent, hours it holds, least percent completed.",
+        metavar="P[:H[:C]]",
+    ),
+]
+
+
+def _how(session: Session, percent: int | None, to: list[str], stages: list[str], window: str | None) -> dict[str, Any]:
+    """The part of the body that says to how many, to whom, or in which stages."""
+    if sum((percent is not None, bool(to), bool(stages))) != 1:
+        raise Failure("Say to whom.", Code.USAGE, "Give a percentage, or --to, or --stage.")
+    if window and not stages:
+        raise Failure("A window is for stages.", Code.USAGE, "Give --stage too.")
+    if to:
+        return {"device_ids": [addresses.find(session.api, alias)["device_id"] for alias in to]}
+    if stages:
+        return {"stages": [_stage(text) for text in stages]} | ({"window": _window(window)} if window else {})
+    return {"staged_rollout_percent": percent}
+
+
+def _follow(session: Session, build: dict[str, Any], timeout: float | None) -> None:
+    """Print a build that was rolled out; follow the install command, if it has one, for `timeout` seconds."""
+    row: dict[str, Any] = build.get("install") or {}
+    followed = timeout is not None and row.get("request_id")
+    if timeout is not None and followed:
+        row = build["install"] = following.follow(session.api, session.out, row, until_sent=False, timeout=timeout)
+    _print(session, build)
+    if row and not session.out.as_json:
+        _say_who_is_not_asked(session, row)
+    if followed:
+        following.judge(row)
 
 
 @command(app)
@@ -227,14 +261,7 @@ def rollout(
             autocompletion=addresses.complete,
         ),
     ] = None,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage",
-            help="A stage of a rollout that goes on by itself: percent, hours it holds, least percent completed.",
-            metavar="P[:H[:C]]",
-        ),
-    ] = None,
+    stage: Stages = None,
     window: Annotated[
         str | None,
         typer.Option(help="When stages may begin, in local time.", metavar="'fri,sat 22:00-04:00 Europe/Berlin'"),
@@ -262,35 +289,18 @@ def rollout(
     nexmdm builds rollout 7 --stage 5:24 --stage 25:24:90 --stage 100 --install
     nexmdm builds stats 7 --watch
     """
-    if sum((percent is not None, bool(to), bool(stage))) != 1:
-        raise Failure("Say to whom.", Code.USAGE, "Give a percentage, or --to, or --stage.")
-    if window and not stage:
-        raise Failure("A window is for stages.", Code.USAGE, "Give --stage too.")
-    filter_ = selection.filter_of(selector, group, None, alias_prefix, None, everyone)
+    how = _how(session, percent, to or [], stage or [], window)
+    filter_ = Filter(selector, group, None, alias_prefix, None, everyone).body()
     target = _audience(session, build_id, filter_, yes=yes, dry_run=dry_run)
     if target is None:
         return
-    body: dict[str, Any] = {"install": install or bool(to), **target}
-    if to:
-        body["device_ids"] = [addresses.find(session.api, alias)["device_id"] for alias in to]
-    elif stage:
-        body |= {"stages": [_stage(text) for text in stage]} | ({"window": _window(window)} if window else {})
-    else:
-        body["staged_rollout_percent"] = percent
+    body = {"install": install or bool(to), **target, **how}
     key = None
     if body["install"] and not stage:
         key = request_id or f"install-{build_id}-{secrets.token_hex(6)}"
         body["request_id"] = key
     build = session.api.call("POST", path("apk", "builds", build_id, "rollout"), body, key=key)
-    command_row = build.get("install")
-    if command_row and command_row["request_id"] and wait:
-        command_row = following.follow(session.api, session.out, command_row, until_sent=False, timeout=timeout)
-        build["install"] = command_row
-    _print(session, build)
-    if command_row and not session.out.as_json:
-        _say_who_is_not_asked(session, command_row)
-    if command_row and command_row["request_id"] and wait:
-        following.judge(command_row)
+    _follow(session, build, timeout if wait else None)
 
 
 @command(app, "installations")

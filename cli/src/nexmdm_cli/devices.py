@@ -17,7 +17,14 @@ from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.inputs import content
 from nexmdm_cli.output import Column, ago, clean, duration, shown, when
-from nexmdm_cli.selection import DryRun, Everyone, InGroup, Online, Prefix, Selector, Version, Yes
+from nexmdm_cli.selection import (
+    FILTER,
+    NARROW,
+    DryRun,
+    Filter,
+    Narrow,
+    Yes,
+)
 from nexmdm_cli.session import Session, command
 from nexmdm_cli.sparkline import sparkline
 
@@ -80,11 +87,7 @@ CHARTS: list[tuple[str, str, str, float | None, float | None]] = [
 @command(app, "list")
 def list_devices(
     session: Session,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
+    chosen: Narrow = NARROW,
     status: Status = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None,
 ) -> None:
@@ -95,7 +98,7 @@ def list_devices(
     nexmdm devices list -l 'site in (berlin,bonn),role=till'
     nexmdm devices list --alias-prefix lobby- --json | jq -r '.[].device_id'
     """
-    query = {**selection.query(selector, group, online, alias_prefix, agent_version), "status": status}
+    query = {**chosen.query(), "status": status}
     session.out.table(session.api.pages("/v1/devices", query, limit), COLUMNS, "No device fits.")
 
 
@@ -152,18 +155,13 @@ def show(session: Session, device: Device) -> None:
 @command(app)
 def watch(
     session: Session,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
+    chosen: Narrow = NARROW,
     status: Status = None,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
     times: Annotated[int | None, typer.Option(min=1, help="End after so many looks; without it at Ctrl-C.")] = None,
 ) -> None:
     """Watch devices live, as many as the terminal has lines. With --json: one line for each look."""
-    chosen = selection.query(selector, group, online, alias_prefix, agent_version)
-    query = {**chosen, "status": status}
+    query = {**chosen.query(), "status": status}
     live = session.out.is_terminal and not session.out.as_json
     view = Live(console=session.out.console, auto_refresh=False) if live else None
     # As many devices as fit; a pipe gets all of them.
@@ -172,7 +170,7 @@ def watch(
         for look in range(times) if times else itertools.count():
             if look:
                 time.sleep(interval)
-            fleet = session.api.call("GET", "/v1/fleet/summary", query=chosen)
+            fleet = session.api.call("GET", "/v1/fleet/summary", query=chosen.query())
             seen = _look(session, fleet, list(session.api.pages("/v1/devices", query, lines)))
             if view:
                 view.update(seen, refresh=True)
@@ -267,12 +265,7 @@ def label(
         list[str] | None,
         typer.Option("--to", "-t", help="A device's alias or id; may be repeated.", autocompletion=addresses.complete),
     ] = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
+    chosen: Filter = FILTER,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
@@ -283,9 +276,7 @@ def label(
     nexmdm devices label stage=pilot retired- -l 'site=berlin,role=till'
     """
     to_set, to_remove = labels.changes(changes)
-    target = _target(
-        session, to or [], selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
-    )
+    target = _target(session, to or [], chosen.body())
     words = ", ".join([*(f"{key}={value}" for key, value in to_set.items()), *(f"{key}-" for key in to_remove)])
     # Devices that were named one by one are not asked about.
     body = selection.agreed(
@@ -305,16 +296,12 @@ def delete(
     devices: Annotated[
         list[str] | None, typer.Argument(help="Aliases or ids.", autocompletion=addresses.complete, metavar="DEVICE")
     ] = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
+    chosen: Narrow = NARROW,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
     """Delete devices: their tokens end, their aliases are free again, their history stays for retention."""
-    target = _target(session, devices or [], selection.filter_of(selector, group, online, alias_prefix, agent_version))
+    target = _target(session, devices or [], chosen.body())
     preview = session.api.call("POST", "/v1/devices/preview", target)
     if dry_run:
         return selection.show(session, preview)
@@ -332,11 +319,7 @@ def delete(
 @command(app)
 def export(
     session: Session,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
+    chosen: Narrow = NARROW,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout, for a spreadsheet and for import.")] = False,
 ) -> None:
     """Write the devices with their labels as CSV, or with --json as a list.
@@ -344,7 +327,7 @@ def export(
     \b
     nexmdm devices export --csv > devices.csv
     """
-    rows = session.api.pages("/v1/devices", selection.query(selector, group, online, alias_prefix, agent_version))
+    rows = session.api.pages("/v1/devices", chosen.query())
     if session.out.as_json:
         return session.out.json(list(rows))
     if not as_csv:

@@ -1,7 +1,7 @@
 """`nexmdm enroll`: tokens, and the QR codes that bring a phone in."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import httpx
 import typer
@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 
 Seconds = Annotated[int, typer.Option("--expires-in", min=60, help="Seconds for which the tokens are valid.")]
+Label = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="A label that the devices get; may be repeated.", metavar="KEY=VALUE"),
+]
 Folder = Annotated[
     Path | None, typer.Option("--png", help="Also write the codes as PNG into this folder.", metavar="DIR")
 ]
@@ -79,10 +83,7 @@ def create(
     expires_in: Seconds = 1800,
     uses: Annotated[int, typer.Option(min=1, help="How many devices may use each token.")] = 1,
     note: Annotated[str | None, typer.Option(help="Kept with the tokens.")] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option("--label", help="A label that the devices get; may be repeated.", metavar="KEY=VALUE"),
-    ] = None,
+    label: Label = None,
     png: Folder = None,
     script: ScriptFolder = None,
     disable_packages: Disable = None,
@@ -127,26 +128,43 @@ def create(
         codes[qr.file_name(token["alias"])] = token["qr_content"]
     files, unwritten = _saved(codes, png) if png else ([], None)
     scripts = _scripts(api, url, admin_component, agent, wanted, tokens, keys, disabled, script) if script else []
+    made = _Made(tokens, codes, files, scripts, png)
     if out.as_json:
         # A password that was given is not repeated.
         masked = {name: "***" if name == "PASSWORD" else value for name, value in wifi.items()}
         owner = {"qr_content": qr.device_owner(**phone, wifi=masked)} if phone else None
         out.json({"items": tokens, "device_owner": owner, "png": files, "scripts": scripts})
-        return _complain(unwritten)
+    else:
+        _print_made(session, url, admin_component if phone else None, keys, made)
+    _complain(unwritten)
+
+
+class _Made(NamedTuple):
+    """What `create` made: the API's tokens with their codes, and the files that hold pictures and scripts."""
+
+    tokens: list[dict[str, Any]]
+    codes: dict[str, str]
+    files: list[str]
+    scripts: list[str]
+    png: Path | None
+
+
+def _print_made(session: Session, url: str, component: str | None, keys: dict[str, str], made: _Made) -> None:
+    """Print what to scan and type; `component` is the agent's when it becomes device owner by the first code."""
+    out = session.out
     if httpx.URL(url).host in LOOPBACK:
         out.note(f"A phone cannot reach {url}: it is this machine's own. --server-url names another address.")
-    if phone:
-        out.note(ALLOWLIST.format(component=admin_component))
-        _show(session, "1. On the welcome screen of a factory-reset phone", codes["device-owner"], png)
-    for token in tokens:
-        title = f"{'2. ' if phone else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
-        _show(session, title, token["qr_content"], png)
+    if component:
+        out.note(ALLOWLIST.format(component=component))
+        _show(session, "1. On the welcome screen of a factory-reset phone", made.codes["device-owner"], made.png)
+    for token in made.tokens:
+        title = f"{'2. ' if component else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
+        _show(session, title, token["qr_content"], made.png)
         out.line(Text(qr.adb_line(url, token["token"], token["alias"], keys)))
-    for file in files:
+    for file in made.files:
         out.line(f"\n{file}")
-    for file in scripts:
+    for file in made.scripts:
         out.line(f"\nsh {file}")
-    _complain(unwritten)
 
 
 @command(app, "rotate-keys")

@@ -10,6 +10,7 @@ from nexmdm_cli.output import Column, ago, clean, when
 from nexmdm_cli.selection import (
     OPTIONS,
     Everyone,
+    Filter,
     Online,
     Prefix,
     Selector,
@@ -17,7 +18,6 @@ from nexmdm_cli.selection import (
     Yes,
     complete_group,
     count,
-    filter_of,
 )
 from nexmdm_cli.session import Session, command
 
@@ -81,7 +81,7 @@ def set_group(
     nexmdm groups set tills-offline -l role=till --silent
     nexmdm send ping --group pilot
     """
-    filter_ = filter_of(selector, None, online, alias_prefix, agent_version, everyone)
+    filter_ = Filter(selector, None, online, alias_prefix, agent_version, everyone).body()
     if not filter_:
         raise Failure("Which devices?", Code.USAGE, f"Give a filter: {OPTIONS.replace('--group, ', '')}.")
     _print(session, session.api.call("PUT", path("groups", name), {"filter": filter_}))

@@ -10,7 +10,7 @@ from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
 from nexmdm_cli.output import Column, when
-from nexmdm_cli.selection import Everyone, InGroup, Online, Prefix, Selector, Version
+from nexmdm_cli.selection import FILTER, Filter
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Mute alerts while a site is worked on.")
@@ -37,19 +37,14 @@ def create(
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why, for those who look later.")],
     hours: Annotated[float, typer.Option(min=0.01, max=8760, help="For how long.")],
     condition: Annotated[str | None, typer.Option(help="Only this condition.")] = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
+    chosen: Filter = FILTER,
 ) -> None:
     """Mute alerts of some devices: they open and recover without a notification.
 
     \b
     nexmdm mutes create -l site=berlin --hours 8 --reason 'the hall is rewired'
     """
-    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    filter_ = chosen.body()
     if not filter_:
         raise Failure("Which devices?", Code.USAGE, f"Give a filter: {selection.OPTIONS}.")
     until = datetime.now(UTC) + timedelta(hours=hours)

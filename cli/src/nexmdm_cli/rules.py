@@ -1,16 +1,16 @@
 """`nexmdm alert-rules`: which condition is watched for on which devices, and where it is told."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from nexmdm_cli import selection
 from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
 from nexmdm_cli.output import Column, duration, shown
-from nexmdm_cli.selection import Everyone, InGroup, Online, Prefix, Selector, Version, Yes
+from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Make, show, change and delete alert rules.")
@@ -25,6 +25,31 @@ Quiet = Annotated[
     str | None, typer.Option("--quiet", help="Hold notifications: 22:00-06:00@Europe/Berlin.", metavar="FROM-TO@ZONE")
 ]
 
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """What a rule may say beside its condition and filter."""
+
+    threshold: Threshold = None
+    lasting: Lasting = None
+    severity: Severity = None
+    route: Route = None
+    priority: Priority = None
+    quiet: Quiet = None
+
+    def body(self) -> dict[str, Any]:
+        given = {
+            "threshold": self.threshold,
+            "for_seconds": self.lasting,
+            "severity": self.severity,
+            "routes": self.route or None,
+            "priority": self.priority,
+            "quiet_hours": _hours(self.quiet),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+RULE_OPTIONS = RuleOptions()
 COLUMNS = [
     Column("NAME", lambda r: r["name"], flexible=True),
     Column("CONDITION", lambda r: r["condition"]),
@@ -55,18 +80,8 @@ def create(
     session: Session,
     name: Name,
     condition: Annotated[str, typer.Argument(help="silent, low_battery, app_down, ...", metavar="CONDITION")],
-    threshold: Threshold = None,
-    lasting: Lasting = None,
-    severity: Severity = None,
-    route: Route = None,
-    priority: Priority = None,
-    quiet: Quiet = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
+    given: RuleOptions = RULE_OPTIONS,
+    chosen: Filter = FILTER,
 ) -> None:
     """Watch for a condition; without a filter on every device.
 
@@ -74,8 +89,8 @@ def create(
     nexmdm alert-rules create tills-battery low_battery --threshold 30 -l role=till --severity critical
     nexmdm alert-rules create night silent --for 3600 --quiet 22:00-06:00@Europe/Berlin --group lobby
     """
-    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
-    body = {"name": name, "condition": condition, **_given(threshold, lasting, severity, route, priority, quiet)}
+    filter_ = chosen.body()
+    body = {"name": name, "condition": condition, **given.body()}
     _print(session, session.api.call("POST", "/v1/alert-rules", body | ({"filter": filter_} if filter_ else {})))
 
 
@@ -83,22 +98,12 @@ def create(
 def change(
     session: Session,
     name: Name,
-    threshold: Threshold = None,
-    lasting: Lasting = None,
-    severity: Severity = None,
-    route: Route = None,
-    priority: Priority = None,
-    quiet: Quiet = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
+    given: RuleOptions = RULE_OPTIONS,
+    chosen: Filter = FILTER,
 ) -> None:
     """Change an alert rule; what is not given stays."""
-    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
-    body = _given(threshold, lasting, severity, route, priority, quiet) | ({"filter": filter_} if filter_ else {})
+    filter_ = chosen.body()
+    body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:
         raise Failure("What is to change?", Code.USAGE, "Give --threshold, --for, --severity, --route or a filter.")
     _print(session, session.api.call("PATCH", path("alert-rules", name), body))
@@ -122,25 +127,6 @@ def delete(session: Session, name: Name, yes: Yes = False) -> None:
     session.confirm(f"Delete the alert rule {name}?", yes)
     session.api.call("DELETE", path("alert-rules", name))
     session.out.line(f"deleted {name}")
-
-
-def _given(
-    threshold: float | None,
-    lasting: int | None,
-    severity: str | None,
-    routes: list[str] | None,
-    priority: int | None,
-    quiet: str | None,
-) -> dict[str, Any]:
-    given = {
-        "threshold": threshold,
-        "for_seconds": lasting,
-        "severity": severity,
-        "routes": routes or None,
-        "priority": priority,
-        "quiet_hours": _hours(quiet),
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _hours(text: str | None) -> dict[str, str] | None:

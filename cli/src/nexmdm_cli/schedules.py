@@ -1,6 +1,7 @@
 """`nexmdm schedules`: commands that are sent by themselves, again and again or once."""
 
 import secrets
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
 from nexmdm_cli.output import Column, shown, when
-from nexmdm_cli.selection import Everyone, InGroup, Online, Prefix, Selector, Version, Yes
+from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.send import Ttl, UntilAnswered, complete_action, parameters_of
 from nexmdm_cli.session import Session, command
 
@@ -22,6 +23,23 @@ Cron = Annotated[str | None, typer.Option(help="Minute hour day month weekday, s
 At = Annotated[str | None, typer.Option(help="Once, at this instant or local time: 2026-12-24T18:00.")]
 Zone = Annotated[str | None, typer.Option("--timezone", "-z", help="An IANA name, such as Europe/Berlin. [UTC]")]
 STYLES = {"started": "green", "missed": "red", "empty": "yellow"}
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """When a schedule runs, and how long its commands are good for."""
+
+    cron: Cron = None
+    at: At = None
+    timezone: Zone = None
+    ttl: Ttl = None
+
+    def body(self) -> dict[str, Any]:
+        given = {"cron": self.cron, "at": self.at, "timezone": self.timezone, "ttl_seconds": self.ttl}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+SCHEDULE_OPTIONS = ScheduleOptions()
 
 
 def _last(schedule: dict[str, Any]) -> Text:
@@ -74,16 +92,8 @@ def create(
     parameters: Annotated[
         list[str] | None, typer.Argument(help="NAME=VALUE, NAME=@FILE, NAME:=JSON.", metavar="NAME=VALUE")
     ] = None,
-    cron: Cron = None,
-    at: At = None,
-    timezone: Zone = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
-    ttl: Ttl = None,
+    given: ScheduleOptions = SCHEDULE_OPTIONS,
+    chosen: Filter = FILTER,
     until_answered: UntilAnswered = False,
 ) -> None:
     """Send a command by itself: again and again (--cron), or once (--at). The filter is evaluated at each run.
@@ -92,19 +102,13 @@ def create(
     nexmdm schedules create nightly-restart restart_app --cron '0 3 * * *' -z Europe/Berlin -l site=berlin
     nexmdm schedules create holidays set_dnd enable=true --at 2026-12-24T18:00 -z Europe/Berlin --all
     """
-    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    filter_ = chosen.body()
     if not filter_:
         raise Failure("Which devices?", Code.USAGE, f"Give a filter: {selection.OPTIONS}.")
-    if (cron is None) == (at is None):
+    if (given.cron is None) == (given.at is None):
         raise Failure("When?", Code.USAGE, "Give either --cron or --at.")
-    body: dict[str, Any] = {
-        "name": name,
-        "action": action,
-        "params": parameters_of(parameters or []),
-        "filter": filter_,
-    }
-    optional = {"cron": cron, "at": at, "timezone": timezone, "ttl_seconds": ttl}
-    body |= {key: value for key, value in optional.items() if value is not None}
+    what = {"name": name, "action": action, "params": parameters_of(parameters or [])}
+    body = {**what, "filter": filter_, **given.body()}
     if until_answered:
         body["delivery"] = "until_answered"
     _print(session, session.api.call("POST", "/v1/schedules", body))
@@ -114,21 +118,12 @@ def create(
 def change(
     session: Session,
     name: Name,
-    cron: Cron = None,
-    at: At = None,
-    timezone: Zone = None,
-    ttl: Ttl = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
+    given: ScheduleOptions = SCHEDULE_OPTIONS,
+    chosen: Filter = FILTER,
 ) -> None:
     """Change when a schedule runs, or for which devices. The next run is computed anew from now."""
-    filter_ = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
-    given = {"cron": cron, "at": at, "timezone": timezone, "ttl_seconds": ttl, "filter": filter_ or None}
-    body = {key: value for key, value in given.items() if value is not None}
+    filter_ = chosen.body()
+    body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:
         raise Failure("What is to change?", Code.USAGE, "Give --cron, --at, --timezone, --ttl or a filter.")
     _print(session, session.api.call("PATCH", path("schedules", name), body))

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -55,47 +56,57 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OPTIONS = "--selector, --group, --online, --silent, --alias-prefix, --agent-version, --all"
 
 
-def query(
-    selector: str | None = None,
-    group: str | None = None,
-    online: bool | None = None,
-    alias_prefix: str | None = None,
-    agent_version: str | None = None,
-) -> dict[str, Any]:
-    """The filter in the query string of a list."""
-    return {
-        "selector": selector,
-        "group": group,
-        "online": online,
-        "alias": alias_prefix,
-        "agent_version": agent_version,
-    }
+@dataclass(frozen=True)
+class Narrow:
+    """The options of a filter. `@command` takes the fields as options of the command."""
+
+    selector: Selector = None
+    group: InGroup = None
+    online: Online = None
+    alias_prefix: Prefix = None
+    agent_version: Version = None
+
+    def query(self) -> dict[str, Any]:
+        """The filter in the query string of a list."""
+        return {
+            "selector": self.selector,
+            "group": self.group,
+            "online": self.online,
+            "alias": self.alias_prefix,
+            "agent_version": self.agent_version,
+        }
+
+    def body(self) -> dict[str, Any]:
+        """The filter in a body; empty when no option was given."""
+        narrow = {
+            "selector": self.selector,
+            "group": self.group,
+            "online": self.online,
+            "alias_prefix": self.alias_prefix,
+            "agent_version": self.agent_version,
+        }
+        return {name: value for name, value in narrow.items() if value is not None}
 
 
-def filter_of(
-    selector: str | None = None,
-    group: str | None = None,
-    online: bool | None = None,
-    alias_prefix: str | None = None,
-    agent_version: str | None = None,
-    everyone: bool = False,
-) -> dict[str, Any]:
-    """The filter in a body; empty when no option was given.
+@dataclass(frozen=True)
+class Filter(Narrow):
+    """The same, or --all."""
 
-    Raises:
-        Failure: --all does not stand alone.
-    """
-    narrow = {
-        "selector": selector,
-        "group": group,
-        "online": online,
-        "alias_prefix": alias_prefix,
-        "agent_version": agent_version,
-    }
-    given = {name: value for name, value in narrow.items() if value is not None}
-    if everyone and given:
-        raise Failure("--all stands alone.", Code.USAGE)
-    return {"all": True} if everyone else given
+    everyone: Everyone = False
+
+    def body(self) -> dict[str, Any]:
+        """The filter in a body; empty when no option was given.
+
+        Raises:
+            Failure: --all does not stand alone.
+        """
+        given = super().body()
+        if self.everyone and given:
+            raise Failure("--all stands alone.", Code.USAGE)
+        return {"all": True} if self.everyone else given
+
+
+NARROW, FILTER = Narrow(), Filter()  # defaults
 
 
 def agreed(session: Session, target: dict[str, Any], doing: str, *, yes: bool, dry_run: bool) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from nexmdm_cli import addresses, following, inputs, selection
 from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import clean
-from nexmdm_cli.selection import DryRun, Everyone, InGroup, Online, Prefix, Selector, Version, Yes
+from nexmdm_cli.selection import FILTER, DryRun, Filter, Yes
 from nexmdm_cli.session import Session, command
 
 ACTIONS_FILE = Path(__file__).parent / "console" / "assets" / "actions.json"
@@ -64,12 +64,7 @@ def send(
         list[str] | None,
         typer.Option("--to", "-t", help="A device's alias or id; may be repeated.", autocompletion=addresses.complete),
     ] = None,
-    selector: Selector = None,
-    group: InGroup = None,
-    online: Online = None,
-    alias_prefix: Prefix = None,
-    agent_version: Version = None,
-    everyone: Everyone = False,
+    chosen: Filter = FILTER,
     ttl: Ttl = None,
     until_answered: UntilAnswered = False,
     wait: Wait = True,
@@ -98,7 +93,7 @@ def send(
         body["ttl_seconds"] = ttl
     if until_answered:
         body["delivery"] = "until_answered"
-    conditions = selection.filter_of(selector, group, online, alias_prefix, agent_version, everyone)
+    conditions = chosen.body()
     if bool(to) == bool(conditions):
         raise Failure("To whom?", Code.USAGE, f"Give either --to, or a filter: {selection.OPTIONS}.")
     found = _target(session, action, to or [], conditions, yes=yes, dry_run=dry_run)

@@ -3,7 +3,8 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -62,15 +63,34 @@ def prose(text: str) -> str:
     )
 
 
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameter as typer sees it, or what it stands for."""
+    group = parameter.annotation
+    if not is_dataclass(group):
+        return [parameter]
+    types = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+        )
+        for field in fields(group)
+    ]
+
+
 def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True, **options: Any) -> Callable[[F], F]:
     """`app.command`, with the options that every command takes.
 
-    The decorated function gets a `Session` first. of_stack: whether it speaks to one; else only --json is added.
+    The decorated function gets a `Session` first. A parameter whose type is a dataclass stands for the options that are
+    its fields. of_stack: whether it speaks to a stack; else only --json is added.
     """
 
     def add(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
-        own = list(signature.parameters.values())[1:]
+        declared = list(signature.parameters.values())[1:]
+        groups: dict[str, Any] = {
+            parameter.name: parameter.annotation for parameter in declared if is_dataclass(parameter.annotation)
+        }
+        own = [option for parameter in declared for option in _options(parameter)]
         common: dict[str, tuple[Any, object]] = {"as_json": (Json, False)}
         if of_stack:
             common |= {
@@ -83,6 +103,8 @@ def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True,
         @functools.wraps(function)
         def run(**values: Any) -> Any:
             given = {option: values.pop(option) for option in common}
+            for name, group in groups.items():
+                values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
             out = Output(given.pop("as_json"))
             session = Session(Choice(**given), out)
             try:

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from nexmdm_cli import selection
 from nexmdm_cli.api import Api
 from nexmdm_cli.failures import Code, Failure
-from nexmdm_cli.selection import InGroup, Selector
+from nexmdm_cli.selection import InGroup, Narrow, Selector
 from nexmdm_cli.session import Session, command
 from nexmdm_cli.sparkline import sparkline
 
@@ -36,7 +35,7 @@ def status(
     Alerts, low battery and apps that are down are shown, and are not wrong by themselves.
     """
     api, out = session.api, session.out
-    chosen = selection.query(selector, group)
+    chosen = Narrow(selector, group).query()
     fleet = api.call("GET", "/v1/fleet/summary", query=chosen)
     unknown = sum(1 for _ in api.pages("/v1/commands", {"state": "unknown"}, limit=MOST))
     paused = [b for b in api.pages("/v1/apk/builds", {"current": True}, limit=MOST) if b["paused_at"]]

@@ -10,7 +10,7 @@ import pytest
 from nexmdm.alerts.notifications import Notification
 from nexmdm.builds import urls
 from nexmdm.builds.build import StoredFile
-from nexmdm.retention import export
+from nexmdm.retention import files
 from nexmdm.runtime import endpoints, secrets, settings
 from nexmdm.runtime.errors import Unavailable
 from nexmdm.runtime.settings import SettingsError
@@ -90,7 +90,7 @@ def region(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 
 
 def forget() -> None:
-    for cached in (settings.load, secrets.resolve, urls._credentials, storage._client, topic._sns, export._s3):
+    for cached in (settings.load, secrets.resolve, urls._credentials, storage._client, topic._sns, files._s3):
         cached.cache_clear()
 
 
@@ -146,7 +146,7 @@ def test_builds_are_read_and_their_urls_signed_at_the_documented_host(region: st
 def test_downloads_are_exported_at_the_documented_host(region: str, asked: list[str]):
     from botocore.exceptions import EndpointConnectionError
 
-    client = export._s3(endpoints.url("s3", settings.load().region))
+    client = files._s3(endpoints.url("s3", settings.load().region))
     with pytest.raises(EndpointConnectionError):
         client.put_object(Bucket="downloads", Key="k", Body=b"")
     assert {host.removeprefix("downloads.") for host in asked} == {DOCUMENTED[region]["s3"]}

@@ -19,7 +19,7 @@ _HANDLER = re.compile(r"/functions/(\w+)/\w+\.py$")
 
 def action(service: str, method: str, url: str, headers: Any, body: Any) -> str:
     """What IAM calls the request."""
-    query = parse_qs(urlsplit(url).query)
+    query = parse_qs(urlsplit(url).query, keep_blank_values=True)
     if service == "rds-db":
         return f"rds-db:connect/{query['DBUser'][0]}"
     if target := headers.get("X-Amz-Target"):
@@ -27,6 +27,9 @@ def action(service: str, method: str, url: str, headers: Any, body: Any) -> str:
     if service == "s3":
         if method == "GET":
             return "s3:GetObjectVersion" if "versionId" in query else "s3:GetObject"
+        if "uploads" in query or "uploadId" in query:
+            # An upload in parts: it is begun, each part is put and it is completed by the right to put an object.
+            return "s3:AbortMultipartUpload" if method == "DELETE" else "s3:PutObject"
         return {"PUT": "s3:PutObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject"}.get(method, f"s3:{method}")
     text = body.decode() if isinstance(body, bytes) else body
     named = text.get("Action") if isinstance(text, dict) else parse_qs(text or "").get("Action", ["?"])[0]

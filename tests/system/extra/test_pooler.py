@@ -88,7 +88,7 @@ def test_two_upgrades_at_once(empty_line: Relay):
 
 def test_partitions_made_by_many_at_once(db: Database, line: Relay):
     for partition in partitions.bounds(db)[-3:]:
-        partitions.drop(db, partition["name"])
+        partitions.drop(db, partition.name)
     before = len(partitions.bounds(db))
     assert errors(race(line.url, *[lambda own: partitions.ensure_partitions(own, settings.load())] * 8)) == []
     assert len(partitions.bounds(db)) == before + 3

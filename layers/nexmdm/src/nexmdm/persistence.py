@@ -13,7 +13,7 @@ from nexmdm.commands import queue
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.heartbeats import record
 from nexmdm.heartbeats.body import strictly
-from nexmdm.retention import policies
+from nexmdm.retention import archive, export, policies
 from nexmdm.runtime import settings
 from nexmdm.runtime.database import SessionDatabase
 from nexmdm.runtime.errors import NotFound, UnknownDevice
@@ -123,12 +123,12 @@ def record_heartbeat_with_bucketing(
 
 def cleanup_old_heartbeats(db: Session, retention_days: int = 2) -> int:
     """Remove heartbeats whose time is more than `retention_days` ago; return how many went."""
-    own, bucket_seconds = SessionDatabase(db), settings.load().heartbeat_bucket_seconds
+    own, config = SessionDatabase(db), settings.load()
     return policies.removed(
         own,
         "device_heartbeats",
         retention_days,
-        lambda before: policies.heartbeats(own, before, bucket_seconds),
+        lambda before: policies.heartbeats(own, before, config.heartbeat_bucket_seconds, archive.of(own, config)),
     )
 
 
@@ -140,8 +140,10 @@ def cleanup_old_fcm_dispatches(db: Session, retention_days: int = 2) -> int:
 
 def cleanup_old_apk_downloads(db: Session, retention_days: int = 7) -> int:
     """Remove download events more than `retention_days` old; return how many went."""
-    own = SessionDatabase(db)
-    return policies.removed(own, "apk_download_events", retention_days, lambda before: policies.downloads(own, before))
+    own, config = SessionDatabase(db), settings.load()
+    return policies.removed(
+        own, "apk_download_events", retention_days, lambda before: export.downloads(own, before, config)
+    )
 
 
 def run_all_retention_cleanups(db: Session) -> dict[str, int]:

@@ -1,5 +1,5 @@
 -- Devices whose agent is older than the build that they have been offered for the threshold, in hours.
--- The chain of nexmdm.builds.downloads for all devices at once: it ends at the first build that everyone is offered.
+-- The chain of offered_build_v1 for all devices at once: it ends at the first build that everyone is offered.
 -- Agents report a name, not a code: a published name is as new as its newest build, any other is older than all.
 WITH RECURSIVE chain AS (
     SELECT v.*, 1 AS place FROM apk_versions v
@@ -29,9 +29,7 @@ WITH RECURSIVE chain AS (
 SELECT d.id AS device_id, jsonb_build_object('agent_version', d.agent_version, 'offered', o.version_name) AS detail
 FROM older d CROSS JOIN LATERAL (
     SELECT version_name, version_code, due FROM offered
-    WHERE coalesce(mod(('x' || left(encode(sha256(convert_to(offered.id || ':' || d.id, 'UTF8')), 'hex'), 8))::bit(32)::bigint, 100), 99)
-            < offered.staged_rollout_percent
-      AND (offered.rollout_filter IS NULL OR device_matches(d.id, offered.rollout_filter, %(interval_seconds)s))
+    WHERE rollout_reaches_v1(id, staged_rollout_percent, rollout_filter, d.id, %(interval_seconds)s)
     ORDER BY place LIMIT 1
 ) AS o
 WHERE o.due AND d.version_code < o.version_code

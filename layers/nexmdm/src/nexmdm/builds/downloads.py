@@ -5,15 +5,14 @@ crash between the two leaves, or a statement that was run again because its answ
 """
 
 import time
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from nexmdm.builds.build import Offered, Percent, Sha256, StoredBuild, offered
-from nexmdm.devices.cohort import in_rollout
-from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
+from nexmdm.devices.registry import authenticated, token_id
 from nexmdm.runtime import logs, metrics
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.errors import (
     Conflict,
     DeviceDeleted,
@@ -71,12 +70,7 @@ def issue_latest(
         NoSuchBuild: nothing is offered.
         TooManyDownloads: the device got too many addresses of it within the hour.
     """
-    rows = _issue(
-        db,
-        _LATEST,
-        credential,
-        {"package_name": package_name, "agent_package": agent_package, "interval_seconds": interval_seconds},
-    )
+    rows = _issue(db, credential, package_name, None, agent_package, interval_seconds)
     return _issued(rows, f"There is no release of {package_name} for you at present.")
 
 
@@ -93,12 +87,7 @@ def issue(
         NoSuchBuild: there is none for the caller.
         TooManyDownloads: the device got too many addresses of it within the hour.
     """
-    rows = _issue(
-        db,
-        _BY_ID,
-        credential,
-        {"build_id": build_id, "agent_package": agent_package, "interval_seconds": interval_seconds},
-    )
+    rows = _issue(db, credential, None, build_id, agent_package, interval_seconds)
     return _issued(
         rows,
         f"There is no build {build_id} for you to download: unknown, not published, paused or rolled back, or this"
@@ -193,11 +182,26 @@ def update(build: Offered, url: str) -> Update:
     return Update(**same, download_url=url, release_notes=build.notes)
 
 
-def _issue(db: Executor, sql: str, credential: Credential, parameters: dict[str, Any]) -> list[Row]:
+def _issue(
+    db: Executor,
+    credential: Credential,
+    package_name: str | None,
+    build_id: int | None,
+    agent_package: str,
+    interval_seconds: float,
+) -> list[Row]:
     start = time.perf_counter()
+    parameters = {
+        "package_name": package_name,
+        "build_id": build_id,
+        "agent_package": agent_package,
+        "interval_seconds": interval_seconds,
+        "most": MOST_ADDRESSES,
+        "seconds": ADDRESSES_SECONDS,
+        **credential.parameters,
+    }
     # Run again after a lost answer it leaves one row more than addresses, which is the side to err on.
-    limits = {"most": MOST_ADDRESSES, "seconds": ADDRESSES_SECONDS}
-    rows = db.execute(sql, {**parameters, **limits, **credential.parameters}, repeatable=True)
+    rows = db.execute(_ISSUE, parameters, repeatable=True)
     for row in rows:
         if row["event_id"] is not None:
             _count(row["event_id"], row["build_id"], "enrollment", start)
@@ -223,103 +227,9 @@ def _count(event_id: int, build_id: int, source: str, start: float) -> None:
     logs.db_operation("create", "apk_download_events", keys, elapsed_ms(start))
 
 
-_BUILD = """
-    chosen.id AS build_id, chosen.package_name, chosen.version_name, chosen.version_code, chosen.build_type,
-    chosen.file_size, chosen.sha256, chosen.signer_fingerprint, chosen.file_path, chosen.object_version,
-    chosen.wifi_only, chosen.must_install, chosen.staged_rollout_percent, chosen.notes"""
+_ISSUE = statement(__package__, "issue")
 
-# A device, or the enrollment token that a fresh phone holds. Downloading uses up no registration.
-_CALLER = """
-caller AS MATERIALIZED (
-    SELECT id AS device_id, NULL::text AS enrollment, deleted_at IS NOT NULL AS deleted FROM device
-    UNION ALL
-    SELECT NULL, token_id, false FROM enrollment_tokens
-    WHERE token_hash = %(token_hash)s AND scope = 'apk_download' AND status = 'active'
-      AND expires_at > statement_timestamp() AND NOT EXISTS (SELECT FROM device)
-), looked_at AS (
-    UPDATE enrollment_tokens t SET last_used_at = statement_timestamp() FROM caller WHERE t.token_id = caller.enrollment
-)"""
-
-# The current build, then what it replaced, and so on: the first one whose cohort the caller is in. Version codes only
-# fall along this chain. A phone that is no device yet is in no cohort: it gets what everybody gets.
-_OFFERED = f"""
-chain AS (
-    SELECT v.*, 1 AS place FROM apk_versions v
-    WHERE v.package_name = {{package}} AND v.build_type = 'release' AND v.is_current
-    UNION ALL
-    SELECT v.*, chain.place + 1 FROM chain JOIN apk_versions v ON v.id = chain.replaces_id WHERE chain.place < 100
-), offered AS MATERIALIZED (
-    SELECT chain.* FROM chain CROSS JOIN caller
-    WHERE chain.state = 'published' AND chain.paused_at IS NULL
-      AND {in_rollout("chain", "caller.device_id")}
-    ORDER BY chain.place LIMIT 1
-)"""
-_OFFERED_OF_A_PACKAGE = _OFFERED.replace("{package}", "%(package_name)s")
-_OFFERED_BESIDE_A_BUILD = _OFFERED.replace(
-    "{package}", "(SELECT package_name FROM apk_versions WHERE id = %(build_id)s)"
-)
-
-_LATEST_CHOSEN = """
-chosen AS MATERIALIZED (
-    SELECT offered.* FROM offered CROSS JOIN caller
-    WHERE caller.device_id IS NOT NULL OR offered.package_name = %(agent_package)s
-)"""
-
-_NAMED = """
-chosen AS MATERIALIZED (
-    SELECT v.* FROM apk_versions v CROSS JOIN caller
-    WHERE v.id = %(build_id)s AND v.state = 'published' AND v.paused_at IS NULL AND CASE
-        WHEN caller.device_id IS NULL THEN v.package_name = %(agent_package)s
-        ELSE v.id IN (SELECT id FROM offered) OR EXISTS (
-            SELECT FROM apk_installations i WHERE i.device_id = caller.device_id AND i.apk_version_id = v.id) END
-)"""
-
-# The lock of the row in apk_download_rates makes downloads at once take turns: each sees what the others got. Only the
-# instants within the hour are kept, so a row is no more than 20 of them.
-_ISSUED = f"""
-rated AS (
-    INSERT INTO apk_download_rates AS r (device_id, build_id, issued, last_at)
-    SELECT caller.device_id, chosen.id, ARRAY[clock_timestamp()], clock_timestamp()
-    FROM chosen CROSS JOIN caller WHERE NOT caller.deleted AND caller.device_id IS NOT NULL
-    ON CONFLICT (device_id, build_id) DO UPDATE SET last_at = clock_timestamp(), issued = ARRAY(
-        SELECT at FROM unnest(r.issued) AS at WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)
-    ) || clock_timestamp()
-    WHERE (SELECT count(*) FROM unnest(r.issued) AS at
-           WHERE at > clock_timestamp() - make_interval(secs => %(seconds)s)) < %(most)s
-    RETURNING device_id
-), event AS (
-    INSERT INTO apk_download_events (build_id, source, token_id, device_id, ip, ts)
-    SELECT chosen.id, 'enrollment', caller.enrollment, caller.device_id, %(ip)s, clock_timestamp()
-    FROM chosen CROSS JOIN caller
-    WHERE NOT caller.deleted AND (caller.device_id IS NULL OR EXISTS (SELECT FROM rated))
-    RETURNING id, build_id
-), counted AS (
-    UPDATE apk_versions v SET downloads_issued = v.downloads_issued + 1 FROM event WHERE v.id = event.build_id
-), begun AS (
-    UPDATE apk_installations i SET status = 'downloading' FROM event, caller
-    WHERE i.id = %(installation_id)s AND i.device_id = caller.device_id AND i.apk_version_id = event.build_id
-      AND i.status = 'pending'
-)
-SELECT caller.device_id, caller.deleted, event.id AS event_id, {_BUILD},
-    CASE WHEN chosen.id IS NOT NULL AND caller.device_id IS NOT NULL AND NOT EXISTS (SELECT FROM rated) THEN (
-        SELECT coalesce(ceil(extract(epoch FROM
-            min(at) + make_interval(secs => %(seconds)s) - clock_timestamp()))::integer, 60)
-        FROM apk_download_rates r CROSS JOIN unnest(r.issued) AS at
-        WHERE r.device_id = caller.device_id AND r.build_id = chosen.id
-          AND at > clock_timestamp() - make_interval(secs => %(seconds)s)) END AS retry_after
-FROM caller LEFT JOIN chosen ON true LEFT JOIN event ON true
-"""
-
-_PREAMBLE = f"WITH RECURSIVE {AUTHENTICATED}, {_CALLER}"
-_LATEST = ", ".join((_PREAMBLE, _OFFERED_OF_A_PACKAGE, _LATEST_CHOSEN, _ISSUED))
-_BY_ID = ", ".join((_PREAMBLE, _OFFERED_BESIDE_A_BUILD, _NAMED, _ISSUED))
-
-_UPDATE = f"""
-WITH RECURSIVE {AUTHENTICATED}, caller AS (
-    SELECT id AS device_id, deleted_at IS NOT NULL AS deleted FROM device
-), {_OFFERED_OF_A_PACKAGE}, chosen AS (SELECT * FROM offered)
-SELECT caller.device_id, caller.deleted, {_BUILD} FROM caller LEFT JOIN chosen ON true
-"""
+_UPDATE = statement(__package__, "offered_build")
 
 _FORGET_RATES = """
 DELETE FROM apk_download_rates WHERE last_at < clock_timestamp() - make_interval(secs => %(seconds)s) RETURNING 1

@@ -10,7 +10,6 @@ from nexmdm.commands.actions import ACTIONS
 from nexmdm.commands.single import CANCEL, Command, Count
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices import targets
-from nexmdm.devices.cohort import cohort
 from nexmdm.devices.filters import Condition
 from nexmdm.devices.targets import ExpectedTargets
 from nexmdm.runtime import logs, metrics
@@ -111,12 +110,11 @@ def accept_installations(
         "agent_package": agent_package,
         **target.offered_to.parameters,
     }
-    where = target.offered_to.sql
+    sql = _ACCEPT_INSTALLATIONS.replace("{where}", target.offered_to.sql)
+    answer = tx.execute(HOLD_NAME + sql, parameters)[0]
     if replayed:
         # What is answered beside the batch is how it is now.
-        answer = tx.execute(_INSTALL_TARGET.replace("{where}", where), parameters)[0]
         return Asked(True, answer["selected"], answer["cohort"], answer["newer"])
-    answer = tx.execute(_ACCEPT_INSTALLATIONS.replace("{where}", where), parameters)[0]
     if answer["missing"]:
         raise NotFound(f"There is no device {answer['missing'][0]!r}. Nobody was asked.")
     if answer["selected"] and not answer["made"]:
@@ -191,80 +189,9 @@ FROM command_batches b WHERE b.request_id = %(request_id)s
 # transaction, sees what those before it have committed. No further round trip.
 HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
 
-# The batch row when anything is `selected` and nothing `missing`, and a dispatch for each of its `members`.
-_BATCH = """
-batch AS (
-    INSERT INTO command_batches (request_id, payload_hash, selector, device_count, created_by, created_at)
-    SELECT %(request_id)s, %(payload_hash)s, %(selector)s::jsonb, count(*), %(by)s, clock_timestamp() FROM selected
-    WHERE NOT EXISTS (SELECT FROM missing)
-      AND NOT EXISTS (SELECT FROM fcm_dispatches WHERE request_id = %(request_id)s)
-    HAVING count(*) > 0
-    ON CONFLICT (request_id) DO NOTHING
-    RETURNING request_id, created_at
-)"""
-
-_DISPATCHED = """
-dispatched AS (
-    INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,
-        state, refused, batch_id, created_at, sent_at, expires_at)
-    SELECT batch.request_id || ':' || members.id, members.id, %(action)s, %(payload_hash)s,
-        %(payload)s::jsonb || members.payload, %(secrets)s::jsonb, %(delivery)s, %(by)s, 'accepted', 0,
-        batch.request_id, batch.created_at, batch.created_at, batch.created_at + make_interval(secs => %(ttl_seconds)s)
-    FROM batch CROSS JOIN members
-)"""
-
 _ACCEPT = statement(__package__, "accept_batch")
 
-# Of a build's cohort those that neither have it nor are about to: an installation for each, made here, and a command
-# that names it. An installation that was asked for longer ago than a command lives is asked for again.
-_SELECTED = f"""
-target AS MATERIALIZED (
-    SELECT d.id, d.taken_over_at, reported_version_v1(
-        d.id, b.package_name, b.version_code, b.version_name, %(agent_package)s) AS runs
-    FROM devices d JOIN apk_versions b ON b.id = %(build_id)s LEFT JOIN device_last_status l ON l.device_id = d.id
-    WHERE d.deleted_at IS NULL AND CASE WHEN %(device_ids)s::text[] IS NULL
-        THEN {cohort("%(build_id)s", "d.id")} < %(percent)s AND {{where}}
-        ELSE d.id = ANY (%(device_ids)s::text[]) END
-), selected AS MATERIALIZED (
-    SELECT t.id FROM target t
-    WHERE coalesce(t.runs, -1) < 0
-      AND NOT EXISTS (
-          SELECT FROM apk_installations i
-          WHERE i.device_id = t.id AND i.apk_version_id = %(build_id)s
-            AND i.initiated_at >= coalesce(t.taken_over_at, '-infinity')
-            AND ((i.status = 'completed' AND t.runs IS NULL) OR (i.status IN ('pending', 'downloading', 'installing')
-                 AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s))))
-), missing AS (
-    SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM target
-)"""
-
-_INSTALL_TARGET = f"""
-WITH {_SELECTED}
-SELECT (SELECT count(*) FROM selected) AS selected, count(*) AS cohort, count(*) FILTER (WHERE runs = 1) AS newer
-FROM target
-"""
-
-_ACCEPT_INSTALLATIONS = f"""{HOLD_NAME}
-WITH {_SELECTED}, {_BATCH}, installed AS (
-    INSERT INTO apk_installations (device_id, apk_version_id, status, initiated_at, initiated_by, request_id)
-    SELECT selected.id, %(build_id)s, 'pending', batch.created_at, %(by)s, batch.request_id || ':' || selected.id
-    FROM batch CROSS JOIN selected
-    RETURNING id, device_id
-), lapsed AS (
-    UPDATE apk_installations i SET status = 'unknown',
-        error_message = coalesce(i.error_message, 'the device did not answer and was asked again')
-    FROM batch CROSS JOIN selected
-    WHERE i.device_id = selected.id AND i.apk_version_id = %(build_id)s
-      AND i.status IN ('pending', 'downloading', 'installing')
-), members AS (
-    SELECT device_id AS id, jsonb_build_object('installation_id', id,
-        'download_url', %(download_url)s || '?installation_id=' || id) AS payload
-    FROM installed
-), {_DISPATCHED}
-SELECT EXISTS (SELECT FROM batch) AS made, (SELECT count(*) FROM selected) AS selected, count(*) AS cohort,
-    count(*) FILTER (WHERE runs = 1) AS newer, ARRAY(SELECT id FROM missing ORDER BY id LIMIT 10) AS missing
-FROM target
-"""
+_ACCEPT_INSTALLATIONS = statement(__package__, "accept_installations")
 
 _SHOW = """
 SELECT b.request_id, b.device_count, b.selector, b.created_by, b.created_at, member.action, member.delivery,

@@ -24,6 +24,9 @@ from nexmdm.runtime.validation import Instant
 
 MASK = "***"
 Count = Annotated[int, Meta(ge=0)]
+# Not `$`: in Python that lets a newline through. The server's own are `:`, for members of a batch, and the prefixes
+# `schedule.` and `relaunch.`, for what the sweep makes.
+RequestId = Annotated[str, Meta(pattern=r"^(?!(?:schedule|relaunch)\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
 
 
 class Command(msgspec.Struct, frozen=True):

@@ -7,14 +7,15 @@ Rows that found no partition are in the default one; they move into theirs when 
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from msgspec import Struct
 from psycopg2 import errorcodes
 
 from nexmdm.heartbeats import history
-from nexmdm.runtime.database import Executor, Row, statement
+from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
@@ -27,7 +28,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRY_AGAIN = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED}
 
 
-class Changed(Named):
+class Kept(Named):
+    """Why something past its time was not removed; a cleanup's answer holds the text."""
+
+
+class Changed(Kept):
     """A partition is not what was archived of it."""
 
 
@@ -38,7 +43,7 @@ def name(start: datetime) -> str:
 def wanted(now: datetime, settings: Settings) -> list[datetime]:
     """The starts of the partitions that cover retention and one bucket back, and a week ahead."""
     oldest = now - timedelta(days=settings.heartbeat_retention_days, seconds=settings.heartbeat_bucket_seconds)
-    start = _EPOCH + (oldest - _EPOCH) // WIDTH * WIDTH
+    start = start_of(oldest)
     count = -((start - now - AHEAD) // WIDTH)
     return [start + n * WIDTH for n in range(count)]
 
@@ -50,17 +55,46 @@ def ensure_partitions(db: Executor, settings: Settings) -> int:
         Unavailable: the locks were not to be had; what was made stays.
     """
     now = db.execute("SELECT clock_timestamp() AS now", repeatable=True)[0]["now"]
-    present = {row["name"] for row in bounds(db)}
+    present = {partition.name for partition in bounds(db)}
     missing = [start for start in wanted(now, settings) if name(start) not in present]
     for start in missing:
-        make = _MAKE.format(name=name(start), lower=start.isoformat(), upper=(start + WIDTH).isoformat())
-        patiently(partial(db.execute, make))
+        _make(db, start)
     return len(missing)
 
 
-def bounds(db: Executor) -> list[Row]:
-    """name, lower and upper of each partition but the default one, oldest first."""
-    return db.execute(_BOUNDS, repeatable=True)
+def make_for_default(db: Executor, before: datetime) -> Iterator[str]:
+    """Make partitions for rows that found none and whose partition would be over before then; the names, as made."""
+    made = None
+    while oldest := db.execute("SELECT min(bucket) AS at FROM device_heartbeats_default", repeatable=True)[0]["at"]:
+        start = start_of(oldest)
+        if start + WIDTH > before or start == made:
+            return
+        _make(db, start)
+        made = start
+        yield name(start)
+
+
+def start_of(bucket: datetime) -> datetime:
+    """The start of the partition that a bucket belongs to."""
+    return _EPOCH + (bucket - _EPOCH) // WIDTH * WIDTH
+
+
+def _make(db: Executor, start: datetime) -> None:
+    make = _MAKE.format(name=name(start), lower=start.isoformat(), upper=(start + WIDTH).isoformat())
+    patiently(partial(db.execute, make))
+
+
+class Partition(Struct, frozen=True):
+    """Holds the heartbeats of `lower` and later, and earlier than `upper`."""
+
+    name: str
+    lower: datetime
+    upper: datetime
+
+
+def bounds(db: Executor) -> list[Partition]:
+    """Every partition but the default one, oldest first."""
+    return typed(db.execute(_BOUNDS, repeatable=True), Partition)
 
 
 def in_default(db: Executor) -> int:
@@ -95,10 +129,15 @@ def drop(db: Executor, partition: str, archived: int | None = None) -> int:
             raise Changed(
                 f"{partition} got rows after it was archived. It stays; the next cleanup archives it again."
             ) from error
-        if _sqlstate(error) not in (errorcodes.UNDEFINED_TABLE, errorcodes.OBJECT_IN_USE):
+        if not is_gone(error) and _sqlstate(error) != errorcodes.OBJECT_IN_USE:
             raise
         return 0
     return rows
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether a statement failed because its partition was dropped meanwhile."""
+    return _sqlstate(error) == errorcodes.UNDEFINED_TABLE
 
 
 def patiently(attempt: Callable[[], object]) -> object:

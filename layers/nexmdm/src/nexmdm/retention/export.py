@@ -1,29 +1,32 @@
-"""Download events past their time go to S3 before they are removed: gzip JSON lines, and a manifest for each file.
+"""Download events past their time go to S3 before they are removed.
 
 A file is named for its first and last id, so a run that was killed between writing and removing writes the same file
-again. No transaction is open while S3 is called.
+again.
 """
 
-import gzip
-import hashlib
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
 
 import msgspec
 
+from nexmdm.retention import files, policies
 from nexmdm.retention.policies import BATCH, Steps
-from nexmdm.runtime import endpoints
 from nexmdm.runtime.database import Executor, Row
 from nexmdm.runtime.settings import Settings
 
 PREFIX = "apk_download_events/"  # what the function may write under
 
 
-def exported_and_removed(db: Executor, before: datetime, settings: Settings) -> Steps:
+def downloads(db: Executor, before: datetime, settings: Settings) -> Steps:
+    """Remove batches of them, each written first where a bucket is set."""
+    if not settings.download_export_bucket:
+        return policies.downloads(db, before)
+    return _exported_and_removed(db, before, settings, settings.download_export_bucket)
+
+
+def _exported_and_removed(db: Executor, before: datetime, settings: Settings, bucket: str) -> Steps:
     """Write a batch, then remove exactly its rows, until none is left."""
     while rows := db.execute(_SELECT, {"before": before, "batch": BATCH}, repeatable=True):
-        _write(rows, before, settings)
+        _write(rows, before, settings, bucket)
         # Ids of a batch as ranges: a list of thousands would be a statement that a proxy pins its connection for.
         ranges = _ranges([row["id"] for row in rows])
         removed = 0
@@ -34,23 +37,12 @@ def exported_and_removed(db: Executor, before: datetime, settings: Settings) -> 
         yield removed
 
 
-def _write(rows: list[Row], before: datetime, settings: Settings) -> None:
+def _write(rows: list[Row], before: datetime, settings: Settings, bucket: str) -> None:
     lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-    body = gzip.compress(lines, mtime=0)
     first, last = rows[0]["id"], rows[-1]["id"]
     name = f"{PREFIX}{rows[0]['ts']:%Y/%m/%d}/{first}-{last}"
-    manifest = {
-        "file": f"{name}.jsonl.gz",
-        "table": "apk_download_events",
-        "rows": len(rows),
-        "first_id": first,
-        "last_id": last,
-        "older_than": before,
-        "sha256": hashlib.sha256(body).hexdigest(),
-    }
-    client = _s3(settings.aws_endpoint_url_s3 or endpoints.url("s3", settings.region))
-    for key, content in ((f"{name}.jsonl.gz", body), (f"{name}.manifest.json", msgspec.json.encode(manifest))):
-        client.put_object(Bucket=settings.download_export_bucket, Key=key, Body=content)
+    facts = {"table": "apk_download_events", "first_id": first, "last_id": last, "older_than": before}
+    files.write(settings, bucket, (f"{name}.jsonl.gz", f"{name}.manifest.json"), [(len(rows), lines)], facts)
 
 
 def _ranges(ids: list[int]) -> list[tuple[int, int]]:
@@ -62,14 +54,6 @@ def _ranges(ids: list[int]) -> list[tuple[int, int]]:
         else:
             found.append((id_, id_))
     return found
-
-
-@lru_cache(maxsize=1)
-def _s3(endpoint: str) -> Any:
-    # Loaded here and not above: boto3 costs 280 ms, and most environments export nothing.
-    import boto3
-
-    return boto3.client("s3", endpoint_url=endpoint)
 
 
 _SELECT = """

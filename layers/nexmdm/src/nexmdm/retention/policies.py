@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from nexmdm.heartbeats import history, partitions
+from nexmdm.heartbeats.partitions import Partition
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.settings import Settings
@@ -25,7 +26,7 @@ Steps = Iterator[int]
 
 
 class Outcome(msgspec.Struct):
-    """What became of one policy. done: nothing that is due is left. error: the kind of error that stopped it."""
+    """What became of one policy. done: nothing that is due is left. error: what stopped it."""
 
     deleted: int = 0
     done: bool = False
@@ -39,20 +40,43 @@ def cutoff(db: Executor, days: int) -> datetime:
     return at
 
 
-def heartbeats(db: Executor, before: datetime, bucket_seconds: int) -> Steps:
-    """Whole partitions by dropping them, the rest of the one that the cutoff cuts through row by row."""
+def heartbeats(
+    db: Executor, before: datetime, bucket_seconds: int, archive: Callable[[Partition], int] | None = None
+) -> Steps:
+    """Whole partitions by dropping them, the rest of the one that the cutoff cuts through row by row.
+
+    Args:
+        archive: writes a partition to the archive and returns how many rows it held; with it nothing is removed that is
+            not there, so rows go with their partition, up to six hours after their time.
+    """
     # A row of a bucket may be younger than the bucket by almost its length.
     whole = before - timedelta(seconds=bucket_seconds)
+    if archive:
+        for _ in partitions.make_for_default(db, whole):
+            yield 0
     cut = ["device_heartbeats_default"]
     for partition in partitions.bounds(db):
-        if partition["upper"] <= whole:
-            yield partitions.drop(db, partition["name"])
-        elif partition["lower"] < before:
-            cut.append(partition["name"])
-    for name in cut:
+        if partition.upper <= whole:
+            yield _dropped(db, partition, archive)
+        elif partition.lower < before:
+            cut.append(partition.name)
+    for name in () if archive else cut:
         for first in range(0, partitions.blocks(db, name), BLOCKS):
             where = {"before": before, "first": f"({first},0)", "end": f"({first + BLOCKS},0)"}
             yield db.execute(_HEARTBEATS.format(name=name), where)[0]["deleted"]
+
+
+def _dropped(db: Executor, partition: Partition, archive: Callable[[Partition], int] | None) -> int:
+    archived = None
+    try:
+        if archive:
+            archived = archive(partition)
+    except Exception as error:
+        # By another cleanup, which had archived it.
+        if not partitions.is_gone(error):
+            raise
+        return 0
+    return partitions.drop(db, partition.name, archived)
 
 
 def dispatches(db: Executor, before: datetime) -> Steps:
@@ -108,12 +132,15 @@ def due(db: Executor, settings: Settings) -> dict[str, int]:
         "fleet_history": "fleet_history WHERE hour < %(before)s",
         "device_history": "device_history WHERE hour < %(before)s",
     }
-    return {
-        policy: db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": cutoff(db, days)}, repeatable=True)[
-            0
-        ]["n"]
-        for policy, days in retention_days(settings).items()
-    }
+    found = {}
+    for policy, days in retention_days(settings).items():
+        before = cutoff(db, days)
+        if policy == "heartbeats" and settings.heartbeat_export_bucket:
+            rows[policy] = "device_heartbeats WHERE bucket < %(before)s"
+            before = partitions.start_of(before - timedelta(seconds=settings.heartbeat_bucket_seconds))
+        counted = db.execute(f"SELECT count(*) AS n FROM {rows[policy]}", {"before": before}, repeatable=True)
+        found[policy] = counted[0]["n"]
+    return found
 
 
 def retention_days(settings: Settings) -> dict[str, int]:
@@ -158,7 +185,7 @@ def guarded(steps: Steps, may_go_on: Callable[[], bool]) -> Outcome:
                 break
             outcome.deleted += removed
     except Exception as error:
-        outcome.error = type(error).__name__
+        outcome.error = type(error).__name__ + (f": {error}" if isinstance(error, partitions.Kept) else "")
         logs.failure(error)
     outcome.seconds = round(elapsed_ms(start) / 1000, 3)
     return outcome

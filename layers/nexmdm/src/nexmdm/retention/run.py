@@ -9,7 +9,7 @@ import msgspec
 
 from nexmdm.builds import downloads, publishing
 from nexmdm.heartbeats import partitions
-from nexmdm.retention import export, policies
+from nexmdm.retention import archive, export, policies
 from nexmdm.retention.policies import Outcome, Steps
 from nexmdm.runtime import metrics
 from nexmdm.runtime.database import Database, Executor
@@ -96,7 +96,7 @@ def _policy(
 ) -> policies.Outcome:
     def steps(before: datetime) -> Steps:
         if policy == "heartbeats":
-            return policies.heartbeats(db, before, settings.heartbeat_bucket_seconds)
+            return policies.heartbeats(db, before, settings.heartbeat_bucket_seconds, archive.of(db, settings))
         if policy == "fcm_dispatches":
             return policies.dispatches(db, before)
         if policy == "enrollment_tokens":
@@ -109,9 +109,7 @@ def _policy(
             return policies.device_history(db, before)
         if policy == "operator_events":
             return policies.events(db, before)
-        if settings.download_export_bucket:
-            return export.exported_and_removed(db, before, settings)
-        return policies.downloads(db, before)
+        return export.downloads(db, before, settings)
 
     return policies.run(db, TABLES[policy], days, steps, may_go_on)
 

@@ -107,6 +107,20 @@ class Request:
             raise NoCredential("Send the enrollment token as `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.")
         return token
 
+    def idempotency_key(self, type_: Any, given: str | None = None) -> str | None:
+        """The Idempotency-Key header, or the key that the body gave.
+
+        Raises:
+            Invalid: the header is no such key, or the two differ.
+        """
+        header = self.headers.get("idempotency-key")
+        if header is None:
+            return given
+        key: str = validation.convert(header, type_, root="header.Idempotency-Key")
+        if given not in (None, key):
+            raise Invalid("$.request_id", "differs from the Idempotency-Key header; give one of them")
+        return key
+
     def json(self, type_: type[T]) -> T:
         """The body, validated."""
         return validation.convert(validation.parse(self.body), type_)

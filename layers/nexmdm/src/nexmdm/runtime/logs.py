@@ -15,6 +15,7 @@ import msgspec
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
+from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import SettingsError
 
 MOST_NAMED = 20  # of what a device's request holds, in one record
@@ -180,7 +181,7 @@ def outage(error: BaseException) -> None:
 def failure(error: BaseException) -> None:
     """Record an unexpected error by its type and where it was raised.
 
-    Not by its text: texts of drivers and parsers quote values, and a value may be a secret. A SettingsError does not.
+    Not by its text: texts of drivers and parsers quote values, and a value may be a secret. Those of `Named` do not.
     """
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)[-8:]]
     diagnosis = getattr(error, "diag", None)
@@ -189,6 +190,7 @@ def failure(error: BaseException) -> None:
         extra={
             "error": type(error).__qualname__,
             "setting": str(error) if isinstance(error, SettingsError) else None,
+            "reason": str(error) if isinstance(error, Named) and not isinstance(error, SettingsError) else None,
             "sqlstate": getattr(error, "pgcode", None),
             "constraint": getattr(diagnosis, "constraint_name", None),
             "stack": frames,

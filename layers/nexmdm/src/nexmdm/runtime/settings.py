@@ -75,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     notification_routes: Annotated[str, Meta(description="JSON of named routes or a secret's ARN")] | None = None
     webhook_shape: Annotated[Literal["slack", "discord"], Meta(description="slack or discord")] | None = None
     download_export_bucket: Annotated[str, Meta(min_length=3, description="an S3 bucket's name")] | None = None
+    heartbeat_export_bucket: Annotated[str, Meta(min_length=3, description="an S3 bucket's name")] | None = None
     dispatch_lease_seconds: Annotated[int, Meta(ge=1, le=900, description="seconds, 1..900")] = 90
     fcm_timeout_seconds: Annotated[float, Meta(gt=0, le=10, description="seconds, above 0, at most 10")] = 5
     bulk_inline_seconds: Annotated[float, Meta(ge=0, le=20, description="seconds, 0..20")] = 10

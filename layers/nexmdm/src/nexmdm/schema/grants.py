@@ -93,6 +93,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "device_online": ROLES,
     "label_integer": ROLES,
     "labels_match": ROLES,
+    "offered_build_v1": ROLES,
     "record_heartbeats_v1": ROLES,
     "record_heartbeats_v2": ROLES,
     RECORD_HEARTBEATS: ROLES,
@@ -101,6 +102,8 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "record_system_event_v1": ROLES,
     "record_system_event_v2": ROLES,
     "reported_version_v1": ROLES,
+    "rollout_bucket_v1": ROLES,
+    "rollout_reaches_v1": ROLES,
     "target_hash": (APP,),
 }
 

@@ -1,0 +1,11 @@
+-- The next rows of a partition as lines of JSON, by id, and the last id of them. `last` is null when there were no more.
+SELECT count(*) AS rows, max(hb_id) AS last, string_agg(line, E'\n' ORDER BY hb_id) AS lines
+FROM (
+    SELECT hb_id, row_to_json(r)::text AS line
+    FROM (
+        SELECT {columns} FROM "{partition}"
+        WHERE %(after)s::bigint IS NULL OR hb_id > %(after)s
+        ORDER BY hb_id
+        LIMIT %(batch)s
+    ) AS r
+) AS line
