@@ -154,13 +154,16 @@ def declare(
     return build, bool(made)
 
 
-def find(db: Executor, build_id: str) -> StoredBuild:
-    """One build, with all that is known of it and its statistics.
+def find(db: Executor, build_id: str, *, counted: bool = False) -> StoredBuild:
+    """One build, with all that is known of it.
+
+    Args:
+        counted: with its statistics, for which every installation of it is read.
 
     Raises:
         NoSuchBuild: there is none.
     """
-    rows = db.execute(_FIND, {"build_id": number(build_id), **_agent()}, repeatable=True)
+    rows = db.execute(_COUNTED if counted else _FIND, {"build_id": number(build_id), **_agent()}, repeatable=True)
     if not rows:
         raise NoSuchBuild(f"There is no build {build_id!r}.")
     return stored(rows[0])
@@ -328,22 +331,24 @@ SELECT {_COLUMNS}, s.statistics FROM apk_versions v CROSS JOIN LATERAL (
         'pending', count(*) FILTER (WHERE i.status = 'pending'),
         'downloading', count(*) FILTER (WHERE i.status = 'downloading'),
         'installing', count(*) FILTER (WHERE i.status = 'installing'),
-        'completed', count(*) FILTER (WHERE i.status = 'completed' AND runs.version IS NOT DISTINCT FROM 0),
+        'completed', count(*) FILTER (WHERE i.status = 'completed' AND coalesce(runs.version, 0) = 0),
         'replaced', count(*) FILTER (WHERE i.status = 'completed' AND runs.version <> 0),
         'failed', count(*) FILTER (WHERE i.status = 'failed'),
         'unknown', count(*) FILTER (WHERE i.status = 'unknown')) AS statistics
     FROM apk_installations i JOIN devices d ON d.id = i.device_id
-    CROSS JOIN LATERAL (SELECT CASE WHEN i.status = 'completed' THEN coalesce(reported_version_v1(
-        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s), 0) END AS version) AS runs
+    CROSS JOIN LATERAL reported_version_v2(
+        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s) AS runs
     WHERE i.apk_version_id = v.id AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')) AS s"""
 
 _WARNINGS = """
-SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE reported_version_v1(
-    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) >= 0) AS running
-FROM devices WHERE deleted_at IS NULL
+SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE runs.version >= 0) AS running
+FROM devices CROSS JOIN LATERAL reported_version_v2(
+    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) AS runs
+WHERE deleted_at IS NULL
 """
 
-_FIND = f"{_SELECT} WHERE v.id = %(build_id)s"
+_FIND = f"SELECT {_COLUMNS} FROM apk_versions v WHERE v.id = %(build_id)s"
+_COUNTED = f"{_SELECT} WHERE v.id = %(build_id)s"
 _FIND_NAME = f"""
 {_SELECT} WHERE v.package_name = %(package_name)s AND v.version_code = %(version_code)s
   AND v.build_type = %(build_type)s AND v.state IN ('declared', 'awaiting_signer', 'published')
