@@ -93,6 +93,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "device_online": ROLES,
     "label_integer": ROLES,
     "labels_match": ROLES,
+    "monitored_package_v1": (APP,),
     "offered_build_v1": ROLES,
     "record_heartbeats_v1": ROLES,
     "record_heartbeats_v2": ROLES,
