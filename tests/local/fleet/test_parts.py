@@ -275,8 +275,8 @@ def test_either_key_will_do_and_without_one_nothing_is_checked():
 def test_the_servers_messages_pass_the_devices_check():
     parameters = {"type": "set_dnd", "enable": True, "duration": None}
     for action, payload in [("ring", {"duration": 5}), ("remote_exec_fcm", parameters)]:
-        dispatch = {"request_id": "r", "device_id": "an-id", "action": action, "payload": payload, "secrets": None}
-        data = server_message.build(dispatch, KEY)
+        content = server_message.Content(request_id="r", device_id="an-id", action=action, payload=payload)
+        data = server_message.build(content, KEY)
         _, ledger = received(data)
         assert (ledger.messages_refused, ledger.messages) == (0, 1), data
 
