@@ -1,7 +1,7 @@
 """Which version of a package a device reports, in a form that the planner can join
 
 Revision ID: 5eed0a1b0001
-Revises: b0f5e0000001
+Revises: 1f19a0000008
 """
 
 from alembic import op
@@ -10,7 +10,7 @@ from migrations import grants
 from migrations.sql import frozen
 
 revision = "5eed0a1b0001"
-down_revision = "b0f5e0000001"
+down_revision = "1f19a0000008"
 branch_labels = None
 depends_on = None
 
