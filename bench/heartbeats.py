@@ -72,8 +72,9 @@ def measure(stage: Stage) -> list[Figure]:
         partitions.ensure_partitions(db, fixture.settings(url))
         db.execute("ANALYZE")
         figures = _overheads(stage, url, db, floor)
-        figures += [_round_trips(url), *_repeats(stage, url, db), _batch(stage, url, db)]
-        figures += _with_inventory(stage, url, db, floor)
+        figures += [*_with_inventory(stage, url, db, floor), _round_trips(url)]
+        _end_others(db)
+        figures += [*_repeats(stage, url, db), _batch(stage, url, db)]
     stage.durable(True)
     return figures
 
@@ -182,6 +183,14 @@ def _written(db: Database, repeat: Callable[[], object]) -> tuple[int, int]:
         since = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %(before)s)::int AS bytes"
         wal.append(db.execute(since, {"before": before})[0]["bytes"])
     return _row_writes(db) - rows, min(wal)
+
+
+def _end_others(db: Database) -> None:
+    """A session says seconds later what it wrote, or when it ends; what others wrote is not to be counted below."""
+    db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+               " AND pid <> pg_backend_pid()")  # fmt: skip
+    while db.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"):
+        pass
 
 
 def _row_writes(db: Database) -> int:
