@@ -6,6 +6,7 @@
 import re
 from contextlib import nullcontext
 
+import psycopg2
 from alembic import context
 from alembic.migration import MigrationContext
 from alembic.runtime.migration import MigrationInfo
@@ -14,6 +15,7 @@ from nexmdm.runtime import database, settings
 from nexmdm.schema import grants
 from nexmdm.schema.models import Base
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from migrations.address import url
@@ -36,6 +38,17 @@ def run() -> None:
             "--sql cannot be had: the revisions read the catalog. Use `make adopt DRY_RUN=1` to only look."
         )
     engine = create_engine(url(), poolclass=NullPool, hide_parameters=True)
+    try:
+        _run(engine)
+    except OperationalError as error:
+        refused = isinstance(error.orig, psycopg2.Error) and error.orig.pgcode is None
+        if context.config.attributes or not refused:
+            raise
+        # Somebody at a terminal, and a database that cannot be reached.
+        raise SystemExit(f"migrate: the database of DATABASE_URL does not answer: {str(error.orig).strip()}") from None
+
+
+def _run(engine: Engine) -> None:
     seconds = context.config.attributes.get("seconds", 900)
     with Guard(engine, seconds) if _changes() else nullcontext() as guard:
         event.listen(engine, "begin", _set_timeouts)

@@ -13,6 +13,7 @@ from local.fcm.server import serve
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.fcm", description="A double of Firebase Cloud Messaging.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=9100, help="0 for any free one (default: 9100)")
     parser.add_argument("--misbehave", type=float, default=0, metavar="SHARE", help="of messages treated badly")
     parser.add_argument("--account", type=Path, metavar="FILE", help="write a service account for it here")
@@ -21,7 +22,7 @@ def main() -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    server, url = await serve(FakeFcm(options.misbehave), options.port)
+    server, url = await serve(FakeFcm(options.misbehave), options.port, options.host)
     if options.account:
         options.account.write_text(service_account(url))
     stopped = asyncio.Event()

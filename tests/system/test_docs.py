@@ -60,6 +60,7 @@ NOT_RUN = {
     "make build-host": DOCKER,
     "export DATABASE_URL=": DOCKER,
     "make migrate samples": DOCKER,
+    ".venv/bin/python -m local.fcm --host 172.17.0.1": DOCKER,
     "cat > .aws-sam/env.json": DOCKER,
     ".venv-build/bin/sam local": DOCKER,
 }

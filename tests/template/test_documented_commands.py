@@ -1,9 +1,11 @@
 """The commands of the AWS CLI that documents show: there are such services, operations and options, by botocore's
 models."""
 
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
@@ -12,6 +14,8 @@ from botocore.model import OperationModel
 
 from tests.support.api import ROOT
 
+OF_ARNS = {"AWS::SecretsManager::Secret", "AWS::SNS::Topic", "AWS::RDS::DBCluster"}
+DEPLOY = ROOT / "docs" / "deploy.md"
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
 # Of the CLI itself, for every operation.
 GLOBAL = {"query", "output", "region", "profile", "cli-binary-format", "cli-read-timeout", "no-cli-pager"}
@@ -70,3 +74,22 @@ def test_the_commands_are_found():
     every = [words for document in DOCUMENTS for words in commands(document.read_text())]
     assert len(every) > 15
     assert ["lambda", "invoke"] in [words[:2] for words in every]
+
+
+def test_sam_local_gets_a_value_for_what_names_a_resource(document: dict[str, Any]):
+    """SAM puts a resource's logical name where the template refers to its ARN, and that is no secret and no topic."""
+    shown = json.loads(re.search(r"^\{\"Parameters\": \{.*?\}\}$", DEPLOY.read_text(), re.M | re.S)[0])["Parameters"]
+    secrets_and_topics = {
+        name
+        for resource in document["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+        for name, value in resource["Properties"].get("Environment", {}).get("Variables", {}).items()
+        if isinstance(value, dict) and refers_to(document, value) in OF_ARNS
+    } - {"DATABASE_HOST"}  # DATABASE_URL is read in its place
+    assert {"FCM_SERVICE_ACCOUNT", "COMMAND_HMAC_KEY"} <= secrets_and_topics
+    assert secrets_and_topics <= shown.keys()
+
+
+def refers_to(document: dict[str, Any], value: dict[str, Any]) -> str | None:
+    name = value.get("Ref") or str(value.get("Fn::GetAtt", "")).strip("['").partition(".")[0].partition("'")[0]
+    return document["Resources"].get(name, {}).get("Type")
