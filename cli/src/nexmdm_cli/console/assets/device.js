@@ -108,13 +108,17 @@ const identity = (device) => [
     : []),
 ];
 
+/** The app that is watched, and where it comes from. */
+const watched = (device) =>
+  device.monitored_package ?? `${device.effective_monitored_package}, of its group or the setting`;
+
 const About = ({ device }) => html`
   <${Section} title="Device">
     <${Facts} of=${[
       ...identity(device),
       ["Device id", html`<code>${device.device_id}</code>`],
       ["Labels", Object.keys(device.labels).length ? html`<${Labels} of=${device.labels} />` : NONE],
-      ["Watched app", device.monitored_package ?? NONE],
+      ["Watched app", watched(device)],
       ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
       ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
       ["Agent", device.agent_version ?? NONE],
