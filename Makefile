@@ -40,6 +40,7 @@ test: setup ## the whole suite on real PostgreSQL, by parallel workers (WORKERS=
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile
 
 coverage: setup ## the whole suite, with what it covers of the functions and the layer; fails below the floor (WORKERS=4)
+	@mkdir -p .nexmdm
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --cov --cov-report=term:skip-covered
 
 torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn

@@ -44,7 +44,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 def _fill(db: Database, url: str, rows: int) -> None:
     for partition in partitions.bounds(db):
-        partitions.drop(db, partition["name"])
+        partitions.drop(db, partition.name)
     fixture.fill_expired(url, rows)
 
 
@@ -65,7 +65,7 @@ def _heartbeats(stage: Stage, databases: dict[int, Database], url: str) -> dict[
 def _figure(hours: int, db: Database, took: dict[str, list[float]], rows: int) -> Figure:
     """The drop is of the fullest partition, with the count of its rows before it, which blocks nobody."""
     found = partitions.bounds(db)
-    counts = {each["name"]: db.execute(f"SELECT count(*) AS n FROM {each['name']}")[0]["n"] for each in found}
+    counts = {each.name: db.execute(f"SELECT count(*) AS n FROM {each.name}")[0]["n"] for each in found}
     full = max(counts, key=counts.__getitem__)
     start = time.perf_counter()
     partitions.drop(db, full)

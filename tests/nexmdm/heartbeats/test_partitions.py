@@ -34,15 +34,15 @@ def where(db: Database) -> dict[str, int]:
 
 
 def without_partitions(url: str, db: Database) -> None:
-    run_sql(url, *(f"DROP TABLE {partition['name']}" for partition in partitions.bounds(db)))
+    run_sql(url, *(f"DROP TABLE {partition.name}" for partition in partitions.bounds(db)))
 
 
 def test_they_cover_retention_and_a_week_ahead(db: Database):
     bounds = partitions.bounds(db)
     for earlier, later in pairwise(bounds):
-        assert earlier["upper"] == later["lower"]
-    assert bounds[0]["lower"] <= NOW - timedelta(days=2, seconds=10)
-    assert bounds[-1]["upper"] >= NOW + timedelta(days=7)
+        assert earlier.upper == later.lower
+    assert bounds[0].lower <= NOW - timedelta(days=2, seconds=10)
+    assert bounds[-1].upper >= NOW + timedelta(days=7)
 
 
 def test_many_make_them_at_once(url: str, db: Database):
@@ -93,14 +93,14 @@ def test_heartbeats_that_race_with_the_move_are_kept_once(url: str, db: Database
 def test_a_heartbeat_that_comes_during_the_attachment_finds_the_new_partition(url: str, db: Database, device: Device):
     """Routed before the attachment is visible, it would be refused by the default partition (SQLSTATE 23514)."""
     last = partitions.bounds(db)[-1]
-    run_sql(url, f"DROP TABLE {last['name']}")
+    run_sql(url, f"DROP TABLE {last.name}")
     maker = psycopg2.connect(make_dsn(url))
     with maker.cursor() as cursor:
         cursor.execute(
-            partitions._MAKE.format(name=last["name"], lower=last["lower"].isoformat(), upper=last["upper"].isoformat())
+            partitions._MAKE.format(name=last.name, lower=last.lower.isoformat(), upper=last.upper.isoformat())
         )
     results: list[object] = []
-    beat = threading.Thread(target=lambda: results.extend(race(url, lambda own: insert(own, device, last["lower"]))))
+    beat = threading.Thread(target=lambda: results.extend(race(url, lambda own: insert(own, device, last.lower))))
     beat.start()
     while not db.execute("SELECT 1 AS waits FROM pg_locks WHERE NOT granted"):
         assert beat.is_alive()
@@ -108,19 +108,19 @@ def test_a_heartbeat_that_comes_during_the_attachment_finds_the_new_partition(ur
     maker.close()
     beat.join()
     assert results == [None]
-    assert where(db) == {last["name"]: 1}
+    assert where(db) == {last.name: 1}
 
 
 def test_rows_that_come_while_the_first_ones_move_are_moved_too(url: str, db: Database, device: Device):
     """The move waits for the parent behind a heartbeat that was routed to the default partition and is not done."""
     last = partitions.bounds(db)[-1]
-    run_sql(url, f"DROP TABLE {last['name']}")
-    insert(db, device, last["lower"])
+    run_sql(url, f"DROP TABLE {last.name}")
+    insert(db, device, last.lower)
     beat = psycopg2.connect(make_dsn(url))
     with beat.cursor() as cursor:
         cursor.execute(
             "INSERT INTO device_heartbeats (device_id, ts, bucket) VALUES (%s, %s, %s)",
-            [device.id, *[last["lower"] + timedelta(hours=1)] * 2],
+            [device.id, *[last.lower + timedelta(hours=1)] * 2],
         )
     results: list[object] = []
     config = settings.load()
@@ -134,14 +134,14 @@ def test_rows_that_come_while_the_first_ones_move_are_moved_too(url: str, db: Da
     beat.close()
     make.join()
     assert results == [1]
-    assert where(db) == {last["name"]: 2}
+    assert where(db) == {last.name: 2}
 
 
 @pytest.mark.parametrize("act", ["make", "drop"])
 def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Database, device: Device, act: str):
     """Somebody reads the table for long; what wants a strong lock queues behind, and heartbeats behind that."""
     config = settings.load()
-    last = partitions.bounds(db)[-1]["name"]
+    last = partitions.bounds(db)[-1].name
     if act == "make":
         run_sql(url, f"DROP TABLE {last}")
     reader = psycopg2.connect(make_dsn(url))
@@ -181,7 +181,7 @@ def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Databas
 
 
 def test_a_drop_succeeds_once_the_reader_is_gone(url: str, db: Database):
-    last = partitions.bounds(db)[-1]["name"]
+    last = partitions.bounds(db)[-1].name
     reader = psycopg2.connect(make_dsn(url))
     with reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM device_heartbeats")
@@ -195,14 +195,14 @@ def test_a_drop_succeeds_once_the_reader_is_gone(url: str, db: Database):
             assert not dropped.done()
         reader.rollback()
         assert dropped.result() == 0
-    assert last not in {partition["name"] for partition in partitions.bounds(db)}
+    assert last not in {partition.name for partition in partitions.bounds(db)}
     reader.close()
     worker.close()
 
 
 def test_two_drop_the_same_one(url: str, db: Database, device: Device):
     insert(db, device, NOW)
-    name = next(p["name"] for p in partitions.bounds(db) if p["lower"] <= NOW < p["upper"])
+    name = next(p.name for p in partitions.bounds(db) if p.lower <= NOW < p.upper)
     results = race(url, *[lambda own: partitions.drop(own, name)] * 3)
     assert errors(results) == []
     assert sorted(results) == [0, 0, 1]

@@ -248,7 +248,7 @@ def test_a_dry_run_counts_and_removes_nothing(url: str, db: Database, device: De
 
 
 def test_heartbeats_without_a_partition_are_counted_and_moved(url: str, db: Database, device: Device):
-    run_sql(url, *(f"DROP TABLE {partition['name']}" for partition in partitions.bounds(db)))
+    run_sql(url, *(f"DROP TABLE {partition.name}" for partition in partitions.bounds(db)))
     fill_heartbeats(url, device, days=3)
     result = clean(url)
     assert result["partitions"]["heartbeats_without_one"] == 433

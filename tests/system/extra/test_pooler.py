@@ -88,7 +88,7 @@ def test_two_upgrades_at_once(empty_line: Relay):
 
 def test_partitions_made_by_many_at_once(db: Database, line: Relay):
     for partition in partitions.bounds(db)[-3:]:
-        partitions.drop(db, partition["name"])
+        partitions.drop(db, partition.name)
     before = len(partitions.bounds(db))
     assert errors(race(line.url, *[lambda own: partitions.ensure_partitions(own, settings.load())] * 8)) == []
     assert len(partitions.bounds(db)) == before + 3
@@ -145,7 +145,7 @@ def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
     assert sorted(accepted) == [False] * (CLIENTS - 1) + [True]
     claims = race(line.url, *[lambda own: queue.claim(own, "r-1", 90)] * CLIENTS)
     (claim,) = [claim for claim in claims if claim]
-    fence, result = claim.dispatch["fence"], Result(outcome="sent", fcm_status="sent")
+    fence, result = claim.fence, Result(outcome="sent", fcm_status="sent")
     settled = race(line.url, *[lambda own: queue.settle(own, [Answer("r-1", fence, result)])[0]] * 4)
     assert set(settled) <= {"sent", None}
     assert state(db) == "sent"

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from msgspec import Struct
 from psycopg2 import errorcodes
 
 from nexmdm.heartbeats import history
-from nexmdm.runtime.database import Executor, Row, statement
+from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
@@ -54,7 +55,7 @@ def ensure_partitions(db: Executor, settings: Settings) -> int:
         Unavailable: the locks were not to be had; what was made stays.
     """
     now = db.execute("SELECT clock_timestamp() AS now", repeatable=True)[0]["now"]
-    present = {row["name"] for row in bounds(db)}
+    present = {partition.name for partition in bounds(db)}
     missing = [start for start in wanted(now, settings) if name(start) not in present]
     for start in missing:
         _make(db, start)
@@ -83,9 +84,17 @@ def _make(db: Executor, start: datetime) -> None:
     patiently(partial(db.execute, make))
 
 
-def bounds(db: Executor) -> list[Row]:
-    """name, lower and upper of each partition but the default one, oldest first."""
-    return db.execute(_BOUNDS, repeatable=True)
+class Partition(Struct, frozen=True):
+    """Holds the heartbeats of `lower` and later, and earlier than `upper`."""
+
+    name: str
+    lower: datetime
+    upper: datetime
+
+
+def bounds(db: Executor) -> list[Partition]:
+    """Every partition but the default one, oldest first."""
+    return typed(db.execute(_BOUNDS, repeatable=True), Partition)
 
 
 def in_default(db: Executor) -> int:

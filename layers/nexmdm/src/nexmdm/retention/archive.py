@@ -11,6 +11,7 @@ from datetime import UTC
 from functools import partial
 from itertools import chain
 
+from nexmdm.heartbeats.partitions import Partition
 from nexmdm.retention import files
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
@@ -20,30 +21,30 @@ PREFIX = "device_heartbeats/"  # what the function may write under
 BATCH = 10_000  # rows in memory; about 5 MB of lines
 
 
-def of(db: Executor, settings: Settings) -> Callable[[Row], int] | None:
+def of(db: Executor, settings: Settings) -> Callable[[Partition], int] | None:
     """What archives a partition; None when heartbeats are not archived."""
     bucket = settings.heartbeat_export_bucket
     return partial(_archived, db, settings, bucket) if bucket else None
 
 
-def _archived(db: Executor, settings: Settings, bucket: str, partition: Row) -> int:
+def _archived(db: Executor, settings: Settings, bucket: str, partition: Partition) -> int:
     """Write a partition, given its name and bounds, and return how many rows it had. One without rows is no file.
 
     Raises:
         NotWritten: S3 refused it or was not reached.
     """
-    columns = db.execute(_COLUMNS, {"partition": partition["name"]}, repeatable=True)
-    lines = _lines(db, partition["name"], columns)
+    columns = db.execute(_COLUMNS, {"partition": partition.name}, repeatable=True)
+    lines = _lines(db, partition.name, columns)
     first = next(lines, None)
     if first is None:
         return 0
-    start, lower = time.perf_counter(), partition["lower"].astimezone(UTC)
+    start, lower = time.perf_counter(), partition.lower.astimezone(UTC)
     folder = f"{PREFIX}day={lower:%Y-%m-%d}/"
-    names = (f"{folder}{partition['name']}.jsonl.gz", f"{folder}_{partition['name']}.manifest.json")
+    names = (f"{folder}{partition.name}.jsonl.gz", f"{folder}_{partition.name}.manifest.json")
     facts = {
         "table": "device_heartbeats",
         "from": lower,
-        "to": partition["upper"].astimezone(UTC),
+        "to": partition.upper.astimezone(UTC),
         "schema": columns,
     }
     rows = files.write(settings, bucket, names, chain([first], lines), facts)

@@ -147,12 +147,16 @@ class Device(_Described, Base):
 
 
 class DeviceGroup(Base):
-    """A name for a filter; `filter` is the stored form of `nexmdm.devices.filters`. A group names no other group."""
+    """A name for a filter; `filter` is the stored form of `nexmdm.devices.filters`. A group names no other group.
+
+    `monitored_package` is the app to watch on its devices; `monitored_package_v1` says which app a device's is.
+    """
 
     __tablename__ = "device_groups"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     filter: Mapped[dict[str, Any]]
+    monitored_package: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     created_by: Mapped[str]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
