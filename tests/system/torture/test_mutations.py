@@ -27,6 +27,12 @@ def test_its_tests_are_there(mutation: Mutation):
         assert not test or re.search(rf"^def {re.escape(test)}\(", source, re.MULTILINE), f"{name}: {NO_LONGER}"
 
 
+def test_the_page_says_how_many_there_are():
+    page = (ROOT / "docs/torture.md").read_text()
+    said = re.findall(r"(?:each of|each of the|There are) (\d+) ", page)
+    assert [str(len(load()))] * 3 == said, "docs/torture.md"
+
+
 def test_the_newest_version_of_a_function_is_changed():
     """The text of an older version, or of one that a later revision replaced, would change nothing."""
     named = [entry for entry in tomllib.loads(ENTRIES.read_text())["mutation"] if "file" in entry]

@@ -9,6 +9,9 @@ from typing import Any
 
 import psycopg2
 import pytest
+from msgspec import UNSET
+from nexmdm.alerts import evaluation
+from nexmdm.alerts.conditions import Condition
 from nexmdm.builds import publishing, rollouts
 from nexmdm.commands import batches, queue, single
 from nexmdm.commands.queue import Answer, Result
@@ -192,6 +195,19 @@ def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Databas
             lambda own: registration.register(own, token["token"], "lobby", None),
         )
     assert db.execute("SELECT sum(uses_consumed) AS n FROM enrollment_tokens") == [{"n": 0}]
+
+
+def test_a_watch_that_meets_another_opens_an_alert_once(url: str, db: Database):
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    low = "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(id)s, now(), 9)"
+    db.execute(low, {"id": device_id})
+
+    def look(own: Executor) -> evaluation.Evaluated:
+        return evaluation.evaluate_condition(own, settings.load(), Condition("low_battery"))
+
+    found = meeting(url, look, look)
+    assert (found.opened, found.error) == (0, UNSET)
+    assert db.execute("SELECT condition FROM device_alerts") == [{"condition": "low_battery"}]
 
 
 # --- builds
