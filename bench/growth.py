@@ -15,6 +15,7 @@ from bench.heartbeats import Devices
 from bench.pairs import interleaved, spread_of
 from bench.stage import Stage
 
+APP = "io.unitynodes.unityapp"
 DAYS = 3
 PAGE = 100
 
@@ -76,7 +77,7 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
             "small": (small, _query(small, int(sizes.small_devices * count))),
             "large": (large, _query(large, int(sizes.devices * count))),
         }
-        jobs = {name: partial(lists.devices, db, query, 600) for name, (db, query) in queries.items()}
+        jobs = {name: partial(lists.devices, db, query, 600, APP) for name, (db, query) in queries.items()}
         took = interleaved(max(20, sizes.rounds // 2), partial(_same, jobs))
         figures.append(
             at_most(1.2, f"fleet list of {sizes.devices:,} devices, {what}: p50", f"of {sizes.small_devices:,}",

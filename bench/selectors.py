@@ -21,6 +21,7 @@ from bench.figures import Figure, at_most
 from bench.pairs import interleaved, spread_of
 from bench.stage import Stage
 
+APP = "io.unitynodes.unityapp"
 BAR = 3
 SELECTIVE = {"equality": "site=s7", "in": "ring in (r14,r15)", "existence": "rare"}
 OTHERS = {"not equal": "site!=s7", "notin": "ring notin (r14,r15)", "missing": "!rare", "greater": "floor>98"}
@@ -41,7 +42,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 def _fill(url: str, db: Database, devices: int) -> None:
     fixture.fill_devices_up_to(url, devices)
-    db.execute(_LABELS)
+    db.execute(LABELS)
     db.execute(_STATUS)
     db.execute("VACUUM ANALYZE devices, device_last_status")
 
@@ -84,8 +85,8 @@ def _list(stage: Stage, db: Database, name: str, selector: str) -> Figure:
     took = interleaved(
         _rounds(stage),
         lambda _: {
-            "floor": lambda: db.execute(_ROWS_BY_KEY, {"ids": ids, "interval_seconds": 600}),
-            "list": lambda: lists.devices(db, query, 600),
+            "floor": lambda: db.execute(_ROWS_BY_KEY, {"ids": ids, "interval_seconds": 600, "app_package": APP}),
+            "list": lambda: lists.devices(db, query, 600, APP),
         },
         warm_up=5,
     )
@@ -150,7 +151,7 @@ def _bulk(stage: Stage, db: Database) -> Figure:
     )
 
 
-_LABELS = """
+LABELS = """
 UPDATE devices d SET labels = jsonb_build_object('site', 's' || n % 100, 'ring', 'r' || n % 200, 'floor', n % 100,
     'role', (ARRAY['till', 'screen', 'spare'])[1 + n % 3])
     || CASE WHEN n % 100 = 3 THEN '{"rare": ""}'::jsonb ELSE '{}' END

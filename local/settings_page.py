@@ -35,7 +35,7 @@ ABOUT: dict[str, dict[str, str]] = {
         "HEARTBEAT_INTERVAL_SECONDS": "Announced to devices; a device that is silent for three of them is offline.",
         "HEARTBEAT_LOG_SAMPLE": "One in so many ordinary heartbeats is logged; slow, odd and refused ones always are.",
         "AGENT_PACKAGE": "The agent's package: what `latest` and updates are about.",
-        "UNITY_PACKAGE": "The app that is watched on a device without a monitored package of its own.",
+        "UNITY_PACKAGE": "The app that is watched on a device for which neither itself nor a group names one.",
     },
     "Commands": {
         "FCM_SERVICE_ACCOUNT": "The Firebase service account that sends.",

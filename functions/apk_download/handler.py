@@ -76,7 +76,7 @@ def update(request: Request, query: UpdateQuery) -> Response[Update]:
 
 
 def _credential(request: Request, query: DownloadQuery) -> Credential:
-    header = request.bearer or request.headers.get("x-device-token")
+    header = request.presented_token
     secret = header or query.token
     if not secret:
         raise NoCredential(

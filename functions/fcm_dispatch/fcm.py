@@ -122,12 +122,14 @@ def drop_idle_connections() -> None:
         service().close_idle()
 
 
-def message(data: dict[str, str], fcm_token: str, ttl_seconds: int) -> Prepared:
+def message(data: dict[str, str], fcm_token: str | None, ttl_seconds: int) -> Prepared:
     """The message, built and validated by firebase-admin.
 
     Raises:
         ValueError: it would be refused. Nothing was sent.
     """
+    if fcm_token is None:
+        raise ValueError("the device has no FCM registration token")
     made = messaging.Message(
         data=data, token=fcm_token, android=messaging.AndroidConfig(priority="high", ttl=ttl_seconds)
     )

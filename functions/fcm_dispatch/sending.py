@@ -76,8 +76,7 @@ def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float]
 
 
 def _settle(db: Executor, answered: list[tuple[Claim, Result]]) -> list[str | None]:
-    rows = ((claim.dispatch, result) for claim, result in answered)
-    return settle(db, [Answer(row["request_id"], row["fence"], result) for row, result in rows])
+    return settle(db, [Answer(claim.request_id, claim.fence, result) for claim, result in answered])
 
 
 def _post(claim: Claim, hmac_key: str | None) -> Result:
@@ -87,14 +86,14 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
         # This environment was frozen between claim and POST. Nothing left; the row may be `unknown` to others by now.
         return Result(outcome="retry_wait", fcm_status="TOO_LATE", error_msg="Its lease or life ended before the POST.")
     try:
-        data = message.build(claim.dispatch, hmac_key)
-        prepared = fcm.message(data, claim.dispatch["fcm_token"], claim.ttl_seconds)
+        data = message.build(claim, hmac_key)
+        prepared = fcm.message(data, claim.fcm_token, claim.ttl_seconds)
     except Exception as error:
         # A defect of ours. Nothing left, and it must not look as if something had.
         logs.failure(error)
         why = f"The message could not be built: {type(error).__name__}."
         return Result(outcome="retry_wait", fcm_status="NOT_BUILT", error_msg=why)
-    return fcm.send(prepared, keep_answer=not claim.dispatch["secrets"])
+    return fcm.send(prepared, keep_answer=not claim.secrets)
 
 
 def _hmac_key(config: Settings) -> str | None:

@@ -30,14 +30,16 @@ def list_devices(request: Request, query: DevicesQuery) -> Page[Device]:
     `alias` is a prefix, `selector` a label selector. `online` is whether the server heard from the device within three
     heartbeat intervals.
     """
-    return lists.devices(database.connection(), query, settings.load().heartbeat_interval_seconds)
+    config = settings.load()
+    return lists.devices(database.connection(), query, config.heartbeat_interval_seconds, config.unity_package)
 
 
 @routes("GET /v1/devices/{device_id}")
 def show_device(request: Request) -> Device:
     """Show a device with its last status."""
-    interval = settings.load().heartbeat_interval_seconds
-    return lists.show(database.connection(), request.path["device_id"], interval)
+    config = settings.load()
+    device_id = request.path["device_id"]
+    return lists.show(database.connection(), device_id, config.heartbeat_interval_seconds, config.unity_package)
 
 
 @routes("PATCH /v1/devices/{device_id}", problems=(409,))
@@ -117,10 +119,13 @@ def show_group(request: Request) -> Group:
 
 @routes("PUT /v1/groups/{name}")
 def put_group(request: Request, body: GroupBody) -> Group:
-    """Make a group, or give it another filter. A group is a name for a filter, and its filter names no other group."""
+    """Make a group, or replace what it is. A group is a name for a filter, and its filter names no other group.
+
+    With `monitored_package` that app is watched on its devices, but for those with an app of their own.
+    """
     name = validation.convert(request.path["name"], validation.GivenName, root="path.name")
     interval = settings.load().heartbeat_interval_seconds
-    return groups.put(database.connection(), name, body.filter, interval, request.actor)
+    return groups.put(database.connection(), name, body, interval, request.actor)
 
 
 @routes("DELETE /v1/groups/{name}", status=204, problems=(409,))
@@ -146,7 +151,7 @@ def device_history(request: Request, query: HistoryQuery) -> DeviceHistory:
 
 @routes("GET /v1/fleet/summary")
 def summary(request: Request, query: FilterQuery) -> FleetSummary:
-    """Count the fleet, or the devices that fit a filter: online, silent, low battery, Unity down, by status and agent
+    """Count the fleet, or the devices that fit a filter: online, silent, low battery, app down, by status and agent
     version."""
     return lists.summary(database.connection(), query, settings.load().heartbeat_interval_seconds)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import uvicorn
+from nexmdm_cli.listening import listen
 
 from local import schema, template
 from local.gateway import application
@@ -21,7 +22,7 @@ from local.template import Schedule
 def main() -> None:
     options = _options()
     try:
-        listener = listen(options.host, options.port)
+        listener = listen(options.host, options.port, "choose another with --port")
         # What functions tell devices is this server's address, not the one in a request's Host header.
         os.environ.setdefault("PUBLIC_URL", _url(listener))
         schema.prepare()
@@ -53,20 +54,6 @@ def _options() -> argparse.Namespace:
         help="fire a function's schedules this often instead of at the template's rate",
     )
     return parser.parse_args()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. It names its protocol, or asyncio would not set TCP_NODELAY: 40 ms for each answer."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(512)
-    except OSError as error:
-        listener.close()
-        raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from None
-    return listener
 
 
 async def _serve(options: argparse.Namespace, listener: socket.socket, output: IO[bytes] | None) -> None:

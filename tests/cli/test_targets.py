@@ -125,6 +125,17 @@ def test_the_watched_app(data, run):
     assert data("devices", "monitor", "tgt-1")["monitored_package"] is None
 
 
+def test_the_watched_app_of_a_group(data, run):
+    app = "com.example.till"
+    made = data("groups", "set", "tgt-watch", "--alias-prefix", "tgt-1", "--monitored-package", app)
+    assert made["monitored_package"] == app
+    assert app in run("groups", "show", "tgt-watch").stdout
+    assert app in run("devices", "show", "tgt-1").stdout
+    assert data("groups", "set", "tgt-watch", "--alias-prefix", "tgt-1")["monitored_package"] is None
+    assert app not in run("devices", "show", "tgt-1").stdout
+    run("groups", "delete", "tgt-watch", "--yes")
+
+
 # --- CSV
 
 

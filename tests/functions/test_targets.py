@@ -408,11 +408,8 @@ def test_a_group_leaves_an_event_for_each_change(fleet: dict[str, str]):
     put("g", online=True)
     assert call("DELETE", "/v1/groups/g").status == 204
     found = [(event["action"], event["before"], event["after"]) for event in events(object="group:g")]
-    assert found == [
-        ("group.delete", {"filter": {"online": True}}, None),
-        ("group.update", {"filter": {"all": True}}, {"filter": {"online": True}}),
-        ("group.create", None, {"filter": {"all": True}}),
-    ]
+    first, last = [{"filter": filter_, "monitored_package": None} for filter_ in ({"all": True}, {"online": True})]
+    assert found == [("group.delete", last, None), ("group.update", first, last), ("group.create", None, first)]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ RUN = """
     from local import template
     from local.gateway import application as gateway
     from local.gateway import server
+    from nexmdm_cli.listening import listen
 
     declared = template.load(pathlib.Path("template.yaml"))
     routes = [replace(r, function=replace(r.function, handler="echo_of_the_test.handler")) for r in declared.routes]
@@ -89,7 +90,7 @@ RUN = """
 
     async def main():
         application = gateway.Gateway(declared, gateway.key_pair(), limit=3, integration_seconds=2)
-        await server.serve(application, server.listen("127.0.0.1", 0))
+        await server.serve(application, listen("127.0.0.1", 0, "choose another"))
 
     asyncio.run(main())
 """

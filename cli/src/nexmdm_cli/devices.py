@@ -141,7 +141,7 @@ def show(session: Session, device: Device) -> None:
             ("device owner", shown(row["is_device_owner"])),
             ("FCM reaches it", shown(row["has_fcm_token"])),
             ("labels", labels.shown(row["labels"])),
-            ("watched app", row["monitored_package"] or ""),
+            ("watched app", row.get("effective_monitored_package") or row["monitored_package"] or ""),
             ("model", " ".join(filter(None, (row["manufacturer"], row["model"])))),
             ("system", android),
             *((label.lower() if label[1:2].islower() else label, value) for label, value in fields.rows(row)),
@@ -246,15 +246,15 @@ def monitor(
     session: Session,
     device: Device,
     package: Annotated[
-        str | None, typer.Argument(help="The app to watch; without it the stack's own.", metavar="PACKAGE")
+        str | None, typer.Argument(help="The app to watch; without it its group's, or the stack's.", metavar="PACKAGE")
     ] = None,
 ) -> None:
-    """Watch another app on a device than the one that UNITY_PACKAGE names."""
+    """Watch another app on a device than the one that its group or UNITY_PACKAGE names."""
     found = addresses.find(session.api, device)
     changed = session.api.call("PATCH", path("devices", found["device_id"]), {"monitored_package": package})
     if session.out.as_json:
         return session.out.json(changed)
-    session.out.line(clean(f"{found['alias']}: watching {package or 'the app of UNITY_PACKAGE'}"))
+    session.out.line(clean(f"{found['alias']}: watching {package or 'the app of its group, else of UNITY_PACKAGE'}"))
 
 
 @command(app)

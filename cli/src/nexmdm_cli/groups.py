@@ -48,6 +48,7 @@ COLUMNS = [
     Column("NAME", lambda g: g["name"]),
     Column("DEVICES", lambda g: str(g["device_count"])),
     Column("FILTER", lambda g: described(g["filter"]), flexible=True),
+    Column("WATCHED APP", lambda g: g.get("monitored_package") or "", wide=True),
     Column("CHANGED", lambda g: ago(g["updated_at"]), wide=True),
 ]
 
@@ -73,18 +74,24 @@ def set_group(
     alias_prefix: Prefix = None,
     agent_version: Version = None,
     everyone: Everyone = False,
+    monitored_package: Annotated[
+        str | None,
+        typer.Option(help="The app to watch on its devices; without it the group names none.", metavar="PACKAGE"),
+    ] = None,
 ) -> None:
-    """Make a group, or give it another filter. It is evaluated whenever the group is used.
+    """Make a group, or replace its filter and its watched app. The filter is evaluated whenever the group is used.
 
     \b
     nexmdm groups set pilot -l stage=pilot
     nexmdm groups set tills-offline -l role=till --silent
+    nexmdm groups set tills -l role=till --monitored-package com.example.till
     nexmdm send ping --group pilot
     """
     filter_ = Filter(selector, None, online, alias_prefix, agent_version, everyone).body()
     if not filter_:
         raise Failure("Which devices?", Code.USAGE, f"Give a filter: {OPTIONS.replace('--group, ', '')}.")
-    _print(session, session.api.call("PUT", path("groups", name), {"filter": filter_}))
+    body = {"filter": filter_} | ({"monitored_package": monitored_package} if monitored_package else {})
+    _print(session, session.api.call("PUT", path("groups", name), body))
 
 
 @command(app)
@@ -103,6 +110,7 @@ def _print(session: Session, group: dict[str, Any]) -> None:
         [
             ("group", group["name"]),
             ("filter", described(group["filter"])),
+            ("watched app", group.get("monitored_package") or ""),
             ("fits now", count(group["device_count"])),
             ("changed", f"{when(group['updated_at'])} by {group['updated_by']}"),
             ("made", f"{when(group['created_at'])} by {group['created_by']}"),

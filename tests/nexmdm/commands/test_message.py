@@ -16,8 +16,8 @@ DEVICE = "7d0f3a52-0000-4000-8000-000000000001"
 
 
 def data(action: str, **payload: object) -> dict[str, str]:
-    dispatch = {"request_id": "r-1", "device_id": DEVICE, "action": action, "payload": payload, "secrets": None}
-    return message.build(dispatch, KEY, NOW)
+    content = message.Content(request_id="r-1", device_id=DEVICE, action=action, payload=payload)
+    return message.build(content, KEY, NOW)
 
 
 def test_sig_is_computed_as_specified():

@@ -15,6 +15,8 @@ from nexmdm.runtime.pagination import PageQuery, page
 from tests.support import agent
 from tests.support.api import Device, call, enroll
 
+APP = "io.unitynodes.unityapp"
+
 STATUSES = """
 INSERT INTO device_last_status (device_id, last_ts, last_seen_at, status, agent_version, battery_pct, unity_running)
 SELECT id, now(), now() - CASE WHEN n % 5 = 0 THEN interval '2 hours' ELSE interval '1 minute' END,
@@ -252,7 +254,7 @@ def test_every_page_is_served_by_an_index_at_100_000_devices(db):
         if query.cursor:
             query.cursor = middle()
         explained = Explained(db)
-        found = lists.devices(explained, query, 600)
+        found = lists.devices(explained, query, 600, APP)
         plan = json.dumps(explained.nodes, default=str)
         assert "Seq Scan" not in explained.types(), (name, plan)
         # A page of 100 looks at the rows of some pages, never at the fleet.

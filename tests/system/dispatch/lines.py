@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from psycopg2.extensions import parse_dsn
 
-from tests.support.relay import exactly
+from tests.support.relay import Accepting, exactly
 
 Hook = Callable[[str, str], bool]
 HELD_SECONDS = 60
@@ -58,26 +58,13 @@ class Trap:
         self._released.set()
 
 
-class _Relay:
+class _Relay(Accepting):
     """One thread for each connection, since PostgreSQL's simple queries and HTTP/1.1 both take turns."""
 
     def __init__(self, target: str | tuple[str, int]) -> None:
         self.hook: Hook = _all_passes
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        super().__init__()
 
     def _serve(self, client: socket.socket) -> None:
         server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)

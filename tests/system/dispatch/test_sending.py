@@ -89,10 +89,10 @@ def test_a_message_that_cannot_be_built_is_certainly_not_sent(here: Stage, monke
     broken, whole = here.job(), here.job()
     build = message.build
 
-    def defective(dispatch: dict[str, Any], *rest: Any) -> dict[str, str]:
-        if dispatch["request_id"] == broken.request_id:
+    def defective(content: message.Content, *rest: Any) -> dict[str, str]:
+        if content.request_id == broken.request_id:
             raise KeyError("a defect of ours")
-        return build(dispatch, *rest)
+        return build(content, *rest)
 
     budget = sending.send_budget_seconds(settings.load())
     give(broken, budget), give(whole, budget)

@@ -118,7 +118,7 @@ class Commands(RuleBasedStateMachine):
     def come_back(self, n: int, kind: str) -> None:
         """It was only frozen, however long."""
         name, fence, claim, answer = self.holders.pop(n % len(self.holders))
-        command, address = self.commands.get(name), claim.dispatch["fcm_token"]
+        command, address = self.commands.get(name), claim.fcm_token
         self.fake_fcm.behave("*", kind)
         if answer:
             kind = answer[0]

@@ -25,7 +25,8 @@ from tests.support.postgres import run_sql
 
 BUCKET = "nexmdm-test-apks"
 # Every heartbeat arrives, and soon: what is tested is the page.
-PACE = Pace(interval=1.0, backoff_scale=0.1, duplicate_share=0, offline_share=0)
+# The server announces 600 seconds; an installation counts when a heartbeat after it gives the new version.
+PACE = Pace(interval=1.0, announced_scale=1 / 600, backoff_scale=0.1, duplicate_share=0, offline_share=0)
 
 
 class Stack(NamedTuple):

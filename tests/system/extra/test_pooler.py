@@ -145,7 +145,7 @@ def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
     assert sorted(accepted) == [False] * (CLIENTS - 1) + [True]
     claims = race(line.url, *[lambda own: queue.claim(own, "r-1", 90)] * CLIENTS)
     (claim,) = [claim for claim in claims if claim]
-    fence, result = claim.dispatch["fence"], Result(outcome="sent", fcm_status="sent")
+    fence, result = claim.fence, Result(outcome="sent", fcm_status="sent")
     settled = race(line.url, *[lambda own: queue.settle(own, [Answer("r-1", fence, result)])[0]] * 4)
     assert set(settled) <= {"sent", None}
     assert state(db) == "sent"

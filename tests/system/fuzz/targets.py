@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from nexmdm.builds.publishing import number
 from nexmdm.commands import actions
-from nexmdm.commands.message import check_size
+from nexmdm.commands.message import Content, check_size
 from nexmdm.devices import selectors
 from nexmdm.enrollment import rate_limit
 from nexmdm.heartbeats import body as reported
@@ -95,8 +95,8 @@ def parameters(data: bytes) -> None:
     for action in actions.ACTIONS:
         taken = refused(lambda action=action: actions.parameters(action, document))
         if not isinstance(taken, Problem):
-            message = {"request_id": "r", "device_id": "d", "action": action, "payload": taken, "secrets": None}
-            refused(lambda message=message: check_size(message))
+            content = Content(request_id="r", device_id="d", action=action, payload=taken)
+            refused(lambda content=content: check_size(content))
 
 
 def apks(data: bytes) -> None:

@@ -133,14 +133,17 @@ class Machine:
             self.db, request_id=REQUEST_ID, device_id=self.device_id, action="ping", payload_hash="0",
             fcm_status="pending", retries=0,
         )  # fmt: skip
-        fields = {"request_id": REQUEST_ID, "fence": 1, "fcm_token": self._token(), "secrets": None}
-        self.held[step.arguments[1]] = Held(Claim({**fields, "device_id": self.device_id, "action": "ping"}, 2**40))
+        claim = Claim(
+            request_id=REQUEST_ID, device_id=self.device_id, action="ping", payload={}, fence=1, attempts=1,
+            fcm_token=self._token(), seconds_left=600, until=2**40,
+        )  # fmt: skip
+        self.held[step.arguments[1]] = Held(claim)
 
     def _settle(self, step: Step) -> None:
         _command, slot, answer, fence, token = step.arguments
         held = self.held.get(slot)
         if held is not None and held.result is not None:
-            queue.settle(self.db, [Answer(REQUEST_ID, held.claim.dispatch["fence"], held.result)])
+            queue.settle(self.db, [Answer(REQUEST_ID, held.claim.fence, held.result)])
             return
         outcome, status, code = RESULTS[answer]
         gone = f"t{token}" if answer == GONE else None

@@ -70,7 +70,7 @@ def test_each_command_that_is_due_is_claimed_by_one_of_many(url: str, db: Databa
         db.execute("UPDATE fcm_dispatches SET state = 'accepted', lease_until = NULL, fence = 0")
         taken = race(url, *[lambda own: queue.claim_due(own, DUE, 90)] * CALLERS)
         assert errors(taken) == []
-        assert Counter(c.dispatch["request_id"] for claims in taken for c in claims) == dict.fromkeys(due, 1)
+        assert Counter(c.request_id for claims in taken for c in claims) == dict.fromkeys(due, 1)
     claim("a command is claimed by one caller", f"{CALLERS} claim the same {DUE} commands", 5 * SCALE)
 
 
@@ -78,7 +78,7 @@ def test_who_claims_never_waits_for_a_row_that_another_holds(url: str, db: Datab
     db.execute("SET lock_timeout = '5s'")
     with held(url, due[0]):
         taken = queue.claim_due(db, DUE, 90)
-    assert {claim.dispatch["request_id"] for claim in taken} == set(due[1:])
+    assert {claim.request_id for claim in taken} == set(due[1:])
 
 
 def age(db: Database, *request_ids: str) -> None:
@@ -108,7 +108,7 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
 
     def send(own: Database) -> None:
         for taken in queue.claim_due(own, DUE, 90):
-            request_id, fence = taken.dispatch["request_id"], taken.dispatch["fence"]
+            request_id, fence = taken.request_id, taken.fence
             answer = Answer(request_id, fence, Result(outcome="sent", fcm_status="sent"))
             assert queue.settle(own, [answer]) == ["sent"]
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ipaddress
-import os
 import secrets
 import socket
 import webbrowser
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp
 from nexmdm_cli.console.app import application
 from nexmdm_cli.console.entry import Address, Entry
 from nexmdm_cli.console.forwarding import Forwarding
+from nexmdm_cli.listening import listen
 
 
 def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0, open_browser: bool = True) -> None:
@@ -70,18 +70,7 @@ def _listen(host: str, port: int) -> socket.socket:
         loopback = False
     if not loopback:
         raise ValueError(f"host: {host!r} is not on this machine's loopback; use 127.0.0.1 or ::1")
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    # It names its protocol, or asyncio would not set TCP_NODELAY: 40 ms for each answer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if os.name == "posix":  # elsewhere it would let another program take the port over
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((address, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise OSError(f"the console cannot listen on {host}:{port} ({error.strerror}); choose another port") from None
-    return listener
+    return listen(address, port, "choose another port for the console")
 
 
 def _authority(listener: socket.socket) -> str:

@@ -9,7 +9,7 @@ import { CommandsList, useCommands } from "/assets/commands.js";
 import { Battery } from "/assets/devices.js";
 import { LatestEvents } from "/assets/events.js";
 import { ago, count, duration, instant, NONE, number, withUnit, yesNo } from "/assets/format.js";
-import { heartbeats, hours } from "/assets/history.js";
+import { heartbeats, hours, QUARTER_DAYS } from "/assets/history.js";
 import { EditLabels } from "/assets/labels.js";
 import { usePoll } from "/assets/poll.js";
 import { go } from "/assets/router.js";
@@ -108,13 +108,17 @@ const identity = (device) => [
     : []),
 ];
 
+/** The app that is watched, and where it comes from. */
+const watched = (device) =>
+  device.monitored_package ?? `${device.effective_monitored_package}, of its group or the setting`;
+
 const About = ({ device }) => html`
   <${Section} title="Device">
     <${Facts} of=${[
       ...identity(device),
       ["Device id", html`<code>${device.device_id}</code>`],
       ["Labels", Object.keys(device.labels).length ? html`<${Labels} of=${device.labels} />` : NONE],
-      ["Watched app", device.monitored_package ?? NONE],
+      ["Watched app", watched(device)],
       ["Model", [device.manufacturer, device.model].filter(Boolean).join(" ") || NONE],
       ["Android", device.android_version ? `${device.android_version} (SDK ${device.sdk_int ?? "?"})` : NONE],
       ["Agent", device.agent_version ?? NONE],
@@ -188,7 +192,7 @@ function Quarter({ id, asTable }) {
   `;
 }
 
-const HOURLY = { at: instant, latest: "last", none: "No report of this time has it." };
+const HOURLY = { at: instant, latest: "last", seconds: QUARTER_DAYS * 86_400, none: "No report of this time has it." };
 
 const charts = (rows, more) => SERIES.map(([title, unit, name, range]) => html`
   <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} ...${more} />

@@ -75,7 +75,7 @@ function Change({ event }) {
   if (all.length === 1 && line.length <= LONG) return html`<${Changes} of=${all} />`;
   return html`
     <details class="changes">
-      <summary>${line.length > LONG ? `${line.slice(0, LONG)} …` : line}</summary>
+      <summary><span>${line.length > LONG ? `${line.slice(0, LONG)} …` : line}</span></summary>
       <${Changes} of=${all} />
     </details>
   `;
@@ -89,7 +89,7 @@ const filtered = (name, value, text) => html`
 const person = (event) => event.session ?? who(event.actor);
 
 const COLUMNS = [
-  { key: "at", label: "When", head: true, cell: (event) => html`<${When} at=${event.at} />` },
+  { key: "at", label: "When", head: true, kind: "brief", cell: (event) => html`<${When} at=${event.at} />` },
   { key: "who", label: "Who", kind: "wide", cell: (event) => filtered("actor", event.actor, person(event)) },
   {
     key: "action",

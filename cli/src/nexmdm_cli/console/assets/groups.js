@@ -2,7 +2,7 @@
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
-import { number, who } from "/assets/format.js";
+import { NONE, number, who } from "/assets/format.js";
 import { described, useFilter, useGroups } from "/assets/selector.js";
 import { Table } from "/assets/table.js";
 import { Dialog, Field, Form, Page, When } from "/assets/ui.js";
@@ -18,6 +18,7 @@ const columns = (onAsk) => [
   },
   { key: "devices", label: "Devices", kind: "number", cell: (group) => number(group.device_count) },
   { key: "filter", label: "Filter", cell: (group) => described(group.filter) },
+  { key: "watched", label: "Watched app", kind: "wide", cell: (group) => group.monitored_package ?? NONE },
   {
     key: "changed",
     label: "Changed",
@@ -61,7 +62,9 @@ function Edit({ group, onClose }) {
   return html`
     <${Dialog} title=${group.name ? `Edit ${group.name}` : "New group"} onClose=${onClose}>
       <${Form} submit="Save the group" disabled=${!ready} onSubmit=${async (form) => {
-        await call("PUT", address(group.name ?? form.get("name")), { body: { filter } });
+        await call("PUT", address(group.name ?? form.get("name")), {
+          body: { filter, monitored_package: form.get("monitored_package").trim() || null },
+        });
         onClose();
       }}>
         ${!group.name && html`
@@ -69,6 +72,8 @@ function Edit({ group, onClose }) {
             hint="Letters, digits, dot, underscore and hyphen." />
         `}
         ${fields}
+        <${Field} label="Watched app" name="monitored_package" defaultValue=${group.monitored_package ?? ""} maxlength="255"
+          hint="A package name, for devices without an app of their own to watch. Empty: this group names none." />
       <//>
     <//>
   `;

@@ -29,7 +29,7 @@ const COLUMNS = [
     cell: (schedule) => html`<a class="name" href="/schedules/${encodeURIComponent(schedule.name)}">${schedule.name}</a>`,
   },
   { key: "action", label: "Command", cell: (schedule) => schedule.action },
-  { key: "when", label: "When", cell: (schedule) => timing(schedule) },
+  { key: "when", label: "When", kind: "wide", cell: (schedule) => timing(schedule) },
   {
     key: "next",
     label: "Next run",

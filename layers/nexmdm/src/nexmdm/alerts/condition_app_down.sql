@@ -4,6 +4,7 @@
 SELECT d.id AS device_id,
     jsonb_build_object('package', a.package, 'foreground_seconds', l.monitored_foreground_recent_s) AS detail
 FROM devices d JOIN device_last_status l ON l.device_id = d.id
-JOIN device_apps a ON a.device_id = d.id AND a.package = coalesce(d.monitored_package, %(app_package)s) AND a.installed
+JOIN device_apps a ON a.device_id = d.id AND a.installed
+    AND a.package = monitored_package_v1(d.id, d.monitored_package, %(app_package)s, %(interval_seconds)s)
 WHERE d.deleted_at IS NULL AND l.unity_running IS FALSE
   AND (l.monitored_foreground_recent_s IS NULL OR l.monitored_foreground_recent_s > %(threshold)s)

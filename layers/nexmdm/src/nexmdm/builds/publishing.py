@@ -13,7 +13,7 @@ from nexmdm.builds.signers import Fingerprint, PackageName
 from nexmdm.runtime import actor as actors
 from nexmdm.runtime import logs, metrics, settings
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, elapsed_ms
+from nexmdm.runtime.database import Database, Executor, elapsed_ms, statement
 from nexmdm.runtime.errors import BuildRefused, Conflict, Invalid, NoSuchBuild
 from nexmdm.runtime.pagination import Page, PageQuery, page
 
@@ -138,10 +138,10 @@ def declare(
         if made:
             after = {**name, "version_name": declaration.version_name, "sha256": identity["sha256"]}
             events.record(tx, actor, "build.declare", f"build:{made[0]['build_id']}", after=after)
-    found = made or db.execute(_FIND_NAME, {**name, **_agent()}, repeatable=True)
+    found = [stored(row) for row in made] or _select(db, **name, states=_NAMED)
     if not found:
         raise Conflict("The build of this name was withdrawn at this moment. Declare it again.")
-    build = stored(found[0])
+    build = found[0]
     for field, value in identity.items():
         if getattr(build, field) != value:
             raise Conflict(
@@ -154,16 +154,25 @@ def declare(
     return build, bool(made)
 
 
-def find(db: Executor, build_id: str) -> StoredBuild:
-    """One build, with all that is known of it and its statistics.
+def find(db: Executor, build_id: str, *, counted: bool = False) -> StoredBuild:
+    """One build, with all that is known of it.
+
+    Args:
+        counted: with its statistics, for which every installation of it is read.
 
     Raises:
         NoSuchBuild: there is none.
     """
-    rows = db.execute(_FIND, {"build_id": number(build_id), **_agent()}, repeatable=True)
-    if not rows:
+    found = _select(db, build_id=number(build_id), counted=counted)
+    if not found:
         raise NoSuchBuild(f"There is no build {build_id!r}.")
-    return stored(rows[0])
+    return found[0]
+
+
+def _select(db: Executor, **filters: Any) -> list[StoredBuild]:
+    """The builds that all filters fit, newest first; the parameters of builds.sql."""
+    parameters = {**_NO_FILTER, **filters, "agent_package": settings.load().agent_package}
+    return [stored(row) for row in db.execute(_BUILDS, parameters, repeatable=True)]
 
 
 def warnings(db: Executor, build: StoredBuild, agent_package: str) -> list[str]:
@@ -190,11 +199,6 @@ def warnings(db: Executor, build: StoredBuild, agent_package: str) -> list[str]:
     return said
 
 
-def _agent() -> dict[str, str]:
-    """The package that reports its own version by name."""
-    return {"agent_package": settings.load().agent_package}
-
-
 def number(build_id: str) -> int:
     """The id out of a path; what no id can be is 0."""
     return int(build_id) if build_id.isascii() and build_id.isdigit() and len(build_id) <= 9 else 0
@@ -205,21 +209,16 @@ def list_builds(db: Executor, query: BuildsQuery) -> Page[StoredBuild]:
     (before,) = query.after(int)
     if before is not None and not 0 < before < 2**31:
         raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before")
-    conditions = [_FILTERS[name] for name in _FILTERS if getattr(query, name) is not None]
-    if before is not None:
-        conditions.append("v.id < %(before)s")
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    parameters = {
-        "package_name": query.package_name,
-        "build_type": query.build_type,
-        "state": query.state,
-        "current": query.current,
-        "before": before,
-        "limit": query.limit + 1,
-        **_agent(),
-    }
-    rows = db.execute(f"{_SELECT} {where} ORDER BY v.id DESC LIMIT %(limit)s", parameters, repeatable=True)
-    return page([stored(row) for row in rows], query.limit, ("build_id",))
+    found = _select(
+        db,
+        package_name=query.package_name,
+        build_type=query.build_type,
+        states=None if query.state is None else [query.state],
+        current=query.current,
+        before=before,
+        limit=query.limit + 1,
+    )
+    return page(found, query.limit, ("build_id",))
 
 
 def publish(db: Database, build: StoredBuild, object_version: str, facts: ManifestFacts, actor: Actor) -> None:
@@ -310,60 +309,27 @@ def withdraw(db: Database, build_id: str, actor: Actor) -> None:
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
-_COLUMNS = """
-    v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.sha256,
-    v.signer_fingerprint, v.source, v.ci_run_id, v.git_sha, v.notes, v.uploaded_at, v.uploaded_by, v.state, v.refusal,
-    v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent,
-    v.rollout_filter - 'requirements' AS rollout_filter, v.wifi_only, v.must_install, v.promoted_at,
-    v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit,
-    v.min_sdk, v.target_sdk, v.shared_user_id, v.plan, v.plan_stage, v.plan_stage_at, v.plan_ended_at, v.plan_end"""
-
-# Of an installation that was completed the device may run another version by now: it counts as replaced. What a device
-# installed before it was enrolled again does not count. `issued` counts addresses since the build was declared; its
-# rows are kept for DOWNLOAD_RETENTION_DAYS only.
-_SELECT = f"""
-SELECT {_COLUMNS}, s.statistics FROM apk_versions v CROSS JOIN LATERAL (
-    SELECT json_build_object(
-        'issued', v.downloads_issued,
-        'pending', count(*) FILTER (WHERE i.status = 'pending'),
-        'downloading', count(*) FILTER (WHERE i.status = 'downloading'),
-        'installing', count(*) FILTER (WHERE i.status = 'installing'),
-        'completed', count(*) FILTER (WHERE i.status = 'completed' AND runs.version IS NOT DISTINCT FROM 0),
-        'replaced', count(*) FILTER (WHERE i.status = 'completed' AND runs.version <> 0),
-        'failed', count(*) FILTER (WHERE i.status = 'failed'),
-        'unknown', count(*) FILTER (WHERE i.status = 'unknown')) AS statistics
-    FROM apk_installations i JOIN devices d ON d.id = i.device_id
-    CROSS JOIN LATERAL (SELECT CASE WHEN i.status = 'completed' THEN coalesce(reported_version_v1(
-        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s), 0) END AS version) AS runs
-    WHERE i.apk_version_id = v.id AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')) AS s"""
+# The states in which a build holds its name.
+_NAMED = [BuildState.DECLARED, BuildState.AWAITING_SIGNER, BuildState.PUBLISHED]
+_NO_FILTER = {
+    "counted": True,
+    "build_id": None,
+    "package_name": None,
+    "version_code": None,
+    "build_type": None,
+    "states": None,
+    "current": None,
+    "before": None,
+    "limit": 1,
+}
+_BUILDS = statement(__package__, "builds")
+_DECLARE = statement(__package__, "declare")
 
 _WARNINGS = """
-SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE reported_version_v1(
-    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) >= 0) AS running
-FROM devices WHERE deleted_at IS NULL
-"""
-
-_FIND = f"{_SELECT} WHERE v.id = %(build_id)s"
-_FIND_NAME = f"""
-{_SELECT} WHERE v.package_name = %(package_name)s AND v.version_code = %(version_code)s
-  AND v.build_type = %(build_type)s AND v.state IN ('declared', 'awaiting_signer', 'published')
-"""
-_FILTERS = {
-    "package_name": "v.package_name = %(package_name)s",
-    "build_type": "v.build_type = %(build_type)s",
-    "state": "v.state = %(state)s",
-    "current": "v.is_current = %(current)s",
-}
-
-_DECLARE = f"""
-INSERT INTO apk_versions AS v (package_name, version_name, version_code, build_type, file_size, sha256,
-    signer_fingerprint, source, ci_run_id, git_sha, notes, uploaded_by, file_path, storage_url, wifi_only, must_install)
-VALUES (%(package_name)s, %(version_name)s, %(version_code)s, %(build_type)s, %(file_size)s, %(sha256)s,
-    %(signer_fingerprint)s, %(source)s, %(ci_run_id)s, %(git_sha)s, %(notes)s, %(by)s, %(key)s, %(url)s,
-    %(wifi_only)s, %(must_install)s)
-ON CONFLICT (package_name, version_code, build_type)
-    WHERE state IN ('declared', 'awaiting_signer', 'published') DO NOTHING
-RETURNING {_COLUMNS}
+SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE runs.version >= 0) AS running
+FROM devices CROSS JOIN LATERAL reported_version_v2(
+    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) AS runs
+WHERE deleted_at IS NULL
 """
 
 # sharedUserId: that of the last build whose manifest was read for it; `known` is false when there is none.

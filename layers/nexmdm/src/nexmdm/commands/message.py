@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
+
 from nexmdm.commands.actions import as_strings, signed_names
 from nexmdm.runtime.errors import Invalid
 
@@ -14,15 +16,24 @@ SIGNATURES = ("hmac", "sig")
 _SIG_VERSION = "nexmdm.sig.v1"
 
 
-def build(dispatch: dict[str, Any], key: str | None, now: datetime | None = None) -> dict[str, str]:
+class Content(Struct, kw_only=True):
+    """What a dispatch tells its device. `secrets` are the parameters that are stored apart."""
+
+    request_id: str
+    device_id: str
+    action: str
+    payload: dict[str, Any]
+    secrets: dict[str, Any] | None = None
+
+
+def build(content: Content, key: str | None, now: datetime | None = None) -> dict[str, str]:
     """The data of one message; `ts` and the signatures are fresh each time: the agent drops what is 300 s old.
 
     Args:
-        dispatch: request_id, device_id, action, payload and secrets of a dispatch.
         key: the HMAC key that devices hold; without one the message is not signed and the agent checks nothing.
     """
-    parameters = as_strings({**dispatch["payload"], **(dispatch["secrets"] or {})})
-    request_id, action = dispatch["request_id"], dispatch["action"]
+    parameters = as_strings({**content.payload, **(content.secrets or {})})
+    request_id, action = content.request_id, content.action
     # Older Android cannot parse an offset.
     ts = (now or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
     data = {
@@ -30,7 +41,7 @@ def build(dispatch: dict[str, Any], key: str | None, now: datetime | None = None
         "action": action,
         "request_id": request_id,
         "correlation_id": request_id,
-        "device_id": dispatch["device_id"],
+        "device_id": content.device_id,
         "ts": ts,
     }
     if signed_names(action):
@@ -73,13 +84,13 @@ def _texts(data: dict[str, str]) -> Iterator[bytes]:
         yield data[name].encode()
 
 
-def check_size(dispatch: dict[str, Any]) -> None:
+def check_size(content: Content) -> None:
     """Refuse what FCM would refuse, before anything is stored.
 
     Raises:
         Invalid: the message has more than 4,096 bytes.
     """
-    data = build(dispatch, key="any: every signature has the same size")
+    data = build(content, key="any: every signature has the same size")
     size = sum(len(name.encode()) + len(value.encode()) for name, value in data.items())
     if size > MAX_DATA_BYTES:
         raise Invalid("$.params", f"make a message of {size} bytes; FCM takes {MAX_DATA_BYTES}")

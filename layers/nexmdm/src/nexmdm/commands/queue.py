@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from nexmdm.commands.message import Content
 from nexmdm.runtime import logs, metrics, settings
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import NONE, Executor, Parameters, Row, elapsed_ms, statement
+from nexmdm.runtime.database import NONE, Executor, Parameters, elapsed_ms, statement
 
 DEFAULT_TTL_SECONDS = 600
 FCM_TTL_SECONDS = 240  # the agent drops what arrives 300 s after its ts
@@ -50,17 +51,20 @@ class Result(msgspec.Struct, kw_only=True):
     unregistered_token: str | None = None
 
 
-class Claim(msgspec.Struct):
+class Claim(Content, kw_only=True):
     """A dispatch that the caller now holds: it alone may send it, once, before `until` (seconds of `time.time()`), when
     its lease or its life ends."""
 
-    dispatch: Row
+    fence: int
+    attempts: int
+    fcm_token: str | None
+    seconds_left: float
     until: float
 
     @property
     def ttl_seconds(self) -> int:
         """How long FCM may keep the message: not beyond the command's own end."""
-        return int(min(FCM_TTL_SECONDS, self.dispatch["seconds_left"]))
+        return int(min(FCM_TTL_SECONDS, self.seconds_left))
 
 
 def claim(db: Executor, request_id: str, lease_seconds: int) -> Claim | None:
@@ -218,7 +222,7 @@ def _claim(db: Executor, lease_seconds: int, **ways: Any) -> list[Claim]:
     rows = db.execute(_CLAIM, parameters)
     keys = {"claimed": len(rows), "request_ids": [row["request_id"] for row in rows[:10]]}
     logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
-    return [Claim(row, now + min(lease_seconds, row["seconds_left"])) for row in rows]
+    return [Claim(**row, until=now + min(lease_seconds, row["seconds_left"])) for row in rows]
 
 
 def _transition(db: Executor, sql: str, metric: str, state: str, parameters: Parameters = NONE) -> int:

@@ -6,7 +6,8 @@ WITH wanted AS MATERIALIZED (
         'relaunch.' || d.id || '.' || floor(extract(epoch FROM clock_timestamp()) / 1800)::bigint AS request_id
     FROM devices d
     JOIN device_last_status l ON l.device_id = d.id
-    JOIN device_apps a ON a.device_id = d.id AND a.package = coalesce(d.monitored_package, %(app_package)s)
+    JOIN device_apps a ON a.device_id = d.id
+        AND a.package = monitored_package_v1(d.id, d.monitored_package, %(app_package)s, %(interval_seconds)s)
     WHERE d.deleted_at IS NULL AND d.fcm_token IS NOT NULL AND a.installed
       AND l.monitored_foreground_recent_s > %(threshold)s
       AND device_online(l.last_seen_at, %(interval_seconds)s)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from nexmdm.commands.actions import ACTIONS, check_delivery, secret_names
+from nexmdm.commands.message import Content
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
 from nexmdm.runtime import logs, metrics
@@ -83,15 +84,15 @@ class Command(msgspec.Struct, frozen=True):
         same = compare_digest(payload_hash or "", self.payload_hash)
         return same and (not secrets or compare_digest(_canonical(secrets), _canonical(self.secrets)))
 
-    def message(self, device_id: str, request_id: str) -> Row:
-        """As `message.build` takes it, for one of its devices."""
-        return {
-            "request_id": request_id,
-            "device_id": device_id,
-            "action": self.action,
-            "payload": self.payload,
-            "secrets": self.secrets,
-        }
+    def message(self, device_id: str, request_id: str) -> Content:
+        """What it tells one of its devices."""
+        return Content(
+            request_id=request_id,
+            device_id=device_id,
+            action=self.action,
+            payload=self.payload,
+            secrets=self.secrets,
+        )
 
     def columns(self) -> dict[str, Any]:
         """The parameters of the statements that insert it."""

@@ -22,7 +22,7 @@ class DevicePatch(Struct, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         labels: merged with those that the device has; null removes a label, and null for the whole removes them all.
-        monitored_package: the app to watch on this device; null for the one that UNITY_PACKAGE names.
+        monitored_package: the app to watch on this device; null for its group's, else UNITY_PACKAGE's.
     """
 
     alias: Alias | UnsetType = UNSET

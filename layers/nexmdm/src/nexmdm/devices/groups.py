@@ -9,7 +9,7 @@ from psycopg2.errors import ForeignKeyViolation
 
 from nexmdm.activity import events
 from nexmdm.devices import filters
-from nexmdm.devices.filters import Filter
+from nexmdm.devices.filters import Filter, PackageName
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
@@ -21,7 +21,14 @@ COUNTED_AT_ONCE = 10
 
 
 class GroupBody(Struct, forbid_unknown_fields=True):
+    """What a group is; PUT replaces the whole of it.
+
+    Attributes:
+        monitored_package: the app to watch on its devices, but for those with one of their own.
+    """
+
     filter: Filter
+    monitored_package: PackageName | None = None
 
 
 class Group(Struct, kw_only=True):
@@ -29,6 +36,7 @@ class Group(Struct, kw_only=True):
 
     name: str
     filter: dict[str, Any]
+    monitored_package: str | None
     device_count: int
     created_at: Instant
     created_by: str
@@ -36,28 +44,28 @@ class Group(Struct, kw_only=True):
     updated_by: str
 
 
-def put(db: Database, name: str, filter_: Filter, interval_seconds: float, actor: Actor) -> Group:
-    """Make a group, or give it another filter. The same filter once more changes nothing.
+def put(db: Database, name: str, body: GroupBody, interval_seconds: float, actor: Actor) -> Group:
+    """Make a group, or replace what it is. The same once more changes nothing.
 
     Raises:
         Invalid: the filter says nothing, cannot be read, or names a group.
     """
     start = time.perf_counter()
-    if filter_.group is not None:
+    if body.filter.group is not None:
         raise Invalid("$.filter.group", "a group names no other group; write out its filter")
-    kept = filters.stored(filter_)
+    after: Row = {"filter": filters.stored(body.filter), "monitored_package": body.monitored_package}
     with db.transaction() as tx:
         before = tx.execute(_LOCK, {"name": name})
-        if not before or before[0]["filter"] != kept:
-            parameters = {"name": name, "filter": msgspec.json.encode(kept).decode(), "by": actor.name}
-            tx.execute(_PUT, parameters)
+        if not before or before[0] != after:
+            kept = msgspec.json.encode(after["filter"]).decode()
+            tx.execute(_PUT, {**after, "filter": kept, "name": name, "by": actor.name})
             events.record(
                 tx,
                 actor,
                 "group.update" if before else "group.create",
                 f"group:{name}",
-                before={"filter": filters.shown(before[0]["filter"])} if before else None,
-                after={"filter": filters.shown(kept)},
+                before=_shown(before[0]) if before else None,
+                after=_shown(after),
             )
             logs.db_operation("update" if before else "create", "device_groups", {"name": name}, elapsed_ms(start))
     return show(db, name, interval_seconds)
@@ -101,8 +109,7 @@ def delete(db: Database, name: str, actor: Actor) -> None:
             if used:
                 raise GroupInUse(name, used)
             tx.execute(_DELETE, {"name": name})
-            before = {"filter": filters.shown(held[0]["filter"])}
-            events.record(tx, actor, "group.delete", f"group:{name}", before=before)
+            events.record(tx, actor, "group.delete", f"group:{name}", before=_shown(held[0]))
     except ForeignKeyViolation:
         raise GroupInUse(name, _uses(db, name)) from None
     logs.db_operation("delete", "device_groups", {"name": name, "by": actor.name}, elapsed_ms(start))
@@ -129,10 +136,7 @@ def _counted(db: Executor, rows: list[Row], interval_seconds: float) -> list[Gro
     counts: list[int] = []
     for begin in range(0, len(rows), COUNTED_AT_ONCE):
         counts += _counts(db, rows[begin : begin + COUNTED_AT_ONCE], interval_seconds)
-    return [
-        Group(**{**row, "filter": filters.shown(row["filter"])}, device_count=count)
-        for row, count in zip(rows, counts, strict=True)
-    ]
+    return [Group(**_shown(row), device_count=count) for row, count in zip(rows, counts, strict=True)]
 
 
 def _counts(db: Executor, rows: list[Row], interval_seconds: float) -> list[int]:
@@ -148,21 +152,27 @@ def _counts(db: Executor, rows: list[Row], interval_seconds: float) -> list[int]
     return [by_place[n] for n in range(len(found))]
 
 
+def _shown(row: Row) -> Row:
+    return {**row, "filter": filters.shown(row["filter"])}
+
+
 def _unknown(name: str) -> NotFound:
     return NotFound(f"There is no group {name!r}.")
 
 
-_COLUMNS = "name, filter, created_at, created_by, updated_at, updated_by"
+_COLUMNS = "name, filter, monitored_package, created_at, created_by, updated_at, updated_by"
 _SHOW = f"SELECT {_COLUMNS} FROM device_groups WHERE name = %(name)s"
 _LIST = f"""
 SELECT {_COLUMNS} FROM device_groups
 WHERE %(after)s IS NULL OR name COLLATE "C" > %(after)s ORDER BY name COLLATE "C" LIMIT %(limit)s
 """
-_LOCK = "SELECT filter FROM device_groups WHERE name = %(name)s FOR UPDATE"
+_LOCK = "SELECT filter, monitored_package FROM device_groups WHERE name = %(name)s FOR UPDATE"
 _HOLD = "SELECT name FROM device_groups WHERE name = %(name)s FOR KEY SHARE"
 _PUT = """
-INSERT INTO device_groups (name, filter, created_by, updated_by) VALUES (%(name)s, %(filter)s::jsonb, %(by)s, %(by)s)
-ON CONFLICT (name) DO UPDATE SET filter = excluded.filter, updated_at = now(), updated_by = excluded.updated_by
+INSERT INTO device_groups (name, filter, monitored_package, created_by, updated_by)
+VALUES (%(name)s, %(filter)s::jsonb, %(monitored_package)s, %(by)s, %(by)s)
+ON CONFLICT (name) DO UPDATE SET filter = excluded.filter, monitored_package = excluded.monitored_package,
+    updated_at = now(), updated_by = excluded.updated_by
 """
 _DELETE = "DELETE FROM device_groups WHERE name = %(name)s"
 _USES = "SELECT DISTINCT kind, name FROM device_group_uses WHERE group_name = %(name)s ORDER BY kind, name LIMIT 100"

@@ -28,6 +28,8 @@ class Device(Described, forbid_unknown_fields=True, kw_only=True):
 
     `token_shared_at` is when two phones were last seen on the device's token, `hardware_id_shared_with` are aliases of
     other devices with its hardware_id, 10 at most, `taken_over_at` is when a phone last took the device over.
+    `monitored_package` is the device's own, `effective_monitored_package` the app that is watched: its own, else its
+    group's, else UNITY_PACKAGE's.
     """
 
     device_id: str
@@ -38,6 +40,7 @@ class Device(Described, forbid_unknown_fields=True, kw_only=True):
     has_fcm_token: bool
     labels: dict[str, str]
     monitored_package: str | None
+    effective_monitored_package: str
     online: bool
     last_seen_at: Instant | None
     last_ts: Instant | None
@@ -68,8 +71,11 @@ class FleetSummary(Struct, forbid_unknown_fields=True, kw_only=True):
     alerts: Annotated[int, Meta(ge=0, description="that are open")]
 
 
-def devices(db: Executor, query: DevicesQuery, interval_seconds: int) -> Page[Device]:
+def devices(db: Executor, query: DevicesQuery, interval_seconds: int, app_package: str) -> Page[Device]:
     """A page of living devices by alias, each with its last status and `online`.
+
+    Args:
+        app_package: what is watched on devices without an app of their own or of their group.
 
     Raises:
         Invalid: the selector cannot be read, or there is no such group.
@@ -91,18 +97,20 @@ def devices(db: Executor, query: DevicesQuery, interval_seconds: int) -> Page[De
         "after": after,
         "status": query.status,
         "interval_seconds": interval_seconds,
+        "app_package": app_package,
         "limit": query.limit + 1,
     }
     return page(typed(db.execute(sql, parameters, repeatable=True), Device), query.limit, ("alias",))
 
 
-def show(db: Executor, device_id: str, interval_seconds: int) -> Device:
-    """One device with its last status.
+def show(db: Executor, device_id: str, interval_seconds: int, app_package: str) -> Device:
+    """One device with its last status; `app_package` as in `devices`.
 
     Raises:
         UnknownDevice: there is none, or it was deleted.
     """
-    rows = db.execute(_SHOW, {"device_id": device_id, "interval_seconds": interval_seconds}, repeatable=True)
+    parameters = {"device_id": device_id, "interval_seconds": interval_seconds, "app_package": app_package}
+    rows = db.execute(_SHOW, parameters, repeatable=True)
     if not rows:
         raise UnknownDevice(f"There is no device {device_id!r}.")
     return typed(rows, Device)[0]
@@ -126,7 +134,7 @@ def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page[Heartbeat
 def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> FleetSummary:
     """Counts over the living devices, or over those that fit the filter.
 
-    Total, online, silent, low battery, Unity down, by status and agent version; and their alerts that are open.
+    Total, online, silent, low battery, app down, by status and agent version; and their alerts that are open.
 
     Raises:
         Invalid: the selector cannot be read, or there is no such group.
@@ -144,6 +152,8 @@ def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> FleetSum
 DEVICE_COLUMNS = f"""
     d.id AS device_id, d.alias, d.created_at, d.taken_over_at, d.hardware_id, d.fcm_token IS NOT NULL AS has_fcm_token,
     {columns(OF_DEVICE, "d")}, d.labels, d.monitored_package,
+    monitored_package_v1(d.id, d.monitored_package, %(app_package)s, %(interval_seconds)s)
+        AS effective_monitored_package,
     device_online(l.last_seen_at, %(interval_seconds)s) AS online,
     l.last_seen_at, l.last_ts, l.token_shared_at, {columns(HISTORY, "l")},
     ARRAY(SELECT o.alias FROM devices o WHERE o.hardware_id = d.hardware_id AND o.id <> d.id AND o.deleted_at IS NULL

@@ -136,7 +136,7 @@ def _recorded(row: Row, settings: Settings) -> Recorded:
         created={n - 1 for n in row["created"]},
         buckets=row["buckets"],
         last_status_updated=row["last_status_updated"],
-        pending=[message.build(dispatch, key) for dispatch in pending],
+        pending=[message.build(content, key) for content in msgspec.convert(pending, list[message.Content])],
     )
 
 

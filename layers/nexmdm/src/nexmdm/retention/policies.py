@@ -8,13 +8,14 @@ share the work. Only the database's clock counts.
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
 from nexmdm.heartbeats import history, partitions
 from nexmdm.heartbeats.partitions import Partition
 from nexmdm.runtime import logs
-from nexmdm.runtime.database import Executor, elapsed_ms
+from nexmdm.runtime.database import Executor, elapsed_ms, statement
 from nexmdm.runtime.settings import Settings
 
 BATCH = 5_000
@@ -32,6 +33,21 @@ class Outcome(msgspec.Struct):
     done: bool = False
     seconds: float = 0
     error: str | None = None
+
+
+class _Due(NamedTuple):
+    """Rows of a table, named `t`, that are due; `key` is its primary key, and `order` begins with the oldest."""
+
+    table: str
+    key: str
+    where: str
+    order: str
+
+    @property
+    def delete(self) -> str:
+        """The statement that deletes some of them."""
+        same = " AND ".join(f"t.{column} = old.{column}" for column in self.key.split(", "))
+        return _DELETE_BATCH.format(**self._asdict(), same=same)
 
 
 def cutoff(db: Executor, days: int) -> datetime:
@@ -122,16 +138,17 @@ def device_history(db: Executor, before: datetime) -> Steps:
 
 def due(db: Executor, settings: Settings) -> dict[str, int]:
     """How many rows each policy would remove now: the dry run."""
-    rows = {
-        "heartbeats": "device_heartbeats WHERE bucket < %(before)s AND ts < %(before)s",
-        "fcm_dispatches": f"fcm_dispatches d WHERE {_SETTLED}",
-        "apk_downloads": "apk_download_events WHERE ts < %(before)s",
-        "enrollment_tokens": f"enrollment_tokens t WHERE {_OVER}",
-        "device_alerts": f"device_alerts WHERE {_TOLD}",
-        "operator_events": "operator_events WHERE at < %(before)s",
-        "fleet_history": "fleet_history WHERE hour < %(before)s",
-        "device_history": "device_history WHERE hour < %(before)s",
+    batches = {
+        "fcm_dispatches": _DISPATCHES,
+        "apk_downloads": _DOWNLOADS,
+        "enrollment_tokens": _TOKENS,
+        "device_alerts": _ALERTS,
+        "operator_events": _EVENTS,
+        "fleet_history": _FLEET_HISTORY,
+        "device_history": _DEVICE_HISTORY,
     }
+    rows = {policy: f"{due.table} t WHERE {due.where}" for policy, due in batches.items()}
+    rows["heartbeats"] = "device_heartbeats WHERE bucket < %(before)s AND ts < %(before)s"
     found = {}
     for policy, days in retention_days(settings).items():
         before = cutoff(db, days)
@@ -199,7 +216,8 @@ def removed(db: Executor, entity: str, days: int, policy: Callable[[datetime], S
     return deleted
 
 
-def _batches(db: Executor, sql: str, before: datetime) -> Steps:
+def _batches(db: Executor, due: _Due, before: datetime) -> Steps:
+    sql = due.delete
     while True:
         deleted = db.execute(sql, {"before": before, "batch": BATCH})[0]["deleted"]
         if not deleted:
@@ -217,113 +235,36 @@ WITH gone AS (
 SELECT count(*) AS deleted FROM gone
 """
 
+_DELETE_BATCH = statement(__package__, "delete_batch")
+
 # An unknown one counts as settled once FCM would have dropped the message. Its key stays as long as the message may
 # still arrive, so that a repeated request never sends it twice.
-_SETTLED = """
-    d.sent_at < %(before)s AND d.state IN ('sent', 'failed', 'expired', 'cancelled', 'unknown')
-    AND d.expires_at < clock_timestamp() AND coalesce(d.fcm_expires_at, d.expires_at) < clock_timestamp()"""
-
-_DISPATCHES = f"""
-WITH old AS (
-    SELECT request_id FROM fcm_dispatches d WHERE {_SETTLED}
-    ORDER BY sent_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM fcm_dispatches d USING old WHERE d.request_id = old.request_id RETURNING 1
+_DISPATCHES = _Due(
+    "fcm_dispatches",
+    "request_id",
+    """t.sent_at < %(before)s AND t.state IN ('sent', 'failed', 'expired', 'cancelled', 'unknown')
+    AND t.expires_at < clock_timestamp() AND coalesce(t.fcm_expires_at, t.expires_at) < clock_timestamp()""",
+    "t.sent_at",
 )
-SELECT count(*) AS deleted FROM gone
-"""
-
-_BATCHES = """
-WITH old AS (
-    SELECT request_id FROM command_batches b
-    WHERE created_at < %(before)s AND NOT EXISTS (SELECT FROM fcm_dispatches d WHERE d.batch_id = b.request_id)
-    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM command_batches b USING old WHERE b.request_id = old.request_id RETURNING 1
+_BATCHES = _Due(
+    "command_batches",
+    "request_id",
+    """t.created_at < %(before)s
+    AND NOT EXISTS (SELECT FROM fcm_dispatches d WHERE d.batch_id = t.request_id)""",
+    "t.created_at",
 )
-SELECT count(*) AS deleted FROM gone
-"""
-
-_DOWNLOADS = """
-WITH old AS (
-    SELECT id FROM apk_download_events WHERE ts < %(before)s ORDER BY ts LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM apk_download_events e USING old WHERE e.id = old.id RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
-
-_OVER = """
-    (t.expires_at < %(before)s
+_DOWNLOADS = _Due("apk_download_events", "id", "t.ts < %(before)s", "t.ts")
+_TOKENS = _Due(
+    "enrollment_tokens",
+    "token_id",
+    """(t.expires_at < %(before)s
      OR (t.status <> 'active' AND coalesce(t.last_used_at, t.used_at, t.issued_at) < %(before)s))
-    AND NOT EXISTS (SELECT FROM apk_download_events e WHERE e.token_id = t.token_id)"""
-
-_TOKENS = f"""
-WITH old AS (
-    SELECT token_id FROM enrollment_tokens t WHERE {_OVER}
-    ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM enrollment_tokens t USING old WHERE t.token_id = old.token_id RETURNING 1
+    AND NOT EXISTS (SELECT FROM apk_download_events e WHERE e.token_id = t.token_id)""",
+    "t.expires_at",
 )
-SELECT count(*) AS deleted FROM gone
-"""
-
-_REFUSALS = """
-WITH old AS (
-    SELECT source FROM registration_refusals WHERE since < clock_timestamp() - interval '1 hour'
-    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM registration_refusals r USING old WHERE r.source = old.source RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
-
-_RUNS = """
-WITH old AS (
-    SELECT schedule_id, scheduled_for FROM schedule_runs WHERE created_at < %(before)s
-    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM schedule_runs r USING old
-    WHERE r.schedule_id = old.schedule_id AND r.scheduled_for = old.scheduled_for RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
-
-_FLEET_HISTORY = """
-WITH old AS (
-    SELECT hour, grp FROM fleet_history WHERE hour < %(before)s ORDER BY hour LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM fleet_history h USING old WHERE h.hour = old.hour AND h.grp = old.grp RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
-
-_DEVICE_HISTORY = """
-WITH old AS (
-    SELECT device_id, hour FROM device_history WHERE hour < %(before)s
-    ORDER BY hour LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM device_history h USING old WHERE h.device_id = old.device_id AND h.hour = old.hour RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
-
-_EVENTS = """
-WITH old AS (
-    SELECT event_id FROM operator_events WHERE at < %(before)s ORDER BY at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM operator_events e USING old WHERE e.event_id = old.event_id RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
-
-_TOLD = "recovered_at < %(before)s AND notice IS NULL"
-
-_ALERTS = f"""
-WITH old AS (
-    SELECT id FROM device_alerts WHERE {_TOLD} ORDER BY id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM device_alerts a USING old WHERE a.id = old.id RETURNING 1
-)
-SELECT count(*) AS deleted FROM gone
-"""
+_REFUSALS = _Due("registration_refusals", "source", "t.since < clock_timestamp() - interval '1 hour'", "t.since")
+_RUNS = _Due("schedule_runs", "schedule_id, scheduled_for", "t.created_at < %(before)s", "t.created_at")
+_FLEET_HISTORY = _Due("fleet_history", "hour, grp", "t.hour < %(before)s", "t.hour")
+_DEVICE_HISTORY = _Due("device_history", "device_id, hour", "t.hour < %(before)s", "t.hour")
+_EVENTS = _Due("operator_events", "event_id", "t.at < %(before)s", "t.at")
+_ALERTS = _Due("device_alerts", "id", "t.recovered_at < %(before)s AND t.notice IS NULL", "t.id")

@@ -84,13 +84,18 @@ class Request:
         return token.strip() or None if scheme.lower() == "bearer" else None
 
     @property
+    def presented_token(self) -> str | None:
+        """`Authorization: Bearer`, else `X-Device-Token`."""
+        return self.bearer or self.headers.get("x-device-token")
+
+    @property
     def device_token(self) -> str:
         """What a device authenticates with: `Authorization: Bearer` or `X-Device-Token`.
 
         Raises:
             NoCredential: neither header was sent.
         """
-        token = self.bearer or self.headers.get("x-device-token")
+        token = self.presented_token
         if not token:
             raise NoCredential("Send the device token as `Authorization: Bearer` or as `X-Device-Token`.")
         return token

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from nexmdm.devices.fields import OF_DEVICE, RECORD_HEARTBEATS, columns
+from nexmdm.runtime.database import statement
 
 APP, DEVICE, OWNER = "nexmdm_app", "nexmdm_device", "nexmdm_owner"
 ROLES = (APP, DEVICE)
@@ -93,6 +94,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "device_online": ROLES,
     "label_integer": ROLES,
     "labels_match": ROLES,
+    "monitored_package_v1": (APP,),
     "offered_build_v1": ROLES,
     "record_heartbeats_v1": ROLES,
     "record_heartbeats_v2": ROLES,
@@ -102,6 +104,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "record_system_event_v1": ROLES,
     "record_system_event_v2": ROLES,
     "reported_version_v1": ROLES,
+    "reported_version_v2": ROLES,
     "rollout_bucket_v1": ROLES,
     "rollout_reaches_v1": ROLES,
     "target_hash": (APP,),
@@ -205,31 +208,7 @@ WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass A
   AND t.relnamespace = current_schema()::regnamespace
 """
 
-# PUBLIC (grantee 0) counts where it is about ours: tables that devices is one of, and functions that no extension made.
-_ACTUAL = """
-WITH ours AS (
-    SELECT relowner AS owner FROM pg_class WHERE oid = to_regclass('devices')
-), acl(kind, name, column_name, entry) AS (
-    SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname, '', a
-    FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS a WHERE relnamespace = current_schema()::regnamespace
-    UNION ALL
-    SELECT 'TABLE', relname, attname, a
-    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid CROSS JOIN LATERAL aclexplode(attacl) AS a
-    WHERE relnamespace = current_schema()::regnamespace AND NOT attisdropped
-    UNION ALL
-    SELECT 'FUNCTION', proname, '', a
-    FROM pg_proc p CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a
-    WHERE pronamespace = current_schema()::regnamespace AND proowner IN (SELECT owner FROM ours)
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
-    UNION ALL
-    SELECT 'SCHEMA', nspname, '', a
-    FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) AS a WHERE oid = current_schema()::regnamespace
-)
-SELECT coalesce(rolname, 'PUBLIC'), kind, name, (entry).privilege_type, column_name
-FROM acl LEFT JOIN pg_roles r ON r.oid = (entry).grantee
-WHERE (rolname IN ({roles}) OR ((entry).grantee = 0 AND kind <> 'TABLE'))
-  AND NOT (kind = 'SCHEMA' AND (entry).privilege_type = 'USAGE')
-"""
+_ACTUAL = statement(__package__, "rights")
 
 # rds_iam is how they log in.
 _MEMBERSHIPS = """
