@@ -14,7 +14,7 @@ export AWS_DEFAULT_REGION := $(AWS_REGION)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage bench torture mutations prove test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
+.PHONY: help setup run test coverage bench bench-operators torture mutations prove test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
 
 help: ## list the targets
@@ -69,6 +69,9 @@ test-built: build-host ## run the built artifacts as Lambda does; sizes, cold st
 
 bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (COMPARE=ref.json BENCH=--strict)
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH) $(if $(COMPARE),--compare $(COMPARE))
+
+bench-operators: setup ## every operator route among 100,000 devices, 2 M heartbeats, 1 M commands and events; .nexmdm/operators.json
+	@$(BIN)/python -m bench.operators
 
 # The plays write down what functions ask of AWS; the rehearsal holds their roles against it.
 AWS_CALLS := $(CURDIR)/.nexmdm/aws-calls

@@ -41,7 +41,11 @@ SECTIONS = {
     "cold_starts": "Cold starts of the built functions",
     "targets": "Targets of the documents",
 }
-BY_NAME_ONLY = {"widths": "Width of a partition", "memory": "Memory of the heartbeat function"}
+BY_NAME_ONLY = {
+    "operators": "Operators among a large fleet",
+    "widths": "Width of a partition",
+    "memory": "Memory of the heartbeat function",
+}
 
 
 def main() -> int:

@@ -55,14 +55,14 @@ def at_of(report: Report) -> datetime:
 class Devices:
     """Each side has devices of its own; each of its heartbeats is in a bucket that its device has not used yet."""
 
-    def __init__(self, first: int) -> None:
-        self._first, self._count = first, 0
+    def __init__(self, first: int, apps: bool = False) -> None:
+        self._first, self._count, self.apps = first, 0, apps
         self._begin = datetime.now(UTC) - timedelta(hours=20)
 
     def next(self) -> tuple[str, Report]:
         turn, number = divmod(self._count, DEVICES)
         self._count += 1
-        return fixture.token(self._first + number), load.report(self._begin + turn * BUCKET)
+        return fixture.token(self._first + number), load.report(self._begin + turn * BUCKET, self.apps)
 
 
 def measure(stage: Stage) -> list[Figure]:
@@ -72,7 +72,9 @@ def measure(stage: Stage) -> list[Figure]:
         partitions.ensure_partitions(db, fixture.settings(url))
         db.execute("ANALYZE")
         figures = _overheads(stage, url, db, floor)
-        figures += [_round_trips(url), *_repeats(stage, url, db), _batch(stage, url, db)]
+        figures += [*_with_inventory(stage, url, db, floor), _round_trips(url)]
+        _end_others(db)
+        figures += [*_repeats(stage, url, db), _batch(stage, url, db)]
     stage.durable(True)
     return figures
 
@@ -132,7 +134,7 @@ def _reports(devices: Devices) -> tuple[str, list[Report]]:
 
 def _event(devices: Devices) -> tuple[Any, dict[str, Any]]:
     token, report = devices.next()
-    return api.event("POST", "/v1/heartbeat", load.body(at_of(report)), token=token)
+    return api.event("POST", "/v1/heartbeat", load.body(at_of(report), devices.apps), token=token)
 
 
 def _round_trips(url: str) -> Figure:
@@ -183,10 +185,64 @@ def _written(db: Database, repeat: Callable[[], object]) -> tuple[int, int]:
     return _row_writes(db) - rows, min(wal)
 
 
+def _end_others(db: Database) -> None:
+    """A session says seconds later what it wrote, or when it ends; what others wrote is not to be counted below."""
+    db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+               " AND pid <> pg_backend_pid()")  # fmt: skip
+    while db.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"):
+        pass
+
+
 def _row_writes(db: Database) -> int:
     db.execute("SELECT pg_stat_force_next_flush()")
     db.execute("SELECT 1")
     return int(db.execute("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::int AS n FROM pg_stat_user_tables")[0]["n"])
+
+
+def _with_inventory(stage: Stage, url: str, db: Database, floor: Any) -> list[Figure]:
+    """The same bars for heartbeats that bring an app inventory which has not changed, and what it costs over none."""
+    config, first = fixture.settings(url), 8 * DEVICES + stage.sizes.rounds
+    sides = {name: Devices(first + n * DEVICES, apps=name != "without") for n, name in enumerate(
+        ("floor", "verb", "handler", "without"))}  # fmt: skip
+    for devices in sides.values():
+        for _ in range(DEVICES):  # after these the inventory is known
+            record.for_token(db, *_reports(devices), config)
+
+    def prepare(_: int) -> dict[str, Callable[[], object]]:
+        sql, parameters = statement(*_reports(sides["floor"]), config)
+        token, reports = _reports(sides["verb"])
+        handler, event = _event(sides["handler"])
+        other, plain = _reports(sides["without"])
+        return {
+            "floor": lambda: bare(floor, sql, parameters),
+            "verb": lambda: record.for_token(db, token, reports, config),
+            "handler": lambda: handler(event, api.CONTEXT),
+            "without": lambda: record.for_token(db, other, plain, config),
+        }
+
+    before = _apps_written(db)
+    took = interleaved(stage.sizes.rounds, prepare)
+    written = _apps_written(db) - before
+    middle = {name: median(times) for name, times in took.items()}
+    what = f"heartbeat with {len(load.APPS)} apps, unchanged"
+
+    def against(bar: float, side: str, floor_: str, way: str) -> Figure:
+        spread = spread_of(took[floor_], took[side])
+        return at_most(bar, f"{what}, {side}: p50", way, middle[floor_], middle[side], "ms", spread=spread)
+
+    return [
+        against(1.4, "verb", "floor", WAY),
+        against(2, "handler", "floor", WAY),
+        against(1.2, "verb", "without", "one without"),
+        counted(f"{what}: rows of the inventory written", written, 0, "rows"),
+    ]
+
+
+def _apps_written(db: Database) -> int:
+    db.execute("SELECT pg_stat_force_next_flush()")
+    db.execute("SELECT 1")
+    sql = "SELECT n_tup_ins + n_tup_upd + n_tup_del AS n FROM pg_stat_user_tables WHERE relname = 'device_apps'"
+    return int(db.execute(sql)[0]["n"])
 
 
 def _batch(stage: Stage, url: str, db: Database) -> Figure:

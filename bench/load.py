@@ -69,10 +69,16 @@ def _post(url: str, stop: Any, results: Any) -> None:
 BODY = {"status": "ok", "battery_pct": 80, "network_type": "wifi", "uptime_s": 86_400, "unity_running": True}
 
 
-def body(at: datetime) -> dict[str, Any]:
-    return {**BODY, "timestamp_utc": at.isoformat()}
+# As the agent reports the packages that it is told to watch.
+APPS = {f"com.example.app{n}": {"installed": True, "version_name": f"1.{n}.0", "version_code": n} for n in range(20)}
 
 
-def report(at: datetime | None = None) -> Report:
-    read, device_ts = strictly(BODY, "io.unitynodes.unityapp"), at or datetime.now(UTC)
+def body(at: datetime, apps: bool = False) -> dict[str, Any]:
+    """apps: with an inventory, the same in each."""
+    return {**BODY, **({"app_versions": APPS} if apps else {}), "timestamp_utc": at.isoformat()}
+
+
+def report(at: datetime | None = None, apps: bool = False) -> Report:
+    given = {**BODY, "app_versions": APPS} if apps else BODY
+    read, device_ts = strictly(given, "io.unitynodes.unityapp"), at or datetime.now(UTC)
     return Report({**read.values, "device_ts": device_ts}, device_ts, read.claimed)

@@ -42,7 +42,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 def _fill(url: str, db: Database, devices: int) -> None:
     fixture.fill_devices_up_to(url, devices)
-    db.execute(_LABELS)
+    db.execute(LABELS)
     db.execute(_STATUS)
     db.execute("VACUUM ANALYZE devices, device_last_status")
 
@@ -151,7 +151,7 @@ def _bulk(stage: Stage, db: Database) -> Figure:
     )
 
 
-_LABELS = """
+LABELS = """
 UPDATE devices d SET labels = jsonb_build_object('site', 's' || n % 100, 'ring', 'r' || n % 200, 'floor', n % 100,
     'role', (ARRAY['till', 'screen', 'spare'])[1 + n % 3])
     || CASE WHEN n % 100 = 3 THEN '{"rare": ""}'::jsonb ELSE '{}' END

@@ -1,6 +1,7 @@
-"""How long the watch takes over 100,000 devices: each condition's statement, when nothing changes and when all does."""
+"""How long the watch takes over 100,000 devices: each rule's statement, when nothing changes and when all does."""
 
 import time
+from statistics import median
 
 from nexmdm.alerts import evaluation, notifications
 from nexmdm.alerts.conditions import DECLARATIONS
@@ -10,15 +11,20 @@ from bench import fixture
 from bench.figures import Figure, below
 from bench.stage import Stage
 
-SECONDS = 1  # for one condition in a usual fleet
+SECONDS = 0.1  # for one rule in a usual fleet
+ROUNDS = 5
+APP = "io.unitynodes.unityapp"
 
 
 def measure(stage: Stage) -> list[Figure]:
-    """A usual fleet (one device in 100 is in each condition), looked at for the first time and again. In the notes: the
-    whole fleet in it at once, as in an outage; all well again; the cool-down over."""
+    """A usual fleet (one device in 100 is in each condition), looked at again and again, as every few minutes. In the
+    notes: for the first time; the whole fleet in five of them at once, as in an outage; all well again; the cool-down
+    over."""
     with stage.copy("watched") as url, fixture.connected(url) as db:
         _fill(db, stage.sizes.devices)
-        found, again = _look(db, url), _look(db, url)
+        found = _look(db, url)
+        db.execute("ANALYZE device_alerts")
+        again = [_look(db, url) for _ in range(ROUNDS)]
         db.execute(_ALL_ILL)
         ill, told = _look(db, url), [_tell(db)]
         db.execute("ANALYZE device_alerts")  # as autovacuum does within a minute, the watch comes after five
@@ -30,10 +36,10 @@ def measure(stage: Stage) -> list[Figure]:
     figures = [
         below(
             f"watch over {stage.sizes.devices:,} devices: {name}",
-            max(found[name], again[name]),
+            median(took[name] for took in again),
             SECONDS,
             "s",
-            note=f"all at once {ill[name]:.2f}, all well {well[name]:.2f}, all over {over[name]:.2f} s",
+            note=f"first {found[name]:.2f}, all {ill[name]:.2f}, well {well[name]:.2f}, over {over[name]:.2f} s",
         )
         for name in DECLARATIONS
     ]
@@ -52,10 +58,13 @@ def _tell(db: Database) -> float:
 def _fill(db: Database, devices: int) -> None:
     with db.transaction():
         db.execute("SET LOCAL session_replication_role = replica")
-        for sql in (_BUILDS, _DEVICES, _STATUS, _REPORTS):
-            db.execute(sql, {"devices": devices})
-    for table in ("devices", "device_last_status", "device_heartbeats", "apk_versions"):
-        db.execute(f"ANALYZE {table}")
+        for sql in (_BUILDS, _DEVICES, _STATUS, _APPS, _REPORTS):
+            db.execute(sql, {"devices": devices, "app": APP})
+    # One rule for each condition: those that have no default one are added.
+    db.execute("INSERT INTO alert_rules (name, condition) SELECT c, c FROM unnest(%(all)s) AS c ON CONFLICT DO NOTHING",
+               {"all": [str(condition) for condition in DECLARATIONS]})  # fmt: skip
+    for table in ("devices", "device_last_status", "device_heartbeats", "apk_versions", "device_apps"):
+        db.execute(f"VACUUM ANALYZE {table}")
 
 
 def _look(db: Database, url: str) -> dict[str, float]:
@@ -79,17 +88,27 @@ FROM generate_series(1, 2) AS n
 """
 
 _DEVICES = """
-INSERT INTO devices (id, alias) SELECT 'watched-' || n, 'watched-' || n FROM generate_series(1, %(devices)s) AS n
+INSERT INTO devices (id, alias, hardware_id)
+SELECT 'watched-' || n, 'watched-' || n, 'hardware-' || n - (n %% 100 = 9)::int
+FROM generate_series(1, %(devices)s) AS n
 """
 
 _STATUS = """
 INSERT INTO device_last_status
-    (device_id, last_ts, last_seen_at, battery_pct, unity_running, queue_depth, agent_version)
+    (device_id, last_ts, last_seen_at, battery_pct, unity_running, queue_depth, agent_version, temp_c,
+     monitored_foreground_recent_s, received_at, device_ts)
 SELECT 'watched-' || n, now() - interval '1 minute',
     now() - CASE WHEN n %% 100 = 1 THEN interval '1 hour' ELSE interval '1 minute' END,
     CASE WHEN n %% 100 = 2 THEN 9 ELSE 80 END, n %% 100 <> 3, CASE WHEN n %% 100 = 4 THEN 50 ELSE 0 END,
-    CASE WHEN n %% 100 = 5 THEN '0.9' ELSE '2.0' END
+    CASE WHEN n %% 100 = 5 THEN '0.9' ELSE '2.0' END, CASE WHEN n %% 100 = 6 THEN 60 ELSE 30 END,
+    CASE WHEN n %% 100 IN (3, 7) THEN 5000 ELSE 10 END, now(),
+    now() + CASE WHEN n %% 100 = 8 THEN interval '1 hour' ELSE interval '0' END
 FROM generate_series(1, %(devices)s) AS n
+"""
+
+_APPS = """
+INSERT INTO device_apps (device_id, package, version_name, version_code, installed)
+SELECT 'watched-' || n, %(app)s, '1.9.0', 190, true FROM generate_series(1, %(devices)s) AS n
 """
 
 # An hour of reports, every ten minutes.

@@ -168,7 +168,7 @@ def roll_out(
     install = Install(request_id=request_id, base_url=request.base_url, agent_package=config.agent_package)
     asked = rollouts.install(db, build, audience, actor, install, body.device_ids)
     batch = batches.show(db, request_id) if asked.made else None
-    return Response(shown.installing(db, _build(request), config, asked, batch), 202)
+    return Response(shown.installing(db, _counted(request), config, asked, batch), 202)
 
 
 @routes("GET /v1/apk/builds/{build_id}/installations", caller="operator")
@@ -241,9 +241,13 @@ def _build(request: Request) -> StoredBuild:
     return publishing.find(database.connection(), request.path["build_id"])
 
 
+def _counted(request: Request) -> StoredBuild:
+    return publishing.find(database.connection(), request.path["build_id"], counted=True)
+
+
 def _shown(request: Request) -> Build:
     """The build as it is now."""
-    return shown.found(database.connection(), _build(request), settings.load())
+    return shown.found(database.connection(), _counted(request), settings.load())
 
 
 def _package_name(request: Request) -> str:

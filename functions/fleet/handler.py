@@ -151,7 +151,7 @@ def device_history(request: Request, query: HistoryQuery) -> DeviceHistory:
 
 @routes("GET /v1/fleet/summary")
 def summary(request: Request, query: FilterQuery) -> FleetSummary:
-    """Count the fleet, or the devices that fit a filter: online, silent, low battery, Unity down, by status and agent
+    """Count the fleet, or the devices that fit a filter: online, silent, low battery, app down, by status and agent
     version."""
     return lists.summary(database.connection(), query, settings.load().heartbeat_interval_seconds)
 

@@ -100,7 +100,7 @@ def _pairs(answer: dict[str, Any]) -> list[tuple[str, str | Text]]:
         ("online", Text(str(fleet["online"]), "green")),
         ("silent", Text(str(fleet["silent"]), "red" if fleet["silent"] else "")),
         ("low battery", str(fleet["low_battery"])),
-        ("App down", str(fleet["unity_down"])),
+        ("app down", str(fleet["unity_down"])),
         ("device owners", str(fleet["device_owners"])),
         ("unknown commands", str(answer["unknown_commands"])),
         ("open alerts", "" if alerts is None else f"{alerts}{'+' if alerts == MOST else ''}"),

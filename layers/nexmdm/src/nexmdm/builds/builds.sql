@@ -1,4 +1,5 @@
 -- Builds with their statistics, newest first. A filter that is null selects all.
+-- `counted`: whether there are statistics; for them every installation of a build is read.
 -- Of an installation that was completed the device may run another version by now: it counts as replaced. What a device
 -- installed before it was enrolled again does not count. `issued` counts addresses since the build was declared; its
 -- rows are kept for DOWNLOAD_RETENTION_DAYS only.
@@ -8,21 +9,21 @@ SELECT v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build
     v.rollout_filter - 'requirements' AS rollout_filter, v.wifi_only, v.must_install, v.promoted_at,
     v.promoted_by, v.paused_at, v.paused_reason, v.storage_url, v.file_path, v.object_version, v.audit,
     v.min_sdk, v.target_sdk, v.shared_user_id, v.plan, v.plan_stage, v.plan_stage_at, v.plan_ended_at, v.plan_end,
-    s.statistics
+    CASE WHEN %(counted)s THEN s.statistics END AS statistics
 FROM apk_versions v CROSS JOIN LATERAL (
     SELECT json_build_object(
         'issued', v.downloads_issued,
         'pending', count(*) FILTER (WHERE i.status = 'pending'),
         'downloading', count(*) FILTER (WHERE i.status = 'downloading'),
         'installing', count(*) FILTER (WHERE i.status = 'installing'),
-        'completed', count(*) FILTER (WHERE i.status = 'completed' AND runs.version IS NOT DISTINCT FROM 0),
+        'completed', count(*) FILTER (WHERE i.status = 'completed' AND coalesce(runs.version, 0) = 0),
         'replaced', count(*) FILTER (WHERE i.status = 'completed' AND runs.version <> 0),
         'failed', count(*) FILTER (WHERE i.status = 'failed'),
         'unknown', count(*) FILTER (WHERE i.status = 'unknown')) AS statistics
     FROM apk_installations i JOIN devices d ON d.id = i.device_id
-    CROSS JOIN LATERAL (SELECT CASE WHEN i.status = 'completed' THEN coalesce(reported_version_v1(
-        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s), 0) END AS version) AS runs
-    WHERE i.apk_version_id = v.id AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')) AS s
+    CROSS JOIN LATERAL reported_version_v2(
+        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s) AS runs
+    WHERE %(counted)s AND i.apk_version_id = v.id AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')) AS s
 WHERE (%(build_id)s IS NULL OR v.id = %(build_id)s)
   AND (%(package_name)s IS NULL OR v.package_name = %(package_name)s)
   AND (%(version_code)s IS NULL OR v.version_code = %(version_code)s)

@@ -154,13 +154,16 @@ def declare(
     return build, bool(made)
 
 
-def find(db: Executor, build_id: str) -> StoredBuild:
-    """One build, with all that is known of it and its statistics.
+def find(db: Executor, build_id: str, *, counted: bool = False) -> StoredBuild:
+    """One build, with all that is known of it.
+
+    Args:
+        counted: with its statistics, for which every installation of it is read.
 
     Raises:
         NoSuchBuild: there is none.
     """
-    found = _select(db, build_id=number(build_id))
+    found = _select(db, build_id=number(build_id), counted=counted)
     if not found:
         raise NoSuchBuild(f"There is no build {build_id!r}.")
     return found[0]
@@ -309,6 +312,7 @@ def withdraw(db: Database, build_id: str, actor: Actor) -> None:
 # The states in which a build holds its name.
 _NAMED = [BuildState.DECLARED, BuildState.AWAITING_SIGNER, BuildState.PUBLISHED]
 _NO_FILTER = {
+    "counted": True,
     "build_id": None,
     "package_name": None,
     "version_code": None,
@@ -322,9 +326,10 @@ _BUILDS = statement(__package__, "builds")
 _DECLARE = statement(__package__, "declare")
 
 _WARNINGS = """
-SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE reported_version_v1(
-    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) >= 0) AS running
-FROM devices WHERE deleted_at IS NULL
+SELECT count(*) FILTER (WHERE sdk_int < %(min_sdk)s) AS too_old, count(*) FILTER (WHERE runs.version >= 0) AS running
+FROM devices CROSS JOIN LATERAL reported_version_v2(
+    id, %(package_name)s, %(version_code)s, %(version_name)s, %(agent_package)s) AS runs
+WHERE deleted_at IS NULL
 """
 
 # sharedUserId: that of the last build whose manifest was read for it; `known` is false when there is none.

@@ -7,8 +7,8 @@ WITH judged AS MATERIALIZED (
     FROM apk_installations i
     JOIN apk_versions v ON v.id = i.apk_version_id
     JOIN devices d ON d.id = i.device_id AND d.deleted_at IS NULL
-    CROSS JOIN LATERAL (SELECT reported_version_v1(
-        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s) AS version) AS runs
+    CROSS JOIN LATERAL reported_version_v2(
+        i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s) AS runs
     WHERE i.status IN ('pending', 'downloading', 'installing', 'unknown')
       AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')
       AND CASE WHEN runs.version = 0

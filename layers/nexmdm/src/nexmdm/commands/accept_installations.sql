@@ -3,9 +3,10 @@
 -- nor are about to. An installation that was asked for longer ago than a command lives is asked for again.
 -- One row comes back. `made` false: nothing was selected, a named device is missing, or the name was taken.
 WITH target AS MATERIALIZED (
-    SELECT d.id, d.taken_over_at, reported_version_v1(
-        d.id, b.package_name, b.version_code, b.version_name, %(agent_package)s) AS runs
+    SELECT d.id, d.taken_over_at, reported.version AS runs
     FROM devices d JOIN apk_versions b ON b.id = %(build_id)s LEFT JOIN device_last_status l ON l.device_id = d.id
+    CROSS JOIN LATERAL reported_version_v2(
+        d.id, b.package_name, b.version_code, b.version_name, %(agent_package)s) AS reported
     WHERE d.deleted_at IS NULL AND CASE WHEN %(device_ids)s::text[] IS NULL
         THEN rollout_bucket_v1(%(build_id)s, d.id) < %(percent)s AND {where}
         ELSE d.id = ANY (%(device_ids)s::text[]) END

@@ -134,7 +134,7 @@ def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page[Heartbeat
 def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> FleetSummary:
     """Counts over the living devices, or over those that fit the filter.
 
-    Total, online, silent, low battery, Unity down, by status and agent version; and their alerts that are open.
+    Total, online, silent, low battery, app down, by status and agent version; and their alerts that are open.
 
     Raises:
         Invalid: the selector cannot be read, or there is no such group.

@@ -104,6 +104,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "record_system_event_v1": ROLES,
     "record_system_event_v2": ROLES,
     "reported_version_v1": ROLES,
+    "reported_version_v2": ROLES,
     "rollout_bucket_v1": ROLES,
     "rollout_reaches_v1": ROLES,
     "target_hash": (APP,),

@@ -340,6 +340,7 @@ class ApkInstallation(Base):
         Index("idx_installation_status", "device_id", "status"),
         Index("idx_installation_time", "initiated_at"),
         Index("idx_installation_version_status", "apk_version_id", "status"),
+        Index("ix_apk_installations_of_build", "apk_version_id", "id"),
         Index(
             "ix_apk_installations_open",
             "initiated_at",
@@ -473,6 +474,14 @@ class FcmDispatch(Base):
         Index("ix_fcm_dispatches_sent_at", "sent_at"),
         Index("ix_fcm_dispatches_batch_id", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
         Index("ix_fcm_dispatches_created_at", "created_at", "request_id"),
+        # What an operator asks for by its state; those that were sent are most, and any page of all has some.
+        Index(
+            "ix_fcm_dispatches_unsent",
+            "state",
+            "created_at",
+            "request_id",
+            postgresql_where=text("state IN ('failed', 'unknown', 'expired', 'cancelled')"),
+        ),
         # What the sweep looks for, and nothing else: it stays small however many rows are settled.
         Index(
             "ix_fcm_dispatches_open",
