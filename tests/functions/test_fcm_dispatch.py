@@ -121,6 +121,8 @@ def test_what_fcm_does_decides_the_state_and_makes_no_second_post(
     assert answer.json["state"] == expected, answer.json
     assert answer.json["http_code"] == code
     assert len(fake_fcm.posts("r-1")) == posts
+    refused = int(expected in ("failed", "retry_wait"))
+    assert db.execute("SELECT refused FROM fcm_dispatches") == [{"refused": refused}], "certainly not accepted"
     assert ADDRESS not in str(answer.json)
     # Whatever follows, only what was certainly not accepted is sent again by itself.
     make_due(db)

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from msgspec import UNSET
 from nexmdm.alerts import evaluation, notifications
 from nexmdm.alerts.conditions import DECLARATIONS, Condition
 from nexmdm.alerts.evaluation import Evaluated
@@ -379,6 +380,7 @@ def test_runs_at_once_find_and_tell_it_once(url: str, db: Database):
     run = [lambda own: (evaluation.evaluate(own, settings.load()), tell(own))] * 4
     results = race(url, *run)
     assert errors(results) == []
+    assert {found["low_battery"].error for found, _ in results} == {UNSET}
     assert sum(found["low_battery"].opened for found, _ in results) == 200
     told = [notice.subject for _, notice in results if notice]
     left = tell(db)

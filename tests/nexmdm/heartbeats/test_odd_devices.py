@@ -248,6 +248,9 @@ def written(db: Database) -> list[Any]:
     return db.execute("SELECT package, xmin::text, ctid::text FROM device_apps ORDER BY package")
 
 
+LOCKED = "SELECT package, xmax::text FROM device_apps ORDER BY package"
+
+
 def test_apps_are_kept_as_the_newest_report_says(db, phone):
     phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL, "com.absent": {"installed": False}})
     assert apps(db) == {
@@ -265,9 +268,9 @@ def test_apps_are_kept_as_the_newest_report_says(db, phone):
 
 def test_an_unchanged_inventory_writes_nothing_whatever_its_order(db, phone):
     phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL})
-    before = written(db)
+    before, locked = written(db), db.execute(LOCKED)
     phone.report(app_versions={"com.tool": TOOL, "com.player": PLAYER})
-    assert written(db) == before
+    assert (written(db), db.execute(LOCKED)) == (before, locked), "not even locked"
     phone.report(app_versions={"com.tool": TOOL, "com.player": PLAYER | {"version_code": 191}})
     assert [row["package"] for row, old in zip(written(db), before, strict=True) if row != old] == ["com.player"]
 

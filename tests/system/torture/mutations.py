@@ -1,8 +1,8 @@
 """Removes each protection in turn; the suite must turn red: `python -m tests.system.torture.mutations [WORD ..]`.
 
-A mutation is a text of one file that is replaced (mutations.toml). The tree is copied, the named tests run once as it
-is (they must be green), then for each mutation (they must be red; races do not happen each time and get three chances).
-WORD runs only those whose name holds it.
+A mutation is a text that is replaced, of one file or of the newest version of a function of the schema
+(mutations.toml). The tree is copied, the named tests run once as it is (they must be green), then for each mutation
+(they must be red; races do not happen each time and get three chances). WORD runs only those whose name holds it.
 """
 
 import os
@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[3]
+FUNCTIONS = ROOT / "migrations/sql"
 WORKERS, CHANCES = 2, 3
 RED, GREEN = 1, 0  # pytest's exit codes: tests failed; all passed. Anything else is no answer
 LIMIT_SECONDS = 900
@@ -31,20 +32,23 @@ WHERE = "import functions, local, migrations, nexmdm, nexmdm_cli, tests.support.
 
 
 class Mutation(NamedTuple):
+    """times: how often `old` stands there; each is replaced."""
+
     what: str
     file: str
     old: str
     new: str
     tests: list[str]
+    times: int = 1
 
     def source(self, root: Path) -> str:
         """The file with the protection taken away.
 
         Raises:
-            LookupError: the text does not stand there exactly once: the mutation has to follow the code.
+            LookupError: the text does not stand there so often: the mutation has to follow the code.
         """
         text = (root / self.file).read_text()
-        if text.count(self.old) != 1:
+        if text.count(self.old) != self.times:
             raise LookupError(f"{self.what}: its text stands {text.count(self.old)} times in {self.file}")
         return text.replace(self.old, self.new)
 
@@ -59,7 +63,17 @@ class Verdict(NamedTuple):
 
 
 def load() -> list[Mutation]:
-    return [Mutation(**entry) for entry in tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["mutation"]]
+    entries = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["mutation"]
+    for entry in entries:
+        if "function" in entry:
+            entry["file"] = newest(entry.pop("function"))
+    return [Mutation(**entry) for entry in entries]
+
+
+def newest(function: str) -> str:
+    """The file of a function's newest version: the one that runs."""
+    versions = {int(path.stem.rpartition("_v")[2]): path for path in FUNCTIONS.glob(f"{function}_v*.sql")}
+    return str(versions[max(versions)].relative_to(ROOT))
 
 
 class Copy:

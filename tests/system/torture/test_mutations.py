@@ -1,12 +1,14 @@
 """Every protection that `make mutations` takes away is still there to be taken away, and its tests are still there."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.system.torture.mutations import ROOT, Mutation, load
 
+ENTRIES = Path(__file__).with_name("mutations.toml")
 NO_LONGER = "tests/system/torture/mutations.toml has to follow the code"
 
 
@@ -23,6 +25,22 @@ def test_its_tests_are_there(mutation: Mutation):
         path, _, test = name.partition("::")
         source = (ROOT / path).read_text()
         assert not test or re.search(rf"^def {re.escape(test)}\(", source, re.MULTILINE), f"{name}: {NO_LONGER}"
+
+
+def test_the_page_says_how_many_there_are():
+    page = (ROOT / "docs/torture.md").read_text()
+    said = re.findall(r"(?:each of|each of the|There are) (\d+) ", page)
+    assert [str(len(load()))] * 3 == said, "docs/torture.md"
+
+
+def test_the_newest_version_of_a_function_is_changed():
+    """The text of an older version, or of one that a later revision replaced, would change nothing."""
+    named = [entry for entry in tomllib.loads(ENTRIES.read_text())["mutation"] if "file" in entry]
+    wrong = [entry["what"] for entry in named if entry["file"].startswith("migrations/sql/")]
+    assert wrong == [], "name the function"
+    of_function = re.compile(r"CREATE (OR REPLACE )?FUNCTION")
+    revisions = {entry["file"] for entry in named if entry["file"].startswith("migrations/versions/")}
+    assert [file for file in sorted(revisions) if of_function.search((ROOT / file).read_text())] == []
 
 
 def test_one_that_no_longer_applies_is_told(tmp_path: Path):

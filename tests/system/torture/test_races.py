@@ -9,10 +9,14 @@ from typing import Any
 
 import psycopg2
 import pytest
+from msgspec import UNSET
+from nexmdm.alerts import evaluation
+from nexmdm.alerts.conditions import Condition
 from nexmdm.builds import publishing, rollouts
 from nexmdm.commands import batches, queue, single
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.commands.single import Command
+from nexmdm.devices import aliases
 from nexmdm.enrollment import registration
 from nexmdm.heartbeats import body, record
 from nexmdm.heartbeats.record import Recorded
@@ -177,15 +181,33 @@ def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
     assert (row.request_id, new) == ("r-1", False)
 
 
-def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Database):
+@pytest.mark.parametrize(
+    ("alias", "key"), [("lobby", None), ("LOBBY", aliases.key("lobby"))], ids=["the same", "looks the same"]
+)
+def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Database, alias: str, key: str | None):
+    """A device of before there were keys has none."""
+    insert = "INSERT INTO devices (id, alias, alias_key) VALUES ('first', %(alias)s, %(key)s)"
     [token] = call("POST", "/v1/enroll-tokens", {"aliases": ["another"]}).json["items"]
     with pytest.raises(AliasTaken):
         meeting(
             url,
-            lambda tx: tx.execute("INSERT INTO devices (id, alias) VALUES ('first', 'lobby')"),
+            lambda tx: tx.execute(insert, {"alias": alias, "key": key}),
             lambda own: registration.register(own, token["token"], "lobby", None),
         )
     assert db.execute("SELECT sum(uses_consumed) AS n FROM enrollment_tokens") == [{"n": 0}]
+
+
+def test_a_watch_that_meets_another_opens_an_alert_once(url: str, db: Database):
+    device_id, _ = enrolled("lobby", "fcm:lobby")
+    low = "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(id)s, now(), 9)"
+    db.execute(low, {"id": device_id})
+
+    def look(own: Executor) -> evaluation.Evaluated:
+        return evaluation.evaluate_condition(own, settings.load(), Condition("low_battery"))
+
+    found = meeting(url, look, look)
+    assert (found.opened, found.error) == (0, UNSET)
+    assert db.execute("SELECT condition FROM device_alerts") == [{"condition": "low_battery"}]
 
 
 # --- builds
