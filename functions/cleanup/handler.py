@@ -10,7 +10,7 @@ MARGIN_SECONDS = 10
 
 
 @invocations.named
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: dict[str, object], context: Any) -> dict[str, object]:
     logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
     database.begin(context)
     db, config = database.connection(), settings.load()

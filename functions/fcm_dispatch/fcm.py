@@ -41,7 +41,7 @@ class Account(Credentials):
     """
 
     def __init__(self, certificate: credentials.Certificate) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # google.auth declares no type for it
         self._source = certificate.get_credential()
         self._renewing = threading.Lock()
 
@@ -96,7 +96,7 @@ def service() -> Service:
             "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
         ) from None
     account, token_session = Account(certificate), _once(requests.Session())
-    session = AuthorizedSession(  # type: ignore[no-untyped-call]
+    session = AuthorizedSession(  # type: ignore[no-untyped-call]  # nor for this
         account, refresh_status_codes=(), max_refresh_attempts=0, auth_request=TokenRequest(token_session)
     )
     return Service(

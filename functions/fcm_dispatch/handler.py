@@ -58,13 +58,13 @@ class ResendBody(Struct, forbid_unknown_fields=True):
     ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
 
 
-def handler(event: dict[str, Any], context: Any) -> Any:
+def handler(event: dict[str, object], context: Any) -> Any:
     """An HTTP request, or the schedule that sweeps."""
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
 @invocations.named
-def sweep(event: dict[str, Any], context: Any) -> dict[str, int]:
+def sweep(event: dict[str, object], context: Any) -> dict[str, int]:
     """End passed leases, expire what is over, send what is due. Two at once do no harm.
 
     {"after_restore": true} sends nothing: what is open in a restored database becomes `unknown` (docs/operations.md).
@@ -261,7 +261,7 @@ def list_runs(request: Request, query: PageQuery) -> Page[Run]:
     return schedules.list_runs(database.connection(), request.path["name"], query)
 
 
-def _command(request: Request, body: CommandBody, target: dict[str, Any]) -> Command:
+def _command(request: Request, body: CommandBody, target: dict[str, object]) -> Command:
     """The command that a body asks for, under its idempotency key.
 
     Raises:

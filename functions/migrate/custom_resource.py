@@ -42,7 +42,7 @@ class Answer:
     def failed(self, reason: str) -> None:
         self._put({"Status": "FAILED", "Reason": reason})
 
-    def _put(self, answer: dict[str, Any]) -> None:
+    def _put(self, answer: dict[str, object]) -> None:
         if not self._given.acquire(blocking=False):
             return
         body = {

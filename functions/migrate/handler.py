@@ -30,7 +30,7 @@ class MigrationFailed(Named):
 
 
 @invocations.named
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: dict[str, object], context: Any) -> dict[str, object]:
     logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
     if "ResponseURL" not in event:
         return _migrate(context)
@@ -54,7 +54,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return result
 
 
-def _migrate(context: Any) -> dict[str, Any]:
+def _migrate(context: Any) -> dict[str, object]:
     if settings.load().database_admin_secret:
         roles.ensure(settings.load(), min(PATIENCE_SECONDS, _seconds_left(context)))
     seconds = _seconds_left(context)

@@ -10,7 +10,7 @@ from functions.watch import topic
 
 
 @invocations.named
-def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handler(_event: dict[str, object], context: Any) -> dict[str, object]:
     """{"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": of how many alerts}"""
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)

@@ -23,6 +23,8 @@ AS $function$
 #variable_conflict use_column
 DECLARE
     own text;
+    -- Once for all: in the statement it would read the whole array again for each of its reports.
+    alone bool := json_array_length(p_reports) = 1;
     may_be_stored bool;
     stored timestamptz[] := '{}';
     inventory json;
@@ -87,7 +89,7 @@ BEGIN
             WHEN r.device_ts = device.last_device_ts AND r.uptime_s = device.last_uptime_s THEN device.last_ts
             -- A clock that was set back: the uptime went on by the time that has passed, the clock did not. Reports
             -- that were reordered, or queued before a reboot, have an uptime that does not fit.
-            WHEN json_array_length(p_reports) = 1
+            WHEN alone
              AND r.device_ts < device.last_ts - interval '120 seconds'
              AND r.uptime_s > device.last_uptime_s
              AND abs(r.uptime_s - device.last_uptime_s

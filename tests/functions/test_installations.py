@@ -219,9 +219,11 @@ def test_a_newer_version_is_not_asked_and_counted(player: int, db: Database):
     assert (asked["device_count"], asked["cohort_devices"], asked["newer_devices"]) == (1, 3, 1)
 
 
-def test_a_small_percentage_of_few_devices_asks_nobody_and_says_so(player: int):
+def test_a_small_percentage_of_few_devices_asks_nobody_and_says_so(player: int, db: Database):
     for number in range(3):
         enroll(f"kiosk-{number}")
+    # Chance may put one of them into the first hundredth.
+    db.execute("UPDATE devices SET deleted_at = now() WHERE rollout_bucket_v1(%(build)s, id) < 1", {"build": player})
     asked = act(player, "rollout", staged_rollout_percent=1, install=True).json["install"]
     assert (asked["device_count"], asked["cohort_devices"], asked["request_id"]) == (0, 0, None)
 
@@ -244,6 +246,38 @@ def test_a_phone_that_was_enrolled_again_is_asked_again(device: Asked, db: Datab
     db.execute("UPDATE devices SET taken_over_at = now()")
     assert call("GET", f"/v1/apk/builds/{device.build_id}").json["statistics"]["completed"] == 0
     assert act(device.build_id, "rollout", device_ids=[device.id]).json["install"]["device_count"] == 1
+
+
+@pytest.mark.parametrize("outcome", ["failed", "completed"])
+def test_a_report_on_what_was_asked_before_a_take_over_is_not_counted(
+    device: Asked, db: Database, monkeypatch: pytest.MonkeyPatch, outcome: str
+):
+    monkeypatch.setenv("ROLLOUT_PAUSE_INSTALLATIONS", "1")
+    monkeypatch.setenv("ROLLOUT_PAUSE_FAILED_PERCENT", "0")
+    settings.load.cache_clear()
+    # The alias is enrolled again: the phone keeps what its agent had queued, and sends it with its new token.
+    device_id, device.token = enroll("lobby")
+    assert device_id == device.id
+    assert device.report("installing") == "installing"
+    assert device.report(outcome) == outcome
+    shown = call("GET", f"/v1/apk/builds/{device.build_id}").json
+    assert (device.counts(), shown["paused_at"], shown["statistics"][outcome]) == ((0, 0), None, 0)
+
+
+def test_a_report_on_what_was_asked_after_a_take_over_counts(
+    device: Asked, db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ROLLOUT_PAUSE_INSTALLATIONS", "1")
+    monkeypatch.setenv("ROLLOUT_PAUSE_FAILED_PERCENT", "0")
+    settings.load.cache_clear()
+    _, device.token = enroll("lobby")
+    assert act(device.build_id, "rollout", device_ids=[device.id]).json["install"]["device_count"] == 1
+    [row] = db.execute("SELECT max(id) AS id FROM apk_installations")
+    device.installation = row["id"]
+    device.report("failed")
+    shown = call("GET", f"/v1/apk/builds/{device.build_id}").json
+    assert (device.counts(), shown["statistics"]["failed"]) == ((0, 1), 1)
+    assert shown["paused_at"] is not None
 
 
 def test_rolling_back_says_who_runs_the_newer_code(bucket: Bucket, db: Database):

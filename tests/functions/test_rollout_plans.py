@@ -102,6 +102,24 @@ def test_enough_of_a_stage_must_be_completed(build: int, db: Database):
     assert advance(db) == 1
 
 
+@pytest.mark.parametrize(("earlier", "rest", "goes_on"), [("completed", "pending", 0), ("pending", "completed", 1)])
+def test_what_a_device_was_asked_for_before_it_was_taken_over_does_not_count(
+    build: int, db: Database, earlier: str, rest: str, goes_on: int
+):
+    """Neither as asked nor as completed: only the device that was not taken over decides."""
+    stages = [{"percent": 50, "hold_hours": 1, "min_completed_percent": 80}, {"percent": 100}]
+    act(build, "rollout", stages=stages, install=True)
+    a_day_later(db)
+    [one, *others] = db.execute("SELECT device_id FROM apk_installations")
+    assert len(others) > 4, "at 80 percent the others would decide"
+    db.execute(
+        "UPDATE apk_installations SET status = CASE WHEN device_id = %(id)s THEN %(rest)s ELSE %(earlier)s END",
+        {"id": one["device_id"], "rest": rest, "earlier": earlier},
+    )
+    db.execute("UPDATE devices SET taken_over_at = clock_timestamp() WHERE id <> %(id)s", {"id": one["device_id"]})
+    assert advance(db) == goes_on
+
+
 @pytest.mark.parametrize(
     ("what", "body", "end"),
     [

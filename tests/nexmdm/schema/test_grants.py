@@ -136,6 +136,31 @@ def test_a_login_of_devices_commands_nothing(connection, statement):
         transaction.rollback()
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE devices SET alias = 'another', alias_key = 'another'",
+        """UPDATE devices SET labels = '{"role": "till"}'""",
+        "UPDATE devices SET token_id = 'its own'",
+        "UPDATE enrollment_tokens SET status = 'revoked'",
+        "UPDATE enrollment_tokens SET status = 'active', uses_consumed = 0",
+    ],
+)
+def test_what_a_login_of_devices_can_do_is_what_the_documentation_says(connection, statement):
+    """docs/access.md, "Database logins". Where one of them is refused one day, that table has to say so."""
+    with connection.begin() as transaction:
+        connection.exec_driver_sql("INSERT INTO devices (id, alias) VALUES ('d', 'lobby')")
+        connection.exec_driver_sql(
+            "INSERT INTO enrollment_tokens (token_id, alias, token_hash, expires_at, status, uses_consumed)"
+            " VALUES ('t', 'lobby', 'h', now(), 'exhausted', 1)"
+        )
+        connection.exec_driver_sql(f"SET LOCAL ROLE {DEVICE}")
+        assert connection.exec_driver_sql(statement).rowcount == 1
+        connection.exec_driver_sql("RESET ROLE")
+        assert connection.exec_driver_sql("SELECT count(*) FROM operator_events").scalar() == 0
+        transaction.rollback()
+
+
 def test_an_app_may_do_what_a_device_may():
     for table, of_roles in TABLES.items():
         everything = set(grants.parsed(of_roles.get(APP, "")))

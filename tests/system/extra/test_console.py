@@ -224,9 +224,20 @@ def test_markup_in_an_alias_is_text(page, stack):
     }
     answer = stack.api.post("/v1/action-result", json=report, headers={"Authorization": f"Bearer {token}"}, auth=None)
     answer.raise_for_status()
-    for place in ("/devices", f"/devices/{device_id}", "/commands", "/commands/markup-1", "/enroll"):
+    mute = {"filter": {"all": True}, "until": "2199-01-01T00:00:00Z", "reason": MARKUP}
+    stack.call("POST", "/v1/mutes", mute)
+    places = (
+        "/devices",
+        f"/devices/{device_id}",
+        "/commands",
+        "/commands/markup-1",
+        "/enroll",
+        "/alerts/mutes",
+        "/events",
+    )
+    for place in places:
         visit(page, place)
-        page.get_by_text(MARKUP[:30]).first.wait_for()
+        page.get_by_text(MARKUP[:30]).filter(visible=True).first.wait_for()
         assert page.locator("img[src='x']").count() == 0
     visit(page, f"/devices/{device_id}")
     for button in ("Send command", "Rename", "Delete"):

@@ -28,7 +28,7 @@ def record_fcm_dispatch(
     payload_hash: str | None = None,
     fcm_status: str = "pending",
     retries: int = 0,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Claim a request_id before sending it to FCM.
 
     Returns:
@@ -94,7 +94,7 @@ def record_fcm_result(
 
 def record_heartbeat_with_bucketing(
     db: Session, device_id: str, heartbeat_data: dict[str, Any], bucket_seconds: int = 10
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Record a heartbeat, at most one row per device and bucket.
 
     Args:

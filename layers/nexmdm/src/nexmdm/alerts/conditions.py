@@ -125,7 +125,7 @@ def sql(condition: Condition) -> str:
     return _SQL[condition]
 
 
-def parameters(config: Settings) -> dict[str, Any]:
+def parameters(config: Settings) -> dict[str, object]:
     """What the queries take besides the threshold."""
     return {
         "interval_seconds": config.heartbeat_interval_seconds,

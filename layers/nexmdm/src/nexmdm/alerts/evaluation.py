@@ -213,7 +213,7 @@ def _any(db: Executor, config: Settings, given: list[Filter], prefix: str) -> fi
     return filters.Condition(sql or "false", _merged(each))
 
 
-def _merged(each: list[filters.Condition]) -> dict[str, Any]:
+def _merged(each: list[filters.Condition]) -> dict[str, object]:
     return {name: value for one in each for name, value in one.parameters.items()}
 
 
@@ -250,7 +250,7 @@ def list_alerts(db: Executor, query: AlertsQuery, config: Settings) -> Page[Aler
     return page(_alerts(db, _LIST.format(where=where.sql), values), query.limit, ("alert_id",))
 
 
-def _alerts(db: Executor, sql: str, values: dict[str, Any]) -> list[Alert]:
+def _alerts(db: Executor, sql: str, values: dict[str, object]) -> list[Alert]:
     return typed(db.execute(sql, values, repeatable=True), Alert)
 
 

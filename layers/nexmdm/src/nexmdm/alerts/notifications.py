@@ -8,7 +8,7 @@ tells twice.
 
 import time
 import uuid
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -130,7 +130,7 @@ def _line(row: Row) -> str:
     return f"{title}: {names}" if row["devices"] == 1 else f"{title}: {row['devices']} devices: {names}"
 
 
-def _phrase(row: Row, condition: Condition, detail: dict[str, Any]) -> str:
+def _phrase(row: Row, condition: Condition, detail: dict[str, object]) -> str:
     phrase = DECLARATIONS[condition].phrase(detail) if row["notice"] == "opened" else ""
     return f" ({phrase})" if phrase else ""
 

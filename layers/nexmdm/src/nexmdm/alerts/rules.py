@@ -226,12 +226,12 @@ def _rule(row: Row) -> Rule:
     return msgspec.convert({**row, "filter": shown}, Rule)
 
 
-def _plain(rule: NewRule) -> dict[str, Any]:
+def _plain(rule: NewRule) -> dict[str, object]:
     plain: dict[str, Any] = msgspec.to_builtins(rule)
     return plain
 
 
-def _parameters(rule: NewRule) -> dict[str, Any]:
+def _parameters(rule: NewRule) -> dict[str, object]:
     plain = _plain(rule)
     kept = None if rule.filter is None else msgspec.json.encode(filters.stored(rule.filter)).decode()
     quiet = None if rule.quiet_hours is None else msgspec.json.encode(rule.quiet_hours).decode()

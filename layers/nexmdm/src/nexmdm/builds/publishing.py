@@ -77,7 +77,7 @@ class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
     must_install: bool = False
     force: bool = False
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What may not differ when the same build is declared again."""
         return {
             "sha256": self.sha256.lower(),

@@ -1,14 +1,16 @@
 -- Records a device's report on one of its installations. `completed` is a claim: it ends the installation only when the
 -- device reports the build's version, or when it reported `installing` before and no report of its names the package.
 -- A late report never takes a status back. The counts are kept on the build's row, whose lock makes those who finish at
--- once take turns: each sees all that came before, and a rollout with too many failures pauses itself.
+-- once take turns: each sees all that came before, and a rollout with too many failures pauses itself. What the device
+-- was asked for before it was taken over is recorded and not counted.
 -- No row: nobody has the token. `status` null: the device has no such installation.
 WITH device AS MATERIALIZED (
     SELECT * FROM authenticate_device_v1(%(token_id)s)
 ), own AS (
-    SELECT i.id, i.status, reported_version_v1(
+    SELECT i.id, i.status, i.initiated_at >= coalesce(d.taken_over_at, '-infinity') AS counts, reported_version_v1(
         i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s) AS runs
-    FROM apk_installations i JOIN device ON device.id = i.device_id JOIN apk_versions v ON v.id = i.apk_version_id
+    FROM apk_installations i JOIN device ON device.id = i.device_id JOIN devices d ON d.id = device.id
+    JOIN apk_versions v ON v.id = i.apk_version_id
     WHERE i.id = %(installation_id)s AND device.deleted_at IS NULL
 ), moved AS (
     UPDATE apk_installations i SET
@@ -25,7 +27,7 @@ WITH device AS MATERIALIZED (
         completed_at = CASE WHEN %(status)s = 'failed' OR (%(status)s = 'completed' AND (
             own.runs = 0 OR (own.runs IS NULL AND i.installing_at IS NOT NULL))) THEN clock_timestamp() END
     FROM own WHERE i.id = own.id AND i.status NOT IN ('completed', 'failed')
-    RETURNING i.id, i.device_id, i.apk_version_id, i.status, i.request_id, i.error_message
+    RETURNING i.id, i.device_id, i.apk_version_id, i.status, i.request_id, i.error_message, own.counts
 ), counted AS (
     UPDATE apk_versions v SET
         rollout_completed = v.rollout_completed + (moved.status = 'completed')::integer,
@@ -41,7 +43,7 @@ WITH device AS MATERIALIZED (
             AND v.rollout_completed + v.rollout_failed + 1 >= %(least)s AND 100 * (v.rollout_failed + 1)
                 > %(most_failed)s * (v.rollout_completed + v.rollout_failed + 1) THEN v.audit || jsonb_build_object('event', 'pause', 'by', 'failed installations',
             'at', clock_timestamp(), 'failed', v.rollout_failed + 1, 'finished', v.rollout_completed + v.rollout_failed + 1) ELSE v.audit END
-    FROM moved WHERE v.id = moved.apk_version_id AND moved.status IN ('completed', 'failed')
+    FROM moved WHERE v.id = moved.apk_version_id AND moved.status IN ('completed', 'failed') AND moved.counts
     RETURNING v.id, v.paused_reason, v.paused_at >= statement_timestamp() AND moved.status = 'failed' AS paused
 ), settled AS MATERIALIZED (
     SELECT complete_command_v1(request_id, device_id, status, error_message) AS first

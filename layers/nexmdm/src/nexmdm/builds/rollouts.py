@@ -293,7 +293,7 @@ def _log_offer(tx: Executor, build: Identity, audience: Audience, actor: Actor, 
         _event(tx, actor, "rollout", build, before, after)
 
 
-def _filter_shown(kept: dict[str, Any] | None) -> dict[str, Any]:
+def _filter_shown(kept: dict[str, object] | None) -> dict[str, object]:
     return {} if kept is None else {"filter": filters.shown(kept)}
 
 
@@ -303,7 +303,7 @@ def _event(
     events.record(tx, actor, f"build.{what}", f"build:{build.build_id}", before=before, after=after)
 
 
-def _name(build: Identity) -> dict[str, Any]:
+def _name(build: Identity) -> dict[str, object]:
     return {name: getattr(build, name) for name in ("build_id", "package_name", "build_type")}
 
 

@@ -7,7 +7,7 @@ the names that the CLI completes. CONTRIBUTING.md walks through a new one.
 
 import json
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -317,7 +317,7 @@ ACTIONS = {
 }
 
 
-def parameters(action: str, given: dict[str, Any]) -> dict[str, Any]:
+def parameters(action: str, given: dict[str, object]) -> dict[str, object]:
     """The parameters of an action, validated, with defaults applied and absent ones left out.
 
     Raises:
@@ -364,6 +364,6 @@ def signed_names(action: str) -> tuple[str, ...]:
     return ACTIONS[action].parameters.SIGNED if action in ACTIONS else ()
 
 
-def as_strings(values: dict[str, Any]) -> dict[str, str]:
+def as_strings(values: dict[str, object]) -> dict[str, str]:
     """FCM data holds strings only: booleans as true and false, lists as JSON."""
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

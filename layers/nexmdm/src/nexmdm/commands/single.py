@@ -58,13 +58,13 @@ class Command(msgspec.Struct, frozen=True):
         return sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
 
     @property
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> dict[str, object]:
         """The parameters as people may see them: secrets are masked."""
         hidden = secret_names(self.action)
         return {name: MASK if name in hidden else value for name, value in self.params.items()}
 
     @property
-    def event(self) -> dict[str, Any]:
+    def event(self) -> dict[str, object]:
         """What the event log says of it: nothing that only the result's own route shows."""
         hidden = secret_names(self.action) | ACTIONS[self.action].parameters.HIDDEN
         shown = {name: MASK if name in hidden else value for name, value in self.params.items()}
@@ -76,10 +76,10 @@ class Command(msgspec.Struct, frozen=True):
         }
 
     @property
-    def secrets(self) -> dict[str, Any] | None:
+    def secrets(self) -> dict[str, object] | None:
         return {name: self.params[name] for name in self.params if name in secret_names(self.action)} or None
 
-    def equals(self, payload_hash: str | None, secrets: dict[str, Any] | None) -> bool:
+    def equals(self, payload_hash: str | None, secrets: dict[str, object] | None) -> bool:
         """Whether a stored command is this one: by its hash, and by its secrets while the database holds them."""
         same = compare_digest(payload_hash or "", self.payload_hash)
         return same and (not secrets or compare_digest(_canonical(secrets), _canonical(self.secrets)))
@@ -94,7 +94,7 @@ class Command(msgspec.Struct, frozen=True):
             secrets=self.secrets,
         )
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, object]:
         """The parameters of the statements that insert it."""
         return {
             "request_id": self.request_id,

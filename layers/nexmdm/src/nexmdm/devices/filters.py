@@ -118,13 +118,13 @@ def checked(filter_: Filter, path: str = "$.filter") -> Filter:
     return filter_
 
 
-def conditions(filter_: Filter) -> dict[str, Any]:
+def conditions(filter_: Filter) -> dict[str, object]:
     """What a filter says, as plain JSON without the members that were not given."""
     plain: dict[str, Any] = msgspec.to_builtins(filter_)
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def stored(filter_: Filter, path: str = "$.filter") -> dict[str, Any]:
+def stored(filter_: Filter, path: str = "$.filter") -> dict[str, object]:
     """The JSON to keep in a column: the filter as given, with its selector parsed.
 
     Raises:
@@ -137,7 +137,7 @@ def stored(filter_: Filter, path: str = "$.filter") -> dict[str, Any]:
     return given
 
 
-def shown(kept: dict[str, Any]) -> dict[str, Any]:
+def shown(kept: dict[str, object]) -> dict[str, object]:
     """A stored filter as callers gave it."""
     return {name: value for name, value in kept.items() if name != "requirements"}
 
@@ -162,7 +162,7 @@ def resolve(db: Executor, filter_: Filter, path: str = "$.filter") -> list[Store
     return parts
 
 
-def of_stored(db: Executor, kept: dict[str, Any]) -> list[Stored]:
+def of_stored(db: Executor, kept: dict[str, object]) -> list[Stored]:
     """The same for a filter out of a column.
 
     Raises:

@@ -115,7 +115,7 @@ def delete(db: Database, name: str, actor: Actor) -> None:
     logs.db_operation("delete", "device_groups", {"name": name, "by": actor.name}, elapsed_ms(start))
 
 
-def hold(tx: Executor, kept: dict[str, Any] | None, path: str = "$.filter") -> None:
+def hold(tx: Executor, kept: dict[str, object] | None, path: str = "$.filter") -> None:
     """Keep the group that a stored filter names from being deleted until the transaction ends.
 
     For tables without a foreign key to groups.

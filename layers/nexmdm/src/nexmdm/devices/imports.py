@@ -78,7 +78,7 @@ def run(db: Database, wanted: Import, actor: Actor) -> Imported:
     return Imported(device_count=len(rows), changed=len(changes), dry_run=wanted.dry_run)
 
 
-def _read(given: list[dict[str, Any]]) -> tuple[dict[int, ImportRow], Errors]:
+def _read(given: list[dict[str, object]]) -> tuple[dict[int, ImportRow], Errors]:
     """The rows that can be read, by their place, and what is wrong with the others."""
     rows: dict[int, ImportRow] = {}
     errors: Errors = []

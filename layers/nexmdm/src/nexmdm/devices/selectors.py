@@ -6,7 +6,6 @@ The grammar is that of `labels.Parse` in k8s.io/apimachinery: `site=berlin,role!
 
 import enum
 import re
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -56,7 +55,7 @@ def parse(text: str, path: str = "$.selector") -> tuple[Requirement, ...]:
     return _Parser(text, path).selector()
 
 
-def condition(requirement: Requirement, name: str) -> tuple[str, dict[str, Any]]:
+def condition(requirement: Requirement, name: str) -> tuple[str, dict[str, object]]:
     """SQL for a requirement on `d.labels`, and its parameters, whose names begin with `name`."""
     operator, key = requirement.operator, requirement.key
     if operator in (Operator.IN, Operator.NOT_IN):

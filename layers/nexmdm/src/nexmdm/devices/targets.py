@@ -4,7 +4,7 @@ Each acting statement begins with the CTEs `selected`, `missing` and `target`, a
 `refuse` turns what it found into the problem. Ids that the caller names must be of living devices.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
@@ -44,7 +44,7 @@ class Preview(Struct):
     target_hash: str
 
 
-def canonical(targets: Targets) -> dict[str, Any]:
+def canonical(targets: Targets) -> dict[str, object]:
     """The targets in the one form that is stored and hashed: sorted distinct ids, or the filter's conditions.
 
     Raises:

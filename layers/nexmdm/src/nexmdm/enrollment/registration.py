@@ -7,7 +7,6 @@ creates the device. Secrets are stored as SHA-256 only.
 import secrets
 import time
 import uuid
-from typing import Any
 
 import msgspec
 from psycopg2.errors import UniqueViolation
@@ -121,7 +120,7 @@ def _same_registration(device: Row, enrollment: Row, hardware_id: str | None) ->
     )
 
 
-def _use(tx: Executor, values: dict[str, Any]) -> None:
+def _use(tx: Executor, values: dict[str, object]) -> None:
     """Use the token once; the transaction gives the use back when anything after it refuses."""
     if not tx.execute(_USE, values):
         raise NotAuthenticated(_REFUSED)

@@ -1,7 +1,5 @@
 """A phone that is enrolled again under its alias is a new phone: the device keeps its id and history, nothing else."""
 
-from typing import Any
-
 from nexmdm.devices import aliases
 from nexmdm.runtime.database import Executor, Row, statement
 
@@ -13,7 +11,7 @@ def allowed(enrollment: Row, alias: str) -> bool:
     )
 
 
-def take_over(tx: Executor, device: Row, values: dict[str, Any]) -> None:
+def take_over(tx: Executor, device: Row, values: dict[str, object]) -> None:
     """Give the device to the phone that registers now.
 
     Its old tokens die at once. Its open commands are cancelled, those that are being sent included; its FCM

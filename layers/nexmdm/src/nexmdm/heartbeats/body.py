@@ -142,7 +142,7 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
     return Report(values, instant, body.device_id)
 
 
-def strictly(data: dict[str, Any], unity_package: str) -> Report:
+def strictly(data: dict[str, object], unity_package: str) -> Report:
     """The same for a caller in Python, who is told what does not fit.
 
     Raises:
@@ -180,7 +180,7 @@ _PLAN = tuple(_plan())
 _UNKNOWN_IF_NEGATIVE = frozenset(field.name for field in FIELDS if _unknown_if_negative(field))
 
 
-def _add_apps(values: dict[str, Any], text: bytes, unity_package: str, dropped: list[str]) -> None:
+def _add_apps(values: dict[str, object], text: bytes, unity_package: str, dropped: list[str]) -> None:
     """The app inventory, its hash, and the version of the monitored app."""
     apps = _apps(text, dropped)
     if apps is None:

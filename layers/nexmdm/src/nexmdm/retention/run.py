@@ -62,7 +62,7 @@ def _above(limit: float, remaining_seconds: Callable[[], float]) -> bool:
     return remaining_seconds() > limit
 
 
-def dry_run(db: Executor, settings: Settings) -> dict[str, Any]:
+def dry_run(db: Executor, settings: Settings) -> dict[str, object]:
     """What `clean` would remove, per policy; changes nothing."""
     return {"dry_run": True, "policies": {policy: {"due": n} for policy, n in policies.due(db, settings).items()}}
 

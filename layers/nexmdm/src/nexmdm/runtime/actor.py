@@ -1,7 +1,5 @@
 """Who acts: an operator, as IAM identified the caller, or the system itself."""
 
-from typing import Any
-
 from msgspec import Struct
 
 
@@ -20,7 +18,7 @@ class Actor(Struct, frozen=True):
     ip: str | None = None
     request_id: str | None = None
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """The parameters of a statement that writes its event itself: `%(actor)s`, `%(actor_session)s`, ..."""
         return {
             "actor": self.name,

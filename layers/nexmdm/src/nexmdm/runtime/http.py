@@ -184,8 +184,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: Any
     returns: Any
 
-    def answer(self, request: Request) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
+    def answer(self, request: Request) -> dict[str, object]:
+        arguments: dict[str, object] = {}
         # A caller without a credential is told that, and nothing of the request.
         if self.caller == "device":
             _ = request.device_token
@@ -264,7 +264,7 @@ class Routes:
             metrics.flush()
 
 
-def _answer(result: Any, status: int) -> dict[str, Any]:
+def _answer(result: Any, status: int) -> dict[str, object]:
     response = result if isinstance(result, Response) else Response(result)
     answer: dict[str, Any] = {"statusCode": response.status or status, "headers": dict(response.headers)}
     if response.body is not None:

@@ -12,7 +12,7 @@ from nexmdm.runtime import logs
 from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import SettingsError
 
-Handler = Callable[[dict[str, Any], Any], Any]
+Handler = Callable[[dict[str, object], Any], Any]
 
 
 class InvocationFailed(Named):
@@ -23,7 +23,7 @@ def named(handler: Handler) -> Handler:
     """A handler that ends in a `Named` error or none, without the chain of what caused it."""
 
     @functools.wraps(handler)
-    def run(event: dict[str, Any], context: Any) -> Any:
+    def run(event: dict[str, object], context: Any) -> Any:
         try:
             return handler(event, context)
         except Named as error:

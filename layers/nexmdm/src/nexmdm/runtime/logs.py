@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import count, islice
 from traceback import extract_tb
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 from aws_lambda_powertools import Logger
@@ -71,7 +71,7 @@ def _formatter() -> Formatter:
     return Formatter()
 
 
-class _Output(logging.StreamHandler):  # type: ignore[type-arg]
+class _Output(logging.StreamHandler[TextIO]):
     """StreamHandler in one step: a heartbeat's record is most of what Python does for it besides the statement."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -133,7 +133,7 @@ def _log() -> logging.Logger:
 
 
 @lru_cache
-def _prepared(level: int) -> dict[str, Any]:
+def _prepared(level: int) -> dict[str, object]:
     return _log().makeRecord(_SERVICE, level, __file__, 0, "", (), None, "db_operation").__dict__
 
 

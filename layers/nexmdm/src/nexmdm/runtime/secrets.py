@@ -74,7 +74,7 @@ def administrator(config: Settings) -> tuple[str, str]:
     return user, password
 
 
-def service_account(config: Settings) -> dict[str, Any]:
+def service_account(config: Settings) -> dict[str, object]:
     """Firebase's service account.
 
     Raises:
@@ -157,7 +157,7 @@ def _error_type(body: bytes) -> str:
     return re.sub(r"[^\w.#-]", "", kind)[:100]
 
 
-def _account(text: str, depth: int = 0) -> dict[str, Any] | str:
+def _account(text: str, depth: int = 0) -> dict[str, object] | str:
     """The account in a text, or the form that the text has instead."""
     if depth > _DEEPEST:
         return "text that is packed too often"
