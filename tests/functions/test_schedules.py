@@ -1,9 +1,11 @@
 """Schedules over their routes and the sweep. Time passes by moving the instants of rows."""
 
+import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg2
 import pytest
 from nexmdm.commands import schedules
 from nexmdm.runtime import settings
@@ -99,6 +101,15 @@ def test_an_outage_is_one_missed_row_and_the_latest_run_in_grace_is_started(fake
     assert len(fake_fcm.requests()) == 3
 
 
+def test_nothing_is_started_when_the_latest_run_is_too_late_as_well(fake_fcm, fleet, db: Database):
+    half_an_hour_ago = datetime.now(UTC) - timedelta(minutes=30)
+    create(cron=f"{half_an_hour_ago.minute} * * * *")
+    due(db, seconds_ago=7200)
+    assert sweep()["started"] == 0
+    assert [run["status"] for run in runs()] == ["missed"]
+    assert fake_fcm.requests() == []
+
+
 def test_a_filter_that_matches_nobody_is_an_empty_run(fake_fcm: FakeFcm, fleet, db: Database):
     create(filter={"alias_prefix": "nobody-"})
     due(db)
@@ -147,6 +158,15 @@ def test_two_sweeps_at_once_start_a_run_once(url: str, fake_fcm: FakeFcm, fleet,
         connection.close()
     assert sum(started) == 1
     assert db.execute("SELECT count(*) AS n FROM command_batches") == [{"n": 1}]
+
+
+def test_a_sweep_never_waits_for_a_schedule_that_another_one_holds(url: str, fleet, db: Database):
+    create()
+    due(db)
+    with contextlib.closing(psycopg2.connect(url)) as holder, holder.cursor() as cursor:
+        cursor.execute("SELECT FROM schedules FOR UPDATE")
+        db.execute("SET lock_timeout = '5s'")
+        assert schedules.start_due(db, Actor("system:sweep"), settings.load(), 10) == 0
 
 
 def test_the_same_instant_never_starts_twice_even_if_the_schedule_says_so(fake_fcm: FakeFcm, fleet, db: Database):

@@ -70,8 +70,9 @@ def test_event_cannot_be_changed_even_by_the_owner(db: Database, url: str):
     connection.close()
 
 
-def test_system_event_of_a_device_route_names_the_system_and_takes_listed_actions_only(db: Database):
-    call = "SELECT record_system_event_v1('registration', %(action)s, 'device:1', 'r-2', NULL, '{\"alias\": \"hall\"}')"
+@pytest.mark.parametrize("function", ["record_system_event_v1", "record_system_event_v2"])
+def test_system_event_of_a_device_route_names_the_system_and_takes_listed_actions_only(db: Database, function: str):
+    call = f"SELECT {function}('registration', %(action)s, 'device:1', 'r-2', NULL, '{{\"alias\": \"hall\"}}')"
     db.execute(call, {"action": "device.register"})
     (event,) = list_all(db)
     assert (event.actor, event.after) == ("system:registration", {"alias": "hall"})

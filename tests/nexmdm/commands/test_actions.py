@@ -33,7 +33,15 @@ TEXTS = {
     ("remote_exec_shell", "exec_id"): "comes back in the answer alone",
     ("remote_exec_shell", "command"): "is what an operator runs; off unless REMOTE_EXEC_SHELL_ENABLED is set",
 }
-INJECTIONS = ["com.a;reboot", "com.a$(reboot)", "com.a`reboot`", "com.a\nreboot", "com.a && reboot", "com.a|reboot"]
+INJECTIONS = [
+    "com.a;reboot",
+    "com.a$(reboot)",
+    "com.a`reboot`",
+    "com.a\nreboot",
+    "com.a.b\n",
+    "com.a && reboot",
+    "com.a|reboot",
+]
 
 
 def is_text(hint: Any) -> bool:

@@ -41,6 +41,7 @@ def test_sig_covers_every_field(name: str):
 
 def test_text_that_moves_from_one_field_to_the_next_changes_sig():
     assert message.canonical({"a": "b", "c": "d"}) != message.canonical({"a": "b,1:c", "": "d"})
+    assert message.canonical({"a": "b,c,d"}) != message.canonical({"a": "b", "c": "d"})
     assert message.canonical({"a": "1:b,"}) != message.canonical({"a": "", "1": "b"})
 
 

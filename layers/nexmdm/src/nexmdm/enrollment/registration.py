@@ -171,6 +171,6 @@ VALUES (%(device_id)s, %(alias)s, %(alias_key)s, %(device_token_id)s, %(hardware
 """
 
 _RECORD_EVENT = """
-SELECT record_system_event_v1('registration', 'device.register', 'device:' || %(device_id)s, NULL, NULL,
+SELECT record_system_event_v2('registration', 'device.register', 'device:' || %(device_id)s, NULL, NULL,
     jsonb_build_object('alias', %(alias)s, 'token_id', %(token_id)s))
 """

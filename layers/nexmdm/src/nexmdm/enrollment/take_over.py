@@ -47,6 +47,6 @@ UPDATE device_apps SET installed = false, removed_at = clock_timestamp() WHERE d
 """
 
 _RECORD_EVENT = """
-SELECT record_system_event_v1('registration', 'device.take_over', 'device:' || %(device_id)s, NULL,
+SELECT record_system_event_v2('registration', 'device.take_over', 'device:' || %(device_id)s, NULL,
     jsonb_build_object('alias', %(old_alias)s), jsonb_build_object('alias', %(alias)s, 'token_id', %(token_id)s))
 """
