@@ -1,20 +1,23 @@
 -- Make a launch_app for each online device whose monitored app is installed and was not in front for longer than the
 -- threshold: one for each device and half hour, and none before the device has reported since the last one.
 -- The request_id is the unique key: of two sweeps one makes it. Zero rows mean: nothing to bring to the front.
-WITH wanted AS MATERIALIZED (
-    SELECT d.id, a.package, l.monitored_foreground_recent_s AS seconds,
-        'relaunch.' || d.id || '.' || floor(extract(epoch FROM clock_timestamp()) / 1800)::bigint AS request_id
+WITH behind AS MATERIALIZED (
+    -- Which app is monitored is worked out after this, for these devices only: it asks the filter of every group.
+    SELECT d.id, d.monitored_package, l.monitored_foreground_recent_s AS seconds
     FROM devices d
     JOIN device_last_status l ON l.device_id = d.id
-    JOIN device_apps a ON a.device_id = d.id
-        AND a.package = monitored_package_v1(d.id, d.monitored_package, %(app_package)s, %(interval_seconds)s)
-    WHERE d.deleted_at IS NULL AND d.fcm_token IS NOT NULL AND a.installed
+    WHERE d.deleted_at IS NULL AND d.fcm_token IS NOT NULL
       AND l.monitored_foreground_recent_s > %(threshold)s
       AND device_online(l.last_seen_at, %(interval_seconds)s)
       AND NOT EXISTS (
           SELECT FROM fcm_dispatches f
           WHERE f.device_id = d.id AND f.request_id ^@ 'relaunch.' AND f.created_at > l.last_seen_at)
-    ORDER BY l.monitored_foreground_recent_s DESC
+), wanted AS MATERIALIZED (
+    SELECT d.id, a.package, d.seconds,
+        'relaunch.' || d.id || '.' || floor(extract(epoch FROM clock_timestamp()) / 1800)::bigint AS request_id
+    FROM behind d JOIN device_apps a ON a.device_id = d.id AND a.installed
+        AND a.package = monitored_package_v1(d.id, d.monitored_package, %(app_package)s, %(interval_seconds)s)
+    ORDER BY d.seconds DESC
     LIMIT %(limit)s
 ), made AS (
     INSERT INTO fcm_dispatches (request_id, device_id, action, payload, created_by, state, refused, created_at,
