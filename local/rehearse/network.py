@@ -3,6 +3,7 @@
 from typing import Any
 
 from local.rehearse.conditions import Truth
+from local.rehearse.permissions import allowed_to
 
 POSTGRES, HTTPS = 5432, 443
 
@@ -29,7 +30,17 @@ def check(document: dict[str, Any], truths: set[Truth], calls: dict[str, set[str
                         wrong.add(f"{name} cannot reach {target}: {start} to {end} on {POSTGRES} ({_name(truth)})")
             if "OwnNetwork" in truth:
                 wrong |= _ways_out(resources, name, group, calls.get(name, set()), truth)
-    return count, sorted(wrong)
+    return count, _once(wrong)
+
+
+def _once(wrong: set[str]) -> list[str]:
+    """Each finding once, with the shortest combination that shows it."""
+    found: dict[str, list[str]] = {}
+    for finding in sorted(wrong, key=lambda text: (len(text), text)):
+        found.setdefault(finding.partition(" (")[0], []).append(finding)
+    return [
+        first if not others else f"{first} and in {len(others)} more combinations" for first, *others in found.values()
+    ]
 
 
 def _databases(properties: dict[str, Any]) -> list[str]:
@@ -87,7 +98,10 @@ def _ways_out(resources: dict[str, Any], name: str, group: str, asked: set[str],
         for statement in endpoint["PolicyDocument"]["Statement"]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
-    for action in sorted(action for action in asked if action.startswith("s3:")):
+    # What the role does not allow in this combination is not asked for in it: an export that is off.
+    role = f"{name}Role"
+    allowed, _ = allowed_to({**resources, role: _chosen(resources[role], truth)}, name)
+    for action in sorted(action for action in asked & allowed if action.startswith("s3:")):
         if action not in open_:
             wrong.add(f"{name} asks for {action}, which S3's endpoint does not let through ({_name(truth)})")
     return wrong

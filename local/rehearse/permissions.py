@@ -26,7 +26,7 @@ def check(document: dict[str, Any], calls: dict[str, set[str]]) -> tuple[int, li
     resources, wrong, count = document["Resources"], [], 0
     functions = {name for name, each in resources.items() if each["Type"] == "AWS::Lambda::Function"}
     for name in sorted(functions):
-        allowed, problems = _allowed(resources, name)
+        allowed, problems = allowed_to(resources, name)
         wrong += problems
         asked = calls.get(name, set())
         count += len(asked | allowed)
@@ -40,7 +40,8 @@ def check(document: dict[str, Any], calls: dict[str, set[str]]) -> tuple[int, li
     return count, wrong
 
 
-def _allowed(resources: dict[str, Any], function: str) -> tuple[set[str], list[str]]:
+def allowed_to(resources: dict[str, Any], function: str) -> tuple[set[str], list[str]]:
+    """The actions that the function's role allows, and what is wrong with its policies."""
     role = resources[f"{function}Role"]["Properties"]
     documents, wrong = [], []
     for policy in role.get("Policies", []):

@@ -129,9 +129,14 @@ def test_a_policy_of_awss_own_is_found():
 
 
 def as_functions(document: dict[str, Any]) -> dict[str, Any]:
-    """The template's functions with what Globals give them, as SAM does it."""
-    for resource in document["Resources"].values():
+    """The template's functions with what Globals give them and their roles, as SAM does it."""
+    for name, resource in [*document["Resources"].items()]:
         if resource["Type"] == "AWS::Serverless::Function":
+            policies = [policy for policy in resource["Properties"].get("Policies", []) if "Statement" in policy]
+            document["Resources"][f"{name}Role"] = {
+                "Type": "AWS::IAM::Role",
+                "Properties": {"ManagedPolicyArns": [], "Policies": [{"PolicyDocument": each} for each in policies]},
+            }
             resource["Type"] = "AWS::Lambda::Function"
             common = document["Globals"]["Function"]
             own = resource["Properties"]

@@ -12,6 +12,8 @@ from model import steps
 ROOT = Path(__file__).resolve().parents[3]
 LAYER = ROOT / "layers/nexmdm/src/nexmdm"
 FUNCTIONS = ROOT / "migrations/sql"
+# Retention deletes from any table by one statement, delete_batch.sql; this names the table and what is due in it.
+DUE = re.compile(r"_Due\(\s*\"fcm_dispatches\"")
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|MERGE INTO)\s+(?:ONLY\s+)?fcm_dispatches\b")
 
 
@@ -22,6 +24,7 @@ def written() -> set[str]:
         folder = next(parent for parent in (LAYER, FUNCTIONS, ROOT) if path.is_relative_to(parent))
         text = re.sub(r"--.*", "", path.read_text())
         found |= {f"{path.relative_to(folder)} {match[1].split()[0]}" for match in WRITES.finditer(text)}
+        found |= {f"{path.relative_to(folder)} due" for _ in DUE.finditer(text)}
     return found
 
 
