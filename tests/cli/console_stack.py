@@ -56,7 +56,7 @@ GATEWAY = """
 
     async def main():
         application = gateway.Gateway(replace(declared, routes=routes), gateway.key_pair(), limit=2)
-        await server.serve(application, server.listen("127.0.0.1", 0))
+        await server.serve(application, server.listen("127.0.0.1", 0, "choose another"))
 
     asyncio.run(main())
 """
