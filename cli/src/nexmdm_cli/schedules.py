@@ -99,7 +99,7 @@ def create(
     """Send a command by itself: again and again (--cron), or once (--at). The filter is evaluated at each run.
 
     \b
-    nexmdm schedules create nightly-restart remote_exec_fcm type=reboot --cron '0 3 * * *' -z Europe/Berlin -l site=berlin
+    nexmdm schedules create nightly remote_exec_fcm type=reboot --cron '0 3 * * *' -z Europe/Berlin -l site=berlin
     nexmdm schedules create holidays set_dnd enable=true --at 2026-12-24T18:00 -z Europe/Berlin --all
     """
     filter_ = chosen.body()
