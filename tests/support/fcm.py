@@ -27,6 +27,7 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         settings.load.cache_clear()
+        forget_service()  # whoever used it last may have had another double
         try:
             yield fake_fcm
         finally:
