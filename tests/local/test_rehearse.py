@@ -166,7 +166,10 @@ def test_a_way_that_is_closed_is_found(document, change, wrong: str | None):
     as_functions(document)
     change(document["Resources"])
     calls = {"ApkDownloadFunction": {"s3:GetObjectVersion"}}
-    _, found = network.check(document, combinations(document)[1], calls)
+    # `make rehearse` takes all of them; these have no part in a way.
+    elsewhere = {"IsProd", "OwnTopic", "Pauses", "Reserves", "Restored", "SchedulesOn", "WithStandby"}
+    truths = {truth - elsewhere for truth in combinations(document)[1]}
+    _, found = network.check(document, truths, calls)
     assert (found == []) if wrong is None else any(wrong in line for line in found), found[:3]
 
 
