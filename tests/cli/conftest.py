@@ -61,3 +61,10 @@ def data(operator: Path) -> Callable[..., Any]:
         return json.loads(nexmdm(*arguments, "--json", code=code).stdout)
 
     return data
+
+
+@pytest.fixture
+def settled(data: Callable[..., Any]) -> None:
+    """What other tests left unknown is cancelled."""
+    for command in data("commands", "list", "--state", "unknown"):
+        data("commands", "cancel", command["request_id"])

@@ -97,13 +97,6 @@ def test_api_calls_any_route(run):
     assert "--data" in run("api", "POST", "/v1/commands", "-d", "{", code=2).stderr
 
 
-@pytest.fixture
-def settled(data, operator):
-    """What other tests left unknown is cancelled."""
-    for command in data("commands", "list", "--state", "unknown"):
-        data("commands", "cancel", command["request_id"])
-
-
 def test_status(data, run, stack, settled):
     stack.enroll("silent-one")
     good = data("status", "--max-silent", "100")

@@ -70,7 +70,7 @@ def test_events_are_followed_from_another_terminal(data, operator):
             following.kill()
 
 
-def test_status_shows_the_week(stack, run):
+def test_status_shows_the_week(stack, run, settled):
     run_sql(
         stack.database,
         "INSERT INTO fleet_history (hour, grp, devices, online, silent, low_battery, app_down, heartbeats, info,"
