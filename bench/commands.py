@@ -13,7 +13,7 @@ from psycopg2 import extensions
 
 from bench import fixture
 from bench.figures import Figure, at_most, compared, counted
-from bench.pairs import interleaved, spread_of
+from bench.pairs import interleaved, medians_at_most, spread_of
 from bench.stage import Stage, pointed_at
 from tests.support import api
 from tests.support.relay import relay
@@ -109,12 +109,4 @@ def _bulk(stage: Stage, url: str) -> Figure:
         took = interleaved(stage.sizes.bulk_rounds, prepare, warm_up=1)
     what = f"bulk accept of {stage.sizes.bulk:,} commands"
     stage.results["bulk_accept_ms"] = median(took["bulk"])
-    return at_most(
-        3,
-        what,
-        "INSERT .. SELECT of bare rows",
-        median(took["floor"]),
-        median(took["bulk"]),
-        "ms",
-        spread=spread_of(took["floor"], took["bulk"]),
-    )
+    return medians_at_most(3, what, "INSERT .. SELECT of bare rows", took["floor"], took["bulk"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from statistics import median
 
 from nexmdm.devices import lists
 from nexmdm.heartbeats import partitions, record
@@ -10,9 +9,9 @@ from nexmdm.runtime.database import Database
 from nexmdm.runtime.pagination import page
 
 from bench import fixture
-from bench.figures import Figure, at_most
+from bench.figures import Figure
 from bench.heartbeats import Devices
-from bench.pairs import interleaved, spread_of
+from bench.pairs import interleaved, medians_at_most
 from bench.stage import Stage
 
 APP = "io.unitynodes.unityapp"
@@ -57,15 +56,7 @@ def _heartbeat(stage: Stage, small: Database, large: Database, url: str) -> Figu
 
     took = interleaved(stage.sizes.rounds, prepare)
     what = f"heartbeat among {stage.sizes.rows:,} rows, {DAYS} days of partitions: p50"
-    return at_most(
-        1.2,
-        what,
-        f"among {stage.sizes.small_rows:,}",
-        median(took["small"]),
-        median(took["large"]),
-        "ms",
-        spread=spread_of(took["small"], took["large"]),
-    )
+    return medians_at_most(1.2, what, f"among {stage.sizes.small_rows:,}", took["small"], took["large"])
 
 
 def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
@@ -79,10 +70,8 @@ def _pages(stage: Stage, small: Database, large: Database) -> list[Figure]:
         }
         jobs = {name: partial(lists.devices, db, query, 600, APP) for name, (db, query) in queries.items()}
         took = interleaved(max(20, sizes.rounds // 2), partial(_same, jobs))
-        figures.append(
-            at_most(1.2, f"fleet list of {sizes.devices:,} devices, {what}: p50", f"of {sizes.small_devices:,}",
-                    median(took["small"]), median(took["large"]), "ms", spread=spread_of(took["small"], took["large"]))
-        )  # fmt: skip
+        shown = f"fleet list of {sizes.devices:,} devices, {what}: p50"
+        figures.append(medians_at_most(1.2, shown, f"of {sizes.small_devices:,}", took["small"], took["large"]))
     return figures
 
 

@@ -15,7 +15,7 @@ from psycopg2 import extensions
 
 from bench import fixture, load
 from bench.figures import Figure, at_least, at_most, counted, percentile
-from bench.pairs import interleaved, spread_of
+from bench.pairs import interleaved, medians_at_most, spread_of
 from bench.stage import Stage, pointed_at
 from tests.support import api
 from tests.support.relay import relay
@@ -97,15 +97,7 @@ def _overheads(stage: Stage, url: str, db: Database, floor: Any) -> list[Figure]
     stage.results["heartbeat_ms"] = median(took["floor"])
     verb, handler = "heartbeat verb, new bucket", "heartbeat handler, API event in to answer out"
     return [
-        at_most(
-            1.4,
-            f"{verb}: p50",
-            WAY,
-            median(took["floor"]),
-            median(took["verb"]),
-            "ms",
-            spread=spread_of(took["floor"], took["verb"]),
-        ),
+        medians_at_most(1.4, f"{verb}: p50", WAY, took["floor"], took["verb"]),
         at_most(
             1.6,
             f"{verb}: p95",
@@ -115,15 +107,7 @@ def _overheads(stage: Stage, url: str, db: Database, floor: Any) -> list[Figure]
             "ms",
             spread=spread_of(took["floor"], took["verb"], lambda part: percentile(part, 95)),
         ),
-        at_most(
-            2,
-            f"{handler}: p50",
-            WAY,
-            median(took["floor"]),
-            median(took["handler"]),
-            "ms",
-            spread=spread_of(took["floor"], took["handler"]),
-        ),
+        medians_at_most(2, f"{handler}: p50", WAY, took["floor"], took["handler"]),
     ]
 
 
@@ -165,8 +149,7 @@ def _repeats(stage: Stage, url: str, db: Database) -> list[Figure]:
     record.for_token(db, token, [report], config)
     rows, wal = _written(db, lambda: record.for_token(db, token, [report], config))
     return [
-        at_most(1.0, "exact repeat of a heartbeat: p50", "new heartbeat", median(took["new"]),
-                median(took["repeat"]), "ms", spread=spread_of(took["new"], took["repeat"])),
+        medians_at_most(1.0, "exact repeat of a heartbeat: p50", "new heartbeat", took["new"], took["repeat"]),
         counted("200 exact repeats: table rows written", rows, 0, "rows"),
         counted("200 exact repeats: WAL written", wal, 0, "bytes", "the least of five attempts: the server writes too"),
     ]  # fmt: skip
@@ -223,12 +206,10 @@ def _with_inventory(stage: Stage, url: str, db: Database, floor: Any) -> list[Fi
     before = _apps_written(db)
     took = interleaved(stage.sizes.rounds, prepare)
     written = _apps_written(db) - before
-    middle = {name: median(times) for name, times in took.items()}
     what = f"heartbeat with {len(load.APPS)} apps, unchanged"
 
     def against(bar: float, side: str, floor_: str, way: str) -> Figure:
-        spread = spread_of(took[floor_], took[side])
-        return at_most(bar, f"{what}, {side}: p50", way, middle[floor_], middle[side], "ms", spread=spread)
+        return medians_at_most(bar, f"{what}, {side}: p50", way, took[floor_], took[side])
 
     return [
         against(1.4, "verb", "floor", WAY),

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+from bench.figures import Figure, at_most
+
 Job = Callable[[], object]
 Took = dict[str, list[float]]
 WARM_UP = 30
@@ -39,3 +41,8 @@ def spread_of(floor: list[float], measured: list[float], of: Callable[[list[floa
     ratios = [of(measured[n : n + size]) / of(floor[n : n + size]) for n in starts]
     middle = median(ratios)
     return max(abs(ratio / middle - 1) for ratio in ratios) if middle else 0
+
+
+def medians_at_most(bar: float, what: str, against: str, floor: list[float], measured: list[float]) -> Figure:
+    """at_most of the medians, in ms, with the spread of their ratio."""
+    return at_most(bar, what, against, median(floor), median(measured), "ms", spread=spread_of(floor, measured))

@@ -5,7 +5,6 @@ index answers against one pass over the devices.
 """
 
 from collections.abc import Callable
-from statistics import median
 
 from nexmdm.commands import batches
 from nexmdm.commands.single import Command
@@ -17,8 +16,8 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 
 from bench import fixture
-from bench.figures import Figure, at_most
-from bench.pairs import interleaved, spread_of
+from bench.figures import Figure
+from bench.pairs import interleaved, medians_at_most
 from bench.stage import Stage
 
 APP = "io.unitynodes.unityapp"
@@ -68,15 +67,7 @@ def _selective(stage: Stage, db: Database, name: str, selector: str) -> Figure:
         warm_up=5,
     )
     what = f"preview among {stage.sizes.devices:,} devices, {name}, {len(ids):,} match: p50"
-    return at_most(
-        BAR,
-        what,
-        "these rows by primary key",
-        median(took["floor"]),
-        median(took["preview"]),
-        "ms",
-        spread=spread_of(took["floor"], took["preview"]),
-    )
+    return medians_at_most(BAR, what, "these rows by primary key", took["floor"], took["preview"])
 
 
 def _list(stage: Stage, db: Database, name: str, selector: str) -> Figure:
@@ -91,15 +82,7 @@ def _list(stage: Stage, db: Database, name: str, selector: str) -> Figure:
         warm_up=5,
     )
     what = f"list among {stage.sizes.devices:,} devices, {name}: p50"
-    return at_most(
-        BAR,
-        what,
-        "these rows by primary key",
-        median(took["floor"]),
-        median(took["list"]),
-        "ms",
-        spread=spread_of(took["floor"], took["list"]),
-    )
+    return medians_at_most(BAR, what, "these rows by primary key", took["floor"], took["list"])
 
 
 def _others(stage: Stage, db: Database, name: str, selector: str) -> Figure:
@@ -113,15 +96,7 @@ def _others(stage: Stage, db: Database, name: str, selector: str) -> Figure:
         warm_up=2,
     )
     what = f"preview among {stage.sizes.devices:,} devices, {name}: p50"
-    return at_most(
-        2,
-        what,
-        "preview of all of them",
-        median(took["floor"]),
-        median(took["preview"]),
-        "ms",
-        spread=spread_of(took["floor"], took["preview"]),
-    )
+    return medians_at_most(2, what, "preview of all of them", took["floor"], took["preview"])
 
 
 def _bulk(stage: Stage, db: Database) -> Figure:
@@ -140,15 +115,7 @@ def _bulk(stage: Stage, db: Database) -> Figure:
 
     took = interleaved(_rounds(stage), prepare, warm_up=2)
     what = f"bulk command to a selector among {stage.sizes.devices:,} devices, {len(ids):,} match: p50"
-    return at_most(
-        BAR,
-        what,
-        "the same to these ids",
-        median(took["floor"]),
-        median(took["selector"]),
-        "ms",
-        spread=spread_of(took["floor"], took["selector"]),
-    )
+    return medians_at_most(BAR, what, "the same to these ids", took["floor"], took["selector"])
 
 
 LABELS = """

@@ -50,14 +50,7 @@ class Offered(Identity, kw_only=True):
 
     @property
     def file(self) -> StoredFile:
-        return StoredFile(
-            key=self.file_path,
-            object_version=self.object_version,
-            name=_file_name(self),
-            size=self.file_size,
-            sha256=self.sha256,
-            signer_fingerprint=self.signer_fingerprint,
-        )
+        return _stored_file(self, self.file_path, self.sha256, self.signer_fingerprint)
 
 
 class Statistics(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -125,14 +118,18 @@ class StoredBuild(Identity, kw_only=True):
         """
         if self.file_path is None or self.sha256 is None or self.signer_fingerprint is None:
             raise Conflict(f"The build is {self.state}; its file is not here.")
-        return StoredFile(
-            key=self.file_path,
-            object_version=self.object_version,
-            name=_file_name(self),
-            size=self.file_size,
-            sha256=self.sha256,
-            signer_fingerprint=self.signer_fingerprint,
-        )
+        return _stored_file(self, self.file_path, self.sha256, self.signer_fingerprint)
+
+
+def _stored_file(build: Offered | StoredBuild, key: str, sha256: str, signer_fingerprint: str) -> StoredFile:
+    return StoredFile(
+        key=key,
+        object_version=build.object_version,
+        name=_file_name(build),
+        size=build.file_size,
+        sha256=sha256,
+        signer_fingerprint=signer_fingerprint,
+    )
 
 
 def stored(row: Row) -> StoredBuild:
