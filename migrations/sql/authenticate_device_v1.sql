@@ -14,11 +14,20 @@ AS $function$
 DECLARE
     found_device record;
 BEGIN
-    SELECT d.id, d.deleted_at, d.confirmed_at INTO found_device FROM devices d WHERE d.token_id = p_token_id;
+    SELECT d.id, d.deleted_at, d.confirmed_at, d.prior_token_id, d.older_token_ids INTO found_device
+    FROM devices d WHERE d.token_id = p_token_id;
     IF FOUND AND found_device.confirmed_at IS NULL AND found_device.deleted_at IS NULL THEN
-        UPDATE devices d SET prior_token_id = NULL, older_token_ids = '{}', confirmed_at = clock_timestamp()
-        WHERE d.token_id = p_token_id AND d.confirmed_at IS NULL AND d.deleted_at IS NULL
-        RETURNING d.id, d.deleted_at, d.confirmed_at INTO found_device;
+        -- An update that names a column of a unique index locks the row against heartbeats, which refer to it: the first
+        -- reports of a phone, sent at once, would be in each other's way. So only when there is something to retire.
+        IF found_device.prior_token_id IS NULL AND found_device.older_token_ids = '{}' THEN
+            UPDATE devices d SET confirmed_at = clock_timestamp()
+            WHERE d.token_id = p_token_id AND d.confirmed_at IS NULL AND d.deleted_at IS NULL
+            RETURNING d.id, d.deleted_at, d.confirmed_at INTO found_device;
+        ELSE
+            UPDATE devices d SET prior_token_id = NULL, older_token_ids = '{}', confirmed_at = clock_timestamp()
+            WHERE d.token_id = p_token_id AND d.confirmed_at IS NULL AND d.deleted_at IS NULL
+            RETURNING d.id, d.deleted_at, d.confirmed_at INTO found_device;
+        END IF;
     END IF;
     IF NOT FOUND THEN
         -- An older token, or a registration or another call was faster: look at what the row says now.

@@ -29,6 +29,8 @@ DECLARE
     stored timestamptz[] := '{}';
     inventory json;
     pings text[];
+    registered_at timestamptz;
+    registration text;
 BEGIN
     -- Step 1: who is it? Using the newest token for the first time retires the older ones in here.
     IF p_token_id IS NOT NULL THEN
@@ -58,7 +60,7 @@ BEGIN
     -- Step 3: record, in one statement.
     WITH device AS MATERIALIZED (
         -- Still the token's device? It may have been taken over since step 1.
-        SELECT d.id, d.deleted_at, d.model AS known_model, l.last_ts, l.last_seen_at, l.uptime_s AS last_uptime_s,
+        SELECT d.id, d.deleted_at, d.model AS known_model, d.fcm_token AS known_fcm_token, l.last_ts, l.last_seen_at, l.uptime_s AS last_uptime_s,
             coalesce(l.received_at, l.last_seen_at) AS last_received_at, l.device_ts AS last_device_ts,
             l.boot_at AS last_boot_at, l.earlier_boot_at, l.earlier_model
         FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
@@ -179,18 +181,9 @@ BEGIN
     ), fact AS (
         SELECT newest.* FROM newest, advanced
     ), described AS (
-        -- A newer report may bring a new FCM registration token and new facts about the device. Newer than the row
-        -- itself: a racing report may have changed it since. A token that FCM called UNREGISTERED is not taken again,
-        -- and a report without one clears none.
+        -- A newer report may bring new facts about the device; newer than the row itself, since a racing report may have
+        -- changed it.
         UPDATE devices d SET
-            fcm_token = CASE WHEN newest.fcm_token <> ALL (ARRAY[coalesce(d.fcm_token, ''),
-                                                                 coalesce(d.unregistered_fcm_token, '')])
-                              AND coalesce(newest.ts > d.fcm_token_at, true)
-                             THEN newest.fcm_token ELSE d.fcm_token END,
-            fcm_token_at = CASE WHEN newest.fcm_token <> ALL (ARRAY[coalesce(d.fcm_token, ''),
-                                                                    coalesce(d.unregistered_fcm_token, '')])
-                                 AND coalesce(newest.ts > d.fcm_token_at, true)
-                                THEN newest.ts ELSE d.fcm_token_at END,
             model = coalesce(fact.model, d.model),
             manufacturer = coalesce(fact.manufacturer, d.manufacturer),
             android_version = coalesce(fact.android_version, d.android_version),
@@ -198,19 +191,16 @@ BEGIN
             patch_level = coalesce(fact.patch_level, d.patch_level),
             build_id = coalesce(fact.build_id, d.build_id),
             is_device_owner = coalesce(fact.is_device_owner, d.is_device_owner)
-        FROM device CROSS JOIN newest LEFT JOIN fact ON true
+        FROM device CROSS JOIN fact
         WHERE d.id = device.id AND d.deleted_at IS NULL
           AND (p_token_id IS NULL OR p_token_id IN (d.token_id, d.prior_token_id)
                OR d.older_token_ids @> ARRAY[p_token_id])
-          AND (coalesce(newest.fcm_token <> ALL (ARRAY[coalesce(d.fcm_token, ''),
-                                                       coalesce(d.unregistered_fcm_token, '')])
-                        AND coalesce(newest.ts > d.fcm_token_at, true), false)
-               OR (coalesce(fact.model, d.model), coalesce(fact.manufacturer, d.manufacturer),
-                   coalesce(fact.android_version, d.android_version), coalesce(fact.sdk_int, d.sdk_int),
-                   coalesce(fact.patch_level, d.patch_level),
-                   coalesce(fact.build_id, d.build_id), coalesce(fact.is_device_owner, d.is_device_owner))
-                  IS DISTINCT FROM
-                  (d.model, d.manufacturer, d.android_version, d.sdk_int, d.patch_level, d.build_id, d.is_device_owner))
+          AND (coalesce(fact.model, d.model), coalesce(fact.manufacturer, d.manufacturer),
+               coalesce(fact.android_version, d.android_version), coalesce(fact.sdk_int, d.sdk_int),
+               coalesce(fact.patch_level, d.patch_level),
+               coalesce(fact.build_id, d.build_id), coalesce(fact.is_device_owner, d.is_device_owner))
+              IS DISTINCT FROM
+              (d.model, d.manufacturer, d.android_version, d.sdk_int, d.patch_level, d.build_id, d.is_device_owner)
     )
     SELECT device.id,
         device.deleted_at IS NOT NULL,
@@ -233,8 +223,11 @@ BEGIN
             WHERE request_id <> ALL (ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL))
             ORDER BY expires_at, request_id LIMIT 20) AS p),
         (SELECT newest.apps FROM newest, advanced WHERE advanced.apps_changed),
-        ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL ORDER BY 1)
-    INTO device_id, deleted, buckets, created, last_status_updated, pending, inventory, pings
+        ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL ORDER BY 1),
+        (SELECT newest.ts FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token),
+        (SELECT newest.fcm_token FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token)
+    INTO device_id, deleted, buckets, created, last_status_updated, pending, inventory, pings,
+        registered_at, registration
     FROM device;
     IF NOT FOUND THEN
         RETURN;
@@ -245,7 +238,20 @@ BEGIN
         PERFORM complete_command_v1(ping, own, 'OK', NULL, 'ping') FROM unnest(pings) AS ping;
     END IF;
 
-    -- Step 5: the app inventory, only when its hash changed. The row of the last status is locked since step 3, so that
+    -- Step 5: a newer FCM registration token. A statement of its own, and only when it differs: to write a column of a
+    -- unique index is to lock the device against its other heartbeats, which refer to it. Newer than the row itself: a
+    -- racing report may have changed it. A token that FCM called UNREGISTERED is not taken again, and a report without
+    -- one clears none.
+    IF registration IS NOT NULL THEN
+        UPDATE devices d SET fcm_token = registration, fcm_token_at = registered_at
+        WHERE d.id = own AND d.deleted_at IS NULL
+          AND (p_token_id IS NULL OR p_token_id IN (d.token_id, d.prior_token_id)
+               OR d.older_token_ids @> ARRAY[p_token_id])
+          AND registration <> ALL (ARRAY[coalesce(d.fcm_token, ''), coalesce(d.unregistered_fcm_token, '')])
+          AND coalesce(registered_at > d.fcm_token_at, true);
+    END IF;
+
+    -- Step 6: the app inventory, only when its hash changed. The row of the last status is locked since step 3, so that
     -- two calls of one device take turns. An entry that could not be read (`installed` null) changes nothing.
     IF inventory IS NOT NULL THEN
         WITH reported AS MATERIALIZED (

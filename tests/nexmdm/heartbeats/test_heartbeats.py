@@ -235,11 +235,23 @@ def test_a_newer_report_of_the_same_bucket_updates_last_status(db, device):
 
 def test_last_status_is_the_newest_report_however_many_race(url, db, device):
     start = an_hour_ago()
-    racing = [report(start + 10 * n * SECOND, battery={"pct": n}) for n in range(11, -1, -1)]
+    racing = [report(start + 10 * n * SECOND, battery={"pct": n}) for n in range(31, -1, -1)]
     results = race(url, *(lambda own, r=r: recorded(own, device, r) for r in racing))
     assert errors(results) == []
-    assert (status(db)["battery_pct"], status(db)["last_ts"]) == (11, start + 110 * SECOND)
-    assert len(rows(db)) == 12
+    assert (status(db)["battery_pct"], status(db)["last_ts"]) == (31, start + 310 * SECOND)
+    assert len(rows(db)) == 32
+
+
+@pytest.mark.parametrize("change", [{}, {"system": {"model": "another"}}], ids=["first", "new facts"])
+def test_a_report_locks_no_other_report_of_the_device_out(url, db, device, change):
+    """Heartbeats refer to the device: what locks it for its key's sake makes those that come at once deadlock."""
+    if change:
+        recorded(db, device, report(an_hour_ago(), fcm_token=None))
+    other = Database(url)
+    with other.transaction() as tx:
+        recorded(tx, device, report(datetime.now(UTC), fcm_token=None, **change))
+        assert db.execute("SELECT id FROM devices FOR KEY SHARE NOWAIT") == [{"id": device.id}]
+    other.close()
 
 
 def written(db: Database) -> dict[str, Any]:
