@@ -238,10 +238,9 @@ BEGIN
         PERFORM complete_command_v1(ping, own, 'OK', NULL, 'ping') FROM unnest(pings) AS ping;
     END IF;
 
-    -- Step 5: a newer FCM registration token. A statement of its own, and only when it differs: to write a column of a
-    -- unique index is to lock the device against its other heartbeats, which refer to it. Newer than the row itself: a
-    -- racing report may have changed it. A token that FCM called UNREGISTERED is not taken again, and a report without
-    -- one clears none.
+    -- Step 5: a newer FCM registration token. Every report locks the row of the last status before the device's, so this
+    -- is a statement of its own, after step 3. Newer than the row itself: a racing report may have changed it. A token
+    -- that FCM called UNREGISTERED is not taken again, and a report without one clears none.
     IF registration IS NOT NULL THEN
         UPDATE devices d SET fcm_token = registration, fcm_token_at = registered_at
         WHERE d.id = own AND d.deleted_at IS NULL

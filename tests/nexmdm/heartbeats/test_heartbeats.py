@@ -242,14 +242,18 @@ def test_last_status_is_the_newest_report_however_many_race(url, db, device):
     assert len(rows(db)) == 32
 
 
-@pytest.mark.parametrize("change", [{}, {"system": {"model": "another"}}], ids=["first", "new facts"])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"system": {"model": "another"}}, {"fcm_token": "another"}],
+    ids=["first", "new facts", "new FCM token"],
+)
 def test_a_report_locks_no_other_report_of_the_device_out(url, db, device, change):
     """Heartbeats refer to the device: what locks it for its key's sake makes those that come at once deadlock."""
     if change:
         recorded(db, device, report(an_hour_ago(), fcm_token=None))
     other = Database(url)
     with other.transaction() as tx:
-        recorded(tx, device, report(datetime.now(UTC), fcm_token=None, **change))
+        recorded(tx, device, report(datetime.now(UTC), **{"fcm_token": None, **change}))
         assert db.execute("SELECT id FROM devices FOR KEY SHARE NOWAIT") == [{"id": device.id}]
     other.close()
 
@@ -516,9 +520,10 @@ def test_a_drained_queue_brings_its_newest_fcm_token(db, device):
 
 def test_the_newest_of_racing_reports_says_the_fcm_token_and_the_facts(url, db, device):
     for attempt in range(5):
-        start = an_hour_ago() + 10 * attempt * SECOND
+        # Over several buckets: nothing but the device itself makes them take turns.
+        start = an_hour_ago() + 60 * attempt * SECOND
         ways = [
-            report(start + n * SECOND / 10, fcm_token=f"{attempt}-{n}", system={"android_version": f"{attempt}-{n}"})
+            report(start + n * SECOND, fcm_token=f"{attempt}-{n}", system={"android_version": f"{attempt}-{n}"})
             for n in range(32)
         ]
         results = race(url, *(lambda own, way=way: recorded(own, device, way) for way in reversed(ways)))

@@ -131,7 +131,8 @@ class Device(_Described, Base):
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
         # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
-        UniqueConstraint("fcm_token", deferrable=True, initially="IMMEDIATE"),
+        # Partial, so that a new token is no change of a key, which would lock the device against its own heartbeats.
+        Index("uq_devices_fcm_token", "fcm_token", unique=True, postgresql_where=text("fcm_token IS NOT NULL")),
         Index("ix_devices_older_token_ids", "older_token_ids", postgresql_using="gin"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
