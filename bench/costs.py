@@ -68,8 +68,8 @@ def million_heartbeats(*, former: bool = False, sample: int = 1) -> dict[str, fl
     return {
         "HTTP API": p["http_api"]["million_requests"],
         "Lambda": p["lambda"]["million_requests"] + seconds * 1e6 * MEMORY_GB * p["lambda"]["gb_second"],
-        "logs, taken in": gb * p["logs"]["ingested_gb"],
-        "logs, kept": gb * p["logs"]["stored_gb_month"] * p["assumed"]["log_retention_months"],
+        "logs, ingested": gb * p["logs"]["ingested_gb"],
+        "logs, stored": gb * p["logs"]["stored_gb_month"] * p["assumed"]["log_retention_months"],
         "Aurora I/O": p["assumed"]["io_per_heartbeat"] * p["aurora"]["million_io"],
     }
 
@@ -88,7 +88,7 @@ def month(devices: float) -> dict[str, float]:
         "Lambda": millions * per_million["Lambda"] + schedules,
         "Aurora": 0.5 * MONTH_HOURS * p["aurora"]["unit_hour"],
         "storage, I/O": stored_gb * p["aurora"]["storage_gb_month"] + heartbeats * per_million["Aurora I/O"],
-        "logs": millions * (per_million["logs, taken in"] + per_million["logs, kept"]),
+        "logs": millions * (per_million["logs, ingested"] + per_million["logs, stored"]),
         "fixed": sum(cost for _, _, cost in fixed()),
     }
 
@@ -139,7 +139,7 @@ def _alarm_metrics(resources: dict[str, Any]) -> int:
 
 def _fleets() -> Iterator[str]:
     parts = list(month(FLEETS[0]))
-    yield f"| devices | requests | {' | '.join(parts)} | together, USD |"
+    yield f"| devices | requests | {' | '.join(parts)} | total, USD |"
     yield "|---" * (len(parts) + 3) + "|"
     for devices in FLEETS:
         costs = month(devices)
@@ -152,7 +152,7 @@ def _fixed() -> Iterator[str]:
     yield "|---|---|---|"
     for what, number, cost in fixed():
         yield f"| {what} | {number} | {cost:.2f} |"
-    yield f"| together | | {sum(cost for _, _, cost in fixed()):.2f} |"
+    yield f"| total | | {sum(cost for _, _, cost in fixed()):.2f} |"
 
 
 def _million() -> Iterator[str]:
@@ -163,7 +163,7 @@ def _million() -> Iterator[str]:
     costs = [million_heartbeats(**form) for form in forms]
     for part in costs[0]:
         yield f"| {part} | {' | '.join(f'{cost[part]:.2f}' for cost in costs)} |"
-    yield f"| together | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"
+    yield f"| total | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"
 
 
 def _options() -> Iterator[str]:

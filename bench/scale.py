@@ -88,7 +88,7 @@ def needs(model: Model) -> dict[str, Callable[[float], str]]:
         "… sent by one sweep in, min": lambda d: _short(d / m.sends_per_second / m.sweep_share / 60),
         "… at FCM's quota in, min": lambda d: _short(d / m.fcm_per_minute),
         **{f"{name}, USD a month": partial(_shortly, part) for name, part in usd.items()},
-        "together, USD a month": lambda d: _short(sum(part(d) for part in usd.values())),
+        "total, USD a month": lambda d: _short(sum(part(d) for part in usd.values())),
     }
 
 
@@ -105,7 +105,7 @@ def costs(model: Model) -> dict[str, Callable[[float], float]]:
         "storage and I/O": lambda d: (
             m.stored_gb(d) * aurora["storage_gb_month"] + m.heartbeats(d) * MONTH_SECONDS / 1e6 * million["Aurora I/O"]
         ),
-        "logs": lambda d: m.requests(d) * (million["logs, taken in"] + million["logs, kept"]),
+        "logs": lambda d: m.requests(d) * (million["logs, ingested"] + million["logs, stored"]),
     }
 
 
@@ -147,7 +147,7 @@ def tables(model: Model, devices: tuple[int, ...]) -> Iterator[str]:
     for what, value in needs(model).items():
         yield f"| {what} | {' | '.join(value(count) for count in devices)} |"
     yield ""
-    yield "| limit, the nearest first | reached at |"
+    yield "| limit, lowest first | reached at |"
     yield "|---|---|"
     for what, count in limits(model):
         yield f"| {what} | {_short(count)} devices |"

@@ -88,5 +88,5 @@ def test_what_would_be_done_twice_is_not_repeated_when_nobody_knows(told, api):
 def test_tokens_whose_answer_was_lost_are_not_made_twice(run, data, stack):
     with relay(stack.url) as line:
         lost = run("enroll", "create", "lost-token", "--url", line.url, code=6)
-    assert "Whether it was done is not known" in lost.stderr
+    assert "It is not known whether the request was executed" in lost.stderr
     assert [t["alias"] for t in data("enroll", "list", "--limit", "500")].count("lost-token") == 1

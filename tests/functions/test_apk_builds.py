@@ -430,7 +430,7 @@ def test_a_shared_user_id_does_not_change(bucket: Bucket, db: Database):
     db.execute("UPDATE apk_versions SET shared_user_id = 'com.nexmdm.all'")
     document = offer(sample("agent-2")).problem(422)
     assert document["detail"] == (
-        "sharedUserId: expected com.nexmdm.all, which is that of the builds before it, found none"
+        "sharedUserId: expected com.nexmdm.all, that of the earlier builds, found none"
     )
     db.execute("UPDATE apk_versions SET min_sdk = NULL, shared_user_id = NULL")
     assert offer(sample("agent-3"), 3).json["state"] == "published"

@@ -1,4 +1,4 @@
-"""`nexmdm apps`: what is installed where."""
+"""`nexmdm apps`: installed apps, by package or by device."""
 
 from typing import Annotated, Any
 
@@ -42,7 +42,7 @@ def list_apps(
     package: Package = None,
     chosen: Narrow = NARROW,
 ) -> None:
-    """List installed apps, a line for each version.
+    """List installed apps, one line per version.
 
     \b
     nexmdm apps list io.unitynodes.unityapp
@@ -54,11 +54,13 @@ def list_apps(
         for row in session.api.pages("/v1/apps", query)
         for version in row["versions"]
     )
-    session.out.table(versions, FLEET, "No app fits.")
+    session.out.table(versions, FLEET, "No app matches.")
 
 
 @command(app)
 def device(session: Session, device: Device) -> None:
-    """List the apps of one device, those that were removed included."""
+    """List the apps of one device, including removed ones."""
     device_id = addresses.find(session.api, device)["device_id"]
-    session.out.table(session.api.pages(path("devices", device_id, "apps")), OF_DEVICE, "The device reported no app.")
+    session.out.table(
+        session.api.pages(path("devices", device_id, "apps")), OF_DEVICE, "The device has reported no apps."
+    )
