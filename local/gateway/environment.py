@@ -1,4 +1,4 @@
-"""Execution environments as Lambda has them: processes with one invocation at a time, thrown away when broken.
+"""Execution environments as in Lambda: processes with one invocation at a time, discarded when they fail.
 
 pool = Environments(function, limit=4)
 outcome = await pool.invoke(event)      # Outcome(result=...) or Outcome(error=...)
@@ -22,7 +22,7 @@ from local.postgres import logins
 from local.template import Function
 
 ROOT = Path(__file__).resolve().parents[2]
-INIT_SECONDS = 10  # Lambda's own limit for an environment's start
+INIT_SECONDS = 10  # Lambda's limit for the initialization of an environment
 
 
 @dataclass(frozen=True)

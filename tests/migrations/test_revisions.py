@@ -129,7 +129,7 @@ def test_it_lets_writers_pass_and_tries_again(empty: str):
                           VALUES (1, '1', 1, 'x', 1, 'adopted')""")
     writer.commit()
     writer.close()
-    assert "a lock was not to be had" in run.stderr.readline()
+    assert "a lock could not be acquired" in run.stderr.readline()
     reader.close()
     assert run.wait() == 0
     assert rows(empty, "SELECT version_num FROM alembic_version") == [("e8a41f63d7c2",)]
@@ -221,5 +221,5 @@ def test_a_revision_that_fails_leaves_nothing_and_those_before_it_stay(empty: st
 def test_a_database_that_does_not_answer_is_named_in_a_line(empty: str):
     done = alembic("postgresql://nobody@127.0.0.1:9/none", "upgrade", "head")
     assert done.returncode == 1
-    assert done.stderr.startswith("migrate: the database of DATABASE_URL does not answer: ")
+    assert done.stderr.startswith("migrate: the database of DATABASE_URL does not respond: ")
     assert "Traceback" not in done.stderr

@@ -133,7 +133,7 @@ def test_missing_partitions_ahead_are_found(url: str, connection: Connection):
     )
     lines = found(connection)
     assert len(lines) == 9
-    assert all("is missing; mend: run the cleanup function" in line for line in lines)
+    assert all("is missing; fix: run the cleanup function" in line for line in lines)
 
 
 def test_the_revision_it_expects_is_the_head():
@@ -150,4 +150,4 @@ def test_looking_leaves_nothing_behind(connection: Connection):
 
 def test_a_missing_function_is_said(connection: Connection):
     (line,) = without(connection, "DROP FUNCTION record_heartbeats_v1")
-    assert line.startswith("record_heartbeats_v1: the function is missing; mend:")
+    assert line.startswith("record_heartbeats_v1: the function is missing; fix:")

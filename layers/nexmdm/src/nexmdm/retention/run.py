@@ -1,4 +1,4 @@
-"""The daily cleanup: partitions ahead, then every retention policy, each within its share of the time there is."""
+"""The cleanup: creates future partitions, then runs every retention policy within its share of the remaining time."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -15,7 +15,7 @@ from nexmdm.runtime import metrics
 from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.settings import Settings
 
-# The log's and the metrics' words for a policy.
+# The names of policies in logs and metrics.
 TABLES = {
     "heartbeats": "device_heartbeats",
     "fcm_dispatches": "fcm_dispatches",
@@ -29,15 +29,15 @@ TABLES = {
 
 
 def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], float]) -> dict[str, Any]:
-    """Do what the time allows; what is left is done next time. A policy that fails does not stop the others.
+    """Clean up as far as time allows; the next run continues. A policy that fails does not stop the others.
 
     Args:
-        remaining_seconds: how long the work may still take.
+        remaining_seconds: returns the remaining time.
 
     Returns:
-        complete: nothing that is due is left and nothing failed. partitions: how many were made, and how many
-        heartbeats had found none. builds: how many declarations expired. policies: per policy deleted, done, seconds
-        and error.
+        complete: no due rows are left and nothing failed. partitions: how many were created, and how many heartbeats
+        were in the default partition. builds: how many declarations expired. policies: deleted, done, seconds and error
+        per policy.
     """
     ahead, made, stray = _partitions_ahead(db, settings)
     outcomes = {"partitions": ahead}
@@ -63,7 +63,7 @@ def _above(limit: float, remaining_seconds: Callable[[], float]) -> bool:
 
 
 def dry_run(db: Executor, settings: Settings) -> dict[str, object]:
-    """What `clean` would remove, per policy; changes nothing."""
+    """The number of rows that `clean` would remove, per policy; changes nothing."""
     return {"dry_run": True, "policies": {policy: {"due": n} for policy, n in policies.due(db, settings).items()}}
 
 
@@ -80,7 +80,7 @@ def _partitions_ahead(db: Executor, settings: Settings) -> tuple[Outcome, int, i
 
 
 def _builds(db: Database) -> tuple[Outcome, int]:
-    """Declarations that were never completed, and what was remembered of downloads an hour ago."""
+    """Expire declarations that were never completed, and remove download counters that are older than an hour."""
     expired = 0
 
     def steps() -> Steps:
@@ -115,7 +115,7 @@ def _policy(
 
 
 def _measure(outcomes: dict[str, Outcome], stray: int, complete: bool) -> None:
-    """The alarms: CleanupSucceeded less than once a day, CleanupFailed, HeartbeatsWithoutPartition."""
+    """Write the metrics for the alarms: CleanupSucceeded, CleanupFailed, HeartbeatsWithoutPartition."""
     for policy, outcome in outcomes.items():
         if policy != "partitions":
             metrics.count("".join(word.capitalize() for word in policy.split("_")) + "Removed", outcome.deleted)

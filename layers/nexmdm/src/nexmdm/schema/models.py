@@ -1,7 +1,7 @@
-"""The schema, in SQLAlchemy 2 style. Every state is a CHECK, every promise a constraint, every constraint named.
+"""The schema as SQLAlchemy 2 models. Every state is a CHECK, every guarantee a constraint, every constraint named.
 
-Migrations build it (`migrations/versions`), `alembic check` and `nexmdm.schema` compare it. The hot paths run their own
-SQL in the verb modules and do not import this one: SQLAlchemy's ORM costs 345 ms of a cold start, psycopg2 alone 30.
+Migrations build it (`migrations/versions`), `alembic check` and `nexmdm.schema` compare it. The verb modules run their
+own SQL and do not import this module: SQLAlchemy's ORM adds 345 ms to a cold start, psycopg2 alone 30 ms.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -88,7 +88,7 @@ _TYPES = {
 
 
 class _Described:
-    """What a device's reports say of the device itself."""
+    """Columns for the fields that describe the device itself."""
 
 
 for _field in OF_DEVICE:
@@ -96,18 +96,18 @@ for _field in OF_DEVICE:
 
 
 class Device(_Described, Base):
-    """A device that was enrolled. Its secret is kept as SHA-256 only.
+    """An enrolled device. Its token is stored only as SHA-256.
 
-    Registering again before the first use of the newest token gives another token beside the earlier ones
-    (`prior_token_id`, before it `older_token_ids`); the use of the newest one retires them.
+    Registering again before the newest token was used adds another token to the earlier ones (`prior_token_id`, before
+    it `older_token_ids`); using the newest token retires them.
     """
 
     __tablename__ = "devices"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    # In byte order, so that one index serves pages and prefixes whatever the database's collation.
+    # In byte order, so that one index serves pages and prefixes regardless of the database's collation.
     alias: Mapped[str] = mapped_column(Text(collation="C"))
-    # What the alias looks like (nexmdm.devices.aliases.key); null where two collided when keys came.
+    # nexmdm.devices.aliases.key; null if two aliases had the same key when keys were introduced.
     alias_key: Mapped[str | None] = mapped_column(Text(collation="C"))
     token_id: Mapped[str | None]
     prior_token_id: Mapped[str | None]
@@ -130,13 +130,13 @@ class Device(_Described, Base):
         Index("ix_devices_labels", "labels", postgresql_using="gin"),
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
-        # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
-        # Partial, so that a new token is no change of a key, which would lock the device against its own heartbeats.
+        # An FCM registration token belongs to the last device to report it; a trigger removes it from the other one.
+        # Partial, so that a new token does not change a key, which would block the device's own heartbeats.
         Index("uq_devices_fcm_token", "fcm_token", unique=True, postgresql_where=text("fcm_token IS NOT NULL")),
         Index("ix_devices_older_token_ids", "older_token_ids", postgresql_using="gin"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
-        # Unique among the living: a deleted device's alias is free again.
+        # Unique among devices that are not deleted; a deleted device's alias is free.
         Index("uq_devices_live_alias", "alias", unique=True, postgresql_where=text("deleted_at IS NULL")),
         Index("uq_devices_live_alias_key", "alias_key", unique=True, postgresql_where=text("deleted_at IS NULL")),
         Index(
@@ -148,9 +148,9 @@ class Device(_Described, Base):
 
 
 class DeviceGroup(Base):
-    """A name for a filter; `filter` is the stored form of `nexmdm.devices.filters`. A group names no other group.
+    """A named filter; `filter` is the stored form of `nexmdm.devices.filters` and cannot name another group.
 
-    `monitored_package` is the app to watch on its devices; `monitored_package_v1` says which app a device's is.
+    `monitored_package` is the app to monitor on its devices; `monitored_package_v1` determines the app of a device.
     """
 
     __tablename__ = "device_groups"
@@ -170,7 +170,7 @@ class DeviceGroup(Base):
 
 
 class EnrollmentToken(Base):
-    """What lets a device register (scope register) or a bare URL download (scope apk_download)."""
+    """A token that allows a device to register (scope register) or a plain URL to download (scope apk_download)."""
 
     __tablename__ = "enrollment_tokens"
 
@@ -203,7 +203,7 @@ class EnrollmentToken(Base):
 
 
 class RegistrationRefusal(Base):
-    """How often an address was refused since its current minute began; see `refusals`."""
+    """How many registrations from an IP address were rejected in its current minute; see `enrollment.rate_limit`."""
 
     __tablename__ = "registration_refusals"
 
@@ -217,9 +217,9 @@ class RegistrationRefusal(Base):
 class ApkVersion(Base):
     """A build: declared, verified at completion, promoted to current, rolled out in stages.
 
-    `min_sdk` is null for builds that were published before it was read. `plan` is of a rollout that goes on by itself.
-    `adopted` ones came with an old server's database; their files are not in the bucket. `file_path` is the object's
-    key, `object_version` the version of it that was verified. `rollout_completed` and `rollout_failed` count finished
+    `min_sdk` is null for builds published before it was recorded. `plan` is that of an automatic rollout. `adopted`
+    builds come from an old server's database; their files are not in the bucket. `file_path` is the object's key,
+    `object_version` its verified version. `rollout_completed` and `rollout_failed` count finished
     installations since the promotion or the last resume.
     """
 
@@ -289,7 +289,7 @@ class ApkVersion(Base):
         CheckConstraint("(plan_ended_at IS NULL) = (plan_end IS NULL)", name="plan_end_says_why"),
         Index("idx_apk_build_type", "version_code", "build_type"),
         Index("idx_apk_version_lookup", "package_name", "version_code"),
-        # A name stands for one checksum; a refused or withdrawn build gives its name back.
+        # One checksum per package, version code and type; a refused or withdrawn build does not count.
         Index(
             "uq_apk_versions_live",
             "package_name",
@@ -318,7 +318,7 @@ class ApkSigner(Base):
 
 
 class ApkInstallation(Base):
-    """One installation of a build on a device, as the device reports it; `request_id` is the command's that asked."""
+    """One installation of a build on a device, as reported by the device; `request_id` is that of the command."""
 
     __tablename__ = "apk_installations"
 
@@ -351,7 +351,7 @@ class ApkInstallation(Base):
 
 
 class Schedule(Base):
-    """A recurring or one-time command; the sweep starts it when `next_run_at` has come."""
+    """A recurring or one-time command; the sweep starts it at `next_run_at`."""
 
     __tablename__ = "schedules"
 
@@ -384,7 +384,7 @@ class Schedule(Base):
 
 
 class ScheduleRun(Base):
-    """What became of one instant of a schedule. Its key is why a run starts once."""
+    """The outcome of one instant of a schedule. Its primary key ensures that a run starts once."""
 
     __tablename__ = "schedule_runs"
 
@@ -463,7 +463,7 @@ class FcmDispatch(Base):
         CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
         CheckConstraint("state <> 'accepted' OR completed_at IS NULL", name="accepted_is_not_completed"),
         CheckConstraint(
-            # '{}' says that there were some and that they were wiped: such a row cannot be sent again.
+            # '{}' means that there were secrets and they were wiped, so the row cannot be sent again.
             "secrets IS NULL OR secrets = '{}'::jsonb"
             " OR (completed_at IS NULL AND (state IN ('accepted', 'sending', 'retry_wait', 'unknown')"
             " OR (delivery = 'until_answered' AND state = 'sent')))",
@@ -475,7 +475,7 @@ class FcmDispatch(Base):
         Index("ix_fcm_dispatches_sent_at", "sent_at"),
         Index("ix_fcm_dispatches_batch_id", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
         Index("ix_fcm_dispatches_created_at", "created_at", "request_id"),
-        # What an operator asks for by its state; those that were sent are most, and any page of all has some.
+        # For lists by state. `sent` is not included because most rows are sent, so any page of all rows has some.
         Index(
             "ix_fcm_dispatches_unsent",
             "state",
@@ -483,13 +483,13 @@ class FcmDispatch(Base):
             "request_id",
             postgresql_where=text("state IN ('failed', 'unknown', 'expired', 'cancelled')"),
         ),
-        # What the sweep looks for, and nothing else: it stays small however many rows are settled.
+        # Only rows that the sweep looks for, so that it stays small regardless of the number of settled rows.
         Index(
             "ix_fcm_dispatches_open",
             text("coalesce(next_at, lease_until, created_at)"),
             postgresql_where=text("state IN ('accepted', 'retry_wait', 'sending')"),
         ),
-        # What a heartbeat answers as pending_commands.
+        # The rows of pending_commands in the response to a heartbeat.
         Index(
             "ix_fcm_dispatches_pending",
             "device_id",
@@ -506,15 +506,15 @@ class FcmDispatch(Base):
 
 
 def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
-    """The bucket of a row that is added through the ORM: ten seconds, UTC. The verbs have PostgreSQL compute it."""
-    # Not typed by SQLAlchemy.
+    """The bucket of a row that is added through the ORM: ten seconds, UTC. In the verbs PostgreSQL computes it."""
+    # SQLAlchemy has no types for this.
     ts = context.get_current_parameters().get("ts") or datetime.now(UTC)  # type: ignore[no-untyped-call]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + (ts - epoch) // timedelta(seconds=10) * timedelta(seconds=10)
 
 
 class _Report:
-    """What a heartbeat says of a device; shared by its history and its last status."""
+    """Columns for the fields of a heartbeat, shared by the history and the last status."""
 
 
 for _field in HISTORY:
@@ -523,7 +523,7 @@ for _field in HISTORY:
 
 
 class DeviceHeartbeat(_Report, Base):
-    """At most one row per device and bucket, whatever races: that is the unique key. Partitioned by bucket."""
+    """At most one row per device and bucket, ensured by the unique key. Partitioned by bucket."""
 
     __tablename__ = "device_heartbeats"
 
@@ -550,10 +550,10 @@ class DeviceLastStatus(_Report, Base):
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     last_ts: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # When the last status itself was received, and the time that the device gave it: a clock that was set back.
+    # When the last status was received, and the device's own time of it, to detect a clock that was set back.
     received_at: Mapped[datetime | None]
     device_ts: Mapped[datetime | None]
-    # When the phone started, the start and the model before it, and when two phones were last seen on one token.
+    # When the phone started, its previous start and model, and when two phones were last seen using one token.
     boot_at: Mapped[datetime | None]
     earlier_boot_at: Mapped[datetime | None]
     earlier_model: Mapped[str | None]
@@ -572,7 +572,7 @@ class DeviceLastStatus(_Report, Base):
 
 
 class DeviceApp(Base):
-    """An app that a device reported, installed or not; written when the device's inventory changed."""
+    """An app that a device reported, installed or not; written when the device's inventory changes."""
 
     __tablename__ = "device_apps"
 
@@ -591,9 +591,9 @@ class DeviceApp(Base):
 
 
 class ApkDownloadEvent(Base):
-    """One issued download address: committed before the address leaves.
+    """One issued download URL, committed before the URL is returned.
 
-    `adopted` ones came with an old server's database, which did not always say who downloaded.
+    `adopted` rows come from an old server's database, which did not always record the caller.
     """
 
     __tablename__ = "apk_download_events"
@@ -618,7 +618,7 @@ class ApkDownloadEvent(Base):
 
 
 class ApkDownloadRate(Base):
-    """When a device got the addresses of a build that it got within the hour."""
+    """The instants at which a device got URLs of a build within the last hour."""
 
     __tablename__ = "apk_download_rates"
 
@@ -634,12 +634,11 @@ class ApkDownloadRate(Base):
 
 
 class DeviceAlert(Base):
-    """What is wrong with a device, from when the watch found it until it stayed away for the cool-down.
+    """A problem of a device, from when the watch found it until it has been absent for the cool-down.
 
-    At most one is open per device and condition; it is pending until `opened_at`. `notice` is what
-    is still to be told of it; who tells holds `claim_id`
-    until `lease_until`. `clear_since`: the condition is gone since then, and may come back. `notified_at`: the last
-    notice was handed to the topic.
+    At most one alert is open per device and condition; it is pending until `opened_at`. `notice` is the waiting
+    notification; the run that sends it holds `claim_id` until `lease_until`. `clear_since`: when the condition ended,
+    which may be temporary. `notified_at`: when the last notification was published.
     """
 
     __tablename__ = "device_alerts"
@@ -684,7 +683,7 @@ class DeviceAlert(Base):
 
 
 class OperatorEvent(Base):
-    """What an operator or the system itself changed. Rows are added and, past their retention, removed."""
+    """A change by an operator or the system. Rows are only added, and removed after their retention."""
 
     __tablename__ = "operator_events"
 
@@ -709,7 +708,7 @@ class OperatorEvent(Base):
 
 
 class AlertRule(Base):
-    """Which condition is watched for, on which devices, and where it is told."""
+    """A condition, the devices that it applies to, and where notifications are sent."""
 
     __tablename__ = "alert_rules"
 
@@ -733,7 +732,7 @@ class AlertRule(Base):
 
 
 class AlertMute(Base):
-    """Devices about whose alerts nothing is told until a time."""
+    """Devices whose alerts send no notifications until a given time."""
 
     __tablename__ = "alert_mutes"
 
@@ -751,7 +750,7 @@ class AlertMute(Base):
 
 
 class FleetHistory(Base):
-    """The fleet at one hour; `grp` is a group's name, empty for the whole."""
+    """The fleet at one hour; `grp` is a group's name, empty for the whole fleet."""
 
     __tablename__ = "fleet_history"
 
@@ -769,7 +768,7 @@ class FleetHistory(Base):
 
 
 class _Charted:
-    """The least, the greatest and the last value of each charted field."""
+    """The minimum, maximum and last value of each charted field."""
 
 
 for _field in CHARTED:
@@ -780,8 +779,8 @@ for _field in CHARTED:
 class DeviceHistory(_Charted, Base):
     """A device's reports of one hour, written when retention removes the reports themselves.
 
-    Without a foreign key: it would lock the row of every device for as long as a partition is summarized, and a
-    heartbeat that changes a unique column, such as the FCM token, would wait for it. Rows of devices are never removed.
+    There is no foreign key: it would lock the row of every device while a partition is summarized, and a heartbeat that
+    changes a unique column, such as the FCM token, would have to wait. Rows of devices are never removed.
     """
 
     __tablename__ = "device_history"
