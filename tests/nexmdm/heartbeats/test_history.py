@@ -69,7 +69,7 @@ def shown(device: Device, step: str = "hour", days: int = 90) -> list[dict[str, 
     return [{**point, "at": datetime.fromisoformat(point["at"])} for point in answer.json["points"]]
 
 
-def clean(url: str) -> dict[str, Any]:
+def clean(url: str) -> run.Cleaned:
     own = Database(make_dsn(url))
     try:
         return run.clean(own, settings.load(), lambda: 60)
