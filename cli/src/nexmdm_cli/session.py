@@ -87,7 +87,7 @@ def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True,
     def add(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
         declared = list(signature.parameters.values())[1:]
-        groups: dict[str, Any] = {
+        groups: dict[str, type] = {
             parameter.name: parameter.annotation for parameter in declared if is_dataclass(parameter.annotation)
         }
         own = [option for parameter in declared for option in _options(parameter)]
