@@ -69,8 +69,8 @@ def _idempotency(stage: Stage, url: str) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _event(command: Command) -> tuple[Any, dict[str, Any]]:
-    path = f"/v1/devices/{command.target['device_id']}/commands"
+def _event(command: Command[OneDevice]) -> api.Call:
+    path = f"/v1/devices/{command.target.device_id}/commands"
     return api.event("POST", path, {"action": command.action}, headers={"idempotency-key": command.request_id})
 
 

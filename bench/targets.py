@@ -62,8 +62,7 @@ def _idempotency(stage: Stage, db: Database) -> list[float]:
     """Milliseconds of each repeat of a command whose request_id is known, among as many others."""
     known = stage.sizes.known
     commands = [
-        Command(f"r-{n}", OneDevice(f"live-{n + 1}"), "ping", {}, 600, actor.operator("bench"))
-        for n in range(known)
+        Command(f"r-{n}", OneDevice(f"live-{n + 1}"), "ping", {}, 600, actor.operator("bench")) for n in range(known)
     ]
     for command in commands:
         single.accept(db, command)

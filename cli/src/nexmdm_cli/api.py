@@ -9,7 +9,7 @@ import httpx
 from botocore.exceptions import BotoCoreError
 
 from nexmdm_cli.failures import Code, Failure
-from nexmdm_cli.resources import Document, R, read
+from nexmdm_cli.resources import Document, Page, R, read
 from nexmdm_cli.signing import UnusableCredentials
 from nexmdm_cli.stack import Stack, unusable
 
@@ -86,22 +86,22 @@ class Api:
         self, type_: type[R], method: str, path: str, body: Body | None = None, *, repeatable: bool = True
     ) -> list[R]:
         """The objects of an answer that is not paged; else as `call`."""
-        return [read(type_, item) for item in self.call(method, path, body, repeatable=repeatable)["items"]]
+        return [read(type_, item) for item in self.read(Page, method, path, body, repeatable=repeatable).items]
 
     def pages(self, type_: type[R], path: str, query: Query | None = None, limit: int | None = None) -> Iterator[R]:
         """The items of all pages, or the first `limit`."""
         wanted = {**(query or {}), "limit": min(limit or PAGE, PAGE)}
         given = 0
         while True:
-            page = self.call("GET", path, query=wanted)
-            for item in page["items"]:
+            page = self.read(Page, "GET", path, query=wanted)
+            for item in page.items:
                 if limit is not None and given >= limit:
                     return
                 yield read(type_, item)
                 given += 1
-            if page["next_cursor"] is None:
+            if page.next_cursor is None:
                 return
-            wanted["cursor"] = page["next_cursor"]
+            wanted["cursor"] = page.next_cursor
 
     def _answered(
         self, method: str, path: str, body: Any, query: Query | None, key: str | None, repeatable: bool

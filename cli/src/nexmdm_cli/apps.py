@@ -17,7 +17,7 @@ Package = Annotated[str | None, typer.Argument(help="Only this package.", metava
 Device = Annotated[str, typer.Argument(help="Alias or id.", autocompletion=addresses.complete, metavar="DEVICE")]
 
 
-class Installed(AppVersion, Resource):
+class Installed(AppVersion, Resource, kw_only=True):
     """An app in one of its versions."""
 
     package: str

@@ -52,6 +52,13 @@ def read(type_: type[R], document: object) -> R:
     return found
 
 
+class Page(Resource):
+    """A part of a list, or all of it."""
+
+    items: list[Document]
+    next_cursor: str | None = None
+
+
 class Device(Resource):
     """A living device. What it reports beyond these members is in the document, see `fields`."""
 
