@@ -41,7 +41,7 @@ OF_DEVICE: list[Column[DeviceApp]] = [
 def _installed(row: DeviceApp) -> str:
     if row.installed:
         return "yes"
-    return f"removed {ago(row['removed_at'])}" if row.removed_at else "no"
+    return f"removed {ago(row.removed_at)}" if row.removed_at else "no"
 
 
 @command(app, "list")

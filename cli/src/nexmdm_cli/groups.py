@@ -113,7 +113,7 @@ def _print(session: Session, group: Group) -> None:
             ("filter", described(group.filter)),
             ("watched app", group.monitored_package or ""),
             ("fits now", count(group.device_count)),
-            ("changed", f"{when(group['updated_at'])} by {group['updated_by']}"),
-            ("made", f"{when(group['created_at'])} by {group['created_by']}"),
+            ("changed", f"{when(group.updated_at)} by {group.updated_by}"),
+            ("made", f"{when(group.created_at)} by {group.created_by}"),
         ],
     )

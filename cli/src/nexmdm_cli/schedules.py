@@ -183,7 +183,7 @@ def _print(session: Session, row: Schedule) -> None:
         ("last request", (last and last.request_id) or ""),
         ("last states", _states(last) if last else ""),
         ("delivery", row.delivery.replace("_", " ")),
-        ("gives up after", f"{row['ttl_seconds']} s"),
+        ("gives up after", f"{row.ttl_seconds} s"),
         ("by", row.created_by),
     ]
     session.out.fields(row, pairs)

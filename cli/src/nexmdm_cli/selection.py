@@ -128,7 +128,7 @@ def agreed(session: Session, target: Body, doing: str, *, yes: bool, dry_run: bo
         return None
     if not preview.device_count:
         raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
-    session.confirm(f"{doing} {count(preview['device_count'])} ({sample(preview)})?", yes)
+    session.confirm(f"{doing} {count(preview.device_count)} ({sample(preview)})?", yes)
     return target if yes else {**target, "expect_target_hash": preview.target_hash}
 
 
