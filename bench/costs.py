@@ -159,11 +159,12 @@ def _fixed() -> Iterator[str]:
 
 
 def _million() -> Iterator[str]:
-    forms: tuple[dict[str, int], ...] = ({"former": True}, {}, {"sample": 10})
+    forms = ((True, 1), (False, 1), (False, 10))
     yield "| a million heartbeats | before, USD | now, USD | `HeartbeatLogSample=10`, USD |"
     yield "|---|---|---|---|"
-    yield f"| bytes of log for each | {' | '.join(f'{record_bytes(**form):.0f}' for form in forms)} |"
-    costs = [million_heartbeats(**form) for form in forms]
+    sizes = [record_bytes(former=former, sample=n) for former, n in forms]
+    yield f"| bytes of log for each | {' | '.join(f'{size:.0f}' for size in sizes)} |"
+    costs = [million_heartbeats(former=former, sample=n) for former, n in forms]
     for part in costs[0]:
         yield f"| {part} | {' | '.join(f'{cost[part]:.2f}' for cost in costs)} |"
     yield f"| together | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"

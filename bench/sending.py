@@ -58,7 +58,7 @@ def _side_by_side(stage: Stage, db: Database) -> dict[str, list[float]]:
     return interleaved(ROUNDS, prepare, warm_up=1)
 
 
-def _post(count: int, command: Command) -> None:
+def _post(count: int, command: Command[Selected]) -> None:
     def one(number: int) -> str:
         dispatch = command.message(f"live-{number}", f"{command.request_id}:live-{number}")
         return fcm.send(fcm.message(message.build(dispatch, KEY), f"fcm-live-{number}", 240)).outcome

@@ -101,7 +101,7 @@ COLUMNS: list[Column[Build]] = [
     Column("ID", lambda b: str(b.build_id)),
     Column("PACKAGE", lambda b: b.package_name, flexible=True),
     Column("VERSION", lambda b: f"{b.version_name} ({b.version_code})"),
-    Column("TYPE", lambda b: b.build_type),
+    Column("TYPE", lambda b: b.build_type or ""),
     Column("STATE", lambda b: Text(b.state, STYLES.get(b.state, ""))),
     Column("ROLLOUT", _rollout),
     Column("INSTALLED", _installed),

@@ -109,7 +109,7 @@ def export(
     rows = list(session.api.pages(Dispatch, "/v1/commands", {"batch": batch}))
     aliases = addresses.aliases(session.api)
     members = [{"alias": aliases.get(row.device_id, ""), **row.document} for row in rows]
-    members.sort(key=lambda row: (row.alias, row.device_id))
+    members.sort(key=lambda row: (row["alias"], row["device_id"]))
     if session.out.as_json:
         return session.out.json(members)
     session.out.document(tabular.table(members, EXPORTED))

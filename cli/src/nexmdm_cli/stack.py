@@ -100,7 +100,7 @@ def checked(url: str) -> str:
 
 
 def _local(stack: LocalStack) -> Stack:
-    if stack.access_key_id is None:
+    if stack.access_key_id is None or stack.secret_access_key is None:
         return Stack(stack.url, Signed(_credentials(_session(None), None), stack.region))
     from botocore.credentials import Credentials
 

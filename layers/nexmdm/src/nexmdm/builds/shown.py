@@ -1,6 +1,6 @@
 """Builds as the API shows them: without what only this server needs, with what an operator should know."""
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
@@ -123,7 +123,7 @@ def installing(
 _STORED = [name for name in _Members.__struct_fields__ if name in StoredBuild.__struct_fields__ and name != "plan"]
 
 
-def _shown(type_: type[B], build: StoredBuild, **more: object) -> B:
+def _shown(type_: type[B], build: StoredBuild, **more: Any) -> B:
     """What is stored of a build, in a form that has `more` members."""
     stored = {name: getattr(build, name) for name in _STORED}
     if build.statistics is not None:
