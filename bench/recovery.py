@@ -31,6 +31,7 @@ from bench.figures import Figure, at_least, compared, counted, print_table
 from bench.heartbeats import bare, statement
 from bench.pairs import spread_of
 from bench.stage import QUICK, Stage
+from local.fleet.storage import Body
 from local.postgres import embedded
 
 PROCESSES = 2
@@ -212,7 +213,7 @@ def _message(connection: socket.socket) -> tuple[bytes, bytes]:
 # --- the devices
 
 
-def _queue(number: int, queued: int) -> list[dict[str, Any]]:
+def _queue(number: int, queued: int) -> list[Body]:
     """The reports of a device, oldest first, ten minutes apart; each phone's in seconds of its own."""
     end = datetime.now(UTC) - timedelta(seconds=number % 600)
     return [load.body(end - timedelta(seconds=600 * (queued - n))) for n in range(queued)]

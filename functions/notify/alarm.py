@@ -1,13 +1,12 @@
 """A CloudWatch alarm as it arrives on a topic, in words."""
 
 import json
-from typing import Any
 
 
-def in_words(message: dict[str, Any]) -> tuple[str, str] | None:
+def in_words(text: str) -> tuple[str, str] | None:
     """(title, text) of an alarm, or None when the message is something else."""
     try:
-        alarm = json.loads(message["Message"])
+        alarm = json.loads(text)
     except ValueError:
         return None
     if not isinstance(alarm, dict) or "AlarmName" not in alarm:

@@ -4,15 +4,18 @@ It keeps nothing and tries nothing twice: it fails, Lambda tries again, and what
 One webhook that fails does not keep the others from being posted to.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from nexmdm.runtime import invocations, logs, settings
 
 from functions.notify import message, targets, webhook
 
+# What SNS calls a function with: `Records`, each with its `Sns`.
+Event: TypeAlias = dict[str, Any]
+
 
 @invocations.named
-def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
+def handler(event: Event, context: Any) -> dict[str, int]:
     """{"posted": how many requests were made}"""
     logs.begin(context.aws_request_id, context.function_name)
     known = targets.load(settings.load())

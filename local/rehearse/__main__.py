@@ -7,12 +7,12 @@ tell. Exits 1 with one line per finding.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from nexmdm.runtime import endpoints
 
 from local.rehearse import expand, limits, network, permissions, references, routes
 from local.rehearse.conditions import combinations
+from local.template import Node
 
 # docs/deploy.md has the same list, and a test holds it against this one.
 ONLY_AWS_CAN_TELL = (
@@ -30,7 +30,7 @@ ONLY_AWS_CAN_TELL = (
 SERVICES = {"rds-db": "rds"}  # what IAM calls a login is asked of the database itself
 
 
-def rehearse(document: dict[str, Any], calls: dict[str, set[str]]) -> tuple[list[str], list[str]]:
+def rehearse(document: Node, calls: dict[str, set[str]]) -> tuple[list[str], list[str]]:
     """(lines about what was covered, findings)"""
     parameters, truths = combinations(document)
     checks = [

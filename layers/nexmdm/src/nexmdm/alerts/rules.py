@@ -5,7 +5,7 @@ then the first by name. A rule without a threshold takes the one of its conditio
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -226,8 +226,8 @@ def _rule(row: Row) -> Rule:
     return msgspec.convert({**row, "filter": shown}, Rule)
 
 
-def _plain(rule: NewRule) -> dict[str, object]:
-    plain: dict[str, Any] = msgspec.to_builtins(rule)
+def _plain(rule: NewRule) -> events.Change:
+    plain: events.Change = msgspec.to_builtins(rule)
     return plain
 
 

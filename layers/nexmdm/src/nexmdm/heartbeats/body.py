@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -24,6 +24,10 @@ FcmToken = Annotated[str, Meta(min_length=1, max_length=4096)]
 PackageName = Annotated[str, Meta(min_length=1, max_length=255)]
 VersionCode = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 
+# What a heartbeat says, by column of device_heartbeats; the declarations in nexmdm.devices.fields give the types.
+Values: TypeAlias = dict[str, Any]
+# A heartbeat as a caller in Python has it: the flat form or the nested one.
+Given: TypeAlias = dict[str, Any]
 # More of them, or more text, is no app inventory. It also bounds what reading one costs.
 MOST_APPS = 1000
 _MOST_APP_BYTES = 256 * 1024
@@ -104,7 +108,7 @@ class Report(NamedTuple):
         claimed: the device_id that the body names.
     """
 
-    values: dict[str, Any]
+    values: Values
     device_ts: datetime | None
     claimed: str | None
 
@@ -115,7 +119,7 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
     Args:
         dropped: gets the paths of what was dropped in here.
     """
-    values: dict[str, Any] = {}
+    values: Values = {}
     for group, members, names in _PLAN:
         holder = getattr(body, group) if group else body
         if holder is not None:
@@ -142,7 +146,7 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
     return Report(values, instant, body.device_id)
 
 
-def strictly(data: dict[str, object], unity_package: str) -> Report:
+def strictly(data: Given, unity_package: str) -> Report:
     """The same for a caller in Python, who is told what does not fit.
 
     Raises:
@@ -180,7 +184,7 @@ _PLAN = tuple(_plan())
 _UNKNOWN_IF_NEGATIVE = frozenset(field.name for field in FIELDS if _unknown_if_negative(field))
 
 
-def _add_apps(values: dict[str, object], text: bytes, unity_package: str, dropped: list[str]) -> None:
+def _add_apps(values: Values, text: bytes, unity_package: str, dropped: list[str]) -> None:
     """The app inventory, its hash, and the version of the monitored app."""
     apps = _apps(text, dropped)
     if apps is None:
