@@ -199,7 +199,7 @@ def _request(connection: socket.socket) -> tuple[str, str, str]:
 
 
 def _message(connection: socket.socket) -> tuple[bytes, bytes]:
-    """(head, body); what is spent on reading HTTP is neither the handler's nor the floor's, so it is as little as can be."""
+    """(head, body). Reading HTTP is no part of the handler or of the floor, so it has to cost little."""
     data = connection.recv(65_536)
     while (end := data.find(b"\r\n\r\n")) < 0:
         data += connection.recv(65_536)
