@@ -47,7 +47,7 @@ def _fill(url: str, db: Database, devices: int) -> None:
 
 
 def _rounds(stage: Stage) -> int:
-    return max(10, stage.sizes.rounds // 20)
+    return max(10, stage.sizes.rounds // 40)
 
 
 def _ids(db: Database, selector: str) -> list[str]:
