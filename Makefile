@@ -39,11 +39,11 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 	@$(BIN)/python -m local.run --devices $(or $(DEVICES),20)
 
 test: setup ## the whole suite on real PostgreSQL, with parallel workers (WORKERS=4)
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
 
 coverage: setup ## the whole suite with coverage of functions and layer; fails below the floor (WORKERS=4)
 	@mkdir -p .nexmdm
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 torture: setup ## faults, races, secrets, fuzz and access, ten times as many as the suite; then each protection removed in turn
 	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture tests/system/test_malformed_secrets.py

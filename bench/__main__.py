@@ -18,7 +18,6 @@ import traceback
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -109,7 +108,7 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 
 
 def _write(path: Path, figures: dict[str, list[Figure]], seconds: float, load: float) -> None:
-    document: dict[str, Any] = {
+    document = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": round(seconds),
         "processors": os.cpu_count(),

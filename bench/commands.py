@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg2
 from nexmdm.commands import batches, single
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, OneDevice, Selected
 from nexmdm.runtime import actor
 from psycopg2 import extensions
 
@@ -39,7 +39,7 @@ def measure(stage: Stage) -> list[Figure]:
 def _idempotency(stage: Stage, url: str) -> list[Figure]:
     known = stage.sizes.known
     commands = [
-        Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, actor.operator(api.OPERATOR))
+        Command(f"r-{n}", OneDevice(f"live-{n + 1}"), "ping", {}, 600, actor.operator(api.OPERATOR))
         for n in range(known)
     ]
     with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
@@ -69,8 +69,8 @@ def _idempotency(stage: Stage, url: str) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _event(command: Command) -> tuple[Any, dict[str, Any]]:
-    path = f"/v1/devices/{command.target['device_id']}/commands"
+def _event(command: Command[OneDevice]) -> api.Call:
+    path = f"/v1/devices/{command.target.device_id}/commands"
     return api.event("POST", path, {"action": command.action}, headers={"idempotency-key": command.request_id})
 
 
@@ -81,7 +81,7 @@ def _select(connection: extensions.connection, request_id: str) -> list[tuple[An
 
 
 def _round_trips(url: str) -> Figure:
-    command = Command("r-1", {"device_id": "live-2"}, "ping", {}, 600, actor.operator(api.OPERATOR))
+    command = Command("r-1", OneDevice("live-2"), "ping", {}, 600, actor.operator(api.OPERATOR))
     with relay(url) as line, pointed_at(line.url):
         for _ in range(3):
             handler, event = _event(command)
@@ -100,7 +100,7 @@ def _bulk(stage: Stage, url: str) -> Figure:
         everyone = {"filter": {"all": True}}
 
         def prepare(number: int) -> dict[str, Callable[[], object]]:
-            command = Command(f"b-{number}", {"selector": everyone}, "ping", {}, 600, actor.operator("bench"))
+            command = Command(f"b-{number}", Selected(everyone), "ping", {}, 600, actor.operator("bench"))
             return {
                 "floor": lambda: floor.cursor().execute(BARE, {"batch": f"bare-{number}"}),
                 "bulk": lambda: batches.accept(db, command, 600),

@@ -8,11 +8,14 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from local import template
 from local.rehearse.conditions import by_default
+from local.template import Node
 
+# prices.toml, by service.
+Prices: TypeAlias = dict[str, Any]
 MONTH_SECONDS, MONTH_HOURS = 30 * 86_400, 730
 FLEETS = (100, 1_000, 10_000)
 INTERVAL, COMMANDS = 600, 4  # seconds between heartbeats; commands for a device and day, each acknowledged once
@@ -20,7 +23,7 @@ MEMORY_GB = 0.25
 
 
 @cache
-def prices() -> dict[str, Any]:
+def prices() -> Prices:
     return tomllib.loads((Path(__file__).parent / "prices.toml").read_text())
 
 
@@ -112,7 +115,7 @@ def fixed() -> list[tuple[str, int, float]]:
     return [(what, number, number * each) for what, number, each in found]
 
 
-def _resources() -> dict[str, Any]:
+def _resources() -> Node:
     """Those that are there without a parameter that is off by default."""
     document = template.document()
     truth = by_default(document)
@@ -123,11 +126,11 @@ def _resources() -> dict[str, Any]:
     }
 
 
-def _count(resources: dict[str, Any], kind: str) -> int:
+def _count(resources: Node, kind: str) -> int:
     return sum(each["Type"] == kind for each in resources.values())
 
 
-def _alarm_metrics(resources: dict[str, Any]) -> int:
+def _alarm_metrics(resources: Node) -> int:
     read = 0
     for each in resources.values():
         if each["Type"] == "AWS::CloudWatch::Alarm":
@@ -156,11 +159,12 @@ def _fixed() -> Iterator[str]:
 
 
 def _million() -> Iterator[str]:
-    forms: tuple[dict[str, Any], ...] = ({"former": True}, {}, {"sample": 10})
+    forms = ((True, 1), (False, 1), (False, 10))
     yield "| a million heartbeats | before, USD | now, USD | `HeartbeatLogSample=10`, USD |"
     yield "|---|---|---|---|"
-    yield f"| bytes of log for each | {' | '.join(f'{record_bytes(**form):.0f}' for form in forms)} |"
-    costs = [million_heartbeats(**form) for form in forms]
+    sizes = [record_bytes(former=former, sample=n) for former, n in forms]
+    yield f"| bytes of log for each | {' | '.join(f'{size:.0f}' for size in sizes)} |"
+    costs = [million_heartbeats(former=former, sample=n) for former, n in forms]
     for part in costs[0]:
         yield f"| {part} | {' | '.join(f'{cost[part]:.2f}' for cost in costs)} |"
     yield f"| total | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"

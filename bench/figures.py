@@ -1,7 +1,6 @@
 """One row of the table: what was measured, the floor of the same run, their ratio, and the bar for it."""
 
 from statistics import median, quantiles
-from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -113,12 +112,12 @@ def _ruled(
     note: str,
     spread: float,
 ) -> Figure:
-    values: dict[str, Any] = {"floor": _rounded(floor), "measured": _rounded(measured)}
     ratio = round(measured / floor, 3) if floor else None
     return Figure(
         what=what,
         against=against,
-        **values,
+        floor=_rounded(floor),
+        measured=_rounded(measured),
         unit=unit,
         ratio=ratio,
         spread=round(spread, 3),

@@ -34,14 +34,14 @@ class Statement:
         return []
 
 
-def statement(token: str, reports: list[Report], config: Any) -> tuple[str, dict[str, Any]]:
+def statement(token: str, reports: list[Report], config: Any) -> tuple[str, Parameters]:
     kept = Statement()
     with suppress(NotAuthenticated):
         record.for_token(kept, token, reports, config)
     return kept.sql, kept.parameters
 
 
-def bare(connection: extensions.connection, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+def bare(connection: extensions.connection, sql: str, parameters: Parameters) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchall()
@@ -116,7 +116,7 @@ def _reports(devices: Devices) -> tuple[str, list[Report]]:
     return token, [report]
 
 
-def _event(devices: Devices) -> tuple[Any, dict[str, Any]]:
+def _event(devices: Devices) -> api.Call:
     token, report = devices.next()
     return api.event("POST", "/v1/heartbeat", load.body(at_of(report), devices.apps), token=token)
 

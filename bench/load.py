@@ -13,6 +13,7 @@ from nexmdm.heartbeats import record
 from nexmdm.heartbeats.body import Report, strictly
 
 from bench import fixture
+from local.fleet.storage import Body
 
 PER_SECOND = 100
 _processes = multiprocessing.get_context("spawn")
@@ -73,7 +74,7 @@ BODY = {"status": "ok", "battery_pct": 80, "network_type": "wifi", "uptime_s": 8
 APPS = {f"com.example.app{n}": {"installed": True, "version_name": f"1.{n}.0", "version_code": n} for n in range(20)}
 
 
-def body(at: datetime, apps: bool = False) -> dict[str, Any]:
+def body(at: datetime, apps: bool = False) -> Body:
     """apps: with an inventory, the same in each."""
     return {**BODY, **({"app_versions": APPS} if apps else {}), "timestamp_utc": at.isoformat()}
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from nexmdm_cli.api import Body
 
-ALL: dict[str, Any] = {"filter": {"all": True}}
-SITE: dict[str, Any] = {"filter": {"selector": "site=s7"}}
-NOT_SITE: dict[str, Any] = {"filter": {"selector": "site!=s7"}}
+ALL: Body = {"filter": {"all": True}}
+SITE: Body = {"filter": {"selector": "site=s7"}}
+NOT_SITE: Body = {"filter": {"selector": "site!=s7"}}
 OF_SITE = "SELECT id FROM devices WHERE labels ->> 'site' = 's7'"
 OF_GROUPS = "SELECT id FROM devices WHERE labels ->> 'site' IN (SELECT 's' || n FROM generate_series(1, 20) AS n)"
 OF_ALL = "SELECT id FROM devices"

@@ -112,7 +112,7 @@ def _judged(name: str, ask: Ask, took: list[float], floor: list[float], scanned:
     )
 
 
-def _event(route: str, ask: Ask, n: int) -> tuple[Any, dict[str, Any]]:
+def _event(route: str, ask: Ask, n: int) -> api.Call:
     path, body = ask.at(n)
     headers = {"idempotency-key": f"ask-{crc32(f'{route}{ask.label}'.encode())}-{n}"} if ask.key else {}
     return api.event(route.partition(" ")[0], path, body, query=ask.query, headers=headers)

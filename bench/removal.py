@@ -112,8 +112,8 @@ def _timed(stage: Stage, url: str, way: Way) -> Removed:
 
 def _clean(db: Profiled, url: str) -> int:
     done = run.clean(cast(Database, db), fixture.settings(url), lambda: 290)
-    assert done["policies"]["heartbeats"]["done"], done
-    return int(done["policies"]["heartbeats"]["deleted"])
+    assert done.policies["heartbeats"].done, done
+    return done.policies["heartbeats"].deleted
 
 
 def _delete(db: Profiled, _url: str) -> int:

@@ -7,7 +7,7 @@ index answers against one pass over the devices.
 from collections.abc import Callable
 
 from nexmdm.commands import batches
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, Selected
 from nexmdm.devices import lists, targets
 from nexmdm.devices.filters import Filter
 from nexmdm.devices.lists import DEVICE_COLUMNS, DevicesQuery
@@ -47,7 +47,7 @@ def _fill(url: str, db: Database, devices: int) -> None:
 
 
 def _rounds(stage: Stage) -> int:
-    return max(10, stage.sizes.rounds // 20)
+    return max(10, stage.sizes.rounds // 40)
 
 
 def _ids(db: Database, selector: str) -> list[str]:
@@ -105,7 +105,7 @@ def _bulk(stage: Stage, db: Database) -> Figure:
 
     def prepare(number: int) -> dict[str, Callable[[], object]]:
         def accept(kind: str, chosen: dict[str, object]) -> Callable[[], object]:
-            command = Command(f"{kind}-{number}", {"selector": chosen}, "ping", {}, 600, ME)
+            command = Command(f"{kind}-{number}", Selected(chosen), "ping", {}, 600, ME)
             return lambda: batches.accept(db, command, 600)
 
         return {

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import firebase_admin
 from nexmdm.commands import batches, message
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, Selected
 from nexmdm.runtime import actor, settings
 from nexmdm.runtime.database import Database
 
@@ -48,7 +48,7 @@ def _side_by_side(stage: Stage, db: Database) -> dict[str, list[float]]:
     everyone = {"filter": {"all": True}}
 
     def prepare(number: int) -> dict[str, Callable[[], object]]:
-        command = Command(f"s-{number}", {"selector": everyone}, "ping", {}, 600, actor.operator("bench"))
+        command = Command(f"s-{number}", Selected(everyone), "ping", {}, 600, actor.operator("bench"))
         batches.accept(db, command, 600)
         return {
             "floor": lambda: _post(stage.sizes.sends, command),
@@ -58,7 +58,7 @@ def _side_by_side(stage: Stage, db: Database) -> dict[str, list[float]]:
     return interleaved(ROUNDS, prepare, warm_up=1)
 
 
-def _post(count: int, command: Command) -> None:
+def _post(count: int, command: Command[Selected]) -> None:
     def one(number: int) -> str:
         dispatch = command.message(f"live-{number}", f"{command.request_id}:live-{number}")
         return fcm.send(fcm.message(message.build(dispatch, KEY), f"fcm-live-{number}", 240)).outcome

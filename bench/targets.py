@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from nexmdm.commands import single
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, OneDevice
 from nexmdm.heartbeats import partitions, record
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database
@@ -62,8 +62,7 @@ def _idempotency(stage: Stage, db: Database) -> list[float]:
     """Milliseconds of each repeat of a command whose request_id is known, among as many others."""
     known = stage.sizes.known
     commands = [
-        Command(f"r-{n}", {"device_id": f"live-{n + 1}"}, "ping", {}, 600, actor.operator("bench"))
-        for n in range(known)
+        Command(f"r-{n}", OneDevice(f"live-{n + 1}"), "ping", {}, 600, actor.operator("bench")) for n in range(known)
     ]
     for command in commands:
         single.accept(db, command)

@@ -1,10 +1,11 @@
 """The figures of a run: the counts of the fleet and the operator, and those of the database."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
 
 import psycopg2
 import psycopg2.extras
+from nexmdm.runtime.database import Parameters, Row
 
 from local.fcm.behaviours import AMBIGUOUS
 from local.fcm.fake import FakeFcm
@@ -15,12 +16,24 @@ OPEN = ("accepted", "sending", "retry_wait")
 
 
 @dataclass(frozen=True)
+class LastStatus:
+    """A device's last status, as far as it is shown."""
+
+    alias: str
+    last_seen_at: datetime
+    battery_pct: int | None
+    plugged: bool | None
+    network_type: str | None
+    unity_running: bool | None
+
+
+@dataclass(frozen=True)
 class Stored:
     """The database's counts for a run. commands: {state: count}; completed: number of acknowledged commands."""
 
     rows: int = 0
     online: int = 0
-    latest: list[dict[str, Any]] = field(default_factory=list)
+    latest: list[LastStatus] = field(default_factory=list)
     commands: dict[str, int] = field(default_factory=dict)
     completed: int = 0
 
@@ -77,7 +90,7 @@ class Database:
             return Stored(
                 rows=rows["n"],
                 online=online["n"],
-                latest=self._rows(_LATEST, parameters),
+                latest=[LastStatus(**row) for row in self._rows(_LATEST, parameters)],
                 commands={row["state"]: row["n"] for row in commands},
                 completed=sum(row["completed"] for row in commands),
             )
@@ -93,7 +106,7 @@ class Database:
             self._connection.close()
         self._connection = None
 
-    def _rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    def _rows(self, sql: str, parameters: Parameters) -> list[Row]:
         if self._connection is None:
             connection = psycopg2.connect(self._url, connect_timeout=3)
             connection.autocommit = True

@@ -4,15 +4,16 @@ import asyncio
 import random
 import uuid
 from collections import Counter
-from typing import Any
 
 import httpx
+from nexmdm_cli.api import Body
+from nexmdm_cli.resources import Params
 
 from local.fleet.fleet import Fleet
 from local.operator_api import Operator
 
 TTL_SECONDS = 60
-ACTIONS: list[tuple[str, dict[str, Any]]] = [
+ACTIONS: list[tuple[str, Params]] = [
     ("ping", {}),
     ("wake", {}),
     ("ring", {"duration": 5}),
@@ -56,7 +57,7 @@ class Operations:
         else:
             await self._until_answered(f"/v1/devices/{self._rng.choice(device_ids)}/commands", body)
 
-    async def _until_answered(self, path: str, body: dict[str, Any]) -> None:
+    async def _until_answered(self, path: str, body: Body) -> None:
         """Repeat the request with the same request_id, which makes that safe."""
         while True:
             try:

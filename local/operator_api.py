@@ -42,10 +42,6 @@ class Operator:
                 return found
             cursor = f"&cursor={page['next_cursor']}"
 
-    async def summary(self) -> dict[str, Any]:
-        summary: dict[str, Any] = await self.call("GET", "/v1/fleet/summary")
-        return summary
-
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         content = json.dumps(body).encode() if body is not None else b""
         headers = {"Content-Type": "application/json"}

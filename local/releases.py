@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import psycopg2
+from nexmdm_cli.api import Body
+from nexmdm_cli.resources import Build, DeclaredBuild, InstallingBuild, read
 
 from local.operator_api import Operator
 from local.postgres.embedded import ROOT
@@ -64,27 +66,26 @@ class Releases:
             "signer_fingerprint": self._signer,
             "ci_run_id": "make-run",
         }
-        declared = await self._until_answered("/v1/apk/builds", declaration)
-        if declared["state"] == "declared":
+        declared = read(DeclaredBuild, await self._until_answered("/v1/apk/builds", declaration))
+        if declared.state == "declared" and declared.upload_url:
             async with httpx.AsyncClient() as http:
-                uploaded = await http.put(declared["upload_url"], content=content, headers=declared["upload_headers"])
+                uploaded = await http.put(declared.upload_url, content=content, headers=declared.upload_headers)
                 uploaded.raise_for_status()
-        build = await self._until_answered(f"/v1/apk/builds/{declared['build_id']}/complete", None)
-        self._tell(f"agent {build['version_name']} is {build['state']}: {build['file_size']} bytes, signer verified")
-        return int(build["build_id"])
+        build = read(Build, await self._until_answered(f"/v1/apk/builds/{declared.build_id}/complete", None))
+        self._tell(f"agent {build.version_name} is {build.state}: {build.file_size} bytes, signer verified")
+        return build.build_id
 
     async def step(self, build_id: int, what: str, **body: Any) -> None:
         await asyncio.sleep(self._every)
-        build = await self._until_answered(f"/v1/apk/builds/{build_id}/{what}", body)
-        asked = f", {build['install']['device_count']} devices asked to install" if "install" in build else ""
-        percent = f" {build['staged_rollout_percent']} %" if what != "rollback" else ""
-        self._tell(f"agent {build['version_name']}: {what}{percent}{asked}")
+        build = read(InstallingBuild, await self._until_answered(f"/v1/apk/builds/{build_id}/{what}", body))
+        asked = f", {build.install.device_count} devices asked to install" if build.install else ""
+        percent = f" {build.staged_rollout_percent} %" if what != "rollback" else ""
+        self._tell(f"agent {build.version_name}: {what}{percent}{asked}")
 
-    async def _until_answered(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    async def _until_answered(self, path: str, body: Body | None) -> object:
         while True:
             try:
-                build: dict[str, Any] = await self._operator.call("POST", path, body)
-                return build
+                return await self._operator.call("POST", path, body)
             except httpx.TransportError:
                 await asyncio.sleep(1)
             except httpx.HTTPStatusError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import psycopg2
+from nexmdm_cli.resources import Audit, read
 
 from local import alarms, figures
 from local.fcm.fake import FakeFcm
@@ -44,7 +45,7 @@ async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: Vi
             left = await simulated.settle(stop, options.sweep)
         last = await simulated.figures()
         # Only this run's commands, because an earlier run may have been stopped during a send.
-        audit = await operator.call("GET", f"/v1/audit/commands?since={began:%Y-%m-%dT%H:%M:%SZ}")
+        audit = read(Audit, await operator.call("GET", f"/v1/audit/commands?since={began:%Y-%m-%dT%H:%M:%SZ}"))
         await fleet.close()
     database.close()
     return _judge(last, left, audit, fake_fcm, view)
@@ -123,7 +124,7 @@ class _Simulation:
             await asyncio.sleep(SHOWN_EVERY)
 
 
-def _judge(last: Figures, left: int, audit: dict[str, Any], fake_fcm: FakeFcm, view: View) -> int:
+def _judge(last: Figures, left: int, audit: Audit, fake_fcm: FakeFcm, view: View) -> int:
     ledger = last.fleet.ledger
     wrong = []
     if not last.consistent:
@@ -134,14 +135,14 @@ def _judge(last: Figures, left: int, audit: dict[str, Any], fake_fcm: FakeFcm, v
         wrong.append(f"sent twice: {', '.join(twice)}")
     if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
         wrong.append(f"ran twice: {', '.join(twice)}")
-    if first := audit["first"]:
-        wrong.append(f"the audit of {audit['checked']} commands: {first['request_id']} breaks {first['rule']}")
+    if first := audit.first:
+        wrong.append(f"the audit of {audit.checked} commands: {first.request_id} breaks {first.rule}")
     if ledger.corrupt:
         wrong.append(f"{ledger.corrupt} downloads differed from their build")
     if ledger.messages_refused:
         wrong.append(f"devices refused {ledger.messages_refused} messages: signature or time")
     view.print(line(last))
-    view.print(f"audit: {audit['checked']} commands, {audit['violations']} violations")
+    view.print(f"audit: {audit.checked} commands, {audit.violations} violations")
     if left:
         view.print(f"{left} requests got no response")
     for what in wrong:

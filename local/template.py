@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
+# A part of a CloudFormation template.
+Node: TypeAlias = dict[str, Any]
 TEMPLATE = Path(__file__).resolve().parent.parent / "template.yaml"
 SECONDS = {"minute": 60, "minutes": 60, "hour": 3600, "hours": 3600, "day": 86_400, "days": 86_400}
 
@@ -66,9 +68,9 @@ class Template:
         raise LookupError(f"no function {name!r} in template.yaml; there are: {', '.join(sorted(self.functions))}")
 
 
-def document(path: Path = TEMPLATE) -> dict[str, Any]:
+def document(path: Path = TEMPLATE) -> Node:
     """The whole template, with intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
-    whole: dict[str, Any] = yaml.load(path.read_text(), Loader=_CloudFormationLoader)
+    whole: Node = yaml.load(path.read_text(), Loader=_CloudFormationLoader)
     return whole
 
 
@@ -87,7 +89,7 @@ def load(path: Path = TEMPLATE) -> Template:
     return found
 
 
-def _function(logical_id: str, properties: dict[str, Any], defaults: dict[str, Any]) -> Function:
+def _function(logical_id: str, properties: Node, defaults: Node) -> Function:
     variables = {**_variables(defaults), **_variables(properties)}
     return Function(
         name=properties["Handler"].split(".")[-3],
@@ -101,13 +103,11 @@ def _function(logical_id: str, properties: dict[str, Any], defaults: dict[str, A
     )
 
 
-def _variables(properties: dict[str, Any]) -> dict[str, Any]:
+def _variables(properties: Node) -> Node:
     return dict(properties.get("Environment", {}).get("Variables", {}))
 
 
-def _add_event(
-    found: Template, function: Function, name: str, event: dict[str, Any], resources: dict[str, Any]
-) -> None:
+def _add_event(found: Template, function: Function, name: str, event: Node, resources: Node) -> None:
     properties = event.get("Properties", {})
     if event["Type"] == "HttpApi":
         authorizer = properties.get("Auth", {}).get("Authorizer") or _default_authorizer(properties, resources)
@@ -117,7 +117,7 @@ def _add_event(
         found.schedules.append(Schedule(name, function, expression, _rate(expression), properties.get("Input")))
 
 
-def _default_authorizer(properties: dict[str, Any], resources: dict[str, Any]) -> str:
+def _default_authorizer(properties: Node, resources: Node) -> str:
     api = properties.get("ApiId", {})
     auth = resources.get(api.get("Ref"), {}).get("Properties", {}).get("Auth", {})
     return str(auth.get("DefaultAuthorizer", "NONE"))

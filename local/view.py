@@ -89,9 +89,9 @@ def _commands(now: Figures) -> str:
 def _latest(now: Figures) -> Table:
     table = Table("latest", "battery", "network", "unity", "seen", box=box.SIMPLE)
     for row in now.stored.latest:
-        battery = "–" if row["battery_pct"] is None else f"{row['battery_pct']} %{' ⚡' if row['plugged'] else ''}"
-        unity = {True: "runs", False: "[red]down[/]"}.get(row["unity_running"], "–")
-        table.add_row(row["alias"], battery, row["network_type"] or "–", unity, f"{row['last_seen_at']:%H:%M:%S}")
+        battery = "–" if row.battery_pct is None else f"{row.battery_pct} %{' ⚡' if row.plugged else ''}"
+        unity = "–" if row.unity_running is None else "runs" if row.unity_running else "[red]down[/]"
+        table.add_row(row.alias, battery, row.network_type or "–", unity, f"{row.last_seen_at:%H:%M:%S}")
     return table
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 from nexmdm.alerts import evaluation, mutes, rules
-from nexmdm.runtime import database, settings, validation
+from nexmdm.runtime import database, settings, validation, warmup
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import Page, PageQuery
 
@@ -81,3 +81,6 @@ def delete_mute(request: Request) -> None:
 
 def _id(request: Request, name: str) -> int:
     return validation.convert(request.path[name], Id, root=f"path.{name}")
+
+
+warmup.warm_up()

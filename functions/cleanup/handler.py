@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from msgspec import Struct, to_builtins
 from nexmdm.retention import run
 from nexmdm.runtime import database, invocations, logs, metrics, settings
 
@@ -15,8 +16,14 @@ def handler(event: dict[str, object], context: Any) -> dict[str, object]:
     database.begin(context)
     db, config = database.connection(), settings.load()
     if event.get("dry_run") is True:
-        return run.dry_run(db, config)
+        return _plain(run.dry_run(db, config))
     try:
-        return run.clean(db, config, lambda: context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS)
+        return _plain(run.clean(db, config, lambda: context.get_remaining_time_in_millis() / 1000 - MARGIN_SECONDS))
     finally:
         metrics.flush()
+
+
+def _plain(report: Struct) -> dict[str, object]:
+    """As JSON, which is what Lambda returns."""
+    plain: dict[str, object] = to_builtins(report)
+    return plain

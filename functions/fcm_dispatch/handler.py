@@ -7,10 +7,20 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from nexmdm.builds import installations, plans
 from nexmdm.commands import actions, audit, batches, message, queue, relaunch, schedules, single
+from nexmdm.commands.actions import Params
 from nexmdm.commands.audit import Audit, AuditQuery
 from nexmdm.commands.batches import Batch
 from nexmdm.commands.schedules import NewSchedule, Run, Schedule, ScheduleChange
-from nexmdm.commands.single import Command, CommandResult, CommandsQuery, Dispatch, RequestId
+from nexmdm.commands.single import (
+    Command,
+    CommandResult,
+    CommandsQuery,
+    Dispatch,
+    OneDevice,
+    RequestId,
+    Selected,
+    Target,
+)
 from nexmdm.commands.states import Delivery
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Filter
@@ -35,7 +45,7 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
     """`params` are the action's parameters. The idempotency key is `request_id` or the Idempotency-Key header."""
 
     action: str
-    params: dict[str, Any] = {}
+    params: Params = {}
     ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
     delivery: Delivery = Delivery.AT_MOST_ONCE
     request_id: RequestId | None = None
@@ -106,7 +116,7 @@ def command_device(request: Request, body: CommandBody) -> Response[Dispatch]:
     `ttl_seconds` have passed.
     """
     device_id = request.path["device_id"]
-    command = _command(request, body, {"device_id": device_id})
+    command = _command(request, body, OneDevice(device_id))
     message.check_size(command.message(device_id, command.request_id))
     db, config = database.connection(), settings.load()
     row, new = single.accept(db, command)
@@ -128,7 +138,7 @@ def command_many(request: Request, body: BulkBody) -> Response[Batch]:
     sent by the sweep. The request_ids of the individual commands are `request_id:device_id`.
     """
     selector = targets.canonical(Targets(device_ids=body.device_ids, filter=body.filter))
-    command = _command(request, body, {"selector": selector})
+    command = _command(request, body, Selected(selector))
     message.check_size(command.message(LONGEST_DEVICE_ID, f"{command.request_id}:{LONGEST_DEVICE_ID}"))
     db, config = database.connection(), settings.load()
     interval, expected = config.heartbeat_interval_seconds, body.expect_target_hash
@@ -265,7 +275,7 @@ def list_runs(request: Request, query: PageQuery) -> Page[Run]:
     return schedules.list_runs(database.connection(), request.path["name"], query)
 
 
-def _command(request: Request, body: CommandBody, target: dict[str, object]) -> Command:
+def _command(request: Request, body: CommandBody, target: Target) -> Command[Target]:
     """The requested command with its idempotency key.
 
     Raises:

@@ -9,12 +9,14 @@ import re
 import threading
 import time
 import urllib.request
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from nexmdm.runtime import settings
 from nexmdm.runtime.errors import Named
 
+# What CloudFormation sends: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests.html
+Event: TypeAlias = dict[str, Any]
 TRIES = 5
 AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
@@ -26,7 +28,7 @@ class NoAnswer(Named):
 class Answer:
     """The response, sent only once, by the first caller. Its URL is presigned and is not logged."""
 
-    def __init__(self, event: dict[str, Any], physical_id: str) -> None:
+    def __init__(self, event: Event, physical_id: str) -> None:
         """Raises:
         NoAnswer: the event's URL is not at a host of AWS.
         """
@@ -36,7 +38,7 @@ class Answer:
         self._physical_id = event.get("PhysicalResourceId") or physical_id
         self._given = threading.Lock()
 
-    def succeeded(self, data: dict[str, Any]) -> None:
+    def succeeded(self, data: dict[str, object]) -> None:
         self._put({"Status": "SUCCESS", "Data": data})
 
     def failed(self, reason: str) -> None:

@@ -1,13 +1,12 @@
 """Describes a CloudWatch alarm that arrives on a topic."""
 
 import json
-from typing import Any
 
 
-def in_words(message: dict[str, Any]) -> tuple[str, str] | None:
+def in_words(text: str) -> tuple[str, str] | None:
     """(title, text) of an alarm, or None if the message is not an alarm."""
     try:
-        alarm = json.loads(message["Message"])
+        alarm = json.loads(text)
     except ValueError:
         return None
     if not isinstance(alarm, dict) or "AlarmName" not in alarm:

@@ -4,15 +4,18 @@ It stores nothing and retries nothing: if it fails, Lambda retries, and permanen
 failing webhook does not prevent posts to the others.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from nexmdm.runtime import invocations, logs, settings
 
 from functions.notify import message, targets, webhook
 
+# What SNS calls a function with: `Records`, each with its `Sns`.
+Event: TypeAlias = dict[str, Any]
+
 
 @invocations.named
-def handler(event: dict[str, Any], context: Any) -> dict[str, int]:
+def handler(event: Event, context: Any) -> dict[str, int]:
     """Handle an SNS event. Returns {"posted": number of requests}."""
     logs.begin(context.aws_request_id, context.function_name)
     known = targets.load(settings.load())

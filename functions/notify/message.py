@@ -1,11 +1,14 @@
 """Messages from the topic: a notification of the watch, a CloudWatch alarm, or any other text."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from functions.notify import alarm
+
+# A message of SNS: https://docs.aws.amazon.com/lambda/latest/dg/with-sns.html
+Notification: TypeAlias = dict[str, Any]
 
 
 class Group(Struct):
@@ -30,10 +33,10 @@ class Message(Struct, kw_only=True):
     groups: list[Group] = []
 
 
-def of(sns: dict[str, Any]) -> Message:
+def of(sns: Notification) -> Message:
     """The message of one SNS record."""
     attribute = (sns.get("MessageAttributes") or {}).get("notification")
     if attribute:
         return msgspec.json.decode(attribute["Value"], type=Message)
-    title, text = alarm.in_words(sns) or (sns.get("Subject") or "NexMDM", sns["Message"])
+    title, text = alarm.in_words(sns["Message"]) or (sns.get("Subject") or "NexMDM", sns["Message"])
     return Message(subject=title, text=text)

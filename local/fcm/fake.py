@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from local.fcm.behaviours import Behaviour, Reply, at_random, json_reply, reply
 
@@ -17,6 +17,8 @@ SEND = re.compile(r"/v1/projects/(?P<project>[^/]+)/messages:send")
 TOKEN = "/token"
 EVERY = "*"
 ACCESS_SECONDS = 3600
+# A message of FCM HTTP v1, as it was sent: https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages
+Message: TypeAlias = dict[str, Any]
 
 
 @dataclass
@@ -28,7 +30,7 @@ class Record:
     path: str
     headers: dict[str, str]
     token: str | None
-    message: dict[str, Any]
+    message: Message
     outcome: str = "arrived"
     delivered: bool = False
     answered_at: float | None = None
@@ -163,7 +165,7 @@ class FakeFcm:
                     own.pop(0)
             return first
 
-    def _record(self, path: str, headers: dict[str, str], token: str | None, message: dict[str, Any]) -> Record:
+    def _record(self, path: str, headers: dict[str, str], token: str | None, message: Message) -> Record:
         with self._changed:
             record = Record(len(self._records) + 1, time.time(), path, headers, token, message)
             self._records.append(record)
@@ -183,9 +185,9 @@ class FakeFcm:
             self._changed.notify_all()
 
 
-def _message(body: bytes) -> dict[str, Any] | None:
+def _message(body: bytes) -> Message | None:
     try:
-        message: dict[str, Any] = json.loads(body)["message"]
+        message: Message = json.loads(body)["message"]
         return message
     except (ValueError, KeyError, TypeError):
         return None

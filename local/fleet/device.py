@@ -19,7 +19,7 @@ from local.fleet.odd import Odd
 from local.fleet.outbox import Item, Outbox, pause
 from local.fleet.pace import Pace
 from local.fleet.phone import Phone
-from local.fleet.storage import Credentials, Storage, Stored
+from local.fleet.storage import Body, Credentials, Storage, Stored
 
 FCM_KEEPS_SECONDS = 240  # the server's FCM ttl: what a phone without network did not get by then, it never gets
 LOOKS_SECONDS = 1  # between two looks of a phone whose image another phone has
@@ -162,9 +162,7 @@ class Device(ABC):
 
     # --- sending
 
-    def queue(
-        self, path: str, body: dict[str, Any], header: str = "Authorization", taken_at: float | None = None
-    ) -> Item:
+    def queue(self, path: str, body: Body, header: str = "Authorization", taken_at: float | None = None) -> Item:
         if self.odd:
             self.odd.change(body, heartbeat=taken_at is not None)
         item = Item(path, json.dumps(body).encode(), taken_at, header)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from local.fleet import shell
 from local.fleet.device import Context, Device
@@ -17,6 +17,7 @@ from local.fleet.field_installer import FieldInstaller
 from local.fleet.link import FieldLink, Response
 from local.fleet.outbox import Item, pause
 from local.fleet.sender import Sender
+from local.fleet.storage import Body
 
 COALESCE_SECONDS = 10
 ACK = "/v1/devices/{device_id}/ack"
@@ -146,7 +147,7 @@ class FieldDevice(Device):
         self._ledger.wiped += 1
 
     async def fire_and_forget(
-        self, path: str, body: dict[str, Any], header: str = "X-Device-Token", device_token: str | None = None
+        self, path: str, body: Body, header: str = "X-Device-Token", device_token: str | None = None
     ) -> Response | None:
         """Send it once. Without a network, or when it is refused, it is lost."""
         known = self.credentials

@@ -1,15 +1,15 @@
 """How the agent in the field installs a build, and what it says about it."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from local.fleet import downloads
 from local.fleet.device import Device
 from local.fleet.ledger import Ledger
 from local.fleet.link import FieldLink, Response
 from local.fleet.phone import AGENT
+from local.fleet.storage import Body
 
-Send = Callable[[str, dict[str, Any]], Awaitable[Response | None]]
+Send = Callable[[str, Body], Awaitable[Response | None]]
 REPORT = "/v1/apk/installation/update"
 
 

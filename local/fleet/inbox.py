@@ -2,11 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import httpx
+import msgspec
+from msgspec import Struct
 
 WAIT_SECONDS = 25
+
+
+class _Message(Struct):
+    """One that a device received; `data` is the FCM data message."""
+
+    number: int
+    token: str
+    data: dict[str, str]
+
+
+class _Messages(Struct):
+    messages: list[_Message]
 
 
 async def follow(double_url: str, deliver: Callable[[str, dict[str, str]], None]) -> None:
@@ -16,17 +29,16 @@ async def follow(double_url: str, deliver: Callable[[str, dict[str, str]], None]
         while True:
             try:
                 for message in await _messages(http, last, WAIT_SECONDS):
-                    last = message["number"]
-                    deliver(message["token"], message["data"])
+                    last = message.number
+                    deliver(message.token, message.data)
             except httpx.TransportError:
                 await asyncio.sleep(1)
 
 
 async def _last(http: httpx.AsyncClient) -> int:
-    return max((message["number"] for message in await _messages(http, 0, 0)), default=0)
+    return max((message.number for message in await _messages(http, 0, 0)), default=0)
 
 
-async def _messages(http: httpx.AsyncClient, after: int, wait: float) -> list[dict[str, Any]]:
+async def _messages(http: httpx.AsyncClient, after: int, wait: float) -> list[_Message]:
     answer = await http.get("/control/messages", params={"after": after, "wait": wait})
-    messages: list[dict[str, Any]] = answer.raise_for_status().json()["messages"]
-    return messages
+    return msgspec.json.decode(answer.raise_for_status().content, type=_Messages).messages

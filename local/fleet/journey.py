@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 import psycopg2
 import psycopg2.extras
+from nexmdm_cli.resources import Params
 
 from local import releases, s3, schema
 from local.fcm import FakeFcm, serve
@@ -37,7 +39,7 @@ INTERVAL = 600.0
 HMAC_KEY = "journey-command-key"
 # One of each action that the API offers, but remote_exec_shell, which is off by default, and install_apk, which a
 # rollout sends.
-ACTIONS: dict[str, dict[str, Any]] = {
+ACTIONS: dict[str, Params] = {
     "ping": {},
     "ring": {"duration": 5},
     "wake": {},
@@ -53,7 +55,7 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "remote_exec_fcm": {"type": "launch_app", "package_name": UNITY},
 }
 # What no shell on a phone may see: each of them must be refused.
-REFUSED: list[tuple[str, dict[str, Any]]] = [
+REFUSED: list[tuple[str, Params]] = [
     ("wifi_connect", {"ssid": "$(reboot)", "password": "12345678", "security_type": "wpa2"}),
     ("wifi_connect", {"ssid": "site", "password": "pa`id`ss", "security_type": "wpa2"}),
     ("wifi_connect", {"ssid": "site", "password": "12345678\n", "security_type": "wpa2"}),
@@ -187,7 +189,9 @@ class Journey:
         if errors := self._fleet.ledger.server_errors:
             self.lies.append(f"{errors} requests of phones were answered 5xx")
         self.lies = list(dict.fromkeys(self.lies))
-        statuses = ", ".join(f"{count} {status}" for status, count in sorted(_counts(rows).items()))
+        statuses = ", ".join(
+            f"{count} {status}" for status, count in sorted(Counter(row.status for row in rows).items())
+        )
         self._tell(
             f"{part}: {len(devices)} devices, {len(self._sent)} commands, installations: {statuses or 'none'};"
             f" {len(self.lies) - before} lies"
@@ -201,7 +205,7 @@ class Journey:
     async def _all(self, do: Callable[[Device], Awaitable[Any]], devices: Sequence[Device] | None = None) -> None:
         await asyncio.gather(*[do(device) for device in (devices or self._fleet.devices) if device.credentials])
 
-    async def _send(self, device: Device, action: str, params: dict[str, Any]) -> int:
+    async def _send(self, device: Device, action: str, params: Params) -> int:
         known, request_id = device.credentials, f"journey-{uuid.uuid4().hex[:12]}"
         body = {"action": action, "params": params, "request_id": request_id}
         try:
@@ -212,20 +216,13 @@ class Journey:
         return 202
 
 
-def _installations(database_url: str) -> list[dict[str, Any]]:
+def _installations(database_url: str) -> list[truth.Installation]:
     with (
         closing(psycopg2.connect(database_url)) as connection,
         connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
     ):
         cursor.execute(_INSTALLATIONS)
-        return [dict(row) for row in cursor.fetchall()]
-
-
-def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    return counts
+        return [truth.Installation(**row) for row in cursor.fetchall()]
 
 
 _INSTALLATIONS = """

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg2
 
 from local.fleet.ledger import Ledger
+from local.fleet.storage import Body
 
-Body = dict[str, Any]
 Change = Callable[[Body], None]
 DAY = 86_400
 

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from local.fleet.storage import App, Stored
+from local.fleet.storage import App, Body, Stored
 
 AGENT = "com.nexmdm"
 AGENT_VERSION = "1.0.7"
@@ -86,7 +86,7 @@ class Phone:
         queue_depth: int,
         ping_request_id: str | None = None,
         ago: float = 0.0,
-    ) -> dict[str, Any]:
+    ) -> Body:
         """A new body.
 
         Args:
@@ -96,7 +96,7 @@ class Phone:
         self._age()
         rng = self._rng
         running = self.has_unity and rng.random() < 0.95
-        body: dict[str, Any] = {
+        body: Body = {
             "device_id": device_id,
             "alias": self.alias,
             "app_version": self.agent_version,
@@ -138,17 +138,17 @@ class Phone:
     def _untyped(self, value: Any) -> Any:
         return float(value) if type(value) is int and self._rng.random() < 0.3 else value
 
-    def _unity_part(self) -> dict[str, Any]:
+    def _unity_part(self) -> Body:
         if not self.has_unity:
             return {"installed": False, "version_name": None, "version_code": None}
         app = self._stored.apps.get(UNITY, App(241, "2.4.1"))
         return {"installed": True, "version_name": app.version_name, "version_code": app.version_code}
 
-    def _battery_part(self) -> dict[str, Any]:
+    def _battery_part(self) -> Body:
         temperature = round(self._rng.uniform(22, 41), 1)
         return {"pct": round(self._battery), "charging": self._charging, "temperature_c": temperature}
 
-    def _system_part(self, ago: float) -> dict[str, Any]:
+    def _system_part(self, ago: float) -> Body:
         return {
             "uptime_seconds": max(0, int(time.time() - ago - self._booted)),
             "android_version": self._android,
@@ -159,12 +159,12 @@ class Phone:
             "manufacturer": self._maker,
         }
 
-    def _memory_part(self) -> dict[str, Any]:
+    def _memory_part(self) -> Body:
         available = int(self._total_ram * self._rng.uniform(0.2, 0.6))
         pressure = round(100 - 100 * available / self._total_ram)
         return {"total_ram_mb": self._total_ram, "avail_ram_mb": available, "pressure_pct": pressure}
 
-    def _network_part(self) -> dict[str, Any]:
+    def _network_part(self) -> Body:
         if self._transport == "wifi":
             return {"transport": "wifi", "ssid": "kiosk", "carrier": None, "ip": self._ip}
         if self._transport == "cell":
@@ -177,7 +177,7 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def without_nulls(body: dict[str, Any]) -> dict[str, Any]:
+def without_nulls(body: Body) -> Body:
     return {
         key: without_nulls(value) if isinstance(value, dict) else value
         for key, value in body.items()

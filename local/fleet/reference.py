@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import time
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from local.fleet import downloads
 from local.fleet.device import Context, Device
@@ -17,6 +17,7 @@ from local.fleet.link import Link, Response
 from local.fleet.outbox import Item, pause
 from local.fleet.phone import timestamp
 from local.fleet.sender import Sender
+from local.fleet.storage import Body, Command, Report
 
 MOST_IN_A_BATCH = 500
 INSTALLATION = "/v1/apk/installation/update"
@@ -97,9 +98,7 @@ class ReferenceDevice(Device):
 
     # --- sending
 
-    def queue(
-        self, path: str, body: dict[str, Any], header: str = "Authorization", taken_at: float | None = None
-    ) -> Item:
+    def queue(self, path: str, body: Body, header: str = "Authorization", taken_at: float | None = None) -> Item:
         item = super().queue(path, body, header, taken_at)
         self._something_to_send.set()
         return item
@@ -173,7 +172,7 @@ class ReferenceDevice(Device):
             self._ledger.messages_repeated += 1
             self._report_again(request_id)
             return
-        self.stored.commands[request_id] = {"data": data, "reports": None}
+        self.stored.commands[request_id] = Command(data)
         self.save()
         self._run(request_id, data)
 
@@ -203,26 +202,26 @@ class ReferenceDevice(Device):
     def report_interrupted(self) -> None:
         """After a restart: what was written down and not finished was not run, or nobody knows. It is not run now."""
         for request_id, command in self.stored.commands.items():
-            if command["reports"] is None and self.credentials:
-                action = command["data"].get("action", "")
+            if command.reports is None and self.credentials:
+                action = command.data.get("action", "")
                 if request_id in self.ran:
                     self.finish(request_id, succeeded=False)
-                self._finish(request_id, [self._failure(request_id, action, command["data"])])
+                self._finish(request_id, [self._failure(request_id, action, command.data)])
 
-    def _finish(self, request_id: str, reports: list[Any]) -> None:
+    def _finish(self, request_id: str, reports: list[Report | Literal["ping"]]) -> None:
         """Keep what there is to report, and report it until it is accepted."""
-        self.stored.commands[request_id]["reports"] = reports
+        self.stored.commands[request_id].reports = reports
         self.save()
         self._report_again(request_id)
 
     def _report_again(self, request_id: str) -> None:
         waiting = {item.content for item in self.outbox.all()}
-        for report in self.stored.commands[request_id]["reports"] or ():
+        for report in self.stored.commands[request_id].reports or ():
             if report == "ping":
                 if not any(f'"{request_id}"'.encode() in content for content in waiting):
                     self.queue_heartbeat(request_id)
-            elif json.dumps(report["body"]).encode() not in waiting:
-                self.queue(report["path"], report["body"], report["header"])
+            elif json.dumps(report.body).encode() not in waiting:
+                self.queue(report.path, report.body, report.header)
 
     async def _install(self, request_id: str, data: dict[str, str]) -> None:
         number, known = int(data["installation_id"]), self.credentials
@@ -250,16 +249,16 @@ class ReferenceDevice(Device):
 
     def _report_installation(self, number: int, status: str, **more: object) -> None:
         report = self._installation(number, status, **more)
-        self.queue(report["path"], report["body"], report["header"])
+        self.queue(report.path, report.body, report.header)
 
-    # --- reports: {path, body, header}
+    # --- reports
 
-    def _ack(self, request_id: str, kind: str, succeeded: bool = True) -> dict[str, Any]:
+    def _ack(self, request_id: str, kind: str, succeeded: bool = True) -> Report:
         body = {"request_id": request_id, "type": kind, "status": "OK" if succeeded else "ERROR"}
         device_id = self.credentials.device_id if self.credentials else ""
-        return {"path": f"/v1/devices/{device_id}/ack", "body": body, "header": "Authorization"}
+        return Report(f"/v1/devices/{device_id}/ack", body, "Authorization")
 
-    def _result(self, request_id: str, action: str, succeeded: bool, message: str = "") -> dict[str, Any]:
+    def _result(self, request_id: str, action: str, succeeded: bool, message: str = "") -> Report:
         body = {
             "request_id": request_id,
             "action": action,
@@ -267,9 +266,9 @@ class ReferenceDevice(Device):
             "message": message or "done by the simulated device",
             "finished_at": timestamp(self.phone.clock()),
         }
-        return {"path": "/v1/action-result", "body": body, "header": "Authorization"}
+        return Report("/v1/action-result", body, "Authorization")
 
-    def _execution(self, request_id: str, data: dict[str, str], succeeded: bool = True) -> dict[str, Any]:
+    def _execution(self, request_id: str, data: dict[str, str], succeeded: bool = True) -> Report:
         body = {
             "exec_id": data.get("exec_id", request_id),
             "correlation_id": data.get("correlation_id", request_id),
@@ -279,13 +278,13 @@ class ReferenceDevice(Device):
             "output": "simulated\n",
             "ts": int(self.phone.clock() * 1000),
         }
-        return {"path": "/v1/remote-exec/ack", "body": body, "header": "X-Device-Token"}
+        return Report("/v1/remote-exec/ack", body, "X-Device-Token")
 
-    def _installation(self, number: int, status: str, **more: object) -> dict[str, Any]:
+    def _installation(self, number: int, status: str, **more: object) -> Report:
         body = {"installation_id": number, "status": status, **more}
-        return {"path": INSTALLATION, "body": body, "header": "X-Device-Token"}
+        return Report(INSTALLATION, body, "X-Device-Token")
 
-    def _failure(self, request_id: str, action: str, data: dict[str, str]) -> dict[str, Any]:
+    def _failure(self, request_id: str, action: str, data: dict[str, str]) -> Report:
         """Of a command that a restart interrupted, by the route of its kind."""
         match action:
             case "install_apk":

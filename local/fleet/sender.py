@@ -3,12 +3,11 @@
 import asyncio
 import random
 import time
-from typing import Any
 
 from local.fleet.ledger import Ledger
 from local.fleet.link import Link, Response
 from local.fleet.outbox import Item
-from local.fleet.storage import Credentials
+from local.fleet.storage import Body, Credentials
 
 REJECTED = {"status": "rejected"}
 
@@ -50,7 +49,7 @@ class Sender:
         item: Item,
         credentials: Credentials,
         response: Response | None,
-        result: dict[str, Any],
+        result: Body,
         sent_at: float,
     ) -> None:
         if item.taken_at is None:

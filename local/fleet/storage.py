@@ -4,7 +4,29 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+# What the file holds of a phone.
+Json: TypeAlias = dict[str, Any]
+# The JSON body of a phone's request, in the agent's form: docs/device.md.
+Body: TypeAlias = dict[str, Any]
+
+
+@dataclass
+class Report:
+    """A request that says what became of a command."""
+
+    path: str
+    body: Body
+    header: str
+
+
+@dataclass
+class Command:
+    """A command that was written down. reports: None until it was run; `ping` is reported by a heartbeat."""
+
+    data: dict[str, str]
+    reports: list[Report | Literal["ping"]] | None = None
 
 
 @dataclass
@@ -25,13 +47,13 @@ class Stored:
     """One phone's storage.
 
     Args:
-        commands: of a reference agent; {request_id: {"data": the message, "reports": None until it was run}}.
+        commands: of a reference agent, by request_id.
         pending_installation: of a field agent; the installation that it reports as completed when it starts next.
     """
 
     credentials: Credentials | None = None
     apps: dict[str, App] = field(default_factory=dict)
-    commands: dict[str, dict[str, Any]] = field(default_factory=dict)
+    commands: dict[str, Command] = field(default_factory=dict)
     pending_installation: int | None = None
 
 
@@ -72,10 +94,18 @@ class Storage:
         new.replace(self._path)
 
 
-def _stored(values: dict[str, Any]) -> Stored:
+def _stored(values: Json) -> Stored:
     """Files written before the phones had more than credentials hold these alone; they are read too."""
     if "device_token" in values:
         return Stored(credentials=Credentials(**values))
     credentials = values["credentials"]
     apps = {package: App(**app) for package, app in values["apps"].items()}
-    return Stored(credentials and Credentials(**credentials), apps, values["commands"], values["pending_installation"])
+    commands = {request_id: _command(command) for request_id, command in values["commands"].items()}
+    return Stored(credentials and Credentials(**credentials), apps, commands, values["pending_installation"])
+
+
+def _command(values: Json) -> Command:
+    reports = values["reports"]
+    if reports is not None:
+        reports = [report if report == "ping" else Report(**report) for report in reports]
+    return Command(values["data"], reports)

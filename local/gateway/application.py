@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from starlette.requests import Request as Received
 from starlette.responses import Response as Reply
+from starlette.types import Receive, Scope, Send
 
 from local.gateway import payload, signature
 from local.gateway.environment import Environments
@@ -43,7 +44,7 @@ class Gateway:
         self._environments: dict[str, Environments] = {}
         self._running: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         received = Received(scope, receive)
@@ -80,7 +81,7 @@ class Gateway:
                 return own_answer(403, "Forbidden")
         return await self._integrate(route.function, payload.event(request, route, parameters, caller))
 
-    async def _integrate(self, function: Function, event: dict[str, Any]) -> payload.Response:
+    async def _integrate(self, function: Function, event: payload.Event) -> payload.Response:
         invocation = asyncio.create_task(self.invoke(function, event))
         self._running.add(invocation)
         invocation.add_done_callback(self._running.discard)

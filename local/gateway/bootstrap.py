@@ -15,9 +15,13 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 LENGTH = struct.Struct(">I")
+# What the gateway and this process tell each other: an invocation, or what came of it.
+Message: TypeAlias = dict[str, Any]
+# An exception in the form in which Lambda returns it.
+Error: TypeAlias = dict[str, Any]
 
 
 class Context:
@@ -26,7 +30,7 @@ class Context:
     identity = None
     client_context = None
 
-    def __init__(self, invocation: dict[str, Any]) -> None:
+    def __init__(self, invocation: Message) -> None:
         self.aws_request_id: str = invocation["request_id"]
         self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
         self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
@@ -55,7 +59,7 @@ def serve(channel: socket.socket, handler_name: str) -> None:
         send(channel, _invoke(handler, invocation))
 
 
-def _invoke(handler: Any, invocation: dict[str, Any]) -> dict[str, Any]:
+def _invoke(handler: Any, invocation: Message) -> Message:
     """Run the handler. An exception is returned as an error; SystemExit and KeyboardInterrupt end the process, as in
     Lambda."""
     try:
@@ -70,7 +74,7 @@ def _invoke(handler: Any, invocation: dict[str, Any]) -> dict[str, Any]:
     return {"result": result}
 
 
-def described(error: BaseException) -> dict[str, Any]:
+def described(error: BaseException) -> Error:
     """An exception in the format in which Lambda returns it."""
     return {
         "errorMessage": str(error),
@@ -79,12 +83,12 @@ def described(error: BaseException) -> dict[str, Any]:
     }
 
 
-def send(channel: socket.socket, message: dict[str, Any]) -> None:
+def send(channel: socket.socket, message: Message) -> None:
     text = json.dumps(message).encode()
     channel.sendall(LENGTH.pack(len(text)) + text)
 
 
-def receive(channel: socket.socket) -> dict[str, Any] | None:
+def receive(channel: socket.socket) -> Message | None:
     """The next message, or None if the other side has closed the connection."""
     head = _exactly(channel, LENGTH.size)
     text = head and _exactly(channel, LENGTH.unpack(head)[0])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from local.gateway.bootstrap import LENGTH
+from local.gateway.bootstrap import LENGTH, Error, Message
 from local.postgres import logins
 from local.template import Function
 
@@ -30,7 +30,7 @@ class Outcome:
     """What an invocation came to: `error` is None, or {errorMessage, errorType, stackTrace?} as Lambda words it."""
 
     result: Any = None
-    error: dict[str, Any] | None = None
+    error: Error | None = None
 
 
 class Environments:
@@ -123,7 +123,7 @@ class _Environment:
             return Outcome(error=self._failed("Runtime.ExitError", request_id, self._how_it_ended()))
         return Outcome(result=answer.get("result"), error=answer.get("error"))
 
-    async def _wait_until_ready(self, request_id: str) -> dict[str, Any] | None:
+    async def _wait_until_ready(self, request_id: str) -> Error | None:
         self._streams = await asyncio.open_connection(sock=self._ours)
         try:
             answer = await asyncio.wait_for(self._receive(), INIT_SECONDS)
@@ -134,19 +134,19 @@ class _Environment:
         self.broken = "error" in answer
         return answer.get("error")
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         text = json.dumps(message).encode()
         assert self._streams is not None
         self._streams[1].write(LENGTH.pack(len(text)) + text)
 
-    async def _receive(self) -> dict[str, Any]:
+    async def _receive(self) -> Message:
         assert self._streams is not None
         reader = self._streams[0]
         (count,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-        answer: dict[str, Any] = json.loads(await reader.readexactly(count))
+        answer: Message = json.loads(await reader.readexactly(count))
         return answer
 
-    def _failed(self, kind: str, request_id: str, what: str) -> dict[str, Any]:
+    def _failed(self, kind: str, request_id: str, what: str) -> Error:
         self.broken = True
         return {"errorType": kind, "errorMessage": f"RequestId: {request_id} Error: {what}"}
 

@@ -11,11 +11,14 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 from local.template import Route
 
+# What the gateway calls a function with, and parts of it:
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+Event: TypeAlias = dict[str, Any]
 ACCOUNT = "000000000000"
 API_ID = "local"
 OF_THE_CONNECTION = {"connection", "content-length", "transfer-encoding"}
@@ -55,7 +58,7 @@ def own_answer(status: int, message: str) -> Response:
     return Response(status, [("content-type", "application/json")], f'{{"message":"{message}"}}'.encode())
 
 
-def event(request: Request, route: Route, parameters: dict[str, str], caller: dict[str, Any] | None) -> dict[str, Any]:
+def event(request: Request, route: Route, parameters: dict[str, str], caller: Event | None) -> Event:
     """The event of format 2.0. Keys without a value are absent, as they are in the real one.
 
     caller: requestContext.authorizer.iam of an IAM route.
@@ -91,7 +94,7 @@ def response(result: Any) -> Response | None:
         return None
 
 
-def _from_parts(result: dict[str, Any]) -> Response:
+def _from_parts(result: Event) -> Response:
     status = int(result["statusCode"])
     if not 200 <= status <= 599:
         raise ValueError(status)
@@ -141,7 +144,7 @@ def _joined(pairs: Any) -> dict[str, str]:
     return joined
 
 
-def _context(request: Request, route: Route, caller: dict[str, Any] | None) -> dict[str, Any]:
+def _context(request: Request, route: Route, caller: Event | None) -> Event:
     now = time.time()
     domain = request.header("host") or "localhost"
     context = {

@@ -6,13 +6,12 @@ import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, HTTPHeaders
 from botocore.credentials import Credentials
 
-from local.gateway.payload import ACCOUNT, Request
+from local.gateway.payload import ACCOUNT, Event, Request
 
 SERVICE = "execute-api"
 SKEW = timedelta(minutes=5)
@@ -32,7 +31,7 @@ class KeyPair:
     token: str | None = None
 
 
-def caller(request: Request, keys: KeyPair | None, now: datetime | None = None) -> dict[str, Any] | None:
+def caller(request: Request, keys: KeyPair | None, now: datetime | None = None) -> Event | None:
     """requestContext.authorizer.iam of a well-signed request; None is a 403, whatever was wrong."""
     claim = AUTHORIZATION.fullmatch(request.header("authorization") or "")
     if keys is None or claim is None or claim["service"] != SERVICE or claim["key"] != keys.key_id:
@@ -100,7 +99,7 @@ def _token_fits(request: Request, keys: KeyPair) -> bool:
     return hmac.compare_digest((given or "").encode(), (keys.token or "").encode())
 
 
-def _identity(keys: KeyPair) -> dict[str, Any]:
+def _identity(keys: KeyPair) -> Event:
     return {
         "accessKey": keys.key_id,
         "accountId": ACCOUNT,

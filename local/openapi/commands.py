@@ -1,13 +1,13 @@
 """The body of a command, by action: a JSON Schema for each action's parameters where the struct takes any object."""
 
 import copy
-from typing import Any
 
 import msgspec
 from nexmdm.commands.actions import ACTIONS, Action, Parameters
 from nexmdm.commands.states import Delivery
 
-Schema = dict[str, Any]
+from local.openapi import Schema
+
 REF = "#/components/schemas/{}"
 
 

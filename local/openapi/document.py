@@ -13,12 +13,11 @@ from nexmdm.runtime import errors
 from nexmdm.runtime.validation import GivenName
 
 from local import template
-from local.openapi import commands, examples, security
+from local.openapi import Schema, commands, examples, security
 from local.openapi.operations import Answer, Operation, operations, refusals
 from local.openapi.problems import GatewayMessage, Problem
 from local.template import Route
 
-Schema = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent.parent
 REF = "#/components/schemas/{name}"
 # The gateway says these too, of itself.
@@ -49,14 +48,14 @@ HEADERS: dict[str, Schema] = {
 }
 
 
-def build() -> dict[str, Any]:
+def build() -> Schema:
     """The whole document.
 
     Raises:
         KeyError: a route of template.yaml has no handler.
     """
     routes = template.load().routes
-    paths: dict[str, Any] = {}
+    paths: Schema = {}
     named: set[str] = set()
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, operations()[route.key], named)
@@ -92,7 +91,7 @@ def _tag(function: str) -> dict[str, str]:
     return {"name": function, "description": inspect.getdoc(import_module(f"functions.{function}.handler")) or ""}
 
 
-def _operation(route: Route, operation: Operation, named: set[str]) -> dict[str, Any]:
+def _operation(route: Route, operation: Operation, named: set[str]) -> Schema:
     function = import_module(f"functions.{route.function.name}.handler").routes.table[route.key].route
     summary, _, description = (inspect.getdoc(function) or "").partition("\n")
     name = f"{route.function.name}_{function.__name__}"
@@ -151,13 +150,13 @@ def _body(route: Route, operation: Operation) -> Schema | None:
     }
 
 
-def _responses(route: Route, operation: Operation) -> dict[str, Any]:
+def _responses(route: Route, operation: Operation) -> Schema:
     found = {str(status): _answered(status, answer) for status, answer in operation.answers.items()}
     return found | {str(status): _refused(status, operation) for status in sorted(refusals(route.key))}
 
 
 def _answered(status: int, answer: Answer) -> Schema:
-    found: dict[str, Any] = {"description": WORDS[status]}
+    found: Schema = {"description": WORDS[status]}
     if answer.headers:
         found["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers}
     refs, _ = msgspec.json.schema_components(answer.types, ref_template=REF)
@@ -194,7 +193,7 @@ def _refusal(status: int, by_gateway: bool) -> Schema:
     content = {"application/problem+json": {"schema": {"$ref": REF.format(name="Problem")}}}
     if by_gateway:
         content["application/json"] = {"schema": {"$ref": REF.format(name="GatewayMessage")}}
-    found: dict[str, Any] = {"description": "; ".join(titles), "content": content}
+    found: Schema = {"description": "; ".join(titles), "content": content}
     if status in (409, 429, 503):
         found["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return found

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+
+from local.gateway.payload import Event
+from local.openapi import Schema
 
 EVENTS = Path(__file__).resolve().parent.parent.parent / "events"
 
 
-def bodies(route_key: str) -> dict[str, Any]:
+def bodies(route_key: str) -> Schema:
     """{name of the sample: {"value": its JSON body}}"""
     return {
         name: {"value": json.loads(event["body"])}
@@ -24,9 +26,9 @@ def parameters(route_key: str) -> dict[str, str]:
     return {}
 
 
-def _is(event: dict[str, Any], route_key: str, member: str) -> bool:
+def _is(event: Event, route_key: str, member: str) -> bool:
     return event.get("routeKey") == route_key and bool(event.get(member))
 
 
-def _samples() -> dict[str, dict[str, Any]]:
+def _samples() -> dict[str, Event]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(EVENTS.glob("*.json"))}

@@ -3,21 +3,24 @@
 `actions.json` tells the actions of commands, `conditions.json` the conditions of alert rules.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from nexmdm.alerts.conditions import DECLARATIONS
 from nexmdm.commands.actions import ACTIONS, Action, Parameters
 
-Schema = dict[str, Any]
+from local.openapi import Schema
+
+# What the console makes its forms of, by name.
+Forms: TypeAlias = dict[str, Any]
 LIMITS = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
 
 
-def actions() -> dict[str, Any]:
+def actions() -> Forms:
     return {action.name: _action(action) for action in ACTIONS.values()}
 
 
-def conditions() -> dict[str, Any]:
+def conditions() -> Forms:
     """Each with its title; with the unit and the bounds of its threshold when it takes one."""
     return {
         name.value: {"title": told.title}
@@ -26,8 +29,8 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def _action(action: Action) -> dict[str, Any]:
-    found: dict[str, Any] = {"about": action.about, "answered": action.answered.value, "params": {}}
+def _action(action: Action) -> Forms:
+    found: Forms = {"about": action.about, "answered": action.answered.value, "params": {}}
     if action.repeat is not None:
         found["repeat"] = action.repeat
     if action.disruptive:
@@ -39,7 +42,7 @@ def _action(action: Action) -> dict[str, Any]:
     return found
 
 
-def _parameter(parameters: type[Parameters], name: str, declared: Schema, required: bool) -> dict[str, Any]:
+def _parameter(parameters: type[Parameters], name: str, declared: Schema, required: bool) -> Forms:
     # An optional parameter is declared as one of its type and null.
     own = next(option for option in declared.get("anyOf", [declared]) if option.get("type") != "null")
     about = {**declared, **own}

@@ -1,8 +1,8 @@
 """Who may call, and how they say so; with the statuses of those who may not."""
 
-from typing import Any
+from local.openapi import Schema
 
-SCHEMES: dict[str, Any] = {
+SCHEMES: Schema = {
     "deviceBearer": {"type": "http", "scheme": "bearer", "description": "the device token that registering gave"},
     "deviceToken": {"type": "apiKey", "in": "header", "name": "X-Device-Token", "description": "the same token"},
     "enrollmentKey": {

@@ -8,12 +8,12 @@ tell. Exits with 1 and one line per finding.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from nexmdm.runtime import endpoints
 
 from local.rehearse import expand, limits, network, permissions, references, routes
 from local.rehearse.conditions import combinations
+from local.template import Node
 
 # docs/deploy.md has the same list, and a test compares both.
 ONLY_AWS_CAN_TELL = (
@@ -32,7 +32,7 @@ ONLY_AWS_CAN_TELL = (
 SERVICES = {"rds-db": "rds"}  # the IAM action of a login is a call to the database itself
 
 
-def rehearse(document: dict[str, Any], calls: dict[str, set[str]]) -> tuple[list[str], list[str]]:
+def rehearse(document: Node, calls: dict[str, set[str]]) -> tuple[list[str], list[str]]:
     """Returns (lines about what was covered, findings)."""
     parameters, truths = combinations(document)
     checks = [

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from local.template import Node
+
 # The values of each parameter that conditions depend on; other parameters do not affect which resources exist.
 CHOICES: dict[str, list[Any]] = {
     "Stage": ["dev", "prod"],
@@ -25,11 +27,11 @@ CHOICES: dict[str, list[Any]] = {
 Truth = frozenset[str]  # the names of the conditions that hold
 
 
-def parameters_of_conditions(document: dict[str, Any]) -> set[str]:
+def parameters_of_conditions(document: Node) -> set[str]:
     return set(_references(document["Conditions"]))
 
 
-def combinations(document: dict[str, Any]) -> tuple[int, set[Truth]]:
+def combinations(document: Node) -> tuple[int, set[Truth]]:
     """The number of combinations of parameters, and the different sets of conditions that hold in them."""
     names = sorted(parameters_of_conditions(document))
     found, count = set(), 0
@@ -40,17 +42,17 @@ def combinations(document: dict[str, Any]) -> tuple[int, set[Truth]]:
     return count, found
 
 
-def by_default(document: dict[str, Any]) -> Truth:
+def by_default(document: Node) -> Truth:
     """The conditions that hold if every parameter has its default."""
     given = {name: parameter.get("Default", "") for name, parameter in document["Parameters"].items()}
     return frozenset(name for name in document["Conditions"] if _holds(name, document["Conditions"], given))
 
 
-def _holds(name: str, conditions: dict[str, Any], given: dict[str, Any]) -> bool:
+def _holds(name: str, conditions: Node, given: Node) -> bool:
     return bool(_evaluated(conditions[name], conditions, given))
 
 
-def _evaluated(node: Any, conditions: dict[str, Any], given: dict[str, Any]) -> Any:
+def _evaluated(node: Any, conditions: Node, given: Node) -> Any:
     if not isinstance(node, dict):
         return node
     [(function, value)] = node.items()

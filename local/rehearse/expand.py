@@ -3,9 +3,9 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from local import template
+from local.template import Node
 
 PYTHON = template.TEMPLATE.parent / ".venv-build" / "bin" / "python"
 # SAM accepts only artifacts in S3, to which `sam deploy` uploads them.
@@ -24,7 +24,7 @@ json.dump(transform(document, {}, Managed()), sys.stdout)
 MANAGED = ("AWSLambdaBasicExecutionRole", "AWSLambdaVPCAccessExecutionRole", "AWSXRayDaemonWriteAccess")
 
 
-def expanded(python: Path = PYTHON) -> dict[str, Any]:
+def expanded(python: Path = PYTHON) -> Node:
     """Raises:
     RuntimeError: SAM rejects the template; the text has its message.
     """
@@ -39,5 +39,5 @@ def expanded(python: Path = PYTHON) -> dict[str, Any]:
     )
     if run.returncode:
         raise RuntimeError(run.stderr[-2000:])
-    document: dict[str, Any] = json.loads(run.stdout)
+    document: Node = json.loads(run.stdout)
     return document

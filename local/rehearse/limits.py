@@ -5,13 +5,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from local.template import Node
 
-def check(document: dict[str, Any]) -> tuple[int, list[str]]:
+
+def check(document: Node) -> tuple[int, list[str]]:
     measured = list(_measured(document))
     return len(measured), [f"{what}: {size:,} of at most {most:,}" for what, size, most in measured if size > most]
 
 
-def _measured(document: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+def _measured(document: Node) -> Iterator[tuple[str, int, int]]:
     resources = document["Resources"]
     yield "resources of a template", len(resources), 500
     yield "parameters of a template", len(document["Parameters"]), 200

@@ -4,11 +4,12 @@ from typing import Any
 
 from local.rehearse.conditions import Truth
 from local.rehearse.permissions import allowed_to
+from local.template import Node
 
 POSTGRES, HTTPS = 5432, 443
 
 
-def check(document: dict[str, Any], truths: set[Truth], calls: dict[str, set[str]]) -> tuple[int, list[str]]:
+def check(document: Node, truths: set[Truth], calls: dict[str, set[str]]) -> tuple[int, list[str]]:
     wrong: set[str] = set()
     count = 0
     for truth in truths:
@@ -43,7 +44,7 @@ def _once(wrong: set[str]) -> list[str]:
     ]
 
 
-def _databases(properties: dict[str, Any]) -> list[str]:
+def _databases(properties: Node) -> list[str]:
     host = properties["Environment"]["Variables"].get("DATABASE_HOST", {})
     return [host["Fn::GetAtt"].partition(".")[0]] if "Fn::GetAtt" in host else []
 
@@ -54,7 +55,7 @@ def _hops(target: str, group: str) -> list[tuple[str, str]]:
     return [(group, "DatabaseProxySecurityGroup"), ("DatabaseProxySecurityGroup", "DatabaseSecurityGroup")]
 
 
-def _lets_out(resources: dict[str, Any], start: str, end: str) -> bool:
+def _lets_out(resources: Node, start: str, end: str) -> bool:
     rules = [*resources[start]["Properties"].get("SecurityGroupEgress", [])]
     rules += [
         each["Properties"]
@@ -64,7 +65,7 @@ def _lets_out(resources: dict[str, Any], start: str, end: str) -> bool:
     return any(_covers(rule, POSTGRES) and rule.get("DestinationSecurityGroupId") == {"Ref": end} for rule in rules)
 
 
-def _lets_in(resources: dict[str, Any], start: str, end: str) -> bool:
+def _lets_in(resources: Node, start: str, end: str) -> bool:
     rules = [*resources[end]["Properties"].get("SecurityGroupIngress", [])]
     rules += [
         each["Properties"]
@@ -74,7 +75,7 @@ def _lets_in(resources: dict[str, Any], start: str, end: str) -> bool:
     return any(_covers(rule, POSTGRES) and rule.get("SourceSecurityGroupId") == {"Ref": start} for rule in rules)
 
 
-def _ways_out(resources: dict[str, Any], name: str, group: str, asked: set[str], truth: Truth) -> set[str]:
+def _ways_out(resources: Node, name: str, group: str, asked: set[str], truth: Truth) -> set[str]:
     wrong = set()
     out = resources[group]["Properties"]["SecurityGroupEgress"]
     for family, everywhere in (("CidrIpv6", "::/0"), ("CidrIp", "0.0.0.0/0")):
@@ -106,16 +107,16 @@ def _ways_out(resources: dict[str, Any], name: str, group: str, asked: set[str],
     return wrong
 
 
-def _allowed(resources: dict[str, Any], name: str, truth: Truth) -> set[str]:
+def _allowed(resources: Node, name: str, truth: Truth) -> set[str]:
     role = f"{name}Role"
     return allowed_to({**resources, role: _chosen(resources[role], truth)}, name)[0]
 
 
-def _covers(rule: dict[str, Any], port: int) -> bool:
+def _covers(rule: Node, port: int) -> bool:
     return bool(rule["IpProtocol"] == "tcp" and rule["FromPort"] <= port <= rule["ToPort"])
 
 
-def _present(resources: dict[str, Any], truth: Truth) -> dict[str, Any]:
+def _present(resources: Node, truth: Truth) -> Node:
     return {name: each for name, each in resources.items() if "Condition" not in each or each["Condition"] in truth}
 
 

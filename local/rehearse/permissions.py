@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+
+from local.template import Node
 
 # Policies that SAM attaches for Lambda's service: log records, network interfaces (denied to the code), traces.
 FOR_LAMBDA = {"AWSLambdaBasicExecutionRole", "AWSLambdaVPCAccessExecutionRole", "AWSXrayWriteOnlyAccess"}
@@ -22,7 +23,7 @@ def recorded(path: Path) -> dict[str, set[str]]:
     return found
 
 
-def check(document: dict[str, Any], calls: dict[str, set[str]]) -> tuple[int, list[str]]:
+def check(document: Node, calls: dict[str, set[str]]) -> tuple[int, list[str]]:
     resources, wrong, count = document["Resources"], [], 0
     functions = {name for name, each in resources.items() if each["Type"] == "AWS::Lambda::Function"}
     for name in sorted(functions):
@@ -40,7 +41,7 @@ def check(document: dict[str, Any], calls: dict[str, set[str]]) -> tuple[int, li
     return count, wrong
 
 
-def allowed_to(resources: dict[str, Any], function: str) -> tuple[set[str], list[str]]:
+def allowed_to(resources: Node, function: str) -> tuple[set[str], list[str]]:
     """The actions that the function's role allows, and problems with its policies."""
     role = resources[f"{function}Role"]["Properties"]
     documents, wrong = [], []

@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from local.rehearse.conditions import Truth
+from local.template import Node
 
 _NAMED = re.compile(r"\$\{([^!}][^}]*)\}")
 
@@ -19,7 +20,7 @@ class Reference(NamedTuple):
     when: dict[str, bool]
 
 
-def check(document: dict[str, Any], truths: set[Truth]) -> tuple[int, list[str]]:
+def check(document: Node, truths: set[Truth]) -> tuple[int, list[str]]:
     """The number of checked references, and the problems found."""
     wrong, count = [], 0
     resources, parameters = document["Resources"], document["Parameters"]
@@ -44,7 +45,7 @@ def check(document: dict[str, Any], truths: set[Truth]) -> tuple[int, list[str]]
     return count, wrong
 
 
-def references(document: dict[str, Any]) -> Iterator[Reference]:
+def references(document: Node) -> Iterator[Reference]:
     for section in ("Resources", "Outputs"):
         for name, entry in document[section].items():
             when = {entry["Condition"]: True} if "Condition" in entry else {}

@@ -5,9 +5,10 @@ from importlib import import_module
 from typing import Any
 
 from local import template
+from local.template import Node
 
 
-def check(document: dict[str, Any]) -> tuple[int, list[str]]:
+def check(document: Node) -> tuple[int, list[str]]:
     resources, wrong = document["Resources"], []
     declared = {route.key: route for route in template.load().routes}
     served: dict[str, str] = {}

@@ -149,6 +149,13 @@ def test_a_pilot_is_asked_by_alias_and_listed(current, data, run, stack):
     assert "There is no device" in run("builds", "rollout", current, "--to", "nobody", code=3).stderr
 
 
+def test_an_install_command_is_followed_until_it_is_sent(current, run, stack):
+    stack.enroll("followed").answer = None
+    done = run("builds", "rollout", current, "--to", "followed")
+    assert "1 devices: 1 sent" in done.stdout
+    assert "Nobody is asked" not in done.stderr
+
+
 def test_stages_and_their_window(current, data, run):
     stages = ("--stage", "5:24", "--stage", "25:12:90", "--stage", "100")
     plan = data("builds", "rollout", current, *stages)["plan"]

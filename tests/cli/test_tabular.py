@@ -7,11 +7,18 @@ from pathlib import Path
 
 import nexmdm_cli
 import pytest
-from nexmdm_cli import tabular
+from nexmdm_cli import resources, tabular
 
 # https://owasp.org/www-community/attacks/CSV_Injection
 DANGEROUS = ("=1+1", '=HYPERLINK("x")', "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1")
-DEVICE = {"device_id": "d-1", "alias": "a", "labels": {"site": "berlin"}, "online": True, "model": None}
+DEVICE = {
+    "device_id": "d-1", "alias": "a", "labels": {"site": "berlin"}, "online": True, "model": None,
+    "has_fcm_token": True, "created_at": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+def exported(**changed: str) -> str:
+    return tabular.written([resources.read(resources.Device, {**DEVICE, **changed})])
 
 
 def cells(document: str) -> dict[str, str]:
@@ -21,7 +28,7 @@ def cells(document: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("text", DANGEROUS, ids=repr)
 def test_no_cell_of_an_export_is_a_formula(text):
-    device = cells(tabular.written([{**DEVICE, "alias": text, "model": text}]))
+    device = cells(exported(alias=text, model=text))
     assert (device["alias"], device["model"]) == (f"'{text}", f"'{text}")
     assert cells(tabular.table([{"result": text}], ["result"])) == {"result": f"'{text}"}
 
@@ -37,7 +44,7 @@ def test_numbers_stay_numbers_and_nothing_is_empty():
 
 @pytest.mark.parametrize("alias", [*DANGEROUS, "'=1", "''-1", "'quoted'", "'", "plain"], ids=repr)
 def test_an_import_reads_the_alias_that_was_exported(alias):
-    rows, errors = tabular.read(tabular.written([{**DEVICE, "alias": alias}]).encode())
+    rows, errors = tabular.read(exported(alias=alias).encode())
     assert errors == []
     assert [row["alias"] for _, row in rows] == [alias]
 

@@ -72,7 +72,7 @@ def test_an_operator_may_still_send_it_and_retention_keeps_its_key(restored, db:
     db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '2 days'")
     handler({"after_restore": True}, CONTEXT)
     db.execute("UPDATE fcm_dispatches SET sent_at = now() - interval '3 days'")
-    assert run.clean(db, settings.load(), lambda: 60)["policies"]["fcm_dispatches"]["deleted"] == 0
+    assert run.clean(db, settings.load(), lambda: 60).policies["fcm_dispatches"].deleted == 0
     answer = call("POST", "/v1/commands/waits/resend", {"reason": "asked at the kiosk: it did not ring"})
     assert (answer.status, answer.json["state"]) == (202, "sent")
     assert len(fake_fcm.posts("waits")) == 2

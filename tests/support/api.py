@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 from local import template
@@ -57,6 +57,10 @@ def routes() -> Routes:
     return Routes(template.load().routes)
 
 
+# The handler of a route, and the event that the gateway makes for it.
+Call: TypeAlias = tuple[Any, payload.Event]
+
+
 def event(
     method: str,
     path: str,
@@ -65,7 +69,7 @@ def event(
     token: str | None = None,
     headers: dict[str, str] | None = None,
     query: dict[str, Any] | None = None,
-) -> tuple[Any, dict[str, Any]]:
+) -> Call:
     """The handler of a route, and the event that the gateway makes for it. A body of bytes is sent as it is."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     sent = {"host": "api.test", "content-type": "application/json", **(headers or {})}

@@ -2,41 +2,40 @@
 
 import os
 import uuid
-from typing import Any
 
 from nexmdm_cli import stack
 from nexmdm_cli.api import PAGE, Api, path
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.resources import Device
 
 
-def find(api: Api, name: str) -> dict[str, Any]:
+def find(api: Api, name: str) -> Device:
     """The enrolled device with this alias, or else with this id.
 
     Raises:
         Failure: there is none; suggests aliases that begin with the same characters.
     """
-    beginning = list(api.pages("/v1/devices", {"alias": name}, limit=5))
-    exact = next((device for device in beginning if device["alias"] == name), None)
+    beginning = list(api.pages(Device, "/v1/devices", {"alias": name}, limit=5))
+    exact = next((device for device in beginning if device.alias == name), None)
     if exact:
         return exact
     if _is_id(name):
-        device: dict[str, Any] = api.call("GET", path("devices", name))
-        return device
-    like = ", ".join(device["alias"] for device in beginning)
+        return api.read(Device, "GET", path("devices", name))
+    like = ", ".join(device.alias for device in beginning)
     hint = f"There are {like}." if like else "`nexmdm devices list` lists all devices."
     raise Failure(f"There is no device {name!r}.", Code.NOT_FOUND, hint)
 
 
 def aliases(api: Api) -> dict[str, str]:
     """{id: alias} of the first page of devices, which covers a small fleet with a single call; for tables."""
-    return {device["device_id"]: device["alias"] for device in api.pages("/v1/devices", limit=PAGE)}
+    return {device.device_id: device.alias for device in api.pages(Device, "/v1/devices", limit=PAGE)}
 
 
 def complete(incomplete: str) -> list[str]:
     """Aliases for shell completion; none if the stack cannot be reached."""
     try:
         api = Api(stack.find(stack.Choice(url=os.environ.get("NEXMDM_URL"))))
-        return [device["alias"] for device in api.pages("/v1/devices", {"alias": incomplete or None}, limit=50)]
+        return [device.alias for device in api.pages(Device, "/v1/devices", {"alias": incomplete or None}, limit=50)]
     except Exception:  # an exception during completion would be printed into the user's command line
         return []
 

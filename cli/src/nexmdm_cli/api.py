@@ -1,14 +1,15 @@
 """API calls: signed, retried where that is useful and safe, with readable failures."""
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import httpx
 from botocore.exceptions import BotoCoreError
 
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.resources import Document, Page, R, read
 from nexmdm_cli.signing import UnusableCredentials
 from nexmdm_cli.stack import Stack, unusable
 
@@ -19,6 +20,10 @@ LONGEST_WAIT = 15.0
 PAGE = 500
 IS_IT_ONE = "Is it the URL of a NexMDM stack of this version?"
 NOT_SENT = "The request cannot be sent: its path, body or idempotency key contains characters that HTTP does not allow."
+# The JSON object that a request carries.
+Body: TypeAlias = dict[str, Any]
+# Parameters of a query string; None is left out.
+Query: TypeAlias = Mapping[str, object]
 FAMILIES = {401: Code.NOT_ALLOWED, 403: Code.NOT_ALLOWED, 404: Code.NOT_FOUND}
 
 
@@ -42,7 +47,7 @@ class Api:
         path: str,
         body: Any = None,
         *,
-        query: dict[str, Any] | None = None,
+        query: Query | None = None,
         key: str | None = None,
         repeatable: bool = True,
     ) -> Any:
@@ -63,25 +68,43 @@ class Api:
             raise Failure(f"{self.stack.url} responds, but not with JSON.", Code.NOT_FOUND, IS_IT_ONE)
         return document
 
-    def pages(
-        self, path: str, query: dict[str, Any] | None = None, limit: int | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def read(
+        self,
+        type_: type[R],
+        method: str,
+        path: str,
+        body: Body | None = None,
+        *,
+        query: Query | None = None,
+        key: str | None = None,
+        repeatable: bool = True,
+    ) -> R:
+        """The object that is answered; else as `call`."""
+        return read(type_, self.call(method, path, body, query=query, key=key, repeatable=repeatable))
+
+    def items(
+        self, type_: type[R], method: str, path: str, body: Body | None = None, *, repeatable: bool = True
+    ) -> list[R]:
+        """The objects of an answer that is not paged; else as `call`."""
+        return [read(type_, item) for item in self.read(Page, method, path, body, repeatable=repeatable).items]
+
+    def pages(self, type_: type[R], path: str, query: Query | None = None, limit: int | None = None) -> Iterator[R]:
         """The items of all pages, or the first `limit`."""
         wanted = {**(query or {}), "limit": min(limit or PAGE, PAGE)}
         given = 0
         while True:
-            page = self.call("GET", path, query=wanted)
-            for item in page["items"]:
+            page = self.read(Page, "GET", path, query=wanted)
+            for item in page.items:
                 if limit is not None and given >= limit:
                     return
-                yield item
+                yield read(type_, item)
                 given += 1
-            if page["next_cursor"] is None:
+            if page.next_cursor is None:
                 return
-            wanted["cursor"] = page["next_cursor"]
+            wanted["cursor"] = page.next_cursor
 
     def _answered(
-        self, method: str, path: str, body: Any, query: dict[str, Any] | None, key: str | None, repeatable: bool
+        self, method: str, path: str, body: Any, query: Query | None, key: str | None, repeatable: bool
     ) -> httpx.Response:
         parameters = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         headers = {"Idempotency-Key": key} if key else {}
@@ -127,7 +150,7 @@ class Api:
             )
         return Failure(f"{self.stack.url} accepted the request but did not respond: {why}", Code.UNAVAILABLE, hint)
 
-    def _refusal(self, answer: httpx.Response, document: dict[str, Any]) -> Failure:
+    def _refusal(self, answer: httpx.Response, document: Document) -> Failure:
         """The RFC 9457 detail, which names the field; the gateway's own errors have a `message`."""
         status = answer.status_code
         detail = document.get("detail") or document.get("message") or document.get("Message") or answer.reason_phrase

@@ -5,37 +5,47 @@ import itertools
 import secrets
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from nexmdm_cli import addresses, apk, following, groups, selection, transfers
-from nexmdm_cli.api import path
+from nexmdm_cli import addresses, apk, following, groups, resources, selection, transfers
+from nexmdm_cli.api import Body, path
 from nexmdm_cli.apk import Described
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.resources import (
+    Build,
+    DeclaredBuild,
+    DownloadAddress,
+    FilterDocument,
+    Installation,
+    InstallCommands,
+    InstallingBuild,
+    Signer,
+)
 from nexmdm_cli.selection import DryRun, Filter, InGroup, Narrow, Prefix, Selector, Yes
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out or back, download them.")
 
-Build = Annotated[int, typer.Argument(help="The build's id.", metavar="BUILD_ID")]
+BuildId = Annotated[int, typer.Argument(help="The build's id.", metavar="BUILD_ID")]
 Reason = Annotated[str, typer.Option(help="The reason, which is recorded.")]
 File = Annotated[Path, typer.Argument(help="The signed APK.", exists=True, dir_okay=False, metavar="FILE.apk")]
 STYLES = {"published": "green", "refused": "red", "declared": "yellow", "awaiting_signer": "yellow"}
 
 
-INSTALLATIONS = [
-    Column("DEVICE", lambda i: clean(i["alias"]), flexible=True),
-    Column("STATUS", lambda i: Text(i["status"], {"completed": "green", "failed": "red"}.get(i["status"], ""))),
-    Column("ASKED", lambda i: ago(i["initiated_at"])),
-    Column("ENDED", lambda i: ago(i["ended_at"])),
-    Column("ERROR", lambda i: clean(i["error"] or ""), flexible=True),
+INSTALLATIONS: list[Column[Installation]] = [
+    Column("DEVICE", lambda i: clean(i.alias), flexible=True),
+    Column("STATUS", lambda i: Text(i.status, {"completed": "green", "failed": "red"}.get(i.status, ""))),
+    Column("ASKED", lambda i: ago(i.initiated_at)),
+    Column("ENDED", lambda i: ago(i.ended_at)),
+    Column("ERROR", lambda i: clean(i.error or ""), flexible=True),
 ]
 
 
-def _stage(text: str) -> dict[str, Any]:
+def _stage(text: str) -> Body:
     """`5:24:90` is 5 percent, for at least 24 hours, and until 90 percent of the asked devices have the build."""
     names = ("percent", "hold_hours", "min_completed_percent")
     parts = text.split(":")
@@ -48,7 +58,7 @@ def _stage(text: str) -> dict[str, Any]:
         ) from None
 
 
-def _window(text: str) -> dict[str, Any]:
+def _window(text: str) -> Body:
     try:
         days, hours, timezone = text.split()
         begin, end = hours.split("-")
@@ -58,50 +68,46 @@ def _window(text: str) -> dict[str, Any]:
     return {"days": days.split(","), "from": begin, "to": end, "timezone": timezone}
 
 
-def _say_who_is_not_asked(session: Session, asked: dict[str, Any]) -> None:
+def _say_who_is_not_asked(session: Session, asked: InstallCommands) -> None:
     """Explain why no or fewer devices are asked: the cohort may be empty, or have newer versions."""
-    if not asked["cohort_devices"]:
+    if not asked.cohort_devices:
         session.out.note("No device is asked: no device is within this percentage.")
-    elif not asked["request_id"]:
+    elif not asked.request_id:
+        session.out.note(f"No device is asked: all {asked.cohort_devices} devices run the build or were already asked.")
+    if asked.newer_devices:
         session.out.note(
-            f"No device is asked: all {asked['cohort_devices']} devices run the build or were already asked."
-        )
-    if asked["newer_devices"]:
-        session.out.note(
-            f"{asked['newer_devices']} run a newer version and are not asked: Android would reject the build."
+            f"{asked.newer_devices} run a newer version and are not asked: Android would reject the build."
         )
 
 
-def _plan(build: dict[str, Any]) -> str:
-    plan = build["plan"]
+def _plan(build: Build) -> str:
+    plan = build.plan
     if plan is None:
         return ""
-    stages = ", ".join(f"{stage['percent']} %" for stage in plan["stages"])
-    return f"{stages}; stage {plan['stage']} since {when(plan['stage_at'])}" + (
-        f"; ended: {plan['end']}" if plan["end"] else ""
-    )
+    stages = ", ".join(f"{stage.percent} %" for stage in plan.stages)
+    return f"{stages}; stage {plan.stage} since {when(plan.stage_at)}" + (f"; ended: {plan.end}" if plan.end else "")
 
 
-def _rollout(build: dict[str, Any]) -> Text:
-    if not build["is_current"]:
+def _rollout(build: Build) -> Text:
+    if not build.is_current:
         return Text("")
-    return Text("paused", "red") if build["paused_at"] else Text(f"{build['staged_rollout_percent']} %", "green")
+    return Text("paused", "red") if build.paused_at else Text(f"{build.staged_rollout_percent} %", "green")
 
 
-def _installed(build: dict[str, Any]) -> Text:
-    done, failed = build["statistics"]["completed"], build["statistics"]["failed"]
+def _installed(build: Build) -> Text:
+    done, failed = build.statistics.completed, build.statistics.failed
     return Text.assemble(f"{done}", (f", {failed} failed" if failed else "", "red"))
 
 
-COLUMNS = [
-    Column("ID", lambda b: str(b["build_id"])),
-    Column("PACKAGE", lambda b: b["package_name"], flexible=True),
-    Column("VERSION", lambda b: f"{b['version_name']} ({b['version_code']})"),
-    Column("TYPE", lambda b: b["build_type"]),
-    Column("STATE", lambda b: Text(b["state"], STYLES.get(b["state"], ""))),
+COLUMNS: list[Column[Build]] = [
+    Column("ID", lambda b: str(b.build_id)),
+    Column("PACKAGE", lambda b: b.package_name, flexible=True),
+    Column("VERSION", lambda b: f"{b.version_name} ({b.version_code})"),
+    Column("TYPE", lambda b: b.build_type or ""),
+    Column("STATE", lambda b: Text(b.state, STYLES.get(b.state, ""))),
     Column("ROLLOUT", _rollout),
     Column("INSTALLED", _installed),
-    Column("DECLARED", lambda b: ago(b["uploaded_at"]), wide=True),
+    Column("DECLARED", lambda b: ago(b.uploaded_at), wide=True),
 ]
 
 
@@ -149,15 +155,16 @@ def publish(
         "force": force or None,
     }
     api = session.api
-    build = api.call("POST", "/v1/apk/builds", {name: v for name, v in declaration.items() if v is not None})
-    if build["state"] == "declared":
-        transfers.upload(session.out, file, build["upload_url"], build["upload_headers"])
+    given = {name: value for name, value in declaration.items() if value is not None}
+    declared = api.read(DeclaredBuild, "POST", "/v1/apk/builds", given)
+    if declared.state == "declared" and declared.upload_url:
+        transfers.upload(session.out, file, declared.upload_url, declared.upload_headers or {})
     with session.out.progress("verifying size, checksum, signature and manifest"):
-        build = api.call("POST", path("apk", "builds", build["build_id"], "complete"))
+        build = api.read(Build, "POST", path("apk", "builds", declared.build_id, "complete"))
     _print(session, build)
-    if build["state"] == "awaiting_signer":
+    if build.state == "awaiting_signer":
         session.out.note(
-            f"{build['package_name']} has no pinned signer yet. `nexmdm builds promote {build['build_id']}` pins this"
+            f"{build.package_name} has no pinned signer yet. `nexmdm builds promote {build.build_id}` pins this"
             " build's signer and publishes the build; `nexmdm builds signers` pins another signer."
         )
 
@@ -177,19 +184,19 @@ def list_builds(
 ) -> None:
     """List builds, newest first."""
     query = {"package_name": package_name, "build_type": build_type, "state": state, "current": current}
-    session.out.table(session.api.pages("/v1/apk/builds", query, limit), COLUMNS, "No build matches.")
+    session.out.table(session.api.pages(Build, "/v1/apk/builds", query, limit), COLUMNS, "No build matches.")
 
 
 @command(app)
-def show(session: Session, build_id: Build) -> None:
+def show(session: Session, build_id: BuildId) -> None:
     """Show a build with its rollout and its audit."""
-    _print(session, session.api.call("GET", path("apk", "builds", build_id)))
+    _print(session, _find(session, build_id))
 
 
 @command(app)
 def stats(
     session: Session,
-    build_id: Build,
+    build_id: BuildId,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
 ) -> None:
@@ -198,7 +205,7 @@ def stats(
         for look in itertools.count() if watch else range(1):
             if look:
                 time.sleep(interval)
-            statistics = session.api.call("GET", path("apk", "builds", build_id))["statistics"]
+            statistics = _find(session, build_id).document["statistics"]
             counts = ", ".join(f"{count} {name}" for name, count in statistics.items())
             session.out.stream(statistics if session.out.as_json else counts)
 
@@ -206,7 +213,7 @@ def stats(
 @command(app)
 def promote(
     session: Session,
-    build_id: Build,
+    build_id: BuildId,
     percent: Annotated[int, typer.Option(min=0, max=100, help="Percentage of the devices to offer it to.")] = 100,
     selector: Selector = None,
     group: InGroup = None,
@@ -230,36 +237,37 @@ Stages = Annotated[
 ]
 
 
-def _how(session: Session, percent: int | None, to: list[str], stages: list[str], window: str | None) -> dict[str, Any]:
+def _how(session: Session, percent: int | None, to: list[str], stages: list[str], window: str | None) -> Body:
     """The part of the body that selects the devices: a percentage, named devices, or stages."""
     if sum((percent is not None, bool(to), bool(stages))) != 1:
         raise Failure("No target was given.", Code.USAGE, "Give a percentage, --to or --stage.")
     if window and not stages:
         raise Failure("--window applies only to stages.", Code.USAGE, "Give --stage too.")
     if to:
-        return {"device_ids": [addresses.find(session.api, alias)["device_id"] for alias in to]}
+        return {"device_ids": [addresses.find(session.api, alias).device_id for alias in to]}
     if stages:
         return {"stages": [_stage(text) for text in stages]} | ({"window": _window(window)} if window else {})
     return {"staged_rollout_percent": percent}
 
 
-def _follow(session: Session, build: dict[str, Any], timeout: float | None) -> None:
+def _follow(session: Session, build: InstallingBuild, timeout: float | None) -> None:
     """Print a build after a rollout; follow its install command, if there is one, for `timeout` seconds."""
-    row: dict[str, Any] = build.get("install") or {}
-    followed = timeout is not None and row.get("request_id")
-    if timeout is not None and followed:
-        row = build["install"] = following.follow(session.api, session.out, row, until_sent=False, timeout=timeout)
-    _print(session, build)
-    if row and not session.out.as_json:
-        _say_who_is_not_asked(session, row)
-    if followed:
-        following.judge(row)
+    asked, sent = build.install, None
+    if timeout is not None and asked and asked.request_id:
+        sent = resources.command(build.document["install"])
+        sent = following.follow(session.api, session.out, sent, until_sent=False, timeout=timeout)
+        build.document["install"] = sent.document
+    _print(session, build, sent)
+    if asked and not session.out.as_json:
+        _say_who_is_not_asked(session, asked)
+    if sent:
+        following.judge(sent)
 
 
 @command(app)
 def rollout(
     session: Session,
-    build_id: Build,
+    build_id: BuildId,
     percent: Annotated[
         int | None,
         typer.Argument(min=0, max=100, help="Percentage of the devices to offer it to.", metavar="[PERCENT]"),
@@ -313,14 +321,14 @@ def rollout(
     if body["install"] and not stage:
         key = request_id or f"install-{build_id}-{secrets.token_hex(6)}"
         body["request_id"] = key
-    build = session.api.call("POST", path("apk", "builds", build_id, "rollout"), body, key=key)
+    build = session.api.read(InstallingBuild, "POST", path("apk", "builds", build_id, "rollout"), body, key=key)
     _follow(session, build, timeout if wait else None)
 
 
 @command(app, "installations")
 def list_installations(
     session: Session,
-    build_id: Build,
+    build_id: BuildId,
     status: Annotated[
         str | None, typer.Option(help="pending, downloading, installing, completed, failed or unknown.")
     ] = None,
@@ -331,30 +339,32 @@ def list_installations(
     \b
     nexmdm builds installations 7 --status failed
     """
-    rows = list(session.api.pages(path("apk", "builds", build_id, "installations"), {"status": status}, limit=limit))
-    session.out.table(rows, INSTALLATIONS, "No installation matches.")
+    route = path("apk", "builds", build_id, "installations")
+    session.out.table(
+        session.api.pages(Installation, route, {"status": status}, limit), INSTALLATIONS, "No installation matches."
+    )
 
 
 @command(app)
-def pause(session: Session, build_id: Build, reason: Reason = "by hand") -> None:
+def pause(session: Session, build_id: BuildId, reason: Reason = "by hand") -> None:
     """Stop offering a build until it is resumed."""
     _print(session, _change(session, build_id, "pause", {"reason": reason}))
 
 
 @command(app)
-def resume(session: Session, build_id: Build) -> None:
+def resume(session: Session, build_id: BuildId) -> None:
     """Resume a paused rollout."""
     _print(session, _change(session, build_id, "resume"))
 
 
 @command(app)
-def rollback(session: Session, build_id: Build, reason: Reason = "by hand") -> None:
+def rollback(session: Session, build_id: BuildId, reason: Reason = "by hand") -> None:
     """Make the build current again that this build replaced."""
     _print(session, _change(session, build_id, "rollback", {"reason": reason}))
 
 
 @command(app)
-def withdraw(session: Session, build_id: Build) -> None:
+def withdraw(session: Session, build_id: BuildId) -> None:
     """Withdraw a declared build that will not be published, so that its version can be declared again."""
     session.api.call("DELETE", path("apk", "builds", build_id))
     if session.out.as_json:
@@ -365,7 +375,7 @@ def withdraw(session: Session, build_id: Build) -> None:
 @command(app)
 def download(
     session: Session,
-    build_id: Build,
+    build_id: BuildId,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -375,13 +385,14 @@ def download(
     source: Annotated[str, typer.Option(help="manual or ci, for the record.")] = "manual",
 ) -> None:
     """Download a build's verified file; the download is recorded."""
-    build = session.api.call("GET", path("apk", "builds", build_id))
-    address = session.api.call("GET", path("apk", "builds", build_id, "download"), query={"source": source})
-    file = output or Path(f"{build['package_name']}-{build['version_code']}-{build['build_type']}.apk")
-    transfers.download(session.out, address["download_url"], file, address["file_size"], address["sha256"])
+    build = _find(session, build_id)
+    route = path("apk", "builds", build_id, "download")
+    address = session.api.read(DownloadAddress, "GET", route, query={"source": source})
+    file = output or Path(f"{build.package_name}-{build.version_code}-{build.build_type}.apk")
+    transfers.download(session.out, address.download_url, file, address.file_size, address.sha256)
     if session.out.as_json:
-        return session.out.json({"file": str(file), "sha256": address["sha256"], "file_size": address["file_size"]})
-    session.out.line(f"{file}  {address['file_size']} bytes  SHA-256 {address['sha256']}")
+        return session.out.json({"file": str(file), "sha256": address.sha256, "file_size": address.file_size})
+    session.out.line(f"{file}  {address.file_size} bytes  SHA-256 {address.sha256}")
 
 
 @command(app)
@@ -398,60 +409,62 @@ def signers(
     route = path("apk", "packages", package_name, "signers")
     if pin:
         session.confirm(f"From now on allow only {', '.join(pin)} to sign {package_name}?", yes)
-        found = session.api.call("PUT", route, {"fingerprints": pin})["items"]
+        found = session.api.items(Signer, "PUT", route, {"fingerprints": pin})
     else:
-        found = session.api.call("GET", route)["items"]
-    columns = [
-        Column("FINGERPRINT", lambda s: s["fingerprint"]),
-        Column("PINNED", lambda s: ago(s["pinned_at"])),
-        Column("BY", lambda s: s["pinned_by"] or "", wide=True),
+        found = session.api.items(Signer, "GET", route)
+    columns: list[Column[Signer]] = [
+        Column("FINGERPRINT", lambda s: s.fingerprint),
+        Column("PINNED", lambda s: ago(s.pinned_at)),
+        Column("BY", lambda s: s.pinned_by or "", wide=True),
     ]
     session.out.table(found, columns, f"{package_name} has no signer yet: its first release build pins its own.")
 
 
-def _audience(
-    session: Session, build_id: int, filter_: dict[str, Any], *, yes: bool, dry_run: bool
-) -> dict[str, Any] | None:
+def _audience(session: Session, build_id: int, filter_: FilterDocument, *, yes: bool, dry_run: bool) -> Body | None:
     """The part of the body that selects the devices; None after a dry run, which shows all devices of the filter."""
     if dry_run:
-        shown = filter_ or session.api.call("GET", path("apk", "builds", build_id))["rollout_filter"] or {"all": True}
+        shown = filter_ or _find(session, build_id).rollout_filter or {"all": True}
         return selection.agreed(session, {"filter": shown}, "", yes=True, dry_run=True)
     if not filter_:
         return {}
     return selection.agreed(session, {"filter": filter_}, f"Offer build {build_id} to", yes=yes, dry_run=False)
 
 
-def _change(session: Session, build_id: int, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    build: dict[str, Any] = session.api.call("POST", path("apk", "builds", build_id, what), body)
-    return build
+def _find(session: Session, build_id: int) -> Build:
+    return session.api.read(Build, "GET", path("apk", "builds", build_id))
 
 
-def _print(session: Session, build: dict[str, Any]) -> None:
-    statistics = ", ".join(f"{count} {name}" for name, count in build["statistics"].items() if count)
-    history = [
-        f"{e['event']} {when(e.get('at'))} by {e.get('by')} {e.get('reason') or ''}".strip() for e in build["audit"]
-    ]
-    asked = build.get("install")
+def _change(session: Session, build_id: int, what: str, body: Body | None = None) -> Build:
+    return session.api.read(Build, "POST", path("apk", "builds", build_id, what), body)
+
+
+def _print(session: Session, build: Build, sent: following.Sent | None = None) -> None:
+    """sent: the install command that was followed."""
+    counts: dict[str, int] = build.document["statistics"]
+    statistics = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    history = [f"{entry.event} {when(entry.at)} by {entry.by} {entry.reason or ''}".strip() for entry in build.audit]
+    asked = build.install if isinstance(build, InstallingBuild) else None
+    said = following.counted(asked) if asked and asked.request_id else ""
     session.out.fields(
         build,
         [
-            ("build id", str(build["build_id"])),
-            ("package", build["package_name"]),
-            ("version", f"{build['version_name']} ({build['version_code']}), {build['build_type']}"),
-            ("state", Text(build["state"], STYLES.get(build["state"], ""))),
-            ("refusal", clean(build["refusal"] or "")),
+            ("build id", str(build.build_id)),
+            ("package", build.package_name),
+            ("version", f"{build.version_name} ({build.version_code}), {build.build_type}"),
+            ("state", Text(build.state, STYLES.get(build.state, ""))),
+            ("refusal", clean(build.refusal or "")),
             ("rollout", _rollout(build)),
             ("stages", _plan(build)),
-            ("offered to", groups.described(build["rollout_filter"] or {})),
-            ("paused", f"{build['paused_reason']} {when(build['paused_at'])}" if build["paused_at"] else ""),
-            ("asked to install", following.said(asked) if asked and asked["request_id"] else ""),
+            ("offered to", groups.described(build.rollout_filter or {})),
+            ("paused", f"{build.paused_reason} {when(build.paused_at)}" if build.paused_at else ""),
+            ("asked to install", following.said(sent) if sent else said),
             ("installations", statistics),
-            ("size", f"{build['file_size']:,} bytes"),
-            ("SHA-256", build["sha256"]),
-            ("signer", build["signer_fingerprint"]),
-            ("warnings", "\n".join(build.get("warnings", []))),
-            ("source", " ".join(filter(None, (build["source"], build["ci_run_id"], build["git_sha"])))),
-            ("notes", build["notes"] or ""),
+            ("size", f"{build.file_size:,} bytes"),
+            ("SHA-256", build.sha256 or ""),
+            ("signer", build.signer_fingerprint or ""),
+            ("warnings", "\n".join(build.warnings)),
+            ("source", " ".join(filter(None, (build.source, build.ci_run_id, build.git_sha)))),
+            ("notes", build.notes or ""),
             ("history", "\n".join(history)),
         ],
     )

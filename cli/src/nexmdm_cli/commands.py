@@ -3,15 +3,16 @@
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from nexmdm_cli import addresses, following, tabular
-from nexmdm_cli.api import path
+from nexmdm_cli import addresses, following, resources, tabular
+from nexmdm_cli.api import Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, shown, when
+from nexmdm_cli.resources import Audit, CommandResult, Dispatch
 from nexmdm_cli.send import Timeout, Ttl, UntilSent, Wait
 from nexmdm_cli.session import Session, command
 
@@ -34,18 +35,18 @@ def _instant(since: str) -> str:
     return (datetime.now(UTC) - timedelta(**{unit: int(match[1])})).isoformat()
 
 
-def _state(row: dict[str, Any]) -> Text:
-    return Text(row["state"], STYLES.get(row["state"], ""))
+def _state(row: Dispatch) -> Text:
+    return Text(row.state, STYLES.get(row.state, ""))
 
 
-def _columns(aliases: dict[str, str]) -> list[Column]:
+def _columns(aliases: dict[str, str]) -> list[Column[Dispatch]]:
     return [
-        Column("REQUEST ID", lambda c: c["request_id"], flexible=True),
-        Column("DEVICE", lambda c: aliases.get(c["device_id"]) or c["device_id"], flexible=True),
-        Column("ACTION", lambda c: c["action"]),
+        Column("REQUEST ID", lambda c: c.request_id, flexible=True),
+        Column("DEVICE", lambda c: aliases.get(c.device_id) or c.device_id, flexible=True),
+        Column("ACTION", lambda c: c.action),
         Column("STATE", _state),
-        Column("RESULT", lambda c: c["result"] or c["error_msg"] or "", flexible=True),
-        Column("CREATED", lambda c: ago(c["created_at"])),
+        Column("RESULT", lambda c: c.result or c.error_msg or "", flexible=True),
+        Column("CREATED", lambda c: ago(c.created_at)),
     ]
 
 
@@ -67,9 +68,9 @@ def list_commands(
     nexmdm commands list --state unknown
     nexmdm commands list --device lobby --json
     """
-    device_id = addresses.find(session.api, device)["device_id"] if device else None
+    device_id = addresses.find(session.api, device).device_id if device else None
     query = {"state": state, "device_id": device_id, "batch": batch}
-    rows = list(session.api.pages("/v1/commands", query, limit))
+    rows = list(session.api.pages(Dispatch, "/v1/commands", query, limit))
     aliases = addresses.aliases(session.api) if rows and not session.out.as_json else {}
     session.out.table(rows, _columns(aliases), "No command matches.")
 
@@ -83,7 +84,7 @@ def show(
     timeout: Timeout = 60,
 ) -> None:
     """Show a command; for a bulk command, the number of devices in each state."""
-    row = session.api.call("GET", path("commands", request_id))
+    row = resources.command(session.api.call("GET", path("commands", request_id)))
     if follow:
         row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
     session.out.fields(row, following.pairs(row))
@@ -107,9 +108,9 @@ def export(
     if not as_csv and not session.out.as_json:
         raise Failure("No format was given.", Code.USAGE, "Give --csv or --json.")
     session.api.call("GET", path("commands", batch))  # an unknown one is an error, not an empty table
-    rows = list(session.api.pages("/v1/commands", {"batch": batch}))
+    rows = list(session.api.pages(Dispatch, "/v1/commands", {"batch": batch}))
     aliases = addresses.aliases(session.api)
-    members = [{"alias": aliases.get(row["device_id"], ""), **row} for row in rows]
+    members = [{"alias": aliases.get(row.device_id, ""), **row.document} for row in rows]
     members.sort(key=lambda row: (row["alias"], row["device_id"]))
     if session.out.as_json:
         return session.out.json(members)
@@ -129,27 +130,27 @@ def audit(
     nexmdm commands audit
     nexmdm commands audit --since 24h
     """
-    found = session.api.call("GET", path("audit", "commands"), query={"since": since and _instant(since)})
-    pairs = [(name, str(found[name])) for name in ("checked", "exempt", "violations")]
+    found = session.api.read(Audit, "GET", path("audit", "commands"), query={"since": since and _instant(since)})
+    pairs = [(name, str(getattr(found, name))) for name in ("checked", "exempt", "violations")]
     session.out.fields(found, pairs)
-    if first := found["first"]:
-        what = f"{first['request_id']} ({first['state']}) breaks the rule {first['rule']}."
+    if first := found.first:
+        what = f"{first.request_id} ({first.state}) breaks the rule {first.rule}."
         raise Failure(what, Code.FAILED, "docs/guarantees.md says what each rule means.")
 
 
 @command(app)
 def result(session: Session, request_id: Id) -> None:
     """Show a device's command and its full answer, including shell commands. Viewers may not."""
-    row = session.api.call("GET", path("commands", request_id, "result"))
+    row = session.api.read(CommandResult, "GET", path("commands", request_id, "result"))
     pairs = [
-        ("request id", row["request_id"]),
-        ("device id", row["device_id"]),
-        ("action", row["action"]),
-        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in row["params"].items())),
-        ("state", row["state"]),
-        ("answered", when(row["completed_at"])),
-        ("result", row["result"] or ""),
-        ("answer", row["result_message"] or ""),
+        ("request id", row.request_id),
+        ("device id", row.device_id),
+        ("action", row.action),
+        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in row.params.items())),
+        ("state", row.state),
+        ("answered", when(row.completed_at)),
+        ("result", row.result or ""),
+        ("answer", row.result_message or ""),
     ]
     session.out.fields(row, pairs)
 
@@ -157,7 +158,7 @@ def result(session: Session, request_id: Id) -> None:
 @command(app)
 def cancel(session: Session, request_id: Id) -> None:
     """Cancel a command that has not been sent; for a bulk command, its unsent rest."""
-    row = session.api.call("POST", path("commands", request_id, "cancel"))
+    row = resources.command(session.api.call("POST", path("commands", request_id, "cancel")))
     session.out.fields(row, following.pairs(row))
 
 
@@ -175,11 +176,11 @@ def resend(
     ] = None,
 ) -> None:
     """Send a failed, expired or unknown command again; a device runs each request id once."""
-    body: dict[str, Any] = {"reason": reason}
+    body: Body = {"reason": reason}
     if ttl is not None:
         body["ttl_seconds"] = ttl
     key = resend_id or secrets.token_hex(8)
-    row = session.api.call("POST", path("commands", request_id, "resend"), body, key=key)
+    row = resources.command(session.api.call("POST", path("commands", request_id, "resend"), body, key=key))
     if wait:
         row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
     session.out.fields(row, following.pairs(row))

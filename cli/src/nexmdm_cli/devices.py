@@ -13,10 +13,22 @@ from rich.live import Live
 from rich.text import Text
 
 from nexmdm_cli import addresses, fields, labels, selection, tabular
-from nexmdm_cli.api import path
+from nexmdm_cli.api import Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.inputs import content
 from nexmdm_cli.output import Column, ago, clean, duration, shown, when
+from nexmdm_cli.resources import (
+    Device,
+    DeviceHistory,
+    DevicePoint,
+    FilterDocument,
+    FleetSummary,
+    Heartbeat,
+    Imported,
+    LabelsChanged,
+    Preview,
+    Range,
+)
 from nexmdm_cli.selection import (
     FILTER,
     NARROW,
@@ -27,52 +39,53 @@ from nexmdm_cli.selection import (
 )
 from nexmdm_cli.session import Session, command
 from nexmdm_cli.sparkline import sparkline
+from nexmdm_cli.tabular import Line
 
 app = typer.Typer(no_args_is_help=True, help="List, show, watch, label, rename, import, export and delete devices.")
 
-Device = Annotated[str, typer.Argument(help="Alias or id.", autocompletion=addresses.complete, metavar="DEVICE")]
+Name = Annotated[str, typer.Argument(help="Alias or id.", autocompletion=addresses.complete, metavar="DEVICE")]
 Status = Annotated[str | None, typer.Option(help="Only devices that report ok, warn or error.", metavar="STATUS")]
 
 
-def _state(device: dict[str, Any]) -> Text:
-    return Text("online", "green") if device["online"] else Text("silent", "red")
+def _state(device: Device) -> Text:
+    return Text("online", "green") if device.online else Text("silent", "red")
 
 
-def _battery(row: dict[str, Any]) -> Text:
-    if row["battery_pct"] is None:
+def _battery(row: Device | Heartbeat) -> Text:
+    if row.battery_pct is None:
         return Text("")
-    style = "red" if row["battery_pct"] < 15 and not row["plugged"] else ""
-    return Text(f"{row['battery_pct']} %{' +' if row['plugged'] else ''}", style)
+    style = "red" if row.battery_pct < 15 and not row.plugged else ""
+    return Text(f"{row.battery_pct} %{' +' if row.plugged else ''}", style)
 
 
-def _unity(row: dict[str, Any]) -> Text:
-    if row["unity_running"] is False:
+def _unity(row: Device | Heartbeat) -> Text:
+    if row.unity_running is False:
         return Text("down", "red")
-    return Text(clean(row["unity_pkg_version"] or shown(row["unity_running"])))
+    return Text(clean(row.unity_pkg_version or shown(row.unity_running)))
 
 
-COLUMNS = [
-    Column("ALIAS", lambda d: d["alias"], flexible=True),
+COLUMNS: list[Column[Device]] = [
+    Column("ALIAS", lambda d: d.alias, flexible=True),
     Column("STATE", _state),
-    Column("SEEN", lambda d: ago(d["last_seen_at"])),
+    Column("SEEN", lambda d: ago(d.last_seen_at)),
     Column("BATTERY", _battery),
-    Column("NETWORK", lambda d: d["network_type"] or ""),
-    Column("AGENT", lambda d: d["agent_version"] or ""),
+    Column("NETWORK", lambda d: d.network_type or ""),
+    Column("AGENT", lambda d: d.agent_version or ""),
     Column("UNITY", _unity),
-    Column("MODEL", lambda d: d["model"] or "", wide=True, flexible=True),
-    Column("LABELS", lambda d: labels.shown(d["labels"]), wide=True, flexible=True),
-    Column("DEVICE ID", lambda d: d["device_id"], wide=True),
+    Column("MODEL", lambda d: d.model or "", wide=True, flexible=True),
+    Column("LABELS", lambda d: labels.shown(d.labels), wide=True, flexible=True),
+    Column("DEVICE ID", lambda d: d.device_id, wide=True),
 ]
-HEARTBEATS = [
-    Column("TIME", lambda h: when(h["ts"])),
-    Column("STATUS", lambda h: h["status"]),
+HEARTBEATS: list[Column[Heartbeat]] = [
+    Column("TIME", lambda h: when(h.ts)),
+    Column("STATUS", lambda h: h.status or ""),
     Column("BATTERY", _battery),
-    Column("TEMP", lambda h: shown(h["temp_c"], " °C")),
-    Column("NETWORK", lambda h: h["network_type"] or ""),
-    Column("SIGNAL", lambda h: shown(h["signal_dbm"], " dBm"), wide=True),
-    Column("RAM USED", lambda h: shown(h["ram_used_mb"], " MB"), wide=True),
+    Column("TEMP", lambda h: shown(h.temp_c, " °C")),
+    Column("NETWORK", lambda h: h.network_type or ""),
+    Column("SIGNAL", lambda h: shown(h.signal_dbm, " dBm"), wide=True),
+    Column("RAM USED", lambda h: shown(h.ram_used_mb, " MB"), wide=True),
     Column("UNITY", _unity),
-    Column("QUEUE", lambda h: shown(h["queue_depth"])),
+    Column("QUEUE", lambda h: shown(h.queue_depth)),
 ]
 
 # Label, field, unit, and the values of the lowest and the highest bar (None: the minimum and the maximum).
@@ -99,54 +112,54 @@ def list_devices(
     nexmdm devices list --alias-prefix lobby- --json | jq -r '.[].device_id'
     """
     query = {**chosen.query(), "status": status}
-    session.out.table(session.api.pages("/v1/devices", query, limit), COLUMNS, "No device matches.")
+    session.out.table(session.api.pages(Device, "/v1/devices", query, limit), COLUMNS, "No device matches.")
 
 
-def _identity(row: dict[str, Any]) -> list[tuple[str, Text]]:
+def _identity(row: Device) -> list[tuple[str, Text]]:
     """Signs that two phones share one identity, or one phone has two."""
     found = []
-    if row.get("token_shared_at"):
-        said = f"two phones use this device's token, last seen {when(row['token_shared_at'])}"
+    if row.token_shared_at:
+        said = f"two phones use this device's token, last seen {when(row.token_shared_at)}"
         found.append(("duplicate", Text(said, "red")))
-    if row.get("hardware_id_shared_with"):
-        others = ", ".join(clean(alias) for alias in row["hardware_id_shared_with"])
+    if row.hardware_id_shared_with:
+        others = ", ".join(clean(alias) for alias in row.hardware_id_shared_with)
         found.append(("duplicate", Text(f"{others} has the same hardware id", "red")))
     return found
 
 
 @command(app)
-def show(session: Session, device: Device) -> None:
+def show(session: Session, device: Name) -> None:
     """Show a device with its last status."""
     row = addresses.find(session.api, device)
-    android = f"Android {row['android_version']}, SDK {row['sdk_int']}" if row["android_version"] else ""
+    android = f"Android {row.android_version}, SDK {row.sdk_int}" if row.android_version else ""
     session.out.fields(
         row,
         [
-            ("alias", row["alias"]),
-            ("device id", row["device_id"]),
+            ("alias", row.alias),
+            ("device id", row.device_id),
             ("state", _state(row)),
-            ("last seen", when(row["last_seen_at"])),
-            ("status", row["status"] or ""),
+            ("last seen", when(row.last_seen_at)),
+            ("status", row.status or ""),
             ("battery", _battery(row)),
-            ("temperature", shown(row["temp_c"], " °C")),
-            ("network", " ".join(filter(None, (row["network_type"], row["ip"])))),
-            ("signal", shown(row["signal_dbm"], " dBm")),
-            ("internet", shown(row["net_validated"])),
-            ("memory used", shown(row["ram_used_mb"], " MB")),
-            ("up for", duration(row["uptime_s"])),
-            ("agent", row["agent_version"] or ""),
+            ("temperature", shown(row.temp_c, " °C")),
+            ("network", " ".join(filter(None, (row.network_type, row.ip)))),
+            ("signal", shown(row.signal_dbm, " dBm")),
+            ("internet", shown(row.net_validated)),
+            ("memory used", shown(row.ram_used_mb, " MB")),
+            ("up for", duration(row.uptime_s)),
+            ("agent", row.agent_version or ""),
             ("app", _unity(row)),
-            ("queued reports", shown(row["queue_depth"])),
-            ("doze whitelisted", shown(row["doze_whitelisted"])),
-            ("device owner", shown(row["is_device_owner"])),
-            ("FCM reaches it", shown(row["has_fcm_token"])),
-            ("labels", labels.shown(row["labels"])),
-            ("watched app", row.get("effective_monitored_package") or row["monitored_package"] or ""),
-            ("model", " ".join(filter(None, (row["manufacturer"], row["model"])))),
+            ("queued reports", shown(row.queue_depth)),
+            ("doze whitelisted", shown(row.doze_whitelisted)),
+            ("device owner", shown(row.is_device_owner)),
+            ("FCM reaches it", shown(row.has_fcm_token)),
+            ("labels", labels.shown(row.labels)),
+            ("watched app", row.effective_monitored_package or row.monitored_package or ""),
+            ("model", " ".join(filter(None, (row.manufacturer, row.model)))),
             ("system", android),
             *((label.lower() if label[1:2].islower() else label, value) for label, value in fields.rows(row)),
-            ("enrolled", when(row["created_at"])),
-            *([("taken over", when(row["taken_over_at"]))] if row.get("taken_over_at") else []),
+            ("enrolled", when(row.created_at)),
+            *([("taken over", when(row.taken_over_at))] if row.taken_over_at else []),
             *_identity(row),
         ],
     )
@@ -172,8 +185,8 @@ def watch(
         for look in range(times) if times else itertools.count():
             if look:
                 time.sleep(interval)
-            fleet = session.api.call("GET", "/v1/fleet/summary", query=chosen.query())
-            seen = _look(session, fleet, list(session.api.pages("/v1/devices", query, lines)))
+            fleet = session.api.read(FleetSummary, "GET", "/v1/fleet/summary", query=chosen.query())
+            seen = _look(session, fleet, list(session.api.pages(Device, "/v1/devices", query, lines)))
             if view:
                 view.update(seen, refresh=True)
             else:
@@ -183,19 +196,19 @@ def watch(
 @command(app)
 def heartbeats(
     session: Session,
-    device: Device,
+    device: Name,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 20,
 ) -> None:
     """List a device's heartbeats, newest first."""
-    device_id = addresses.find(session.api, device)["device_id"]
-    rows = session.api.pages(path("devices", device_id, "heartbeats"), limit=limit)
+    device_id = addresses.find(session.api, device).device_id
+    rows = session.api.pages(Heartbeat, path("devices", device_id, "heartbeats"), limit=limit)
     session.out.table(rows, HEARTBEATS, "No heartbeat within the retention period.")
 
 
 @command(app)
 def history(
     session: Session,
-    device: Device,
+    device: Name,
     days: Annotated[int, typer.Option(min=1, max=90, help="Number of days.")] = 7,
 ) -> None:
     """Show a device's hourly battery, temperature, signal and memory. The history is kept for 90 days.
@@ -206,12 +219,12 @@ def history(
     to = datetime.now(UTC)
     begin = to.replace(minute=0, second=0, microsecond=0) - timedelta(hours=24 * days - 1)
     query = {"from": begin.isoformat(), "to": to.isoformat()}
-    answer = session.api.call("GET", path("devices", found["device_id"], "history"), query=query)
-    points = {datetime.fromisoformat(point["at"]): point for point in answer["points"]}
+    answer = session.api.read(DeviceHistory, "GET", path("devices", found.device_id, "history"), query=query)
+    points = {datetime.fromisoformat(point.at): point for point in answer.points}
     hours = [points.get(begin + timedelta(hours=n)) for n in range(24 * days)]
-    reports = [point["reports"] if point else 0 for point in hours]
+    reports = [point.reports if point else 0 for point in hours]
     pairs: list[tuple[str, str | Text]] = [
-        ("alias", clean(found["alias"])),
+        ("alias", clean(found.alias)),
         ("since", when(begin.isoformat())),
         ("reports", f"{sparkline(reports)}  {sum(reports)}"),
     ]
@@ -220,33 +233,35 @@ def history(
     session.out.fields(answer, pairs)
 
 
-def _chart(hours: list[dict[str, Any] | None], field: str, unit: str, low: float | None, high: float | None) -> str:
+def _chart(hours: list[DevicePoint | None], field: str, unit: str, low: float | None, high: float | None) -> str:
     """Bars of the last value of each hour, followed by minimum, maximum and last value."""
-    said = [point[field] for point in hours if point and point[field]["min"] is not None]
-    if not said:
+    ranges: list[Range | None] = [getattr(point, field) if point else None for point in hours]
+    least = [each.min for each in ranges if each and each.min is not None]
+    greatest = [each.max for each in ranges if each and each.max is not None]
+    if not least or not greatest:
         return "nothing was reported"
-    values = [point[field]["last"] if point else None for point in hours]
+    values = [each.last if each else None for each in ranges]
     last = next((value for value in reversed(values) if value is not None), None)
-    bounds = f"{shown(min(each['min'] for each in said))} to {shown(max(each['max'] for each in said), unit)}"
+    bounds = f"{shown(min(least))} to {shown(max(greatest), unit)}"
     return f"{sparkline(values, low, high)}  {bounds}" + (f", last {shown(last, unit)}" if last is not None else "")
 
 
 @command(app)
 def rename(
-    session: Session, device: Device, alias: Annotated[str, typer.Argument(help="The new alias.", metavar="ALIAS")]
+    session: Session, device: Name, alias: Annotated[str, typer.Argument(help="The new alias.", metavar="ALIAS")]
 ) -> None:
     """Change a device's alias."""
     found = addresses.find(session.api, device)
-    renamed = session.api.call("PATCH", path("devices", found["device_id"]), {"alias": alias})
+    renamed = session.api.call("PATCH", path("devices", found.device_id), {"alias": alias})
     if session.out.as_json:
         return session.out.json(renamed)
-    session.out.line(clean(f"{found['alias']} is now {alias}"))
+    session.out.line(clean(f"{found.alias} is {alias} now"))
 
 
 @command(app)
 def monitor(
     session: Session,
-    device: Device,
+    device: Name,
     package: Annotated[
         str | None,
         typer.Argument(help="The app to monitor; by default its group's, or the stack's.", metavar="PACKAGE"),
@@ -254,12 +269,10 @@ def monitor(
 ) -> None:
     """Monitor a different app on a device than its group or UNITY_PACKAGE names."""
     found = addresses.find(session.api, device)
-    changed = session.api.call("PATCH", path("devices", found["device_id"]), {"monitored_package": package})
+    changed = session.api.call("PATCH", path("devices", found.device_id), {"monitored_package": package})
     if session.out.as_json:
         return session.out.json(changed)
-    session.out.line(
-        clean(f"{found['alias']}: monitoring {package or 'the app of its group, or else of UNITY_PACKAGE'}")
-    )
+    session.out.line(clean(f"{found.alias}: monitoring {package or 'the app of its group or UNITY_PACKAGE'}"))
 
 
 @command(app)
@@ -289,10 +302,11 @@ def label(
     )
     if body is None:
         return None
-    done = session.api.call("POST", "/v1/devices/labels", {**body, "set": to_set, "remove": to_remove})
+    change = {**body, "set": to_set, "remove": to_remove}
+    done = session.api.read(LabelsChanged, "POST", "/v1/devices/labels", change)
     if session.out.as_json:
-        return session.out.json(done)
-    session.out.line(f"{selection.count(done['device_count'])}, {done['changed']} changed")
+        return session.out.json(done.document)
+    session.out.line(f"{selection.count(done.device_count)}, {done.changed} changed")
 
 
 @command(app)
@@ -307,14 +321,14 @@ def delete(
 ) -> None:
     """Delete devices: their tokens become invalid, their aliases are free, their history is kept for retention."""
     target = _target(session, devices or [], chosen.body())
-    preview = session.api.call("POST", "/v1/devices/preview", target)
+    preview = session.api.read(Preview, "POST", "/v1/devices/preview", target)
     if dry_run:
         return selection.show(session, preview)
-    if not preview["device_count"]:
+    if not preview.device_count:
         raise Failure("No device matches.", Code.NOT_FOUND, "Try the same filter with `nexmdm devices list`.")
-    names = f"{selection.count(preview['device_count'])} ({selection.sample(preview)})"
+    names = f"{selection.count(preview.device_count)} ({selection.sample(preview)})"
     session.confirm(f"Delete {names}? A deleted device must be enrolled again to come back.", yes)
-    body = {**target, "expect_target_hash": preview["target_hash"]}
+    body = {**target, "expect_target_hash": preview.target_hash}
     done = session.api.call("POST", "/v1/devices/delete", body)
     if session.out.as_json:
         return session.out.json(done)
@@ -332,9 +346,9 @@ def export(
     \b
     nexmdm devices export --csv > devices.csv
     """
-    rows = session.api.pages("/v1/devices", chosen.query())
+    rows = session.api.pages(Device, "/v1/devices", chosen.query())
     if session.out.as_json:
-        return session.out.json(list(rows))
+        return session.out.json([row.document for row in rows])
     if not as_csv:
         raise Failure("No format was given.", Code.USAGE, "Give --csv or --json.")
     session.out.document(tabular.written(rows))
@@ -376,32 +390,28 @@ def import_devices(
         raise _lines(errors)
     # The whole file is checked before its first part is imported.
     checked = [_import(session, part, True, partial, errors) for part in parts]
-    changed = sum(found["changed"] for found, _ in checked)
+    changed = sum(done.changed for done, _ in checked)
     if not dry_run and changed:
         session.confirm(f"Change {selection.count(changed)}?", yes)
         checked = [_import(session, part, False, partial, errors) for _, part in checked if part]
-    total = {
-        "device_count": sum(found["device_count"] for found, _ in checked),
-        "changed": sum(found["changed"] for found, _ in checked),
-        "dry_run": dry_run,
-    }
+    count, changed = sum(done.device_count for done, _ in checked), sum(done.changed for done, _ in checked)
     if session.out.as_json:
-        session.out.json({**total, "errors": errors})
+        session.out.json({"device_count": count, "changed": changed, "dry_run": dry_run, "errors": errors})
     else:
         verb = "would change" if dry_run else "changed"
-        session.out.line(f"{selection.count(total['device_count'])}, {total['changed']} {verb}")
+        session.out.line(f"{selection.count(count)}, {changed} {verb}")
     if errors:
         raise _lines(errors)
 
 
 def _import(
-    session: Session, part: list[tuple[int, dict[str, Any]]], dry_run: bool, partial: bool, errors: list[str]
-) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
+    session: Session, part: list[Line], dry_run: bool, partial: bool, errors: list[str]
+) -> tuple[Imported, list[Line]]:
     """The API's response and the imported lines; invalid lines are added to `errors`."""
     while part:
         body = {"devices": [row for _, row in part], "dry_run": dry_run}
         try:
-            return session.api.call("POST", "/v1/devices/import", body), part
+            return session.api.read(Imported, "POST", "/v1/devices/import", body), part
         except Failure as failure:
             found = {}
             for error in failure.errors:
@@ -415,7 +425,7 @@ def _import(
             if not partial:
                 raise _lines(errors) from None
             part = [row for n, row in enumerate(part) if n not in found]
-    return {"device_count": 0, "changed": 0}, part
+    return Imported(device_count=0, changed=0), part
 
 
 def _lines(errors: list[str]) -> Failure:
@@ -425,7 +435,7 @@ def _lines(errors: list[str]) -> Failure:
     return Failure("\n".join([heading, *shown_errors, *more]), Code.REFUSED)
 
 
-def _target(session: Session, names: list[str], conditions: dict[str, Any]) -> dict[str, Any]:
+def _target(session: Session, names: list[str], conditions: FilterDocument) -> Body:
     """Devices by name, or a filter.
 
     Raises:
@@ -435,12 +445,12 @@ def _target(session: Session, names: list[str], conditions: dict[str, Any]) -> d
         raise Failure("No devices were given.", Code.USAGE, f"Name them, or give a filter: {selection.OPTIONS}.")
     if conditions:
         return {"filter": conditions}
-    return {"device_ids": [addresses.find(session.api, name)["device_id"] for name in names]}
+    return {"device_ids": [addresses.find(session.api, name).device_id for name in names]}
 
 
-def _look(session: Session, fleet: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+def _look(session: Session, fleet: FleetSummary, rows: list[Device]) -> Any:
     if session.out.as_json:
-        return {"fleet": fleet, "devices": rows}
-    heading = f"{fleet['devices']} devices, {fleet['online']} online, {fleet['silent']} silent"
-    more = f" · {len(rows)} shown" if len(rows) < fleet["devices"] else ""
+        return {"fleet": fleet.document, "devices": [row.document for row in rows]}
+    heading = f"{fleet.devices} devices, {fleet.online} online, {fleet.silent} silent"
+    more = f" · {len(rows)} shown" if len(rows) < fleet.devices else ""
     return Group(Text(heading + more, "bold"), session.out.rendered(rows, COLUMNS))

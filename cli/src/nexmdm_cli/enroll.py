@@ -1,17 +1,18 @@
 """`nexmdm enroll`: enrollment tokens, and the QR codes and scripts that enroll phones."""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import httpx
 import typer
 from rich.text import Text
 
 from nexmdm_cli import addresses, inputs, labels, qr
-from nexmdm_cli.api import Api, path
+from nexmdm_cli.api import Api, Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.kit import Kit, packages
 from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.resources import Build, Device, EnrollmentToken, NewEnrollmentToken, Revoked
 from nexmdm_cli.selection import Prefix
 from nexmdm_cli.session import Session, command
 
@@ -65,15 +66,15 @@ ALLOWLIST = (
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-COLUMNS = [
-    Column("TOKEN ID", lambda t: t["token_id"]),
-    Column("ALIAS", lambda t: t["alias"], flexible=True),
-    Column("SCOPE", lambda t: t["scope"], wide=True),
-    Column("STATUS", lambda t: t["status"]),
-    Column("USED", lambda t: f"{t['uses_consumed']}/{t['uses_allowed']}"),
-    Column("EXPIRES", lambda t: when(t["expires_at"]), wide=True),
-    Column("ISSUED", lambda t: ago(t["issued_at"])),
-    Column("NOTE", lambda t: t["note"] or "", wide=True, flexible=True),
+COLUMNS: list[Column[EnrollmentToken]] = [
+    Column("TOKEN ID", lambda t: t.token_id),
+    Column("ALIAS", lambda t: t.alias, flexible=True),
+    Column("SCOPE", lambda t: t.scope, wide=True),
+    Column("STATUS", lambda t: t.status),
+    Column("USED", lambda t: f"{t.uses_consumed}/{t.uses_allowed}"),
+    Column("EXPIRES", lambda t: when(t.expires_at), wide=True),
+    Column("ISSUED", lambda t: ago(t.issued_at)),
+    Column("NOTE", lambda t: t.note or "", wide=True, flexible=True),
 ]
 MOST_TOKENS = 500  # per call
 
@@ -118,34 +119,38 @@ def create(
     _folder_for(script, "--script")
     disabled = _packages(disable_packages)
     url = (server_url or api.stack.url).rstrip("/")
-    wanted = {"expires_in_sec": expires_in, "note": note}
+    wanted: Body = {"expires_in_sec": expires_in, "note": note}
     wifi = _wifi(wifi_ssid, wifi_password)
-    agent = _agent(api, admin_component) if device_owner or script else {}
+    agent = _agent(api, admin_component) if device_owner or script else None
     keys = _keys(hmac_primary_key, hmac_rotation_key)
-    phone = _provisioning(api, url, admin_component, agent, wanted) if device_owner else None
+    phone = _provisioning(api, url, admin_component, agent, wanted) if device_owner and agent else None
     tokens = _tokens(api, {**wanted, "aliases": aliases, "uses_allowed": uses, "labels": labels.only_set(label or [])})
-    codes = {"device-owner": qr.device_owner(**phone, wifi=wifi)} if phone else {}
-    for token in tokens:
-        token["qr_content"] = qr.enrollment(url, token["token"], token["alias"])
-        codes[qr.file_name(token["alias"])] = token["qr_content"]
+    codes = {"device-owner": qr.device_owner(phone, wifi)} if phone else {}
+    contents = {token.token_id: qr.enrollment(url, token.token, token.alias) for token in tokens}
+    codes |= {qr.file_name(token.alias): contents[token.token_id] for token in tokens}
     files, unwritten = _saved(codes, png) if png else ([], None)
-    scripts = _scripts(api, url, admin_component, agent, wanted, tokens, keys, disabled, script) if script else []
-    made = _Made(tokens, codes, files, scripts, png)
+    scripts = (
+        _scripts(api, url, admin_component, agent, wanted, tokens, keys, disabled, script) if script and agent else []
+    )
+    made = _Made(tokens, contents, codes.get("device-owner"), files, scripts, png)
     if out.as_json:
         # A given password is not printed again.
         masked = {name: "***" if name == "PASSWORD" else value for name, value in wifi.items()}
-        owner = {"qr_content": qr.device_owner(**phone, wifi=masked)} if phone else None
-        out.json({"items": tokens, "device_owner": owner, "png": files, "scripts": scripts})
+        owner = {"qr_content": qr.device_owner(phone, masked)} if phone else None
+        items = [{**token.document, "qr_content": contents[token.token_id]} for token in tokens]
+        out.json({"items": items, "device_owner": owner, "png": files, "scripts": scripts})
     else:
         _print_made(session, url, admin_component if phone else None, keys, made)
     _complain(unwritten)
 
 
 class _Made(NamedTuple):
-    """The results of `create`: tokens with their codes, and the files with images and scripts."""
+    """The results of `create`: tokens, the contents of their codes by token id, and the files with images and
+    scripts."""
 
-    tokens: list[dict[str, Any]]
-    codes: dict[str, str]
+    tokens: list[NewEnrollmentToken]
+    contents: dict[str, str]
+    device_owner: str | None
     files: list[str]
     scripts: list[str]
     png: Path | None
@@ -156,13 +161,13 @@ def _print_made(session: Session, url: str, component: str | None, keys: dict[st
     out = session.out
     if httpx.URL(url).host in LOOPBACK:
         out.note(f"A phone cannot reach {url}, which is local to this machine. Give another URL with --server-url.")
-    if component:
+    if component and made.device_owner:
         out.note(ALLOWLIST.format(component=component))
-        _show(session, "1. On the welcome screen of a factory-reset phone", made.codes["device-owner"], made.png)
+        _show(session, "1. On the welcome screen of a factory-reset phone", made.device_owner, made.png)
     for token in made.tokens:
-        title = f"{'2. ' if component else ''}{token['alias']}: scan with the agent, until {when(token['expires_at'])}"
-        _show(session, title, token["qr_content"], made.png)
-        out.line(Text(qr.adb_line(url, token["token"], token["alias"], keys)))
+        title = f"{'2. ' if component else ''}{token.alias}: scan with the agent, until {when(token.expires_at)}"
+        _show(session, title, made.contents[token.token_id], made.png)
+        out.line(Text(qr.adb_line(url, token.token, token.alias, keys)))
     for file in made.files:
         out.line(f"\n{file}")
     for file in made.scripts:
@@ -202,15 +207,15 @@ def rotate_keys(
         )
     aliases = _aliases(api, devices or [], alias_prefix, everyone)
     url = (server_url or api.stack.url).rstrip("/")
-    wanted = {"expires_in_sec": expires_in, "note": "rotation of the HMAC key"}
+    wanted: Body = {"expires_in_sec": expires_in, "note": "rotation of the HMAC key"}
     tokens = [
         token
         for start in range(0, len(aliases), MOST_TOKENS)
         for token in _tokens(api, {**wanted, "aliases": aliases[start : start + MOST_TOKENS]})
     ]
-    lines = {token["alias"]: qr.adb_line(url, token["token"], token["alias"], keys) for token in tokens}
+    lines = {token.alias: qr.adb_line(url, token.token, token.alias, keys) for token in tokens}
     if out.as_json:
-        return out.json({"items": [{**token, "adb_line": lines[token["alias"]]} for token in tokens]})
+        return out.json({"items": [{**token.document, "adb_line": lines[token.alias]} for token in tokens]})
     for alias, line in lines.items():
         out.line(Text(f"# {clean(alias)}"))
         out.line(Text(line))
@@ -223,7 +228,9 @@ def rotate_keys(
 @command(app, "list")
 def list_tokens(session: Session, limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 50) -> None:
     """List tokens, newest first. Their secrets are not stored anywhere."""
-    session.out.table(session.api.pages("/v1/enroll-tokens", limit=limit), COLUMNS, "There are no tokens.")
+    session.out.table(
+        session.api.pages(EnrollmentToken, "/v1/enroll-tokens", limit=limit), COLUMNS, "There are no tokens."
+    )
 
 
 @command(app)
@@ -232,7 +239,7 @@ def revoke(
     token_ids: Annotated[list[str], typer.Argument(help="Ids from `enroll list`.", metavar="TOKEN_ID")],
 ) -> None:
     """Revoke tokens, effective on the next call."""
-    revoked = session.api.call("POST", "/v1/enroll-tokens/batch-delete", {"token_ids": token_ids})["revoked"]
+    revoked = session.api.read(Revoked, "POST", "/v1/enroll-tokens/batch-delete", {"token_ids": token_ids}).revoked
     if session.out.as_json:
         session.out.json({"revoked": revoked})
     else:
@@ -244,34 +251,33 @@ def revoke(
         )
 
 
-def _tokens(api: Api, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+def _tokens(api: Api, wanted: Body) -> list[NewEnrollmentToken]:
     body = {name: value for name, value in wanted.items() if value is not None}
     # The secrets are only in this response: a second attempt would create other tokens.
-    tokens: list[dict[str, Any]] = api.call("POST", path("enroll-tokens"), body, repeatable=False)["items"]
-    return tokens
+    return api.items(NewEnrollmentToken, "POST", path("enroll-tokens"), body, repeatable=False)
 
 
-def _agent(api: Api, component: str) -> dict[str, Any]:
+def _agent(api: Api, component: str) -> Build:
     """The build that a new phone downloads. If there is none, no token is created."""
     package_name = component.partition("/")[0]
     query = {"package_name": package_name, "build_type": "release", "current": True}
-    current = next(api.pages("/v1/apk/builds", query, limit=1), None)
+    current = next(api.pages(Build, "/v1/apk/builds", query, limit=1), None)
     if current is None:
         raise Failure(
             f"No build of {package_name} is promoted, so a new phone would have nothing to download.",
             Code.NOT_FOUND,
             "`nexmdm builds publish agent.apk`, then `nexmdm builds promote ID`.",
         )
-    number = current["build_id"]
-    if current["paused_at"]:
+    number = current.build_id
+    if current.paused_at:
         raise Failure(
-            f"The rollout of {package_name} {current['version_name']} is paused, so no new phone would be offered it.",
+            f"The rollout of {package_name} {current.version_name} is paused, so no new phone would be offered it.",
             Code.REFUSED,
             f"`nexmdm builds resume {number}`, or promote another build.",
         )
-    if current["staged_rollout_percent"] < 100:
+    if current.staged_rollout_percent < 100:
         raise Failure(
-            f"{package_name} {current['version_name']} is offered to {current['staged_rollout_percent']} % of the fleet"
+            f"{package_name} {current.version_name} is offered to {current.staged_rollout_percent} % of the fleet"
             " only, and a new phone may not be one of them.",
             Code.REFUSED,
             f"`nexmdm builds rollout {number} 100`, or promote another build.",
@@ -279,44 +285,44 @@ def _agent(api: Api, component: str) -> dict[str, Any]:
     return current
 
 
-def _provisioning(api: Api, url: str, component: str, agent: dict[str, Any], wanted: dict[str, Any]) -> dict[str, str]:
+def _provisioning(api: Api, url: str, component: str, agent: Build, wanted: Body) -> qr.Agent:
     """The provisioning values of a factory-reset phone, except for its WiFi network."""
-    token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0]["token"]
-    return {
-        "component": component,
-        "download_url": qr.download_url(url, token, component.partition("/")[0]),
-        "signer_fingerprint": agent["signer_fingerprint"],
-    }
+    token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0].token
+    return qr.Agent(
+        component=component,
+        download_url=qr.download_url(url, token, component.partition("/")[0]),
+        signer_fingerprint=agent.signer_fingerprint or "",
+    )
 
 
 def _scripts(
     api: Api,
     url: str,
     component: str,
-    agent: dict[str, Any],
-    wanted: dict[str, Any],
-    tokens: list[dict[str, Any]],
+    agent: Build,
+    wanted: Body,
+    tokens: list[NewEnrollmentToken],
     keys: dict[str, str],
     disabled: list[str],
     folder: Path,
 ) -> list[str]:
     """Write the scripts and return their files. One token lets each of them download the agent at most twice."""
     uses = {"uses_allowed": min(2 * len(tokens), 100_000)}
-    fetch = _tokens(api, {**wanted, **uses, "aliases": ["enrollment scripts"], "scope": "apk_download"})[0]["token"]
+    fetch = _tokens(api, {**wanted, **uses, "aliases": ["enrollment scripts"], "scope": "apk_download"})[0].token
     package_name = component.partition("/")[0]
     kits = {
-        token["alias"]: Kit(
+        token.alias: Kit(
             server_url=url,
-            admin_key=token["token"],
-            token_id=token["token_id"],
-            alias=token["alias"],
+            admin_key=token.token,
+            token_id=token.token_id,
+            alias=token.alias,
             package=package_name,
             admin_component=component,
             receiver=qr.RECEIVER,
-            version_name=agent["version_name"],
-            version_code=str(agent["version_code"]),
-            apk=f"{package_name}-{agent['version_code']}.apk",
-            sha256=agent["sha256"],
+            version_name=agent.version_name,
+            version_code=str(agent.version_code),
+            apk=f"{package_name}-{agent.version_code}.apk",
+            sha256=agent.sha256 or "",
             download_url=qr.download_url(url, fetch, package_name),
             disable="\n".join(disabled),
             **keys,
@@ -337,9 +343,9 @@ def _aliases(api: Api, devices: list[str], alias_prefix: str | None, everyone: b
     if sum((bool(devices), alias_prefix is not None, everyone)) != 1:
         raise Failure("Choose devices: name them, or give --alias-prefix, or --all.", Code.USAGE)
     if devices:
-        return [addresses.find(api, name)["alias"] for name in dict.fromkeys(devices)]
+        return [addresses.find(api, name).alias for name in dict.fromkeys(devices)]
     query = {"alias": alias_prefix} if alias_prefix is not None else {}
-    found = [device["alias"] for device in api.pages("/v1/devices", query)]
+    found = [device.alias for device in api.pages(Device, "/v1/devices", query)]
     if not found:
         raise Failure("No device matches.", Code.NOT_FOUND, "See `nexmdm devices list`.")
     return found

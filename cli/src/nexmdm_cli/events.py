@@ -2,41 +2,42 @@
 
 import json
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nexmdm_cli.output import Column, when
+from nexmdm_cli.resources import Event
 from nexmdm_cli.session import Session, command
 
 POLL_SECONDS = 2
 ADDED_AT_ONCE = 500
 
 
-def _who(event: dict[str, Any]) -> str:
-    return str(event["session"] or event["actor"].rpartition("/")[2])
+def _who(event: Event) -> str:
+    return event.session or event.actor.rpartition("/")[2]
 
 
-def _change(event: dict[str, Any]) -> str:
-    before, after = event["before"] or {}, event["after"] or {}
+def _change(event: Event) -> str:
+    before, after = event.before or {}, event.after or {}
     return ", ".join(
         f"{name} {_plain(before[name])} → {_plain(value)}" if name in before else f"{name} {_plain(value)}"
         for name, value in (after or before).items()
     )
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-COLUMNS = [
-    Column("AT", lambda e: when(e["at"])),
+COLUMNS: list[Column[Event]] = [
+    Column("AT", lambda e: when(e.at)),
     Column("WHO", _who),
-    Column("ACTION", lambda e: e["action"]),
-    Column("OBJECT", lambda e: e["object"], flexible=True),
+    Column("ACTION", lambda e: e.action),
+    Column("OBJECT", lambda e: e.object, flexible=True),
     Column("CHANGE", _change, flexible=True),
-    Column("ACTOR", lambda e: e["actor"], wide=True),
-    Column("IP", lambda e: e["ip"] or "", wide=True),
+    Column("ACTOR", lambda e: e.actor, wide=True),
+    Column("IP", lambda e: e.ip or "", wide=True),
 ]
 
 
@@ -58,18 +59,18 @@ def events(
     """List changes, newest first; with --follow, oldest first, followed by new ones."""
     query = {"actor": actor, "action": action, "object": about, "since": since}
     if not follow:
-        session.out.table(session.api.pages("/v1/events", query, limit), COLUMNS, "There are no events.")
+        session.out.table(session.api.pages(Event, "/v1/events", query, limit), COLUMNS, "There are no events.")
         return
     newest = 0
-    rows = list(session.api.pages("/v1/events", query, limit))
+    rows = list(session.api.pages(Event, "/v1/events", query, limit))
     while True:
         # Newest first: new events come before the first one that was shown.
-        for event in reversed([row for row in rows if row["event_id"] > newest]):
-            session.out.stream(event) if session.out.as_json else session.out.line(_line(event))
-            newest, query["since"] = event["event_id"], event["at"]
+        for event in reversed([row for row in rows if row.event_id > newest]):
+            session.out.stream(event.document) if session.out.as_json else session.out.line(_line(event))
+            newest, query["since"] = event.event_id, event.at
         time.sleep(POLL_SECONDS)
-        rows = list(session.api.pages("/v1/events", query, ADDED_AT_ONCE))
+        rows = list(session.api.pages(Event, "/v1/events", query, ADDED_AT_ONCE))
 
 
-def _line(event: dict[str, Any]) -> str:
-    return f"{when(event['at'])}  {_who(event)}  {event['action']}  {event['object']}  {_change(event)}"
+def _line(event: Event) -> str:
+    return f"{when(event.at)}  {_who(event)}  {event.action}  {event.object}  {_change(event)}"

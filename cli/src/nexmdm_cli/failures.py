@@ -1,7 +1,6 @@
 """Failures with messages for people, and exit codes for scripts."""
 
 from enum import IntEnum
-from typing import Any
 
 
 class Code(IntEnum):
@@ -29,7 +28,7 @@ class Failure(Exception):
         message: str,
         code: Code = Code.FAILED,
         hint: str | None = None,
-        errors: list[dict[str, Any]] | None = None,
+        errors: list[dict[str, str]] | None = None,
     ) -> None:
         super().__init__(message)
         self.message, self.code, self.hint, self.errors = message, code, hint, errors or []

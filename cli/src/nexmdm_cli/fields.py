@@ -3,9 +3,9 @@
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from nexmdm_cli.output import clean, shown
+from nexmdm_cli.resources import Device
 
 
 @cache
@@ -16,9 +16,9 @@ def labelled() -> dict[str, tuple[str, str]]:
     return {name: (told["title"], told.get("x-unit", "")) for name, told in members.items() if "title" in told}
 
 
-def rows(device: dict[str, Any]) -> list[tuple[str, str]]:
+def rows(device: Device) -> list[tuple[str, str]]:
     """(label, value with its unit) of each labelled field."""
     return [
-        (label, clean(shown(device.get(name), f" {unit}" if unit else "")))
+        (label, clean(shown(device.document.get(name), f" {unit}" if unit else "")))
         for name, (label, unit) in labelled().items()
     ]

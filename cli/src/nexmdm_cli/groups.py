@@ -1,12 +1,13 @@
 """`nexmdm groups`: named filters."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, clean, when
+from nexmdm_cli.resources import FilterDocument, Group
 from nexmdm_cli.selection import (
     OPTIONS,
     Everyone,
@@ -29,7 +30,7 @@ Name = Annotated[str, typer.Argument(help="The group.", autocompletion=complete_
 ORDER = ("selector", "group", "alias_prefix", "online", "agent_version")
 
 
-def described(filter_: dict[str, Any]) -> str:
+def described(filter_: FilterDocument) -> str:
     """A filter as CLI options."""
     names = {"selector": "--selector", "group": "--group", "alias_prefix": "--alias-prefix"}
     words = []
@@ -44,25 +45,25 @@ def described(filter_: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-COLUMNS = [
-    Column("NAME", lambda g: g["name"]),
-    Column("DEVICES", lambda g: str(g["device_count"])),
-    Column("FILTER", lambda g: described(g["filter"]), flexible=True),
-    Column("WATCHED APP", lambda g: g.get("monitored_package") or "", wide=True),
-    Column("CHANGED", lambda g: ago(g["updated_at"]), wide=True),
+COLUMNS: list[Column[Group]] = [
+    Column("NAME", lambda g: g.name),
+    Column("DEVICES", lambda g: str(g.device_count)),
+    Column("FILTER", lambda g: described(g.filter), flexible=True),
+    Column("WATCHED APP", lambda g: g.monitored_package or "", wide=True),
+    Column("CHANGED", lambda g: ago(g.updated_at), wide=True),
 ]
 
 
 @command(app, "list")
 def list_groups(session: Session) -> None:
     """List groups with their current number of devices."""
-    session.out.table(session.api.pages("/v1/groups"), COLUMNS, "There are no groups.")
+    session.out.table(session.api.pages(Group, "/v1/groups"), COLUMNS, "There are no groups.")
 
 
 @command(app)
 def show(session: Session, name: Name) -> None:
     """Show a group: its filter, and how many devices match it now."""
-    _print(session, session.api.call("GET", path("groups", name)))
+    _print(session, session.api.read(Group, "GET", path("groups", name)))
 
 
 @command(app, "set")
@@ -91,7 +92,7 @@ def set_group(
     if not filter_:
         raise Failure("No filter was given.", Code.USAGE, f"Give one: {OPTIONS.replace('--group, ', '')}.")
     body = {"filter": filter_} | ({"monitored_package": monitored_package} if monitored_package else {})
-    _print(session, session.api.call("PUT", path("groups", name), body))
+    _print(session, session.api.read(Group, "PUT", path("groups", name), body))
 
 
 @command(app)
@@ -104,15 +105,15 @@ def delete(session: Session, name: Name, yes: Yes = False) -> None:
     session.out.line(f"deleted {clean(name)}")
 
 
-def _print(session: Session, group: dict[str, Any]) -> None:
+def _print(session: Session, group: Group) -> None:
     session.out.fields(
         group,
         [
-            ("group", group["name"]),
-            ("filter", described(group["filter"])),
-            ("watched app", group.get("monitored_package") or ""),
-            ("fits now", count(group["device_count"])),
-            ("changed", f"{when(group['updated_at'])} by {group['updated_by']}"),
-            ("created", f"{when(group['created_at'])} by {group['created_by']}"),
+            ("group", group.name),
+            ("filter", described(group.filter)),
+            ("watched app", group.monitored_package or ""),
+            ("fits now", count(group.device_count)),
+            ("changed", f"{when(group.updated_at)} by {group.updated_by}"),
+            ("created", f"{when(group.created_at)} by {group.created_by}"),
         ],
     )

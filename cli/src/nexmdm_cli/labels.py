@@ -1,7 +1,5 @@
 """Labels on the command line: KEY=VALUE sets one, KEY- removes it."""
 
-from typing import Any
-
 from rich.text import Text
 
 from nexmdm_cli.failures import Code, Failure
@@ -38,5 +36,5 @@ def only_set(given: list[str]) -> dict[str, str]:
     return to_set
 
 
-def shown(labels: dict[str, Any]) -> Text:
+def shown(labels: dict[str, str]) -> Text:
     return Text(", ".join(f"{key}={value}" for key, value in sorted(labels.items())))

@@ -4,11 +4,12 @@
 """
 
 import contextlib
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 STACK_FILE = Path(".nexmdm") / "stack.json"
 LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?/?\Z")
@@ -16,19 +17,28 @@ LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?/?\Z")
 OWN_CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-def running() -> dict[str, Any] | None:
-    """{url, region, pid} of the running stack and, unless it uses the key pair of its own environment, {access_key_id,
-    secret_access_key}; None if none is running."""
+class LocalStack(Struct):
+    """What `local.run` says of itself. Without a key pair it took the one of its own environment."""
+
+    url: str
+    region: str
+    pid: int
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+
+
+def running() -> LocalStack | None:
+    """The stack that runs; None when none does."""
     if os.name != "posix":  # `make run` needs POSIX too
         return None
     for folder in _folders():
         file = folder / STACK_FILE
         # Another user's file could name a different server.
         if file.is_file() and file.stat().st_uid == os.getuid():
-            with contextlib.suppress(ValueError):  # it is being written
-                stack: dict[str, Any] = json.loads(file.read_bytes())
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # it is being written
+                stack = msgspec.json.decode(file.read_bytes(), type=LocalStack)
                 # A file from a cloned repository could name a server of its author.
-                if LOOPBACK.match(stack["url"]) and _alive(stack["pid"]):
+                if LOOPBACK.match(stack.url) and _alive(stack.pid):
                     return stack
     return None
 

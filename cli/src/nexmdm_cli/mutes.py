@@ -10,25 +10,26 @@ from nexmdm_cli.api import path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
 from nexmdm_cli.output import Column, when
+from nexmdm_cli.resources import Mute
 from nexmdm_cli.selection import FILTER, Filter
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(no_args_is_help=True, help="Mute alerts, for example during maintenance of a site.")
 
-COLUMNS = [
-    Column("MUTE ID", lambda m: str(m["mute_id"])),
-    Column("UNTIL", lambda m: when(m["until"])),
-    Column("CONDITION", lambda m: m["condition"] or "every one"),
-    Column("FILTER", lambda m: described(m["filter"]), flexible=True),
-    Column("REASON", lambda m: m["reason"], flexible=True),
-    Column("BY", lambda m: m["created_by"], wide=True),
+COLUMNS: list[Column[Mute]] = [
+    Column("MUTE ID", lambda m: str(m.mute_id)),
+    Column("UNTIL", lambda m: when(m.until)),
+    Column("CONDITION", lambda m: m.condition or "every one"),
+    Column("FILTER", lambda m: described(m.filter), flexible=True),
+    Column("REASON", lambda m: m.reason, flexible=True),
+    Column("BY", lambda m: m.created_by, wide=True),
 ]
 
 
 @command(app, "list")
 def list_mutes(session: Session) -> None:
     """List the active mutes."""
-    session.out.table(session.api.pages("/v1/mutes"), COLUMNS, "Nothing is muted.")
+    session.out.table(session.api.pages(Mute, "/v1/mutes"), COLUMNS, "Nothing is muted.")
 
 
 @command(app)
@@ -49,8 +50,8 @@ def create(
         raise Failure("No filter was given.", Code.USAGE, f"Give one: {selection.OPTIONS}.")
     until = datetime.now(UTC) + timedelta(hours=hours)
     body = {"filter": filter_, "until": until.isoformat(), "reason": reason, "condition": condition}
-    mute = session.api.call("POST", "/v1/mutes", body)
-    session.out.fields(mute, [("mute id", str(mute["mute_id"])), ("until", when(mute["until"]))])
+    mute = session.api.read(Mute, "POST", "/v1/mutes", body)
+    session.out.fields(mute, [("mute id", str(mute.mute_id)), ("until", when(mute.until))])
 
 
 @command(app)

@@ -6,20 +6,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nexmdm_cli.resources import Document, R, Resource
+
 WIDE = 110  # terminal width from which wide columns are shown
 GAP = 2
 NARROWEST = 8
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[R]):
     """One column of a table.
 
     Attributes:
@@ -29,7 +30,7 @@ class Column:
     """
 
     title: str
-    show: Callable[[Row], str | Text]
+    show: Callable[[R], str | Text]
     wide: bool = False
     flexible: bool = False
 
@@ -74,16 +75,16 @@ class Output:
         """Print a line without wrapping it."""
         self.console.print(text, soft_wrap=True)
 
-    def table(self, rows: Iterable[Row], columns: list[Column], nothing: str) -> None:
+    def table(self, rows: Iterable[R], columns: list[Column[R]], nothing: str) -> None:
         """nothing: the note for an empty table."""
         rows = list(rows)
         if self.as_json:
-            return self.json(rows)
+            return self.json([row.document for row in rows])
         if not rows:
             return self.note(nothing)
         self._print(self.rendered(rows, columns))
 
-    def rendered(self, rows: Iterable[Row], columns: list[Column]) -> Table:
+    def rendered(self, rows: Iterable[R], columns: list[Column[R]]) -> Table:
         chosen = [c for c in columns if not c.wide or not self.is_terminal or self.console.width >= WIDE]
         cells = [[_cell(column.show(row)) for column in chosen] for row in rows]
         widths = [max(len(c.title), *(line[n].cell_len for line in cells), 0) for n, c in enumerate(chosen)]
@@ -96,10 +97,10 @@ class Output:
             table.add_row(*line)
         return table
 
-    def fields(self, row: Row, pairs: Sequence[tuple[str, str | Text]]) -> None:
+    def fields(self, row: Resource | Document, pairs: Sequence[tuple[str, str | Text]]) -> None:
         """Print one object: a line for each field that is not empty."""
         if self.as_json:
-            return self.json(row)
+            return self.json(row.document if isinstance(row, Resource) else row)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 import segno
@@ -41,17 +42,28 @@ def adb_line(server: str, token: str, alias: str, hmac_keys: dict[str, str]) -> 
     return shlex.join(["adb", "shell", shlex.join(words)])
 
 
-def device_owner(component: str, download_url: str, signer_fingerprint: str, wifi: dict[str, str]) -> str:
+class Agent(NamedTuple):
+    """The agent that becomes device owner.
+
+    Attributes:
+        signer_fingerprint: SHA-256 of the certificate that signs it, in hex.
+    """
+
+    component: str
+    download_url: str
+    signer_fingerprint: str
+
+
+def device_owner(agent: Agent, wifi: dict[str, str]) -> str:
     """The content that a factory-reset phone scans to download the agent and make it device owner.
 
     Args:
-        signer_fingerprint: SHA-256 of the certificate that signs the agent, in hex.
         wifi: SSID, PASSWORD and SECURITY_TYPE, for a phone that has no network yet.
     """
-    checksum = base64.urlsafe_b64encode(bytes.fromhex(signer_fingerprint)).decode().rstrip("=")
+    checksum = base64.urlsafe_b64encode(bytes.fromhex(agent.signer_fingerprint)).decode().rstrip("=")
     payload = {
-        f"{EXTRA}DEVICE_ADMIN_COMPONENT_NAME": component,
-        f"{EXTRA}DEVICE_ADMIN_PACKAGE_DOWNLOAD_LOCATION": download_url,
+        f"{EXTRA}DEVICE_ADMIN_COMPONENT_NAME": agent.component,
+        f"{EXTRA}DEVICE_ADMIN_PACKAGE_DOWNLOAD_LOCATION": agent.download_url,
         f"{EXTRA}DEVICE_ADMIN_SIGNATURE_CHECKSUM": checksum,
         **{f"{EXTRA}WIFI_{name}": value for name, value in wifi.items()},
     }

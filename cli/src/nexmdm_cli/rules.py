@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from nexmdm_cli.api import path
+from nexmdm_cli.api import Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
 from nexmdm_cli.output import Column, duration, shown
+from nexmdm_cli.resources import Rule
 from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.session import Session, command
 
@@ -42,7 +43,7 @@ class RuleOptions:
     priority: Priority = None
     quiet: Quiet = None
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Body:
         given = {
             "threshold": self.threshold,
             "for_seconds": self.lasting,
@@ -55,16 +56,16 @@ class RuleOptions:
 
 
 RULE_OPTIONS = RuleOptions()
-COLUMNS = [
-    Column("NAME", lambda r: r["name"], flexible=True),
-    Column("CONDITION", lambda r: r["condition"]),
-    Column("THRESHOLD", lambda r: shown(r["threshold"])),
-    Column("FOR", lambda r: duration(r["for_seconds"]) if r["for_seconds"] else ""),
-    Column("SEVERITY", lambda r: r["severity"]),
-    Column("PRIORITY", lambda r: str(r["priority"])),
-    Column("ON", lambda r: "yes" if r["enabled"] else "no"),
-    Column("ROUTES", lambda r: ", ".join(r["routes"]), flexible=True),
-    Column("FILTER", lambda r: described(r["filter"]) if r["filter"] else "every device", flexible=True),
+COLUMNS: list[Column[Rule]] = [
+    Column("NAME", lambda r: r.name, flexible=True),
+    Column("CONDITION", lambda r: r.condition),
+    Column("THRESHOLD", lambda r: shown(r.threshold)),
+    Column("FOR", lambda r: duration(r.for_seconds) if r.for_seconds else ""),
+    Column("SEVERITY", lambda r: r.severity),
+    Column("PRIORITY", lambda r: str(r.priority)),
+    Column("ON", lambda r: "yes" if r.enabled else "no"),
+    Column("ROUTES", lambda r: ", ".join(r.routes), flexible=True),
+    Column("FILTER", lambda r: described(r.filter) if r.filter else "every device", flexible=True),
 ]
 
 
@@ -72,14 +73,14 @@ COLUMNS = [
 def list_rules(session: Session) -> None:
     """List alert rules. One applies per device and condition: the lowest priority first, then rules with a filter."""
     session.out.table(
-        session.api.pages("/v1/alert-rules"), COLUMNS, "There are no alert rules, so no alerts are opened."
+        session.api.pages(Rule, "/v1/alert-rules"), COLUMNS, "There are no alert rules, so no alerts are opened."
     )
 
 
 @command(app)
 def show(session: Session, name: Name) -> None:
     """Show an alert rule."""
-    _print(session, session.api.call("GET", path("alert-rules", name)))
+    _print(session, session.api.read(Rule, "GET", path("alert-rules", name)))
 
 
 @command(app)
@@ -98,7 +99,7 @@ def create(
     """
     filter_ = chosen.body()
     body = {"name": name, "condition": condition, **given.body()}
-    _print(session, session.api.call("POST", "/v1/alert-rules", body | ({"filter": filter_} if filter_ else {})))
+    _print(session, session.api.read(Rule, "POST", "/v1/alert-rules", body | ({"filter": filter_} if filter_ else {})))
 
 
 @command(app)
@@ -113,19 +114,19 @@ def change(
     body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:
         raise Failure("No change was given.", Code.USAGE, "Give --threshold, --for, --severity, --route or a filter.")
-    _print(session, session.api.call("PATCH", path("alert-rules", name), body))
+    _print(session, session.api.read(Rule, "PATCH", path("alert-rules", name), body))
 
 
 @command(app)
 def enable(session: Session, name: Name) -> None:
     """Enable an alert rule."""
-    _print(session, session.api.call("PATCH", path("alert-rules", name), {"enabled": True}))
+    _print(session, session.api.read(Rule, "PATCH", path("alert-rules", name), {"enabled": True}))
 
 
 @command(app)
 def disable(session: Session, name: Name) -> None:
     """Disable an alert rule; its open alerts recover."""
-    _print(session, session.api.call("PATCH", path("alert-rules", name), {"enabled": False}))
+    _print(session, session.api.read(Rule, "PATCH", path("alert-rules", name), {"enabled": False}))
 
 
 @command(app)
@@ -145,20 +146,20 @@ def _hours(text: str | None) -> dict[str, str] | None:
     return {"from": found[1], "to": found[2], "timezone": found[3]}
 
 
-def _print(session: Session, rule: dict[str, Any]) -> None:
-    hours = rule["quiet_hours"]
+def _print(session: Session, rule: Rule) -> None:
+    hours = rule.quiet_hours
     session.out.fields(
         rule,
         [
-            ("name", rule["name"]),
-            ("condition", rule["condition"]),
-            ("threshold", shown(rule["threshold"]) or "from the setting"),
-            ("for", duration(rule["for_seconds"])),
-            ("severity", rule["severity"]),
-            ("priority", str(rule["priority"])),
-            ("on", "yes" if rule["enabled"] else "no"),
-            ("routes", ", ".join(rule["routes"]) or "the alarms' topic"),
-            ("quiet hours", f"{hours['from']} to {hours['to']} {hours['timezone']}" if hours else ""),
-            ("filter", described(rule["filter"]) if rule["filter"] else "every device"),
+            ("name", rule.name),
+            ("condition", rule.condition),
+            ("threshold", shown(rule.threshold) or "from the setting"),
+            ("for", duration(rule.for_seconds)),
+            ("severity", rule.severity),
+            ("priority", str(rule.priority)),
+            ("on", "yes" if rule.enabled else "no"),
+            ("routes", ", ".join(rule.routes) or "the alarms' topic"),
+            ("quiet hours", f"{hours.from_} to {hours.to} {hours.timezone}" if hours else ""),
+            ("filter", described(rule.filter) if rule.filter else "every device"),
         ],
     )

@@ -2,16 +2,17 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from nexmdm_cli import selection
-from nexmdm_cli.api import path
+from nexmdm_cli.api import Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
 from nexmdm_cli.output import Column, shown, when
+from nexmdm_cli.resources import Run, Schedule
 from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.send import Ttl, UntilAnswered, complete_action, parameters_of
 from nexmdm_cli.session import Session, command
@@ -34,7 +35,7 @@ class ScheduleOptions:
     timezone: Zone = None
     ttl: Ttl = None
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> Body:
         given = {"cron": self.cron, "at": self.at, "timezone": self.timezone, "ttl_seconds": self.ttl}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -42,24 +43,24 @@ class ScheduleOptions:
 SCHEDULE_OPTIONS = ScheduleOptions()
 
 
-def _last(schedule: dict[str, Any]) -> Text:
-    run = schedule["last_run"]
-    return Text(f"{run['status']} {when(run['scheduled_for'])}", STYLES[run["status"]]) if run else Text("")
+def _last(schedule: Schedule) -> Text:
+    run = schedule.last_run
+    return Text(f"{run.status} {when(run.scheduled_for)}", STYLES.get(run.status, "")) if run else Text("")
 
 
-COLUMNS = [
-    Column("NAME", lambda s: s["name"], flexible=True),
-    Column("ACTION", lambda s: s["action"]),
-    Column("WHEN", lambda s: s["cron"] or when(s["at"])),
-    Column("TIME ZONE", lambda s: s["timezone"]),
-    Column("NEXT RUN", lambda s: when(s["next_run_at"]) if s["enabled"] else "off"),
+COLUMNS: list[Column[Schedule]] = [
+    Column("NAME", lambda s: s.name, flexible=True),
+    Column("ACTION", lambda s: s.action),
+    Column("WHEN", lambda s: s.cron or when(s.at)),
+    Column("TIME ZONE", lambda s: s.timezone),
+    Column("NEXT RUN", lambda s: when(s.next_run_at) if s.enabled else "off"),
     Column("LAST RUN", _last),
-    Column("FILTER", lambda s: described(s["filter"]), flexible=True),
+    Column("FILTER", lambda s: described(s.filter), flexible=True),
 ]
-RUNS = [
-    Column("SCHEDULED FOR", lambda r: when(r["scheduled_for"])),
-    Column("STATUS", lambda r: Text(r["status"], STYLES[r["status"]])),
-    Column("REQUEST ID", lambda r: r["request_id"] or "", flexible=True),
+RUNS: list[Column[Run]] = [
+    Column("SCHEDULED FOR", lambda r: when(r.scheduled_for)),
+    Column("STATUS", lambda r: Text(r.status, STYLES.get(r.status, ""))),
+    Column("REQUEST ID", lambda r: r.request_id or "", flexible=True),
     Column("STATES", lambda r: _states(r), flexible=True),
 ]
 
@@ -67,20 +68,20 @@ RUNS = [
 @command(app, "list")
 def list_schedules(session: Session) -> None:
     """List schedules with their next and their last run."""
-    session.out.table(session.api.pages("/v1/schedules"), COLUMNS, "There are no schedules.")
+    session.out.table(session.api.pages(Schedule, "/v1/schedules"), COLUMNS, "There are no schedules.")
 
 
 @command(app)
 def show(session: Session, name: Name) -> None:
     """Show a schedule with its next five runs."""
-    _print(session, session.api.call("GET", path("schedules", name)))
+    _print(session, session.api.read(Schedule, "GET", path("schedules", name)))
 
 
 @command(app)
 def runs(session: Session, name: Name, limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 20) -> None:
     """List the runs of a schedule, newest first. For the commands of a run: nexmdm commands list --batch REQUEST_ID."""
     session.out.table(
-        session.api.pages(path("schedules", name, "runs"), {}, limit), RUNS, "The schedule has not run yet."
+        session.api.pages(Run, path("schedules", name, "runs"), {}, limit), RUNS, "The schedule has not run yet."
     )
 
 
@@ -111,7 +112,7 @@ def create(
     body = {**what, "filter": filter_, **given.body()}
     if until_answered:
         body["delivery"] = "until_answered"
-    _print(session, session.api.call("POST", "/v1/schedules", body))
+    _print(session, session.api.read(Schedule, "POST", "/v1/schedules", body))
 
 
 @command(app)
@@ -126,19 +127,19 @@ def change(
     body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:
         raise Failure("No change was given.", Code.USAGE, "Give --cron, --at, --timezone, --ttl or a filter.")
-    _print(session, session.api.call("PATCH", path("schedules", name), body))
+    _print(session, session.api.read(Schedule, "PATCH", path("schedules", name), body))
 
 
 @command(app)
 def enable(session: Session, name: Name) -> None:
     """Enable a schedule; runs that it missed in the meantime are not made up."""
-    _print(session, session.api.call("PATCH", path("schedules", name), {"enabled": True}))
+    _print(session, session.api.read(Schedule, "PATCH", path("schedules", name), {"enabled": True}))
 
 
 @command(app)
 def disable(session: Session, name: Name) -> None:
     """Disable a schedule."""
-    _print(session, session.api.call("PATCH", path("schedules", name), {"enabled": False}))
+    _print(session, session.api.read(Schedule, "PATCH", path("schedules", name), {"enabled": False}))
 
 
 @command(app)
@@ -150,11 +151,11 @@ def run(
     ] = None,
 ) -> None:
     """Run a schedule now; its next run is not affected."""
-    made = session.api.call("POST", path("schedules", name, "run"), key=run_id or secrets.token_hex(8))
+    made = session.api.read(Run, "POST", path("schedules", name, "run"), key=run_id or secrets.token_hex(8))
     pairs = [
-        ("status", made["status"]),
-        ("request id", made["request_id"] or ""),
-        ("scheduled for", when(made["scheduled_for"])),
+        ("status", made.status),
+        ("request id", made.request_id or ""),
+        ("scheduled for", when(made.scheduled_for)),
     ]
     session.out.fields(made, pairs)
 
@@ -167,25 +168,26 @@ def delete(session: Session, name: Name, yes: Yes = False) -> None:
     session.out.note(f"Deleted {name}.")
 
 
-def _print(session: Session, row: dict[str, Any]) -> None:
+def _print(session: Session, row: Schedule) -> None:
+    last = row.last_run
     pairs = [
-        ("name", row["name"]),
-        ("action", row["action"]),
-        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in row["params"].items())),
-        ("when", row["cron"] or when(row["at"])),
-        ("time zone", row["timezone"]),
-        ("filter", described(row["filter"])),
-        ("enabled", "yes" if row["enabled"] else "no"),
-        ("next runs", "\n".join(when(run) for run in row["next_runs"])),
+        ("name", row.name),
+        ("action", row.action),
+        ("parameters", ", ".join(f"{name}={shown(value)}" for name, value in row.params.items())),
+        ("when", row.cron or when(row.at)),
+        ("time zone", row.timezone),
+        ("filter", described(row.filter)),
+        ("enabled", "yes" if row.enabled else "no"),
+        ("next runs", "\n".join(when(run) for run in row.next_runs)),
         ("last run", _last(row)),
-        ("last request", (row["last_run"] or {}).get("request_id") or ""),
-        ("last states", _states(row["last_run"] or {})),
-        ("delivery", row["delivery"].replace("_", " ")),
-        ("expires after", f"{row['ttl_seconds']} s"),
-        ("by", row["created_by"]),
+        ("last request", (last and last.request_id) or ""),
+        ("last states", _states(last) if last else ""),
+        ("delivery", row.delivery.replace("_", " ")),
+        ("expires after", f"{row.ttl_seconds} s"),
+        ("by", row.created_by),
     ]
     session.out.fields(row, pairs)
 
 
-def _states(run: dict[str, Any]) -> str:
-    return ", ".join(f"{count} {state}" for state, count in sorted(run.get("states", {}).items()))
+def _states(run: Run) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(run.states.items()))

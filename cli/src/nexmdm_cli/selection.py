@@ -3,14 +3,15 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nexmdm_cli import stack
-from nexmdm_cli.api import Api
+from nexmdm_cli.api import Api, Body, Query
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import clean
+from nexmdm_cli.resources import FilterDocument, Group, LabelKeyCount, Preview, R
 from nexmdm_cli.session import Session
 
 
@@ -20,17 +21,17 @@ def complete_selector(incomplete: str) -> list[str]:
     done = re.match(r"(?:[^,()]*(?:\([^()]*\))?[^,()]*,)*", incomplete)
     before = done[0] if done else ""
     begun = incomplete[len(before) :]
-    labels = {item["key"]: item["values"] for item in _asked("/v1/labels")}
+    labels = {item.key: item.values for item in _asked(LabelKeyCount, "/v1/labels")}
     compared = re.fullmatch(r"(\s*([a-z0-9_.-]+)\s*(?:==|=|!=)\s*)(.*)", begun)
     if compared:
         start, key, value = compared.groups()
-        return [before + start + found["value"] for found in labels.get(key, []) if found["value"].startswith(value)]
+        return [before + start + found.value for found in labels.get(key, []) if found.value.startswith(value)]
     negated = "!" if begun.startswith("!") else ""
     return [f"{before}{negated}{key}" for key in labels if key.startswith(begun.removeprefix("!"))]
 
 
 def complete_group(incomplete: str) -> list[str]:
-    return [group["name"] for group in _asked("/v1/groups") if group["name"].startswith(incomplete)]
+    return [group.name for group in _asked(Group, "/v1/groups") if group.name.startswith(incomplete)]
 
 
 Selector = Annotated[
@@ -66,7 +67,7 @@ class Narrow:
     alias_prefix: Prefix = None
     agent_version: Version = None
 
-    def query(self) -> dict[str, Any]:
+    def query(self) -> Query:
         """The filter in the query string of a list."""
         return {
             "selector": self.selector,
@@ -76,7 +77,7 @@ class Narrow:
             "agent_version": self.agent_version,
         }
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> FilterDocument:
         """The filter in a body; empty when no option was given."""
         narrow = {
             "selector": self.selector,
@@ -94,7 +95,7 @@ class Filter(Narrow):
 
     everyone: Everyone = False
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> FilterDocument:
         """The filter in a body; empty when no option was given.
 
         Raises:
@@ -109,7 +110,7 @@ class Filter(Narrow):
 NARROW, FILTER = Narrow(), Filter()  # defaults
 
 
-def agreed(session: Session, target: dict[str, Any], doing: str, *, yes: bool, dry_run: bool) -> dict[str, Any] | None:
+def agreed(session: Session, target: Body, doing: str, *, yes: bool, dry_run: bool) -> Body | None:
     """The part of the body that selects the devices, after a confirmation; None after a dry run, which only previews.
 
     Without --yes, the request is bound to the devices that were shown.
@@ -121,42 +122,41 @@ def agreed(session: Session, target: dict[str, Any], doing: str, *, yes: bool, d
     Raises:
         Failure: no device matches, or the user does not confirm.
     """
-    preview = session.api.call("POST", "/v1/devices/preview", target)
+    preview = session.api.read(Preview, "POST", "/v1/devices/preview", target)
     if dry_run:
         show(session, preview)
         return None
-    if not preview["device_count"]:
+    if not preview.device_count:
         raise Failure("No device matches.", Code.NOT_FOUND, "Try the same filter with `nexmdm devices list`.")
-    session.confirm(f"{doing} {count(preview['device_count'])} ({sample(preview)})?", yes)
-    return target if yes else {**target, "expect_target_hash": preview["target_hash"]}
+    session.confirm(f"{doing} {count(preview.device_count)} ({sample(preview)})?", yes)
+    return target if yes else {**target, "expect_target_hash": preview.target_hash}
 
 
-def show(session: Session, preview: dict[str, Any]) -> None:
+def show(session: Session, preview: Preview) -> None:
     session.out.fields(
         preview,
         [
-            ("devices", str(preview["device_count"])),
+            ("devices", str(preview.device_count)),
             ("among them", sample(preview)),
-            ("target hash", preview["target_hash"]),
+            ("target hash", preview.target_hash),
         ],
     )
 
 
-def sample(preview: dict[str, Any]) -> str:
+def sample(preview: Preview) -> str:
     """The first aliases, and whether there are more."""
-    more = preview["device_count"] - len(preview["sample"])
-    return ", ".join([*map(clean, preview["sample"]), *([f"{more} more"] if more > 0 else [])])
+    more = preview.device_count - len(preview.sample)
+    return ", ".join([*map(clean, preview.sample), *([f"{more} more"] if more > 0 else [])])
 
 
 def count(devices: int) -> str:
     return f"{devices} device{'s' if devices != 1 else ''}"
 
 
-def _asked(route: str) -> list[dict[str, Any]]:
+def _asked(type_: type[R], route: str) -> list[R]:
     """The items of a route for shell completion; none if the stack cannot be reached."""
     try:
         api = Api(stack.find(stack.Choice(url=os.environ.get("NEXMDM_URL"))))
-        items: list[dict[str, Any]] = api.call("GET", route)["items"]
-        return items
+        return api.items(type_, "GET", route)
     except Exception:  # an exception during completion would be printed into the user's command line
         return []

@@ -3,18 +3,22 @@
 import json
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from nexmdm_cli import addresses, following, inputs, selection
-from nexmdm_cli.api import path
+from nexmdm_cli import addresses, following, inputs, resources, selection
+from nexmdm_cli.api import Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import clean
+from nexmdm_cli.resources import FilterDocument, Params
 from nexmdm_cli.selection import FILTER, DryRun, Filter, Yes
 from nexmdm_cli.session import Session, command
 
 ACTIONS_FILE = Path(__file__).parent / "console" / "assets" / "actions.json"
+
+# Declarations of the actions by name, as `make openapi` writes them for the console.
+Actions: TypeAlias = dict[str, Any]
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it settles.")]
 UntilSent = Annotated[bool, typer.Option("--until-sent", help="Wait only until FCM accepted it, not for the device.")]
@@ -37,9 +41,9 @@ UntilAnswered = Annotated[
 ]
 
 
-def actions() -> dict[str, Any]:
+def actions() -> Actions:
     """The declared actions with their parameters, generated from the API's sources; the API rejects others."""
-    actions: dict[str, Any] = json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
+    actions: Actions = json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
     return actions
 
 
@@ -89,7 +93,7 @@ def send(
     nexmdm send wifi_connect ssid=kiosks password=@- --to lobby < password.txt
     nexmdm send apply_battery_whitelist packages:='["com.kiosk"]' --all --yes
     """
-    body: dict[str, Any] = {"action": action, "params": parameters_of(parameters or [])}
+    body: Body = {"action": action, "params": parameters_of(parameters or [])}
     if ttl is not None:
         body["ttl_seconds"] = ttl
     if until_answered:
@@ -102,7 +106,7 @@ def send(
         return
     where, target = found
     key = request_id or secrets.token_hex(8)
-    row = session.api.call("POST", where, {**body, **target}, key=key)
+    row = resources.command(session.api.call("POST", where, {**body, **target}, key=key))
     if wait:
         row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout, fetch=True)
     session.out.fields(row, following.pairs(row))
@@ -111,11 +115,11 @@ def send(
 
 
 def _target(
-    session: Session, action: str, to: list[str], conditions: dict[str, Any], *, yes: bool, dry_run: bool
-) -> tuple[str, dict[str, Any]] | None:
+    session: Session, action: str, to: list[str], conditions: FilterDocument, *, yes: bool, dry_run: bool
+) -> tuple[str, Body] | None:
     """The route, and the part of the body that selects the devices; None after a dry run."""
-    device_ids = [addresses.find(session.api, name)["device_id"] for name in to]
-    target = {"filter": conditions} if conditions else {"device_ids": device_ids}
+    device_ids = [addresses.find(session.api, name).device_id for name in to]
+    target: Body = {"filter": conditions} if conditions else {"device_ids": device_ids}
     if conditions or dry_run:
         agreed = selection.agreed(session, target, f"Send {clean(action)} to", yes=yes, dry_run=dry_run)
         return None if agreed is None else ("/v1/commands", agreed)
@@ -124,9 +128,9 @@ def _target(
     return "/v1/commands", target
 
 
-def parameters_of(given: list[str]) -> dict[str, Any]:
+def parameters_of(given: list[str]) -> Params:
     """{name: value} of NAME=VALUE; the API converts texts to numbers where an action requires them."""
-    parameters: dict[str, Any] = {}
+    parameters: Params = {}
     for number, text in enumerate(given, 1):
         name, sign, value = text.partition("=")
         if not sign or not name.strip(":"):

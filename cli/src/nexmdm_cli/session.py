@@ -87,8 +87,10 @@ def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True,
     def add(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
         declared = list(signature.parameters.values())[1:]
-        groups: dict[str, Any] = {
-            parameter.name: parameter.annotation for parameter in declared if is_dataclass(parameter.annotation)
+        groups: dict[str, type[Any]] = {
+            parameter.name: group
+            for parameter in declared
+            if is_dataclass(group := parameter.annotation) and isinstance(group, type)
         }
         own = [option for parameter in declared for option in _options(parameter)]
         common: dict[str, tuple[Any, object]] = {"as_json": (Json, False)}

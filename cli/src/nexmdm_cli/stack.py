@@ -13,6 +13,7 @@ import typer
 
 from nexmdm_cli import local_stack
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.local_stack import LocalStack
 from nexmdm_cli.signing import Signed, UnusableCredentials, as_pasted
 
 EXECUTE_API = re.compile(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com")
@@ -70,7 +71,7 @@ def find(choice: Choice) -> Stack:
             raise Failure("No local stack is running.", Code.UNAVAILABLE, "Start one with `make run`.")
         return _local(local)
     kept = saved() if choice.url is None else Choice()
-    url = choice.url or kept.url or (local["url"] if local else None)
+    url = choice.url or kept.url or (local.url if local else None)
     if url is None:
         raise Failure(
             "No stack was given, and no local stack is running.",
@@ -79,7 +80,7 @@ def find(choice: Choice) -> Stack:
         )
     url = checked(url)
     profile = choice.profile or kept.profile
-    if local and local["url"] == url and profile is None:
+    if local and local.url == url and profile is None:
         return _local(local)
     session = _session(profile)
     return Stack(
@@ -100,12 +101,12 @@ def checked(url: str) -> str:
     raise Failure(f"{url!r} is not the URL of a stack.", Code.USAGE, "It must begin with https:// and name a host.")
 
 
-def _local(stack: dict[str, Any]) -> Stack:
-    if "access_key_id" not in stack:
-        return Stack(stack["url"], Signed(_credentials(_session(None), None), stack["region"]))
+def _local(stack: LocalStack) -> Stack:
+    if stack.access_key_id is None or stack.secret_access_key is None:
+        return Stack(stack.url, Signed(_credentials(_session(None), None), stack.region))
     from botocore.credentials import Credentials
 
-    return Stack(stack["url"], Signed(Credentials(stack["access_key_id"], stack["secret_access_key"]), stack["region"]))
+    return Stack(stack.url, Signed(Credentials(stack.access_key_id, stack.secret_access_key), stack.region))
 
 
 def _session(profile: str | None) -> Any:

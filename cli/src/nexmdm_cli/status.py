@@ -1,13 +1,14 @@
 """`nexmdm status`: a summary of the fleet and its health."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from nexmdm_cli.api import Api
+from nexmdm_cli.api import Api, Query
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.resources import Alert, Build, Dispatch, Document, FleetSummary, History
 from nexmdm_cli.selection import InGroup, Narrow, Selector
 from nexmdm_cli.session import Session, command
 from nexmdm_cli.sparkline import sparkline
@@ -38,73 +39,74 @@ def status(
     """
     api, out = session.api, session.out
     chosen = Narrow(selector, group).query()
-    fleet = api.call("GET", "/v1/fleet/summary", query=chosen)
-    unknown = sum(1 for _ in api.pages("/v1/commands", {"state": "unknown"}, limit=MOST))
-    paused = [b for b in api.pages("/v1/apk/builds", {"current": True}, limit=MOST) if b["paused_at"]]
+    fleet = api.read(FleetSummary, "GET", "/v1/fleet/summary", query=chosen)
+    unknown = sum(1 for _ in api.pages(Dispatch, "/v1/commands", {"state": "unknown"}, limit=MOST))
+    paused = [b for b in api.pages(Build, "/v1/apk/builds", {"current": True}, limit=MOST) if b.paused_at]
     wrong = _wrong(fleet, unknown, paused, max_silent)
-    answer = {
+    alerts = _open_alerts(api, chosen)
+    answer: Document = {
         "url": api.stack.url,
         "healthy": not wrong,
         "wrong": wrong,
-        "fleet": fleet,
+        "fleet": fleet.document,
         "unknown_commands": unknown,
-        "open_alerts": _open_alerts(api, chosen),
+        "open_alerts": alerts,
     }
-    pairs = _pairs(answer)
+    pairs = _pairs(api.stack.url, fleet, unknown, alerts, healthy=not wrong)
     if history:
-        answer["history"] = _history(api, group)
-        pairs.append(("online, last week", sparkline([point["online"] for point in answer["history"]])))
+        week = _history(api, group)
+        answer["history"] = week.document["points"]
+        pairs.append(("online, last week", sparkline([point.online for point in week.points])))
     out.fields(answer, pairs)
     if wrong:
         raise Failure("; ".join(wrong) + ".", hint="docs/operations.md says what to do for each.")
 
 
-def _history(api: Api, group: str | None) -> list[dict[str, Any]]:
+def _history(api: Api, group: str | None) -> History:
     """The last week by hour, for the whole fleet or for one group."""
     begin = (datetime.now(UTC) - timedelta(days=7)).isoformat()
-    history = api.call("GET", "/v1/fleet/history", query={"from": begin, "group": group})
-    points: list[dict[str, Any]] = history["points"]
-    return points
+    return api.read(History, "GET", "/v1/fleet/history", query={"from": begin, "group": group})
 
 
-def _wrong(fleet: dict[str, Any], unknown: int, paused: list[dict[str, Any]], max_silent: float) -> list[str]:
+def _wrong(fleet: FleetSummary, unknown: int, paused: list[Build], max_silent: float) -> list[str]:
     wrong = []
-    if fleet["devices"] and 100 * fleet["silent"] / fleet["devices"] > max_silent:
-        wrong.append(f"{fleet['silent']} of {fleet['devices']} devices are silent (see `nexmdm devices list --silent`)")
+    if fleet.devices and 100 * fleet.silent / fleet.devices > max_silent:
+        wrong.append(f"{fleet.silent} of {fleet.devices} devices are silent (see `nexmdm devices list --silent`)")
     if unknown:
         count = f"{unknown}{'+' if unknown == MOST else ''} command{' is' if unknown == 1 else 's are'}"
         wrong.append(f"{count} unknown (see `nexmdm commands list --state unknown`)")
     for build in paused:
         wrong.append(
-            f"the rollout of {build['package_name']} {build['version_name']} is paused: {build['paused_reason']}"
-            f" (see `nexmdm builds show {build['build_id']}`)"
+            f"the rollout of {build.package_name} {build.version_name} is paused: {build.paused_reason}"
+            f" (see `nexmdm builds show {build.build_id}`)"
         )
     return wrong
 
 
-def _open_alerts(api: Api, chosen: dict[str, Any]) -> int | None:
+def _open_alerts(api: Api, chosen: Query) -> int | None:
     """None if the stack's version has no alerts."""
     try:
-        return sum(1 for _ in api.pages("/v1/alerts", {**chosen, "open": True}, limit=MOST))
+        return sum(1 for _ in api.pages(Alert, "/v1/alerts", {**chosen, "open": True}, limit=MOST))
     except Failure as failure:
         if failure.code != Code.NOT_FOUND:
             raise
         return None
 
 
-def _pairs(answer: dict[str, Any]) -> list[tuple[str, str | Text]]:
-    fleet, alerts = answer["fleet"], answer["open_alerts"]
-    versions = fleet["by_agent_version"] or {}
+def _pairs(
+    url: str, fleet: FleetSummary, unknown: int, alerts: int | None, *, healthy: bool
+) -> list[tuple[str, str | Text]]:
+    versions = fleet.by_agent_version or {}
     return [
-        ("stack", answer["url"]),
-        ("health", Text("good", "green") if answer["healthy"] else Text("something is wrong", "red")),
-        ("devices", str(fleet["devices"])),
-        ("online", Text(str(fleet["online"]), "green")),
-        ("silent", Text(str(fleet["silent"]), "red" if fleet["silent"] else "")),
-        ("low battery", str(fleet["low_battery"])),
-        ("app down", str(fleet["unity_down"])),
-        ("device owners", str(fleet["device_owners"])),
-        ("unknown commands", str(answer["unknown_commands"])),
+        ("stack", url),
+        ("health", Text("good", "green") if healthy else Text("something is wrong", "red")),
+        ("devices", str(fleet.devices)),
+        ("online", Text(str(fleet.online), "green")),
+        ("silent", Text(str(fleet.silent), "red" if fleet.silent else "")),
+        ("low battery", str(fleet.low_battery)),
+        ("app down", str(fleet.unity_down)),
+        ("device owners", str(fleet.device_owners)),
+        ("unknown commands", str(unknown)),
         ("open alerts", "" if alerts is None else f"{alerts}{'+' if alerts == MOST else ''}"),
         ("agents", ", ".join(f"{version} on {count}" for version, count in sorted(versions.items()))),
     ]

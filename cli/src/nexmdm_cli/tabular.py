@@ -4,9 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TypeAlias
 
+from nexmdm_cli.api import Body
 from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.resources import Device, Document
 
 WRITTEN = ("device_id", "alias", "labels")
 READ_ONLY = ("online", "last_seen_at", "agent_version", "manufacturer", "model", "android_version", "created_at")
@@ -14,17 +16,20 @@ READ_ONLY = ("online", "last_seen_at", "agent_version", "manufacturer", "model",
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 MAX_BODY_BYTES = 1024 * 1024
 MAX_ROWS = 10_000
+# The number of a line, and what it asks the API for.
+Line: TypeAlias = tuple[int, Body]
 
 
-def written(devices: Iterable[dict[str, Any]]) -> str:
+def written(devices: Iterable[Device]) -> str:
     """The devices as a CSV document with a header line, which `read` can parse."""
     rows = (
-        {**device, "labels": json.dumps(device["labels"], ensure_ascii=False, sort_keys=True)} for device in devices
+        {**device.document, "labels": json.dumps(device.labels, ensure_ascii=False, sort_keys=True)}
+        for device in devices
     )
     return table(rows, (*WRITTEN, *READ_ONLY))
 
 
-def table(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> str:
+def table(rows: Iterable[Document], columns: Sequence[str]) -> str:
     """Rows as a CSV document with a header line. Every CSV file is written by this function.
 
     As OWASP recommends, each text is escaped by `_defused` and quoted, so that a line break in it does not begin a new
@@ -52,7 +57,7 @@ def _original(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _defused(cell) != cell else cell
 
 
-def read(document: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+def read(document: bytes) -> tuple[list[Line], list[str]]:
     """Parse a file into ([(line, row for the API)], [errors of lines]).
 
     Raises:
@@ -73,7 +78,7 @@ def read(document: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
             Code.USAGE,
             "`nexmdm devices export --csv` writes such a file.",
         )
-    rows: list[tuple[int, dict[str, Any]]] = []
+    rows: list[Line] = []
     errors: list[str] = []
     try:
         for row in reader:
@@ -90,9 +95,9 @@ def read(document: bytes) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
     return rows, errors
 
 
-def chunks(rows: list[tuple[int, dict[str, Any]]]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+def chunks(rows: list[Line]) -> Iterator[list[Line]]:
     """The rows in parts that fit into one request."""
-    part: list[tuple[int, dict[str, Any]]] = []
+    part: list[Line] = []
     size = 0
     for row in rows:
         more = len(json.dumps(row[1]).encode()) + 2
@@ -105,8 +110,8 @@ def chunks(rows: list[tuple[int, dict[str, Any]]]) -> Iterator[list[tuple[int, d
         yield part
 
 
-def _row(row: dict[str, str | None]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: _original(cell) for name in ("device_id", "alias") if (cell := row.get(name))}
+def _row(row: dict[str, str | None]) -> Body:
+    found: Body = {name: _original(cell) for name in ("device_id", "alias") if (cell := row.get(name))}
     if row.get("labels"):
         labels = json.loads(row["labels"] or "")
         if not isinstance(labels, dict):

@@ -103,7 +103,7 @@ def test_lies_about_commands(fake_server, ask, phone, command, run, earlier, lie
 def test_lies_about_installations(phone, status, installed, lies):
     if installed:
         phone.phone.install("com.example.player", installed, f"{installed}.0")
-    row = {"device_id": "an-id", "package_name": "com.example.player", "version_code": 3, "status": status}
+    row = truth.Installation("an-id", "com.example.player", 3, status)
     assert len(truth.lies_about_installations([row], {"an-id": phone})) == lies
 
 

@@ -476,8 +476,8 @@ def test_cleanup_removes_what_recovered_long_ago_and_was_told(db: Database, devi
             "INSERT INTO device_alerts (device_id, condition, since, recovered_at, notice)"
             f" SELECT id, '{condition}', now() - interval '40 days', {columns} FROM devices"
         )
-    assert run.dry_run(db, settings.load())["policies"]["device_alerts"] == {"due": 1}
-    assert run.clean(db, settings.load(), lambda: 60)["policies"]["device_alerts"]["deleted"] == 1
+    assert run.dry_run(db, settings.load()).policies["device_alerts"].due == 1
+    assert run.clean(db, settings.load(), lambda: 60).policies["device_alerts"].deleted == 1
     left = {row["condition"] for row in db.execute("SELECT condition FROM device_alerts")}
     assert left == {"low_battery", "app_down", "queue_growing"}
 

@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import pytest
 from nexmdm.commands import instants
@@ -28,14 +29,24 @@ CRONS = [
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 
 
-def fits(local: datetime, cron: tuple) -> bool:
-    wanted = zip(cron[1:], (local.minute, local.hour, local.day, local.weekday()), strict=True)
-    return all(allowed is None or value in allowed for allowed, value in wanted)
+class Walk(NamedTuple):
+    """minutes: (instant, local time) of every step; all: what the clock shows at each of them, as (instant, minute,
+    hour, day, weekday); once: the same, but a repeated time is in it once, and a skipped one with the next instant.
+    """
+
+    zone: str
+    minutes: list[tuple[datetime, datetime]]
+    all: list[tuple[datetime, int, int, int, int]]
+    once: list[tuple[datetime, int, int, int, int]]
+
+
+def shown(instant: datetime, local: datetime) -> tuple[datetime, int, int, int, int]:
+    return instant, local.minute, local.hour, local.day, local.weekday()
 
 
 @pytest.fixture(scope="module", params=ZONES)
-def year(request) -> tuple[str, list[tuple[datetime, datetime]]]:
-    """(zone, [(instant, local time)] of every step), from a day before the year to a day after.
+def year(request) -> Walk:
+    """From a day before the year to a day after.
 
     The zones are the pinned ones: the machine's may be of another year's rules.
     """
@@ -43,37 +54,38 @@ def year(request) -> tuple[str, list[tuple[datetime, datetime]]]:
     while instant <= END + timedelta(days=1):
         minutes.append((instant, instant.astimezone(zone).replace(tzinfo=None)))
         instant += STEP
-    return request.param, minutes
+    once, latest = [], minutes[0][1]
+    for instant, local in minutes[1:]:
+        # Every local time since the latest one that was seen: one that is repeated was, and a gap holds several.
+        passed = latest + STEP
+        while passed <= local:
+            once.append(shown(instant, passed))
+            passed += STEP
+        latest = max(latest, local)
+    return Walk(request.param, minutes, [shown(*both) for both in minutes[1:]], once)
 
 
 @pytest.mark.parametrize("cron", CRONS, ids=lambda cron: cron[0])
 def test_a_year_agrees_with_the_reference(year, cron):
-    zone, minutes = year
-    expected = set()
-    wildcard = cron[0].split()[0].startswith("*") or cron[0].split()[1].startswith("*")
-    latest = None
-    for (_, before), (instant, local) in itertools.pairwise(minutes):
-        if wildcard:
-            expected |= {instant} if fits(local, cron) else set()
-            continue
-        # Every local time since the latest one that was seen: one that is repeated was, and a gap holds several.
-        latest = latest or before
-        passed = latest + STEP
-        while passed <= local:
-            if fits(passed, cron):
-                expected.add(instant)
-            passed += STEP
-        latest = max(latest, local)
-    found = instants.between(cron[0], zone, START, END)
+    expression, minutes, hours, days, weekdays = cron
+    wildcard = any(field.startswith("*") for field in expression.split()[:2])
+    expected = {
+        instant
+        for instant, minute, hour, day, weekday in (year.all if wildcard else year.once)
+        if (minutes is None or minute in minutes)
+        and (hours is None or hour in hours)
+        and (days is None or day in days)
+        and (weekdays is None or weekday in weekdays)
+    }
+    found = instants.between(expression, year.zone, START, END)
     assert found == sorted(instant for instant in expected if START < instant <= END)
 
 
 def test_the_zones_change_their_clocks(year):
     """Or the year would prove nothing: a zone that has daylight saving has both changes in it."""
-    zone, minutes = year
-    jumps = [second[1] - first[1] for first, second in itertools.pairwise(minutes)]
+    jumps = [second[1] - first[1] for first, second in itertools.pairwise(year.minutes)]
     forward, back = (any(jump > STEP for jump in jumps), any(jump < timedelta(0) for jump in jumps))
-    fixed = zone in ("UTC", "Asia/Kolkata", "Asia/Kathmandu")
+    fixed = year.zone in ("UTC", "Asia/Kolkata", "Asia/Kathmandu")
     assert (forward, back) == ((False, False) if fixed else (True, True))
 
 

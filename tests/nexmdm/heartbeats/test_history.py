@@ -69,7 +69,7 @@ def shown(device: Device, step: str = "hour", days: int = 90) -> list[dict[str, 
     return [{**point, "at": datetime.fromisoformat(point["at"])} for point in answer.json["points"]]
 
 
-def clean(url: str) -> dict[str, Any]:
+def clean(url: str) -> run.Cleaned:
     own = Database(make_dsn(url))
     try:
         return run.clean(own, settings.load(), lambda: 60)
@@ -95,9 +95,9 @@ def test_cleanup_changes_nothing_of_the_history(url: str, db: Database, device: 
     fill(url, device)
     expected = told(db, step)
     assert shown(device, step) == expected
-    assert clean(url)["policies"]["heartbeats"]["deleted"] > 0
+    assert clean(url).policies["heartbeats"].deleted > 0
     assert shown(device, step) == expected
-    assert clean(url)["complete"] is True
+    assert clean(url).complete is True
     assert shown(device, step) == expected
 
 
@@ -153,7 +153,7 @@ def test_two_cleanups_at_once_count_each_report_once(url: str, db: Database, dev
     expected = told(db)
     results = race(url, *[lambda own: run.clean(own, settings.load(), lambda: 60)] * 3)
     assert errors(results) == []
-    assert [result["policies"]["heartbeats"]["error"] for result in results] == [None] * 3
+    assert [result.policies["heartbeats"].error for result in results] == [None] * 3
     assert shown(device) == expected
 
 
@@ -198,7 +198,7 @@ def test_killed_between_summary_and_drop_it_counts_each_report_once(
     while db.execute("SELECT pid FROM pg_stat_activity WHERE pid = %(pid)s", {"pid": found[0]["pid"]}):
         pass
     assert shown(device) == expected
-    assert clean(url)["complete"] is True
+    assert clean(url).complete is True
     assert shown(device) == expected
 
 
@@ -210,7 +210,7 @@ def test_it_is_kept_for_90_days(url: str, db: Database, device: Device):
             FROM unnest(ARRAY[88, 89, 91, 92]) AS n""",
     )
     assert policies.due(db, settings.load())["device_history"] == 2
-    assert clean(url)["policies"]["device_history"]["deleted"] == 2
+    assert clean(url).policies["device_history"].deleted == 2
     assert len(shown(device)) == 2
 
 

@@ -44,7 +44,7 @@ def dispatch(db: Database, device: Device, request_id: str, *, age_days: float, 
     db.execute(f"INSERT INTO fcm_dispatches ({names}) VALUES ({', '.join(f'%({n})s' for n in values)})", values)
 
 
-def clean(url: str) -> dict:
+def clean(url: str) -> run.Cleaned:
     own = Database(make_dsn(url))
     try:
         return run.clean(own, settings.load(), lambda: 60)
@@ -59,8 +59,8 @@ def test_heartbeats_older_than_two_days_go_to_the_second(url: str, db: Database,
 
     result = clean(url)
 
-    assert result["complete"] is True
-    assert result["policies"]["heartbeats"]["deleted"] == due
+    assert result.complete is True
+    assert result.policies["heartbeats"].deleted == due
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats")[0]["n"] == kept
     oldest = db.execute("SELECT min(ts) AS ts FROM device_heartbeats")[0]["ts"]
     assert oldest >= now(db) - 2 * DAY - timedelta(minutes=1)
@@ -73,7 +73,7 @@ def test_a_row_is_kept_whose_bucket_is_older_than_the_row(url: str, db: Database
         "INSERT INTO device_heartbeats (device_id, ts, bucket) VALUES (%(id)s, %(ts)s, %(bucket)s)",
         {"id": device.id, "ts": ts, "bucket": ts - timedelta(hours=23)},
     )
-    assert clean(url)["policies"]["heartbeats"]["deleted"] == 0
+    assert clean(url).policies["heartbeats"].deleted == 0
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 1}]
 
 
@@ -89,7 +89,7 @@ def test_a_partition_stays_whose_last_bucket_reaches_into_what_is_kept(
         {"id": device.id, "ts": ts, "bucket": ts - timedelta(hours=23)},
     )
     assert partitions.in_default(db) == 0
-    assert clean(url)["policies"]["heartbeats"]["deleted"] == 0
+    assert clean(url).policies["heartbeats"].deleted == 0
 
 
 @pytest.mark.parametrize("state", ["accepted", "retry_wait", "sending"])
@@ -107,7 +107,7 @@ def test_a_dispatch_that_may_still_be_sent_stays(url: str, db: Database, device:
 def test_a_settled_one_goes_after_two_days_and_not_before(url: str, db: Database, device: Device, state: str):
     dispatch(db, device, "old", age_days=2.1, state=state)
     dispatch(db, device, "young", age_days=1.9, state=state)
-    assert clean(url)["policies"]["fcm_dispatches"]["deleted"] == 1
+    assert clean(url).policies["fcm_dispatches"].deleted == 1
     assert db.execute("SELECT request_id FROM fcm_dispatches") == [{"request_id": "young"}]
 
 
@@ -163,7 +163,7 @@ def test_tokens_and_downloads(url: str, db: Database):
 
     result = clean(url)
 
-    assert result["policies"]["apk_downloads"]["deleted"] == 1
+    assert result.policies["apk_downloads"].deleted == 1
     kept = {row["token_id"] for row in db.execute("SELECT token_id FROM enrollment_tokens")}
     assert kept == {"valid", "used lately", "named"}
 
@@ -184,7 +184,7 @@ def test_two_at_once_share_the_work(url: str, db: Database, device: Device):
     results = race(url, *[lambda own: run.clean(own, settings.load(), lambda: 60)] * 3)
     assert errors(results) == []
     for policy in ("fcm_dispatches", "heartbeats"):
-        assert sum(result["policies"][policy]["deleted"] for result in results) == due[policy]
+        assert sum(result.policies[policy].deleted for result in results) == due[policy]
     assert policies.due(db, settings.load()) == dict.fromkeys(due, 0)
 
 
@@ -192,24 +192,23 @@ def test_it_stops_in_time_and_goes_on_later(url: str, db: Database, device: Devi
     many_dispatches(url, device, 3 * policies.BATCH)
     calls = iter([60, 60] * 4 + [60, 60, 60] + [0] * 100)
     first = run.clean(db, settings.load(), lambda: next(calls))
-    assert first["complete"] is False
+    assert first.complete is False
     left = db.execute("SELECT count(*) AS n FROM fcm_dispatches")[0]["n"]
     second = clean(url)
-    assert second["complete"] is True
-    deleted = first["policies"]["fcm_dispatches"]["deleted"] + second["policies"]["fcm_dispatches"]["deleted"]
-    assert (left + first["policies"]["fcm_dispatches"]["deleted"], deleted) == (15_000, 15_000)
+    assert second.complete is True
+    deleted = first.policies["fcm_dispatches"].deleted + second.policies["fcm_dispatches"].deleted
+    assert (left + first.policies["fcm_dispatches"].deleted, deleted) == (15_000, 15_000)
 
 
 def test_a_policy_that_fails_does_not_stop_the_others(url: str, db: Database, device: Device):
     many_dispatches(url, device, 10)
     run_sql(url, "ALTER TABLE apk_download_events RENAME TO hidden")
     result = clean(url)
-    assert result["complete"] is False
-    assert result["policies"]["apk_downloads"]["error"] == "UndefinedTable"
-    assert result["policies"]["fcm_dispatches"] | {"seconds": 0} == {
-        "deleted": 10, "done": True, "seconds": 0, "error": None,
-    }  # fmt: skip
-    assert result["policies"]["heartbeats"]["done"] is True
+    assert result.complete is False
+    assert result.policies["apk_downloads"].error == "UndefinedTable"
+    dispatches = result.policies["fcm_dispatches"]
+    assert (dispatches.deleted, dispatches.done, dispatches.error) == (10, True, None)
+    assert result.policies["heartbeats"].done is True
 
 
 def test_killed_in_a_batch_it_has_lost_nothing_and_goes_on(url: str, db: Database, device: Device):
@@ -238,12 +237,12 @@ run.clean(database.connection(), settings.load(), lambda: 60)"""
     run_sql(url, "DROP TRIGGER hold ON fcm_dispatches")
     left = db.execute("SELECT count(*) AS n FROM fcm_dispatches")[0]["n"]
     assert left in (10_000, 15_000)  # the batch came to its end in the server, or it did not; nothing in between
-    assert clean(url)["policies"]["fcm_dispatches"]["deleted"] == left
+    assert clean(url).policies["fcm_dispatches"].deleted == left
 
 
 def test_a_dry_run_counts_and_removes_nothing(url: str, db: Database, device: Device):
     many_dispatches(url, device, 10)
-    assert run.dry_run(db, settings.load())["policies"]["fcm_dispatches"] == {"due": 10}
+    assert run.dry_run(db, settings.load()).policies["fcm_dispatches"].due == 10
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 10}]
 
 
@@ -251,9 +250,9 @@ def test_heartbeats_without_a_partition_are_counted_and_moved(url: str, db: Data
     run_sql(url, *(f"DROP TABLE {partition.name}" for partition in partitions.bounds(db)))
     fill_heartbeats(url, device, days=3)
     result = clean(url)
-    assert result["partitions"]["heartbeats_without_one"] == 433
+    assert result.partitions.heartbeats_without_one == 433
     assert partitions.in_default(db) == 0
-    assert result["complete"] is True
+    assert result.complete is True
 
 
 OUT_OF_BOUNDS = {

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 from nexmdm.commands import queue, single
 from nexmdm.commands.queue import Answer, Result
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, OneDevice
 from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats import partitions, record
 from nexmdm.heartbeats.body import HeartbeatBody
@@ -140,7 +140,7 @@ def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, mo
 
 def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
-    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, Actor("tests"))
+    command = Command("r-1", OneDevice(device_id), "ping", {}, 600, Actor("tests"))
     accepted = race(line.url, *[lambda own: single.accept(own, command)[1]] * CLIENTS)
     assert sorted(accepted) == [False] * (CLIENTS - 1) + [True]
     claims = race(line.url, *[lambda own: queue.claim(own, "r-1", 90)] * CLIENTS)
@@ -160,8 +160,8 @@ def test_retention_takes_every_step(db: Database):
         {"id": device_id},
     )
     done = run.clean(database.connection(), settings.load(), lambda: 60)
-    assert done["complete"], done
-    assert done["policies"]["heartbeats"]["deleted"] > 0
+    assert done.complete, done
+    assert done.policies["heartbeats"].deleted > 0
     assert set(policies.due(db, settings.load()).values()) == {0}
 
 

@@ -90,7 +90,7 @@ def test_json_on_the_routes_of_devices_costs_at_most_10_times_its_size(token, ki
 
 @pytest.mark.parametrize("kind", NO_JSON)
 def test_what_is_no_json_costs_at_most_40_times_its_size(token, kind):
-    body = NO_JSON[kind](MIB)
+    body = NO_JSON[kind](MIB // 4)
     for path in ROUTES:
         found = peak(path, body, token)
         assert found <= 40 * len(body) + SPARE, (path, found / len(body))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nexmdm.commands import queue, single
 from nexmdm.commands.queue import Answer, Claim, Result
-from nexmdm.commands.single import Command, Report
+from nexmdm.commands.single import Command, OneDevice, Report
 from nexmdm.commands.states import Delivery
 from nexmdm.retention import policies
 from nexmdm.runtime.actor import Actor
@@ -302,7 +302,7 @@ class Machine:
             action, params = "wifi_connect", {"ssid": "kiosk", "password": "correct horse"}
         return Command(
             request_id=REQUEST_ID,
-            target={"device_id": self.device_id},
+            target=OneDevice(self.device_id),
             action=action,
             params=params,
             ttl_seconds=600 + payload,

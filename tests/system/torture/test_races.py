@@ -15,7 +15,7 @@ from nexmdm.alerts.conditions import Condition
 from nexmdm.builds import publishing, rollouts
 from nexmdm.commands import batches, queue, single
 from nexmdm.commands.queue import Answer, Result
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, OneDevice, Selected
 from nexmdm.devices import aliases
 from nexmdm.enrollment import registration
 from nexmdm.heartbeats import body, record
@@ -176,7 +176,7 @@ def test_an_older_heartbeat_that_meets_a_newer_one_does_not_take_the_last_status
 
 def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
-    command = Command("r-1", {"device_id": device_id}, "ping", {}, 600, Actor("me"))
+    command = Command("r-1", OneDevice(device_id), "ping", {}, 600, Actor("me"))
     row, new = meeting(url, lambda tx: single.accept(tx, command), lambda own: single.accept(own, command))
     assert (row.request_id, new) == ("r-1", False)
 
@@ -271,8 +271,8 @@ def test_one_name_is_taken_by_a_batch_or_a_single_command(url: str, db: Database
     taken = Counter()
     for n in range(10 * SCALE):
         name = f"same-{n}"
-        one = Command(name, {"device_id": device_id}, "ping", {}, 600, Actor("me"))
-        many = Command(name, {"selector": {"device_ids": [device_id]}}, "ping", {}, 600, Actor("me"))
+        one = Command(name, OneDevice(device_id), "ping", {}, 600, Actor("me"))
+        many = Command(name, Selected({"device_ids": [device_id]}), "ping", {}, 600, Actor("me"))
         results = race(
             url,
             *[lambda own, one=one: single.accept(own, one)[1]] * 2,

@@ -30,7 +30,9 @@ async def device_owner(request: Request) -> Response:
     component = os.environ.get("AGENT_ADMIN_COMPONENT") or qr.ADMIN_COMPONENT
     url = qr.download_url(told["server"], told["token"], component.partition("/")[0])
     try:
-        return JSONResponse({"svg": _svg(qr.device_owner(component, url, told["signer_fingerprint"], wifi={}))})
+        return JSONResponse(
+            {"svg": _svg(qr.device_owner(qr.Agent(component, url, told["signer_fingerprint"]), wifi={}))}
+        )
     except ValueError:
         return problem(422, "Invalid field", "signer_fingerprint: is not hex.")
 

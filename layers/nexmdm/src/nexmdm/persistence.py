@@ -4,7 +4,7 @@ Each call is committed when it returns, logs one `db_operation` record, and uses
 functions.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ from nexmdm.builds import downloads
 from nexmdm.commands import queue
 from nexmdm.commands.queue import Answer, Result
 from nexmdm.heartbeats import record
-from nexmdm.heartbeats.body import strictly
+from nexmdm.heartbeats.body import Given, strictly
 from nexmdm.retention import archive, export, policies
 from nexmdm.runtime import settings
 from nexmdm.runtime.database import SessionDatabase
@@ -93,7 +93,7 @@ def record_fcm_result(
 
 
 def record_heartbeat_with_bucketing(
-    db: Session, device_id: str, heartbeat_data: dict[str, Any], bucket_seconds: int = 10
+    db: Session, device_id: str, heartbeat_data: Given, bucket_seconds: int = 10
 ) -> dict[str, object]:
     """Record a heartbeat, at most one row per device and bucket.
 

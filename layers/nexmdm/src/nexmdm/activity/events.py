@@ -6,7 +6,7 @@ A verb that uses `transaction()` calls `record()` in it. A verb of one statement
 `**actor.parameters()`. A call that changed nothing, failed or only read writes no event.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,6 +17,8 @@ from nexmdm.runtime.pagination import Page, PageQuery, page
 from nexmdm.runtime.validation import Instant
 
 Text = Annotated[str, Meta(min_length=1, max_length=300)]
+# What an event says of its object: members with their values; each action has its own.
+Change: TypeAlias = dict[str, Any]
 
 
 class Event(Struct, kw_only=True):
@@ -35,8 +37,8 @@ class Event(Struct, kw_only=True):
     ip: str | None
     action: str
     object: str
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    before: Change | None
+    after: Change | None
     request_id: str | None
 
 
@@ -55,8 +57,8 @@ def record(
     action: str,
     object_: str,
     *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
+    before: Change | None = None,
+    after: Change | None = None,
 ) -> None:
     """Add one event in the caller's transaction.
 
@@ -91,7 +93,7 @@ def _pattern(text: str | None) -> str | None:
     return literal + ("%" if text.endswith("*") else "")
 
 
-def _json(value: dict[str, Any] | None) -> str | None:
+def _json(value: Change | None) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
 

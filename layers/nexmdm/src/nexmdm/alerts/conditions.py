@@ -7,14 +7,15 @@ device that falls silent keeps its other conditions, because no report says that
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from nexmdm.runtime.database import statement
 from nexmdm.runtime.settings import Settings
 
-Detail = dict[str, Any]
+# What a condition's SQL says of a device beside its id: each condition has its own members.
+Detail: TypeAlias = dict[str, Any]
 
 
 class Condition(StrEnum):

@@ -15,14 +15,14 @@ stored in the row's `notice`; see `nexmdm.alerts.notifications`.
 import time
 from collections import Counter
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg2
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nexmdm.activity import events
 from nexmdm.alerts import conditions, mutes, rules
-from nexmdm.alerts.conditions import DECLARATIONS, Condition
+from nexmdm.alerts.conditions import DECLARATIONS, Condition, Detail
 from nexmdm.alerts.rules import Rule, Severity
 from nexmdm.devices import filters
 from nexmdm.devices.filters import Filter
@@ -67,7 +67,7 @@ class Alert(Struct, kw_only=True):
     acked_at: Instant | None
     acked_by: str | None
     ack_note: str | None
-    detail: dict[str, Any]
+    detail: Detail
 
 
 class AlertsQuery(filters.FilteredPageQuery, kw_only=True):

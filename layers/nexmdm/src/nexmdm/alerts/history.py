@@ -1,7 +1,6 @@
 """The history of the fleet: one row per hour for the whole fleet and for each group, written by the watch."""
 
 import time
-from typing import Any
 
 from msgspec import Struct
 
@@ -76,7 +75,7 @@ def show(db: Executor, query: FleetHistoryQuery) -> History:
         Invalid: `from` is not before `to`, or there would be too many points.
     """
     begin, to = query.bounds()
-    values: dict[str, Any] = {"from": begin, "to": to, "step": query.step, "group": query.group or ""}
+    values = {"from": begin, "to": to, "step": query.step, "group": query.group or ""}
     return History(typed(db.execute(_SHOW, values, repeatable=True), Point))
 
 

@@ -5,7 +5,7 @@ before one without; then the first by name. A rule without a threshold uses its 
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -225,8 +225,8 @@ def _rule(row: Row) -> Rule:
     return msgspec.convert({**row, "filter": shown}, Rule)
 
 
-def _plain(rule: NewRule) -> dict[str, object]:
-    plain: dict[str, Any] = msgspec.to_builtins(rule)
+def _plain(rule: NewRule) -> events.Change:
+    plain: events.Change = msgspec.to_builtins(rule)
     return plain
 
 

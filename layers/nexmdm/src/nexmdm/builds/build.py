@@ -1,11 +1,12 @@
 """The rows of builds: identity, offered build, and stored build."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from nexmdm.devices.filters import Filter
 from nexmdm.runtime.database import Row
 from nexmdm.runtime.errors import Conflict
 
@@ -66,6 +67,12 @@ class Statistics(Struct, forbid_unknown_fields=True, kw_only=True):
     replaced: Count
 
 
+# An entry of a build's audit: `commands.single.AuditEntry`, with further members that depend on the event.
+AuditRecord: TypeAlias = dict[str, Any]
+# `plans.Plan` as its column keeps it; that module stands on this one.
+PlanDocument: TypeAlias = dict[str, Any]
+
+
 class StoredBuild(Identity, kw_only=True):
     """All values of a build. Some members are None for a build adopted from an old server.
 
@@ -90,7 +97,7 @@ class StoredBuild(Identity, kw_only=True):
     is_current: bool
     replaces_id: int | None
     staged_rollout_percent: int
-    rollout_filter: dict[str, Any] | None
+    rollout_filter: Filter | None
     wifi_only: bool
     must_install: bool
     promoted_at: datetime | None
@@ -98,11 +105,11 @@ class StoredBuild(Identity, kw_only=True):
     paused_at: datetime | None
     paused_reason: str | None
     storage_url: str | None
-    audit: list[dict[str, Any]]
+    audit: list[AuditRecord]
     min_sdk: int | None
     target_sdk: int | None
     shared_user_id: str | None
-    plan: dict[str, Any] | None
+    plan: PlanDocument | None
     plan_stage: int | None
     plan_stage_at: datetime | None
     plan_ended_at: datetime | None

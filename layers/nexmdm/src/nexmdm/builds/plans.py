@@ -9,7 +9,7 @@ import time
 import uuid
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -256,7 +256,7 @@ def _step(tx: Executor, row: Row, actor: Actor, config: Settings) -> bool:
     }
     tx.execute(statement(__package__, "begin_stage"), parameters)
     before, after = {"staged_rollout_percent": build.staged_rollout_percent}, {"staged_rollout_percent": percent}
-    told: dict[str, Any] = {**after, "stage": number + 1, "of": len(plan.stages)}
+    told: events.Change = {**after, "stage": number + 1, "of": len(plan.stages)}
     events.record(tx, actor, "build.stage", f"build:{build.build_id}", before=before, after=told)
     if plan.install:
         how = Install(

@@ -9,18 +9,19 @@ The build's `audit` records who did what, when, and the reason.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from nexmdm.activity import events
+from nexmdm.activity.events import Change
 from nexmdm.builds import publishing, signers
 from nexmdm.builds.build import Identity, StoredBuild
 from nexmdm.builds.publishing import ROLLED_BACK
 from nexmdm.commands import batches
 from nexmdm.commands.batches import Asked, InstallTarget
-from nexmdm.commands.single import Command
+from nexmdm.commands.single import Command, Selected, Selector
 from nexmdm.devices import filters, groups
 from nexmdm.devices.filters import Condition, Filter
 from nexmdm.runtime import logs
@@ -56,7 +57,7 @@ def promote(db: Database, build: StoredBuild, audience: Audience, actor: Actor) 
     """
     start = time.perf_counter()
     parameters = {**_name(build), "percent": audience.percent, "by": actor.name}
-    pinned: dict[str, Any] = {}
+    pinned: Change = {}
     with db.transaction() as tx:
         signers.lock_package(tx, build.package_name)
         if tx.execute(_AWAITS_SIGNER, _name(build)):
@@ -152,7 +153,9 @@ def ask(tx: Executor, build: Identity, percent: int, actor: Actor, how: Install,
     return _ask(tx, build, percent, actor, how, command, None, interval_seconds)
 
 
-def _command(build: Identity, percent: int, actor: Actor, how: Install, device_ids: list[str] | None) -> Command:
+def _command(
+    build: Identity, percent: int, actor: Actor, how: Install, device_ids: list[str] | None
+) -> Command[Selected]:
     parameters = {
         "package_name": build.package_name,
         "version_name": build.version_name,
@@ -160,12 +163,12 @@ def _command(build: Identity, percent: int, actor: Actor, how: Install, device_i
         "file_size": build.file_size,
         "apk_id": build.build_id,
     }
-    selector: dict[str, Any] = {"apk_build": build.build_id}
+    selector: Selector = {"apk_build": build.build_id}
     if device_ids is None:
         selector["staged_rollout_percent"] = percent
     else:
         selector["device_ids"] = sorted(device_ids)
-    return Command(how.request_id, {"selector": selector}, "install_apk", parameters, how.ttl_seconds, actor)
+    return Command(how.request_id, Selected(selector), "install_apk", parameters, how.ttl_seconds, actor)
 
 
 def _ask(
@@ -174,7 +177,7 @@ def _ask(
     percent: int,
     actor: Actor,
     how: Install,
-    command: Command,
+    command: Command[Selected],
     device_ids: list[str] | None,
     interval_seconds: float,
 ) -> Asked:
@@ -255,7 +258,7 @@ def refilter(tx: Executor, build: Identity, audience: Audience, actor: Actor) ->
 class _Offered(NamedTuple):
     """The result of `_offer`. kept: the stored filter. row: the row of roll_out.sql."""
 
-    kept: dict[str, Any] | None
+    kept: filters.Document | None
     condition: Condition
     row: Row
 
@@ -294,13 +297,11 @@ def _log_offer(tx: Executor, build: Identity, audience: Audience, actor: Actor, 
         _event(tx, actor, "rollout", build, before, after)
 
 
-def _filter_shown(kept: dict[str, object] | None) -> dict[str, object]:
+def _filter_shown(kept: filters.Document | None) -> Change:
     return {} if kept is None else {"filter": filters.shown(kept)}
 
 
-def _event(
-    tx: Executor, actor: Actor, what: str, build: Identity, before: dict[str, Any] | None, after: dict[str, Any] | None
-) -> None:
+def _event(tx: Executor, actor: Actor, what: str, build: Identity, before: Change | None, after: Change | None) -> None:
     events.record(tx, actor, f"build.{what}", f"build:{build.build_id}", before=before, after=after)
 
 

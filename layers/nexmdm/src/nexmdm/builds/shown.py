@@ -1,6 +1,6 @@
 """Builds in API responses: without internal values, but with warnings for operators."""
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
@@ -8,8 +8,9 @@ from nexmdm.builds import plans, publishing, urls
 from nexmdm.builds.build import Count, Identity, Percent, Sha256, Statistics, StoredBuild
 from nexmdm.builds.plans import PlanStatus
 from nexmdm.commands.batches import Asked, Batch
-from nexmdm.commands.single import AuditEntry
+from nexmdm.commands.single import AuditEntry, Selector
 from nexmdm.commands.states import Answered, Delivery, DispatchState
+from nexmdm.devices.filters import Filter
 from nexmdm.runtime.database import Executor
 from nexmdm.runtime.settings import Settings
 from nexmdm.runtime.validation import Instant
@@ -32,7 +33,7 @@ class _Members(Identity, forbid_unknown_fields=True, kw_only=True):
     is_current: bool
     replaces_id: int | None
     staged_rollout_percent: Percent
-    rollout_filter: dict[str, Any] | None
+    rollout_filter: Filter | None
     wifi_only: bool
     must_install: bool
     promoted_at: Instant | None
@@ -46,6 +47,9 @@ class _Members(Identity, forbid_unknown_fields=True, kw_only=True):
     shared_user_id: str | None
     plan: PlanStatus | None
     warnings: list[str] | UnsetType = UNSET
+
+
+B = TypeVar("B", bound=_Members)
 
 
 class Build(_Members, kw_only=True):
@@ -74,7 +78,7 @@ class InstallCommands(Struct, forbid_unknown_fields=True, kw_only=True):
     action: str | UnsetType | None = UNSET
     delivery: Delivery | UnsetType | None = UNSET
     answered: Answered | UnsetType | None = UNSET
-    selector: dict[str, Any] | UnsetType = UNSET
+    selector: Selector | UnsetType = UNSET
     created_by: str | UnsetType = UNSET
     created_at: Instant | UnsetType = UNSET
 
@@ -85,20 +89,20 @@ class InstallingBuild(Build, kw_only=True):
 
 def listed(build: StoredBuild) -> Build:
     """A build of a list, without warnings."""
-    return Build(**_members(build), **_statistics(build))
+    return _shown(Build, build)
 
 
 def found(db: Executor, build: StoredBuild, config: Settings) -> Build:
     """One build with its warnings."""
-    return Build(**_members(build), **_statistics(build), warnings=_warnings(db, build, config))
+    return _shown(Build, build, warnings=_warnings(db, build, config))
 
 
 def declared(db: Executor, build: StoredBuild, config: Settings) -> DeclaredBuild:
     """A declared build, with the URL to PUT its file to if the file is still needed."""
     url, headers = urls.upload_address(config, build.file) if build.state == "declared" else (None, None)
-    return DeclaredBuild(
-        **_members(build),
-        **_statistics(build),
+    return _shown(
+        DeclaredBuild,
+        build,
         warnings=_warnings(db, build, config),
         upload_url=url,
         upload_headers=headers,
@@ -113,18 +117,18 @@ def installing(
     commands = structs.asdict(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
     install = InstallCommands(**commands, cohort_devices=asked.cohort_devices, newer_devices=asked.newer_devices)
     warnings = _warnings(db, build, config)
-    return InstallingBuild(**_members(build), **_statistics(build), warnings=warnings, install=install)
+    return _shown(InstallingBuild, build, warnings=warnings, install=install)
 
 
 _STORED = [name for name in _Members.__struct_fields__ if name in StoredBuild.__struct_fields__ and name != "plan"]
 
 
-def _members(build: StoredBuild) -> dict[str, Any]:
-    return {**{name: getattr(build, name) for name in _STORED}, "plan": plans.shown(build)}
-
-
-def _statistics(build: StoredBuild) -> dict[str, Any]:
-    return {} if build.statistics is None else {"statistics": build.statistics}
+def _shown(type_: type[B], build: StoredBuild, **more: Any) -> B:
+    """What is stored of a build, in a form that has `more` members."""
+    stored = {name: getattr(build, name) for name in _STORED}
+    if build.statistics is not None:
+        more["statistics"] = build.statistics
+    return type_(**stored, plan=plans.shown(build), **more)
 
 
 def _warnings(db: Executor, build: StoredBuild, config: Settings) -> list[str]:

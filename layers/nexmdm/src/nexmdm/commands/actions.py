@@ -7,7 +7,7 @@ of the console and the names that the CLI completes. CONTRIBUTING.md walks throu
 
 import json
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -39,6 +39,10 @@ _SHELL_FREE = {"pattern": r"^[^$`\r\n]*$"}
 _PASSPHRASE = re.compile(r"[\s\S]{8,63}|[0-9A-Fa-f]{64}")
 SECURITY_TYPES = ("open", "wep", "wpa", "wpa2", "wpa3")
 MOST_SSID_BYTES = 32
+
+
+# Parameters of a command as JSON, by name; `Parameters` of its action says which there are.
+Params: TypeAlias = dict[str, Any]
 
 
 class Parameters(Struct, forbid_unknown_fields=True, omit_defaults=False, kw_only=True):
@@ -317,7 +321,7 @@ ACTIONS = {
 }
 
 
-def parameters(action: str, given: dict[str, object]) -> dict[str, object]:
+def parameters(action: str, given: Params) -> Params:
     """The parameters of an action, validated, with defaults applied and absent ones left out.
 
     Raises:
@@ -364,6 +368,6 @@ def signed_names(action: str) -> tuple[str, ...]:
     return ACTIONS[action].parameters.SIGNED if action in ACTIONS else ()
 
 
-def as_strings(values: dict[str, object]) -> dict[str, str]:
+def as_strings(values: Params) -> dict[str, str]:
     """Convert parameters to strings for FCM: booleans as true and false, lists as JSON."""
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

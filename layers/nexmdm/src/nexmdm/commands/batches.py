@@ -1,13 +1,12 @@
 """Bulk commands: one statement creates the batch and one dispatch per device; the filter is evaluated once."""
 
 import time
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from nexmdm.commands.actions import ACTIONS
-from nexmdm.commands.single import CANCEL, Command, Count
+from nexmdm.commands.single import CANCEL, Command, Count, Selected, Selector
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Condition
@@ -19,13 +18,15 @@ from nexmdm.runtime.errors import Invalid, NotFound, PayloadMismatch
 from nexmdm.runtime.validation import Instant
 
 
-def accept(db: Executor, command: Command, interval_seconds: float, *, expect_target_hash: str | None = None) -> bool:
+def accept(
+    db: Executor, command: Command[Selected], interval_seconds: float, *, expect_target_hash: str | None = None
+) -> bool:
     """Store a batch and a dispatch for each selected device, once per request_id; return whether it is new.
 
     A known request_id is answered before the filter is evaluated.
 
     Args:
-        command: its target is {"selector": ...} of `nexmdm.devices.targets.canonical`.
+        command: its selector is one of `nexmdm.devices.targets.canonical`.
         expect_target_hash: of a preview; it is not compared when a request_id is repeated.
 
     Raises:
@@ -36,7 +37,7 @@ def accept(db: Executor, command: Command, interval_seconds: float, *, expect_ta
     start = time.perf_counter()
     if _replayed(db, command, start):
         return False
-    chosen = command.target["selector"]
+    chosen = command.target.selector
     wanted = msgspec.convert({**chosen, "expect_target_hash": expect_target_hash}, ExpectedTargets)
     condition = targets.condition(db, wanted, interval_seconds)
     parameters = {
@@ -88,7 +89,7 @@ class Asked(Struct, frozen=True):
 
 
 def accept_installations(
-    tx: Executor, command: Command, target: InstallTarget, download_url: str, agent_package: str
+    tx: Executor, command: Command[Selected], target: InstallTarget, download_url: str, agent_package: str
 ) -> Asked:
     """The same for install_apk: create an installation for each device of the target, and a command that refers to it.
 
@@ -103,7 +104,7 @@ def accept_installations(
     replayed = _replayed(tx, command, start)
     parameters = {
         **command.columns(),
-        "selector": msgspec.json.encode(command.target["selector"]).decode(),
+        "selector": msgspec.json.encode(command.target.selector).decode(),
         "build_id": target.build_id,
         "percent": target.percent,
         "device_ids": target.device_ids,
@@ -134,7 +135,7 @@ class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
     delivery: Delivery | None
     answered: Answered | None
     device_count: Count
-    selector: dict[str, Any]
+    selector: Selector
     created_by: str
     created_at: Instant
     states: dict[DispatchState, int]
@@ -159,7 +160,7 @@ def cancel(db: Executor, request_id: str, actor: Actor) -> int:
     return len(rows)
 
 
-def replayed(db: Executor, command: Command) -> bool:
+def replayed(db: Executor, command: Command[Selected]) -> bool:
     """Whether the batch with this request_id already exists.
 
     Raises:
@@ -168,7 +169,7 @@ def replayed(db: Executor, command: Command) -> bool:
     return _replayed(db, command, time.perf_counter())
 
 
-def _replayed(db: Executor, command: Command, start: float) -> bool:
+def _replayed(db: Executor, command: Command[Selected], start: float) -> bool:
     found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
     if not found:
         return False

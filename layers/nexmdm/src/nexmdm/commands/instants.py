@@ -8,7 +8,7 @@ local time runs at the first instant after the gap, a repeated one runs the firs
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -123,7 +123,7 @@ def _once_per_local_time(text: str, zone: ZoneInfo, after: datetime) -> Iterator
 
 def _at_each_instant(text: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
     """Work through periods of constant offset, within which local times and instants differ only by the offset."""
-    begin = after - _STEP
+    begin = after - _SECOND
     local, offset = None, timedelta()
     while True:
         end = _end_of_offset(zone, begin)
@@ -151,6 +151,13 @@ def _instant(local: datetime, zone: ZoneInfo) -> datetime:
 
 def _end_of_offset(zone: ZoneInfo, begin: datetime) -> datetime:
     """The instant after `begin` at which the zone's offset changes; at the latest two years later."""
+    end = _next_change(zone, begin.replace(hour=0, minute=0, second=0, microsecond=0))
+    return end if end > begin else _next_change(zone, end)
+
+
+@lru_cache(maxsize=1024)
+def _next_change(zone: ZoneInfo, begin: datetime) -> datetime:
+    """The same, found by steps: kept, since the schedules of a list ask for the same days of the same zones."""
     offset, low = _offset(zone, begin), begin
     for n in range(1, 1461):
         high = begin + n * _STEP

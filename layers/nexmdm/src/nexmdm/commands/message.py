@@ -4,11 +4,10 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 from msgspec import Struct
 
-from nexmdm.commands.actions import as_strings, signed_names
+from nexmdm.commands.actions import Params, as_strings, signed_names
 from nexmdm.runtime.errors import Invalid
 
 MAX_DATA_BYTES = 4096  # FCM's limit on a message's payload
@@ -22,8 +21,8 @@ class Content(Struct, kw_only=True):
     request_id: str
     device_id: str
     action: str
-    payload: dict[str, Any]
-    secrets: dict[str, Any] | None = None
+    payload: Params
+    secrets: Params | None = None
 
 
 def build(content: Content, key: str | None, now: datetime | None = None) -> dict[str, str]:

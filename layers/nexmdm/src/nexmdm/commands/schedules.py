@@ -6,14 +6,15 @@ the transaction that creates the commands, so two sweeps, a crash or a retry sta
 
 import time
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from nexmdm.activity import events
 from nexmdm.commands import actions, batches, instants
-from nexmdm.commands.single import MASK, Command
+from nexmdm.commands.actions import Params
+from nexmdm.commands.single import MASK, Command, Selected
 from nexmdm.commands.states import Answered, Delivery, DispatchState, RunStatus
 from nexmdm.devices import filters
 from nexmdm.devices.filters import Filter
@@ -44,7 +45,7 @@ class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
     timezone: Zone = "UTC"
     filter: Filter
     action: Action
-    params: dict[str, Any] = {}
+    params: Params = {}
     ttl_seconds: Ttl = 600
     delivery: Delivery = Delivery.AT_MOST_ONCE
     enabled: bool = True
@@ -58,7 +59,7 @@ class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
     timezone: Zone | UnsetType = UNSET
     filter: Filter | UnsetType = UNSET
     action: Action | UnsetType = UNSET
-    params: dict[str, Any] | UnsetType = UNSET
+    params: Params | UnsetType = UNSET
     ttl_seconds: Ttl | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
@@ -81,10 +82,10 @@ class Schedule(Struct, forbid_unknown_fields=True, kw_only=True):
     cron: str | None
     at: Instant | None
     timezone: str
-    filter: dict[str, Any]
+    filter: Filter
     action: str
     answered: Answered | None
-    params: dict[str, Any]
+    params: Params
     ttl_seconds: int
     delivery: Delivery
     enabled: bool
@@ -94,6 +95,37 @@ class Schedule(Struct, forbid_unknown_fields=True, kw_only=True):
     created_at: Instant
     created_by: str
     updated_at: Instant
+
+
+class _Definition(Struct, kw_only=True):
+    """What a row holds of a schedule besides its name; its next run follows from it."""
+
+    cron: str | None
+    at: datetime | None
+    timezone: str
+    filter: filters.Document
+    action: str
+    params: Params
+    ttl_seconds: int
+    delivery: Delivery
+    enabled: bool
+
+    def columns(self) -> dict[str, object]:
+        """The parameters of the statements that write it."""
+        return {
+            **structs.asdict(self),
+            "filter": msgspec.json.encode(self.filter).decode(),
+            "params": msgspec.json.encode(self.params).decode(),
+            "delivery": self.delivery.value,
+        }
+
+    def said(self) -> events.Change:
+        """What the event log says of it."""
+        return {
+            **structs.asdict(self),
+            "filter": filters.shown(self.filter),
+            "params": _shown(self.action, self.params),
+        }
 
 
 def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) -> Schedule:
@@ -108,14 +140,15 @@ def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) ->
     if not config.schedules_enabled:
         raise Conflict("Schedules are switched off in this deployment (parameter Schedules).")
     with db.transaction() as tx:
-        columns = _columns(tx, wanted, config)
+        made, following = _checked(tx, wanted, config)
+        columns = {**made.columns(), "next_run_at": following}
         rows = tx.execute(_CREATE, {**columns, "name": wanted.name, "by": actor.name})
         if not rows:
             raise Conflict(f"A schedule named {wanted.name!r} already exists.")
-        events.record(tx, actor, "schedule.create", f"schedule:{wanted.name}", after=_said(columns))
-        made = show(tx, wanted.name)
+        events.record(tx, actor, "schedule.create", f"schedule:{wanted.name}", after=made.said())
+        schedule = show(tx, wanted.name)
     logs.db_operation("create", "schedules", {"name": wanted.name, "by": actor.name}, elapsed_ms(start))
-    return made
+    return schedule
 
 
 def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config: Settings) -> Schedule:
@@ -125,27 +158,20 @@ def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config
         NotFound: there is no such schedule.
         Invalid: names the field.
     """
-    given = {key: value for key, value in msgspec.structs.asdict(wanted).items() if value is not UNSET}
+    given = {key: value for key, value in structs.asdict(wanted).items() if value is not UNSET}
     if "cron" in given and "at" in given:
         raise Invalid("$", "give cron or at, not both")
     with db.transaction() as tx:
-        row = _locked(tx, name)
-        before = {
-            "name": name,
-            **{key: row[key] for key in ("cron", "at", "timezone", "action", "params", "ttl_seconds", "enabled")},
-            "delivery": Delivery(row["delivery"]),
-            "filter": msgspec.convert(filters.shown(row["filter"]), Filter),
-        }
+        before = msgspec.convert(_locked(tx, name), _Definition)
+        members = {**structs.asdict(before), "filter": filters.of_column(before.filter)}
         if "cron" in given or "at" in given:
-            before |= {"cron": None, "at": None}
+            members |= {"cron": None, "at": None}
         timing_stays = not given.keys() & {"cron", "at", "timezone"}
-        after = NewSchedule(**{**before, **given})
-        columns = _columns(tx, after, config, over=timing_stays)
-        old = {key: row[key] for key in columns if key in row}
-        if _plain(columns) == _plain(old):
+        after, following = _checked(tx, NewSchedule(name=name, **{**members, **given}), config, over=timing_stays)
+        if after == before:
             return show(tx, name)
-        tx.execute(_CHANGE, {**columns, "name": name})
-        events.record(tx, actor, "schedule.change", f"schedule:{name}", before=_said(old), after=_said(columns))
+        tx.execute(_CHANGE, {**after.columns(), "next_run_at": following, "name": name})
+        events.record(tx, actor, "schedule.change", f"schedule:{name}", before=before.said(), after=after.said())
         return show(tx, name)
 
 
@@ -156,9 +182,9 @@ def delete(db: Database, name: str, actor: Actor) -> None:
         NotFound: there is no such schedule.
     """
     with db.transaction() as tx:
-        row = _locked(tx, name)
+        deleted = msgspec.convert(_locked(tx, name), _Definition)
         tx.execute("DELETE FROM schedules WHERE name = %(name)s", {"name": name})
-        events.record(tx, actor, "schedule.delete", f"schedule:{name}", before=_said(row))
+        events.record(tx, actor, "schedule.delete", f"schedule:{name}", before=deleted.said())
 
 
 def show(db: Executor, name: str) -> Schedule:
@@ -279,10 +305,9 @@ def _start(
     sent_as: str | None = request_id
     try:
         _check_enabled(row["action"], config)
-        chosen = msgspec.convert(filters.shown(row["filter"]), Filter)
-        selector = {"selector": {"filter": filters.conditions(chosen)}}
+        selected = Selected({"filter": filters.conditions(filters.of_column(row["filter"]))})
         delivery = Delivery(row["delivery"])
-        command = Command(request_id, selector, row["action"], row["params"], row["ttl_seconds"], actor, delivery)
+        command = Command(request_id, selected, row["action"], row["params"], row["ttl_seconds"], actor, delivery)
         batches.accept(tx, command, config.heartbeat_interval_seconds)
     except (Invalid, Forbidden):
         # The filter matches no device, its group was deleted, or the action was switched off.
@@ -294,8 +319,10 @@ def _start(
     return Run(scheduled_for=instant, status=status, request_id=sent_as, states={})
 
 
-def _columns(tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool = False) -> dict[str, Any]:
-    """The validated columns of a schedule.
+def _checked(
+    tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool = False
+) -> tuple[_Definition, datetime | None]:
+    """What is stored of it, and its next run.
 
     Args:
         over: the timing is unchanged, so the instant of a one-time schedule may be in the past.
@@ -322,18 +349,18 @@ def _columns(tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool 
     )
     kept = filters.stored(wanted.filter)
     filters.resolve(tx, wanted.filter)
-    return {
-        "cron": wanted.cron,
-        "at": timing if wanted.at is not None else None,
-        "timezone": wanted.timezone,
-        "filter": msgspec.json.encode(kept).decode(),
-        "action": wanted.action,
-        "params": msgspec.json.encode(params).decode(),
-        "ttl_seconds": wanted.ttl_seconds,
-        "delivery": wanted.delivery.value,
-        "enabled": wanted.enabled,
-        "next_run_at": following if wanted.enabled else None,
-    }
+    definition = _Definition(
+        cron=wanted.cron,
+        at=timing if isinstance(timing, datetime) else None,
+        timezone=wanted.timezone,
+        filter=kept,
+        action=wanted.action,
+        params=params,
+        ttl_seconds=wanted.ttl_seconds,
+        delivery=wanted.delivery,
+        enabled=wanted.enabled,
+    )
+    return definition, following if wanted.enabled else None
 
 
 def _check_enabled(action: str, config: Settings) -> None:
@@ -352,23 +379,7 @@ def _unknown(name: str) -> NotFound:
     return NotFound(f"There is no schedule {name!r}.")
 
 
-def _plain(columns: dict[str, Any]) -> dict[str, Any]:
-    """Columns in a form in which written and read values compare equal; without the next run, which changes itself."""
-    decoded = {
-        key: msgspec.json.decode(value) if key in ("filter", "params") and isinstance(value, str) else value
-        for key, value in columns.items()
-    }
-    return {key: value for key, value in decoded.items() if key != "next_run_at"}
-
-
-def _said(columns: dict[str, Any]) -> dict[str, Any]:
-    """The values of a schedule that the event log records."""
-    plain = _plain(columns)
-    found = {key: plain[key] for key in ("cron", "at", "timezone", "action", "ttl_seconds", "delivery", "enabled")}
-    return {**found, "filter": filters.shown(plain["filter"]), "params": _shown(plain["action"], plain["params"])}
-
-
-def _shown(action: str, params: dict[str, Any]) -> dict[str, Any]:
+def _shown(action: str, params: Params) -> Params:
     """Mask shell commands, because viewers can read schedules."""
     known = actions.ACTIONS.get(action)
     hidden = known.parameters.HIDDEN if known else frozenset()

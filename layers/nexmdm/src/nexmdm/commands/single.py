@@ -7,12 +7,12 @@ import time
 from datetime import datetime
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from nexmdm.commands.actions import ACTIONS, check_delivery, secret_names
+from nexmdm.commands.actions import ACTIONS, Params, check_delivery, secret_names
 from nexmdm.commands.message import Content
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
@@ -30,18 +30,36 @@ Count = Annotated[int, Meta(ge=0)]
 RequestId = Annotated[str, Meta(pattern=r"^(?!(?:schedule|relaunch)\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
 
 
-class Command(msgspec.Struct, frozen=True):
+# Which devices a bulk command is for, in one form for equal ones: `targets.canonical`, or a build and its audience.
+Selector: TypeAlias = dict[str, Any]
+
+
+class OneDevice(msgspec.Struct, frozen=True):
+    """The target of a command for one device."""
+
+    device_id: str
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """The target of a bulk command."""
+
+    selector: Selector
+
+
+Target = TypeVar("Target", bound=OneDevice | Selected)
+
+
+class Command(msgspec.Struct, Generic[Target], frozen=True):
     """What an operator asks for; equal commands have equal hashes and secrets.
 
     Attributes:
-        target: {"device_id": ...} or {"selector": ...}, canonical.
         params: validated, defaults applied.
     """
 
     request_id: str
-    target: dict[str, Any]
+    target: Target
     action: str
-    params: dict[str, Any]
+    params: Params
     ttl_seconds: int
     actor: Actor
     delivery: Delivery = Delivery.AT_MOST_ONCE
@@ -52,13 +70,18 @@ class Command(msgspec.Struct, frozen=True):
     @property
     def payload_hash(self) -> str:
         """Covers the parameters with secrets masked: it outlives them, and a password could be guessed from it."""
-        document = {**self.target, "action": self.action, "params": self.payload, "ttl_seconds": self.ttl_seconds}
+        document = {
+            **msgspec.structs.asdict(self.target),
+            "action": self.action,
+            "params": self.payload,
+            "ttl_seconds": self.ttl_seconds,
+        }
         if self.delivery is not Delivery.AT_MOST_ONCE:
             document["delivery"] = self.delivery
         return sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
 
     @property
-    def payload(self) -> dict[str, object]:
+    def payload(self) -> Params:
         """The parameters as people may see them: secrets are masked."""
         hidden = secret_names(self.action)
         return {name: MASK if name in hidden else value for name, value in self.params.items()}
@@ -76,10 +99,10 @@ class Command(msgspec.Struct, frozen=True):
         }
 
     @property
-    def secrets(self) -> dict[str, object] | None:
+    def secrets(self) -> Params | None:
         return {name: self.params[name] for name in self.params if name in secret_names(self.action)} or None
 
-    def equals(self, payload_hash: str | None, secrets: dict[str, object] | None) -> bool:
+    def equals(self, payload_hash: str | None, secrets: Params | None) -> bool:
         """Whether a stored command is this one: by its hash, and by its secrets while the database holds them."""
         same = compare_digest(payload_hash or "", self.payload_hash)
         return same and (not secrets or compare_digest(_canonical(secrets), _canonical(self.secrets)))
@@ -133,7 +156,7 @@ class Dispatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     request_id: str
     device_id: str
     action: str
-    params: dict[str, Any]
+    params: Params
     state: DispatchState
     delivery: Delivery
     answered: Answered | None
@@ -165,14 +188,14 @@ class CommandResult(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     request_id: str
     device_id: str
     action: str
-    params: dict[str, Any]
+    params: Params
     state: DispatchState
     completed_at: Instant | None
     result: str | None
     result_message: str | None
 
 
-def accept(db: Executor, command: Command) -> tuple[Dispatch, bool]:
+def accept(db: Executor, command: Command[OneDevice]) -> tuple[Dispatch, bool]:
     """Store a command for one device, once per request_id; return its dispatch and whether it is new.
 
     A known request_id costs one round trip.
@@ -183,7 +206,7 @@ def accept(db: Executor, command: Command) -> tuple[Dispatch, bool]:
         UnknownDevice: there is no such device.
     """
     start = time.perf_counter()
-    device_id = command.target["device_id"]
+    device_id = command.target.device_id
     found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
     if not found:
         # Not repeatable: after a lost response, a second run would mistake our own row for another caller's.
@@ -330,7 +353,7 @@ def _canonical(value: Any) -> bytes:
     return msgspec.json.encode(value, order="deterministic")
 
 
-def _replay(row: Row, command: Command, start: float) -> Dispatch:
+def _replay(row: Row, command: Command[OneDevice], start: float) -> Dispatch:
     stored_hash, secrets = row.pop("payload_hash"), row.pop("secrets")
     logs.db_operation("idempotency_hit", "fcm_dispatches", {"request_id": command.request_id}, elapsed_ms(start))
     if not command.equals(stored_hash, secrets):

@@ -137,10 +137,9 @@ def _answer(name: str, fields: tuple[Field, ...], doc: str) -> type[Struct]:
         if base is int or base is float:
             # Unknown is null in an answer.
             kind = Annotated[base, Meta(ge=0 if bounds.ge == -1 else bounds.ge, le=bounds.le)]
-        told: dict[str, Any] = {"description": field.about}
-        if field.label:
-            told |= {"title": field.label, "extra_json_schema": {"x-unit": field.unit} if field.unit else None}
-        members.append((field.name, Annotated[kind | None, Meta(**told)]))
+        unit = {"x-unit": field.unit} if field.label and field.unit else None
+        told = Meta(description=field.about, title=field.label or None, extra_json_schema=unit)
+        members.append((field.name, Annotated[kind | None, told]))
     return defstruct(name, members, module=__name__, kw_only=True, namespace={"__doc__": doc})
 
 

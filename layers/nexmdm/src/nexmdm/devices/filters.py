@@ -8,14 +8,14 @@
 For a single device the SQL function `device_matches` evaluates a stored filter; a test checks that both agree.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
 from nexmdm.devices import selectors
 from nexmdm.devices.selectors import Requirement
-from nexmdm.runtime.database import Executor
+from nexmdm.runtime.database import Executor, Parameters
 from nexmdm.runtime.errors import Invalid
 from nexmdm.runtime.pagination import PageQuery
 from nexmdm.runtime.validation import GivenName
@@ -26,6 +26,10 @@ AgentVersion = Annotated[str, Meta(min_length=1, max_length=50)]
 PackageName = Annotated[
     str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*(?![\s\S])", max_length=255)
 ]
+
+
+# A filter as a column keeps it, and as an event tells it.
+Document: TypeAlias = dict[str, Any]
 
 
 class AppFilter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -86,7 +90,7 @@ class Condition(NamedTuple):
     """SQL over `devices d LEFT JOIN device_last_status l ON l.device_id = d.id`, and its parameters."""
 
     sql: str
-    parameters: dict[str, Any]
+    parameters: Parameters
 
 
 def of_query(query: FilterQuery | FilteredPageQuery) -> Filter:
@@ -118,13 +122,13 @@ def checked(filter_: Filter, path: str = "$.filter") -> Filter:
     return filter_
 
 
-def conditions(filter_: Filter) -> dict[str, object]:
+def conditions(filter_: Filter) -> Document:
     """The filter as plain JSON without absent members."""
-    plain: dict[str, Any] = msgspec.to_builtins(filter_)
+    plain: Document = msgspec.to_builtins(filter_)
     return {name: value for name, value in plain.items() if value is not None}
 
 
-def stored(filter_: Filter, path: str = "$.filter") -> dict[str, object]:
+def stored(filter_: Filter, path: str = "$.filter") -> Document:
     """The JSON to store in a column: the filter as given, with its parsed selector.
 
     Raises:
@@ -137,8 +141,13 @@ def stored(filter_: Filter, path: str = "$.filter") -> dict[str, object]:
     return given
 
 
-def shown(kept: dict[str, object]) -> dict[str, object]:
+def of_column(kept: Document) -> Filter:
     """A stored filter in the form that callers use."""
+    return msgspec.convert(shown(kept), Filter)
+
+
+def shown(kept: Document) -> Document:
+    """The same as JSON, for an event."""
     return {name: value for name, value in kept.items() if name != "requirements"}
 
 
@@ -162,13 +171,13 @@ def resolve(db: Executor, filter_: Filter, path: str = "$.filter") -> list[Store
     return parts
 
 
-def of_stored(db: Executor, kept: dict[str, object]) -> list[Stored]:
+def of_stored(db: Executor, kept: Document) -> list[Stored]:
     """The same for a filter from a column.
 
     Raises:
         Invalid: there is no such group.
     """
-    return resolve(db, msgspec.convert(shown(kept), Filter))
+    return resolve(db, of_column(kept))
 
 
 def where(parts: list[Stored], interval_seconds: float, name: str = "filter") -> Condition:
@@ -178,9 +187,9 @@ def where(parts: list[Stored], interval_seconds: float, name: str = "filter") ->
         name: the prefix of the parameters' names, for a statement with several conditions.
     """
     found: list[str] = []
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
 
-    def add(sql: str, **values: Any) -> None:
+    def add(sql: str, **values: object) -> None:
         found.append(f"({sql})")
         parameters.update(values)
 

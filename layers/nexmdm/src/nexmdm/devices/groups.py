@@ -1,7 +1,6 @@
 """Groups: named filters, evaluated when the group is used. A group's filter cannot name another group."""
 
 import time
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -35,7 +34,7 @@ class Group(Struct, kw_only=True):
     """device_count: the number of enrolled devices that match the filter now."""
 
     name: str
-    filter: dict[str, Any]
+    filter: Filter
     monitored_package: str | None
     device_count: int
     created_at: Instant
@@ -115,7 +114,7 @@ def delete(db: Database, name: str, actor: Actor) -> None:
     logs.db_operation("delete", "device_groups", {"name": name, "by": actor.name}, elapsed_ms(start))
 
 
-def hold(tx: Executor, kept: dict[str, object] | None, path: str = "$.filter") -> None:
+def hold(tx: Executor, kept: filters.Document | None, path: str = "$.filter") -> None:
     """Prevent the deletion of the group that a stored filter names until the transaction ends.
 
     For tables without a foreign key to groups.
@@ -136,7 +135,10 @@ def _counted(db: Executor, rows: list[Row], interval_seconds: float) -> list[Gro
     counts: list[int] = []
     for begin in range(0, len(rows), COUNTED_AT_ONCE):
         counts += _counts(db, rows[begin : begin + COUNTED_AT_ONCE], interval_seconds)
-    return [Group(**_shown(row), device_count=count) for row, count in zip(rows, counts, strict=True)]
+    return [
+        Group(**{**row, "filter": filters.of_column(row["filter"])}, device_count=count)
+        for row, count in zip(rows, counts, strict=True)
+    ]
 
 
 def _counts(db: Executor, rows: list[Row], interval_seconds: float) -> list[int]:

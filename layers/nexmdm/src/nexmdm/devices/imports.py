@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +19,8 @@ from nexmdm.runtime.errors import AliasTaken, Invalid, InvalidRows
 MAX_ROWS = 10_000
 MAX_ERRORS = 1000
 Errors = list[dict[str, object]]
+# A row as it was sent: what `ImportRow` reads, or what is wrong and told.
+GivenRow: TypeAlias = dict[str, Any]
 
 
 class ImportRow(Struct, kw_only=True):
@@ -41,7 +43,7 @@ class Import(Struct, forbid_unknown_fields=True, kw_only=True):
         dry_run: validate without changing anything.
     """
 
-    devices: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_ROWS)]
+    devices: Annotated[list[GivenRow], Meta(min_length=1, max_length=MAX_ROWS)]
     dry_run: bool = False
 
 
@@ -78,7 +80,7 @@ def run(db: Database, wanted: Import, actor: Actor) -> Imported:
     return Imported(device_count=len(rows), changed=len(changes), dry_run=wanted.dry_run)
 
 
-def _read(given: list[dict[str, object]]) -> tuple[dict[int, ImportRow], Errors]:
+def _read(given: list[GivenRow]) -> tuple[dict[int, ImportRow], Errors]:
     """The valid rows, by their position, and the errors of the others."""
     rows: dict[int, ImportRow] = {}
     errors: Errors = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -25,6 +25,10 @@ FcmToken = Annotated[str, Meta(min_length=1, max_length=4096)]
 PackageName = Annotated[str, Meta(min_length=1, max_length=255)]
 VersionCode = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 
+# What a heartbeat says, by column of device_heartbeats; the declarations in nexmdm.devices.fields give the types.
+Values: TypeAlias = dict[str, Any]
+# A heartbeat as a caller in Python has it: the flat form or the nested one.
+Given: TypeAlias = dict[str, Any]
 # An inventory with more entries or more text is invalid; the limits also bound the cost of parsing.
 MOST_APPS = 1000
 _MOST_APP_BYTES = 256 * 1024
@@ -105,7 +109,7 @@ class Report(NamedTuple):
         claimed: the device_id in the body.
     """
 
-    values: dict[str, Any]
+    values: Values
     device_ts: datetime | None
     claimed: str | None
 
@@ -116,7 +120,7 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
     Args:
         dropped: receives the paths of values that this function drops.
     """
-    values: dict[str, Any] = {}
+    values: Values = {}
     for group, members, names in _PLAN:
         holder = getattr(body, group) if group else body
         if holder is not None:
@@ -143,7 +147,7 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
     return Report(values, instant, body.device_id)
 
 
-def strictly(data: dict[str, object], unity_package: str) -> Report:
+def strictly(data: Given, unity_package: str) -> Report:
     """The same for Python callers, which get an error for an invalid value.
 
     Raises:
@@ -181,7 +185,7 @@ _PLAN = tuple(_plan())
 _UNKNOWN_IF_NEGATIVE = frozenset(field.name for field in FIELDS if _unknown_if_negative(field))
 
 
-def _add_apps(values: dict[str, object], text: bytes, unity_package: str, dropped: list[str]) -> None:
+def _add_apps(values: Values, text: bytes, unity_package: str, dropped: list[str]) -> None:
     """The app inventory, its hash, and the version of the monitored app."""
     apps = _apps(text, dropped)
     if apps is None:

@@ -5,7 +5,7 @@ one of the two at any time, and a query of both counts it once.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct, defstruct
@@ -97,7 +97,7 @@ def show(db: Executor, device_id: str, query: HistoryQuery) -> DeviceHistory:
         UnknownDevice: there is no such device.
     """
     begin, to = query.bounds()
-    values: dict[str, Any] = {"device_id": device_id, "from": begin, "to": to, "step": query.step}
+    values = {"device_id": device_id, "from": begin, "to": to, "step": query.step}
     rows = db.execute(_SHOW, values, repeatable=True)
     if not rows and not db.execute(_EXISTS, {"device_id": device_id}, repeatable=True):
         raise UnknownDevice(f"There is no device {device_id!r}.")

@@ -7,7 +7,7 @@ and lists pending commands. A queue that is drained after an outage uses the sam
 import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from nexmdm.devices.fields import RECORD_HEARTBEATS
 from nexmdm.devices.registry import token_id
 from nexmdm.heartbeats.body import Report
 from nexmdm.runtime import logs, secrets
-from nexmdm.runtime.database import Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Executor, Parameters, Row, elapsed_ms
 from nexmdm.runtime.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
 from nexmdm.runtime.settings import Settings
 
@@ -91,9 +91,7 @@ def for_device(
     return _recorded(row, settings)
 
 
-def _run(
-    db: Executor, who: dict[str, Any], reports: list[Report], settings: Settings, bucket_seconds: int
-) -> Row | None:
+def _run(db: Executor, who: Parameters, reports: list[Report], settings: Settings, bucket_seconds: int) -> Row | None:
     oldest, newest = _span(reports, settings, bucket_seconds)
     parameters = {
         **who,
@@ -141,7 +139,7 @@ def _recorded(row: Row, settings: Settings) -> Recorded:
 
 
 def _log(row: Row, latency_ms: float, sample: int) -> None:
-    keys: dict[str, Any] = {"device_id": row["device_id"]}
+    keys: dict[str, object] = {"device_id": row["device_id"]}
     buckets = row["buckets"]
     if buckets:
         keys["bucket"] = buckets[0].isoformat()

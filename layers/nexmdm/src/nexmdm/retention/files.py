@@ -26,7 +26,7 @@ class NotWritten(Kept):
 
 
 def write(
-    config: Settings, bucket: str, names: tuple[str, str], chunks: Iterable[tuple[int, bytes]], facts: dict[str, Any]
+    config: Settings, bucket: str, names: tuple[str, str], chunks: Iterable[tuple[int, bytes]], facts: dict[str, object]
 ) -> int:
     """Write a file and its manifest; return its number of rows.
 

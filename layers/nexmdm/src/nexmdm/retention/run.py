@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -28,16 +27,35 @@ TABLES = {
 }
 
 
-def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], float]) -> dict[str, Any]:
+class Partitions(msgspec.Struct):
+    """How many were made, how many heartbeats had found none, and what stopped it."""
+
+    made: int
+    heartbeats_without_one: int
+    error: str | None
+
+
+class Declarations(msgspec.Struct):
+    """How many builds were declared and never completed, and what stopped removing them."""
+
+    expired: int
+    error: str | None
+
+
+class Cleaned(msgspec.Struct):
+    """What became of a cleanup. complete: nothing that is due is left and nothing failed."""
+
+    complete: bool
+    partitions: Partitions
+    builds: Declarations
+    policies: dict[str, Outcome]
+
+
+def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], float]) -> Cleaned:
     """Clean up as far as time allows; the next run continues. A policy that fails does not stop the others.
 
     Args:
         remaining_seconds: returns the remaining time.
-
-    Returns:
-        complete: no due rows are left and nothing failed. partitions: how many were created, and how many heartbeats
-        were in the default partition. builds: how many declarations expired. policies: deleted, done, seconds and error
-        per policy.
     """
     ahead, made, stray = _partitions_ahead(db, settings)
     outcomes = {"partitions": ahead}
@@ -50,21 +68,29 @@ def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], floa
     complete = declarations.done and all(outcome.done for outcome in outcomes.values())
     _measure(outcomes, stray, complete)
     del outcomes["partitions"]
-    return {
-        "complete": complete,
-        "partitions": {"made": made, "heartbeats_without_one": stray, "error": ahead.error},
-        "builds": {"expired": expired, "error": declarations.error},
-        "policies": msgspec.to_builtins(outcomes),
-    }
+    return Cleaned(complete, Partitions(made, stray, ahead.error), Declarations(expired, declarations.error), outcomes)
 
 
 def _above(limit: float, remaining_seconds: Callable[[], float]) -> bool:
     return remaining_seconds() > limit
 
 
-def dry_run(db: Executor, settings: Settings) -> dict[str, object]:
+class Due(msgspec.Struct):
+    """How many rows a policy would remove."""
+
+    due: int
+
+
+class DryRun(msgspec.Struct):
+    """What a cleanup would do."""
+
+    policies: dict[str, Due]
+    dry_run: bool = True
+
+
+def dry_run(db: Executor, settings: Settings) -> DryRun:
     """The number of rows that `clean` would remove, per policy; changes nothing."""
-    return {"dry_run": True, "policies": {policy: {"due": n} for policy, n in policies.due(db, settings).items()}}
+    return DryRun({policy: Due(n) for policy, n in policies.due(db, settings).items()})
 
 
 def _partitions_ahead(db: Executor, settings: Settings) -> tuple[Outcome, int, int]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import psycopg2
 from psycopg2 import errorcodes, extensions
@@ -21,7 +21,8 @@ from psycopg2 import errorcodes, extensions
 from nexmdm.runtime import logs, settings
 from nexmdm.runtime.errors import Unavailable
 
-Row = dict[str, Any]
+# A row as psycopg2 gives it, by column. It stays inside the module that asked: others get a Struct.
+Row: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 Parameters = Mapping[str, Any]
 NONE: Parameters = MappingProxyType({})

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NotRequired, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
@@ -11,7 +11,16 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.errors import Forbidden, Invalid, Malformed, NoCredential, NotFound, Problem
 
 T = TypeVar("T")
-Event = dict[str, Any]
+# What API Gateway calls a function with: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+Event: TypeAlias = dict[str, Any]
+
+
+class Reply(TypedDict):
+    """What API Gateway makes an HTTP response of."""
+
+    statusCode: int
+    headers: dict[str, str]
+    body: NotRequired[str]
 
 
 class Request:
@@ -23,7 +32,7 @@ class Request:
     def __init__(self, event: Event, context: Any = None) -> None:
         self._event = event
         self._lambda = context
-        self._context: dict[str, Any] = event.get("requestContext") or {}
+        self._context: Event = event.get("requestContext") or {}
         self.headers: dict[str, str] = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
         self.query: dict[str, str] = event.get("queryStringParameters") or {}
         self.path: dict[str, str] = event.get("pathParameters") or {}
@@ -184,7 +193,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: Any
     returns: Any
 
-    def answer(self, request: Request) -> dict[str, object]:
+    def answer(self, request: Request) -> Reply:
         arguments: dict[str, object] = {}
         # A caller without credentials learns nothing about the rest of the request.
         if self.caller == "device":
@@ -243,7 +252,7 @@ class Routes:
         """{route key: its operation}"""
         return self._operations
 
-    def handle(self, event: Event, context: Any) -> dict[str, Any]:
+    def handle(self, event: Event, context: Any) -> Reply:
         """Respond to one event. A `Problem` is returned with its status; any other error as a 500 without details."""
         logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
         database.begin(context)
@@ -264,15 +273,15 @@ class Routes:
             metrics.flush()
 
 
-def _answer(result: Any, status: int) -> dict[str, object]:
+def _answer(result: Any, status: int) -> Reply:
     response = result if isinstance(result, Response) else Response(result)
-    answer: dict[str, Any] = {"statusCode": response.status or status, "headers": dict(response.headers)}
+    answer: Reply = {"statusCode": response.status or status, "headers": dict(response.headers)}
     if response.body is not None:
         answer["headers"].setdefault("Content-Type", "application/json")
         answer["body"] = msgspec.json.encode(response.body).decode()
     return answer
 
 
-def _problem(problem: Problem) -> dict[str, Any]:
+def _problem(problem: Problem) -> Reply:
     headers = {"Content-Type": "application/problem+json", **problem.headers}
     return _answer(Response(problem.document(), problem.status, headers), problem.status)

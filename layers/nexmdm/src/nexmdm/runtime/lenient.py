@@ -258,7 +258,7 @@ def _fields(type_: type) -> tuple[_Field, ...]:
 
 def _field(field: Any) -> _Field:
     info: Any = msgspec.inspect.type_info(field.type)
-    extra: dict[str, Any] = {}
+    extra: dict[str, object] = {}
     if isinstance(info, msgspec.inspect.UnionType):
         (info,) = [option for option in info.types if not isinstance(option, msgspec.inspect.NoneType)]
     while isinstance(info, msgspec.inspect.Metadata):

@@ -141,10 +141,10 @@ def fetch(name: str, arn: str) -> str:
     return _text_of(name, found)
 
 
-def _text_of(name: str, found: dict[str, Any]) -> str:
+def _text_of(name: str, found: dict[str, object]) -> str:
     """A secret's value; a secret that was stored from a file is base64."""
-    if isinstance(found.get("SecretString"), str):
-        return as_pasted(found["SecretString"])
+    if isinstance(secret := found.get("SecretString"), str):
+        return as_pasted(secret)
     text = _decoded(_from_base64(str(found.get("SecretBinary", ""))) or b"")
     if text is None:
         raise SettingsError(f"{name} is wrong: its secret holds bytes that are not text")

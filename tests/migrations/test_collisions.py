@@ -1,0 +1,51 @@
+"""Rows that a later promise forbids: the revision settles them as its docstring says, and loses no device."""
+
+from tests.support.migrations import ok, rows
+from tests.support.postgres import alembic, run_sql
+
+
+def test_a_token_that_several_devices_report_stays_with_the_latest(empty: str):
+    ok(alembic(empty, "upgrade", "d1e5a0f2b303"))
+    run_sql(
+        empty,
+        """INSERT INTO devices (id, alias, fcm_token, fcm_token_at) VALUES
+               ('earlier', 'a', 'restored', now() - interval '2 days'),
+               ('latest', 'b', 'restored', now() - interval '1 day'),
+               ('unknown when', 'c', 'restored', NULL),
+               ('another', 'd', 'own', NULL),
+               ('none', 'e', NULL, NULL)""",
+    )
+    ok(alembic(empty, "upgrade", "head"))
+    assert rows(empty, "SELECT id, fcm_token FROM devices ORDER BY alias") == [
+        ("earlier", None),
+        ("latest", "restored"),
+        ("unknown when", None),
+        ("another", "own"),
+        ("none", None),
+    ]
+
+
+def test_aliases_that_look_the_same_are_kept_and_none_of_them_blocks_the_other(empty: str):
+    ok(alembic(empty, "upgrade", "9d3f5a7c2b11"))
+    run_sql(
+        empty,
+        """INSERT INTO devices (id, alias, deleted_at) VALUES
+               ('1', 'Lobby', NULL), ('2', 'lobby', NULL), ('3', 'Front Desk', NULL),
+               ('4', 'STRASSE', NULL), ('5', 'straße', now()), ('6', 'front desk', now())""",
+    )
+    ok(alembic(empty, "upgrade", "head"))
+    assert rows(empty, "SELECT id, alias, alias_key FROM devices ORDER BY id") == [
+        ("1", "Lobby", None),
+        ("2", "lobby", None),
+        ("3", "Front Desk", "front desk"),
+        ("4", "STRASSE", "strasse"),
+        ("5", "straße", None),
+        ("6", "front desk", None),
+    ]
+
+
+def test_more_devices_than_one_slice_get_their_key(empty: str):
+    ok(alembic(empty, "upgrade", "9d3f5a7c2b11"))
+    run_sql(empty, "INSERT INTO devices (id, alias) SELECT n, 'Kiosk ' || n FROM generate_series(1, 12001) AS n")
+    ok(alembic(empty, "upgrade", "head"))
+    assert rows(empty, "SELECT count(*) FROM devices WHERE alias_key = 'kiosk ' || id") == [(12001,)]
