@@ -255,7 +255,7 @@ def rename(
     renamed = session.api.call("PATCH", path("devices", found.device_id), {"alias": alias})
     if session.out.as_json:
         return session.out.json(renamed)
-    session.out.line(clean(f"{found.alias} is {alias} now"))
+    session.out.line(clean(f"{found.alias} is now {alias}"))
 
 
 @command(app)
