@@ -257,7 +257,7 @@ def test_a_download_is_a_first_authenticated_call(bucket: Bucket, device: Device
 
 def test_nothing_to_download(bucket: Bucket, device: Device, db: Database):
     published(2)
-    assert "no release of com.nexmdm" in fetch(device.token).problem(404)["detail"]
+    assert "No release of com.nexmdm" in fetch(device.token).problem(404)["detail"]
     assert rows(db) == []
 
 

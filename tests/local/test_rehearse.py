@@ -50,7 +50,7 @@ def test_a_reference_to_nothing_is_found(document):
 def test_a_reference_to_what_is_there_under_a_condition_only_is_found(document):
     document["Outputs"]["ApkBucketName"]["Value"] = {"Fn::Sub": "${ExportBucket.Arn}/x"}
     [wrong] = references.check(document, combinations(document)[1])[1]
-    assert wrong == "output ApkBucketName refers to ExportBucket (always), which is there if WithExport only"
+    assert wrong == "output ApkBucketName refers to ExportBucket (always), which exists only if WithExport"
 
 
 def test_a_condition_on_the_way_counts(document):
@@ -110,9 +110,9 @@ def test_a_role_that_allows_what_is_asked_for_and_no_more_is_right():
 @pytest.mark.parametrize(
     ("asked", "wrong"),
     [
-        ({*ASKED, "s3:PutObject"}, "WatchFunction asks for s3:PutObject, which its role does not allow"),
-        ({*ASKED, "rds-db:connect/nexmdm_owner"}, "asks for rds-db:connect/nexmdm_owner, which"),
-        ({"sns:Publish"}, "WatchFunction may do rds-db:connect/nexmdm_app, which it was not seen to ask for"),
+        ({*ASKED, "s3:PutObject"}, "WatchFunction requests s3:PutObject, which its role does not allow"),
+        ({*ASKED, "rds-db:connect/nexmdm_owner"}, "requests rds-db:connect/nexmdm_owner, which"),
+        ({"sns:Publish"}, "WatchFunction is allowed rds-db:connect/nexmdm_app, which it was not observed to request"),
     ],
 )
 def test_a_role_that_allows_less_or_more_is_found(asked: set[str], wrong: str):
@@ -152,13 +152,13 @@ def as_functions(document: dict[str, Any]) -> dict[str, Any]:
         (lambda r: r.pop("DatabaseFromFunctions"), "cannot reach DatabaseCluster"),
         (lambda r: r.pop("FunctionsToProxy"), "cannot reach DatabaseProxyEndpoint"),
         (lambda r: r.pop("DatabaseFromProxy"), "cannot reach DatabaseProxyEndpoint"),
-        (lambda r: r.pop("EgressRoute"), "has no way to the internet"),
+        (lambda r: r.pop("EgressRoute"), "has no route to the internet"),
         (lambda r: r.pop("NatRoute"), "no route through the NAT gateway"),
         (lambda r: r["S3Endpoint"]["Properties"].update(RouteTableIds=[]), "S3's endpoint is not in"),
         (lambda r: r["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"].pop(0), "s3:GetObjectVersion, which"),
         (
             lambda r: r["FunctionSecurityGroup"]["Properties"]["SecurityGroupEgress"].pop(0),
-            "FunctionSecurityGroup lets nothing out to ::/0",
+            "FunctionSecurityGroup allows no traffic to ::/0",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_way_that_is_closed_is_found(document, change, wrong: str | None):
 def test_a_service_without_a_documented_host_is_found():
     assert _hosts({"WatchFunction": {"sns:Publish", "rds-db:connect/nexmdm_app"}})[1] == []
     [found] = _hosts({"WatchFunction": {"sqs:SendMessage"}})[1]
-    assert found.startswith("sqs is asked")
+    assert found.startswith("sqs is called")
 
 
 def test_the_document_says_what_the_rehearsal_says():

@@ -85,7 +85,7 @@ def test_a_killed_gateway_comes_back_and_nothing_is_lost(start):
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
     run.wait_for("accepted 0")
     run.gateway().kill()
-    run.wait_for("the gateway is back")
+    run.wait_for("the gateway is running again")
     assert run.end() == 0, run.lines
 
 

@@ -167,7 +167,7 @@ def test_the_most_that_can_be_reserved_fits_an_account(document):
     said = (ROOT / "docs" / "deploy.md").read_text()
     assert f"{number} functions ({number - 1} without `Webhook`)" in said
     assert f"(quota − 100) / {number}, rounded down: {900 // number} with a quota of 1,000" in said
-    assert f"less than {100 + number}. The template refuses more than\n{most}." in said
+    assert f"less than {100 + number}. The\ntemplate accepts at most {most}." in said
 
 
 def test_lambda_writes_its_own_records_as_json_and_only_those_that_matter(document):
