@@ -233,7 +233,7 @@ def test_a_filter_that_says_nothing_or_two_things_is_refused(filter_: dict, path
         return
     with pytest.raises(Invalid) as refused:
         filters.checked(given_)
-    assert refused.value.members["errors"][0]["path"] == path
+    assert refused.value.members["errors"][0].path == path
 
 
 def test_an_unknown_group_is_refused(db: Database):

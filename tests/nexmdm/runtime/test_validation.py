@@ -56,7 +56,7 @@ def parsed(body: bytes) -> Any:
 )
 def test_what_json_does_not_know_is_told_with_its_path(body, path):
     problem = refused(body)
-    assert problem.document()["errors"][0]["path"] == path
+    assert problem.document().errors[0].path == path
     assert problem.detail.startswith(path)
 
 
@@ -101,7 +101,7 @@ def test_many_keys_with_one_twice_cost_no_more_than_reading_them():
     keys = [f"{n:x}" for n in range(95_000)]
     body = "{" + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]) + "}"
     assert len(body) < MIB
-    assert refused(body.encode()).document()["errors"][0]["path"] == f"$.{keys[-1]}"
+    assert refused(body.encode()).document().errors[0].path == f"$.{keys[-1]}"
 
 
 def test_very_deep_documents_that_fit_the_parser_are_converted_or_refused():
@@ -157,7 +157,7 @@ class Sample(msgspec.Struct):
 def test_what_does_not_fit_is_told_with_its_path(document, path):
     with pytest.raises(Invalid) as raised:
         validation.convert(document, Sample)
-    assert raised.value.document()["errors"][0]["path"] == path
+    assert raised.value.document().errors[0].path == path
 
 
 def test_whole_numbers_as_floats_and_texts():

@@ -177,7 +177,7 @@ def label_selectors(data: bytes) -> None:
     text = data.decode(errors="replace")
     found = refused(lambda: selectors.parse(text))
     if isinstance(found, Problem):
-        assert 1 <= found.members["errors"][0]["column"] <= len(text) + 1
+        assert 1 <= found.members["errors"][0].column <= len(text) + 1
         if len(text) > selectors.MAX_CHARACTERS:
             return
     try:
