@@ -304,7 +304,7 @@ def test_concurrent_cleanups_archive_each_row(covered, url, db, device, stored):
     before = rows(db)
     results = race(url, *[lambda own: run.clean(own, settings.load(), lambda: 60)] * 3)
     assert errors(results) == []
-    assert [result["policies"]["heartbeats"]["error"] for result in results] == [None] * 3
+    assert [result.policies["heartbeats"].error for result in results] == [None] * 3
     assert checked(stored()).keys() | rows(db).keys() == before.keys()
     assert policies.due(db, settings.load())["heartbeats"] == 0
 

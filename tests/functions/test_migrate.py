@@ -255,6 +255,11 @@ def test_other_hosts_get_no_response(empty: str, url: str, cloudformation: Cloud
 
 
 def test_template_names_no_other_host():
-    variables = {name for function in template.load().functions.values() for name in function.environment}
+    document = template.document()
+    holders = [
+        document["Globals"]["Function"],
+        *(each.get("Properties", {}) for each in document["Resources"].values()),
+    ]
+    variables = {name for holder in holders for name in holder.get("Environment", {}).get("Variables", {})}
     assert "DATABASE_HOST" in variables
     assert "RESPONSE_HOST" not in variables

@@ -3,9 +3,9 @@
 import json
 
 import msgspec
+from nexmdm.runtime.problems import Problem
 
 from local.openapi.operations import operations, refusals
-from local.openapi.problems import Problem
 
 
 def check(route_key: str, status: int, headers: dict[str, str], text: str) -> None:

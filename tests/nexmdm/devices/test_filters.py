@@ -233,7 +233,7 @@ def test_empty_or_contradictory_filter_is_refused(filter_: dict, path: str | Non
         return
     with pytest.raises(Invalid) as refused:
         filters.checked(given_)
-    assert refused.value.members["errors"][0]["path"] == path
+    assert refused.value.members["errors"][0].path == path
 
 
 def test_unknown_group_is_refused(db: Database):

@@ -80,8 +80,8 @@ def test_selector_error_names_the_column(text: str, column: int):
     with pytest.raises(Invalid) as refused:
         selectors.parse(text, "$.filter.selector")
     [error] = refused.value.members["errors"]
-    assert (error["path"], error["column"]) == ("$.filter.selector", column)
-    assert error["detail"]
+    assert (error.path, error.column) == ("$.filter.selector", column)
+    assert error.detail
     if text.strip():
         assert reference(text) is None
 
@@ -146,7 +146,7 @@ def agrees_with_the_reference(text: str) -> None:
         found = plain(selectors.parse(text))
     except Invalid as refused:
         [error] = refused.members["errors"]
-        assert 1 <= error["column"] <= len(text) + 1
+        assert 1 <= error.column <= len(text) + 1
         found = None
     # Kubernetes takes an empty selector to mean every device; it is refused here.
     assert found == (reference(text) or None)

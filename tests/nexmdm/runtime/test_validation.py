@@ -56,7 +56,7 @@ def parsed(body: bytes) -> Any:
 )
 def test_value_outside_json_is_refused_with_its_path(body, path):
     problem = refused(body)
-    assert problem.document()["errors"][0]["path"] == path
+    assert problem.document().errors[0].path == path
     assert problem.detail.startswith(path)
 
 
@@ -101,7 +101,7 @@ def test_repeated_key_among_many_is_found_in_linear_time():
     keys = [f"{n:x}" for n in range(95_000)]
     body = "{" + ",".join(f'"{key}":1' for key in [*keys, keys[-1]]) + "}"
     assert len(body) < MIB
-    assert refused(body.encode()).document()["errors"][0]["path"] == f"$.{keys[-1]}"
+    assert refused(body.encode()).document().errors[0].path == f"$.{keys[-1]}"
 
 
 def test_very_deep_documents_are_converted_or_refused():
@@ -157,7 +157,7 @@ class Sample(msgspec.Struct):
 def test_value_of_the_wrong_type_is_refused_with_its_path(document, path):
     with pytest.raises(Invalid) as raised:
         validation.convert(document, Sample)
-    assert raised.value.document()["errors"][0]["path"] == path
+    assert raised.value.document().errors[0].path == path
 
 
 def test_whole_numbers_are_accepted_as_floats_and_texts():
