@@ -1,7 +1,7 @@
-"""One PostgreSQL for the run, one template built by `alembic upgrade head`, a database like it for each test.
+"""Provide one PostgreSQL server per run, one migrated template database, and one database per test.
 
-DATABASE_URL points the suite at another server (its role must be allowed to create databases and roles); else the
-embedded one serves, of the version that POSTGRES_VERSION names (18 or 16).
+Set DATABASE_URL to run the suite against another server; its role must be allowed to create databases and roles.
+Otherwise the suite starts an embedded server of the version that POSTGRES_VERSION names (18 or 16).
 """
 
 import os
@@ -22,10 +22,10 @@ from tests.support.databases import Databases, url_of
 from tests.support.fixtures import bucket, cloudformation, fake_fcm, s3_server, topic, webhook  # noqa: F401
 from tests.support.postgres import alembic, run_sql
 
-# Its handler keeps the standard output that it first sees: the run's, not the one of the first test that logs.
+# Powertools keeps the standard output it first sees. This import makes that the run's, not the first test's capture.
 logs.logger()
 
-# The same examples in every run; a machine's slow moment is no failure.
+# Every run uses the same examples, and a slow machine does not fail a test.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("suite")
 
@@ -37,12 +37,12 @@ def server() -> Iterator[str]:
         logins.make(os.environ["DATABASE_URL"])
         yield os.environ["DATABASE_URL"]
         return
-    # As root the server runs under another user, who cannot enter pytest's own folders.
+    # Started by root, the server runs as another user, which cannot enter pytest's own folders.
     with (
         tempfile.TemporaryDirectory(prefix="nexmdm-suite-") as folder,
         embedded.start(Path(folder) / "data", version=int(os.environ.get("POSTGRES_VERSION", "18"))) as url,
     ):
-        # The machine's crash is not tested.
+        # No test crashes the machine, so the server need not sync to disk.
         run_sql(
             url,
             "ALTER SYSTEM SET fsync = off",
@@ -55,7 +55,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
-    """The name of a database at head, with partitions, that others are copied from."""
+    """The name of a database at the latest revision, with partitions, from which the others are copied."""
     name = f"template_{uuid.uuid4().hex[:8]}"
     run_sql(server, f"CREATE DATABASE {name}")
     upgraded = alembic(url_of(server, name), "upgrade", "head")
@@ -77,7 +77,7 @@ def databases(server: str, template: str) -> Iterator[Databases]:
 
 @pytest.fixture
 def url(server: str, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a database of this test's own, named by DATABASE_URL: as the template is, and without rows."""
+    """The URL of this test's own database, which DATABASE_URL names: a copy of the template without rows."""
     name, fingerprint = databases.take()
     own = url_of(server, name)
     monkeypatch.setenv("DATABASE_URL", own)
@@ -100,10 +100,10 @@ def db(url: str) -> Iterator[database.Database]:
 
 @pytest.fixture
 def device(url: str) -> Device:
-    """An enrolled device with the alias `lobby`, which has not called yet."""
+    """An enrolled device with the alias `lobby` that has not called yet."""
     return Device(*enroll("lobby"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest starts first, so that no worker is left alone with it at the end."""
+    """Start the slowest tests first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/system/", "tests/migrations/")))

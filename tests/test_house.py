@@ -1,4 +1,4 @@
-"""The house's rules, read from its sources: arrows point down, nothing happens at import, nobody loads too much."""
+"""Check the house rules against the sources: import order, no work at import, import budgets, no secrets compared."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from tests.support.api import ROOT
 
 LAYER = ROOT / "layers/nexmdm/src/nexmdm"
 FUNCTIONS = sorted(path.name for path in (ROOT / "functions").iterdir() if (path / "handler.py").exists())
-# A package imports from itself and from those named here; house order, from the bottom up.
+# A package may import itself and the packages named here, listed from the bottom of the import order.
 MAY_IMPORT = {
     "runtime": set(),
     "activity": {"runtime"},
@@ -28,10 +28,10 @@ MAY_IMPORT = {
     "enrollment": {"runtime", "activity", "devices", "commands", "heartbeats", "builds"},
     "alerts": {"runtime", "activity", "devices", "commands", "heartbeats", "builds"},
     "retention": {"runtime", "activity", "devices", "commands", "heartbeats", "builds", "enrollment", "alerts"},
-    # Its check and roles are for the migration alone; only `persistence` may import its models.
+    # Only the migration uses its check and its roles; only `persistence` may import its models.
     "schema": {"runtime", "devices", "heartbeats"},
 }
-# botocore's own __init__ costs a millisecond and comes with Powertools; what costs is a session.
+# botocore's own __init__ takes a millisecond and comes with Powertools; only a session is expensive.
 HEAVY = {
     "firebase_admin",
     "google",
@@ -43,9 +43,9 @@ HEAVY = {
     "requests",
     "urllib.request",
 }
-# The signer of logins, which the warm-up loads, brings urllib.request along.
+# The signer of database logins, which the warm-up loads, imports urllib.request.
 SIGNER = {"urllib.request"}
-# Once imported and warmed up. What few calls need is loaded by those: boto3 in apk_builds, watch and cleanup.
+# After import and warm-up. Modules that few calls need are loaded by those calls: boto3 in apk_builds, watch, cleanup.
 MAY_LOAD = {
     "heartbeat": SIGNER,
     "enrollment": SIGNER,
@@ -70,13 +70,13 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(path: Path) -> set[str]:
-    """Dotted names of what a module imports, wherever in it; `from a import b` is a.b."""
+    """The dotted names of everything a module imports, at any depth; `from a import b` is a.b."""
     found = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}:{node.lineno} imports by its place"
+            assert not node.level, f"{path}:{node.lineno} uses a relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
@@ -85,7 +85,7 @@ def package(path: Path) -> str:
     return path.relative_to(LAYER).parts[0] if path.parent != LAYER else path.stem
 
 
-# --- arrows
+# --- import order
 
 
 @pytest.mark.parametrize("path", modules(LAYER), ids=lambda path: "/".join(path.parts[-2:]))
@@ -101,11 +101,11 @@ def test_layer_package_imports_only_packages_below_it(path):
         assert other == own or other in MAY_IMPORT[own], f"{path}: {own} imports {name}"
 
 
-def test_every_package_of_the_layer_has_its_place_in_the_order():
+def test_every_layer_package_is_listed_in_the_import_order():
     packages = {path.name for path in LAYER.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert packages <= set(MAY_IMPORT), "add the package to MAY_IMPORT"
+    assert packages <= set(MAY_IMPORT), "add the missing package to MAY_IMPORT"
     for name, below in MAY_IMPORT.items():
-        assert not any(name in MAY_IMPORT[other] for other in below), f"{name} stands in a cycle"
+        assert not any(name in MAY_IMPORT[other] for other in below), f"{name} is part of an import cycle"
 
 
 def dotted(path: Path) -> str:
@@ -113,7 +113,7 @@ def dotted(path: Path) -> str:
 
 
 def cycle(folder: Path, prefix: str) -> dict[str, set[str]]:
-    """The modules of a folder that import each other in a circle; empty when none do."""
+    """The modules of a folder that import each other in a cycle; empty if there is none."""
 
     def named(path: Path) -> str:
         return ".".join((prefix, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__")
@@ -134,17 +134,17 @@ def cycle(folder: Path, prefix: str) -> dict[str, set[str]]:
     return graph
 
 
-def test_the_layer_has_no_cycle():
+def test_layer_has_no_import_cycle():
     assert cycle(LAYER, "nexmdm") == {}
 
 
 @pytest.mark.parametrize("name", ["gateway", "postgres", "fleet", "fcm"])
-def test_a_local_package_has_no_cycle(name):
+def test_local_package_has_no_import_cycle(name):
     assert cycle(ROOT / "local" / name, f"local.{name}") == {}
 
 
 @pytest.mark.parametrize("path", modules(ROOT / "functions"), ids=lambda path: "/".join(path.parts[-2:]))
-def test_a_function_imports_the_layer_and_itself(path):
+def test_function_imports_only_the_layer_and_itself(path):
     own = f"functions.{path.parent.name}"
     for name in imports(path):
         top = name.partition(".")[0]
@@ -153,15 +153,15 @@ def test_a_function_imports_the_layer_and_itself(path):
         assert top != "migrations" or own == "functions.migrate", f"{path} imports {name}"
 
 
-def test_nobody_imports_migrations():
+def test_only_migrations_and_migrate_import_migrations():
     for folder in ("layers", "functions", "local", "cli"):
         for path in modules(ROOT / folder):
             if path.parent.name != "migrate":
                 assert not any(name.split(".")[0] == "migrations" for name in imports(path)), path
 
 
-def test_the_command_speaks_to_the_api_as_anybody_could():
-    """It is installed alone, by pipx: nothing of the repository is there then, and no driver of the database."""
+def test_cli_imports_nothing_from_the_repository_and_no_database_driver():
+    """pipx installs the command alone: neither the repository nor a database driver is available then."""
     for path in modules(ROOT / "cli"):
         for name in imports(path):
             top = name.partition(".")[0]
@@ -169,7 +169,7 @@ def test_the_command_speaks_to_the_api_as_anybody_could():
 
 
 def test_no_test_module_imports_another():
-    """What tests share stands in tests/support, under one name; fixtures come by themselves."""
+    """Shared code belongs in tests/support, under one name; pytest provides fixtures without an import."""
     for path in modules(ROOT / "tests"):
         if path == ROOT / "tests" / "conftest.py":
             continue
@@ -184,7 +184,7 @@ def of_the_product() -> list[Path]:
     return modules(LAYER) + modules(ROOT / "functions")
 
 
-def test_the_environment_is_read_in_settings_only():
+def test_only_settings_reads_the_environment():
     for path in of_the_product():
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb", "putenv"):
@@ -193,7 +193,7 @@ def test_the_environment_is_read_in_settings_only():
 
 
 SQL = re.compile(r"\b(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE|ALTER TABLE|DROP TABLE)\s+\S", re.DOTALL)
-# Of the runtime only these speak SQL; of the other packages all but those that read requests or build messages.
+# In the runtime only these contain SQL; in the other packages, all but those that read requests or build messages.
 SQL_IN_RUNTIME = {"database"}
 NO_SQL = {"body", "message", "actions", "urls"}
 
@@ -208,7 +208,7 @@ def texts(path: Path) -> list[ast.Constant]:
     return [node for node in nodes if id(node) not in documented]
 
 
-def test_sql_stands_in_verbs_and_migrations_only():
+def test_sql_is_only_in_verb_modules_and_migrations():
     for path in of_the_product():
         if path.is_relative_to(LAYER) and (
             path.stem in SQL_IN_RUNTIME if package(path) == "runtime" else path.stem not in NO_SQL
@@ -218,7 +218,7 @@ def test_sql_stands_in_verbs_and_migrations_only():
             assert not SQL.search(text.value), f"{path}:{text.lineno}"
 
 
-def test_only_the_database_commits():
+def test_only_the_database_module_commits():
     for path in of_the_product():
         if path == LAYER / "runtime/database.py":
             continue
@@ -229,18 +229,18 @@ def test_only_the_database_commits():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_handler_holds_no_try_around_its_verbs(name):
+def test_handler_has_no_try_around_its_verbs(name):
     for node in ast.walk(tree(ROOT / "functions" / name / "handler.py")):
-        # A route's decorator is a call; an event's handler has a `finally` that flushes its metrics.
+        # A route's decorator is a call; the handler of an event has a `finally` that flushes its metrics.
         if isinstance(node, ast.FunctionDef) and any(isinstance(each, ast.Call) for each in node.decorator_list):
             assert not any(isinstance(inner, ast.Try) for inner in ast.walk(node)), f"{name}: {node.name}"
 
 
-SECRET = re.compile(r"(token|secret|password|hmac|signature)(?![a-z_])", re.IGNORECASE)  # token_id is none
+SECRET = re.compile(r"(token|secret|password|hmac|signature)(?![a-z_])", re.IGNORECASE)  # token_id is not a secret
 
 
-def test_no_secret_is_compared_with_equals():
-    """What takes longer when more agrees tells a guesser how far he is. PostgreSQL compares hashes (`token_id`)."""
+def test_no_secret_is_compared_with_the_equals_operator():
+    """A comparison that takes longer the more characters agree helps an attacker. PostgreSQL compares the hashes."""
     for path in [*of_the_product(), ROOT / "local/gateway/signature.py"]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
@@ -253,18 +253,18 @@ def is_constant(node: ast.expr) -> bool:
 
 
 def calls(node: ast.AST) -> list[str]:
-    """What is called in it, by its dotted name."""
+    """The dotted names of what a node calls."""
     return [ast.unparse(each.func) for each in ast.walk(node) if isinstance(each, ast.Call)]
 
 
-# `migrate` answers before its end by itself, `notify` knows no database.
+# `migrate` stops before its end by itself, and `notify` uses no database.
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"migrate", "notify"}))
-def test_a_silent_database_is_given_up_before_the_invocation_ends(name):
+def test_database_deadline_is_set_in_every_function_that_uses_the_database(name):
     module = tree(ROOT / "functions" / name / "handler.py")
     began = [calls(node) for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
     for called in began:
         assert called.count("database.begin") == called.count("logs.begin")
-    # Routes.handle begins the invocation of an API's function.
+    # Routes.handle begins the invocation of an API function.
     assert any("database.begin" in called for called in began) or any(
         isinstance(node, ast.Attribute) and ast.unparse(node) == "routes.handle" for node in ast.walk(module)
     )
@@ -292,7 +292,7 @@ print(json.dumps(sorted(sys.modules)))
 
 
 def after_importing(*names: str, **environment: str) -> set[str]:
-    """The modules in a fresh process with an empty environment, which may connect nowhere."""
+    """The modules loaded in a fresh process with an empty environment and without network access."""
     found = {name: os.environ[name] for name in ("PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ} | environment
     done = subprocess.run(
         [sys.executable, "-c", LOOK, *names], cwd=ROOT, env=found, capture_output=True, text=True, check=False
@@ -300,7 +300,7 @@ def after_importing(*names: str, **environment: str) -> set[str]:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert len(lines) == 1, "something was printed at import"
+    assert len(lines) == 1, "a module printed something at import"
     return set(json.loads(lines[0]))
 
 
@@ -311,19 +311,19 @@ def test_every_module_is_imported_without_an_environment():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_pays_for_what_it_uses(name):
+def test_function_loads_exactly_its_import_budget(name):
     in_lambda = {"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "DATABASE_URL": "postgresql://nowhere.invalid/db"}
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "eu-west-1"}
     loaded = after_importing(f"functions.{name}.handler", **in_lambda, **keys)
-    # All that it may load, or the budget would hide that it loads more with the next change.
+    # The function must load all of its budget; an unused allowance would hide that a later change loads more.
     assert loaded & HEAVY == MAY_LOAD.get(name, set())
     assert after_importing(f"functions.{name}.handler") & HEAVY == (loaded & HEAVY if name == "migrate" else set())
     assert not loaded & {"local", "tests", "migrations"} or name == "migrate"
-    # What answers requests logs in while it is initialized: a device or an operator would wait for it.
+    # Functions that answer requests log in during initialization, because a device or an operator waits for them.
     assert "botocore.auth" in loaded or not any(route.function.name == name for route in template.load().routes)
 
 
-def test_the_budget_can_be_broken():
+def test_import_budget_detects_an_extra_module():
     assert {"sqlalchemy", "boto3"} <= after_importing("nexmdm.schema.models", "boto3")
 
 
@@ -331,13 +331,13 @@ def test_the_budget_can_be_broken():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_functions_routes_are_those_of_the_template(name):
+def test_routes_of_a_function_match_the_template(name):
     declared = {route.key for route in template.load().routes if route.function.name == name}
     found = getattr(import_module(f"functions.{name}.handler"), "routes", None)
     assert (set(found.table) if found else set()) == declared
 
 
-def test_every_function_of_the_template_is_here_and_the_other_way_round():
+def test_functions_in_the_tree_match_the_template():
     declared = template.load().functions
     assert sorted(declared) == FUNCTIONS
     for name, function in declared.items():
@@ -354,7 +354,7 @@ MACHINES = re.compile(
 EXEMPT = {"tests/test_house.py"}
 
 
-def test_no_machine_is_in_what_is_committed():
+def test_committed_files_name_no_machine():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a clone")

@@ -10,12 +10,13 @@ import msgspec
 from nexmdm.builds.signers import PackageName
 from nexmdm.commands import actions
 from nexmdm.runtime import errors
+from nexmdm.runtime.problems import Problem
 from nexmdm.runtime.validation import GivenName
 
 from local import template
 from local.openapi import Schema, commands, examples, security
 from local.openapi.operations import Answer, Operation, operations, refusals
-from local.openapi.problems import GatewayMessage, Problem
+from local.openapi.problems import GatewayMessage
 from local.template import Route
 
 ROOT = Path(__file__).resolve().parent.parent.parent

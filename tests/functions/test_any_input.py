@@ -1,4 +1,4 @@
-"""Promise S2 over every HTTP route: no event makes a 5xx, and a refusal is a problem document."""
+"""Promise S2 for every HTTP route: no event causes a 5xx, and every refusal is a problem document."""
 
 import json
 
@@ -33,7 +33,7 @@ ROUTES = sorted(template.load().routes, key=lambda route: route.key)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
-def test_no_event_makes_a_5xx(url, route, monkeypatch):
+def test_no_event_causes_a_5xx(url, route, monkeypatch):
     _, token = enroll("lobby")
 
     @given(query=QUERY, headers=HEADERS, body=BODY, name=TEXT | NASTY, base64=st.booleans(), signed_in=st.booleans())
@@ -78,18 +78,18 @@ def test_no_event_makes_a_5xx(url, route, monkeypatch):
         ("/v1/apk/packages/nobody/signers", {}, "path.package_name"),
     ],
 )
-def test_a_bad_query_or_path_names_its_field(url, path, query, field):
+def test_invalid_query_or_path_names_its_field(url, path, query, field):
     call("GET", path, query=query).problem(422, field)
 
 
-def test_a_base64_body_that_is_none_is_malformed(url):
+def test_invalid_base64_body_is_malformed(url):
     for text in ("%%%", "ü", "YQ"):
         handler, sent = event("POST", "/v1/register", headers={"x-admin-key": "x"})
         answer = handler({**sent, "body": text, "isBase64Encoded": True}, CONTEXT)
         assert answer["statusCode"] == 400, text
 
 
-def test_an_unknown_route_is_a_404_and_an_unexpected_error_a_500_that_says_nothing():
+def test_unknown_route_returns_404_and_unexpected_error_500_without_details():
     routes = http.Routes()
 
     @routes("GET /broken")

@@ -1,4 +1,4 @@
-"""Publishing a build: declared, uploaded to an address that takes nothing else, looked at, published or refused."""
+"""Publishing a build: declaring it, uploading it to a restricted URL, verifying it, and publishing or refusing it."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -28,7 +28,7 @@ from tests.support.builds import (
 from tests.support.s3 import BUCKET, Bucket
 
 
-def test_a_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database):
+def test_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database):
     pin()
     content = sample("agent-2")
     declared = declare(content, ci_run_id="run-77", git_sha="0a1b2c3", notes="Faster.")
@@ -50,7 +50,7 @@ def test_a_build_is_declared_uploaded_and_published(bucket: Bucket, db: Database
     assert row["is_current"] is False
 
 
-def test_the_address_is_bound_to_size_and_checksum_and_ends(bucket: Bucket):
+def test_upload_url_is_bound_to_size_and_checksum_and_expires(bucket: Bucket):
     content = sample("agent-2")
     answer = declare(content)
     address = urlsplit(answer.json["upload_url"])
@@ -66,7 +66,7 @@ def test_the_address_is_bound_to_size_and_checksum_and_ends(bucket: Bucket):
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_repeats_give_the_same_build(bucket: Bucket, db: Database):
+def test_repeated_declaration_returns_the_same_build(bucket: Bucket, db: Database):
     content = sample("agent-2")
     first, again = declare(content), declare(content, signer_fingerprint=colons(SIGNERS["rsa"]), notes="other words")
     assert (first.status, again.status) == (201, 200)
@@ -88,7 +88,7 @@ def colons(fingerprint: str) -> str:
 
 
 @pytest.mark.parametrize("state", ["declared", "published"])
-def test_another_checksum_for_the_same_name_is_409(bucket: Bucket, state: str):
+def test_another_checksum_for_the_same_version_returns_409(bucket: Bucket, state: str):
     if state == "published":
         published(2)
     else:
@@ -98,13 +98,13 @@ def test_another_checksum_for_the_same_name_is_409(bucket: Bucket, state: str):
     assert sha256(sample("agent-2")).hexdigest() in document["detail"]
 
 
-def test_a_debug_build_has_a_name_of_its_own(bucket: Bucket):
+def test_debug_build_has_its_own_name(bucket: Bucket):
     published(2)
     answer = offer(sample("agent-2-debug"), build_type="debug", version_name="2.0-debug")
     assert answer.json["state"] == "published", answer.text
 
 
-def test_a_withdrawn_declaration_gives_its_name_back(bucket: Bucket):
+def test_withdrawn_declaration_frees_its_name(bucket: Bucket):
     build_id = declare(sample("agent-2")).json["build_id"]
     for _ in range(2):
         assert call("DELETE", f"/v1/apk/builds/{build_id}").status == 204
@@ -113,11 +113,11 @@ def test_a_withdrawn_declaration_gives_its_name_back(bucket: Bucket):
     call("DELETE", "/v1/apk/builds/999").problem(404)
 
 
-def test_a_published_build_is_not_withdrawn(bucket: Bucket):
+def test_published_build_cannot_be_withdrawn(bucket: Bucket):
     call("DELETE", f"/v1/apk/builds/{published(2)}").problem(409)
 
 
-def test_too_large_is_refused_when_declared(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
+def test_declaration_of_a_build_that_is_too_large_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("APK_MAX_BYTES", "1000")
     settings.load.cache_clear()
     document = declare(sample("agent-2")).problem(422, "$.file_size")
@@ -142,15 +142,15 @@ def test_too_large_is_refused_when_declared(bucket: Bucket, monkeypatch: pytest.
         ("source", "enrollment"),
     ],
 )
-def test_what_is_wrong_with_a_declaration_is_said(bucket: Bucket, field: str, value: object):
+def test_invalid_declaration_is_refused_with_its_field(bucket: Bucket, field: str, value: object):
     declare(sample("agent-2"), **{field: value}).problem(422, f"$.{field}")
 
 
-def test_an_unknown_field_of_a_declaration_is_refused(bucket: Bucket):
+def test_unknown_field_of_a_declaration_is_refused(bucket: Bucket):
     declare(sample("agent-2"), sha265="").problem(422)
 
 
-# --- refusals
+# --- refused builds
 
 
 REFUSED = {
@@ -176,12 +176,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_refusal_says_what_was_expected_and_what_was_found(bucket: Bucket, db: Database, case: str):
+def test_refusal_names_the_expected_and_the_found_value(bucket: Bucket, db: Database, case: str):
     name, changes, what, says = REFUSED[case]
     content = sample(name)
     declared = declare(content, **changes)
     sent = content[:-1] + bytes([content[-1] ^ 1]) if case == "one flipped byte" else content
-    # As they would be with an S3 that does not look, which moto is: this server looks itself.
+    # moto accepts any upload, so the bytes arrive as they would on an S3 that does not check; the server checks itself.
     httpx.put(declared.json["upload_url"], content=sent).raise_for_status()
 
     document = complete(declared.json["build_id"]).problem(422)
@@ -192,7 +192,7 @@ def test_a_refusal_says_what_was_expected_and_what_was_found(bucket: Bucket, db:
     assert db.execute("SELECT count(*) AS n FROM apk_versions WHERE state = 'published'") == [{"n": 0}]
 
 
-def test_refused_bytes_stay_refused_and_give_the_name_back(bucket: Bucket):
+def test_refused_bytes_stay_refused_and_free_their_name(bucket: Bucket):
     content = sample("agent-2-other-key")
     refused = offer(content)
     document = refused.problem(422)
@@ -201,7 +201,7 @@ def test_refused_bytes_stay_refused_and_give_the_name_back(bucket: Bucket):
     assert build["refusal"] == document["detail"]
     assert build["build_id"] != build_id
 
-    # The bytes are not looked at again.
+    # The bytes are not read again.
     bucket.client.delete_object(Bucket=BUCKET, Key=build["storage_url"].removeprefix(f"s3://{BUCKET}/"))
     again = complete(build["build_id"]).problem(422)
     assert {**again, "detail": None} == {**document, "detail": None}
@@ -220,7 +220,7 @@ def test_wrong_bytes_can_be_uploaded_again(bucket: Bucket):
     assert complete(build_id).json["state"] == "awaiting_signer"
 
 
-def test_bytes_of_the_declared_size_and_signer_with_another_checksum_are_not_it(bucket: Bucket):
+def test_bytes_with_the_declared_size_and_signer_but_another_checksum_are_refused(bucket: Bucket):
     content = sample("agent-2")
     declared = declare(content, sha256="0" * 64)
     put(declared, content)
@@ -231,8 +231,8 @@ def test_bytes_of_the_declared_size_and_signer_with_another_checksum_are_not_it(
 AUDIT = "SELECT action, object, before, after FROM operator_events ORDER BY event_id"
 
 
-def test_the_first_build_of_a_package_awaits_its_signer(bucket: Bucket, db: Database):
-    """CI may publish, and may not say who signs."""
+def test_first_build_of_a_package_awaits_a_pinned_signer(bucket: Bucket, db: Database):
+    """CI may publish builds but may not decide who signs them."""
     first = offer(sample("agent-1"), 1).json
     assert (first["state"], first["published_at"]) == ("awaiting_signer", None)
     assert complete(first["build_id"]).json["state"] == "awaiting_signer"
@@ -251,7 +251,7 @@ def test_the_first_build_of_a_package_awaits_its_signer(bucket: Bucket, db: Data
     assert offer(sample("agent-2")).json["state"] == "published"
 
 
-def test_pinning_a_signer_decides_the_builds_that_await_one(bucket: Bucket, db: Database):
+def test_pinning_a_signer_decides_all_awaiting_builds(bucket: Bucket, db: Database):
     good = offer(sample("agent-1"), 1).json["build_id"]
     other = offer(sample("agent-2-other-key"), signer_fingerprint=SIGNERS["other"]).json["build_id"]
     pin()
@@ -266,7 +266,7 @@ def test_pinning_a_signer_decides_the_builds_that_await_one(bucket: Bucket, db: 
     assert (event["after"]["published"], event["after"]["refused"]) == ([good], [other])
 
 
-def test_promoting_one_of_two_awaiting_builds_refuses_the_other_signers(bucket: Bucket):
+def test_promoting_an_awaiting_build_refuses_that_of_another_signer(bucket: Bucket):
     offer(sample("agent-1"), 1)
     other = offer(sample("agent-2-other-key"), signer_fingerprint=SIGNERS["other"]).json["build_id"]
     assert act(other, "promote").status == 200
@@ -274,7 +274,7 @@ def test_promoting_one_of_two_awaiting_builds_refuses_the_other_signers(bucket: 
     assert states == {1: "refused", 2: "published"}
 
 
-def test_a_pinned_signer_is_the_only_one(bucket: Bucket):
+def test_only_builds_of_the_pinned_signer_are_published(bucket: Bucket):
     published(1)
     content = sample("agent-2-other-key")
     document = offer(content, signer_fingerprint=SIGNERS["other"]).problem(422)
@@ -289,27 +289,27 @@ def test_a_pinned_signer_is_the_only_one(bucket: Bucket):
     assert offer(content, signer_fingerprint=SIGNERS["other"]).status == 200
 
 
-def test_a_debug_build_pins_nothing(bucket: Bucket):
+def test_debug_build_pins_no_signer(bucket: Bucket):
     offer(sample("agent-2-debug"), build_type="debug", version_name="2.0-debug")
     assert call("GET", "/v1/apk/packages/com.nexmdm/signers").json == {"items": []}
 
 
-def test_pins_are_checked(bucket: Bucket):
+def test_invalid_pins_are_refused(bucket: Bucket):
     call("PUT", "/v1/apk/packages/com.nexmdm/signers", {"fingerprints": []}).problem(422, "$.fingerprints")
     call("PUT", "/v1/apk/packages/com.nexmdm/signers", {"fingerprints": ["x"]}).problem(422)
     call("PUT", "/v1/apk/packages/nexmdm/signers", {"fingerprints": [SIGNERS["ec"]]}).problem(422)
 
 
-def test_a_lower_version_than_the_current_one_is_refused(bucket: Bucket):
+def test_version_below_the_current_one_is_refused(bucket: Bucket):
     promoted(3)
     document = offer(sample("agent-2")).problem(422)
     assert document["detail"] == "version_code: expected at least 3, that of the current build, found 2"
 
 
-# --- what was pinned
+# --- published bytes
 
 
-def test_a_later_upload_changes_nothing(bucket: Bucket):
+def test_later_upload_does_not_change_a_published_build(bucket: Bucket):
     pin()
     content = sample("agent-2")
     declared = declare(content)
@@ -322,7 +322,7 @@ def test_a_later_upload_changes_nothing(bucket: Bucket):
     assert httpx.get(answer.headers["location"]).content == content
 
 
-def test_a_bucket_without_versions_publishes_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
+def test_bucket_without_versioning_publishes_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
     bucket.client.create_bucket(Bucket="plain", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     monkeypatch.setenv("APK_BUCKET", "plain")
     settings.load.cache_clear()
@@ -331,7 +331,7 @@ def test_a_bucket_without_versions_publishes_nothing(bucket: Bucket, monkeypatch
     assert declare(content).json["state"] == "declared"
 
 
-def test_an_s3_that_is_away_is_503_and_nothing_is_decided(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
+def test_unavailable_s3_returns_503_and_decides_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch):
     from functions.apk_builds import storage
 
     pin()
@@ -365,22 +365,22 @@ def test_builds_are_listed_newest_first_in_pages(bucket: Bucket):
 
 
 @pytest.mark.parametrize("build_id", ["0", "999999999", "99999999999", "x", "-1", "1e3", "²"])
-def test_a_build_that_is_none_is_404(bucket: Bucket, build_id: str):
+def test_invalid_build_id_returns_404(bucket: Bucket, build_id: str):
     call("GET", f"/v1/apk/builds/{build_id}").problem(404)
     act(build_id, "promote").problem(404)
     complete(build_id).problem(404)
 
 
-def test_a_declared_build_is_neither_promoted_nor_downloaded(bucket: Bucket):
+def test_declared_build_can_be_neither_promoted_nor_downloaded(bucket: Bucket):
     build_id = call("POST", "/v1/apk/builds", declaration(sample("agent-2"))).json["build_id"]
     act(build_id, "promote").problem(409)
     call("GET", f"/v1/apk/builds/{build_id}/download").problem(409)
 
 
-# --- what is said of a build before it is rolled out
+# --- warnings about a build before its rollout
 
 
-def test_a_version_code_that_nothing_can_follow_needs_force(bucket: Bucket):
+def test_version_code_without_a_successor_needs_force(bucket: Bucket):
     content = sample("agent-2")
     document = declare(content, 2**31 - 1).problem(422, "$.version_code")
     assert "`force`" in document["detail"]
@@ -399,7 +399,7 @@ def test_a_version_code_that_nothing_can_follow_needs_force(bucket: Bucket):
         ("odd/unicodepath", "1.9.0", "a Unicode path, which renames the entry"),
     ],
 )
-def test_odd_files(bucket: Bucket, name: str, version_name: str, says: str | None):
+def test_odd_file_is_read_or_refused_with_its_reason(bucket: Bucket, name: str, version_name: str, says: str | None):
     content = sample(name)
     signer = apk_signature.verify(apk_file.parse(memoryview(content)))
     package = {"odd/attrstart": "com.nexmdm", "odd/unicodepath": "com.nexmdm"}.get(name, "com.example.odd")
@@ -411,8 +411,8 @@ def test_odd_files(bucket: Bucket, name: str, version_name: str, says: str | Non
         assert says in answer.problem(422)["detail"]
 
 
-def test_devices_that_are_too_old_are_counted(bucket: Bucket, db: Database):
-    """agent-2-v3 has no signature that an Android before 9 (28) knows; agent-2 none that one before 7 (24) does."""
+def test_devices_with_an_older_android_are_counted(bucket: Bucket, db: Database):
+    """agent-2-v3 has no signature that Android before 9 (API 28) accepts; agent-2 none for Android before 7 (24)."""
     for number, sdk in enumerate((23, 27, 28, None)):
         device_id, _ = enroll(f"phone-{number}")
         db.execute("UPDATE devices SET sdk_int = %(sdk)s WHERE id = %(id)s", {"sdk": sdk, "id": device_id})
@@ -425,7 +425,7 @@ def test_devices_that_are_too_old_are_counted(bucket: Bucket, db: Database):
     assert "warnings" not in call("GET", "/v1/apk/builds").json["items"][0]
 
 
-def test_a_shared_user_id_does_not_change(bucket: Bucket, db: Database):
+def test_shared_user_id_cannot_change(bucket: Bucket, db: Database):
     published(1)
     db.execute("UPDATE apk_versions SET shared_user_id = 'com.nexmdm.all'")
     document = offer(sample("agent-2")).problem(422)
@@ -434,7 +434,7 @@ def test_a_shared_user_id_does_not_change(bucket: Bucket, db: Database):
     assert offer(sample("agent-3"), 3).json["state"] == "published"
 
 
-def test_a_declaration_that_is_never_completed_expires(bucket: Bucket, db: Database):
+def test_uncompleted_declaration_expires(bucket: Bucket, db: Database):
     old, young = (declare(sample(f"agent-{n}"), n).json["build_id"] for n in (1, 2))
     db.execute("UPDATE apk_versions SET uploaded_at = uploaded_at - interval '25 hours' WHERE id = %(id)s", {"id": old})
     assert publishing.expire(db) == 1
@@ -446,7 +446,7 @@ def test_a_declaration_that_is_never_completed_expires(bucket: Bucket, db: Datab
     assert publishing.expire(db) == 0
 
 
-def test_every_change_of_a_build_is_an_event_once(bucket: Bucket, db: Database):
+def test_each_change_of_a_build_leaves_one_event(bucket: Bucket, db: Database):
     pin()
     build_id = published(1)
     for what in ("promote", "promote", "pause", "pause", "resume", "resume"):

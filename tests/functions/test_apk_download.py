@@ -1,4 +1,4 @@
-"""Devices fetch builds: who may, which build, an address that ends, and a row for each."""
+"""Devices download builds: who may download which build, a URL that expires, and a row for each download."""
 
 import json
 from datetime import UTC, datetime
@@ -48,7 +48,7 @@ def rows(db: Database) -> list[dict]:
 
 
 @pytest.mark.parametrize("path", LATEST)
-def test_the_latest_build_for_a_device(bucket: Bucket, device: Device, db: Database, path: str):
+def test_device_gets_the_latest_build(bucket: Bucket, device: Device, db: Database, path: str):
     promoted(1)
     build_id = promoted(2)
     answer = fetch(device.token, path)
@@ -60,7 +60,7 @@ def test_the_latest_build_for_a_device(bucket: Bucket, device: Device, db: Datab
     assert fetched.content == sample("agent-2")
     assert fetched.headers["content-type"] == "application/vnd.android.package-archive"
     assert fetched.headers["content-disposition"] == 'attachment; filename="com.nexmdm-2-release.apk"'
-    # The address of the gateway's context, never what a header claims.
+    # The IP address comes from the gateway's context, never from a header.
     assert rows(db) == [
         {
             "build_id": build_id,
@@ -73,13 +73,13 @@ def test_the_latest_build_for_a_device(bucket: Bucket, device: Device, db: Datab
     ]
 
 
-def test_a_header_does_not_say_where_a_call_comes_from(bucket: Bucket, device: Device, db: Database):
+def test_ip_address_is_not_taken_from_a_header(bucket: Bucket, device: Device, db: Database):
     promoted(1)
     call("GET", LATEST[0], headers={"X-Device-Token": device.token, "X-Forwarded-For": "8.8.8.8"})
     assert rows(db)[0]["ip"] == "127.0.0.1"
 
 
-def test_the_address_names_key_and_version_and_ends(bucket: Bucket, device: Device):
+def test_download_url_names_key_and_version_and_expires(bucket: Bucket, device: Device):
     promoted(2)
     before = datetime.now(UTC).replace(microsecond=0)
     address = urlsplit(fetch(device.token).headers["location"])
@@ -92,7 +92,7 @@ def test_the_address_names_key_and_version_and_ends(bucket: Bucket, device: Devi
     assert before <= signed_at <= datetime.now(UTC)
 
 
-def test_a_broken_download_goes_on_where_it_ended(bucket: Bucket, device: Device):
+def test_interrupted_download_can_be_resumed(bucket: Bucket, device: Device):
     promoted(2)
     url = fetch(device.token).headers["location"]
     first = httpx.get(url, headers={"Range": "bytes=0-4999"})
@@ -102,7 +102,7 @@ def test_a_broken_download_goes_on_where_it_ended(bucket: Bucket, device: Device
     assert sha256(first.content + rest.content).digest() == sha256(sample("agent-2")).digest()
 
 
-def test_a_build_by_its_id(bucket: Bucket, device: Device, db: Database):
+def test_build_is_downloaded_by_its_id(bucket: Bucket, device: Device, db: Database):
     build_id = promoted(1)
     answer = fetch(device.token, f"/v1/apk/download/{build_id}")
     assert httpx.get(answer.headers["location"]).content == sample("agent-1")
@@ -111,7 +111,7 @@ def test_a_build_by_its_id(bucket: Bucket, device: Device, db: Database):
     assert len(rows(db)) == 1
 
 
-def test_another_package(bucket: Bucket, device: Device):
+def test_another_package_is_downloaded_by_its_name(bucket: Bucket, device: Device):
     content = sample("player-190")
     unity = offer(content, 190, package_name="io.unitynodes.unityapp", version_name="1.9.0").json["build_id"]
     act(unity, "promote")
@@ -119,7 +119,7 @@ def test_another_package(bucket: Bucket, device: Device):
     assert httpx.get(fetch(device.token, package_name="io.unitynodes.unityapp").headers["location"]).content == content
 
 
-def test_a_debug_build_is_never_the_latest(bucket: Bucket, device: Device):
+def test_debug_build_is_never_the_latest(bucket: Bucket, device: Device):
     debug = offer(sample("agent-2-debug"), build_type="debug", version_name="2.0-debug").json["build_id"]
     act(debug, "promote")
     fetch(device.token).problem(404)
@@ -128,10 +128,10 @@ def test_a_debug_build_is_never_the_latest(bucket: Bucket, device: Device):
     assert fetch(device.token, f"/v1/apk/download/{debug}").status == 302
 
 
-# --- who may fetch what
+# --- who may download which build
 
 
-def test_a_device_fetches_what_it_is_offered_or_was_asked_to_install(bucket: Bucket, device: Device, db: Database):
+def test_device_may_download_builds_it_is_offered_or_was_told_to_install(bucket: Bucket, device: Device, db: Database):
     first, second, third = promoted(1), promoted(2), published(3)
     by_id = {
         build_id: fetch(device.token, f"/v1/apk/download/{build_id}").status for build_id in (first, second, third)
@@ -150,7 +150,7 @@ def test_a_device_fetches_what_it_is_offered_or_was_asked_to_install(bucket: Buc
     assert len(rows(db)) == 3
 
 
-def test_a_paused_build_is_not_handed_to_those_who_were_asked(bucket: Bucket, device: Device):
+def test_paused_build_cannot_be_downloaded_by_devices_told_to_install_it(bucket: Bucket, device: Device):
     build_id = promoted(2)
     act(build_id, "rollout", device_ids=[device.id])
     assert fetch(device.token, f"/v1/apk/download/{build_id}").status == 302
@@ -158,7 +158,7 @@ def test_a_paused_build_is_not_handed_to_those_who_were_asked(bucket: Bucket, de
     fetch(device.token, f"/v1/apk/download/{build_id}").problem(404)
 
 
-def test_an_enrollment_token_fetches_the_agent_alone(bucket: Bucket, db: Database):
+def test_enrollment_token_may_download_only_the_agent(bucket: Bucket, db: Database):
     agent, token = promoted(2), download_token()
     pin("io.unitynodes.unityapp")
     player = offer(sample("player-190"), 190, package_name="io.unitynodes.unityapp", version_name="1.9.0").json
@@ -169,7 +169,7 @@ def test_an_enrollment_token_fetches_the_agent_alone(bucket: Bucket, db: Databas
     assert [row["build_id"] for row in rows(db)] == [agent]
 
 
-def test_twenty_addresses_an_hour(bucket: Bucket, device: Device, db: Database):
+def test_device_gets_at_most_twenty_urls_an_hour(bucket: Bucket, device: Device, db: Database):
     build_id = promoted(2)
     paths = [LATEST[0], f"/v1/apk/download/{build_id}"] * 10
     assert [fetch(device.token, path).status for path in paths] == [302] * 20
@@ -189,7 +189,7 @@ def test_twenty_addresses_an_hour(bucket: Bucket, device: Device, db: Database):
     assert downloads.forget_rates(db) == 2
 
 
-def test_downloads_at_once_are_counted_too(bucket: Bucket, device: Device, db: Database, url: str):
+def test_concurrent_downloads_count_towards_the_limit(bucket: Bucket, device: Device, db: Database, url: str):
     build_id = promoted(2)
     credential = Credential(device.token, from_address=False)
     issue = [lambda own: downloads.issue(own, credential, build_id, "com.nexmdm", 600)] * 24
@@ -199,7 +199,7 @@ def test_downloads_at_once_are_counted_too(bucket: Bucket, device: Device, db: D
 
 
 @pytest.mark.parametrize("way", ["bearer", "query"])
-def test_a_fresh_phone_with_a_download_token(bucket: Bucket, db: Database, url: str, way: str):
+def test_new_phone_downloads_with_a_download_token(bucket: Bucket, db: Database, url: str, way: str):
     build_id = promoted(2)
     token = download_token(uses_allowed=1)
     how = {"token": token} if way == "bearer" else {"query": {"token": token}}
@@ -216,14 +216,14 @@ def test_a_fresh_phone_with_a_download_token(bucket: Bucket, db: Database, url: 
     ] * 3
 
 
-def test_a_fresh_phone_gets_what_everybody_gets(bucket: Bucket, url: str):
+def test_new_phone_gets_the_build_offered_to_all_devices(bucket: Bucket, url: str):
     promoted(1)
     promoted(2, percent=99)
     answer = call("GET", LATEST[0], query={"token": download_token()})
     assert httpx.get(answer.headers["location"]).content == sample("agent-1")
 
 
-def test_who_may_not(bucket: Bucket, device: Device, db: Database):
+def test_invalid_credentials_cannot_download(bucket: Bucket, device: Device, db: Database):
     promoted(2)
     register = call("POST", "/v1/enroll-tokens", {"aliases": ["x"]}).json["items"][0]["token"]
     revoked, expired = download_token(), download_token()
@@ -234,7 +234,7 @@ def test_who_may_not(bucket: Bucket, device: Device, db: Database):
         call("GET", LATEST[0], token=token).problem(401)
         call("GET", LATEST[0], query={"token": token}).problem(401)
         fetch(token).problem(401)
-    # A device's token is not to be written into addresses.
+    # A device's token must not be put into a URL.
     call("GET", LATEST[0], query={"token": device.token}).problem(401)
     call("GET", LATEST[0]).problem(403)
     call("DELETE", f"/v1/devices/{device.id}")
@@ -242,26 +242,26 @@ def test_who_may_not(bucket: Bucket, device: Device, db: Database):
     assert rows(db) == []
 
 
-def test_either_header_of_a_device_will_do(bucket: Bucket, device: Device, db: Database):
+def test_device_token_is_accepted_in_either_header(bucket: Bucket, device: Device, db: Database):
     promoted(2)
     assert call("GET", LATEST[0], token=device.token).status == 302
     assert rows(db)[0]["device_id"] == device.id
 
 
-def test_a_download_is_a_first_authenticated_call(bucket: Bucket, device: Device, db: Database):
+def test_download_counts_as_the_first_authenticated_call(bucket: Bucket, device: Device, db: Database):
     promoted(2)
     fetch(device.token)
     [row] = db.execute("SELECT confirmed_at FROM devices")
     assert row["confirmed_at"] is not None
 
 
-def test_nothing_to_download(bucket: Bucket, device: Device, db: Database):
+def test_download_without_a_build_returns_404(bucket: Bucket, device: Device, db: Database):
     published(2)
     assert "No release of com.nexmdm" in fetch(device.token).problem(404)["detail"]
     assert rows(db) == []
 
 
-def test_an_installation_begins_with_its_download(bucket: Bucket, device: Device, db: Database):
+def test_download_marks_its_installation_as_downloading(bucket: Bucket, device: Device, db: Database):
     build_id = promoted(2)
     act(build_id, "rollout", staged_rollout_percent=100, install=True)
     [row] = db.execute("SELECT id FROM apk_installations")
@@ -291,7 +291,7 @@ def test_operators_and_ci_download_on_record(bucket: Bucket, db: Database, query
     call("GET", f"/v1/apk/builds/{build_id}/download", query={"source": "enrollment"}).problem(422, "query.source")
 
 
-def test_without_a_row_no_address(bucket: Bucket, device: Device, db: Database):
+def test_no_url_is_returned_without_a_stored_row(bucket: Bucket, device: Device, db: Database):
     build_id = promoted(2)
     db.execute("ALTER TABLE apk_download_events ADD CONSTRAINT broken CHECK (false) NOT VALID")
     answers = [fetch(device.token), call("GET", f"/v1/apk/builds/{build_id}/download")]
@@ -299,7 +299,7 @@ def test_without_a_row_no_address(bucket: Bucket, device: Device, db: Database):
     assert not any("location" in answer.headers or "X-Amz" in answer.text for answer in answers)
 
 
-def test_every_row_says_who_exactly_once(bucket: Bucket, device: Device, db: Database):
+def test_every_download_row_names_exactly_one_caller(bucket: Bucket, device: Device, db: Database):
     from psycopg2.errors import CheckViolation
 
     build_id = published(2)
@@ -311,7 +311,9 @@ def test_every_row_says_who_exactly_once(bucket: Bucket, device: Device, db: Dat
             db.execute(insert, {"b": build_id, "d": device_id, "a": admin})
 
 
-def test_no_address_and_no_token_in_a_log(bucket: Bucket, device: Device, caplog: pytest.LogCaptureFixture, capsys):
+def test_log_contains_no_download_url_and_no_token(
+    bucket: Bucket, device: Device, caplog: pytest.LogCaptureFixture, capsys
+):
     build_id = promoted(2)
     token = download_token()
     caplog.clear()
@@ -333,7 +335,7 @@ def ask(token: str, **query: object) -> Answer:
     return call("GET", "/v1/agent/update", query=query, token=token)
 
 
-def test_the_manifest_has_the_agents_fields(bucket: Bucket, device: Device, db: Database):
+def test_update_manifest_has_the_fields_of_the_agent(bucket: Bucket, device: Device, db: Database):
     build_id = published(2, notes="Faster.", must_install=True, wifi_only=False)
     act(build_id, "promote")
     content = sample("agent-2")
@@ -357,7 +359,7 @@ def test_the_manifest_has_the_agents_fields(bucket: Bucket, device: Device, db: 
     assert followed.status == 302
 
 
-def test_the_url_is_the_gateways_or_the_settings_and_no_headers(
+def test_manifest_url_comes_from_the_gateway_or_the_setting_and_not_from_a_header(
     bucket: Bucket, device: Device, monkeypatch: pytest.MonkeyPatch
 ):
     build_id = promoted(2)
@@ -374,7 +376,7 @@ def test_the_url_is_the_gateways_or_the_settings_and_no_headers(
     assert told == f"https://mdm.example.org/v1/apk/download/{build_id}"
 
 
-def test_304_when_nothing_is_newer(bucket: Bucket, device: Device):
+def test_manifest_returns_304_when_no_build_is_newer(bucket: Bucket, device: Device):
     assert ask(device.token).status == 304
     promoted(2, percent=0)
     assert ask(device.token).status == 304
@@ -385,7 +387,7 @@ def test_304_when_nothing_is_newer(bucket: Bucket, device: Device):
         assert (answer.status, answer.text) == (304, "")
 
 
-def test_who_asks_for_an_update(bucket: Bucket, device: Device):
+def test_only_devices_may_request_the_manifest(bucket: Bucket, device: Device):
     ask("nobody").problem(401)
     ask(download_token()).problem(401)
     call("GET", "/v1/agent/update").problem(403)

@@ -1,4 +1,4 @@
-"""Promise A1 when processes die: no address without a committed row, and no more rows beyond addresses than kills."""
+"""Promise A1 when processes die: every URL has a committed row, and surplus rows do not outnumber the kills."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.support.builds import promoted
 from tests.support.relay import relay
 from tests.support.s3 import Bucket
 
-# An execution environment that serves downloads until it dies: one line is one address that left.
+# An execution environment that serves downloads until it dies. Each line of output is one URL that was returned.
 ENVIRONMENT = """
 import json, sys
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ KILLS = 12
 
 @pytest.fixture
 def prepared(bucket: Bucket, tmp_path) -> str:
-    """A file with the event of a fresh phone that asks for the latest build; a device may do so 20 times an hour."""
+    """A file with the event of a new phone that requests the latest build, which it may do 20 times an hour."""
     promoted(2)
     made = call("POST", "/v1/enroll-tokens", {"aliases": ["new phones"], "scope": "apk_download"})
     _, sent = event("GET", "/v1/apk/download/latest", token=made.json["items"][0]["token"])
@@ -53,7 +53,7 @@ def rows(db: Database) -> int:
 
 
 class Environment:
-    """`line()` is the next address that left, or nothing when it is dead and every byte was read."""
+    """`line()` is the next URL returned, or nothing once the process is dead and its output fully read."""
 
     def __init__(self, path: str, url: str) -> None:
         reading, writing = os.pipe()
@@ -75,13 +75,13 @@ class Environment:
         return rest
 
 
-def test_sigkill_at_any_moment(prepared: str, url: str, db: Database):
+def test_url_has_a_committed_row_after_sigkill_at_any_moment(prepared: str, url: str, db: Database):
     chance = random.Random(4)
     addresses: list[bytes] = []
     for _ in range(KILLS):
         environment = Environment(prepared, url)
         addresses += [environment.out.readline() for _ in range(chance.randint(1, 6))]
-        # Somewhere in the next request or two; the machine's own scheduling makes it anywhere.
+        # The kill hits one of the next requests; the machine's scheduling makes the exact moment random.
         timer = threading.Event()
         timer.wait(chance.uniform(0, 0.02))
         addresses += environment.kill()
@@ -90,8 +90,8 @@ def test_sigkill_at_any_moment(prepared: str, url: str, db: Database):
     assert len(addresses) <= rows(db) <= len(addresses) + KILLS
 
 
-def test_killed_before_the_row_arrived(prepared: str, url: str, db: Database):
-    """The statement is held back on the line: nothing is committed, nothing has left."""
+def test_process_killed_before_its_row_arrived_returns_no_url(prepared: str, url: str, db: Database):
+    """The relay stops forwarding before the statement: nothing is committed, and no URL is returned."""
     with relay(url) as line:
         environment = Environment(prepared, line.url)
         environment.out.readline()
@@ -100,7 +100,7 @@ def test_killed_before_the_row_arrived(prepared: str, url: str, db: Database):
     assert rows(db) in (len(left) + 1, len(left) + 2)
 
 
-def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url: str, db: Database, monkeypatch):
+def test_lost_database_response_returns_no_unrecorded_url(prepared: str, url: str, db: Database, monkeypatch):
     with relay(url) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
         settings.load.cache_clear()
@@ -111,7 +111,7 @@ def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url
         line.lose_answers()
         answer = call("GET", "/v1/apk/download/latest", token=token)
         assert answer.status == 302
-        # Committed, its answer lost, run once more: one row more than addresses.
+        # The row was committed, its response lost, and the statement run again: one row more than URLs.
         assert rows(db) == 3
         line.close()
         document = call("GET", "/v1/apk/download/latest", token=token)
@@ -121,8 +121,8 @@ def test_a_lost_answer_gives_no_address_that_is_not_on_record(prepared: str, url
     database.connection().close()
 
 
-def test_the_row_is_committed_when_the_verb_returns(bucket: Bucket, url: str, db: Database):
-    """Looked at over another connection, before anything is signed."""
+def test_download_row_is_committed_when_the_call_returns(bucket: Bucket, url: str, db: Database):
+    """Another connection looks for the row before the URL is signed."""
     build_id = promoted(2)
     _, token = enroll("lobby")
     own = Database(make_dsn(url))

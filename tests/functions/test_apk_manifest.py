@@ -1,4 +1,4 @@
-"""The archive, the manifest and the resource table of an APK: read as Android reads them, or refused.
+"""The archive, manifest and resource table of an APK are read as Android reads them, or refused.
 
 `tests/system/extra/test_apk_differential.py` compares the same reading with Android's own tools.
 """
@@ -62,13 +62,13 @@ def having(part: object, **changes: object) -> None:
 
 
 def changed(change: Callable[[Node], object], **document: object) -> bytes:
-    """An APK whose manifest was changed in one place."""
+    """An APK whose manifest differs in one place."""
     root = write.manifest()
     change(root)
     return of(root, **document)
 
 
-# --- what Google's tools make
+# --- files of Google's tools
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def changed(change: Callable[[Node], object], **document: object) -> bytes:
         ("odd/refname", Manifest("com.example.odd", 7, "8.4.5", min_sdk=24, target_sdk=33)),
     ],
 )
-def test_what_aapt2_wrote_is_read(name: str, facts: Manifest):
+def test_files_of_aapt2_are_read(name: str, facts: Manifest):
     assert read(sample(name)) == facts
 
 
@@ -105,11 +105,11 @@ def test_what_aapt2_wrote_is_read(name: str, facts: Manifest):
         changed(lambda root: having(root.attributes[0], raw="2")),
     ],
 )
-def test_usual_shapes_are_read(content: bytes):
+def test_usual_archives_and_manifests_are_read(content: bytes):
     assert read(content) == Manifest("com.nexmdm", 2, "2.0", min_sdk=24, target_sdk=33)
 
 
-def test_a_manifest_without_uses_sdk_is_of_the_first_android():
+def test_manifest_without_uses_sdk_has_min_sdk_1():
     assert read(of(write.manifest(sdk=False))) == Manifest("com.nexmdm", 2, "2.0", min_sdk=1, target_sdk=1)
 
 
@@ -199,14 +199,14 @@ def test_odd_archives_are_refused(content: bytes, says: str):
 
 
 def test_overlapping_entries_are_refused():
-    """Two names for the same bytes."""
+    """Two names refer to the same bytes."""
     content = archive(PLAIN, NOISE)
     at = content.rfind(b"PK\x01\x02")
     twice = content[: at + 42] + bytes(4) + content[at + 46 :]
     assert "expected entries that do not overlap" in refusal(twice)
 
 
-def test_a_bomb_is_not_unpacked():
+def test_decompression_bomb_is_not_unpacked():
     bomb = archive(File(NAME, bytes(50_000_000), method=8))
     assert len(bomb) < 200_000
     assert "AndroidManifest.xml of at most 4194304 bytes, found 50000000" in refusal(bomb)
@@ -219,11 +219,11 @@ def test_a_bomb_is_not_unpacked():
         tracemalloc.stop()
 
 
-# --- bounds
+# --- limits
 
 
 def many(count: int, name_size: int = 0) -> bytes:
-    """An APK of so many entries, written without this module's writer: that one is too slow."""
+    """An APK with `count` entries, written without apk_writer, which is too slow for so many."""
     manifest = archive(PLAIN, signed=False)
     start = struct.unpack_from("<I", manifest, len(manifest) - 6)[0]
     data, directory = bytearray(manifest[:start]), bytearray(manifest[start:-22])
@@ -238,7 +238,7 @@ def many(count: int, name_size: int = 0) -> bytes:
 
 
 def peak(function: Callable[[], object]) -> int:
-    """The most bytes that it had allocated at once."""
+    """The largest number of bytes allocated at any time during the call."""
     tracemalloc.start()
     try:
         function()
@@ -247,26 +247,26 @@ def peak(function: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def test_the_most_entries_are_read_in_bounded_memory():
+def test_maximum_number_of_entries_is_read_in_bounded_memory():
     content = many(65_535)
     assert peak(lambda: read(content)) < 60_000_000
 
 
-def test_no_more_entries_are_read_than_the_end_record_counts():
-    """It counts in 16 bits: of 300,000 entries it says 37,856, and the directory goes on behind them."""
+def test_entries_beyond_the_count_of_the_end_record_are_not_read():
+    """The end record counts in 16 bits: it says 37,856 for 300,000 entries, and the directory continues beyond them."""
     content = many(300_000)
     assert peak(lambda: refusal(content)) < 20_000_000
     assert "expected 37856 entries in the central directory and no more" in refusal(content)
     assert "expected 10 entries in the central directory and no more" in refusal(many(65_536 + 10))
 
 
-def test_a_large_directory_is_refused_before_it_is_read():
+def test_large_directory_is_refused_before_it_is_read():
     content = many(3_000, name_size=40_000)
     assert peak(lambda: refusal(content)) < 100_000
     assert "expected a central directory of at most 16777216 bytes" in refusal(content)
 
 
-def test_a_manifest_of_many_chunks_is_refused():
+def test_manifest_with_too_many_chunks_is_refused():
     text = write.node_chunk(0x0104, struct.pack("<IHBBI", 0, 8, 0, 0, 0))
     root = write.xml(write.manifest())
     end = root.rfind(struct.pack("<HHI", 0x0103, 16, 24), 0, len(root) - 24)
@@ -279,7 +279,7 @@ def test_a_manifest_of_many_chunks_is_refused():
     assert "at most 100 elements inside each other" in refusal(changed(lambda root: root.children.append(deep)))
 
 
-def test_a_table_that_announces_everything_costs_nothing():
+def test_table_that_claims_huge_counts_uses_little_memory():
     table = bytearray(write.table([Resource("1")]))
     table[8:12] = b"\xff" * 4
     content = archive(PLAIN, File(TABLE, bytes(table)))
@@ -415,7 +415,7 @@ def test_odd_manifests_are_refused(content: bytes, says: str):
     assert says in refusal(content)
 
 
-def test_no_prefix_of_a_manifest_is_read():
+def test_every_truncated_manifest_is_refused():
     for size in range(0, len(XML), 3):
         refusal(archive(File(NAME, XML[:size])))
 
@@ -440,7 +440,7 @@ def referring(*resources: Resource, id_: int = 0x7F010000, **table: int) -> byte
         referring(Resource("8.4.5"), Resource("x", entry=1), Resource("y", entry=1, configuration=GERMAN)),
     ],
 )
-def test_a_version_name_is_resolved(content: bytes):
+def test_version_name_reference_is_resolved(content: bytes):
     assert read(content).version_name == "8.4.5"
 
 
@@ -466,19 +466,19 @@ def test_a_version_name_is_resolved(content: bytes):
         (changed(lambda root: having(root.attributes[1], type=REFERENCE)), "a resources.arsc for @"),
     ],
 )
-def test_a_version_name_that_does_not_resolve_is_refused(content: bytes, says: str):
+def test_unresolvable_version_name_is_refused(content: bytes, says: str):
     assert says in refusal(content)
 
 
 @pytest.mark.parametrize("at", [0, 2, 4, 8, 12, 14, 16, 20])
-def test_a_broken_table_is_refused(at: int):
-    """Though nothing refers to it: no phone installs such a file."""
+def test_broken_resource_table_is_refused(at: int):
+    """Refused although nothing refers to the table, because no phone installs such a file."""
     table = bytearray(write.table([Resource("8.4.5")]))
     table[at : at + 2] = b"\xfd\xff"
     assert "resources.arsc: expected" in refusal(archive(PLAIN, File(TABLE, bytes(table))))
 
 
-# --- what phones do not install
+# --- files that phones refuse
 
 
 @pytest.mark.parametrize(
@@ -499,11 +499,11 @@ def test_a_broken_table_is_refused(at: int):
         ),
     ],
 )
-def test_what_phones_refuse_is_refused(content: bytes, says: str):
+def test_apk_that_phones_refuse_is_refused(content: bytes, says: str):
     assert says in refusal(content)
 
 
-def test_a_resource_table_is_stored_and_aligned_for_android_11():
+def test_resource_table_must_be_stored_and_aligned_for_android_11():
     table = File(TABLE, write.table([Resource("1")]))
     assert "one that is compressed, with target SDK 33" in refusal(archive(PLAIN, replace(table, method=8)))
     assert "run zipalign" in refusal(archive(PLAIN, replace(table, local_extra=bytes(3))))
@@ -513,7 +513,7 @@ def test_a_resource_table_is_stored_and_aligned_for_android_11():
     assert read(archive(older, replace(table, method=8))).target_sdk == 29
 
 
-def test_attributes_of_false_are_no_reason():
+def test_false_attributes_are_accepted():
     root = write.manifest()
     root.children[APPLICATION].attributes += [Attribute("testOnly", False), Attribute("debuggable", False)]
     root.attributes += [Attribute("isSplitRequired", False), Attribute("requiredSplitTypes", "")]
@@ -522,7 +522,7 @@ def test_attributes_of_false_are_no_reason():
 
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(apk_mutations.apks())
-def test_whatever_comes_it_is_read_or_refused(mutation: tuple[str, bytes]):
+def test_any_mutated_apk_is_read_or_refused(mutation: tuple[str, bytes]):
     _, content = mutation
     manifest: Manifest | None = None
     said = ""
@@ -531,14 +531,14 @@ def test_whatever_comes_it_is_read_or_refused(mutation: tuple[str, bytes]):
     except BuildRefused as refused:
         said = refused.detail
     if manifest is None:
-        assert said.isprintable(), "a message has no control characters of the file's"
+        assert said.isprintable(), "the message contains control characters of the file"
         return
     assert manifest.package_name
     assert manifest.version_code >= 1
 
 
-def test_the_python_of_lambda_is_the_one_that_reads(monkeypatch: pytest.MonkeyPatch):
-    """Python's own reader renames entries by the extra field 0x7075 from 3.13 on: it is not used."""
+def test_archive_is_read_without_zipfile(monkeypatch: pytest.MonkeyPatch):
+    """From 3.13 on, Python's own zipfile renames entries by the extra field 0x7075, so it is not used."""
     import zipfile
 
     monkeypatch.setattr(zipfile, "ZipFile", None)

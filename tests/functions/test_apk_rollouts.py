@@ -1,4 +1,4 @@
-"""Rolling out: current, in stages, paused by hand and by itself, rolled back, installed by command."""
+"""Rollouts: promoting, stages, pausing by hand and automatically, rolling back, and installing by command."""
 
 import pytest
 from nexmdm.runtime import settings
@@ -25,7 +25,7 @@ def fleet(url: str, db: Database) -> list[tuple[str, str]]:
 
 
 def offered(token: str, have: int = 0) -> int | None:
-    """The version code that a device is offered over what it has."""
+    """The newer version code that a device is offered, given the one it has."""
     query = {"device_id": "me", "current_version_code": have, "package_name": "com.nexmdm"}
     answer = call("GET", "/v1/agent/update", query=query, token=token)
     assert answer.status in (200, 304), answer.text
@@ -44,7 +44,7 @@ def events(build_id: int) -> list[str]:
     return [entry["event"] for entry in call("GET", f"/v1/apk/builds/{build_id}").json["audit"]]
 
 
-def test_a_greater_percentage_only_adds_devices(bucket: Bucket, fleet):
+def test_higher_percentage_only_adds_devices(bucket: Bucket, fleet):
     promoted(1)
     build_id = promoted(2, percent=0)
     before: set[str] = set()
@@ -61,7 +61,7 @@ def test_a_greater_percentage_only_adds_devices(bucket: Bucket, fleet):
     assert sizes[5] == 60
 
 
-def test_outside_of_the_cohort_the_build_before_is_offered(bucket: Bucket, fleet):
+def test_devices_outside_the_cohort_are_offered_the_previous_build(bucket: Bucket, fleet):
     promoted(1)
     promoted(2, percent=50)
     promoted(3, percent=20)
@@ -78,7 +78,7 @@ def test_cohorts_of_two_builds_differ(bucket: Bucket, fleet):
     assert those_offered(fleet, 3) != of_two
 
 
-def test_promoting_takes_the_place_of_the_current_build(bucket: Bucket):
+def test_promoted_build_replaces_the_current_one(bucket: Bucket):
     first = promoted(1)
     second = published(2)
     answer = act(second, "promote", staged_rollout_percent=10)
@@ -86,12 +86,12 @@ def test_promoting_takes_the_place_of_the_current_build(bucket: Bucket):
     assert answer.json["staged_rollout_percent"] == 10
     assert (answer.json["promoted_by"], answer.json["replaces_id"]) == (OPERATOR, first)
     assert call("GET", f"/v1/apk/builds/{first}").json["is_current"] is False
-    # Once more: nothing moves, the percentage neither.
+    # A repeated promotion changes neither the current build nor the percentage.
     again = act(second, "promote")
     assert again.json == answer.json
 
 
-def test_going_back_is_not_a_promotion(bucket: Bucket):
+def test_older_build_cannot_be_promoted(bucket: Bucket):
     first = published(1)
     promoted(2)
     document = act(first, "promote").problem(409)
@@ -99,27 +99,27 @@ def test_going_back_is_not_a_promotion(bucket: Bucket):
 
 
 @pytest.mark.parametrize("what", ["rollout", "pause", "resume", "rollback"])
-def test_a_build_that_is_not_current_is_not_rolled_out(bucket: Bucket, what: str):
+def test_only_the_current_build_can_be_rolled_out(bucket: Bucket, what: str):
     build_id = published(1)
     body = {"staged_rollout_percent": 10} if what == "rollout" else {}
     assert "not current" in act(build_id, what, **body).problem(409)["detail"]
 
 
 @pytest.mark.parametrize("percent", [-1, 101, "ten", None])
-def test_a_percentage_that_is_none_is_refused(bucket: Bucket, percent):
+def test_invalid_percentage_is_refused(bucket: Bucket, percent):
     build_id = promoted(1)
     roll_out(build_id, percent).problem(422, "$.staged_rollout_percent")
     act(build_id, "promote", staged_rollout_percent=percent).problem(422)
 
 
-def test_a_key_that_is_none_is_refused_whether_it_is_needed_or_not(bucket: Bucket):
+def test_invalid_idempotency_key_is_refused_even_if_it_is_not_needed(bucket: Bucket):
     path = f"/v1/apk/builds/{promoted()}/rollout"
     for body in ({"staged_rollout_percent": 50}, {"staged_rollout_percent": 50, "install": True}):
         answer = call("POST", path, body, headers={"Idempotency-Key": "a key"})
         answer.problem(422, "header.Idempotency-Key")
 
 
-def test_paused_by_hand_and_resumed(bucket: Bucket, fleet):
+def test_rollout_can_be_paused_and_resumed(bucket: Bucket, fleet):
     promoted(1)
     build_id = promoted(2)
     answer = act(build_id, "pause", reason="black screens in Berlin")
@@ -136,7 +136,7 @@ def test_paused_by_hand_and_resumed(bucket: Bucket, fleet):
     assert events(build_id) == ["publish", "promote", "pause", "resume"]
 
 
-def test_rolled_back(bucket: Bucket, fleet):
+def test_rollback_offers_the_previous_build(bucket: Bucket, fleet):
     first, second = promoted(1), promoted(2)
     answer = act(second, "rollback", reason="it does not start")
     assert answer.json["is_current"] is False
@@ -145,7 +145,7 @@ def test_rolled_back(bucket: Bucket, fleet):
     headers = {"X-Device-Token": fleet[0][1]}
     call("GET", f"/v1/apk/download/{second}", headers=headers).problem(404)
 
-    # Once more: not what was before the one before.
+    # A repeated rollback does not go back one build further.
     assert act(second, "rollback").status == 200
     assert call("GET", f"/v1/apk/builds/{first}").json["is_current"] is True
     assert "Pause it instead" in act(first, "rollback").problem(409)["detail"]
@@ -158,7 +158,7 @@ def test_rolled_back(bucket: Bucket, fleet):
     assert events(second) == ["publish", "promote", "rollback", "promote"]
 
 
-def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str, db: Database):
+def test_concurrent_promotions_leave_one_current_build(bucket: Bucket, url: str, db: Database):
     from nexmdm.builds import publishing, rollouts
 
     everyone = rollouts.Audience(percent=100, interval_seconds=600)
@@ -177,7 +177,7 @@ def test_two_promotions_at_once_leave_one_current_build(bucket: Bucket, url: str
 # --- install_apk
 
 
-def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
+def test_install_commands_go_only_to_the_cohort(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
     db.execute("UPDATE devices SET fcm_token = 'fcm:' || id")
     build_id = promoted(2, percent=0)
     answer = roll_out(build_id, 30, install=True)
@@ -204,7 +204,7 @@ def test_installing_sends_commands_to_the_cohort_only(bucket: Bucket, fake_fcm: 
         assert installation["request_id"] == data["request_id"] == f"{install['request_id']}:{device_id}"
 
 
-def test_a_greater_percentage_asks_only_those_who_were_not_asked(
+def test_higher_percentage_sends_install_commands_only_to_added_devices(
     bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database
 ):
     build_id = promoted(2, percent=0)
@@ -218,7 +218,9 @@ def test_a_greater_percentage_asks_only_those_who_were_not_asked(
     ]
 
 
-def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
+def test_devices_that_failed_or_did_not_answer_get_another_install_command(
+    bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database
+):
     build_id = promoted(2)
     roll_out(build_id, 100, install=True)
     number = "split_part(device_id, '-', 2)::integer"
@@ -231,7 +233,7 @@ def test_who_failed_or_did_not_answer_is_asked_again(bucket: Bucket, fake_fcm: F
     assert statistics["pending"] == 7 + 3
 
 
-def test_the_same_key_sends_once(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
+def test_repeated_idempotency_key_sends_once(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: Database):
     build_id = promoted(2, percent=0)
     headers = {"Idempotency-Key": "release-2"}
     body = {"staged_rollout_percent": 30, "install": True}
@@ -243,10 +245,10 @@ def test_the_same_key_sends_once(bucket: Bucket, fake_fcm: FakeFcm, fleet, db: D
     call("POST", path, {**body, "staged_rollout_percent": 40}, headers=headers).problem(422)
     call("POST", path, {**body, "request_id": "other"}, headers=headers).problem(422, "$.request_id")
     [stored] = db.execute("SELECT staged_rollout_percent FROM apk_versions")
-    assert stored["staged_rollout_percent"] == 30, "the refused call moved the rollout"
+    assert stored["staged_rollout_percent"] == 30, "the refused call changed the rollout"
 
 
-def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, db: Database):
+def test_concurrent_rollouts_send_each_device_one_install_command(bucket: Bucket, url: str, fleet, db: Database):
     from nexmdm.builds import publishing, rollouts
 
     everyone = rollouts.Audience(percent=100, interval_seconds=600)
@@ -267,7 +269,7 @@ def test_rollouts_at_once_ask_each_device_once(bucket: Bucket, url: str, fleet, 
     assert db.execute("SELECT count(*) AS n FROM apk_installations") == [{"n": 60}]
 
 
-def test_a_paused_rollout_sends_nothing(bucket: Bucket, fleet, db: Database):
+def test_paused_rollout_sends_nothing(bucket: Bucket, fleet, db: Database):
     build_id = promoted(2)
     act(build_id, "pause")
     roll_out(build_id, 100, install=True).problem(409)
@@ -279,7 +281,7 @@ def test_a_paused_rollout_sends_nothing(bucket: Bucket, fleet, db: Database):
 
 @pytest.fixture
 def installing(bucket: Bucket, fleet, db: Database) -> tuple[int, dict[str, int]]:
-    """A build that 60 devices were asked to install: its id, and {device token: installation id}."""
+    """A build that 60 devices were told to install: its id, and {device token: installation id}."""
     promoted(1)
     build_id = promoted(2)
     roll_out(build_id, 100, install=True)
@@ -292,13 +294,13 @@ def report(token: str, installation_id: object, status: str, **body):
     return call("POST", "/v1/apk/installation/update", body, headers={"X-Device-Token": token})
 
 
-def test_progress_as_the_agent_reports_it(installing, db: Database):
+def test_progress_reports_of_the_agent_are_stored(installing, db: Database):
     build_id, asked = installing
     token, installation_id = "token-7", asked["token-7"]
     answer = report(token, installation_id, "downloading", download_progress=25.0)
     assert answer.json == {"status": "ok", "installation_id": installation_id, "new_status": "downloading"}
     assert report(token, str(installation_id), "downloading", download_progress=75).status == 200
-    report(token, installation_id, "downloading", download_progress=50)  # overtaken on the way
+    report(token, installation_id, "downloading", download_progress=50)  # overtaken by a later report
     [row] = db.execute("SELECT * FROM apk_installations WHERE id = %(id)s", {"id": installation_id})
     assert (row["status"], row["download_progress"]) == ("downloading", 75)
 
@@ -316,7 +318,7 @@ def test_progress_as_the_agent_reports_it(installing, db: Database):
     assert counted["rollout_completed"] == 1
 
 
-def test_a_finished_installation_settles_its_command(installing, db: Database):
+def test_finished_installation_settles_its_command(installing, db: Database):
     _, asked = installing
     find = "SELECT state, result, completed_at, result_message FROM fcm_dispatches WHERE device_id = 'device-3'"
     report("token-3", asked["token-3"], "downloading")
@@ -327,7 +329,7 @@ def test_a_finished_installation_settles_its_command(installing, db: Database):
     assert row["result_message"] == "INSTALL_FAILED_INSUFFICIENT_STORAGE"
 
 
-def test_only_ones_own_installation(installing):
+def test_device_reports_only_its_own_installation(installing):
     _, asked = installing
     report("token-1", asked["token-2"], "completed").problem(404)
     report("token-1", 2**31 - 1, "completed").problem(404)
@@ -348,16 +350,16 @@ def test_only_ones_own_installation(installing):
 
 
 @pytest.mark.parametrize("progress", [-1, 101, 250])
-def test_a_progress_out_of_range_is_not_known(installing, db: Database, progress: int):
+def test_progress_out_of_range_is_stored_as_unknown(installing, db: Database, progress: int):
     _, asked = installing
     assert report("token-1", asked["token-1"], "downloading", download_progress=progress).status == 200
     [row] = db.execute("SELECT download_progress FROM apk_installations WHERE device_id = 'device-1'")
     assert row["download_progress"] is None
 
 
-def test_a_rollout_pauses_itself_above_a_fifth_of_failures(installing, db: Database, fleet, capsys):
+def test_rollout_pauses_itself_above_20_percent_failures(installing, db: Database, fleet, capsys):
     build_id, asked = installing
-    # Of 20 finished ones 4 failed, the last one among them: a fifth, and not more.
+    # Of 20 finished installations 4 failed, including the last: exactly a fifth, which is not too many.
     outcomes = ["completed"] * 16 + ["failed"] * 4
     for (_, token), outcome in zip(fleet, outcomes, strict=False):
         report(token, asked[token], "installing")
@@ -372,13 +374,13 @@ def test_a_rollout_pauses_itself_above_a_fifth_of_failures(installing, db: Datab
     assert offered(fleet[30][1]) == 1
     assert build["audit"][-1]["by"] == "failed installations"
 
-    # Failures are counted from the resume on.
+    # After a resume, failures are counted anew.
     act(build_id, "resume")
     report(fleet[21][1], asked[fleet[21][1]], "failed")
     assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is None
 
 
-def test_below_twenty_finished_nothing_is_paused(installing, fleet):
+def test_rollout_is_not_paused_below_20_finished_installations(installing, fleet):
     build_id, asked = installing
     for _, token in fleet[:19]:
         report(token, asked[token], "failed")
@@ -387,7 +389,7 @@ def test_below_twenty_finished_nothing_is_paused(installing, fleet):
     assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_reason"] == "20 of 20 installations failed"
 
 
-def test_both_limits_are_settings(installing, fleet, monkeypatch: pytest.MonkeyPatch):
+def test_both_pause_limits_are_settings(installing, fleet, monkeypatch: pytest.MonkeyPatch):
     build_id, asked = installing
     monkeypatch.setenv("ROLLOUT_PAUSE_INSTALLATIONS", "4")
     monkeypatch.setenv("ROLLOUT_PAUSE_FAILED_PERCENT", "50")
@@ -400,7 +402,7 @@ def test_both_limits_are_settings(installing, fleet, monkeypatch: pytest.MonkeyP
     assert call("GET", f"/v1/apk/builds/{build_id}").json["paused_at"] is not None
 
 
-def test_failures_that_finish_at_once_are_all_counted(installing, url: str, fleet, db: Database):
+def test_concurrent_failures_are_all_counted(installing, url: str, fleet, db: Database):
     from nexmdm.builds import installations
 
     build_id, asked = installing
@@ -410,7 +412,7 @@ def test_failures_that_finish_at_once_are_all_counted(installing, url: str, flee
         progress = installations.Progress(asked[token], "failed")
         return lambda own: installations.report(own, token, progress, config)
 
-    # Each of 20 failures told twice at once.
+    # Each of the 20 failures is reported twice at the same time.
     assert errors(race(url, *[fail(token) for _, token in fleet[:20] for _ in range(2)])) == []
     [row] = db.execute("SELECT rollout_failed, paused_reason FROM apk_versions WHERE id = %(id)s", {"id": build_id})
     assert row == {"rollout_failed": 20, "paused_reason": "20 of 20 installations failed"}

@@ -1,4 +1,4 @@
-"""APK signatures: what apksigner made is taken, and nothing else is."""
+"""APK signatures: those made by apksigner are accepted, all others refused."""
 
 import contextlib
 import io
@@ -38,14 +38,14 @@ def signer() -> Signer:
 
 @pytest.fixture(scope="module")
 def unsigned() -> bytes:
-    """A ZIP whose entries fill two chunks and a bit, so that order and count of chunks matter."""
+    """A ZIP whose entries fill more than two chunks, so that the order and number of chunks matter."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("noise", random.Random(7).randbytes(2 * 1024 * 1024 + 17))
     return target.getvalue()
 
 
-# --- what apksigner made
+# --- files signed by apksigner
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def unsigned() -> bytes:
         ("agent-2-other-key", "other"),
     ],
 )
-def test_what_apksigner_signed_is_taken(name: str, key: str):
+def test_files_signed_by_apksigner_are_accepted(name: str, key: str):
     assert verify(sample(name)) == SIGNERS[key]
 
 
@@ -74,13 +74,13 @@ def test_what_apksigner_signed_is_taken(name: str, key: str):
         ("agent-2-verity", "found 0x0421"),
     ],
 )
-def test_what_is_not_taken_is_named(name: str, says: str):
+def test_refused_signature_is_named(name: str, says: str):
     assert says in refusal(sample(name))
 
 
 @pytest.mark.parametrize("name", ["agent-2-v2", "agent-2-v3", "agent-2"])
-def test_every_flipped_byte_is_noticed_but_for_padding(name: str):
-    """The schemes leave pairs of unknown ids alone, and so does Android; the SHA-256 of the whole covers them."""
+def test_every_changed_byte_outside_padding_is_detected(name: str):
+    """The schemes ignore pairs with unknown ids, and so does Android; the SHA-256 of the whole file covers them."""
     content = sample(name)
     parsed = apk_file.parse(memoryview(content))
     unnoticed = set()
@@ -97,7 +97,7 @@ def test_every_flipped_byte_is_noticed_but_for_padding(name: str):
         if id_ not in (V2, V3):
             allowed |= set(range(at + 8, at + 12 + len(value)))
         elif name == "agent-2" and id_ == V2:
-            allowed |= set(range(at + 8, at + 12))  # v2 under another id: v3 alone is what is left
+            allowed |= set(range(at + 8, at + 12))  # v2 under another id leaves v3 as the only signature
         at += 12 + len(value)
     assert unnoticed <= allowed
 
@@ -110,7 +110,7 @@ def test_every_truncation_is_refused(name: str):
 
 
 @given(st.data())
-def test_whatever_comes_it_is_taken_or_refused(data: st.DataObject):
+def test_any_changed_file_is_accepted_or_refused(data: st.DataObject):
     content = bytearray(sample("agent-2"))
     block_start = apk_file.parse(memoryview(bytes(content))).block_start
     for _ in range(data.draw(st.integers(1, 6))):
@@ -123,15 +123,15 @@ def test_whatever_comes_it_is_taken_or_refused(data: st.DataObject):
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_are_an_apk(content: bytes):
+def test_random_bytes_are_refused(content: bytes):
     refusal(content)
     refusal(content + b"PK\x05\x06" + content)
 
 
-# --- what was signed here
+# --- files signed by the tests
 
 
-def test_the_digest_is_that_of_the_specification(unsigned: bytes, signer: Signer):
+def test_content_digest_matches_the_specification(unsigned: bytes, signer: Signer):
     content = apk(unsigned, [(V2, block(signer.record(unsigned)))])
     parsed = apk_file.parse(memoryview(content))
     for name in ("sha256", "sha512"):
@@ -139,28 +139,28 @@ def test_the_digest_is_that_of_the_specification(unsigned: bytes, signer: Signer
 
 
 @pytest.mark.parametrize("number", [0x0101, 0x0102, 0x0103, 0x0104])
-def test_every_algorithm_of_rsa(unsigned: bytes, signer: Signer, number: int):
+def test_every_rsa_algorithm_is_accepted(unsigned: bytes, signer: Signer, number: int):
     assert verify(apk(unsigned, [(V2, block(signer.record(unsigned, algorithms=(number,))))])) == signer.fingerprint
 
 
 @pytest.mark.parametrize("number", [0x0201, 0x0202])
-def test_every_algorithm_of_elliptic_curves(unsigned: bytes, number: int):
+def test_every_elliptic_curve_algorithm_is_accepted(unsigned: bytes, number: int):
     curve = Signer(ec.generate_private_key(ec.SECP521R1()))
     content = apk(unsigned, [(V3, block(curve.record(unsigned, algorithms=(number,), sdk=ANY_SDK)))])
     assert verify(content) == curve.fingerprint
 
 
-def test_dsa(unsigned: bytes):
+def test_dsa_signature_is_accepted(unsigned: bytes):
     old = Signer(dsa.generate_private_key(2048))
     assert verify(apk(unsigned, [(V2, block(old.record(unsigned, algorithms=(0x0301,))))])) == old.fingerprint
 
 
-def test_several_algorithms_of_one_signer(unsigned: bytes, signer: Signer):
+def test_signer_may_use_several_algorithms(unsigned: bytes, signer: Signer):
     record = signer.record(unsigned, algorithms=(0x0103, 0x0104))
     assert verify(apk(unsigned, [(V2, block(record))])) == signer.fingerprint
 
 
-def test_padding_and_unknown_pairs_are_left_alone(unsigned: bytes, signer: Signer):
+def test_padding_and_unknown_pairs_are_ignored(unsigned: bytes, signer: Signer):
     pairs = [(PADDING, b"\0" * 4000), (V2, block(signer.record(unsigned))), (0x504B4453, b"dependencies")]
     assert verify(apk(unsigned, pairs)) == signer.fingerprint
 
@@ -184,12 +184,12 @@ BAD_RECORDS = {
 
 
 @pytest.mark.parametrize("case", BAD_RECORDS)
-def test_a_signed_block_that_is_wrong(unsigned: bytes, signer: Signer, case: str):
+def test_wrong_signed_block_is_refused(unsigned: bytes, signer: Signer, case: str):
     changes, says = BAD_RECORDS[case]
     assert says in refusal(apk(unsigned, [(V2, block(signer.record(unsigned, **changes)))]))
 
 
-def test_v3_taken_away_from_an_apk_of_apksigners(signer: Signer):
+def test_removing_v3_from_an_apk_of_apksigner_is_detected(signer: Signer):
     content = sample("agent-2")
     parsed = apk_file.parse(memoryview(content))
     pairs = [(id_, bytes(value)) for id_, value in parsed.pairs if id_ != V3]
@@ -199,56 +199,56 @@ def test_v3_taken_away_from_an_apk_of_apksigners(signer: Signer):
     assert "stripped" in refusal(apk(zipped, pairs))
 
 
-def test_a_signature_of_another_key(unsigned: bytes, signer: Signer):
+def test_signature_of_another_key_is_refused(unsigned: bytes, signer: Signer):
     record = signer.record(unsigned, public_key=Signer().public_key)
     assert "found one that does not verify" in refusal(apk(unsigned, [(V2, block(record))]))
 
 
-def test_a_certificate_of_another_key(unsigned: bytes, signer: Signer):
+def test_certificate_of_another_key_is_refused(unsigned: bytes, signer: Signer):
     record = signer.record(unsigned, certificates=(Signer().certificate,))
     assert "expected the certificate's own public key, found another" in refusal(apk(unsigned, [(V2, block(record))]))
 
 
-def test_a_key_of_another_kind(unsigned: bytes, signer: Signer):
+def test_key_of_another_type_is_refused(unsigned: bytes, signer: Signer):
     curve = Signer(ec.generate_private_key(ec.SECP256R1()))
     record = signer.record(unsigned, public_key=curve.public_key)
     assert "expected a RSAPublicKey for RSA with SHA-256" in refusal(apk(unsigned, [(V2, block(record))]))
 
 
-def test_two_signers_and_none(unsigned: bytes, signer: Signer):
+def test_two_signers_or_none_are_refused(unsigned: bytes, signer: Signer):
     record = signer.record(unsigned)
     assert "expected one signer in v2, found 2" in refusal(apk(unsigned, [(V2, block(record, record))]))
     assert "expected one signer in v2, found 0" in refusal(apk(unsigned, [(V2, block())]))
 
 
-def test_two_blocks_of_one_scheme(unsigned: bytes, signer: Signer):
+def test_two_blocks_of_one_scheme_are_refused(unsigned: bytes, signer: Signer):
     pair = (V2, block(signer.record(unsigned)))
     assert "expected one v2 block, found 2" in refusal(apk(unsigned, [pair, pair]))
 
 
-def test_v2_and_v3_of_different_signers(unsigned: bytes, signer: Signer):
+def test_different_signers_for_v2_and_v3_are_refused(unsigned: bytes, signer: Signer):
     pairs = [(V2, block(signer.record(unsigned))), (V3, block(Signer().record(unsigned, sdk=ANY_SDK)))]
     assert "expected the same signer in v2 and v3" in refusal(apk(unsigned, pairs))
 
 
-def test_an_sdk_range_that_was_not_signed(unsigned: bytes, signer: Signer):
+def test_unsigned_sdk_range_is_refused(unsigned: bytes, signer: Signer):
     record = signer.record(unsigned, sdk=(28, 33), outer_sdk=ANY_SDK)
     assert "expected the signed SDK range (28, 33)" in refusal(apk(unsigned, [(V3, block(record))]))
 
 
 @pytest.mark.parametrize("attribute", [0x3BA06F8C, 0x559F8B02, 0xC2A6B3BA])
-def test_rotation_is_named(unsigned: bytes, signer: Signer, attribute: int):
+def test_key_rotation_is_refused_by_name(unsigned: bytes, signer: Signer, attribute: int):
     record = signer.record(unsigned, sdk=ANY_SDK, attributes=(struct.pack("<I", attribute) + b"lineage",))
     assert "one signing key for every Android version" in refusal(apk(unsigned, [(V3, block(record))]))
 
 
-def test_a_block_of_v3_1_is_rotation(unsigned: bytes, signer: Signer):
+def test_v3_1_block_counts_as_key_rotation(unsigned: bytes, signer: Signer):
     pairs = [(V3, block(signer.record(unsigned, sdk=ANY_SDK))), (0x1B93AD61, b"")]
     assert "key rotation (a v3.1 block)" in refusal(apk(unsigned, pairs))
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 1 << 20])
-def test_hostile_lengths(unsigned: bytes, signer: Signer, length: int):
+def test_hostile_lengths_are_refused(unsigned: bytes, signer: Signer, length: int):
     record = bytearray(block(signer.record(unsigned)))
     for at in (0, 4, 8, 12, 16):
         broken = bytearray(record)
@@ -257,7 +257,7 @@ def test_hostile_lengths(unsigned: bytes, signer: Signer, length: int):
 
 
 @pytest.mark.parametrize("size", [0, 23, 2**63, 2**64 - 1, 2**32, 5_000_000])
-def test_hostile_sizes_of_the_signing_block(unsigned: bytes, signer: Signer, size: int):
+def test_hostile_sizes_of_the_signing_block_are_refused(unsigned: bytes, signer: Signer, size: int):
     content = bytearray(apk(unsigned, [(V2, block(signer.record(unsigned)))]))
     start = apk_file.parse(memoryview(bytes(content))).directory_start
     struct.pack_into("<Q", content, start - 24, size)
@@ -265,15 +265,15 @@ def test_hostile_sizes_of_the_signing_block(unsigned: bytes, signer: Signer, siz
 
 
 @pytest.mark.parametrize("size", [0, 3, 2**64 - 1, 2**32])
-def test_hostile_sizes_of_a_pair(unsigned: bytes, signer: Signer, size: int):
+def test_hostile_sizes_of_a_pair_are_refused(unsigned: bytes, signer: Signer, size: int):
     content = bytearray(apk(unsigned, [(V2, block(signer.record(unsigned)))]))
     start = apk_file.parse(memoryview(bytes(content))).block_start
     struct.pack_into("<Q", content, start + 8, size)
     assert "expected a pair of" in refusal(bytes(content))
 
 
-def test_one_chunk_moved_between_sections_is_noticed(unsigned: bytes, signer: Signer):
-    """Sections are cut into chunks each by itself: the same bytes, cut elsewhere, have another digest."""
+def test_chunk_moved_between_sections_is_detected(unsigned: bytes, signer: Signer):
+    """Sections are cut into chunks separately, so the same bytes with another section boundary have another digest."""
     content = bytearray(apk(unsigned, [(V2, block(signer.record(unsigned)))]))
     content[100], content[1024 * 1024 + 100] = content[1024 * 1024 + 100], content[100]
     assert "expected contents with" in refusal(bytes(content))
@@ -282,14 +282,14 @@ def test_one_chunk_moved_between_sections_is_noticed(unsigned: bytes, signer: Si
 # --- ZIP
 
 
-def test_a_comment_behind_the_end_record_is_refused(unsigned: bytes, signer: Signer):
+def test_comment_after_the_end_record_is_refused(unsigned: bytes, signer: Signer):
     content = apk(unsigned, [(V2, block(signer.record(unsigned)))])
     assert "found 5 bytes after the end-of-central-directory record" in refusal(
         content[:-2] + struct.pack("<H", 5) + b"hello"
     )
 
 
-def test_bytes_between_directory_and_end_record(unsigned: bytes, signer: Signer):
+def test_bytes_between_directory_and_end_record_are_refused(unsigned: bytes, signer: Signer):
     content = apk(unsigned, [(V2, block(signer.record(unsigned)))])
     assert "ends where the end record begins" in refusal(content[:-22] + b"more" + content[-22:])
 
@@ -299,8 +299,8 @@ def test_zip64_is_refused(unsigned: bytes):
     assert "found ZIP64" in refusal(content)
 
 
-def test_a_directory_just_below_four_gigabytes(tmp_path, signer: Signer):
-    """Offsets of 32 bits unsigned: as signed ones they would be negative. The file is sparse; nobody reads it whole."""
+def test_directory_just_below_four_gigabytes_is_read(tmp_path, signer: Signer):
+    """Unsigned 32-bit offsets that would be negative as signed ones. The file is sparse and is never read whole."""
     import mmap
 
     value = block(b"")
@@ -320,6 +320,6 @@ def test_a_directory_just_below_four_gigabytes(tmp_path, signer: Signer):
     assert [id_ for id_, _ in parsed.pairs] == [V2]
 
 
-def test_a_directory_of_a_gigabyte_is_refused_before_it_is_read():
+def test_directory_of_one_gigabyte_is_refused_before_it_is_read():
     end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, 0x7FFFFFFF, 0, 0)
     assert "a central directory of at most 16777216 bytes, found 2147483647" in refusal(b"\0" * 100 + end)

@@ -1,4 +1,4 @@
-"""What is installed where, as operators read it."""
+"""The app inventory of devices, as operators read it."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.api import call, enroll
 
 
 def reported(alias: str, **apps: tuple[bool, str | None, int | None]) -> str:
-    """A device with these apps; its id."""
+    """Enroll a device that reports these apps; return its id."""
     device, token = enroll(alias)
     inventory = {
         f"com.{name}": {"installed": installed, "version_name": version, "version_code": code}
@@ -27,7 +27,7 @@ def fleet(url) -> dict[str, str]:
     }
 
 
-def test_the_fleet_s_apps_are_counted_by_version(fleet):
+def test_apps_of_the_fleet_are_counted_by_version(fleet):
     items = call("GET", "/v1/apps").json["items"]
     assert items == [
         {
@@ -46,7 +46,7 @@ def test_the_fleet_s_apps_are_counted_by_version(fleet):
     ]
 
 
-def test_the_list_of_apps_has_pages_and_filters(fleet):
+def test_app_list_has_pages_and_filters(fleet):
     first = call("GET", "/v1/apps", query={"limit": "1"}).json
     assert [item["package"] for item in first["items"]] == ["com.player"]
     second = call("GET", "/v1/apps", query={"limit": "1", "cursor": first["next_cursor"]}).json
@@ -63,7 +63,7 @@ def test_apps_of_deleted_devices_do_not_count(fleet):
     call("GET", f"/v1/devices/{fleet['a']}/apps").problem(404)
 
 
-def test_a_device_s_apps_name_what_was_removed(fleet, db):
+def test_apps_of_a_device_include_removed_ones(fleet, db):
     items = call("GET", f"/v1/devices/{fleet['b']}/apps").json["items"]
     assert [(item["package"], item["installed"], item["removed_at"]) for item in items] == [
         ("com.player", True, None),

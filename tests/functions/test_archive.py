@@ -1,4 +1,4 @@
-"""The archive of heartbeats: nothing is dropped that is not whole in S3, whatever fails or is killed."""
+"""The heartbeat archive: nothing is dropped unless it is completely in S3, whatever fails or is killed."""
 
 import gzip
 import hashlib
@@ -42,7 +42,7 @@ run.clean(database.connection(), settings.load(), lambda: 60)"""
 
 @pytest.fixture
 def door(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    """S3 with an empty bucket that the settings name, behind a door."""
+    """A proxy in front of an S3 with an empty bucket that the settings name."""
     with front(s3_server) as door:
         for name, value in {
             "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "eu-west-1",
@@ -62,7 +62,7 @@ def door(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def stored(s3_server: str, door: Front) -> Callable[[], dict[str, bytes]]:
-    """What the bucket holds."""
+    """A function that returns the contents of the bucket."""
 
     def read() -> dict[str, bytes]:
         bucket = boto3.resource("s3", endpoint_url=s3_server).Bucket(BUCKET)
@@ -73,7 +73,7 @@ def stored(s3_server: str, door: Front) -> Callable[[], dict[str, bytes]]:
 
 @pytest.fixture
 def covered(db: Database) -> None:
-    """Partitions for reports that are older than retention, as if their days had passed since."""
+    """Create partitions for reports older than retention, as if their days had passed since."""
     first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=4)
     for n in range(16):
         lower = first + n * partitions.WIDTH
@@ -84,7 +84,7 @@ def covered(db: Database) -> None:
 
 
 def fill(url: str, device: str, large: bool = False) -> None:
-    """Reports of four days. large: the oldest partition holds 20 MB that are hardly compressed to half of it."""
+    """Add reports of four days. With `large`, the oldest partition holds 20 MB that compress to barely half of that."""
     run_sql(
         url,
         f"""INSERT INTO device_heartbeats (device_id, ts, bucket, battery_pct, temp_c, ssid, unity_running)
@@ -102,7 +102,7 @@ def rows(db: Database) -> dict[int, dict[str, Any]]:
 
 
 def checked(found: dict[str, bytes]) -> dict[int, dict[str, Any]]:
-    """The archive's rows by id, once its manifests are true and each file has one."""
+    """The archive's rows by id, after checking that every file has a correct manifest."""
     manifests = {key: json.loads(body) for key, body in found.items() if key.endswith(".manifest.json")}
     assert {each["file"] for each in manifests.values()} == {key for key in found if key.endswith(".jsonl.gz")}
     archived: dict[int, dict[str, Any]] = {}
@@ -128,7 +128,7 @@ def same(archived: dict[int, dict[str, Any]], told: dict[int, dict[str, Any]]) -
     return {id_: read(row) for id_, row in archived.items()} == told
 
 
-def test_what_is_dropped_is_in_the_archive_and_nothing_else(covered, url, db, device, stored):
+def test_archive_holds_exactly_the_dropped_rows(covered, url, db, device, stored):
     fill(url, device)
     before = rows(db)
     answer = handler({}, CONTEXT)["policies"]["heartbeats"]
@@ -138,12 +138,12 @@ def test_what_is_dropped_is_in_the_archive_and_nothing_else(covered, url, db, de
     assert len(archived) == answer["deleted"] > 0
     assert same(archived, {id_: row for id_, row in before.items() if id_ not in left})
     assert archived.keys() | left.keys() == before.keys()
-    # All that is left is of partitions that are not over.
+    # All remaining rows belong to partitions that are not over yet.
     oldest = datetime.now(UTC) - timedelta(days=2) - partitions.WIDTH - timedelta(minutes=1)
     assert min(row["bucket"] for row in left.values()) >= oldest
 
 
-def test_the_manifest_has_the_schema(covered, url, db, device, stored):
+def test_archive_manifest_matches_its_schema(covered, url, db, device, stored):
     fill(url, device)
     handler({}, CONTEXT)
     manifest = json.loads(next(body for key, body in stored().items() if key.endswith(".manifest.json")))
@@ -154,7 +154,7 @@ def test_the_manifest_has_the_schema(covered, url, db, device, stored):
     assert types.keys() == columns.keys()
 
 
-def test_rows_that_had_no_partition_are_archived(url, db, device, stored):
+def test_rows_of_the_default_partition_are_archived(url, db, device, stored):
     fill(url, device)
     before = rows(db)
     assert partitions.in_default(db) > 0
@@ -165,7 +165,7 @@ def test_rows_that_had_no_partition_are_archived(url, db, device, stored):
     assert len(archived) == due
 
 
-def test_a_large_partition_goes_in_parts(covered, url, db, device, stored, door):
+def test_large_partition_is_uploaded_in_parts(covered, url, db, device, stored, door):
     fill(url, device, large=True)
     before = rows(db)
     assert handler({}, CONTEXT)["policies"]["heartbeats"]["error"] is None
@@ -186,7 +186,7 @@ FAILURES: dict[str, tuple[int, Callable[[str, str], bool]]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_what_could_not_be_written_is_not_dropped(covered, url, db, device, stored, door, failure, caplog):
+def test_partition_is_not_dropped_if_its_upload_fails(covered, url, db, device, stored, door, failure, caplog):
     status, refused = FAILURES[failure]
     in_parts = "part" in failure or "completed" in failure
     fill(url, device, large=in_parts)
@@ -201,13 +201,13 @@ def test_what_could_not_be_written_is_not_dropped(covered, url, db, device, stor
     assert rows(db) == before
     assert db.execute("SELECT count(*) AS n FROM device_history") == [{"n": 0}]
     if in_parts:
-        assert door.seen[-1][0] == "DELETE", "the parts are taken back"
+        assert door.seen[-1][0] == "DELETE", "the upload was not aborted"
     door.rule = lambda method, path: None
     assert handler({}, CONTEXT)["policies"]["heartbeats"]["error"] is None
     assert checked(stored()).keys() | rows(db).keys() == before.keys()
 
 
-def test_an_s3_that_is_not_there_keeps_everything(covered, url, db, device, door, monkeypatch):
+def test_unreachable_s3_drops_nothing(covered, url, db, device, door, monkeypatch):
     fill(url, device)
     before = rows(db)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
@@ -229,7 +229,7 @@ def killed(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("at", ["partNumber=1", "partNumber=2", "manifest"])
-def test_killed_while_it_writes_it_has_dropped_nothing_and_writes_again(covered, url, db, device, stored, door, at):
+def test_cleanup_killed_during_the_upload_drops_nothing_and_uploads_again(covered, url, db, device, stored, door, at):
     fill(url, device, large=True)
     before = rows(db)
     reached, go_on = threading.Event(), threading.Event()
@@ -254,7 +254,7 @@ def test_killed_while_it_writes_it_has_dropped_nothing_and_writes_again(covered,
     assert checked(stored()).keys() | rows(db).keys() == before.keys()
 
 
-def test_killed_between_writing_and_dropping_it_writes_the_same_again(covered, url, db, device, stored):
+def test_cleanup_killed_between_upload_and_drop_uploads_the_same_again(covered, url, db, device, stored):
     fill(url, device)
     before = rows(db)
     reader = psycopg2.connect(make_dsn(url))
@@ -275,7 +275,7 @@ def test_killed_between_writing_and_dropping_it_writes_the_same_again(covered, u
     assert checked(stored()).keys() | rows(db).keys() == before.keys()
 
 
-def test_a_row_that_comes_between_writing_and_dropping_is_not_lost(covered, url, db, device, stored, door):
+def test_row_that_arrives_between_upload_and_drop_is_not_lost(covered, url, db, device, stored, door):
     fill(url, device)
     last = {}
 
@@ -299,7 +299,7 @@ def test_a_row_that_comes_between_writing_and_dropping_is_not_lost(covered, url,
     assert last["hb_id"] in checked(stored())
 
 
-def test_cleanups_at_once_archive_each_row(covered, url, db, device, stored):
+def test_concurrent_cleanups_archive_each_row(covered, url, db, device, stored):
     fill(url, device)
     before = rows(db)
     results = race(url, *[lambda own: run.clean(own, settings.load(), lambda: 60)] * 3)
@@ -309,7 +309,7 @@ def test_cleanups_at_once_archive_each_row(covered, url, db, device, stored):
     assert policies.due(db, settings.load())["heartbeats"] == 0
 
 
-def test_the_documented_calls_archive_too(covered, url, db, device, stored, monkeypatch):
+def test_documented_calls_archive_rows_too(covered, url, db, device, stored, monkeypatch):
     monkeypatch.setenv("DOWNLOAD_EXPORT_BUCKET", BUCKET)
     settings.load.cache_clear()
     fill(url, device)
@@ -330,7 +330,7 @@ def test_the_documented_calls_archive_too(covered, url, db, device, stored, monk
     assert sum("apk_download_events" in key for key in found) == 2
 
 
-def test_the_history_counts_what_was_archived(covered, url, db, device, stored):
+def test_history_includes_archived_rows(covered, url, db, device, stored):
     fill(url, device)
     begin = (datetime.now(UTC) - timedelta(days=10)).isoformat()
     expected = call("GET", f"/v1/devices/{device}/history", query={"from": begin}).json
@@ -338,7 +338,7 @@ def test_the_history_counts_what_was_archived(covered, url, db, device, stored):
     assert call("GET", f"/v1/devices/{device}/history", query={"from": begin}).json == expected
 
 
-def test_the_documented_table_has_the_archives_columns(covered, url, db, device, stored):
+def test_documented_table_has_the_columns_of_the_archive(covered, url, db, device, stored):
     fill(url, device)
     handler({}, CONTEXT)
     manifest = json.loads(next(body for key, body in stored().items() if key.endswith(".manifest.json")))
@@ -350,7 +350,7 @@ def test_the_documented_table_has_the_archives_columns(covered, url, db, device,
     ]
 
 
-def test_a_file_is_read_no_further_than_the_part_that_is_sent():
+def test_rows_are_read_only_as_parts_are_uploaded():
     taken = 0
 
     def chunks() -> Iterator[tuple[int, bytes]]:
@@ -361,7 +361,7 @@ def test_a_file_is_read_no_further_than_the_part_that_is_sent():
 
     body = files._Compressed(chunks())
     assert len(body.read(5_000)) == 5_000
-    # zlib holds a window back.
+    # zlib buffers up to one window.
     assert taken < 100
     while body.read(5_000):
         assert len(body._ready) < 5_000 + 70_000

@@ -1,4 +1,4 @@
-"""One command for many: the selector is evaluated once, a device's failure touches no other."""
+"""One command for many devices: the selector is evaluated once, and one device's failure does not affect the others."""
 
 import pytest
 from nexmdm.runtime import settings
@@ -18,7 +18,7 @@ def fleet(fake_fcm: FakeFcm) -> list[str]:
     return [enrolled(f"kiosk-{n}", f"fcm:{n}")[0] for n in range(5)]
 
 
-def test_one_call_makes_a_dispatch_for_each_device_and_sends_them(fake_fcm: FakeFcm, fleet: list[str]):
+def test_bulk_command_makes_and_sends_a_dispatch_for_each_device(fake_fcm: FakeFcm, fleet: list[str]):
     answer = many(device_ids=fleet)
 
     assert answer.status == 202
@@ -30,7 +30,7 @@ def test_one_call_makes_a_dispatch_for_each_device_and_sends_them(fake_fcm: Fake
     assert len(call("GET", "/v1/commands", query={"batch": "b-1", "limit": 2}).json["items"]) == 2
 
 
-def test_a_failure_touches_no_other(fake_fcm: FakeFcm, fleet: list[str]):
+def test_failure_of_one_device_does_not_affect_the_others(fake_fcm: FakeFcm, fleet: list[str]):
     fake_fcm.behave("fcm:0", Behaviour("400"))
     fake_fcm.behave("fcm:1", Behaviour("silence"))
     fake_fcm.behave("fcm:2", Behaviour("429"))
@@ -38,7 +38,7 @@ def test_a_failure_touches_no_other(fake_fcm: FakeFcm, fleet: list[str]):
     assert states == {"failed": 1, "unknown": 1, "retry_wait": 1, "sent": 2}
 
 
-def test_a_repeat_reads_the_batch_and_never_the_filter(fake_fcm: FakeFcm, fleet: list[str]):
+def test_repeated_bulk_command_reads_the_batch_and_not_the_filter(fake_fcm: FakeFcm, fleet: list[str]):
     chosen = {"alias_prefix": "kiosk-"}
     first = many(filter=chosen)
     enrolled("kiosk-new", "fcm:new")
@@ -51,17 +51,17 @@ def test_a_repeat_reads_the_batch_and_never_the_filter(fake_fcm: FakeFcm, fleet:
 
 
 @pytest.mark.parametrize("other", [{"action": "wake"}, {"filter": {"all": True}}, {"ttl_seconds": 60}])
-def test_the_same_key_for_something_else_is_refused(fleet: list[str], other: dict):
+def test_reused_key_for_another_bulk_command_is_refused(fleet: list[str], other: dict):
     many(filter={"alias_prefix": "kiosk-"})
     many(**{"filter": {"alias_prefix": "kiosk-"}, **other}).problem(422)
 
 
-def test_the_order_of_ids_does_not_matter(fleet: list[str]):
+def test_order_of_device_ids_does_not_matter(fleet: list[str]):
     many(device_ids=fleet)
     assert many(device_ids=[*reversed(fleet), fleet[0]]).status == 200
 
 
-def test_filters(fake_fcm: FakeFcm, fleet: list[str], db: Database):
+def test_bulk_command_accepts_each_filter(fake_fcm: FakeFcm, fleet: list[str], db: Database):
     db.execute(
         "INSERT INTO device_last_status (device_id, last_ts, last_seen_at, agent_version)"
         " VALUES (%(a)s, now(), now(), '1.0'), (%(b)s, now(), now() - interval '1 day', '2.0')",
@@ -91,18 +91,18 @@ def test_filters(fake_fcm: FakeFcm, fleet: list[str], db: Database):
         {"device_ids": ["x"], "filter": {"all": True}},
     ],
 )
-def test_a_selector_that_means_nothing_stores_nothing(fleet: list[str], db: Database, selector: dict):
+def test_invalid_selector_stores_nothing(fleet: list[str], db: Database, selector: dict):
     many(**selector).problem(422)
     assert db.execute("SELECT count(*) AS n FROM command_batches") == [{"n": 0}]
 
 
-def test_one_unknown_id_is_named_and_nobody_is_sent_to(fake_fcm: FakeFcm, fleet: list[str]):
+def test_unknown_device_id_is_named_and_nothing_is_sent(fake_fcm: FakeFcm, fleet: list[str]):
     document = many(device_ids=[*fleet, "ghost"]).problem(422, "$.device_ids")
     assert "ghost" in document["detail"]
     assert fake_fcm.requests() == []
 
 
-def test_a_batch_and_a_single_command_share_one_name_space(fleet: list[str]):
+def test_bulk_and_single_commands_share_request_ids(fleet: list[str]):
     many("same", device_ids=fleet)
     single = f"/v1/devices/{fleet[0]}/commands"
     call("POST", single, {"action": "ping", "request_id": "same"}).problem(422)
@@ -110,7 +110,7 @@ def test_a_batch_and_a_single_command_share_one_name_space(fleet: list[str]):
     many("other", device_ids=fleet).problem(422)
 
 
-def test_what_the_call_has_no_time_for_the_sweep_sends(fake_fcm: FakeFcm, fleet: list[str], monkeypatch):
+def test_sweep_sends_what_the_call_had_no_time_for(fake_fcm: FakeFcm, fleet: list[str], monkeypatch):
     monkeypatch.setenv("BULK_INLINE_SECONDS", "0")
     settings.load.cache_clear()
     assert many(device_ids=fleet).json["states"] == {"accepted": 5}
@@ -118,7 +118,7 @@ def test_what_the_call_has_no_time_for_the_sweep_sends(fake_fcm: FakeFcm, fleet:
     assert call("GET", "/v1/commands/b-1").json["states"] == {"sent": 5}
 
 
-def test_a_batch_is_cancelled_as_a_whole(fake_fcm: FakeFcm, fleet: list[str], monkeypatch):
+def test_batch_is_cancelled_as_a_whole(fake_fcm: FakeFcm, fleet: list[str], monkeypatch):
     monkeypatch.setenv("BULK_INLINE_SECONDS", "0")
     settings.load.cache_clear()
     many(device_ids=fleet)
@@ -127,7 +127,7 @@ def test_a_batch_is_cancelled_as_a_whole(fake_fcm: FakeFcm, fleet: list[str], mo
     assert fake_fcm.requests() == []
 
 
-def test_ten_thousand_devices_are_one_statement(fake_fcm: FakeFcm, db: Database, monkeypatch):
+def test_10_000_devices_take_one_statement(fake_fcm: FakeFcm, db: Database, monkeypatch):
     monkeypatch.setenv("BULK_INLINE_SECONDS", "0")
     settings.load.cache_clear()
     db.execute("INSERT INTO devices (id, alias) SELECT 'd' || n, 'd' || n FROM generate_series(1, 10000) AS n")

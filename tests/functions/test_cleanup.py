@@ -1,4 +1,4 @@
-"""The scheduled function: its answer, its metrics, its dry run, and the export before downloads go."""
+"""The scheduled function: its result, its metrics, its dry run, and the export of downloads before their removal."""
 
 import gzip
 import hashlib
@@ -29,7 +29,7 @@ def context(seconds: float = 60) -> SimpleNamespace:
 
 @pytest.fixture(autouse=True)
 def nothing_measured_before() -> None:
-    """Tests that call the cleanup without its handler leave their counts behind."""
+    """Discard the counts that tests leave behind when they call the cleanup without its handler."""
     metrics_module.flush()
 
 
@@ -51,7 +51,7 @@ def metrics(text: str) -> dict[str, list[float]]:
     return {metric["Name"]: record[metric["Name"]] for metric in record["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
 
 
-def test_it_answers_per_policy_and_measures(old_downloads: int, capsys: pytest.CaptureFixture[str]):
+def test_result_and_metrics_are_given_per_policy(old_downloads: int, capsys: pytest.CaptureFixture[str]):
     answer = handler({}, context())
     assert answer["complete"] is True
     assert list(answer["policies"]) == [
@@ -66,7 +66,7 @@ def test_it_answers_per_policy_and_measures(old_downloads: int, capsys: pytest.C
     assert measured["HeartbeatsWithoutPartition"] == [0]
 
 
-def test_without_time_it_removes_nothing_and_is_no_success(
+def test_cleanup_without_time_removes_nothing_and_reports_no_success(
     old_downloads: int, db: Database, capsys: pytest.CaptureFixture[str]
 ):
     answer = handler({}, context(seconds=10))
@@ -75,7 +75,7 @@ def test_without_time_it_removes_nothing_and_is_no_success(
     assert metrics(capsys.readouterr().out)["CleanupSucceeded"] == [0]
 
 
-def test_one_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixture):
+def test_cleanup_writes_one_log_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixture):
     handler({}, context())
     records = [record for record in caplog.records if getattr(record, "event", None) == "cleanup"]
     assert [record.entity for record in records] == [
@@ -88,7 +88,7 @@ def test_one_record_per_policy(old_downloads: int, caplog: pytest.LogCaptureFixt
     assert records[2].keys["cutoff"] < records[1].keys["cutoff"]
 
 
-def test_a_dry_run_changes_nothing(old_downloads: int, db: Database):
+def test_dry_run_changes_nothing(old_downloads: int, db: Database):
     answer = handler({"dry_run": True}, context())
     assert answer["policies"]["apk_downloads"] == {"due": old_downloads}
     assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
@@ -132,7 +132,7 @@ def exported(client) -> dict[str, bytes]:
     return {key: client.get_object(Bucket="exports", Key=key)["Body"].read() for key in keys}
 
 
-def test_what_is_removed_is_in_the_export_with_a_manifest(bucket, old_downloads: int, db: Database):
+def test_removed_downloads_are_exported_with_a_manifest(bucket, old_downloads: int, db: Database):
     due = {row["id"] for row in db.execute("SELECT id FROM apk_download_events WHERE ts < now() - interval '7 days'")}
 
     assert handler({}, context())["policies"]["apk_downloads"]["deleted"] == old_downloads
@@ -148,9 +148,7 @@ def test_what_is_removed_is_in_the_export_with_a_manifest(bucket, old_downloads:
     assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 600}]
 
 
-def test_nothing_is_removed_when_the_export_fails(
-    bucket, old_downloads: int, db: Database, monkeypatch: pytest.MonkeyPatch
-):
+def test_failed_export_removes_nothing(bucket, old_downloads: int, db: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DOWNLOAD_EXPORT_BUCKET", "no-such-bucket")
     settings.load.cache_clear()
     answer = handler({}, context())
@@ -161,8 +159,8 @@ def test_nothing_is_removed_when_the_export_fails(
     assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
 
 
-def test_the_same_rows_are_written_to_the_same_file_again(bucket, old_downloads: int, url: str, db: Database):
-    """As after a kill between writing and removing."""
+def test_repeated_export_writes_the_same_rows_to_the_same_file(bucket, old_downloads: int, url: str, db: Database):
+    """As after a kill between the export and the removal."""
     run_sql(url, "CREATE RULE keep AS ON DELETE TO apk_download_events DO INSTEAD NOTHING")
     assert handler({}, context())["policies"]["apk_downloads"]["error"] is not None
     before = exported(bucket)

@@ -1,4 +1,4 @@
-"""Each change of a command leaves one event; what changed nothing leaves none."""
+"""Each change of a command leaves one event; a call that changes nothing leaves none."""
 
 import json
 from hashlib import sha256
@@ -31,7 +31,7 @@ def test_sending_leaves_one_event_without_secrets(fake_fcm: FakeFcm, device: str
     assert "correct horse" not in json.dumps(event)
 
 
-def test_a_shell_command_is_not_in_the_log(fake_fcm: FakeFcm, device: str, db: Database, monkeypatch):
+def test_event_contains_no_shell_command(fake_fcm: FakeFcm, device: str, db: Database, monkeypatch):
     monkeypatch.setenv("REMOTE_EXEC_SHELL_ENABLED", "true")
     settings.load.cache_clear()
     send(device, action="remote_exec_shell", params={"command": "cat /sdcard/pin"})
@@ -39,7 +39,7 @@ def test_a_shell_command_is_not_in_the_log(fake_fcm: FakeFcm, device: str, db: D
     assert event["after"]["params"] == {"command": "***"}
 
 
-def test_a_bulk_command_leaves_one_event_with_its_count(fake_fcm: FakeFcm, db: Database):
+def test_bulk_command_leaves_one_event_with_its_count(fake_fcm: FakeFcm, db: Database):
     ids = [enrolled(f"kiosk-{n}", f"fcm:{n}")[0] for n in range(3)]
     body = {"action": "ping", "request_id": "b-1", "device_ids": ids}
     call("POST", "/v1/commands", body), call("POST", "/v1/commands", body)
@@ -49,14 +49,14 @@ def test_a_bulk_command_leaves_one_event_with_its_count(fake_fcm: FakeFcm, db: D
     assert not set(ids) & set(str(event["after"]))
 
 
-def test_what_is_refused_leaves_none(fake_fcm: FakeFcm, device: str, db: Database):
+def test_refused_command_leaves_no_event(fake_fcm: FakeFcm, device: str, db: Database):
     send(device, action="fly").problem(422)
     send("00000000-0000-0000-0000-000000000000").problem(404)
     call("POST", "/v1/commands", {"action": "ping", "request_id": "b", "device_ids": ["ghost"]}).problem(422)
     assert events(db) == []
 
 
-def test_cancelling_and_resending_say_what_changed(fake_fcm: FakeFcm, device: str, db: Database):
+def test_events_of_cancel_and_resend_name_the_change(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, Behaviour("429", retry_after=60), "503", "200")
     send(device, "r-1"), send(device, "r-2")
     events(db)
@@ -78,7 +78,7 @@ def test_cancelling_and_resending_say_what_changed(fake_fcm: FakeFcm, device: st
     assert resent["after"]["reason"] == "no answer"
 
 
-def test_expiry_is_one_event_of_the_system(fake_fcm: FakeFcm, db: Database):
+def test_expiry_leaves_one_system_event(fake_fcm: FakeFcm, db: Database):
     ids = [enrolled(f"silent-{n}", None)[0] for n in range(3)]
     call("POST", "/v1/commands", {"action": "ping", "request_id": "b-1", "device_ids": ids})
     events(db)

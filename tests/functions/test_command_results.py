@@ -1,4 +1,4 @@
-"""What devices say of their commands: once, in any order, only of their own."""
+"""Devices report results of commands: once, in any order, and only for their own commands."""
 
 import pytest
 from nexmdm.runtime.database import Database
@@ -32,7 +32,7 @@ def row(db: Database) -> dict:
     return db.execute("SELECT state, completed_at, result, result_message, http_code FROM fcm_dispatches")[0]
 
 
-def test_an_ack_settles_once_and_the_first_one_stays(phone, db: Database):
+def test_first_ack_settles_the_command_and_is_kept(phone, db: Database):
     device_id, token = phone
     send(device_id, action="ring")
     assert ack(device_id, token).json == {"ok": True}
@@ -45,7 +45,7 @@ def test_an_ack_settles_once_and_the_first_one_stays(phone, db: Database):
 
 
 @pytest.mark.parametrize("key", ["request_id", "correlation_id"])
-def test_either_name_of_the_key_will_do(phone, db: Database, key: str):
+def test_either_name_of_the_request_id_is_accepted(phone, db: Database, key: str):
     device_id, token = phone
     send(device_id, action="launch_app", params={"package_name": "a.b"})
     body = {key: "r-1", "type": "LAUNCH_APP_ACK", "status": "FAILED", "message": "not installed", "battery": 0.5}
@@ -53,7 +53,7 @@ def test_either_name_of_the_key_will_do(phone, db: Database, key: str):
     assert (row(db)["result"], row(db)["result_message"]) == ("FAILED", "not installed")
 
 
-def test_what_is_wrong_with_an_ack_is_said(phone):
+def test_invalid_ack_is_refused_with_its_field(phone):
     device_id, token = phone
     other_id, other_token = enroll("other")
     send(device_id, action="ring")
@@ -64,7 +64,7 @@ def test_what_is_wrong_with_an_ack_is_said(phone):
     ack(other_id, other_token).problem(404)
 
 
-def test_another_device_settles_nothing(phone, db: Database):
+def test_device_cannot_settle_a_command_of_another(phone, db: Database):
     device_id, _ = phone
     other_id, other_token = enroll("other")
     send(device_id)
@@ -74,7 +74,7 @@ def test_another_device_settles_nothing(phone, db: Database):
     assert row(db)["completed_at"] is None
 
 
-def test_an_action_result_is_idempotent(phone, db: Database):
+def test_action_result_is_idempotent(phone, db: Database):
     device_id, token = phone
     send(device_id, action="wake")
     assert action_result(token, message="screen on").status == 200
@@ -85,7 +85,7 @@ def test_an_action_result_is_idempotent(phone, db: Database):
     action_result(token, device_id="another").problem(404)
 
 
-def test_a_shell_s_output_is_kept_to_its_first_2048_characters(phone, db: Database):
+def test_shell_output_is_cut_to_its_first_2048_characters(phone, db: Database):
     device_id, token = phone
     send(device_id, action="wake")
     answer = remote_exec_ack(token, device_id, exit_code=1, output="o" * 5000, error="e" * 5000, status="FAILED")
@@ -96,14 +96,14 @@ def test_a_shell_s_output_is_kept_to_its_first_2048_characters(phone, db: Databa
     assert row(db)["result"] == "FAILED"
 
 
-def test_a_heartbeat_answers_a_ping_and_no_other_command(phone, db: Database):
+def test_heartbeat_answers_a_ping_and_no_other_command(phone, db: Database):
     device_id, token = phone
     send(device_id, action="ring")
     call("POST", "/v1/heartbeat", {"is_ping_response": True, "ping_request_id": "r-1"}, token=token)
     assert row(db)["completed_at"] is None
 
 
-def test_a_heartbeat_answers_its_ping_in_the_same_statement(phone, db: Database):
+def test_heartbeat_answers_its_ping_in_the_same_statement(phone, db: Database):
     device_id, token = phone
     send(device_id)
     body = {"is_ping_response": True, "ping_request_id": "r-1"}
@@ -111,24 +111,24 @@ def test_a_heartbeat_answers_its_ping_in_the_same_statement(phone, db: Database)
     assert (row(db)["state"], row(db)["result"]) == ("sent", "OK")
 
 
-def test_an_answer_may_overtake_the_sender_s_own(fake_fcm: FakeFcm, phone, db: Database):
+def test_result_of_the_device_may_arrive_before_that_of_the_sender(fake_fcm: FakeFcm, phone, db: Database):
     device_id, token = phone
     fake_fcm.on_message = lambda _record: ack(device_id, token)
 
     assert send(device_id, action="ring").json["state"] == "sent"
     settled = row(db)
     assert settled["result"] == "OK"
-    assert settled["http_code"] == 200  # the sender's answer is kept beside the device's
+    assert settled["http_code"] == 200  # the sender's result is kept beside the device's
 
 
-def test_a_device_s_answer_outweighs_what_fcm_said(fake_fcm: FakeFcm, phone, db: Database):
+def test_result_of_the_device_overrides_that_of_fcm(fake_fcm: FakeFcm, phone, db: Database):
     device_id, token = phone
     fake_fcm.behave(ADDRESS, "503")
     fake_fcm.on_message = lambda _record: ack(device_id, token)
     assert send(device_id, action="ring").json["state"] == "sent"
 
 
-def test_an_answer_makes_unknown_known(fake_fcm: FakeFcm, phone, db: Database):
+def test_result_of_the_device_settles_an_unknown_dispatch(fake_fcm: FakeFcm, phone, db: Database):
     device_id, token = phone
     fake_fcm.behave(ADDRESS, "503")
     assert send(device_id, action="ring").json["state"] == "unknown"
@@ -138,7 +138,7 @@ def test_an_answer_makes_unknown_known(fake_fcm: FakeFcm, phone, db: Database):
 
 
 @pytest.mark.parametrize("final", ["failed", "cancelled"])
-def test_an_answer_moves_nothing_out_of_failed_and_cancelled(fake_fcm: FakeFcm, phone, db: Database, final: str):
+def test_result_does_not_change_a_failed_or_cancelled_dispatch(fake_fcm: FakeFcm, phone, db: Database, final: str):
     device_id, token = phone
     fake_fcm.behave(ADDRESS, "400" if final == "failed" else "503")
     send(device_id, action="ring")
@@ -148,7 +148,7 @@ def test_an_answer_moves_nothing_out_of_failed_and_cancelled(fake_fcm: FakeFcm, 
     assert (state(db), row(db)["result"]) == (final, "OK")
 
 
-def test_a_holder_that_died_after_the_answer_leaves_nothing_open(phone, db: Database):
+def test_answered_dispatch_is_settled_although_its_sender_died(phone, db: Database):
     device_id, token = phone
     send(device_id, action="ring")
     db.execute(

@@ -19,7 +19,7 @@ def report(token: str | None, fcm_token="fcm:new", **more):
     return call("POST", "/v1/devices/fcm-token", {"fcm_token": fcm_token, **more}, token=token)
 
 
-def test_the_address_is_stored_and_the_agent_reads_ok(db, lobby):
+def test_fcm_token_is_stored_and_the_response_says_ok(db, lobby):
     device_id, token = lobby
     answer = report(token, device_id=device_id)
     assert answer.status == 200
@@ -29,14 +29,14 @@ def test_the_address_is_stored_and_the_agent_reads_ok(db, lobby):
     assert report(token).status == 200
 
 
-def test_a_heartbeat_from_before_does_not_bring_the_old_address_back(db, lobby):
+def test_older_heartbeat_does_not_restore_the_old_fcm_token(db, lobby):
     _, token = lobby
     report(token)
     call("POST", "/v1/heartbeat", agent.heartbeat(agent.an_hour_ago(), fcm_token="fcm:old"), token=token)
     assert address(db) == "fcm:new"
 
 
-def test_refusals(db, lobby):
+def test_fcm_token_route_refuses_invalid_requests(db, lobby):
     device_id, token = lobby
     other_id, other = enroll("hall")
     report(None).problem(403)

@@ -1,4 +1,4 @@
-"""Enrollment as an agent and an operator see it: every header and form, retries, taking over, secrets."""
+"""Enrollment as agents and operators see it: headers and body formats, retries, take-over, and secrets."""
 
 import json
 from datetime import datetime
@@ -31,7 +31,7 @@ def listed(token_id: str) -> dict:
     return next(item for item in call("GET", "/v1/enroll-tokens").json["items"] if item["token_id"] == token_id)
 
 
-# --- the forms of the agent
+# --- the agent's request formats
 
 
 FORMS = {
@@ -48,7 +48,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_registers(url, form):
+def test_every_request_format_registers(url, form):
     (made,) = tokens()
     answer = FORMS[form](made["token"])
     assert answer.status == 200, answer.text
@@ -59,13 +59,13 @@ def test_every_form_registers(url, form):
     assert shown["alias"] == "lobby"
 
 
-def test_the_devices_token_is_32_random_bytes(url):
+def test_device_token_is_32_random_bytes(url):
     seen = {enroll(f"d{n}")[1] for n in range(5)}
     assert {len(token) for token in seen} == {43}
     assert len(seen) == 5
 
 
-def test_no_credential_and_no_alias(url):
+def test_registration_needs_a_credential_and_an_alias(url):
     (made,) = tokens()
     call("POST", "/v1/register", {"alias": "lobby"}).problem(403)
     call("POST", "/v1/register", headers={"x-admin-key": made["token"]}).problem(422, "$.alias")
@@ -75,7 +75,7 @@ def test_no_credential_and_no_alias(url):
     assert listed(made["token_id"])["uses_consumed"] == 0
 
 
-def test_one_and_the_same_answer_for_every_token_that_may_not(db):
+def test_every_invalid_token_gets_the_same_response(db):
     expired, revoked, exhausted, other_scope = tokens("a", "b", "c"), None, None, tokens("d", scope="apk_download")
     expired, revoked, exhausted = expired
     db.execute("UPDATE enrollment_tokens SET expires_at = statement_timestamp() WHERE alias = 'a'")
@@ -92,11 +92,11 @@ def test_one_and_the_same_answer_for_every_token_that_may_not(db):
     assert len({answer.text for answer in refused.values()}) == 1
 
 
-# --- an answer was lost
+# --- lost responses
 
 
 @pytest.mark.parametrize("hardware_id", [None, "serial-1"])
-def test_registering_again_gives_the_same_device_and_uses_the_token_once(url, hardware_id):
+def test_repeated_registration_returns_the_same_device_and_uses_the_token_once(url, hardware_id):
     (made,) = tokens()
     first, second = (register(made["token"], hardware_id=hardware_id).json for _ in range(2))
     assert first["device_id"] == second["device_id"]
@@ -104,7 +104,7 @@ def test_registering_again_gives_the_same_device_and_uses_the_token_once(url, ha
     assert listed(made["token_id"])["uses_consumed"] == 1
 
 
-# Every route that a device calls with its token: (method, path, body) for the device.
+# Every route that a device calls with its token, as (method, path, body).
 CALLS = {
     "heartbeat": lambda device: ("POST", "/v1/heartbeat", agent.heartbeat()),
     "heartbeats": lambda device: ("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat()]}),
@@ -135,7 +135,7 @@ CALLS = {
 
 
 def use(name: str, device: str, token: str) -> int:
-    """The status of one call of a device; 404 and 304 mean that the token was accepted and nothing was found."""
+    """The status of one call by a device. 404 and 304 mean that the token was accepted and nothing was found."""
     method, path, body = CALLS[name](device)
     path, _, query = path.partition("?")
     parameters = dict(pair.split("=") for pair in query.split("&")) if query else None
@@ -143,17 +143,17 @@ def use(name: str, device: str, token: str) -> int:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_using_an_older_device_token_retires_and_confirms_nothing(url, name):
+def test_older_device_token_retires_and_confirms_nothing(url, name):
     (made,) = tokens()
     *older, newest = (register(made["token"]).json for _ in range(4))
     device = newest["device_id"]
     for registered in [*older, *older]:
         assert use(name, device, registered["device_token"]) != 401
-    assert register(made["token"]).status == 200, "the device is not confirmed, so it may register once more"
+    assert register(made["token"]).status == 200, "an unconfirmed device may register again"
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_using_the_newest_device_token_retires_all_older_ones(url, name):
+def test_newest_device_token_retires_all_older_ones(url, name):
     (made,) = tokens()
     *older, newest = (register(made["token"]).json for _ in range(4))
     device = newest["device_id"]
@@ -164,8 +164,8 @@ def test_using_the_newest_device_token_retires_all_older_ones(url, name):
     register(made["token"]).problem(401)
 
 
-def test_the_fcm_token_that_arrives_with_the_first_device_token_is_kept(url, db):
-    """Two queued broadcasts: the first upload leaves after the second registration."""
+def test_fcm_token_sent_with_the_first_device_token_is_kept(url, db):
+    """Of two queued broadcasts, the first upload is sent after the second registration."""
     (made,) = tokens()
     first, second = (register(made["token"]).json for _ in range(2))
     assert use("fcm-token", first["device_id"], first["device_token"]) == 200
@@ -176,7 +176,7 @@ def test_the_fcm_token_that_arrives_with_the_first_device_token_is_kept(url, db)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_deleted_device_gets_410_for_24_hours_and_401_after_that(url, db, name):
+def test_deleted_device_gets_410_for_24_hours_and_401_afterwards(url, db, name):
     device, token = enroll()
     assert beats(token) == 200
     assert call("DELETE", f"/v1/devices/{device}").status == 204
@@ -187,7 +187,7 @@ def test_a_deleted_device_gets_410_for_24_hours_and_401_after_that(url, db, name
     assert use(name, device, token) == 401
 
 
-def test_after_the_first_authenticated_call_the_token_is_used_up(url):
+def test_enrollment_token_is_used_up_after_the_first_authenticated_call(url):
     (made,) = tokens()
     first = register(made["token"]).json
     assert beats(first["device_token"]) == 200
@@ -195,7 +195,7 @@ def test_after_the_first_authenticated_call_the_token_is_used_up(url):
     assert beats(first["device_token"]) == 200
 
 
-def test_another_hardware_or_alias_is_not_the_same_registration(url):
+def test_another_hardware_id_or_alias_is_a_different_registration(url):
     (made,) = tokens()
     first = register(made["token"], hardware_id="serial-1").json
     register(made["token"], hardware_id="serial-2").problem(401)
@@ -204,10 +204,10 @@ def test_another_hardware_or_alias_is_not_the_same_registration(url):
     assert beats(first["device_token"]) == 200
 
 
-# --- taking over
+# --- take-over
 
 
-def test_a_fresh_token_of_the_same_alias_takes_the_device_over(db):
+def test_new_token_of_the_same_alias_takes_the_device_over(db):
     device_id, old = enroll("lobby")
     assert beats(old) == 200
     (fresh,) = tokens("lobby")
@@ -219,7 +219,7 @@ def test_a_fresh_token_of_the_same_alias_takes_the_device_over(db):
     assert db.execute("SELECT count(*) AS n FROM devices") == [{"n": 1}]
 
 
-def test_a_token_of_another_alias_is_a_conflict_and_is_not_used_up(url):
+def test_token_of_another_alias_returns_409_and_is_not_used(url):
     device_id, token = enroll("lobby")
     (other,) = tokens("another label")
     register(other["token"], "lobby").problem(409)
@@ -229,7 +229,7 @@ def test_a_token_of_another_alias_is_a_conflict_and_is_not_used_up(url):
     assert register(other["token"], "hall").json["device_id"] != device_id
 
 
-def test_a_token_of_many_uses_names_devices_by_the_body(url):
+def test_reusable_token_takes_the_alias_from_the_body(url):
     (made,) = tokens("batch of March", uses_allowed=3)
     aliases = ["kiosk 1", "kiosk 2", "kiosk 3"]
     ids = {register(made["token"], alias).json["device_id"] for alias in aliases}
@@ -238,7 +238,7 @@ def test_a_token_of_many_uses_names_devices_by_the_body(url):
     assert [device["alias"] for device in call("GET", "/v1/devices").json["items"]] == aliases
 
 
-def test_a_deleted_devices_alias_is_free_again_and_its_token_is_gone(url):
+def test_deleted_device_frees_its_alias_and_loses_its_token(url):
     first_id, first = enroll("lobby")
     assert call("DELETE", f"/v1/devices/{first_id}").status == 204
     second_id, second = enroll("lobby")
@@ -246,17 +246,17 @@ def test_a_deleted_devices_alias_is_free_again_and_its_token_is_gone(url):
     assert (beats(first), beats(second)) == (410, 200)
 
 
-def test_aliases_of_200_characters_of_any_script(url):
+def test_aliases_of_200_characters_of_any_script_are_accepted(url):
     for alias in ("ü" * 200, "受付" * 100, "📱" * 200, "a'b\"c%s{}\\", "-- lobby"):
         (made,) = tokens(alias)
         device = register(made["token"], alias).json
         assert call("GET", f"/v1/devices/{device['device_id']}").json["alias"] == alias
 
 
-# --- what operators do with tokens
+# --- operators manage tokens
 
 
-def test_tokens_are_made_for_each_alias_in_order_and_shown_once(url):
+def test_tokens_are_created_in_the_order_of_aliases_and_shown_once(url):
     made = tokens("a", "b", "a", note="for the fair", uses_allowed=2, expires_in_sec=60, scope="apk_download")
     assert [item["alias"] for item in made] == ["a", "b", "a"]
     assert len({item["token"] for item in made}) == 3
@@ -270,12 +270,12 @@ def test_tokens_are_made_for_each_alias_in_order_and_shown_once(url):
         assert lifetime.total_seconds() == 60
 
 
-def test_nobody_on_the_way_keeps_the_answer_with_the_secrets(url):
+def test_response_with_secrets_forbids_caching(url):
     answer = call("POST", "/v1/enroll-tokens", {"aliases": ["lobby"]})
     assert answer.headers["cache-control"] == "no-store"
 
 
-def test_defaults_and_use(url):
+def test_new_token_has_defaults_and_shows_its_use(url):
     (made,) = tokens()
     assert (made["uses_allowed"], made["scope"]) == (1, "register")
     shown = listed(made["token_id"])
@@ -287,13 +287,13 @@ def test_defaults_and_use(url):
     assert used["used_at"] == used["last_used_at"] is not None
 
 
-def test_an_expired_token_is_shown_as_expired(db):
+def test_expired_token_is_shown_as_expired(db):
     (made,) = tokens()
     db.execute("UPDATE enrollment_tokens SET expires_at = statement_timestamp()")
     assert listed(made["token_id"])["status"] == "expired"
 
 
-def test_revoking(url):
+def test_tokens_are_revoked_one_by_one_or_in_a_batch(url):
     one, two, three = tokens("a", "b", "c")
     assert call("DELETE", f"/v1/enroll-tokens/{one['token_id']}").status == 204
     call("DELETE", "/v1/enroll-tokens/none").problem(404)
@@ -305,15 +305,15 @@ def test_revoking(url):
     assert register(three["token"], "c").status == 200
 
 
-def test_a_revoked_token_does_not_register_the_same_device_again_either(url):
+def test_revoked_token_cannot_repeat_its_registration(url):
     (made,) = tokens("lobby")
     assert register(made["token"], "lobby").status == 200
     assert call("DELETE", f"/v1/enroll-tokens/{made['token_id']}").status == 204
     register(made["token"], "lobby").problem(401)
 
 
-def test_pages_of_tokens_are_complete_with_equal_times(url):
-    made = {item["token_id"] for item in tokens(*(f"d{n}" for n in range(25)))}  # one statement: one issued_at
+def test_token_pages_are_complete_when_times_are_equal(url):
+    made = {item["token_id"] for item in tokens(*(f"d{n}" for n in range(25)))}  # one statement, hence one issued_at
     seen, cursor = [], None
     while True:
         page = call("GET", "/v1/enroll-tokens", query={"limit": 10} | ({"cursor": cursor} if cursor else {})).json
@@ -338,12 +338,12 @@ def test_pages_of_tokens_are_complete_with_equal_times(url):
         ({"uses_allowed": -1}, "$.uses_allowed"),
     ],
 )
-def test_bad_tokens_are_refused(db, changes, path):
+def test_invalid_token_requests_are_refused(db, changes, path):
     call("POST", "/v1/enroll-tokens", {"aliases": ["a"], **changes}).problem(422, path)
     assert db.execute("SELECT * FROM enrollment_tokens") == []
 
 
-def test_operator_routes_want_a_signature_even_when_the_gateway_let_somebody_through(url):
+def test_operator_routes_require_a_signature_even_if_the_gateway_does_not(url):
     handler, sent = event("POST", "/v1/enroll-tokens", {"aliases": ["a"]})
     del sent["requestContext"]["authorizer"]
     assert handler(sent, CONTEXT)["statusCode"] == 403
@@ -358,7 +358,7 @@ def everything(db: Database) -> str:
     return json.dumps([db.execute(f"SELECT * FROM {table['name']}") for table in tables], default=str)
 
 
-def test_secrets_are_in_the_database_as_sha_256_only(db):
+def test_database_holds_secrets_only_as_sha_256(db):
     (made,) = tokens()
     first, second = (register(made["token"]).json for _ in range(2))
     secrets = [made["token"], first["device_token"], second["device_token"]]
@@ -369,7 +369,7 @@ def test_secrets_are_in_the_database_as_sha_256_only(db):
     assert second["device_token"] not in everything(db)
 
 
-def test_an_outage_is_never_a_401(db):
+def test_database_outage_is_never_a_401(db):
     (made,) = tokens()
     db.execute("""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53100'; END $$""")

@@ -1,4 +1,4 @@
-"""One command, one POST: what an operator is told, what the double saw, what the row says."""
+"""One command, one POST: the operator's response, the request the fake received, and the stored row."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ from tests.support.commands import ADDRESS, enrolled, make_due, send, state, swe
 from tests.support.fcm import HMAC_KEY, forget_service
 
 
-def test_a_command_is_accepted_sent_and_answered_in_one_call(fake_fcm: FakeFcm, device: str):
+def test_command_is_accepted_sent_and_answered_in_one_call(fake_fcm: FakeFcm, device: str):
     answer = send(device, action="ring", params={"duration": 10})
 
     assert answer.status == 202
@@ -34,7 +34,7 @@ def test_a_command_is_accepted_sent_and_answered_in_one_call(fake_fcm: FakeFcm, 
     assert data["hmac"] == signature(data, HMAC_KEY)
 
 
-def test_a_repeat_is_answered_from_the_row(fake_fcm: FakeFcm, device: str):
+def test_repeated_request_is_answered_from_the_row(fake_fcm: FakeFcm, device: str):
     first = send(device)
     again = send(device)
 
@@ -45,7 +45,7 @@ def test_a_repeat_is_answered_from_the_row(fake_fcm: FakeFcm, device: str):
 
 
 @pytest.mark.parametrize("change", [{"action": "wake"}, {"ttl_seconds": 601}, {"device": "other"}])
-def test_the_same_key_for_something_else_is_refused(fake_fcm: FakeFcm, device: str, change: dict):
+def test_reused_key_for_another_command_is_refused(fake_fcm: FakeFcm, device: str, change: dict):
     send(device)
     target = enrolled("other", None)[0] if "device" in change else device
     answer = send(target, **{name: value for name, value in change.items() if name != "device"})
@@ -59,7 +59,7 @@ def test_defaults_are_part_of_the_payload(fake_fcm: FakeFcm, device: str):
     assert send(device, action="ring", params={"duration": 30}, ttl_seconds=600).status == 200
 
 
-def test_a_key_is_needed_and_two_must_agree(fake_fcm: FakeFcm, device: str):
+def test_idempotency_key_is_required_and_two_must_agree(fake_fcm: FakeFcm, device: str):
     path = f"/v1/devices/{device}/commands"
     call("POST", path, {"action": "ping"}).problem(400)
     differing = call("POST", path, {"action": "ping", "request_id": "a"}, headers={"Idempotency-Key": "b"})
@@ -68,11 +68,11 @@ def test_a_key_is_needed_and_two_must_agree(fake_fcm: FakeFcm, device: str):
     assert call("POST", path, {"action": "ping"}, headers={"Idempotency-Key": "b"}).json["request_id"] == "b"
 
 
-def test_while_it_is_being_sent_a_repeat_is_told_to_wait(fake_fcm: FakeFcm, device: str, db: Database):
+def test_repeat_during_the_send_returns_409(fake_fcm: FakeFcm, device: str, db: Database):
     seen = []
 
     def look(_record):
-        # The claim is committed before any byte leaves, and nobody sits in a transaction meanwhile.
+        # The claim is committed before any byte is sent, and no transaction is open meanwhile.
         seen.append(db.execute("SELECT state, fence FROM fcm_dispatches")[0])
         seen.append(db.execute("SELECT count(*) AS n FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'"))
 
@@ -89,7 +89,7 @@ def test_while_it_is_being_sent_a_repeat_is_told_to_wait(fake_fcm: FakeFcm, devi
 
 
 OUTCOMES = {
-    # behaviour: (state, POSTs that one command makes, HTTP code kept)
+    # behaviour: (state, POSTs that one command causes, HTTP code stored)
     "200": ("sent", 1, 200),
     "400": ("failed", 1, 400),
     "401": ("retry_wait", 2, 401),
@@ -109,7 +109,7 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("behaviour", OUTCOMES)
-def test_what_fcm_does_decides_the_state_and_makes_no_second_post(
+def test_fcm_response_decides_the_state_and_causes_no_second_post(
     fake_fcm: FakeFcm, device: str, db: Database, behaviour: str
 ):
     expected, posts, code = OUTCOMES[behaviour]
@@ -122,15 +122,17 @@ def test_what_fcm_does_decides_the_state_and_makes_no_second_post(
     assert answer.json["http_code"] == code
     assert len(fake_fcm.posts("r-1")) == posts
     refused = int(expected in ("failed", "retry_wait"))
-    assert db.execute("SELECT refused FROM fcm_dispatches") == [{"refused": refused}], "certainly not accepted"
+    assert db.execute("SELECT refused FROM fcm_dispatches") == [{"refused": refused}], (
+        "`refused` must count exactly the certain refusals"
+    )
     assert ADDRESS not in str(answer.json)
-    # Whatever follows, only what was certainly not accepted is sent again by itself.
+    # Afterwards, only a message that was certainly not accepted is sent again automatically.
     make_due(db)
     sweep(), sweep()
     assert (len(fake_fcm.posts("r-1")) > posts) == (expected == "retry_wait")
 
 
-def test_nobody_listening_is_certainly_not_accepted(fake_fcm: FakeFcm, device: str, monkeypatch, db: Database):
+def test_refused_connection_counts_as_not_accepted(fake_fcm: FakeFcm, device: str, monkeypatch, db: Database):
     monkeypatch.setenv("FCM_ENDPOINT", "http://127.0.0.1:1")
     settings.load.cache_clear()
     forget_service()
@@ -138,7 +140,7 @@ def test_nobody_listening_is_certainly_not_accepted(fake_fcm: FakeFcm, device: s
     assert state(db) == "retry_wait"
 
 
-def test_an_access_token_that_died_is_renewed_once(fake_fcm: FakeFcm, device: str):
+def test_expired_access_token_is_renewed_once(fake_fcm: FakeFcm, device: str):
     send(device, "first")
     fake_fcm.revoke_access()
 
@@ -146,13 +148,13 @@ def test_an_access_token_that_died_is_renewed_once(fake_fcm: FakeFcm, device: st
     assert [post.outcome for post in fake_fcm.posts("second")] == ["401", "200"]
 
 
-def test_the_access_token_is_kept_between_calls(fake_fcm: FakeFcm, device: str):
+def test_access_token_is_kept_between_calls(fake_fcm: FakeFcm, device: str):
     for n in range(3):
         send(device, f"r-{n}")
     assert len(fake_fcm.requests(path="/token")) == 1
 
 
-def test_nobody_but_fcm_is_called(fake_fcm: FakeFcm, device: str):
+def test_only_fcm_is_called(fake_fcm: FakeFcm, device: str):
     asked = set()
     watching = True
 
@@ -169,7 +171,7 @@ def test_nobody_but_fcm_is_called(fake_fcm: FakeFcm, device: str):
     assert asked == {"127.0.0.1"}
 
 
-def test_retry_after_is_kept_to_and_the_sweep_sends_when_it_is_due(fake_fcm: FakeFcm, device: str, db: Database):
+def test_sweep_retries_after_the_retry_after_time(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, Behaviour("429", retry_after=30), "200")
     assert send(device).json["state"] == "retry_wait"
     wait = db.execute("SELECT extract(epoch FROM next_at - now())::float8 AS s FROM fcm_dispatches")[0]["s"]
@@ -183,7 +185,7 @@ def test_retry_after_is_kept_to_and_the_sweep_sends_when_it_is_due(fake_fcm: Fak
     assert [post.outcome for post in fake_fcm.posts("r-1")] == ["429", "200"]
 
 
-def test_unregistered_forgets_the_address_only_if_it_is_still_the_one(fake_fcm: FakeFcm, device: str, db: Database):
+def test_unregistered_removes_the_fcm_token_only_if_it_is_still_current(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, "404")
     send(device)
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": None}]
@@ -194,13 +196,13 @@ def test_unregistered_forgets_the_address_only_if_it_is_still_the_one(fake_fcm: 
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": "fcm:newer"}]
 
 
-def test_a_404_without_its_reason_forgets_nothing(fake_fcm: FakeFcm, device: str, db: Database):
+def test_404_without_a_reason_keeps_the_fcm_token(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, "404-no-details")
     send(device)
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": ADDRESS}]
 
 
-def test_a_device_without_an_address_gets_it_with_its_heartbeat(fake_fcm: FakeFcm, db: Database):
+def test_device_without_an_fcm_token_gets_its_command_with_a_heartbeat(fake_fcm: FakeFcm, db: Database):
     device_id, token = enrolled("silent", None)
     assert send(device_id, action="ring").json["state"] == "accepted"
     sweep()
@@ -214,7 +216,7 @@ def test_a_device_without_an_address_gets_it_with_its_heartbeat(fake_fcm: FakeFc
     assert state(db) == "accepted"
 
 
-def test_a_command_that_nobody_could_send_expires(fake_fcm: FakeFcm, db: Database):
+def test_unsent_command_expires(fake_fcm: FakeFcm, db: Database):
     device_id, _ = enrolled("silent", None)
     send(device_id)
     db.execute("UPDATE fcm_dispatches SET expires_at = now() - interval '1 second'")
@@ -222,7 +224,7 @@ def test_a_command_that_nobody_could_send_expires(fake_fcm: FakeFcm, db: Databas
     assert state(db) == "expired"
 
 
-def test_a_lease_that_passed_is_unknown_and_stays_unsent(fake_fcm: FakeFcm, device: str, db: Database):
+def test_dispatch_with_an_expired_lease_is_unknown_and_not_sent_again(fake_fcm: FakeFcm, device: str, db: Database):
     send(device)
     db.execute("UPDATE fcm_dispatches SET state = 'sending', lease_until = now() - interval '1 second'")
     assert sweep()["unknown"] == 1
@@ -237,7 +239,7 @@ def test_secrets_are_masked_and_wiped(fake_fcm: FakeFcm, device: str, db: Databa
     shown = send(device, action="wifi_connect", params=wifi)
     assert shown.json["params"] == {"ssid": "kiosks", "password": "***"}
     assert fake_fcm.posts("r-1")[0].data["password"] == "correct horse"
-    # Unknown: the device may still get it with a heartbeat, so it is kept where nobody looks.
+    # The state is unknown and the device may still get the command with a heartbeat, so the secret is kept but hidden.
     assert db.execute("SELECT secrets FROM fcm_dispatches") == [{"secrets": {"password": "correct horse"}}]
 
     assert call("POST", "/v1/commands/r-1/resend", {"reason": "no answer"}).json["state"] == "sent"
@@ -259,18 +261,18 @@ def test_secrets_are_masked_and_wiped(fake_fcm: FakeFcm, device: str, db: Databa
         ("remote_exec_fcm", {"type": ""}, "$.params.type"),
     ],
 )
-def test_wrong_parameters_store_nothing(fake_fcm: FakeFcm, device: str, db: Database, action, params, path):
+def test_invalid_parameters_store_nothing(fake_fcm: FakeFcm, device: str, db: Database, action, params, path):
     send(device, action=action, params=params).problem(422, path)
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
 
 
-def test_a_message_above_4096_bytes_is_refused_before_anything_is_stored(fake_fcm: FakeFcm, device: str, db: Database):
+def test_message_above_4096_bytes_is_refused_before_anything_is_stored(fake_fcm: FakeFcm, device: str, db: Database):
     packages = {"packages": ["com." + "p" * 200] * 20}
     send(device, action="apply_battery_whitelist", params=packages).problem(422, "$.params")
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
 
 
-def test_a_shell_is_off_unless_it_is_switched_on(fake_fcm: FakeFcm, device: str, monkeypatch):
+def test_shell_commands_are_disabled_by_default(fake_fcm: FakeFcm, device: str, monkeypatch):
     send(device, action="remote_exec_shell", params={"command": "id"}).problem(403)
     monkeypatch.setenv("REMOTE_EXEC_SHELL_ENABLED", "true")
     settings.load.cache_clear()
@@ -280,11 +282,11 @@ def test_a_shell_is_off_unless_it_is_switched_on(fake_fcm: FakeFcm, device: str,
     assert post.data["hmac"] == signature(post.data, HMAC_KEY)
 
 
-def test_an_unknown_device_is_404(fake_fcm: FakeFcm):
+def test_command_for_an_unknown_device_returns_404(fake_fcm: FakeFcm):
     send("00000000-0000-0000-0000-000000000000").problem(404)
 
 
-def test_cancel_takes_what_may_still_be_sent_and_nothing_else(fake_fcm: FakeFcm, device: str, db: Database):
+def test_cancel_affects_only_dispatches_that_may_still_be_sent(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, Behaviour("429", retry_after=60))
     send(device)
     cancelled = call("POST", "/v1/commands/r-1/cancel")
@@ -300,7 +302,7 @@ def test_cancel_takes_what_may_still_be_sent_and_nothing_else(fake_fcm: FakeFcm,
     call("POST", "/v1/commands/r-2/cancel").problem(409)
 
 
-def test_a_resend_is_audited_and_has_a_time_of_its_own(fake_fcm: FakeFcm, device: str, db: Database):
+def test_resend_is_audited_and_has_its_own_expiry(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, "503", "200")
     send(device)
     call("POST", "/v1/commands/r-1/resend", {}).problem(422, "$")
@@ -319,7 +321,7 @@ def test_a_resend_is_audited_and_has_a_time_of_its_own(fake_fcm: FakeFcm, device
     assert 100 < left <= 120
 
 
-def test_a_resend_with_a_key_is_done_once(fake_fcm: FakeFcm, device: str):
+def test_resend_with_a_key_is_done_once(fake_fcm: FakeFcm, device: str):
     fake_fcm.behave(ADDRESS, "503", "200")
     send(device)
     resend = {"body": {"reason": "no answer"}, "headers": {"Idempotency-Key": "resend-1"}}
@@ -332,5 +334,5 @@ def test_a_resend_with_a_key_is_done_once(fake_fcm: FakeFcm, device: str):
     assert len(fake_fcm.posts("r-1")) == 2
 
 
-def test_a_key_does_not_end_with_a_newline(device: str):
+def test_idempotency_key_with_a_trailing_newline_is_refused(device: str):
     send(device, "r-1\n").problem(422, "$.request_id")

@@ -1,4 +1,4 @@
-"""GET /healthz: cheap, without a credential, and with the database when it is asked."""
+"""GET /healthz: cheap, without credentials, and with a database check on request."""
 
 import pytest
 from nexmdm.runtime import database, settings
@@ -13,7 +13,7 @@ def healthz(**query: str):
 
 @pytest.fixture
 def no_database(monkeypatch):
-    """Nothing listens where the database should be."""
+    """No server listens at the database's URL."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     settings.load.cache_clear()
     database.connection.cache_clear()
@@ -22,28 +22,28 @@ def no_database(monkeypatch):
     database.connection.cache_clear()
 
 
-def test_it_answers_without_a_database(no_database):
+def test_healthz_works_without_a_database(no_database):
     answer = healthz()
     assert (answer.status, answer.json) == (200, {"status": "ok"})
 
 
-def test_deep_asks_the_database(url):
+def test_deep_healthz_queries_the_database(url):
     answer = healthz(deep="1")
     assert (answer.status, answer.json) == (200, {"status": "ok", "database": "ok"})
 
 
-def test_deep_without_a_database_is_a_503_that_says_when_to_come_back(no_database):
+def test_deep_healthz_without_a_database_returns_503_with_retry_after(no_database):
     answer = healthz(deep="1")
     assert answer.status == 503
     assert int({name.lower(): value for name, value in answer.headers.items()}["retry-after"]) > 0
 
 
 @pytest.mark.parametrize("query", [{"deep": "2"}, {"deep": "yes"}, {"deep": ""}])
-def test_another_query_is_refused(query):
+def test_unknown_healthz_query_is_refused(query):
     assert healthz(**query).status == 422
 
 
-def test_it_has_a_limit_of_its_own():
+def test_healthz_has_its_own_rate_limit():
     document = template.document()
     limits = document["Resources"]["Api"]["Properties"]["RouteSettings"]["GET /healthz"]
     assert limits == {"ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 5}

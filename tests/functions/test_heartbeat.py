@@ -1,4 +1,4 @@
-"""POST /v1/heartbeat and POST /v1/heartbeats as the agent sees them: answers, statuses, round trips, outages."""
+"""POST /v1/heartbeat and POST /v1/heartbeats as the agent sees them: responses, statuses, round trips and outages."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def device(url) -> Device:
 
 @pytest.fixture
 def line(url, device, monkeypatch):
-    """The functions reach the database through a relay that counts and can be cut."""
+    """The functions reach the database through a relay that counts messages and can cut the connection."""
     database.connection().close()
     with relay(url) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
@@ -48,10 +48,10 @@ def count(db: Database) -> int:
     return db.execute("SELECT count(*) AS n FROM device_heartbeats")[0]["n"]
 
 
-# --- the answer
+# --- the response
 
 
-def test_the_agent_reads_ok_and_the_interval(device, monkeypatch):
+def test_response_has_ok_and_the_interval(device, monkeypatch):
     answer = post(device.token)
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
@@ -61,7 +61,7 @@ def test_the_agent_reads_ok_and_the_interval(device, monkeypatch):
     assert post(device.token).json["next_heartbeat_seconds"] == 900
 
 
-def test_a_duplicate_is_as_good_an_answer(db, device):
+def test_duplicate_gets_the_same_response(db, device):
     body = agent.heartbeat(an_hour_ago())
     assert [post(device.token, body).json["status"] for _ in range(3)] == ["created", "duplicate", "duplicate"]
     assert count(db) == 1
@@ -70,29 +70,29 @@ def test_a_duplicate_is_as_good_an_answer(db, device):
 @pytest.mark.parametrize(
     "header", [{"authorization": "Bearer {}"}, {"authorization": "bearer {}"}, {"x-device-token": "{}"}]
 )
-def test_both_headers_of_the_agent(device, header):
+def test_both_headers_of_the_agent_are_accepted(device, header):
     headers = {name: value.format(device.token) for name, value in header.items()}
     assert post(None, headers=headers).status == 200
     assert call("POST", "/v1/heartbeats", {"heartbeats": []}, headers=headers).status == 200
 
 
-def test_the_device_of_the_token_counts_not_that_of_the_body(db, device):
+def test_device_comes_from_the_token_and_not_from_the_body(db, device):
     assert post(device.token, agent.heartbeat(device_id="11111111-1111-1111-1111-111111111111")).status == 200
     assert db.execute("SELECT device_id FROM device_heartbeats") == [{"device_id": device.id}]
 
 
-def test_an_empty_body_is_a_sign_of_life(device):
+def test_empty_body_counts_as_a_heartbeat(device):
     assert post(device.token, b"").status == 200
     assert post(device.token, {}).status == 200
     assert call("GET", f"/v1/devices/{device.id}").json["online"]
 
 
-def test_an_agent_without_an_fcm_token_or_a_ping_may_say_so_with_empty_texts(db, device):
+def test_empty_texts_mean_no_fcm_token_and_no_ping(db, device):
     assert post(device.token, agent.heartbeat(fcm_token="", ping_request_id="")).status == 200
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": None}]
 
 
-def test_bytes_that_are_base64_in_the_event_are_the_same(db, device):
+def test_base64_event_body_is_decoded(db, device):
     body = json.dumps(agent.heartbeat()).encode()
     handler, sent = event(
         "POST", "/v1/heartbeat", body, token=device.token, headers={"content-type": "application/octet-stream"}
@@ -106,7 +106,7 @@ def test_bytes_that_are_base64_in_the_event_are_the_same(db, device):
 
 
 @pytest.mark.parametrize("path", ["/v1/heartbeat", "/v1/heartbeats"])
-def test_refusals_by_contract(db, device, path):
+def test_refusals_follow_the_contract(db, device, path):
     body = {"heartbeats": [agent.heartbeat()], **agent.heartbeat()}
     post(None, body, path).problem(403)
     post(None, body, path, headers={"authorization": "Basic abc"}).problem(403)
@@ -120,7 +120,7 @@ def test_refusals_by_contract(db, device, path):
     assert count(db) == 0
 
 
-def test_a_body_of_1_mib_is_taken(device):
+def test_body_of_1_mib_is_accepted(device):
     body = json.dumps(agent.heartbeat()).encode()
     assert post(device.token, body + b" " * (1024 * 1024 - len(body))).status == 200
 
@@ -165,7 +165,7 @@ def test_each_item_gets_its_own_result_in_order(db, device):
     assert count(db) == 5
 
 
-def test_a_queue_of_500_goes_in_one_request_and_501_are_refused(db, device):
+def test_batch_of_500_is_accepted_and_501_refused(db, device):
     start = datetime.now(UTC) - timedelta(hours=24)
     queue = [agent.heartbeat(start + n * timedelta(seconds=170)) for n in range(501)]
     batch(device.token, *queue).problem(422, "$.heartbeats")
@@ -177,22 +177,22 @@ def test_a_queue_of_500_goes_in_one_request_and_501_are_refused(db, device):
     assert [result["status"] for result in again.json["results"]] == ["duplicate"] * 500
 
 
-def test_500_heartbeats_of_the_agent_fit_in_a_body():
+def test_500_heartbeats_of_the_agent_fit_into_one_body():
     assert len(json.dumps({"heartbeats": [agent.heartbeat()] * 500})) < 1024 * 1024
 
 
-def test_an_empty_queue_and_one_of_bad_items(db, device):
+def test_empty_batch_and_batch_of_invalid_items_are_accepted(db, device):
     assert batch(device.token).json["results"] == []
     assert [r["status"] for r in batch(device.token, 1, []).json["results"]] == ["rejected", "rejected"]
     assert count(db) == 0
 
 
-def test_a_batch_needs_its_list(device):
+def test_batch_without_its_list_is_refused(device):
     post(device.token, {}, "/v1/heartbeats").problem(422)
     post(device.token, {"heartbeats": None}, "/v1/heartbeats").problem(422, "$.heartbeats")
 
 
-# --- H1 with processes of their own
+# --- H1 with separate processes
 
 
 RACER = textwrap.dedent("""
@@ -206,7 +206,7 @@ RACER = textwrap.dedent("""
 """)
 
 
-def test_environments_race_in_one_bucket(db, device):
+def test_racing_environments_make_one_row_per_bucket(db, device):
     start = an_hour_ago()
     racers = [
         subprocess.Popen(
@@ -232,7 +232,7 @@ def test_environments_race_in_one_bucket(db, device):
 # --- H2: one round trip
 
 
-def test_a_heartbeat_is_one_statement(line, device):
+def test_heartbeat_is_one_statement(line, device):
     assert post(device.token).status == 200  # connects
     body = agent.heartbeat(fcm_token="another", ping_request_id="of a ping", system={"android_version": "15"})
     same = agent.heartbeat()
@@ -250,7 +250,7 @@ def test_a_heartbeat_is_one_statement(line, device):
     assert line.connections == 1
 
 
-def test_a_batch_is_one_statement(line, device):
+def test_batch_is_one_statement(line, device):
     assert post(device.token).status == 200
     queue = [agent.heartbeat(an_hour_ago() + n * MINUTE) for n in range(50)]
     for _ in range(2):
@@ -259,15 +259,15 @@ def test_a_batch_is_one_statement(line, device):
         assert [sent for sent in line.sent if sent != "X"] == ["Q"]
 
 
-def test_a_connection_is_not_kept_after_a_statement_that_pins_it(line, device):
-    """RDS Proxy pins a session at a statement of over 16 KB, and a pinned one serves nobody else until it is closed."""
+def test_connection_is_closed_after_a_statement_that_pins_it(line, device):
+    """RDS Proxy pins a session at a statement over 16 KB; a pinned session serves no other client until it closes."""
     post(device.token)
     assert batch(device.token, *[agent.heartbeat(an_hour_ago() + n * MINUTE) for n in range(50)]).status == 200
     assert post(device.token).status == 200
     assert line.connections == 2
 
 
-def test_the_largest_heartbeat_does_not_pin_a_connection(line, device):
+def test_largest_heartbeat_does_not_pin_a_connection(line, device):
     names = dict.fromkeys(("android_version", "build_id", "model", "manufacturer"), "x" * 200)
     post(device.token)
     body = agent.heartbeat(fcm_token="t" * 4096, system=names, network={"transport": "t" * 50, "ip": "x" * 200})
@@ -284,14 +284,14 @@ def unavailable(answer) -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_a_cut_line_costs_nothing(line, device):
+def test_cut_connection_is_not_noticed(line, device):
     post(device.token)
     line.cut()
     assert post(device.token).status == 200
 
 
-def test_a_lost_answer_is_asked_for_again(line, db, device):
-    """Committed, but nobody was told: the statement runs once more and finds its own row."""
+def test_heartbeat_is_repeated_after_a_lost_database_response(line, db, device):
+    """The statement was committed but its response lost: it runs again and finds its own row."""
     post(device.token)
     line.lose_answers()
     answer = post(device.token, agent.heartbeat(an_hour_ago()))
@@ -299,7 +299,7 @@ def test_a_lost_answer_is_asked_for_again(line, db, device):
     assert count(db) == 2
 
 
-def test_no_server_is_a_503_and_then_it_works(url, device, monkeypatch):
+def test_unreachable_database_returns_503_until_it_is_back(url, device, monkeypatch):
     with relay(url) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
         settings.load.cache_clear()
@@ -315,7 +315,7 @@ def test_no_server_is_a_503_and_then_it_works(url, device, monkeypatch):
         database.connection().close()
 
 
-def test_a_terminated_backend_costs_nothing(db, device):
+def test_terminated_backend_is_not_noticed(db, device):
     post(device.token)
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     db.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
@@ -323,8 +323,8 @@ def test_a_terminated_backend_costs_nothing(db, device):
 
 
 @pytest.mark.parametrize("code", ["53100", "53200", "57014", "55P03", "58030", "XX001"])
-def test_a_database_that_cannot_serve_is_a_503(db, device, code):
-    """Disk full, out of memory, timeouts, an I/O error, a broken page."""
+def test_failing_database_returns_503(db, device, code):
+    """Disk full, out of memory, timeouts, an I/O error, a corrupted page."""
     db.execute(f"""CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$""")
     db.execute("CREATE TRIGGER refuse BEFORE INSERT ON device_heartbeats FOR EACH ROW EXECUTE FUNCTION refuse()")

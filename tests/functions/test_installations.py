@@ -1,4 +1,4 @@
-"""Installations tell the truth: a device's report is a claim, and the version that it reports decides."""
+"""Installation results: a device's report is a claim, and the version that it reports afterwards decides."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ PLAYER = "io.unitynodes.unityapp"
 
 
 class Asked:
-    """A device that was asked to install a build."""
+    """A device that was told to install a build."""
 
     def __init__(self, db: Database, build_id: int, alias: str = "lobby") -> None:
         self.db, self.build_id = db, build_id
@@ -32,7 +32,7 @@ class Asked:
         return answer.json["new_status"]
 
     def runs(self, version_code: int | None, package: str = PLAYER) -> None:
-        """What its last heartbeat says of a package; None: it is not installed."""
+        """Set the version of a package in the device's last heartbeat; None means that it is not installed."""
         self.db.execute(
             "INSERT INTO device_apps (device_id, package, version_code, installed)"
             " VALUES (%(id)s, %(package)s, %(code)s, %(code)s IS NOT NULL)"
@@ -49,7 +49,7 @@ class Asked:
         return row
 
     def later(self, hours: int) -> None:
-        """Time passes for the installation: its instants are moved."""
+        """Let `hours` pass for the installation by moving its times into the past."""
         self.db.execute(
             "UPDATE apk_installations SET initiated_at = initiated_at - make_interval(hours => %(hours)s),"
             " installing_at = installing_at - make_interval(hours => %(hours)s),"
@@ -77,7 +77,7 @@ def settle(db: Database) -> int:
 
 @pytest.fixture
 def player(bucket: Bucket) -> int:
-    """The id of a current build of the player, offered to nobody yet."""
+    """The id of a current build of the player that is not offered to any device yet."""
     pin(PLAYER)
     build_id = offer(sample("player-190"), 190, package_name=PLAYER, version_name="1.9.0").json["build_id"]
     act(build_id, "promote", staged_rollout_percent=0)
@@ -89,8 +89,8 @@ def device(player: int, db: Database) -> Asked:
     return Asked(db, player)
 
 
-def test_completed_before_installing_is_a_claim(device: Asked, db: Database):
-    """The agent in the field says so in the middle of the download."""
+def test_completed_before_installing_is_only_a_claim(device: Asked, db: Database):
+    """The agent in the field reports `completed` in the middle of the download."""
     assert device.report("completed") == "pending"
     assert device.report("downloading") == "downloading"
     assert device.report("completed") == "downloading"
@@ -102,20 +102,20 @@ def test_completed_before_installing_is_a_claim(device: Asked, db: Database):
 
 
 @pytest.mark.parametrize("truth", ["installing", "failed"])
-def test_a_claim_is_followed_by_what_is_true(device: Asked, truth: str):
+def test_reported_version_decides_over_a_claim(device: Asked, truth: str):
     device.report("completed")
     assert device.report(truth, error_message="no space") == truth
     assert device.counts() == (0, int(truth == "failed"))
 
 
-def test_after_installing_completed_counts_for_a_package_that_no_report_names(device: Asked):
+def test_completed_after_installing_counts_if_no_report_names_the_package(device: Asked):
     device.report("installing")
     assert device.report("completed") == "completed"
     assert (device.command(), device.counts()) == ({"settled": True, "result": "completed"}, (1, 0))
-    assert device.report("failed") == "completed", "a finished installation stays as it is"
+    assert device.report("failed") == "completed", "a finished installation changed"
 
 
-def test_a_named_package_is_completed_by_its_version_alone(device: Asked, db: Database):
+def test_reported_package_is_completed_only_by_its_version(device: Asked, db: Database):
     device.runs(189)
     device.report("installing")
     assert device.report("completed") == "installing"
@@ -128,14 +128,14 @@ def test_a_named_package_is_completed_by_its_version_alone(device: Asked, db: Da
     assert settle(db) == 0
 
 
-def test_a_version_that_turns_up_needs_no_report(device: Asked, db: Database):
-    """Reports are sent once, and get lost."""
+def test_reported_version_completes_an_installation_without_a_report(device: Asked, db: Database):
+    """Reports are sent once and can get lost."""
     device.runs(190)
     assert settle(db) == 1
     assert device.status() == "completed"
 
 
-def test_the_agent_reports_its_version_by_name(bucket: Bucket, db: Database):
+def test_installation_of_the_agent_is_completed_by_its_version_name(bucket: Bucket, db: Database):
     promoted(1)
     device = Asked(db, promoted(2, percent=0))
     for version, status in (("1.0", "downloading"), ("2.0", "completed")):
@@ -145,7 +145,7 @@ def test_the_agent_reports_its_version_by_name(bucket: Bucket, db: Database):
         assert device.report("completed") == status
 
 
-def test_an_installation_without_an_end_is_unknown_after_a_day(device: Asked, db: Database):
+def test_unfinished_installation_is_unknown_after_a_day(device: Asked, db: Database):
     device.report("installing")
     device.later(23)
     assert settle(db) == 0
@@ -158,11 +158,11 @@ def test_an_installation_without_an_end_is_unknown_after_a_day(device: Asked, db
     assert (event["actor"], event["after"]) == ("system:sweep", {"unknown": 1})
     assert settle(db) == 0
     device.runs(190)
-    assert settle(db) == 1, "the truth comes late"
+    assert settle(db) == 1, "a late version report must settle the installation"
     assert (device.status(), device.counts()) == ("completed", (1, 0))
 
 
-def test_a_late_report_reopens_an_unknown_installation(device: Asked, db: Database):
+def test_late_report_reopens_an_unknown_installation(device: Asked, db: Database):
     device.later(25)
     assert settle(db) == 1
     assert device.report("installing") == "installing"
@@ -171,14 +171,14 @@ def test_a_late_report_reopens_an_unknown_installation(device: Asked, db: Databa
     assert device.counts() == (0, 1)
 
 
-def test_the_timeout_is_a_setting(device: Asked, db: Database, monkeypatch: pytest.MonkeyPatch):
+def test_installation_timeout_is_a_setting(device: Asked, db: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("INSTALLATION_TIMEOUT_SECONDS", "3600")
     settings.load.cache_clear()
     device.later(2)
     assert settle(db) == 1
 
 
-def test_the_list_says_who_failed_and_why(player: int, db: Database):
+def test_installation_list_names_failed_devices_and_reasons(player: int, db: Database):
     devices = [Asked(db, player, f"kiosk-{number}") for number in range(3)]
     devices[1].report("failed", error_message="INSTALL_FAILED_VERSION_DOWNGRADE")
     [failed] = listed(player, status="failed").json["items"]
@@ -193,10 +193,10 @@ def test_the_list_says_who_failed_and_why(player: int, db: Database):
     listed(player, cursor="WzBd").problem(422)
 
 
-# --- whom an installation is asked of
+# --- which devices are told to install
 
 
-def test_named_devices_are_a_pilot_beside_the_percentage(player: int, db: Database):
+def test_named_devices_are_a_pilot_besides_the_percentage(player: int, db: Database):
     ids = [enroll(f"kiosk-{number}")[0] for number in range(4)]
     answer = act(player, "rollout", device_ids=ids[:2])
     assert answer.status == 202
@@ -210,7 +210,7 @@ def test_named_devices_are_a_pilot_beside_the_percentage(player: int, db: Databa
     act(player, "rollout", device_ids=[]).problem(422)
 
 
-def test_a_newer_version_is_not_asked_and_counted(player: int, db: Database):
+def test_device_with_a_newer_version_is_skipped_and_counted(player: int, db: Database):
     devices = [Asked(db, player, f"kiosk-{number}") for number in range(3)]
     db.execute("UPDATE apk_installations SET status = 'failed'")
     for device, code in zip(devices, (191, 190, 189), strict=True):
@@ -219,16 +219,16 @@ def test_a_newer_version_is_not_asked_and_counted(player: int, db: Database):
     assert (asked["device_count"], asked["cohort_devices"], asked["newer_devices"]) == (1, 3, 1)
 
 
-def test_a_small_percentage_of_few_devices_asks_nobody_and_says_so(player: int, db: Database):
+def test_small_percentage_of_few_devices_may_select_none_and_says_so(player: int, db: Database):
     for number in range(3):
         enroll(f"kiosk-{number}")
-    # Chance may put one of them into the first hundredth.
+    # A device may be in the first cohort bucket by chance.
     db.execute("UPDATE devices SET deleted_at = now() WHERE rollout_bucket_v1(%(build)s, id) < 1", {"build": player})
     asked = act(player, "rollout", staged_rollout_percent=1, install=True).json["install"]
     assert (asked["device_count"], asked["cohort_devices"], asked["request_id"]) == (0, 0, None)
 
 
-def test_who_no_longer_runs_the_build_is_not_called_completed(device: Asked, db: Database):
+def test_device_that_no_longer_runs_the_build_is_not_completed(device: Asked, db: Database):
     device.runs(190)
     settle(db)
     statistics = call("GET", f"/v1/apk/builds/{device.build_id}").json["statistics"]
@@ -239,7 +239,7 @@ def test_who_no_longer_runs_the_build_is_not_called_completed(device: Asked, db:
         assert (statistics["completed"], statistics["replaced"]) == (0, 1)
 
 
-def test_a_phone_that_was_enrolled_again_is_asked_again(device: Asked, db: Database):
+def test_reenrolled_phone_gets_another_install_command(device: Asked, db: Database):
     device.report("installing")
     device.report("completed")
     assert act(device.build_id, "rollout", device_ids=[device.id]).json["install"]["device_count"] == 0
@@ -249,13 +249,13 @@ def test_a_phone_that_was_enrolled_again_is_asked_again(device: Asked, db: Datab
 
 
 @pytest.mark.parametrize("outcome", ["failed", "completed"])
-def test_a_report_on_what_was_asked_before_a_take_over_is_not_counted(
+def test_report_on_an_installation_from_before_a_take_over_is_not_counted(
     device: Asked, db: Database, monkeypatch: pytest.MonkeyPatch, outcome: str
 ):
     monkeypatch.setenv("ROLLOUT_PAUSE_INSTALLATIONS", "1")
     monkeypatch.setenv("ROLLOUT_PAUSE_FAILED_PERCENT", "0")
     settings.load.cache_clear()
-    # The alias is enrolled again: the phone keeps what its agent had queued, and sends it with its new token.
+    # The alias is enrolled again. The agent keeps its queue and sends it with the new token.
     device_id, device.token = enroll("lobby")
     assert device_id == device.id
     assert device.report("installing") == "installing"
@@ -264,7 +264,7 @@ def test_a_report_on_what_was_asked_before_a_take_over_is_not_counted(
     assert (device.counts(), shown["paused_at"], shown["statistics"][outcome]) == ((0, 0), None, 0)
 
 
-def test_a_report_on_what_was_asked_after_a_take_over_counts(
+def test_report_on_an_installation_from_after_a_take_over_counts(
     device: Asked, db: Database, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("ROLLOUT_PAUSE_INSTALLATIONS", "1")
@@ -280,7 +280,7 @@ def test_a_report_on_what_was_asked_after_a_take_over_counts(
     assert shown["paused_at"] is not None
 
 
-def test_rolling_back_says_who_runs_the_newer_code(bucket: Bucket, db: Database):
+def test_rollback_names_devices_that_run_a_newer_version(bucket: Bucket, db: Database):
     promoted(1)
     device = Asked(db, promoted(2, percent=0))
     call("POST", "/v1/heartbeat", {"device_id": device.id, "app_version": "2.0"}, token=device.token)

@@ -1,4 +1,4 @@
-"""One request writes a bounded number of log records of a bounded size, whatever it holds: logs cost money."""
+"""One request writes a bounded number of log records of bounded size, whatever it contains, because logs cost money."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ LONG = "x" * 2_000
 
 
 def items(**members: Any) -> list[dict[str, Any]]:
-    """A queue as full as one may be, each report in a bucket of its own."""
+    """A full queue, with each report in a bucket of its own."""
     now = datetime.now(UTC)
     return [
         {"timestamp_utc": (now - timedelta(seconds=20 * n)).isoformat(), **{k: v(n) for k, v in members.items()}}
@@ -44,7 +44,7 @@ def phone(url: str) -> Device:
 
 @pytest.fixture
 def written() -> Iterator[Callable[[], list[str]]]:
-    """The lines of the log since it was asked last."""
+    """A function that returns the log lines since its last call."""
     stream, handler = StringIO(), logs.logger().registered_handler
     before = handler.setStream(stream)
 
@@ -59,7 +59,7 @@ def written() -> Iterator[Callable[[], list[str]]]:
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-def test_a_queue_writes_few_records(phone: Device, written, queue: str):
+def test_full_queue_writes_few_log_records(phone: Device, written, queue: str):
     written()
     call("POST", "/v1/heartbeats", {"heartbeats": QUEUES[queue]}, token=phone.token)
     lines = written()
@@ -68,7 +68,7 @@ def test_a_queue_writes_few_records(phone: Device, written, queue: str):
     assert sum(map(len, lines)) <= MOST_BYTES
 
 
-def test_foreign_device_ids_are_one_record_with_their_number(phone: Device, written):
+def test_foreign_device_ids_are_one_record_with_their_count(phone: Device, written):
     call("POST", "/v1/heartbeats", {"heartbeats": QUEUES["foreign device_ids"]}, token=phone.token)
     (record,) = [json.loads(line) for line in written() if "not the token's" in line]
     assert (record["device_id"], record["claimed_count"]) == (phone.id, 500)
@@ -88,7 +88,7 @@ def test_foreign_device_ids_are_one_record_with_their_number(phone: Device, writ
         ("POST", "/v1/heartbeats", b"{" * 100_000),
     ],
 )
-def test_any_other_request_of_a_device_writes_few_records(phone: Device, written, method: str, path: str, body: Any):
+def test_any_other_device_request_writes_few_log_records(phone: Device, written, method: str, path: str, body: Any):
     written()
     call(method, path, body, token=phone.token)
     lines = written()

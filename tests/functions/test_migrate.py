@@ -1,4 +1,4 @@
-"""The custom resource: CloudFormation is always answered, nothing ever downgrades."""
+"""The custom resource: CloudFormation always gets a response, and no deploy downgrades the schema."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from tests.support.postgres import run_sql
 
 @pytest.fixture
 def empty(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A database without any table, named by DATABASE_URL."""
+    """A database without tables, which DATABASE_URL names."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name}")
     monkeypatch.setenv("DATABASE_URL", url_of(server, name))
@@ -62,7 +62,7 @@ def revision(url: str) -> str:
         return cursor.fetchone()[0]
 
 
-def test_create_migrates_makes_partitions_and_answers(empty: str, cloudformation: CloudFormation):
+def test_create_migrates_makes_partitions_and_responds(empty: str, cloudformation: CloudFormation):
     handler(event(cloudformation, "Create"), context())
     (answer,) = cloudformation.answers
     assert answer["Status"] == "SUCCESS"
@@ -79,8 +79,8 @@ def test_update_of_a_current_schema_succeeds(url: str, cloudformation: CloudForm
     assert [answer["Status"] for answer in cloudformation.answers] == ["SUCCESS"]
 
 
-def test_a_database_ahead_of_the_code_is_left_as_it_is(url: str, cloudformation: CloudFormation):
-    """A rollback: CloudFormation sends Update with the old code to a schema that the new code made."""
+def test_database_ahead_of_the_code_is_unchanged(url: str, cloudformation: CloudFormation):
+    """On a rollback, CloudFormation sends Update with the old code to a schema that the new code made."""
     run_sql(url, "UPDATE alembic_version SET version_num = 'ffffffffffff'", "CREATE TABLE of_later (id int)")
     handler(event(cloudformation, "Update"), context())
     assert [answer["Status"] for answer in cloudformation.answers] == ["SUCCESS"]
@@ -100,7 +100,7 @@ def test_delete_changes_nothing(url: str, cloudformation: CloudFormation):
 
 
 def failed(cloudformation: CloudFormation, seconds: float = 60) -> str:
-    """The reason that CloudFormation shows after a Create; what Lambda reports is the same, without a chain."""
+    """The reason that CloudFormation shows after a failed Create. Lambda reports the same error, without a chain."""
     with pytest.raises(MigrationFailed) as raised:
         handler(event(cloudformation, "Create"), context(seconds))
     assert raised.value.__cause__ is None
@@ -117,7 +117,7 @@ def pointed_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     settings.load.cache_clear()
 
 
-def test_a_revision_that_fails_is_named_with_the_servers_message(empty: str, cloudformation: CloudFormation):
+def test_failed_revision_is_named_with_the_server_message(empty: str, cloudformation: CloudFormation):
     run_sql(empty, "CREATE TABLE devices (secret text)")
     told = failed(cloudformation)
     assert told == (
@@ -125,7 +125,7 @@ def test_a_revision_that_fails_is_named_with_the_servers_message(empty: str, clo
     )
 
 
-def test_a_database_without_dns_is_named_with_its_host(empty, monkeypatch, cloudformation: CloudFormation):
+def test_unresolvable_database_host_is_named(empty, monkeypatch, cloudformation: CloudFormation):
     pointed_at(monkeypatch, "no-such-cluster.invalid:5432")
     assert re.fullmatch(
         r"OperationalError: .*no-such-cluster\.invalid.*(Name or service not known|nodename nor servname).*",
@@ -133,9 +133,7 @@ def test_a_database_without_dns_is_named_with_its_host(empty, monkeypatch, cloud
     )
 
 
-def test_a_port_where_nothing_listens_is_named_with_the_sockets_message(
-    empty, monkeypatch, cloudformation: CloudFormation
-):
+def test_closed_port_is_named_with_the_socket_message(empty, monkeypatch, cloudformation: CloudFormation):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     pointed_at(monkeypatch, f"127.0.0.1:{port}")
@@ -146,7 +144,7 @@ def test_a_port_where_nothing_listens_is_named_with_the_sockets_message(
     assert "s3cr3t" not in told
 
 
-def test_a_login_that_is_refused_is_told_in_the_servers_words(empty: str, monkeypatch, cloudformation: CloudFormation):
+def test_refused_login_is_reported_with_the_server_message(empty: str, monkeypatch, cloudformation: CloudFormation):
     dsn = parse_dsn(empty)
     stranger = {**dsn, "user": "no_such_role", "password": "s3cr3t"}
     query = urlencode({name: value for name, value in stranger.items() if name != "dbname"})
@@ -158,13 +156,13 @@ def test_a_login_that_is_refused_is_told_in_the_servers_words(empty: str, monkey
     assert "s3cr3t" not in told
 
 
-def test_a_setting_that_is_wrong_is_named(empty, monkeypatch, cloudformation: CloudFormation):
+def test_invalid_setting_is_named_to_cloudformation(empty, monkeypatch, cloudformation: CloudFormation):
     monkeypatch.setenv("DATABASE_PORT", "s3cr3t")
     settings.load.cache_clear()
     assert failed(cloudformation) == "SettingsError: DATABASE_PORT is wrong: it should hold a port"
 
 
-def test_a_value_that_a_revision_could_not_read_is_not_told(url: str):
+def test_value_that_a_revision_could_not_read_is_not_reported(url: str):
     with psycopg2.connect(make_dsn(url)) as connection, connection.cursor() as cursor:
         with pytest.raises(psycopg2.Error) as raised:
             cursor.execute("SELECT 's3cr3t'::uuid")
@@ -184,11 +182,11 @@ def test_a_value_that_a_revision_could_not_read_is_not_told(url: str):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_of_an_error_whose_text_may_hold_a_secret_only_the_type_is_told(error: Exception):
+def test_error_that_may_contain_a_secret_is_reported_by_type_only(error: Exception):
     assert reason.of(error) == type(error).__name__
 
 
-def test_it_answers_before_its_own_timeout(url: str, cloudformation: CloudFormation):
+def test_migrate_responds_before_its_own_timeout(url: str, cloudformation: CloudFormation):
     """Another run holds the lock for longer than this one may take."""
     run_sql(url, "UPDATE alembic_version SET version_num = 'e8a41f63d7c2'")
     with psycopg2.connect(make_dsn(url)) as holder, holder.cursor() as cursor:
@@ -198,13 +196,13 @@ def test_it_answers_before_its_own_timeout(url: str, cloudformation: CloudFormat
     assert [answer["Status"] for answer in cloudformation.answers] == ["FAILED"]
 
 
-def test_an_answer_that_was_not_taken_is_given_again(url: str, cloudformation: CloudFormation):
+def test_rejected_response_is_sent_again(url: str, cloudformation: CloudFormation):
     cloudformation.refusals = 2
     handler(event(cloudformation, "Update"), context())
     assert [answer["Status"] for answer in cloudformation.answers] == ["SUCCESS"]
 
 
-def test_a_migration_that_hangs_is_answered_in_time(url: str, cloudformation: CloudFormation):
+def test_hanging_migration_is_reported_in_time(url: str, cloudformation: CloudFormation):
     holder = psycopg2.connect(make_dsn(url))
     with holder.cursor() as cursor:
         cursor.execute("LOCK TABLE alembic_version")
@@ -228,14 +226,14 @@ def test_a_migration_that_hangs_is_answered_in_time(url: str, cloudformation: Cl
         "https://s3.us-gov-west-1.amazonaws.com:443/cloudformation-custom-resource-response-usgovwest1/arn",
     ],
 )
-def test_cloudformations_own_hosts_are_answered(url: str):
+def test_hosts_of_cloudformation_get_a_response(url: str):
     assert custom_resource.Answer({"ResponseURL": url}, "id")
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "http://cloudformation-custom-resource-response-euwest1.s3.amazonaws.com/",  # not encrypted
+        "http://cloudformation-custom-resource-response-euwest1.s3.amazonaws.com/",  # not HTTPS
         "https://amazonaws.com.attacker.example/",
         "https://attacker.example/?x=.amazonaws.com",
         "https://attacker.example#.amazonaws.com",
@@ -250,13 +248,13 @@ def test_cloudformations_own_hosts_are_answered(url: str):
         "",
     ],
 )
-def test_no_other_host_is_told_anything(empty: str, url: str, cloudformation: CloudFormation):
+def test_other_hosts_get_no_response(empty: str, url: str, cloudformation: CloudFormation):
     with pytest.raises(custom_resource.NoAnswer):
         handler(event(cloudformation, "Create") | {"ResponseURL": url}, context())
     assert cloudformation.answers == []
 
 
-def test_the_template_names_no_host_besides():
+def test_template_names_no_other_host():
     document = template.document()
     holders = [
         document["Globals"]["Function"],

@@ -1,4 +1,4 @@
-"""What is posted to a webhook, in which shape, and that its address is told to nobody."""
+"""What is posted to a webhook, in which format, and that its URL is never revealed."""
 
 import hashlib
 import hmac
@@ -27,7 +27,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
     settings.load.cache_clear()
 
 
-def test_alerts_in_slacks_shape(webhook: Webhook):
+def test_alerts_are_posted_in_the_format_of_slack(webhook: Webhook):
     assert handler(samples.load("notify"), CONTEXT) == {"posted": 1}
     [body] = webhook.posted
     assert body.keys() == {"text"}
@@ -37,7 +37,7 @@ def test_alerts_in_slacks_shape(webhook: Webhook):
     assert webhook.asked == [f"POST {SECRET_PATH}"]
 
 
-def test_an_alarm_of_cloudwatch_in_words(webhook: Webhook):
+def test_cloudwatch_alarm_is_posted_in_words(webhook: Webhook):
     handler(samples.load("notify-alarm"), CONTEXT)
     assert webhook.posted[0]["text"].splitlines() == [
         "*ALARM: nexmdm-prod-DispatchesUnknown-1A2B3C*",
@@ -47,7 +47,7 @@ def test_an_alarm_of_cloudwatch_in_words(webhook: Webhook):
     ]
 
 
-def test_an_alarm_that_is_over_gives_no_datapoints(webhook: Webhook):
+def test_recovered_alarm_has_no_datapoints(webhook: Webhook):
     event = samples.load("notify-alarm")
     sns = event["Records"][0]["Sns"]
     sns["Message"] = json.dumps({**json.loads(sns["Message"]), "NewStateValue": "OK"})
@@ -57,32 +57,32 @@ def test_an_alarm_that_is_over_gives_no_datapoints(webhook: Webhook):
 
 
 @pytest.mark.parametrize("message", ["[1]", "{}", '"text"', "12", "not JSON"])
-def test_any_other_message_is_posted_as_it_is(webhook: Webhook, message: str):
+def test_any_other_message_is_posted_unchanged(webhook: Webhook, message: str):
     handler(told(None, message), CONTEXT)
     assert webhook.posted == [{"text": f"*NexMDM*\n{message}"}]
 
 
-def test_discords_shape_rings_nobody(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+def test_discord_message_mentions_no_user(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     configure(monkeypatch, WEBHOOK_SHAPE="discord")
     webhook.shape = "discord"
     handler(told("1 new", "Silent: @everyone"), CONTEXT)
     assert webhook.posted == [{"content": "**1 new**\nSilent: @everyone", "allowed_mentions": {"parse": []}}]
 
 
-def test_no_link_of_discords_hides_where_it_leads(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
+def test_discord_links_show_their_target(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     configure(monkeypatch, WEBHOOK_SHAPE="discord")
     webhook.shape = "discord"
     handler(told("1 new", "Silent: [the console](https://evil.example)"), CONTEXT)
     assert webhook.posted[0]["content"].endswith("Silent: [the console] (https://evil.example)")
 
 
-def test_an_alias_is_no_markup_of_slacks(webhook: Webhook):
+def test_alias_is_escaped_for_slack(webhook: Webhook):
     handler(told("1 new", "Silent: <!channel> & <https://x|y>"), CONTEXT)
     assert webhook.posted[0]["text"].endswith("Silent: &lt;!channel&gt; &amp; &lt;https://x|y&gt;")
 
 
 @pytest.mark.parametrize(("shape", "most"), [("slack", 4_000), ("discord", 2_000)])
-def test_a_long_message_is_cut_to_what_the_webhook_takes(webhook: Webhook, monkeypatch, shape: str, most: int):
+def test_long_message_is_cut_to_the_limit_of_the_webhook(webhook: Webhook, monkeypatch, shape: str, most: int):
     configure(monkeypatch, WEBHOOK_SHAPE=shape)
     webhook.shape = shape
     handler(told("s", "x" * 10_000), CONTEXT)
@@ -100,20 +100,20 @@ def test_a_long_message_is_cut_to_what_the_webhook_takes(webhook: Webhook, monke
         ("https://chat.example/hooks/discord.com", "slack"),
     ],
 )
-def test_the_host_says_which_shape(url: str, shape: str):
+def test_webhook_host_determines_the_format(url: str, shape: str):
     assert shapes.of_host(url) == shape
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 404, 302])
-def test_a_refusal_fails_the_invocation_once_and_says_no_address(webhook: Webhook, status: int):
-    """Lambda tries again; a redirect is not followed, and no success."""
+def test_refused_post_fails_the_invocation_without_the_url(webhook: Webhook, status: int):
+    """Lambda retries the invocation. A redirect is not followed and does not count as success."""
     webhook.answer = status
     with pytest.raises(posting.NotPosted, match=f"^The webhook answered {status}$"):
         handler(told("s", "m"), CONTEXT)
     assert webhook.asked == [f"POST {SECRET_PATH}"]
 
 
-def test_silence_is_not_waited_for_and_says_no_address(webhook: Webhook, monkeypatch, capfd):
+def test_silent_webhook_fails_the_invocation_without_the_url(webhook: Webhook, monkeypatch, capfd):
     webhook.answer = None
     monkeypatch.setattr(posting, "TIMEOUT", posting.urllib3.Timeout(connect=5, read=0.2))
     posting._pool.cache_clear()
@@ -121,13 +121,13 @@ def test_silence_is_not_waited_for_and_says_no_address(webhook: Webhook, monkeyp
         handler(told("s", "m"), CONTEXT)
     posting._pool.cache_clear()
     assert len(webhook.posted) == 1
-    assert_untold(raised, capfd)
+    assert_url_not_revealed(raised, capfd)
 
 
 @pytest.mark.parametrize(
     "wrong", ["no canary", "ftp://canary/x", "https://canary[1/x", "https://u:canary@host/x", "canary\nhttps://h/x"]
 )
-def test_a_setting_that_is_no_url_is_named_and_not_quoted(webhook: Webhook, monkeypatch, capfd, wrong: str):
+def test_invalid_webhook_url_is_named_and_not_quoted(webhook: Webhook, monkeypatch, capfd, wrong: str):
     configure(monkeypatch, WEBHOOK_URL=wrong)
     with pytest.raises(SettingsError, match="WEBHOOK_URL is wrong") as raised:
         handler(told("s", "m"), CONTEXT)
@@ -135,17 +135,17 @@ def test_a_setting_that_is_no_url_is_named_and_not_quoted(webhook: Webhook, monk
     assert "canary" not in str(raised.value) + printed.out + printed.err
 
 
-def test_a_url_that_nobody_is_at_is_not_told_either(webhook: Webhook, monkeypatch, capfd):
+def test_unreachable_webhook_url_is_not_revealed(webhook: Webhook, monkeypatch, capfd):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     configure(monkeypatch, WEBHOOK_URL=f"http://127.0.0.1:{port}/services/secret")
     with pytest.raises(posting.NotPosted) as raised:
         handler(told("s", "m"), CONTEXT)
-    assert_untold(raised, capfd)
+    assert_url_not_revealed(raised, capfd)
 
 
-def assert_untold(raised: pytest.ExceptionInfo, capfd: pytest.CaptureFixture[str]) -> None:
-    """Lambda writes the text of an error and of those that it came from into the log."""
+def assert_url_not_revealed(raised: pytest.ExceptionInfo, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lambda logs the text of an error and of the errors in its chain."""
     printed = capfd.readouterr()
     for text in (str(raised.value), printed.out, printed.err):
         assert "secret" not in text
@@ -153,7 +153,7 @@ def assert_untold(raised: pytest.ExceptionInfo, capfd: pytest.CaptureFixture[str
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-def test_without_an_address_it_says_which_setting(url: str):
+def test_missing_webhook_url_names_the_setting(url: str):
     settings.load.cache_clear()
     with pytest.raises(settings.SettingsError, match=r"^WEBHOOK_URL and NOTIFICATION_ROUTES are not set"):
         handler(told("s", "m"), CONTEXT)
@@ -173,7 +173,7 @@ GROUP = {
 
 
 def routed(*groups: dict, routes: tuple[str, ...] = ("ops",)) -> dict:
-    """A notification of the watch as SNS hands it to the function."""
+    """A notification of the watch, as SNS passes it to the function."""
     notification = {"claim_id": "c", "stack": "nexmdm-prod", "subject": "s", "text": "t", "routes": routes}
     value = json.dumps({**notification, "groups": groups})
     attributes = {"notification": {"Type": "String", "Value": value}}
@@ -190,7 +190,7 @@ def route(webhook: Webhook, monkeypatch: pytest.MonkeyPatch):
     return route
 
 
-def test_pagerduty_gets_an_incident_per_rule_and_its_end(webhook: Webhook, route):
+def test_pagerduty_gets_an_incident_per_rule_and_its_resolution(webhook: Webhook, route):
     route("pagerduty", "routing-key")
     handler(routed(GROUP), CONTEXT)
     handler(routed({**GROUP, "notice": "recovered", "still_open": 1}), CONTEXT)
@@ -211,7 +211,7 @@ def test_pagerduty_gets_an_incident_per_rule_and_its_end(webhook: Webhook, route
     assert resolve == {"routing_key": "routing-key", "event_action": "resolve", "dedup_key": "nexmdm-prod:tills"}
 
 
-def test_json_is_signed_over_time_and_body(webhook: Webhook, route):
+def test_json_signature_covers_time_and_body(webhook: Webhook, route):
     route("json", "the key")
     handler(routed(GROUP), CONTEXT)
     [(headers, body)] = webhook.received
@@ -221,20 +221,20 @@ def test_json_is_signed_over_time_and_body(webhook: Webhook, route):
     assert json.loads(body)["groups"] == [GROUP]
 
 
-def test_the_signature_of_the_documented_vector():
+def test_signature_matches_the_documented_vector():
     assert shapes.signature("secret", 1_767_225_600, b'{"text":"t"}') == (
-        "t=1767225600,v1=efe445bc881e0f614a5e7377d6048a45c82620f146f97c1589077323ae773f74"  # in docs/operations.md
+        "t=1767225600,v1=efe445bc881e0f614a5e7377d6048a45c82620f146f97c1589077323ae773f74"  # as in docs/operations.md
     )
 
 
-def test_a_route_that_is_missing_fails_after_the_others_were_posted_to(webhook: Webhook, route):
+def test_missing_route_fails_after_the_others_were_posted(webhook: Webhook, route):
     route("slack")
     with pytest.raises(posting.NotPosted, match="no route 'typo'"):
         handler(routed(GROUP, routes=("typo", "ops")), CONTEXT)
     assert [body["text"] for body in webhook.posted] == ["*s*\nt"]
 
 
-def test_without_routes_it_goes_to_the_webhook_url_alone(webhook: Webhook, route):
+def test_notification_without_routes_goes_only_to_the_webhook_url(webhook: Webhook, route):
     route("slack")
     assert handler(routed(GROUP, routes=()), CONTEXT) == {"posted": 0}
 
@@ -249,7 +249,7 @@ def test_without_routes_it_goes_to_the_webhook_url_alone(webhook: Webhook, route
         '{"ops": {"url": "https://canary.example/secret", "shape": "pagerduty"}}',
     ],
 )
-def test_routes_that_cannot_be_read_say_the_form_and_no_url(webhook: Webhook, monkeypatch, setting: str):
+def test_unreadable_routes_are_named_by_form_without_a_url(webhook: Webhook, monkeypatch, setting: str):
     configure(monkeypatch, NOTIFICATION_ROUTES=setting)
     with pytest.raises(settings.SettingsError, match=r"^NOTIFICATION_ROUTES is wrong") as raised:
         handler(routed(GROUP), CONTEXT)

@@ -1,4 +1,4 @@
-"""No value that a device reports makes its report be refused (H6): odd values of every kind, on every device route."""
+"""No reported value causes a report to be refused (H6): odd values of every kind, on every device route."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def last_status(db: Database) -> dict[str, Any]:
 
 @pytest.fixture
 def dropped(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The fields that the log of the last request names; the metric must agree."""
+    """A function that returns the fields named in the log of the last request; the metric must agree."""
 
     def read() -> list[str]:
         named = [vars(record) for record in caplog.records if record.message == "reported values dropped"]
@@ -59,7 +59,7 @@ def dropped(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
         counted = [line["ReportedValuesDropped"][0] for line in lines if "ReportedValuesDropped" in line]
         caplog.clear()
         assert [record["count"] for record in named] == counted
-        assert len(named) <= 1, "one record for each request"
+        assert len(named) <= 1, "a request wrote more than one record"
         return named[0]["fields"] if named else []
 
     return read
@@ -96,7 +96,7 @@ NUMBERS = [field for field in FIELDS if getattr(field.type, "__origin__", None) 
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
-def test_what_is_no_number_or_out_of_bounds_becomes_null(db, device, field: Field, dropped):
+def test_invalid_or_out_of_range_number_becomes_null(db, device, field: Field, dropped):
     bounds = field.type.__metadata__[0]
     values = [*NO_NUMBER, str(bounds.le + 1).encode(), str(bounds.ge - 1).encode(), b"%d.0" % (bounds.le + 1)]
     path, start = field.paths[-1], an_hour_ago()
@@ -110,7 +110,7 @@ def test_what_is_no_number_or_out_of_bounds_becomes_null(db, device, field: Fiel
 
 
 @pytest.mark.parametrize("field", [f for f in NUMBERS if f.type.__origin__ is int], ids=lambda field: field.name)
-def test_a_whole_number_is_rounded_and_its_text_is_taken(db, device, field: Field, dropped):
+def test_whole_number_is_rounded_and_accepted_as_text(db, device, field: Field, dropped):
     path, start = field.paths[-1], an_hour_ago()
     texts = (b"57.5", b"57.6", b'"58"', b'"57.9"', b"58.0", b"5.8e1", b'"58.0"')
     for n, value in enumerate(texts):
@@ -120,17 +120,17 @@ def test_a_whole_number_is_rounded_and_its_text_is_taken(db, device, field: Fiel
 
 
 @pytest.mark.parametrize("value", [b"-1", b"-1.0", b'"-1"'])
-def test_minus_1_is_unknown_and_nothing_is_dropped(db, device, value, dropped):
+def test_minus_1_means_unknown_and_drops_nothing(db, device, value, dropped):
     assert post(device.token, body_with("battery.pct", value)).status == 200
     assert last_status(db)["battery_pct"] is None
     assert dropped() == []
 
 
-# --- booleans, words
+# --- booleans and words
 
 
 @pytest.mark.parametrize("field", [f for f in FIELDS if f.type is bool], ids=lambda field: field.name)
-def test_what_is_no_boolean_becomes_null(db, device, field: Field, dropped):
+def test_invalid_boolean_becomes_null(db, device, field: Field, dropped):
     path, start = field.paths[-1], an_hour_ago()
     for n, value in enumerate((b'"yes"', b"2", b"0.5", b"[]", b"{}", b'""', b"NaN", b'"\\u0000"')):
         db.execute(f"UPDATE devices SET {field.name} = NULL" if field.kept == "device" else "SELECT 1")
@@ -140,7 +140,7 @@ def test_what_is_no_boolean_becomes_null(db, device, field: Field, dropped):
 
 
 @pytest.mark.parametrize("value", [b'"warning"', b'"OK"', b"1", b"[]", b'""', b'"\\u0000"', b"NaN"])
-def test_a_status_that_is_none_of_the_three_words_is_null(db, device, value, dropped):
+def test_unknown_status_word_becomes_null(db, device, value, dropped):
     body = agent.heartbeat(status=HERE)
     assert post(device.token, json.dumps(body).encode().replace(f'"{HERE}"'.encode(), value)).status == 200
     assert last_status(db)["status"] is None
@@ -168,7 +168,7 @@ NAMES = [f for f in FIELDS if getattr(f.type, "__origin__", None) is str and not
 
 @pytest.mark.parametrize("kind", UNCLEAN)
 @pytest.mark.parametrize("field", DESCRIBING, ids=lambda field: field.name)
-def test_text_that_describes_is_cleaned(db, device, field: Field, kind, dropped):
+def test_descriptive_text_is_cleaned(db, device, field: Field, kind, dropped):
     value, expected = UNCLEAN[kind]
     assert post(device.token, body_with(field.paths[-1], value)).status == 200
     assert last_status(db)[field.name] == expected
@@ -176,17 +176,17 @@ def test_text_that_describes_is_cleaned(db, device, field: Field, kind, dropped)
 
 
 @pytest.mark.parametrize("field", DESCRIBING, ids=lambda field: field.name)
-def test_text_that_describes_is_cut_at_its_limit(db, device, field: Field):
+def test_descriptive_text_is_cut_at_its_limit(db, device, field: Field):
     limit = field.type.__metadata__[0].max_length
     assert post(device.token, body_with(field.paths[-1], json.dumps("é" * (limit + 1)).encode())).status == 200
     assert last_status(db)[field.name] == "é" * limit
 
 
 @pytest.mark.parametrize("field", [*DESCRIBING, *NAMES], ids=lambda field: field.name)
-def test_what_is_no_text_becomes_null(db, device, field: Field, dropped):
+def test_invalid_text_becomes_null(db, device, field: Field, dropped):
     path, start = field.paths[-1], an_hour_ago()
     if path == "unity_pkg_version":
-        return  # of the flat form
+        return  # a field of the flat form
     for n, value in enumerate((b"5", b"true", b"[]", b"{}", b"NaN")):
         db.execute(f"UPDATE devices SET {field.name} = NULL" if field.kept == "device" else "SELECT 1")
         assert post(device.token, body_with(path, value, start + n * timedelta(minutes=1))).status == 200, value
@@ -196,7 +196,7 @@ def test_what_is_no_text_becomes_null(db, device, field: Field, dropped):
 
 @pytest.mark.parametrize("kind", [*UNCLEAN, "too long"])
 @pytest.mark.parametrize("field", NAMES, ids=lambda field: field.name)
-def test_a_name_is_never_cut_or_cleaned(db, device, field: Field, kind, dropped):
+def test_name_is_never_cut_or_cleaned(db, device, field: Field, kind, dropped):
     limit = field.type.__metadata__[0].max_length
     value = json.dumps("x" * (limit + 1)).encode() if kind == "too long" else UNCLEAN[kind][0]
     body = body_with("app_version", value, app_versions=None) if field.name == "agent_version" else None
@@ -240,7 +240,7 @@ NO_TIME = [
 ]
 
 
-def test_a_timestamp_that_cannot_be_read_is_as_good_as_none(db, device, dropped):
+def test_unreadable_timestamp_counts_as_absent(db, device, dropped):
     for value in NO_TIME:
         db.execute("DELETE FROM device_heartbeats")
         before = datetime.now(UTC)
@@ -257,7 +257,7 @@ def test_a_timestamp_that_cannot_be_read_is_as_good_as_none(db, device, dropped)
 @pytest.mark.parametrize(
     "value", [b'""', b"5", b"[]", b'"a\\u0000"', b'"\\ud800"', b'"\xff"', b"NaN", json.dumps("x" * 4097).encode()]
 )
-def test_an_fcm_token_that_does_not_fit_clears_none(db, device, value):
+def test_invalid_fcm_token_keeps_the_stored_one(db, device, value):
     start = an_hour_ago()
     assert post(device.token, body_with("fcm_token", b'"fcm:good"', start)).status == 200
     assert post(device.token, body_with("fcm_token", value, start + timedelta(minutes=1))).status == 200
@@ -268,13 +268,13 @@ def test_an_fcm_token_that_does_not_fit_clears_none(db, device, value):
 @pytest.mark.parametrize(
     "value", [b"5", b'"\\u0000"', b'"\\ud800"', b'"\xff"', b"NaN", b"[[[]]]", b'"' + b"x" * 5000 + b'"']
 )
-def test_odd_identifiers_and_members_that_nothing_reads_lose_no_report(db, device, name, value):
+def test_odd_identifiers_and_unread_members_lose_no_report(db, device, name, value):
     body = json.dumps(agent.heartbeat() | {name: HERE}).encode().replace(f'"{HERE}"'.encode(), value)
     assert post(device.token, body).status == 200
     assert last_status(db)["battery_pct"] == 85
 
 
-def test_members_that_nothing_reads_are_not_named(db, device, dropped):
+def test_unread_members_are_not_logged(db, device, dropped):
     odd = {"alias": 5, "self_heal_hints": ["\x00"], "x": {"y": "\ud800"}, "speedtest_running_signals": "?"}
     assert post(device.token, json.dumps(agent.heartbeat(**odd)).encode()).status == 200
     assert dropped() == []
@@ -287,7 +287,7 @@ def test_odd_keys_lose_no_report(db, device):
     assert last_status(db)["battery_pct"] == 85
 
 
-def test_of_duplicate_keys_the_last_counts(db, device):
+def test_last_of_duplicate_keys_counts(db, device):
     body = agent.heartbeat()
     head = json.dumps(body).encode()[:-1]
     assert (
@@ -300,7 +300,7 @@ def test_of_duplicate_keys_the_last_counts(db, device):
 
 @pytest.mark.parametrize("group", ["battery", "system", "memory", "network"])
 @pytest.mark.parametrize("value", [b"5", b'"x"', b"[]", b"true", b"NaN", b'"\\ud800"'])
-def test_a_group_that_is_no_object_is_dropped_as_a_whole(db, device, group, value, dropped):
+def test_group_that_is_not_an_object_is_dropped_as_a_whole(db, device, group, value, dropped):
     assert post(device.token, body_with(group, value)).status == 200
     assert last_status(db)["agent_version"] == "2.4.1"
     assert dropped() == [group]
@@ -336,7 +336,7 @@ def test_odd_app_versions_lose_no_report(db, device, apps, dropped):
     assert all(name.startswith("app_versions") for name in dropped())
 
 
-def test_the_version_of_an_app_that_is_not_monitored_may_be_odd(db, device):
+def test_odd_version_of_an_unmonitored_app_is_accepted(db, device):
     apps = {
         "io.unitynodes.unityapp": {"installed": True, "version_name": "1.9.0"},
         "com.x": {"version_name": "9" * 201},
@@ -345,14 +345,14 @@ def test_the_version_of_an_app_that_is_not_monitored_may_be_odd(db, device):
     assert last_status(db)["unity_pkg_version"] == "1.9.0"
 
 
-# --- what is refused
+# --- refused bodies
 
 
 @pytest.mark.parametrize(
     "body", [b"[]", b"5", b'"x"', b"null", b"true", b"NaN", b"{", b'{"a": }', b"{}}", b"\xff", b"{'a': 1}"]
 )
 @pytest.mark.parametrize("path", ["/v1/heartbeat", "/v1/heartbeats", "/v1/devices/fcm-token", "/v1/action-result"])
-def test_what_is_no_json_object_is_refused(db, device, body, path):
+def test_body_that_is_not_a_json_object_is_refused(db, device, body, path):
     assert post(device.token, body, path).status in (400, 422)
     assert db.execute("SELECT * FROM device_last_status") == []
 
@@ -372,12 +372,12 @@ def test_nesting_is_bounded_at_32(db, device, opening, closing):
     post(device.token, deep(100_000)).problem(400)
 
 
-def test_brackets_in_text_are_no_nesting(db, device):
+def test_brackets_in_text_do_not_count_as_nesting(db, device):
     assert post(device.token, body_with("network.ssid", json.dumps("[{" * 90 + '"\\').encode())).status == 200
     assert last_status(db)["ssid"] == "[{" * 90 + '"\\'
 
 
-def test_a_batch_is_judged_item_by_item_and_500_at_most(db, device):
+def test_batch_is_checked_item_by_item_up_to_500(db, device):
     start = an_hour_ago()
     items = [
         body_with("battery.pct", b"NaN", start),
@@ -446,7 +446,7 @@ ODD = [
         ),
     ],
 )
-def test_an_answer_with_an_odd_value_settles_its_command(db, device, path, given, odd, value):
+def test_result_with_an_odd_value_settles_its_command(db, device, path, given, odd, value):
     for name in odd:
         db.execute("DELETE FROM fcm_dispatches")
         dispatch(db, device.id)
@@ -456,7 +456,7 @@ def test_an_answer_with_an_odd_value_settles_its_command(db, device, path, given
         result(db)
 
 
-def test_texts_of_answers_are_cut_at_their_limits(db, device):
+def test_texts_of_results_are_cut_at_their_limits(db, device):
     dispatch(db, device.id)
     body = {"request_id": "r-1", "outcome": "ok" * 100, "message": "m" * 1001, "finished_at": 1764340000000}
     assert call("POST", "/v1/action-result", body, token=device.token).status == 200
@@ -473,7 +473,7 @@ def test_shell_output_with_nul_or_half_an_emoji_settles_the_command(db, device):
     assert json.loads(result(db)[1]) == {"exit_code": 0, "output": f"a{REPLACED}b{REPLACED}", "error": ""}
 
 
-def test_values_that_decide_are_still_refused(db, device):
+def test_invalid_identifiers_and_statuses_are_still_refused(db, device):
     dispatch(db, device.id)
     ack = f"/v1/devices/{device.id}/ack"
     call("POST", ack, {"type": "NO_ACK", "request_id": "r-1"}, token=device.token).problem(400)
@@ -496,7 +496,7 @@ def test_values_that_decide_are_still_refused(db, device):
 @pytest.mark.parametrize(
     ("value", "stored"), [(b"57.5", 58), (b"101", None), (b"-1", None), (b"NaN", None), (b'"40"', 40)]
 )
-def test_odd_progress_of_an_installation(db, device, value, stored):
+def test_odd_installation_progress_does_not_lose_the_report(db, device, value, stored):
     db.execute(
         """INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size, package_name, state)
            VALUES (1, '1', 1, 'x', 1, 'com.x', 'adopted')"""
@@ -510,10 +510,10 @@ def test_odd_progress_of_an_installation(db, device, value, stored):
     assert db.execute("SELECT download_progress FROM apk_installations") == [{"download_progress": stored}]
 
 
-# --- the oracle
+# --- the property: a device that sends an object is seen
 
 
-# JSON text of any kind of value, well made or not.
+# JSON text of any kind of value, well-formed or not.
 TEXTS = st.text(st.characters(), max_size=20).map(lambda text: json.dumps(text).encode())
 NUMBERS_OF_ALL_KINDS = st.one_of(st.integers(), st.floats()).map(lambda number: json.dumps(number).encode())
 KNOWN = st.sampled_from([*NO_NUMBER, *NO_TIME, *ODD, *(value for value, _ in UNCLEAN.values())])
@@ -532,8 +532,8 @@ VALUES = st.recursive(
 PATHS = sorted({path for field in FIELDS for path in field.paths if "." in path} | set(agent.heartbeat()))
 
 
-def test_a_device_whose_body_is_an_object_is_seen_whatever_it_holds(db, device):
-    """The oracle: `last_seen_at` moves."""
+def test_any_object_body_updates_last_seen(db, device):
+    """The property to hold: `last_seen_at` advances."""
 
     @given(st.dictionaries(st.sampled_from(PATHS), VALUES, min_size=1, max_size=6), st.booleans())
     @settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
@@ -564,7 +564,7 @@ def test_a_device_whose_body_is_an_object_is_seen_whatever_it_holds(db, device):
     holds()
 
 
-def test_the_columns_of_the_history_hold_what_the_last_status_holds(db, device):
+def test_history_and_last_status_store_the_same_values(db, device):
     assert post(device.token, json.dumps(agent.heartbeat()).encode()).status == 200
     (row,) = db.execute("SELECT * FROM device_heartbeats")
     assert {f.name: row[f.name] for f in HISTORY} == {f.name: last_status(db)[f.name] for f in HISTORY}

@@ -1,4 +1,4 @@
-"""What is kept of secrets, and what a viewer does not see of what commands answered."""
+"""Results of commands in private: how secrets are stored, and which parts of results a viewer cannot see."""
 
 import pytest
 from nexmdm.runtime import settings
@@ -15,28 +15,28 @@ def wifi(device_id: str, request_id: str = "r-1", password: str = "correct horse
     return send(device_id, request_id, action="wifi_connect", params={**WIFI, "password": password})
 
 
-def test_the_hash_says_nothing_about_a_password(fake_fcm: FakeFcm, device: str, db: Database):
+def test_payload_hash_reveals_no_password(fake_fcm: FakeFcm, device: str, db: Database):
     wifi(device, "r-1")
     wifi(device, "r-2", "another one")
     first, second = db.execute("SELECT payload_hash FROM fcm_dispatches")
     assert first == second
 
 
-def test_while_the_secrets_are_held_they_are_compared(fake_fcm: FakeFcm, device: str):
+def test_repeat_compares_secrets_while_they_are_stored(fake_fcm: FakeFcm, device: str):
     fake_fcm.behave(ADDRESS, "503")
     assert wifi(device).json["state"] == "unknown"
     assert wifi(device).status == 200
     wifi(device, password="another one").problem(422)
 
 
-def test_after_the_wipe_a_replay_is_known_by_what_is_left(fake_fcm: FakeFcm, device: str):
+def test_repeat_after_the_wipe_is_recognized_by_the_rest_of_the_payload(fake_fcm: FakeFcm, device: str):
     assert wifi(device).json["state"] == "sent"
     assert wifi(device).status == 200
     assert "secrets" not in wifi(device).json
     send(device, action="wifi_connect", params={"ssid": "kiosks"}).problem(422)
 
 
-def test_the_same_holds_for_a_bulk_command(fake_fcm: FakeFcm, device: str, db: Database):
+def test_bulk_command_treats_secrets_in_the_same_way(fake_fcm: FakeFcm, device: str, db: Database):
     fake_fcm.behave(ADDRESS, "503")
     body = {"action": "wifi_connect", "params": WIFI, "request_id": "b-1", "device_ids": [device]}
     call("POST", "/v1/commands", body)
@@ -48,7 +48,7 @@ def test_the_same_holds_for_a_bulk_command(fake_fcm: FakeFcm, device: str, db: D
 
 @pytest.fixture
 def shell(fake_fcm: FakeFcm, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """A device that was asked a shell command, r-1, and answered it."""
+    """A device that was sent the shell command r-1 and answered it."""
     monkeypatch.setenv("REMOTE_EXEC_SHELL_ENABLED", "true")
     settings.load.cache_clear()
     device_id, token = enrolled("lobby", ADDRESS)
@@ -65,7 +65,7 @@ def shell(fake_fcm: FakeFcm, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]
     return device_id, token
 
 
-def test_what_a_shell_was_asked_and_answered_is_shown_by_the_result_alone(shell):
+def test_only_the_result_route_shows_shell_command_and_output(shell):
     result = call("GET", "/v1/commands/r-1/result").json
     assert result["params"]["command"] == "cat /sdcard/pin"
     assert "4711" in result["result_message"]
@@ -76,7 +76,7 @@ def test_what_a_shell_was_asked_and_answered_is_shown_by_the_result_alone(shell)
         assert "sdcard" not in answer.text
 
 
-def test_a_result_keeps_secrets_masked_and_an_unknown_one_is_404(fake_fcm: FakeFcm, device: str):
+def test_result_masks_secrets_and_unknown_result_returns_404(fake_fcm: FakeFcm, device: str):
     wifi(device)
     assert call("GET", "/v1/commands/r-1/result").json["params"] == {"ssid": "kiosks", "password": "***"}
     call("GET", "/v1/commands/other/result").problem(404)

@@ -1,4 +1,4 @@
-"""The monitored app is started again where it is installed and not in front, once for each device and half hour."""
+"""The monitored app is started again where it is installed and not in front, once per device and half hour."""
 
 import pytest
 from nexmdm.runtime import settings
@@ -28,7 +28,7 @@ def report(token: str, seconds: int | None, installed: bool = True) -> None:
     assert call("POST", "/v1/heartbeat", body, token=token).status == 200
 
 
-def test_it_is_started_again_once(fake_fcm: FakeFcm, phone, db: Database):
+def test_app_is_relaunched_once(fake_fcm: FakeFcm, phone, db: Database):
     report(phone[1], 601)
     assert sweep()["relaunched"] == 1
     assert sweep()["relaunched"] == 0
@@ -41,34 +41,34 @@ def test_it_is_started_again_once(fake_fcm: FakeFcm, phone, db: Database):
     assert event == {"actor": "system:sweep", "action": "device.relaunch_app", "object": f"device:{phone[0]}"}
 
 
-def test_another_half_hour_waits_for_a_report(fake_fcm: FakeFcm, phone, db: Database):
+def test_next_relaunch_waits_for_a_report(fake_fcm: FakeFcm, phone, db: Database):
     report(phone[1], 601)
     sweep()
     db.execute("UPDATE fcm_dispatches SET request_id = 'relaunch.earlier'")
-    assert sweep()["relaunched"] == 0, "the device has not reported since"
+    assert sweep()["relaunched"] == 0, "relaunched although the device has not reported since"
     db.execute("UPDATE fcm_dispatches SET created_at = now() - interval '40 minutes'")
     assert sweep()["relaunched"] == 1
 
 
 @pytest.mark.parametrize(("seconds", "installed"), [(600, True), (0, True), (None, True), (-1, True), (9000, False)])
-def test_a_phone_in_order_or_without_the_app_is_left_alone(fake_fcm: FakeFcm, phone, seconds, installed):
+def test_phone_in_order_or_without_the_app_is_not_relaunched(fake_fcm: FakeFcm, phone, seconds, installed):
     report(phone[1], seconds, installed)
     assert sweep()["relaunched"] == 0
 
 
-def test_a_silent_phone_is_left_alone(fake_fcm: FakeFcm, phone, db: Database):
+def test_silent_phone_is_not_relaunched(fake_fcm: FakeFcm, phone, db: Database):
     report(phone[1], 601)
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '1 hour'")
     assert sweep()["relaunched"] == 0
 
 
-def test_it_is_off_unless_it_is_switched_on(fake_fcm: FakeFcm, phone, monkeypatch):
+def test_relaunch_is_off_by_default(fake_fcm: FakeFcm, phone, monkeypatch):
     monkeypatch.delenv("AUTO_RELAUNCH")
     settings.load.cache_clear()
     report(phone[1], 601)
     assert sweep()["relaunched"] == 0
 
 
-def test_its_request_ids_are_not_for_callers(phone):
+def test_request_ids_of_relaunches_are_reserved(phone):
     body = {"action": "ping", "request_id": "relaunch.x.1"}
     call("POST", f"/v1/devices/{phone[0]}/commands", body).problem(422, "$.request_id")

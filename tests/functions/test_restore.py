@@ -1,6 +1,7 @@
-"""A database restored from a snapshot does not know what was sent since: docs/operations.md's procedure sends it never.
+"""A database restored from a snapshot does not know what was sent since; the documented procedure sends it never again.
 
-The snapshot is a copy of the dispatches' table, the restore puts it back.
+The procedure is in docs/operations.md. Here a copy of the dispatches table is the snapshot, and copying it back the
+restore.
 """
 
 import pytest
@@ -26,7 +27,7 @@ def restore(db: Database) -> None:
 
 @pytest.fixture
 def restored(db: Database, fake_fcm: FakeFcm) -> tuple[str, str]:
-    """A device whose commands were open in the snapshot and were sent after it; (device_id, token)."""
+    """A device whose commands were open in the snapshot and were sent after it: (device_id, token)."""
     device_id, token = enrolled("lobby", "fcm:lobby")
     fake_fcm.behave("fcm:lobby", "429")
     for request_id in ("waits", "in-flight"):
@@ -42,12 +43,12 @@ def restored(db: Database, fake_fcm: FakeFcm) -> tuple[str, str]:
     return device_id, token
 
 
-def test_without_it_what_was_sent_would_be_sent_again(restored, fake_fcm: FakeFcm):
+def test_without_the_procedure_sent_commands_are_sent_again(restored, fake_fcm: FakeFcm):
     assert sweep()["sent"] == 2
     assert len(fake_fcm.posts("waits")) == len(fake_fcm.posts("in-flight")) == 2
 
 
-def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: Database, fake_fcm: FakeFcm):
+def test_with_the_procedure_nothing_is_sent_again_or_listed_for_the_device(restored, db: Database, fake_fcm: FakeFcm):
     _, token = restored
     assert handler(samples.load("fcm_dispatch-after-restore"), CONTEXT) == {"unknown": 2}
     assert set(sweep().values()) == {0}
@@ -59,7 +60,7 @@ def test_with_it_nothing_is_sent_again_nor_listed_for_the_device(restored, db: D
     assert handler({"after_restore": True}, CONTEXT) == {"unknown": 0}
 
 
-def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, fake_fcm: FakeFcm):
+def test_dispatch_claimed_at_the_snapshot_is_unknown(restored, db: Database, fake_fcm: FakeFcm):
     db.execute(
         "UPDATE fcm_dispatches SET state = 'sending', fence = fence + 1, next_at = NULL,"
         " lease_until = now() + interval '1 minute'"
@@ -67,8 +68,8 @@ def test_a_claim_of_the_snapshots_moment_is_unknown_too(restored, db: Database, 
     assert handler({"after_restore": True}, CONTEXT) == {"unknown": 2}
 
 
-def test_an_operator_may_still_send_it_and_retention_keeps_its_key(restored, db: Database, fake_fcm: FakeFcm):
-    # The snapshot is older than what FCM keeps; what was sent after it may still be on its way.
+def test_operator_may_resend_it_and_retention_keeps_its_key(restored, db: Database, fake_fcm: FakeFcm):
+    # The snapshot is older than FCM's time to live, but what was sent after it may still be delivered.
     db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '2 days'")
     handler({"after_restore": True}, CONTEXT)
     db.execute("UPDATE fcm_dispatches SET sent_at = now() - interval '3 days'")

@@ -1,4 +1,4 @@
-"""A build offered to the devices that a filter selects, and to a percentage of them."""
+"""A build is offered to the devices that a filter selects, and to a percentage of them."""
 
 import threading
 from hashlib import sha256
@@ -23,7 +23,7 @@ PILOT = {"selector": "stage=pilot"}
 
 @pytest.fixture
 def fleet(url: str, db: Database) -> dict[str, str]:
-    """device id -> token of 40 devices, of which ten are pilots."""
+    """{device id: token} of 40 devices, ten of which are pilots."""
     db.execute("""
         INSERT INTO devices (id, alias, token_id, confirmed_at, labels)
         SELECT 'd' || n, 'kiosk-' || n, encode(sha256(convert_to('token-' || n, 'UTF8')), 'hex'), now(),
@@ -50,19 +50,19 @@ def roll_out(build_id: int, percent: int = 100, **body: Any):
 PILOTS = {f"d{n}" for n in range(1, 11)}
 
 
-def test_a_build_is_offered_to_those_that_the_filter_selects(bucket: Bucket, fleet: dict[str, str], fake_fcm: FakeFcm):
+def test_build_is_offered_to_devices_that_the_filter_selects(bucket: Bucket, fleet: dict[str, str], fake_fcm: FakeFcm):
     promoted(1)
     build_id = promoted(2, percent=0)
     shown = roll_out(build_id, filter=PILOT).json
     assert (shown["rollout_filter"], shown["staged_rollout_percent"]) == (PILOT, 100)
     assert offered(fleet, 2) == PILOTS
     assert offered(fleet, 1) == fleet.keys() - PILOTS
-    # A percentage is of the pilots; without a filter in the call it stays.
+    # The percentage applies to the pilots; without a filter in the call, the filter stays.
     assert roll_out(build_id, 50).json["rollout_filter"] == PILOT
     some = offered(fleet, 2)
     assert 0 < len(some) < 10
     assert some < PILOTS
-    # It is evaluated when a device asks.
+    # The filter is evaluated when a device asks.
     call("PATCH", "/v1/devices/d40", {"labels": {"stage": "pilot"}})
     roll_out(build_id)
     assert offered(fleet, 2) == PILOTS | {"d40"}
@@ -70,7 +70,7 @@ def test_a_build_is_offered_to_those_that_the_filter_selects(bucket: Bucket, fle
     assert offered(fleet, 2) == fleet.keys()
 
 
-def test_a_phone_that_is_no_device_yet_gets_what_all_devices_get(bucket: Bucket, fleet: dict[str, str]):
+def test_unenrolled_phone_gets_the_build_offered_to_all_devices(bucket: Bucket, fleet: dict[str, str]):
     first = promoted(1)
     act(published(2), "promote", filter=PILOT)
     made = call("POST", "/v1/enroll-tokens", {"aliases": ["new"], "scope": "apk_download"}).json["items"][0]
@@ -79,18 +79,20 @@ def test_a_phone_that_is_no_device_yet_gets_what_all_devices_get(bucket: Bucket,
     assert answer.headers["x-apk-sha256"] == call("GET", f"/v1/apk/builds/{first}").json["sha256"]
 
 
-def test_installing_asks_the_pilots_alone(bucket: Bucket, fleet: dict[str, str], fake_fcm: FakeFcm, db: Database):
+def test_install_commands_go_only_to_the_pilots(bucket: Bucket, fleet: dict[str, str], fake_fcm: FakeFcm, db: Database):
     build_id = promoted(2, percent=0)
     answer = roll_out(build_id, filter=PILOT, install=True, request_id="r-1")
     assert (answer.status, answer.json["install"]["device_count"]) == (202, 10)
     rows = db.execute("SELECT device_id FROM apk_installations")
     assert {row["device_id"] for row in rows} == PILOTS
-    # A repeat asks nobody else, whatever it expects of the devices.
+    # A repeat sends to no further device, whatever number of devices it expects.
     again = roll_out(build_id, filter=PILOT, install=True, request_id="r-1", expect_target_hash="0" * 64)
     assert (again.status, again.json["install"]["device_count"]) == (202, 10)
 
 
-def test_a_rollout_holds_to_the_preview(bucket: Bucket, fleet: dict[str, str], fake_fcm: FakeFcm, db: Database):
+def test_rollout_is_refused_if_the_preview_has_changed(
+    bucket: Bucket, fleet: dict[str, str], fake_fcm: FakeFcm, db: Database
+):
     build_id = promoted(2, percent=0)
     seen = call("POST", "/v1/devices/preview", {"filter": PILOT}).json
     assert seen["target_hash"] == sha256("\n".join(sorted(PILOTS)).encode()).hexdigest()
@@ -104,7 +106,7 @@ def test_a_rollout_holds_to_the_preview(bucket: Bucket, fleet: dict[str, str], f
     assert roll_out(build_id, filter=PILOT, expect_target_hash=problem["target_hash"]).status == 200
 
 
-def test_each_change_of_the_filter_is_an_event(bucket: Bucket, fleet: dict[str, str]):
+def test_each_change_of_the_filter_leaves_an_event(bucket: Bucket, fleet: dict[str, str]):
     build_id = promoted(2)
     roll_out(build_id, filter=PILOT)
     roll_out(build_id, filter=PILOT)
@@ -122,7 +124,7 @@ def test_each_change_of_the_filter_is_an_event(bucket: Bucket, fleet: dict[str, 
         ({"all": True, "online": True}, "$.filter.all"),
     ],
 )
-def test_a_filter_that_is_wrong_changes_nothing(bucket: Bucket, fleet: dict[str, str], filter_: dict, path: str):
+def test_invalid_rollout_filter_changes_nothing(bucket: Bucket, fleet: dict[str, str], filter_: dict, path: str):
     build_id = published(2)
     act(build_id, "promote", filter=filter_).problem(422, path)
     assert call("GET", f"/v1/apk/builds/{build_id}").json["is_current"] is False
@@ -131,7 +133,7 @@ def test_a_filter_that_is_wrong_changes_nothing(bucket: Bucket, fleet: dict[str,
     assert call("GET", f"/v1/apk/builds/{build_id}").json["staged_rollout_percent"] == 100
 
 
-def test_a_group_that_a_rollout_names_stays(bucket: Bucket, fleet: dict[str, str]):
+def test_group_used_by_a_rollout_cannot_be_deleted(bucket: Bucket, fleet: dict[str, str]):
     assert call("PUT", "/v1/groups/pilots", {"filter": PILOT}).status == 200
     first = promoted(1)
     build_id = promoted(2)
@@ -144,7 +146,7 @@ def test_a_group_that_a_rollout_names_stays(bucket: Bucket, fleet: dict[str, str
     assert first != build_id
 
 
-def test_a_group_is_not_deleted_while_a_rollout_begins_to_use_it(bucket: Bucket, url: str, fleet: dict[str, str]):
+def test_group_cannot_be_deleted_while_a_rollout_begins_to_use_it(bucket: Bucket, url: str, fleet: dict[str, str]):
     call("PUT", "/v1/groups/pilots", {"filter": PILOT})
     build_id = promoted(2)
     first, second = Database(make_dsn(url)), Database(make_dsn(url))
@@ -162,7 +164,7 @@ def test_a_group_is_not_deleted_while_a_rollout_begins_to_use_it(bucket: Bucket,
             other = threading.Thread(target=delete)
             other.start()
             while not tx.execute("SELECT count(*) AS n FROM pg_locks WHERE NOT granted")[0]["n"]:
-                assert other.is_alive(), "it did not wait"
+                assert other.is_alive(), "the delete did not wait for the rollout"
             tx.execute(
                 """UPDATE apk_versions SET rollout_filter = '{"group": "pilots"}' WHERE id = %(id)s""", {"id": build_id}
             )
@@ -174,7 +176,7 @@ def test_a_group_is_not_deleted_while_a_rollout_begins_to_use_it(bucket: Bucket,
     assert call("GET", "/v1/groups/pilots").status == 200
 
 
-def test_an_older_build_with_a_deleted_group_is_offered_to_nobody(bucket: Bucket, fleet: dict[str, str]):
+def test_older_build_with_a_deleted_group_is_not_offered(bucket: Bucket, fleet: dict[str, str]):
     call("PUT", "/v1/groups/pilots", {"filter": PILOT})
     build_id = promoted(1)
     roll_out(build_id, filter={"group": "pilots"})
@@ -183,12 +185,12 @@ def test_an_older_build_with_a_deleted_group_is_offered_to_nobody(bucket: Bucket
     newest = call("GET", "/v1/apk/builds", query={"current": "true"}).json["items"][0]["build_id"]
     assert act(newest, "rollback", reason="bad").status == 200
     assert offered(fleet, 1) == set()
-    # Whoever offers it again says to whom.
+    # Offering it again requires a filter.
     roll_out(build_id, 100, filter={"all": True})
     assert offered(fleet, 1) == fleet.keys()
 
 
-def test_only_those_that_are_offered_a_newer_agent_are_behind(bucket: Bucket, fleet: dict[str, str], db: Database):
+def test_only_devices_that_are_offered_a_newer_agent_are_behind(bucket: Bucket, fleet: dict[str, str], db: Database):
     db.execute(
         """INSERT INTO device_last_status (device_id, last_ts, agent_version) SELECT id, now(), '1.0' FROM devices"""
     )
@@ -201,7 +203,7 @@ def test_only_those_that_are_offered_a_newer_agent_are_behind(bucket: Bucket, fl
     assert {row["device_id"] for row in rows} == PILOTS
 
 
-def test_the_list_and_the_function_agree_on_the_stored_filter(bucket: Bucket, fleet: dict[str, str], db: Database):
+def test_list_and_function_agree_on_the_stored_filter(bucket: Bucket, fleet: dict[str, str], db: Database):
     build_id = promoted(2)
     roll_out(build_id, filter={"selector": "stage in (pilot, canary)", "alias_prefix": "kiosk-1"})
     [kept] = db.execute("SELECT rollout_filter FROM apk_versions WHERE is_current")

@@ -1,4 +1,4 @@
-"""Rollouts that go on by themselves: each stage begins once, whatever crashes or races, and hands may interfere."""
+"""Staged rollouts that advance automatically: each stage begins once despite crashes, races and operators."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def steps(db: Database) -> list[dict[str, Any]]:
     return [{"actor": row["actor"].partition(":")[0], **row["after"]} for row in rows]
 
 
-def test_a_plan_goes_from_stage_to_stage(build: int, db: Database):
+def test_plan_advances_from_stage_to_stage(build: int, db: Database):
     answer = begin(build)
     assert answer.status == 200, answer.text
     assert (answer.json["staged_rollout_percent"], answer.json["plan"]["stage"]) == (20, 1)
@@ -65,7 +65,7 @@ def test_a_plan_goes_from_stage_to_stage(build: int, db: Database):
     for percent, stage in ((50, 2), (100, 3)):
         a_day_later(db)
         assert advance(db) == 1
-        assert advance(db) == 0, "one step per sweep, and its hold begins anew"
+        assert advance(db) == 0, "a sweep takes one step, and the next stage has its own hold"
         assert (shown(build)["staged_rollout_percent"], shown(build)["plan"]["stage"]) == (percent, stage)
     assert shown(build)["plan"]["end"] == "completed"
     a_day_later(db)
@@ -77,7 +77,7 @@ def test_a_plan_goes_from_stage_to_stage(build: int, db: Database):
     ]
 
 
-def test_each_stage_asks_its_devices_once(build: int, db: Database, monkeypatch: pytest.MonkeyPatch):
+def test_each_stage_sends_install_commands_once(build: int, db: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PUBLIC_URL", "https://mdm.example.org")
     settings.load.cache_clear()
     begin(build, install=True)
@@ -89,11 +89,13 @@ def test_each_stage_asks_its_devices_once(build: int, db: Database, monkeypatch:
     [row] = db.execute("SELECT count(*) AS n, count(DISTINCT device_id) AS devices FROM apk_installations")
     assert (row["n"], row["devices"]) == (40, 40)
     urls = db.execute("SELECT DISTINCT split_part(payload ->> 'download_url', '?', 1) AS url FROM fcm_dispatches")
-    assert urls == [{"url": f"https://mdm.example.org/v1/apk/download/{build}"}], "the plan's, stored when it was made"
+    assert urls == [{"url": f"https://mdm.example.org/v1/apk/download/{build}"}], (
+        "the URL is not the one stored with the plan"
+    )
     assert db.execute("SELECT count(*) AS n FROM command_batches")[0]["n"] == 3
 
 
-def test_enough_of_a_stage_must_be_completed(build: int, db: Database):
+def test_stage_advances_only_if_enough_installations_are_completed(build: int, db: Database):
     stages = [{"percent": 50, "hold_hours": 1, "min_completed_percent": 80}, {"percent": 100}]
     act(build, "rollout", stages=stages, install=True)
     a_day_later(db)
@@ -103,15 +105,15 @@ def test_enough_of_a_stage_must_be_completed(build: int, db: Database):
 
 
 @pytest.mark.parametrize(("earlier", "rest", "goes_on"), [("completed", "pending", 0), ("pending", "completed", 1)])
-def test_what_a_device_was_asked_for_before_it_was_taken_over_does_not_count(
+def test_installations_from_before_a_take_over_do_not_count(
     build: int, db: Database, earlier: str, rest: str, goes_on: int
 ):
-    """Neither as asked nor as completed: only the device that was not taken over decides."""
+    """They count neither as started nor as completed: only the device that was not taken over decides."""
     stages = [{"percent": 50, "hold_hours": 1, "min_completed_percent": 80}, {"percent": 100}]
     act(build, "rollout", stages=stages, install=True)
     a_day_later(db)
     [one, *others] = db.execute("SELECT device_id FROM apk_installations")
-    assert len(others) > 4, "at 80 percent the others would decide"
+    assert len(others) > 4, "too few other devices to decide at 80 percent"
     db.execute(
         "UPDATE apk_installations SET status = CASE WHEN device_id = %(id)s THEN %(rest)s ELSE %(earlier)s END",
         {"id": one["device_id"], "rest": rest, "earlier": earlier},
@@ -128,7 +130,9 @@ def test_what_a_device_was_asked_for_before_it_was_taken_over_does_not_count(
         ("rollback", {"reason": "it hangs"}, "rolled back"),
     ],
 )
-def test_what_ends_a_plan(bucket: Bucket, fleet: None, db: Database, what: str, body: dict[str, Any], end: str):
+def test_operator_change_ends_a_plan(
+    bucket: Bucket, fleet: None, db: Database, what: str, body: dict[str, Any], end: str
+):
     promoted(1)
     build_id = promoted(2, percent=0)
     begin(build_id)
@@ -140,7 +144,7 @@ def test_what_ends_a_plan(bucket: Bucket, fleet: None, db: Database, what: str, 
     assert advance(db) == 0
 
 
-def test_another_build_ends_a_plan(build: int, db: Database):
+def test_promoting_another_build_ends_a_plan(build: int, db: Database):
     begin(build)
     newer = published(3)
     act(newer, "promote", staged_rollout_percent=0)
@@ -149,7 +153,7 @@ def test_another_build_ends_a_plan(build: int, db: Database):
     assert advance(db) == 0
 
 
-def test_a_paused_plan_waits(build: int, db: Database):
+def test_paused_plan_waits(build: int, db: Database):
     begin(build)
     act(build, "pause", reason="to see")
     a_day_later(db)
@@ -161,7 +165,7 @@ def test_a_paused_plan_waits(build: int, db: Database):
     assert advance(db) == 1
 
 
-def test_a_plan_waits_for_its_window(build: int, db: Database):
+def test_plan_waits_for_its_window(build: int, db: Database):
     now = datetime.now(UTC)
     tomorrow = plans.DAYS[(now + timedelta(days=2)).weekday()]
     window = {"timezone": "UTC", "days": [tomorrow], "from": "01:00", "to": "02:00"}
@@ -171,7 +175,7 @@ def test_a_plan_waits_for_its_window(build: int, db: Database):
     assert advance(db) == 0
 
 
-def test_a_plan_may_have_a_filter(build: int, db: Database):
+def test_plan_may_have_a_filter(build: int, db: Database):
     begin(build, filter={"alias_prefix": "kiosk-1"}, install=True)
     for _ in range(2):
         a_day_later(db)
@@ -181,7 +185,7 @@ def test_a_plan_may_have_a_filter(build: int, db: Database):
     assert all(row["alias"].startswith("kiosk-1") for row in rows)
 
 
-def test_wrong_plans_are_refused(build: int):
+def test_invalid_plans_are_refused(build: int):
     for body, path in (
         ({"stages": []}, "$.stages"),
         ({"stages": [{"percent": 0}]}, "$.stages[0].percent"),
@@ -200,7 +204,7 @@ def window_of(zone: str) -> dict[str, Any]:
 # --- crashes and races
 
 
-def test_sweeps_at_once_take_one_step(build: int, db: Database, url: str):
+def test_concurrent_sweeps_take_one_step(build: int, db: Database, url: str):
     begin(build, install=True)
     a_day_later(db)
     results = race(url, *[advance for _ in range(6)])
@@ -227,7 +231,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS
 
 
 @pytest.mark.parametrize("wait_ms", [0, 2, 4, 6, 8, 10, 14, 20, 30, 60])
-def test_a_killed_sweep_leaves_a_whole_step_or_none(build: int, db: Database, url: str, wait_ms: int):
+def test_killed_sweep_leaves_a_whole_step_or_none(build: int, db: Database, url: str, wait_ms: int):
     begin(build, install=True)
     a_day_later(db)
     environment = {**os.environ, "DATABASE_URL": url}
@@ -238,9 +242,9 @@ def test_a_killed_sweep_leaves_a_whole_step_or_none(build: int, db: Database, ur
         assert sweep.stdout.readline() == b"ready\n"
         sweep.stdin.write(b"\n")
         sweep.stdin.flush()
-        threading.Event().wait(wait_ms / 1000)  # where the kill finds it; every place must do
+        threading.Event().wait(wait_ms / 1000)  # the kill must be harmless wherever it finds the process
         sweep.send_signal(signal.SIGKILL)
-    while db.execute(OTHERS)[0]["n"]:  # the server ends what the process left, or commits what it had sent
+    while db.execute(OTHERS)[0]["n"]:  # the server rolls back, or commits what was sent
         threading.Event().wait(0.01)
     [state] = db.execute("SELECT plan_stage, staged_rollout_percent FROM apk_versions WHERE id = %(id)s", {"id": build})
     batches = db.execute("SELECT count(*) AS n FROM command_batches")[0]["n"]

@@ -1,4 +1,4 @@
-"""Schedules over their routes and the sweep. Time passes by moving the instants of rows."""
+"""Schedules over their routes and the sweep. Tests let time pass by moving the times of rows into the past."""
 
 import contextlib
 import threading
@@ -35,7 +35,7 @@ def create(**change: Any):
 
 
 def due(db: Database, seconds_ago: float = 30) -> datetime:
-    """The next run came due so long ago."""
+    """Make the next run due since `seconds_ago`."""
     rows = db.execute(
         "UPDATE schedules SET next_run_at = date_trunc('second', now() - make_interval(secs => %(s)s))"
         " RETURNING next_run_at",
@@ -48,7 +48,7 @@ def runs() -> list[dict[str, Any]]:
     return call("GET", "/v1/schedules/nightly/runs").json["items"]
 
 
-def test_it_is_shown_with_its_next_runs(fleet):
+def test_schedule_shows_its_next_runs(fleet):
     made = create()
     assert made.status == 201
     assert made.json["next_run_at"] == made.json["next_runs"][0]
@@ -60,7 +60,7 @@ def test_it_is_shown_with_its_next_runs(fleet):
     create().problem(409)
 
 
-def test_the_sweep_starts_a_due_run_once_as_a_bulk_command(fake_fcm: FakeFcm, fleet, db: Database):
+def test_sweep_starts_a_due_run_once_as_a_bulk_command(fake_fcm: FakeFcm, fleet, db: Database):
     schedule_id = create().json["schedule_id"]
     assert sweep()["started"] == 0
     at = due(db)
@@ -79,7 +79,7 @@ def test_the_sweep_starts_a_due_run_once_as_a_bulk_command(fake_fcm: FakeFcm, fl
     assert call("GET", f"/v1/commands/{request_id}").json["created_by"] == "system:sweep"
 
 
-def test_a_run_that_is_late_within_the_grace_is_started_and_one_beyond_it_is_missed(fleet, db: Database):
+def test_late_run_is_started_within_the_grace_and_missed_beyond_it(fleet, db: Database):
     create()
     due(db, seconds_ago=290)
     sweep()
@@ -93,7 +93,7 @@ def test_a_run_that_is_late_within_the_grace_is_started_and_one_beyond_it_is_mis
     assert missed["request_id"] is None
 
 
-def test_an_outage_is_one_missed_row_and_the_latest_run_in_grace_is_started(fake_fcm, fleet, db: Database):
+def test_outage_leaves_one_missed_row_and_starts_the_latest_run_in_grace(fake_fcm, fleet, db: Database):
     create(cron="* * * * *")
     due(db, seconds_ago=7200)
     assert sweep()["started"] == 1
@@ -101,7 +101,7 @@ def test_an_outage_is_one_missed_row_and_the_latest_run_in_grace_is_started(fake
     assert len(fake_fcm.requests()) == 3
 
 
-def test_nothing_is_started_when_the_latest_run_is_too_late_as_well(fake_fcm, fleet, db: Database):
+def test_no_run_is_started_if_the_latest_is_beyond_the_grace(fake_fcm, fleet, db: Database):
     half_an_hour_ago = datetime.now(UTC) - timedelta(minutes=30)
     create(cron=f"{half_an_hour_ago.minute} * * * *")
     due(db, seconds_ago=7200)
@@ -110,7 +110,7 @@ def test_nothing_is_started_when_the_latest_run_is_too_late_as_well(fake_fcm, fl
     assert fake_fcm.requests() == []
 
 
-def test_a_filter_that_matches_nobody_is_an_empty_run(fake_fcm: FakeFcm, fleet, db: Database):
+def test_filter_without_a_match_is_an_empty_run(fake_fcm: FakeFcm, fleet, db: Database):
     create(filter={"alias_prefix": "nobody-"})
     due(db)
     assert sweep()["started"] == 1
@@ -119,7 +119,7 @@ def test_a_filter_that_matches_nobody_is_an_empty_run(fake_fcm: FakeFcm, fleet, 
     assert fake_fcm.requests() == []
 
 
-def test_the_filter_is_evaluated_at_the_run(fake_fcm: FakeFcm, fleet, db: Database):
+def test_filter_is_evaluated_at_each_run(fake_fcm: FakeFcm, fleet, db: Database):
     create(filter={"alias_prefix": "kiosk-"})
     enrolled("kiosk-new", "fcm:new")
     due(db)
@@ -127,7 +127,7 @@ def test_the_filter_is_evaluated_at_the_run(fake_fcm: FakeFcm, fleet, db: Databa
     assert len(fake_fcm.requests()) == 4
 
 
-def test_a_one_time_command_runs_once(fake_fcm: FakeFcm, fleet, db: Database):
+def test_one_time_command_runs_once(fake_fcm: FakeFcm, fleet, db: Database):
     at = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     made = create(cron=None, at=at.isoformat()).json
     assert [datetime.fromisoformat(run) for run in made["next_runs"]] == [at]
@@ -137,7 +137,7 @@ def test_a_one_time_command_runs_once(fake_fcm: FakeFcm, fleet, db: Database):
     assert call("GET", "/v1/schedules/nightly").json["next_run_at"] is None
 
 
-def test_two_sweeps_at_once_start_a_run_once(url: str, fake_fcm: FakeFcm, fleet, db: Database):
+def test_concurrent_sweeps_start_a_run_once(url: str, fake_fcm: FakeFcm, fleet, db: Database):
     create()
     config, barrier, started = settings.load(), threading.Barrier(8), []
     connections = [Database(url) for _ in range(8)]
@@ -160,7 +160,7 @@ def test_two_sweeps_at_once_start_a_run_once(url: str, fake_fcm: FakeFcm, fleet,
     assert db.execute("SELECT count(*) AS n FROM command_batches") == [{"n": 1}]
 
 
-def test_a_sweep_never_waits_for_a_schedule_that_another_one_holds(url: str, fleet, db: Database):
+def test_sweep_skips_a_schedule_that_another_sweep_holds(url: str, fleet, db: Database):
     create()
     due(db)
     with contextlib.closing(psycopg2.connect(url)) as holder, holder.cursor() as cursor:
@@ -169,8 +169,8 @@ def test_a_sweep_never_waits_for_a_schedule_that_another_one_holds(url: str, fle
         assert schedules.start_due(db, Actor("system:sweep"), settings.load(), 10) == 0
 
 
-def test_the_same_instant_never_starts_twice_even_if_the_schedule_says_so(fake_fcm: FakeFcm, fleet, db: Database):
-    """As after a restore of the schedule's row alone: the key of the run is what keeps it."""
+def test_same_instant_never_starts_twice(fake_fcm: FakeFcm, fleet, db: Database):
+    """As after a restore of the schedule's row alone: the request id of the run prevents a second start."""
     create()
     at = due(db)
     sweep()
@@ -179,7 +179,7 @@ def test_the_same_instant_never_starts_twice_even_if_the_schedule_says_so(fake_f
     assert len(fake_fcm.requests()) == 3
 
 
-def test_run_now_is_done_once_for_a_key_and_leaves_the_next_run(fake_fcm: FakeFcm, fleet):
+def test_run_now_runs_once_per_key_and_keeps_the_next_run(fake_fcm: FakeFcm, fleet):
     before = create().json["next_run_at"]
     key = {"Idempotency-Key": "now-1"}
     first = call("POST", "/v1/schedules/nightly/run", headers=key)
@@ -191,7 +191,7 @@ def test_run_now_is_done_once_for_a_key_and_leaves_the_next_run(fake_fcm: FakeFc
     assert call("GET", "/v1/schedules/nightly").json["next_run_at"] == before
 
 
-def test_a_change_recomputes_the_next_run_and_disabling_ends_it(fleet, db: Database):
+def test_change_recomputes_the_next_run_and_disabling_clears_it(fleet, db: Database):
     create()
     changed = call("PATCH", "/v1/schedules/nightly", {"cron": "0 4 * * *"}).json
     assert "T03:00" in changed["next_run_at"] or "T02:00" in changed["next_run_at"]  # 4:00 in Berlin
@@ -205,7 +205,7 @@ def test_a_change_recomputes_the_next_run_and_disabling_ends_it(fleet, db: Datab
     call("PATCH", "/v1/schedules/nightly", {"at": at, "cron": "0 3 * * *"}).problem(422)
 
 
-def test_a_deleted_one_is_gone_and_its_name_free(fleet, db: Database):
+def test_deleted_schedule_is_gone_and_frees_its_name(fleet, db: Database):
     create()
     due(db)
     sweep()
@@ -235,23 +235,23 @@ def test_a_deleted_one_is_gone_and_its_name_free(fleet, db: Database):
         ({"ttl_seconds": 0}, "$.ttl_seconds"),
     ],
 )
-def test_what_cannot_be_is_refused(fleet, change: dict[str, Any], path: str):
+def test_invalid_schedule_is_refused_with_its_field(fleet, change: dict[str, Any], path: str):
     create(**change).problem(422, path)
 
 
-def test_without_the_sweep_none_can_be_made(fleet, monkeypatch):
+def test_schedule_needs_the_sweep(fleet, monkeypatch):
     monkeypatch.setenv("SCHEDULES_ENABLED", "false")
     settings.load.cache_clear()
     create().problem(409)
 
 
-def test_its_request_ids_are_not_for_callers(fleet):
+def test_request_ids_of_schedules_are_reserved(fleet):
     body = {"action": "ping", "request_id": "schedule.1.2"}
     call("POST", f"/v1/devices/{fleet[0]}/commands", body).problem(422, "$.request_id")
     call("POST", "/v1/commands", {**body, "filter": {"all": True}}).problem(422, "$.request_id")
 
 
-def test_every_change_is_an_event(fleet, db: Database):
+def test_each_schedule_change_leaves_an_event(fleet, db: Database):
     create()
     for _ in range(2):
         call("PATCH", "/v1/schedules/nightly", {"ttl_seconds": 60})
@@ -272,7 +272,7 @@ def test_every_change_is_an_event(fleet, db: Database):
     assert events[2]["after"]["status"] == "started"
 
 
-def test_a_schedule_that_breaks_is_missed_and_stops_no_other(fake_fcm: FakeFcm, fleet, db: Database):
+def test_failing_schedule_is_missed_and_does_not_stop_others(fake_fcm: FakeFcm, fleet, db: Database):
     create()
     create(name="another", action="wake")
     due(db)

@@ -1,4 +1,4 @@
-"""A phone that is enrolled again under its alias is a new phone: what it inherits, and who may take a device over."""
+"""A phone enrolled again under its alias counts as a new phone: what it inherits, and who may take a device over."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,7 +48,7 @@ def command(db: Database, device: str, state: str, answered: bool = False) -> st
     return name
 
 
-def test_open_commands_of_the_earlier_life_are_cancelled_under_a_new_fence(db, fake_fcm):
+def test_take_over_cancels_open_commands_under_a_new_fence(db, fake_fcm):
     device = enrolled()["device_id"]
     for state in STATES:
         command(db, device, state)
@@ -68,7 +68,7 @@ def test_open_commands_of_the_earlier_life_are_cancelled_under_a_new_fence(db, f
         assert call("POST", f"/v1/commands/{name}/resend", body, headers={"idempotency-key": "k"}).status == 409
 
 
-def test_the_fcm_token_the_inventory_and_the_old_token_are_forgotten(db):
+def test_take_over_removes_fcm_token_inventory_and_old_token(db):
     old = enrolled()
     device = old["device_id"]
     db.execute("UPDATE device_last_status SET token_shared_at = now()")
@@ -80,13 +80,13 @@ def test_the_fcm_token_the_inventory_and_the_old_token_are_forgotten(db):
     assert (shown["has_fcm_token"], shown["token_shared_at"]) == (False, None)
     assert abs(datetime.fromisoformat(shown["taken_over_at"]) - before) < timedelta(minutes=1)
     assert db.execute("SELECT package FROM device_apps WHERE installed") == []
-    assert call("GET", f"/v1/devices/{device}/heartbeats").json["items"], "its history stays"
+    assert call("GET", f"/v1/devices/{device}/heartbeats").json["items"], "the history was not kept"
     assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=new["device_token"]).status == 200
     assert call("GET", f"/v1/devices/{device}").json["has_fcm_token"]
     assert db.execute("SELECT package FROM device_apps WHERE installed") == [{"package": "io.unitynodes.unityapp"}]
 
 
-def test_a_device_that_was_not_taken_over_says_so(db):
+def test_device_shows_that_it_was_not_taken_over(db):
     assert call("GET", f"/v1/devices/{enrolled()['device_id']}").json["taken_over_at"] is None
 
 
@@ -94,17 +94,17 @@ def test_a_device_that_was_not_taken_over_says_so(db):
     ("alias", "more", "status"),
     [("lobby", {"uses_allowed": 2}, 409), ("hall", {}, 409), ("hall", {"uses_allowed": 5}, 409), ("lobby", {}, 200)],
 )
-def test_only_a_token_of_one_use_made_for_the_alias_takes_a_living_device_over(db, alias, more, status):
+def test_only_a_single_use_token_of_the_alias_takes_an_existing_device_over(db, alias, more, status):
     old = enrolled()
     token = made(alias, **more)
     assert register(token).status == status
     used = call("GET", "/v1/enroll-tokens").json["items"][0]["uses_consumed"]
-    assert used == (1 if status == 200 else 0), "a refused registration uses none"
+    assert used == (1 if status == 200 else 0), "a refused registration used the token"
     beat = call("POST", "/v1/heartbeat", agent.heartbeat(), token=old["device_token"])
     assert beat.status == (401 if status == 200 else 200)
 
 
-def test_a_lost_answer_can_be_asked_for_again_for_15_minutes(db):
+def test_registration_can_be_repeated_for_15_minutes(db):
     token = made()
     first = register(token).json
     db.execute("UPDATE devices SET created_at = now() - interval '14 minutes 50 seconds'")
@@ -114,7 +114,7 @@ def test_a_lost_answer_can_be_asked_for_again_for_15_minutes(db):
     assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=first["device_token"]).status == 200
 
 
-def test_the_15_minutes_of_a_take_over_begin_with_it(db):
+def test_the_15_minutes_of_a_take_over_begin_with_the_take_over(db):
     enrolled()
     db.execute("UPDATE devices SET created_at = now() - interval '1 day'")
     token = made()
@@ -123,7 +123,7 @@ def test_the_15_minutes_of_a_take_over_begin_with_it(db):
     register(token).problem(401)
 
 
-def test_a_repeated_registration_cancels_nothing(db):
+def test_repeated_registration_cancels_nothing(db):
     token = made()
     device = register(token).json["device_id"]
     command(db, device, "accepted")
@@ -131,7 +131,7 @@ def test_a_repeated_registration_cancels_nothing(db):
     assert db.execute("SELECT state FROM fcm_dispatches") == [{"state": "accepted"}]
 
 
-def test_registrations_and_take_overs_leave_an_event_each(db):
+def test_registrations_and_take_overs_leave_one_event_each(db):
     device = register(made()).json["device_id"]
     register(made())
     events = db.execute(
@@ -143,7 +143,7 @@ def test_registrations_and_take_overs_leave_an_event_each(db):
     ]
 
 
-def test_a_hardware_id_under_two_aliases_is_shown(db):
+def test_hardware_id_under_two_aliases_is_shown(db):
     first = register(made("a"), "a", "serial-1").json["device_id"]
     second = register(made("b"), "b", "serial-1").json["device_id"]
     third = register(made("c"), "c").json["device_id"]
@@ -169,13 +169,13 @@ UNSEEN += ["a\u200d", "\u200da", "a \u200db", "\u3164", "\u2028", "\u2800", "a\u
 
 
 @pytest.mark.parametrize("alias", VALID)
-def test_valid_aliases_are_kept_as_they_are(url, alias):
+def test_valid_aliases_are_stored_unchanged(url, alias):
     assert aliases.checked(alias, "$") == alias
     assert register(made(alias), alias).status == 200
 
 
 @pytest.mark.parametrize("alias", UNSEEN, ids=ascii)
-def test_aliases_that_cannot_be_seen_are_refused(url, alias):
+def test_invisible_aliases_are_refused(url, alias):
     with pytest.raises(Invalid):
         aliases.checked(alias, "$.alias")
     call("POST", "/v1/enroll-tokens", {"aliases": ["ok", alias]}).problem(422, "$.aliases[1]")
@@ -184,7 +184,7 @@ def test_aliases_that_cannot_be_seen_are_refused(url, alias):
     call("PATCH", f"/v1/devices/{device}", {"alias": alias}).problem(422, "$.alias")
 
 
-def test_an_alias_is_trimmed_and_composed(url):
+def test_alias_is_trimmed_and_composed(url):
     device = register(made("Cafe\u0301"), "  Cafe\u0301 ").json["device_id"]
     assert call("GET", f"/v1/devices/{device}").json["alias"] == "Caf\u00e9"
 
@@ -192,7 +192,7 @@ def test_an_alias_is_trimmed_and_composed(url):
 @pytest.mark.parametrize(
     ("one", "other"), [("Lobby", "LOBBY"), ("Straße", "STRASSE"), ("Ｌｏｂｂｙ", "lobby"), ("ﬁx", "FIX")]
 )
-def test_aliases_that_look_the_same_are_refused_with_the_other_one_named(db, one, other):
+def test_lookalike_alias_is_refused_with_the_other_one_named(db, one, other):
     enrolled(one)
     refused = register(made("hall"), other).problem(409)
     assert one in refused["detail"]
@@ -202,14 +202,14 @@ def test_aliases_that_look_the_same_are_refused_with_the_other_one_named(db, one
     assert one in call("POST", "/v1/devices/import", rows).problem(422)["errors"][0]["detail"]
 
 
-def test_a_token_of_one_use_for_an_alias_that_looks_the_same_takes_over(db):
+def test_single_use_token_for_a_lookalike_alias_takes_the_device_over(db):
     device = enrolled("Lobby")["device_id"]
     taken = register(made("LOBBY"), "lobby").json
     assert taken["device_id"] == device
     assert call("GET", f"/v1/devices/{device}").json["alias"] == "lobby"
 
 
-def test_a_device_without_a_key_is_found_by_its_exact_old_alias(db):
+def test_device_without_an_alias_key_is_found_by_its_exact_alias(db):
     device = enrolled("Lobby")["device_id"]
     db.execute("UPDATE devices SET alias_key = NULL, alias = 'Lobby ' || chr(8238)")
     old = "Lobby \u202e"
@@ -220,7 +220,7 @@ def test_a_device_without_a_key_is_found_by_its_exact_old_alias(db):
     assert call("GET", f"/v1/devices/{device}").json["alias"] == old
 
 
-def test_devices_may_be_renamed_to_another_case_of_their_alias(db):
+def test_device_may_be_renamed_to_another_case_of_its_alias(db):
     device = enrolled("Lobby")["device_id"]
     assert call("PATCH", f"/v1/devices/{device}", {"alias": "LOBBY"}).json["alias"] == "LOBBY"
     assert db.execute("SELECT alias_key FROM devices") == [{"alias_key": "lobby"}]

@@ -1,4 +1,4 @@
-"""Who is meant: labels, selectors in lists, previews, bulk changes that hold to a preview, groups, imports."""
+"""Selecting devices: labels, selectors in lists, previews, bulk changes bound to a preview, groups, imports."""
 
 import threading
 from hashlib import sha256
@@ -61,7 +61,7 @@ def events(**query: str) -> list[dict[str, Any]]:
 # --- one device
 
 
-def test_labels_are_merged_as_rfc_7396_says(fleet: dict[str, str]):
+def test_labels_are_merged_as_in_rfc_7396(fleet: dict[str, str]):
     path = f"/v1/devices/{fleet['till-2']}"
     answer = call("PATCH", path, {"labels": {"retired": None, "site": "münchen 2", "note": "", "gone": None}})
     wanted = {"site": "münchen 2", "role": "till", "note": ""}
@@ -72,7 +72,7 @@ def test_labels_are_merged_as_rfc_7396_says(fleet: dict[str, str]):
     assert call("PATCH", path, {"labels": None}).json["labels"] == {}
 
 
-def test_a_patch_changes_only_what_it_names_and_leaves_one_event(fleet: dict[str, str]):
+def test_patch_changes_only_the_named_members_and_leaves_one_event(fleet: dict[str, str]):
     path = f"/v1/devices/{fleet['till-1']}"
     answer = call("PATCH", path, {"alias": "till-9", "monitored_package": "io.player", "labels": {"a": "b"}})
     assert answer.json["labels"] == {**FLEET["till-1"], "a": "b"}
@@ -82,7 +82,7 @@ def test_a_patch_changes_only_what_it_names_and_leaves_one_event(fleet: dict[str
     assert event["actor"] == OPERATOR
     assert event["before"] == {"alias": "till-1", "labels": FLEET["till-1"], "monitored_package": None}
     assert event["after"] == {"alias": "till-9", "labels": answer.json["labels"], "monitored_package": "io.player"}
-    # Nothing changed, nothing to tell.
+    # An unchanged device leaves no event.
     assert call("PATCH", path, {"alias": "till-9", "labels": {"a": "b"}}).status == 200
     assert len(events(object=f"device:{fleet['till-1']}")) == 1 + len(earlier)
     assert call("PATCH", path, {"monitored_package": None}).json["monitored_package"] is None
@@ -101,19 +101,19 @@ def test_a_patch_changes_only_what_it_names_and_leaves_one_event(fleet: dict[str
         ({"id": "x"}, "$"),
     ],
 )
-def test_a_patch_that_is_wrong_is_refused(fleet: dict[str, str], patch: dict, path: str | None):
+def test_invalid_patch_is_refused_with_its_field(fleet: dict[str, str], patch: dict, path: str | None):
     call("PATCH", f"/v1/devices/{fleet['till-1']}", patch).problem(422, path)
     assert labels_of(fleet["till-1"]) == FLEET["till-1"]
 
 
-def test_the_33rd_label_is_refused(fleet: dict[str, str]):
+def test_33rd_label_is_refused(fleet: dict[str, str]):
     path = f"/v1/devices/{fleet['spare-1']}"
     assert call("PATCH", path, {"labels": {f"k{n}": "" for n in range(32)}}).status == 200
     call("PATCH", path, {"labels": {"one.more": ""}}).problem(422, "$.labels")
     assert call("PATCH", path, {"labels": {"one.more": "", "k0": None}}).status == 200
 
 
-def test_a_taken_alias_is_refused(fleet: dict[str, str]):
+def test_taken_alias_is_refused(fleet: dict[str, str]):
     call("PATCH", f"/v1/devices/{fleet['till-1']}", {"alias": "till-2"}).problem(409)
 
 
@@ -132,13 +132,13 @@ def test_a_taken_alias_is_refused(fleet: dict[str, str]):
         ({"selector": "site", "online": "true"}, []),
     ],
 )
-def test_a_list_takes_a_selector(fleet: dict[str, str], query: dict, aliases: list[str]):
+def test_device_list_accepts_a_selector(fleet: dict[str, str], query: dict, aliases: list[str]):
     assert listed(**query) == aliases
     pages = call("GET", "/v1/devices", query={**query, "limit": 1}).json
     assert [item["alias"] for item in pages["items"]] == aliases[:1]
 
 
-def test_an_error_in_a_selector_points_at_its_column(fleet: dict[str, str]):
+def test_invalid_selector_names_its_column(fleet: dict[str, str]):
     problem = call("GET", "/v1/devices", query={"selector": "site=berlin,=x"}).problem(422, "query.selector")
     assert problem["errors"][0]["column"] == 13
     body = {"filter": {"selector": "site in (a"}}
@@ -147,7 +147,7 @@ def test_an_error_in_a_selector_points_at_its_column(fleet: dict[str, str]):
     call("GET", "/v1/devices", query={"selector": ""}).problem(422, "query.selector")
 
 
-def test_the_summary_counts_what_the_filter_selects(fleet: dict[str, str]):
+def test_summary_counts_the_devices_that_the_filter_selects(fleet: dict[str, str]):
     assert call("GET", "/v1/fleet/summary", query={"selector": "role=till"}).json["devices"] == 3
     assert call("GET", "/v1/fleet/summary").json["devices"] == 5
     call("GET", "/v1/fleet/summary", query={"selector": "=x"}).problem(422, "query.selector")
@@ -157,7 +157,7 @@ def test_the_summary_counts_what_the_filter_selects(fleet: dict[str, str]):
 # --- previews
 
 
-def test_a_preview_counts_names_ten_and_hashes(fleet: dict[str, str]):
+def test_preview_has_a_count_ten_names_and_a_hash(fleet: dict[str, str]):
     chosen = [fleet[alias] for alias in ("screen-1", "till-1", "till-2")]
     assert preview(selector="site=berlin") == {
         "device_count": 3, "sample": ["screen-1", "till-1", "till-2"], "target_hash": hash_of(chosen),
@@ -174,14 +174,14 @@ def test_a_preview_counts_names_ten_and_hashes(fleet: dict[str, str]):
     "body",
     [{}, {"filter": {}}, {"filter": {"all": True}, "device_ids": ["x"]}, {"device_ids": ["x"]}, {"selector": "a"}],
 )
-def test_a_preview_of_nothing_is_refused(fleet: dict[str, str], body: dict):
+def test_preview_without_a_filter_is_refused(fleet: dict[str, str], body: dict):
     call("POST", "/v1/devices/preview", body).problem(422)
 
 
 # --- labels of many
 
 
-def test_labels_are_set_and_removed_on_all_that_are_selected(fleet: dict[str, str]):
+def test_labels_are_set_and_removed_on_all_selected_devices(fleet: dict[str, str]):
     body = {"filter": {"selector": "role=till"}, "set": {"stage": "pilot", "site": "berlin"}, "remove": ["retired"]}
     answer = call("POST", "/v1/devices/labels", body)
     assert (answer.status, answer.json) == (200, {"device_count": 3, "changed": 3})
@@ -193,7 +193,7 @@ def test_labels_are_set_and_removed_on_all_that_are_selected(fleet: dict[str, st
     assert event["after"] == {**body, "device_count": 3, "changed": 3}
 
 
-def test_labels_of_devices_by_id(fleet: dict[str, str]):
+def test_labels_are_changed_on_devices_by_id(fleet: dict[str, str]):
     body = {"device_ids": [fleet["till-1"]], "set": {"a": "1"}}
     assert call("POST", "/v1/devices/labels", body).json == {"device_count": 1, "changed": 1}
     body["device_ids"].append("nobody")
@@ -213,11 +213,11 @@ def test_labels_of_devices_by_id(fleet: dict[str, str]):
         ({"set": {"a": "1"}, "filter": {}}, "$.filter"),
     ],
 )
-def test_a_change_of_labels_that_is_wrong_is_refused(fleet: dict[str, str], change: dict, path: str | None):
+def test_invalid_label_change_is_refused_with_its_field(fleet: dict[str, str], change: dict, path: str | None):
     call("POST", "/v1/devices/labels", {"filter": {"all": True}, **change}).problem(422, path)
 
 
-def test_when_one_device_has_no_room_nothing_changes(fleet: dict[str, str]):
+def test_label_change_that_overfills_one_device_changes_nothing(fleet: dict[str, str]):
     full = {f"k{n}": "" for n in range(32)}
     assert call("PATCH", f"/v1/devices/{fleet['spare-1']}", {"labels": full}).status == 200
     problem = call("POST", "/v1/devices/labels", {"filter": {"all": True}, "set": {"a": "1"}}).problem(422, "$.set")
@@ -227,8 +227,8 @@ def test_when_one_device_has_no_room_nothing_changes(fleet: dict[str, str]):
     assert call("POST", "/v1/devices/labels", body).json["changed"] == 5
 
 
-def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
-    """Each holds some of the rows when the other comes; the second computes from what the first left."""
+def test_concurrent_label_changes_are_both_kept(url: str, fleet: dict[str, str]):
+    """Each call waits for rows that the other holds, and the second computes from what the first stored."""
     connections = [Database(make_dsn(url)) for _ in range(2)]
     me = actor.operator("me")
     try:
@@ -247,7 +247,7 @@ def test_two_changes_at_once_lose_neither(url: str, fleet: dict[str, str]):
     assert labels_of(fleet["till-1"]) == {**FLEET["till-1"], "a": "1", "b": "2"}
 
 
-def test_the_labels_in_use_are_counted(fleet: dict[str, str]):
+def test_labels_in_use_are_counted(fleet: dict[str, str]):
     call("DELETE", f"/v1/devices/{fleet['screen-1']}")
     assert call("GET", "/v1/labels").json["items"] == [
         {"key": "retired", "device_count": 1, "values": [{"value": "2025", "device_count": 1}]},
@@ -260,7 +260,7 @@ def test_the_labels_in_use_are_counted(fleet: dict[str, str]):
     ]
 
 
-# --- holding to a preview
+# --- changes bound to a preview
 
 
 def acting(fleet: dict[str, str]) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def acting(fleet: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/v1/devices/labels", "/v1/devices/delete"])
-def test_a_set_that_changed_is_told_and_nothing_is_done(fleet: dict[str, str], path: str):
+def test_changed_selection_is_reported_and_nothing_is_done(fleet: dict[str, str], path: str):
     filter_ = {"selector": "site=berlin"}
     seen = preview(**filter_)
     call("PATCH", f"/v1/devices/{fleet['till-3']}", {"labels": {"site": "berlin"}})
@@ -289,7 +289,7 @@ def test_a_set_that_changed_is_told_and_nothing_is_done(fleet: dict[str, str], p
     assert (answer.status, answer.json["device_count"]) == (200, 4)
 
 
-def test_deleting_by_filter_needs_a_preview(fleet: dict[str, str]):
+def test_delete_by_filter_needs_a_preview(fleet: dict[str, str]):
     call("POST", "/v1/devices/delete", {"filter": {"all": True}}).problem(422, "$.expect_target_hash")
     call("POST", "/v1/devices/delete", {"filter": {"all": True}, "expect_target_hash": "x"}).problem(
         422, "$.expect_target_hash"
@@ -297,14 +297,14 @@ def test_deleting_by_filter_needs_a_preview(fleet: dict[str, str]):
     assert len(listed()) == 5
 
 
-def test_deleted_devices_are_gone_and_their_aliases_free(fleet: dict[str, str]):
+def test_deleted_devices_are_gone_and_free_their_aliases(fleet: dict[str, str]):
     chosen = [fleet["till-1"], fleet["till-2"]]
     answer = call("POST", "/v1/devices/delete", {"device_ids": chosen})
     assert answer.json == {"device_count": 2, "deleted": 2}
     assert listed() == ["screen-1", "spare-1", "till-3"]
     [event] = events(action="device.delete")
     assert (event["object"], event["after"]) == (f"devices:{hash_of(chosen)}", {"device_count": 2, "deleted": 2})
-    # A call whose answer was lost is sent again; an id that never was one is a mistake.
+    # A call whose response was lost may be repeated; an id that never existed is an error.
     assert call("POST", "/v1/devices/delete", {"device_ids": chosen}).json == {"device_count": 0, "deleted": 0}
     call("POST", "/v1/devices/delete", {"device_ids": [fleet["till-3"], "nobody"]}).problem(422, "$.device_ids")
     assert "till-3" in listed()
@@ -323,7 +323,7 @@ def members(request_id: str) -> set[str]:
     return {item["device_id"] for item in items}
 
 
-def test_a_command_goes_to_those_that_the_filter_selects(fleet: dict[str, str], fake_fcm: FakeFcm):
+def test_command_goes_to_devices_that_the_filter_selects(fleet: dict[str, str], fake_fcm: FakeFcm):
     put("berlin", selector="site=berlin")
     answer = many("b-1", filter={"group": "berlin", "selector": "role=till", "alias_prefix": "till-"})
     assert (answer.status, answer.json["device_count"]) == (202, 2)
@@ -337,7 +337,7 @@ def test_a_command_goes_to_those_that_the_filter_selects(fleet: dict[str, str], 
     many("b-2", filter={"all": True}, expect_target_hash="short").problem(422, "$.expect_target_hash")
 
 
-def test_a_command_holds_to_the_preview_and_leaves_its_name_free(fleet: dict[str, str], fake_fcm: FakeFcm):
+def test_command_with_a_stale_preview_is_refused_and_frees_its_request_id(fleet: dict[str, str], fake_fcm: FakeFcm):
     filter_ = {"selector": "role=till"}
     seen = preview(**filter_)
     call("PATCH", f"/v1/devices/{fleet['till-3']}", {"labels": {"role": "spare"}})
@@ -349,19 +349,19 @@ def test_a_command_holds_to_the_preview_and_leaves_its_name_free(fleet: dict[str
     call("GET", "/v1/commands/b-1").problem(404)
     assert many("b-1", filter=filter_, expect_target_hash=now["target_hash"]).status == 202
     assert len(members("b-1")) == 2
-    # None is left: that too is another set.
+    # No device is left, which is a different set too.
     call("PATCH", f"/v1/devices/{fleet['till-1']}", {"labels": None})
     call("PATCH", f"/v1/devices/{fleet['till-2']}", {"labels": None})
     gone = many("b-2", filter=filter_, expect_target_hash=now["target_hash"]).problem(409)
     assert (gone["device_count"], gone["target_hash"]) == (0, hash_of([]))
 
 
-def test_a_repeat_is_answered_before_the_targets_are_looked_at(fleet: dict[str, str], fake_fcm: FakeFcm):
+def test_repeated_command_is_answered_before_its_targets_are_evaluated(fleet: dict[str, str], fake_fcm: FakeFcm):
     put("tills", selector="role=till")
     first = many("b-1", filter={"group": "tills"}, expect_target_hash=preview(group="tills")["target_hash"])
     assert first.status == 202
     call("DELETE", f"/v1/devices/{fleet['till-1']}")
-    # Neither the devices, nor the hash, nor the group count any more.
+    # A repeat checks neither the devices nor the hash nor the group.
     assert call("DELETE", "/v1/groups/tills").status == 204
     for hash_ in ({}, {"expect_target_hash": "0" * 64}):
         again = many("b-1", filter={"group": "tills"}, **hash_)
@@ -376,7 +376,7 @@ def put(name: str, **filter_: Any) -> Answer:
     return call("PUT", f"/v1/groups/{name}", {"filter": filter_})
 
 
-def test_a_group_is_a_name_for_a_filter(fleet: dict[str, str]):
+def test_group_is_a_name_for_a_filter(fleet: dict[str, str]):
     answer = put("berlin", selector="site = berlin")
     assert answer.status == 200
     assert (answer.json["filter"], answer.json["device_count"]) == ({"selector": "site = berlin"}, 3)
@@ -386,12 +386,12 @@ def test_a_group_is_a_name_for_a_filter(fleet: dict[str, str]):
     assert [(item["name"], item["device_count"]) for item in items] == [("all", 5), ("berlin", 3)]
     assert listed(group="berlin", alias="till") == ["till-1", "till-2"]
     assert preview(group="berlin", selector="role=screen")["sample"] == ["screen-1"]
-    # It is evaluated when it is used.
+    # The filter is evaluated when the group is used.
     put("berlin", selector="site=hamburg")
     assert listed(group="berlin") == ["till-3"]
 
 
-def test_groups_come_in_pages(fleet: dict[str, str]):
+def test_groups_are_paged(fleet: dict[str, str]):
     names = [f"g{n:02}" for n in range(25)]
     for name in names:
         put(name, selector=f"site,k!={name}")
@@ -402,7 +402,7 @@ def test_groups_come_in_pages(fleet: dict[str, str]):
     assert rest["next_cursor"] is None
 
 
-def test_a_group_leaves_an_event_for_each_change(fleet: dict[str, str]):
+def test_each_group_change_leaves_an_event(fleet: dict[str, str]):
     put("g", all=True)
     put("g", all=True)
     put("g", online=True)
@@ -416,16 +416,16 @@ def test_a_group_leaves_an_event_for_each_change(fleet: dict[str, str]):
     ("filter_", "path"),
     [({"group": "other"}, "$.filter.group"), ({}, "$.filter"), ({"selector": "=a"}, "$.filter.selector")],
 )
-def test_a_group_with_a_bad_filter_is_refused(url: str, filter_: dict, path: str):
+def test_group_with_an_invalid_filter_is_refused(url: str, filter_: dict, path: str):
     put("g", **filter_).problem(422, path)
 
 
 @pytest.mark.parametrize("name", ["-a", "a%20b", "a" * 64, "ü", "a%0A"])
-def test_a_bad_name_is_refused(url: str, name: str):
+def test_invalid_group_name_is_refused(url: str, name: str):
     put(name, all=True).problem(422, "path.name")
 
 
-def test_an_unknown_group(fleet: dict[str, str]):
+def test_unknown_group_returns_404(fleet: dict[str, str]):
     call("GET", "/v1/groups/nowhere").problem(404)
     call("DELETE", "/v1/groups/nowhere").problem(404)
     call("POST", "/v1/devices/preview", {"filter": {"group": "nowhere"}}).problem(422, "$.filter.group")
@@ -439,7 +439,7 @@ def imported(*rows: dict[str, Any], dry_run: bool = False) -> Answer:
     return call("POST", "/v1/devices/import", {"devices": list(rows), "dry_run": dry_run})
 
 
-def test_an_import_sets_aliases_and_labels(fleet: dict[str, str]):
+def test_import_sets_aliases_and_labels(fleet: dict[str, str]):
     rows = [
         {"device_id": fleet["till-1"], "alias": "till-2", "labels": {"site": "bonn"}},
         {"device_id": fleet["till-2"], "alias": "till-1"},
@@ -460,7 +460,7 @@ def test_an_import_sets_aliases_and_labels(fleet: dict[str, str]):
     assert len(events(action="device.import")) == 1
 
 
-def test_every_wrong_row_is_named_and_nothing_is_changed(fleet: dict[str, str]):
+def test_import_names_every_invalid_row_and_changes_nothing(fleet: dict[str, str]):
     rows = [
         {"device_id": fleet["till-1"], "labels": {"site": "bonn"}},
         {"device_id": "nobody"},
@@ -485,13 +485,13 @@ def test_every_wrong_row_is_named_and_nothing_is_changed(fleet: dict[str, str]):
         assert labels_of(fleet["till-1"]) == FLEET["till-1"]
 
 
-def test_an_alias_given_twice_is_refused(fleet: dict[str, str]):
+def test_import_with_a_repeated_alias_is_refused(fleet: dict[str, str]):
     rows = [{"device_id": fleet[alias], "alias": "same"} for alias in ("till-1", "till-2")]
     errors = imported(*rows).problem(422)["errors"]
     assert [error["path"] for error in errors] == ["$.devices[0].alias", "$.devices[1].alias"]
 
 
-def test_an_import_waits_for_a_change_of_the_same_device(url: str, fleet: dict[str, str]):
+def test_import_waits_for_a_change_of_the_same_device(url: str, fleet: dict[str, str]):
     connections = [Database(make_dsn(url)) for _ in range(2)]
     me = actor.operator("me")
     rows = imports.Import(devices=[{"device_id": fleet["till-1"], "alias": "till-x"}])
@@ -509,7 +509,7 @@ def test_an_import_waits_for_a_change_of_the_same_device(url: str, fleet: dict[s
     assert labels_of(fleet["till-1"]) == {"a": "1"}
 
 
-def test_two_patches_at_once_lose_neither(url: str, fleet: dict[str, str]):
+def test_concurrent_patches_are_both_kept(url: str, fleet: dict[str, str]):
     connections = [Database(make_dsn(url)) for _ in range(2)]
     threads = [
         threading.Thread(
@@ -540,20 +540,20 @@ def registered(made: dict[str, Any], alias: str) -> str:
     return call("POST", "/v1/register", {"alias": alias}, token=made["token"]).json["device_id"]
 
 
-def test_a_device_gets_the_labels_of_its_token(url: str):
+def test_device_gets_the_labels_of_its_token(url: str):
     made = token("hall", labels={"site": "berlin", "note": "ü"})
     assert made["labels"] == {"site": "berlin", "note": "ü"}
     assert call("GET", "/v1/enroll-tokens").json["items"][0]["labels"] == made["labels"]
     assert labels_of(registered(made, "hall")) == made["labels"]
 
 
-def test_a_taken_over_device_keeps_its_labels_under_those_of_the_token(fleet: dict[str, str]):
+def test_taken_over_device_keeps_its_labels_unless_the_token_sets_them(fleet: dict[str, str]):
     device_id = registered(token("till-2", labels={"site": "bonn", "stage": "pilot"}), "till-2")
     assert device_id == fleet["till-2"]
     assert labels_of(device_id) == {"site": "bonn", "stage": "pilot", "role": "till", "retired": "2025"}
 
 
-def test_a_full_device_is_taken_over_all_the_same(fleet: dict[str, str]):
+def test_device_with_all_labels_used_can_be_taken_over(fleet: dict[str, str]):
     full = {f"k{n}": "old" for n in range(32)}
     assert call("PATCH", f"/v1/devices/{fleet['spare-1']}", {"labels": full}).status == 200
     registered(token("spare-1", labels={"a": "new", "k31": "new"}), "spare-1")
@@ -562,12 +562,12 @@ def test_a_full_device_is_taken_over_all_the_same(fleet: dict[str, str]):
     assert (found["a"], found["k31"]) == ("new", "new")
 
 
-def test_labels_of_a_token_have_the_same_limits(url: str):
+def test_token_labels_have_the_same_limits(url: str):
     for bad in ({"Site": "x"}, {"a": None}, {f"k{n}": "" for n in range(33)}, {"a": "x" * 201}):
         call("POST", "/v1/enroll-tokens", {"aliases": ["a"], "labels": bad}).problem(422)
 
 
-def test_alerts_are_listed_for_what_a_filter_selects(fleet: dict[str, str], db: Database):
+def test_alerts_are_listed_for_devices_that_a_filter_selects(fleet: dict[str, str], db: Database):
     db.execute("INSERT INTO device_alerts (device_id, condition) SELECT id, 'silent' FROM devices")
 
     def aliases(**query: Any) -> set[str]:

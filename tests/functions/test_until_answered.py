@@ -1,4 +1,4 @@
-"""A command that is repeated until the device answers: when it is sent again, and when no longer."""
+"""Commands that are repeated until the device answers: when they are sent again, and when they stop."""
 
 import pytest
 from nexmdm.runtime.database import Database
@@ -18,7 +18,7 @@ def phone(fake_fcm: FakeFcm) -> tuple[str, str]:
 
 
 def heard_after_fcm_gave_up(db: Database, seconds_ago: int = 61) -> None:
-    """Time passes, by ageing rows: FCM's own time for the message was over before the device's latest report."""
+    """Let FCM's time to live for the message end before the device's latest report, by changing the rows' times."""
     db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '1 hour'")
     db.execute("UPDATE device_last_status SET last_seen_at = now() - make_interval(secs => %(s)s)", {"s": seconds_ago})
     db.execute("UPDATE device_heartbeats SET received_at = now() - make_interval(secs => %(s)s)", {"s": seconds_ago})
@@ -29,7 +29,7 @@ def posts(fake_fcm: FakeFcm) -> int:
 
 
 @pytest.mark.parametrize(("behaviour", "before"), [("200", "sent"), ("503", "unknown")])
-def test_it_is_sent_again_under_the_same_request_id(
+def test_command_is_sent_again_under_the_same_request_id(
     fake_fcm: FakeFcm, phone, db: Database, behaviour: str, before: str
 ):
     fake_fcm.behave(ADDRESS, behaviour, "200")
@@ -48,24 +48,24 @@ def test_it_is_sent_again_under_the_same_request_id(
     assert (entry["event"], entry["from"], entry["by"]) == ("repeat", before, None)
 
 
-def test_it_waits_while_fcm_may_still_deliver_and_until_the_device_was_heard(fake_fcm: FakeFcm, phone, db: Database):
+def test_repeat_waits_for_the_end_of_fcm_delivery_and_for_a_report(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], delivery="until_answered", ttl_seconds=86_400)
     sweep()
-    assert posts(fake_fcm) == 1, "FCM still has it"
+    assert posts(fake_fcm) == 1, "sent again while FCM may still deliver it"
     db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '1 hour'")
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '2 hours'")
     db.execute("UPDATE device_heartbeats SET received_at = now() - interval '2 hours'")
     sweep()
-    assert posts(fake_fcm) == 1, "the device is still away"
+    assert posts(fake_fcm) == 1, "sent again while the device is away"
     heard_after_fcm_gave_up(db, seconds_ago=50)
     sweep()
-    assert posts(fake_fcm) == 1, "answers that the device has queued arrive just after its first report"
+    assert posts(fake_fcm) == 1, "sent again before queued results could arrive"
     heard_after_fcm_gave_up(db)
     sweep()
     assert posts(fake_fcm) == 2
 
 
-def test_a_device_that_reports_all_the_time_gets_it_60_s_after_its_first_report(fake_fcm, phone, db: Database):
+def test_repeat_follows_60_s_after_the_first_report(fake_fcm, phone, db: Database):
     send(phone[0], delivery="until_answered", ttl_seconds=86_400)
     heard_after_fcm_gave_up(db)
     db.execute("UPDATE device_last_status SET last_seen_at = now()")
@@ -73,7 +73,7 @@ def test_a_device_that_reports_all_the_time_gets_it_60_s_after_its_first_report(
     assert posts(fake_fcm) == 2
 
 
-def test_an_answer_ends_it(fake_fcm: FakeFcm, phone, db: Database):
+def test_answer_ends_the_repeats(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], action="launch_app", params={"package_name": "com.example.kiosk"}, delivery="until_answered")
     answer = {"correlation_id": "r-1", "type": "LAUNCH_APP_ACK", "status": "OK"}
     assert call("POST", f"/v1/devices/{phone[0]}/ack", answer, token=phone[1]).status == 200
@@ -82,14 +82,14 @@ def test_an_answer_ends_it(fake_fcm: FakeFcm, phone, db: Database):
     assert posts(fake_fcm) == 1
 
 
-def test_at_most_once_is_never_sent_again_by_itself(fake_fcm: FakeFcm, phone, db: Database):
+def test_at_most_once_command_is_never_sent_again_automatically(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], ttl_seconds=86_400)
     heard_after_fcm_gave_up(db)
     sweep()
     assert posts(fake_fcm) == 1
 
 
-def test_secrets_are_kept_until_it_is_answered(fake_fcm: FakeFcm, phone, db: Database):
+def test_secrets_are_kept_until_the_answer(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], action="wifi_connect", params=WIFI, delivery="until_answered", ttl_seconds=86_400)
     assert db.execute("SELECT state, secrets FROM fcm_dispatches") == [
         {"state": "sent", "secrets": {"password": "correct horse"}}
@@ -103,7 +103,7 @@ def test_secrets_are_kept_until_it_is_answered(fake_fcm: FakeFcm, phone, db: Dat
 
 
 @pytest.mark.parametrize("behaviour", ["200", "503"])
-def test_secrets_are_wiped_at_its_end_and_the_state_stays(fake_fcm: FakeFcm, phone, db: Database, behaviour: str):
+def test_secrets_are_wiped_at_expiry_and_the_state_is_kept(fake_fcm: FakeFcm, phone, db: Database, behaviour: str):
     fake_fcm.behave(ADDRESS, behaviour)
     before = send(phone[0], action="wifi_connect", params=WIFI, delivery="until_answered").json["state"]
     db.execute("UPDATE fcm_dispatches SET expires_at = now() - interval '1 second'")
@@ -122,7 +122,7 @@ def test_secrets_are_wiped_at_its_end_and_the_state_stays(fake_fcm: FakeFcm, pho
         ("remote_exec_fcm", {"type": "ping"}, "sent only once"),
     ],
 )
-def test_what_is_never_answered_or_answered_only_once_is_refused(fake_fcm, phone, db, action, params, reason):
+def test_unrepeatable_action_is_refused(fake_fcm, phone, db, action, params, reason):
     refused = send(phone[0], action=action, params=params, delivery="until_answered").problem(422, "$.delivery")
     assert reason in refused["detail"]
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
@@ -134,7 +134,7 @@ def test_delivery_is_part_of_the_payload_when_it_is_not_the_default(fake_fcm: Fa
     send(phone[0], delivery="until_answered").problem(422)
 
 
-def test_a_bulk_command_has_it_for_every_member(fake_fcm: FakeFcm, phone, db: Database):
+def test_bulk_command_repeats_for_every_member(fake_fcm: FakeFcm, phone, db: Database):
     body = {"action": "ping", "request_id": "b-1", "device_ids": [phone[0]], "delivery": "until_answered"}
     assert call("POST", "/v1/commands", body).json["delivery"] == "until_answered"
     heard_after_fcm_gave_up(db)
@@ -144,7 +144,7 @@ def test_a_bulk_command_has_it_for_every_member(fake_fcm: FakeFcm, phone, db: Da
     call("POST", "/v1/commands", {**body, "delivery": "at_most_once"}).problem(422)
 
 
-def test_an_operator_can_end_it(fake_fcm: FakeFcm, phone, db: Database):
+def test_operator_can_end_the_repeats(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], delivery="until_answered")
     assert call("POST", "/v1/commands/r-1/cancel").json["state"] == "cancelled"
     heard_after_fcm_gave_up(db)

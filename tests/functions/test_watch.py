@@ -1,4 +1,4 @@
-"""The scheduled function: what reaches the topic, what does not, and what a kill leaves. No notice is lost."""
+"""The scheduled function: what reaches the topic, what does not, and what a kill leaves. No notification is lost."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from tests.support.api import CONTEXT, ROOT
 from tests.support.sns import Topic
 from tests.support.webhook import Webhook
 
-# An execution environment in which runs follow each other until it is killed.
+# An execution environment that runs the watch repeatedly until it is killed.
 ENVIRONMENT = """
 import sys
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ while True:
 KILLS = 6
 
 
-def ailing(db: Database, *names: str) -> None:
+def alerting_devices(db: Database, *names: str) -> None:
     for name in names:
         db.execute("INSERT INTO devices (id, alias) VALUES (%(name)s, %(name)s)", {"name": name})
         db.execute(
@@ -59,8 +59,8 @@ def measured(text: str) -> dict[str, list[float]]:
     return {metric["Name"]: record[metric["Name"]] for metric in record["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
 
 
-def test_one_message_per_run_and_none_for_nothing(topic: Topic, db: Database, capsys: pytest.CaptureFixture[str]):
-    ailing(db, "lobby", "entrance")
+def test_run_sends_one_message_or_none_without_alerts(topic: Topic, db: Database, capsys: pytest.CaptureFixture[str]):
+    alerting_devices(db, "lobby", "entrance")
     metrics._metrics.cache_clear()
     report = watch()
     assert report["conditions"]["low_battery"] == {"opened": 2, "recovered": 0}
@@ -76,16 +76,16 @@ def test_one_message_per_run_and_none_for_nothing(topic: Topic, db: Database, ca
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE notified_at IS NOT NULL") == [{"n": 2}]
 
 
-def test_what_the_watch_tells_is_what_the_webhook_gets(topic: Topic, webhook: Webhook, db: Database):
-    ailing(db, "lobby")
+def test_webhook_gets_the_message_of_the_watch(topic: Topic, webhook: Webhook, db: Database):
+    alerting_devices(db, "lobby")
     watch()
-    # As SNS hands a notification to a function; the queue gets the same members.
+    # The notification as SNS passes it to a function; the queue gets the same members.
     assert notify.handler({"Records": [{"Sns": message} for message in topic.messages()]}, CONTEXT) == {"posted": 1}
     assert webhook.posted == [{"text": "*nexmdm alerts: 1 new*\nLow battery: lobby (9 %)"}]
 
 
-def test_a_condition_that_fails_stops_neither_the_others_nor_the_telling(topic: Topic, db: Database, capsys):
-    ailing(db, "lobby")
+def test_failing_condition_stops_neither_others_nor_notifications(topic: Topic, db: Database, capsys):
+    alerting_devices(db, "lobby")
     db.execute("UPDATE device_last_status SET agent_version = '2'")
     db.execute(
         "INSERT INTO apk_versions (version_name, version_code, file_path, file_size, package_name, build_type, state,"
@@ -99,14 +99,14 @@ def test_a_condition_that_fails_stops_neither_the_others_nor_the_telling(topic: 
     assert measured(capsys.readouterr().out)["WatchSucceeded"] == [0]
 
 
-def test_without_a_topic_it_is_a_log_record(db: Database, caplog: pytest.LogCaptureFixture):
-    ailing(db, "lobby")
+def test_without_a_topic_the_notification_is_a_log_record(db: Database, caplog: pytest.LogCaptureFixture):
+    alerting_devices(db, "lobby")
     assert watch()["told"] == 1
     [record] = [record for record in caplog.records if record.message == "alert"]
     assert (record.levelname, record.text) == ("WARNING", "Low battery: lobby (9 %)")
 
 
-def test_boto3_is_loaded_when_there_is_something_to_tell(url: str):
+def test_boto3_is_loaded_only_for_a_notification(url: str):
     code = """
 import sys
 from types import SimpleNamespace
@@ -117,8 +117,10 @@ print([name for name in sys.modules if name.startswith("boto3")])"""
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
 
 
-def test_what_sns_refused_is_told_by_the_next_run_and_is_no_repeat(topic: Topic, db: Database, monkeypatch, capsys):
-    ailing(db, "lobby")
+def test_notification_refused_by_sns_is_sent_by_the_next_run_without_a_repeat_note(
+    topic: Topic, db: Database, monkeypatch, capsys
+):
+    alerting_devices(db, "lobby")
     monkeypatch.setenv("ALERT_TOPIC_ARN", f"{topic.arn}-gone")
     settings.load.cache_clear()
     metrics._metrics.cache_clear()
@@ -131,8 +133,8 @@ def test_what_sns_refused_is_told_by_the_next_run_and_is_no_repeat(topic: Topic,
     assert topic.texts() == ["Low battery: lobby (9 %)"]
 
 
-def test_what_did_not_reach_sns_is_told_by_the_next_run(topic: Topic, db: Database, monkeypatch):
-    ailing(db, "lobby")
+def test_notification_that_did_not_reach_sns_is_sent_by_the_next_run(topic: Topic, db: Database, monkeypatch):
+    alerting_devices(db, "lobby")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", f"http://127.0.0.1:{port}")
@@ -149,7 +151,7 @@ def test_what_did_not_reach_sns_is_told_by_the_next_run(topic: Topic, db: Databa
 
 @contextlib.contextmanager
 def answering(answer: bytes | None) -> Iterator[tuple[str, threading.Semaphore]]:
-    """SNS that reads a request and answers this, or nothing; its URL, and what each request releases once."""
+    """A fake SNS that reads a request and sends `answer` or nothing: its URL, and a semaphore released per request."""
     arrived, over = threading.Semaphore(0), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -177,8 +179,10 @@ BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: 
 
 
 @pytest.mark.parametrize("answer", [BROKEN, b""], ids=["503", "hung up"])
-def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic, db: Database, monkeypatch, capsys, answer):
-    ailing(db, "lobby")
+def test_notification_that_sns_may_have_is_sent_again_after_the_lease_as_a_repeat(
+    topic, db: Database, monkeypatch, capsys, answer
+):
+    alerting_devices(db, "lobby")
     with answering(answer) as (url, arrived):
         monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", url)
         settings.load.cache_clear()
@@ -187,13 +191,13 @@ def test_what_sns_may_have_is_told_again_after_the_lease_as_a_repeat(topic, db: 
             watch()
         assert not isinstance(raised.value, sns.NotTaken)
         assert arrived.acquire(blocking=False)
-        assert not arrived.acquire(blocking=False), "boto3 asked again by itself: nobody would know of a repeat"
+        assert not arrived.acquire(blocking=False), "boto3 retried by itself: the repeat would not be marked"
     monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", topic.url)
     settings.load.cache_clear()
     sns._sns.cache_clear()
     capsys.readouterr()
     assert watch()["told"] == 0
-    assert measured(capsys.readouterr().out)["WatchSucceeded"] == [0], "or the alarm would not see that nobody is told"
+    assert measured(capsys.readouterr().out)["WatchSucceeded"] == [0], "the alarm must see that notifications fail"
     pass_leases(db)
     assert watch()["told"] == 1
     assert measured(capsys.readouterr().out)["WatchSucceeded"] == [1]
@@ -207,7 +211,7 @@ def assert_repeated(topic: Topic) -> None:
 
 
 class Environment:
-    """A process that watches; `runs` waits until it has finished so many."""
+    """A process that runs the watch; `runs` waits until it has finished that many runs."""
 
     def __init__(self, **variables: str) -> None:
         self._process = subprocess.Popen(
@@ -218,7 +222,7 @@ class Environment:
     def runs(self, count: int) -> None:
         while count:
             line = self._process.stderr.readline()
-            assert line, "it ended by itself"
+            assert line, "the process ended by itself"
             count -= line == b"run\n"
 
     def kill(self) -> None:
@@ -227,25 +231,25 @@ class Environment:
         self._process.stderr.close()
 
 
-def test_killed_while_sns_is_asked(topic: Topic, db: Database):
-    ailing(db, "lobby")
+def test_notification_of_a_killed_run_is_repeated_after_its_lease(topic: Topic, db: Database):
+    alerting_devices(db, "lobby")
     with answering(None) as (url, arrived):
         environment = Environment(AWS_ENDPOINT_URL_SNS=url)
         assert arrived.acquire(timeout=30)
         environment.kill()
-    assert watch()["told"] == 0, "nobody else tells it before the lease has passed"
+    assert watch()["told"] == 0, "another run told it before the lease expired"
     pass_leases(db)
     assert watch()["told"] == 1
     assert_repeated(topic)
 
 
-def test_killed_at_any_moment_every_notice_is_told_and_repeats_say_so(topic: Topic, db: Database):
+def test_kills_at_any_moment_lose_no_notification_and_mark_repeats(topic: Topic, db: Database):
     chance, told = random.Random(7), []
     for n in range(KILLS):
         environment = Environment()
         environment.runs(1)
-        ailing(db, *(f"kiosk-{n}-{place}" for place in range(3)))
-        # Somewhere in the next run or two; the machine's own scheduling makes it anywhere.
+        alerting_devices(db, *(f"kiosk-{n}-{place}" for place in range(3)))
+        # The kill hits one of the next runs; the machine's scheduling makes the exact moment random.
         threading.Event().wait(chance.uniform(0, 0.06))
         environment.kill()
         pass_leases(db)

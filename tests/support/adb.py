@@ -1,6 +1,7 @@
-"""A fake `adb` with one phone, for scripts that set phones up: its state is a JSON file that a test reads.
+"""A fake `adb` with one phone, for testing the scripts that set phones up.
 
-Run as a program it is adb; the phone's shell takes its line apart as the real one would.
+The phone's state is a JSON file that a test reads. Run as a program, this module acts as adb.
+The phone's shell splits its command line as the real one does.
 """
 
 import json
@@ -14,10 +15,10 @@ UNKNOWN = {"com.example.absent"}
 
 
 def install(folder: Path, **state: Any) -> dict[str, str]:
-    """Put `adb` into a folder; returns the environment in which a script finds it.
+    """Put `adb` into a folder and return the environment in which a script finds it.
 
     Args:
-        state: of the phone, over a factory-fresh one: `accounts`, `android`, `device_owner`.
+        state: Differences from a factory-fresh phone: `accounts`, `android`, `device_owner`.
     """
     folder.mkdir(exist_ok=True)
     fresh = {"accounts": 0, "android": 14, "installed": {}, "device_owner": None, "settings": {}, "ran": []}
@@ -82,7 +83,7 @@ def _shell(state: dict[str, Any], words: list[str]) -> int:
 
 
 def _register(extras: dict[str, str]) -> int:
-    """Without httpx, whose import would cost more than the rest of the script."""
+    """Register with urllib: importing httpx would take longer than the rest of the script."""
     from urllib.request import Request, urlopen
 
     headers = {"X-Admin-Key": extras["admin_key"], "Content-Type": "application/json"}

@@ -5,19 +5,19 @@ from typing import Any
 
 
 def utc(when: datetime) -> str:
-    """As `java.time.Instant.toString()` writes it."""
+    """Format an instant as `java.time.Instant.toString()` does."""
     return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def an_hour_ago() -> datetime:
-    """The start of a minute an hour back: within retention, and a fixed place in every bucket up to a minute."""
+    """The start of a minute one hour ago: within retention, and at a fixed place in every bucket of up to a minute."""
     return datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)
 
 
 def heartbeat(when: datetime | None = None, **changes: Any) -> dict[str, Any]:
-    """A heartbeat with every field of the agent's; `changes` replace top-level fields.
+    """A heartbeat with every field that the agent sends; `changes` replace top-level fields.
 
-    Numbers inside battery, system, memory and network went through an untyped map on the device: 85 became 85.0.
+    Numbers inside battery, system, memory and network pass through an untyped map on the device, so 85 becomes 85.0.
     """
     return {
         "device_id": "what the agent believes",
@@ -53,7 +53,7 @@ def heartbeat(when: datetime | None = None, **changes: Any) -> dict[str, Any]:
     }
 
 
-# What each column holds after `heartbeat()`.
+# The value of each column after `heartbeat()`.
 COLUMNS = {
     "status": "ok",
     "ip": "192.168.1.17",

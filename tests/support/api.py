@@ -1,9 +1,10 @@
-"""Calls a function as an HTTP API calls it: the template's route, a payload of format 2.0, the handler, its answer.
+"""Call a function as an HTTP API does: find the template's route, build a format 2.0 payload, run the handler.
 
     answer = call("POST", "/v1/heartbeat", body, token=token)
     answer.status, answer.json
 
-Operator routes arrive signed by `OPERATOR`, as IAM lets them through. Every answer is held against the API's reference.
+Operator routes arrive signed by `OPERATOR`, as IAM would let them through. Every response is checked against the
+OpenAPI document.
 """
 
 import json
@@ -40,7 +41,7 @@ class Answer:
         return json.loads(self.text)
 
     def problem(self, status: int, path: str | None = None) -> dict[str, Any]:
-        """The problem document (RFC 9457), which must be of this status and, when given, name this field."""
+        """Return the problem document (RFC 9457) after checking its status and, if given, the path of its field."""
         assert self.status == status, (self.status, self.text)
         assert self.headers["content-type"] == "application/problem+json"
         document = self.json
@@ -57,7 +58,7 @@ def routes() -> Routes:
     return Routes(template.load().routes)
 
 
-# The handler of a route, and the event that the gateway makes for it.
+# The handler of a route, and the event that the gateway builds for it.
 Call: TypeAlias = tuple[Any, payload.Event]
 
 
@@ -70,7 +71,7 @@ def event(
     headers: dict[str, str] | None = None,
     query: dict[str, Any] | None = None,
 ) -> Call:
-    """The handler of a route, and the event that the gateway makes for it. A body of bytes is sent as it is."""
+    """The handler of a route, and the event that the gateway builds for it. A body of bytes is sent unchanged."""
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     sent = {"host": "api.test", "content-type": "application/json", **(headers or {})}
     if token is not None:
@@ -89,7 +90,7 @@ def event(
 def call(method: str, path: str, body: Any = None, **how: Any) -> Answer:
     handler, sent = event(method, path, body, **how)
     answer = payload.response(handler(sent, CONTEXT))
-    assert answer is not None, "the function's result is not one that an HTTP API takes"
+    assert answer is not None, "an HTTP API would reject the function's result"
     found = Answer(answer.status, dict(answer.headers), answer.body.decode())
     reference.check(sent["routeKey"], found.status, found.headers, found.text)
     return found
@@ -101,7 +102,7 @@ class Device(NamedTuple):
 
 
 def enroll(alias: str = "lobby", **token: Any) -> tuple[str, str]:
-    """A new device as an operator and an agent make one together; (device_id, device token)."""
+    """Enroll a new device as an operator and an agent would; return (device_id, device token)."""
     made = call("POST", "/v1/enroll-tokens", {"aliases": [alias], **token})
     assert made.status == 201, made.text
     answer = call("POST", "/v1/register", {"alias": alias}, headers={"x-admin-key": made.json["items"][0]["token"]})

@@ -1,4 +1,4 @@
-"""Mutations of APKs for hypothesis: each is odd in one to three ways, at the archive, in its manifest or its table."""
+"""Generate mutated APKs with hypothesis: one to three oddities in the archive, the manifest or the resource table."""
 
 import struct
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Draw = st.DrawFn
 
 
 class Parts:
-    """An APK before it is written: mutations change it."""
+    """An APK before it is written; mutations change it."""
 
     def __init__(self) -> None:
         self.roots = [write.manifest()]
@@ -59,7 +59,7 @@ class Parts:
         return data
 
 
-# --- of the archive
+# --- mutations of the archive
 
 
 def _swap_entries(parts: Parts, draw: Draw) -> None:
@@ -181,7 +181,7 @@ def _end_record(parts: Parts, draw: Draw) -> None:
 
 
 def _two_end_records(parts: Parts, draw: Draw) -> None:
-    """The directory of another APK, with an end record of its own, before or behind."""
+    """Add the central directory and end record of another APK, before or behind the APK's own."""
     other = write.archive([File(MANIFEST, OTHER)])
     parts.whole.append(draw(st.sampled_from([lambda data: data + data[-22:], lambda data: other + data])))
     if draw(st.booleans()):
@@ -209,7 +209,7 @@ def _names(parts: Parts, draw: Draw) -> None:
 
 
 def _bytes(parts: Parts, draw: Draw) -> None:
-    """A few bytes anywhere, or where the archive's own numbers stand."""
+    """Change a few bytes, either anywhere or where the archive's own numbers are."""
     places, value = draw(st.integers(0, 10_000)), draw(st.binary(min_size=1, max_size=4))
     from_the_end = draw(st.booleans())
 
@@ -220,7 +220,7 @@ def _bytes(parts: Parts, draw: Draw) -> None:
     parts.whole.append(change)
 
 
-# --- of the manifest
+# --- mutations of the manifest
 
 
 VALUES = (
@@ -232,7 +232,7 @@ READ = sorted(write.IDS)
 
 
 def attributes(draw: Draw) -> Attribute:
-    """A decoy of an attribute that is read: right, or wrong in name, id, namespace or type."""
+    """A decoy for an attribute that the parser reads: correct, or wrong in its name, id, namespace or type."""
     name = draw(st.sampled_from([*READ, "package", "split", "configForSplit", "coreApp"]))
     namespace = draw(st.sampled_from([write.ANDROID, None, "http://schemas.android.com/apk/res-auto"]))
     id_ = draw(st.sampled_from([None, 0, *write.IDS.values()]))
@@ -255,7 +255,7 @@ def _more_attributes(parts: Parts, draw: Draw) -> None:
 
 
 def _legal_attribute(parts: Parts, draw: Draw) -> None:
-    """An attribute as the linker would write it, of any value: read the same, or refused."""
+    """An attribute as the linker would write it, with any value. It must be read unchanged or refused."""
     name = draw(st.sampled_from(READ))
     _a_node(parts, draw).attributes.append(Attribute(name, draw(VALUES)))
 
@@ -292,7 +292,7 @@ def _values(parts: Parts, draw: Draw) -> None:
 
 
 def _reference(parts: Parts, draw: Draw) -> None:
-    """The version name by reference, to a table that may be odd."""
+    """Give the version name as a reference to a resource table that may be odd."""
     id_ = draw(st.sampled_from([0x7F010000, 0x7F010000, 0x7F010001, 0x7F010002]))
     for attribute in parts.root.attributes:
         if attribute.name == "versionName":
@@ -386,7 +386,7 @@ def _document(parts: Parts, draw: Draw) -> None:
 
 
 def _manifest_bytes(parts: Parts, draw: Draw) -> None:
-    """Four bytes of the manifest exchanged; sizes and checksums are right."""
+    """Replace four bytes of the manifest; sizes and checksums stay correct."""
     content = bytearray(write.xml(*parts.roots, document=parts.document))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(content) // 4 - 1)) * 4
@@ -396,7 +396,7 @@ def _manifest_bytes(parts: Parts, draw: Draw) -> None:
 
 
 def _table_bytes(parts: Parts, draw: Draw) -> None:
-    """Four bytes of the resource table exchanged, or the version name's string."""
+    """Replace four bytes of the resource table, or of the version name's string."""
     if draw(st.booleans()):
         _reference(parts, draw)
     content = bytearray(write.table(parts.resources, spec_flags=parts.spec_flags, utf8=draw(st.booleans())))
@@ -420,7 +420,7 @@ KINDS: list[Callable[[Parts, Draw], None]] = [
 
 @st.composite
 def apks(draw: Draw) -> tuple[str, bytes]:
-    """The names of what was done to an APK, and the APK."""
+    """An APK, with the names of the mutations that were applied to it."""
     parts = Parts()
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=draw(st.sampled_from([1, 1, 2, 3]))))
     for kind in kinds:

@@ -1,6 +1,6 @@
-"""Writes APKs byte by byte, well and badly: what aapt2 and zipalign make, and what they never would.
+"""Write APKs byte by byte, both well-formed ones (as aapt2 and zipalign do) and malformed ones.
 
-archive([File(b"AndroidManifest.xml", xml(manifest()))])     an APK with an empty signing block, all of it right
+archive([File(b"AndroidManifest.xml", xml(manifest()))])     a well-formed APK with an empty signing block
 """
 
 import struct
@@ -38,7 +38,7 @@ IDS = {
 
 @dataclass
 class File:
-    """One entry. What is None is as it should be; `local_*` is the local header's, the rest the directory's."""
+    """One entry. None means the correct value; `local_*` set the local header, the others the central directory."""
 
     name: bytes
     content: bytes
@@ -77,7 +77,7 @@ def _or(value: _T | None, otherwise: _T) -> _T:
 
 @dataclass
 class Layout:
-    """Around the entries. `order` is the directory's, as numbers of files; None is that of the file."""
+    """What surrounds the entries. `order` is the directory's order, as file numbers; None keeps the file's order."""
 
     prefix: bytes = b""
     order: Sequence[int] | None = None
@@ -151,7 +151,7 @@ def described(file: File, magic: bool = True) -> File:
 
 
 def virtual(size: int) -> bytes:
-    """What zipflinger leaves in a gap: a local header of no name."""
+    """A local header without a name, as zipflinger leaves it in a gap."""
     return struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", *[0] * 8, 0, size - 30) + bytes(size - 30)
 
 
@@ -160,7 +160,7 @@ def extra(id_: int, content: bytes = b"") -> bytes:
 
 
 def _alignment(start: int, to: int) -> bytes:
-    """As apksigner aligns: a field of id 0xd935."""
+    """A padding field with the id 0xd935, as apksigner writes it."""
     if start % to == 0:
         return b""
     return extra(0xD935, struct.pack("<H", to) + bytes(-(start + 6) % to))
@@ -171,7 +171,7 @@ def _alignment(start: int, to: int) -> bytes:
 
 @dataclass
 class Attribute:
-    """`value` is a text, a number, true or false; `type`, `data` and `raw` say otherwise than it does."""
+    """An attribute. `value` is a text, a number or a boolean; `type`, `data` and `raw` override what it implies."""
 
     name: str
     value: str | int | bool
@@ -189,7 +189,7 @@ class Attribute:
 
 @dataclass
 class Node:
-    """An element, with what is unusual about it. `decoys` stand where attributes usually begin."""
+    """An element and its oddities. `decoys` are written where attributes usually begin."""
 
     name: str
     attributes: list[Attribute] = field(default_factory=list)
@@ -219,7 +219,7 @@ def manifest(
 
 @dataclass
 class Document:
-    """Around the elements. `utf8` is the string pool's; `chunks_*` are more chunks, put in as they are."""
+    """What surrounds the elements. `utf8` is the string pool's encoding; `chunks_*` are extra chunks, kept as given."""
 
     utf8: bool = False
     after_header: bytes = b""
@@ -235,7 +235,7 @@ class Document:
 
 
 class _Pool:
-    """Names of attributes with an id come first, one string for each id."""
+    """A string pool. Names of attributes that have an id come first, one string for each id."""
 
     def __init__(self) -> None:
         self.names: dict[tuple[str, int], int] = {}
@@ -267,7 +267,7 @@ class _Pool:
 
 
 def xml(*roots: Node, document: Document | None = None) -> bytes:
-    """A binary XML document of these root elements, of which there should be one."""
+    """A binary XML document with these root elements (a well-formed document has exactly one)."""
     document, pool = document or Document(), _Pool()
     pool.fill(roots)
     chunks = [document.after_header, string_pool(pool.strings(), document), document.after_pool]
@@ -366,7 +366,7 @@ def _attribute(attribute: Attribute, pool: _Pool, size: int) -> bytes:
 
 @dataclass
 class Resource:
-    """A value of entry `entry` of type 1 of package 0x7f, for one configuration (28 zeros: every one)."""
+    """A value of entry `entry` of type 1 of package 0x7f for one configuration (28 zero bytes match every one)."""
 
     value: str | int | None
     entry: int = 0
@@ -379,7 +379,7 @@ class Resource:
 def table(
     resources: Sequence[Resource], *, spec_flags: int = 0, utf8: bool = True, package: int = 0x7F, packages: int = 1
 ) -> bytes:
-    """resources.arsc: entries named v0, v1 ... of the type `string`."""
+    """A resources.arsc with entries named v0, v1 ... of the type `string`."""
     texts = [r.value for r in resources if isinstance(r.value, str)]
     entries = 1 + max((r.entry for r in resources), default=0)
     pool = string_pool(texts or ["x"], Document(utf8=utf8))

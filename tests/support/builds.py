@@ -1,4 +1,4 @@
-"""What a suite about builds does again and again: declare a committed sample, upload it, complete it."""
+"""Steps that every suite about builds needs: declare a committed sample, upload it, complete it."""
 
 import json
 from hashlib import sha256
@@ -19,7 +19,7 @@ def sample(name: str) -> bytes:
 
 
 def declaration(content: bytes, version_code: int = 2, **changes: Any) -> dict[str, Any]:
-    """Of an APK of the agent's, true unless `changes` say otherwise."""
+    """A declaration of an APK of the agent, correct unless `changes` say otherwise."""
     return {
         "package_name": AGENT,
         "version_name": f"{version_code}.0",
@@ -47,7 +47,7 @@ def complete(build_id: int) -> Answer:
 
 
 def offer(content: bytes, version_code: int = 2, **changes: Any) -> Answer:
-    """Declared, uploaded and completed: the answer of the last."""
+    """Declare, upload and complete a build; return the response of the last call."""
     declared = declare(content, version_code, **changes)
     assert declared.status == 201, declared.text
     put(declared, content)
@@ -55,7 +55,7 @@ def offer(content: bytes, version_code: int = 2, **changes: Any) -> Answer:
 
 
 def pin(package_name: str = AGENT, *keys: str) -> None:
-    """Pin the samples' signer, so that completing a build publishes it."""
+    """Pin the samples' signer, so that a completed build is published."""
     fingerprints = [SIGNERS[key] for key in keys or ("rsa",)]
     answer = call("PUT", f"/v1/apk/packages/{package_name}/signers", {"fingerprints": fingerprints})
     assert answer.status == 200, answer.text

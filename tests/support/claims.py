@@ -1,8 +1,8 @@
-"""How much the torture tests try, and how they say what held."""
+"""How many attempts the torture tests make, and how they report what held."""
 
 import os
 from collections.abc import Callable
 
-# TORTURE=10 tries ten times as much; `make torture` does.
+# TORTURE=10 makes ten times as many attempts, as `make torture` does.
 SCALE = int(os.environ.get("TORTURE", "1"))
 Claim = Callable[[str, str, int], None]

@@ -1,11 +1,11 @@
-"""One run of the `nexmdm` command, in this process."""
+"""Run the `nexmdm` command in this process."""
 
 from nexmdm_cli.main import app
 from typer.testing import CliRunner, Result
 
 
 def nexmdm(*arguments: str, code: int = 0, answer: str | None = None) -> Result:
-    """One run of the command. code: what it has to end with; answer: what is typed."""
+    """Run the command once. `code` is the expected exit code; `answer` is what the operator types."""
     result = CliRunner().invoke(app, arguments, input=answer)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -1,4 +1,4 @@
-"""CloudFormation's side of a custom resource: it takes what is PUT to the ResponseURL."""
+"""The CloudFormation side of a custom resource: a server that receives what is PUT to the ResponseURL."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
 class CloudFormation(HTTPServer):
-    """Takes the answers that are PUT to the ResponseURL; refuses the first `refusals`."""
+    """Store the responses that are PUT to the ResponseURL, after refusing the first `refusals` of them."""
 
     def __init__(self) -> None:
         self.answers: list[dict] = []

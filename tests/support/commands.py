@@ -1,4 +1,4 @@
-"""What a suite about commands does again and again: enroll a device with an FCM address, send, sweep."""
+"""Steps that every suite about commands needs: enroll a device that FCM can reach, send, sweep."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ADDRESS = "fcm:lobby"
 
 
 def enrolled(alias: str, address: str | None) -> tuple[str, str]:
-    """A new device that FCM reaches at `address`, or not at all; (device_id, device token)."""
+    """Enroll a device with the FCM registration token `address`, or without one; return (device_id, device token)."""
     device_id, token = enroll(alias)
     if address is not None:
         assert call("POST", "/v1/devices/fcm-token", {"fcm_token": address}, token=token).status == 200
@@ -27,7 +27,7 @@ def sweep() -> dict[str, int]:
 
 
 def make_due(db: Database) -> None:
-    """Time passes, by ageing rows: what waits is due now."""
+    """Make waiting dispatches due now, by moving their times into the past."""
     db.execute("UPDATE fcm_dispatches SET next_at = now() - interval '1 second' WHERE state = 'retry_wait'")
 
 

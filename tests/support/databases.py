@@ -1,8 +1,8 @@
-"""A database for each test: a copy of the template, or the one before again when only its rows have changed.
+"""Give each test a database: a fresh copy of the template, or the previous one if only its rows have changed.
 
-Copying costs the file system a third of a second, and most tests change rows only. A database is used again when its
-catalog is, version by version, that of the copy; then its rows are deleted, those of the migrations put back, and its
-sequences begin anew.
+A copy takes a third of a second, and most tests change only rows. A database is therefore used again if its catalog
+is, version by version, that of the copy: its rows are deleted, those of the migrations are restored, and its
+sequences restart.
 """
 
 import uuid
@@ -10,7 +10,7 @@ from contextlib import closing
 
 import psycopg2
 
-FORGET_ABOVE = 5_000  # rows; what they leave behind would slow down or mislead those who come after
+FORGET_ABOVE = 5_000  # rows; beyond that, dead rows and statistics would slow down or mislead later tests
 
 _CATALOG = """
 SELECT md5(string_agg(entry, ',' ORDER BY entry)) FROM (
@@ -36,7 +36,7 @@ _OTHERS = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pi
 
 
 def url_of(server: str, name: str) -> str:
-    """The same server's database `name`, as a URL."""
+    """The URL of the database `name` on the same server."""
     before, _, query = server.partition("?")
     return f"{before.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
 
@@ -48,7 +48,7 @@ class Databases:
         self._made_by_migrations: dict[str, str] = {}
 
     def take(self) -> tuple[str, str]:
-        """(name, fingerprint of its catalog)"""
+        """Return the name of a clean database and the fingerprint of its catalog."""
         if self._spare:
             taken, self._spare = self._spare, None
             return taken
@@ -75,7 +75,7 @@ class Databases:
                 cursor.execute(_CATALOG)
                 if cursor.fetchone() != (fingerprint,):
                     return False
-                cursor.execute("SET session_replication_role = replica")  # in any order, whatever refers to what
+                cursor.execute("SET session_replication_role = replica")  # without foreign keys, in any order
                 cursor.execute(_TABLES)
                 tables = [table for (table,) in cursor.fetchall()]
                 rows = 0
@@ -92,7 +92,7 @@ class Databases:
             return False
 
     def _rows(self, name: str) -> dict[str, str]:
-        """The rows of a fresh copy, {table: JSON}."""
+        """The rows of a fresh copy, as {table: JSON}."""
         found = {}
         with closing(psycopg2.connect(url_of(self._server, name))) as connection, connection.cursor() as cursor:
             cursor.execute(_TABLES)

@@ -1,4 +1,4 @@
-"""Enrollment tokens without the API."""
+"""Create enrollment tokens without the API."""
 
 from msgspec import structs
 from nexmdm.enrollment import tokens

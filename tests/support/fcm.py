@@ -1,4 +1,4 @@
-"""Firebase Cloud Messaging for a test: the double on a socket, and the settings that point at it."""
+"""Firebase Cloud Messaging for a test: a fake on a socket, and the settings that point to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ HMAC_KEY = "the key that devices hold"
 
 
 @contextmanager
-def doubled(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
-    """A double that FCM_ENDPOINT and FCM_SERVICE_ACCOUNT name, with timeouts short enough for silence."""
+def running_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
+    """A fake that FCM_ENDPOINT and FCM_SERVICE_ACCOUNT name, with timeouts short enough to test a silent server."""
     fake_fcm = FakeFcm()
     with running(fake_fcm) as url:
         environment = {
@@ -27,7 +27,7 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         settings.load.cache_clear()
-        forget_service()  # whoever used it last may have had another double
+        forget_service()  # the previous test may have used another fake
         try:
             yield fake_fcm
         finally:
@@ -35,5 +35,5 @@ def doubled(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
 
 
 def forget_service() -> None:
-    """As a new environment begins."""
+    """Forget the FCM service, as a new Lambda environment would."""
     fcm.service.cache_clear()

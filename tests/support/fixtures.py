@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests uses; tests/conftest.py makes them known everywhere."""
+"""Fixtures that several folders of tests use; tests/conftest.py imports them, which makes them available everywhere."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from nexmdm.runtime import secrets, settings
 from local import s3
 from local.fcm import FakeFcm
 from tests.support import cloudformation as cloud_formation
-from tests.support.fcm import doubled
+from tests.support.fcm import running_fake
 from tests.support.s3 import Bucket, bucket_of
 from tests.support.sns import Topic, topic_of
 from tests.support.webhook import Webhook, listening
@@ -16,7 +16,7 @@ from tests.support.webhook import Webhook, listening
 
 @pytest.fixture
 def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
-    with doubled(monkeypatch) as fake_fcm:
+    with running_fake(monkeypatch) as fake_fcm:
         yield fake_fcm
 
 
@@ -28,14 +28,14 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """A versioned bucket of this test's own, which the functions use."""
+    """This test's own versioned bucket, which the functions use."""
     with bucket_of(s3_server, monkeypatch) as bucket:
         yield bucket
 
 
 @pytest.fixture
 def topic(s3_server: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Topic]:
-    """A topic of this test's own, which the watch tells."""
+    """This test's own topic, to which the watch publishes."""
     with topic_of(s3_server, monkeypatch) as topic:
         yield topic
 

@@ -1,4 +1,4 @@
-"""The local gateway in a process of its own, and the key pair that it lets through."""
+"""The local gateway in a process of its own, and the key pair that it accepts."""
 
 import os
 from collections.abc import Iterator

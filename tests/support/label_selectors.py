@@ -1,7 +1,7 @@
-"""Label selectors as k8s.io/apimachinery reads and evaluates them: its lexer, its parser and its Matches, ported.
+"""A port of the lexer, parser and Matches function for label selectors of k8s.io/apimachinery.
 
-An independent reference for `nexmdm.devices.selectors` and for the schema's functions. The one difference from
-Kubernetes is what a label key is.
+It is an independent reference for `nexmdm.devices.selectors` and for the functions of the schema. It differs from
+Kubernetes in one point: what counts as a label key.
 """
 
 import re
@@ -20,7 +20,7 @@ class Refused(Exception):
 
 
 def lex(text: str) -> list[tuple[str, str]]:
-    """[(kind, literal)]; the kind of an identifier is `id`, of the end `end`, of anything else its literal."""
+    """[(kind, literal)]. An identifier has the kind `id`, the end has `end`, and anything else its own literal."""
     items, at = [], 0
     while True:
         while at < len(text) and text[at] in SPACE:

@@ -1,4 +1,4 @@
-"""What tests of the migrations ask of a database."""
+"""Queries and checks that tests of the migrations run against a database."""
 
 import os
 import subprocess

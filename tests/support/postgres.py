@@ -1,4 +1,4 @@
-"""Statements and migrations against a database of a test."""
+"""Run statements and migrations against a test's database."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def run_sql(dsn: str, *statements: str) -> None:
 
 
 def alembic(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Alembic as a person runs it, in a process of its own."""
+    """Run Alembic in a process of its own, as an operator does."""
     return subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
         cwd=ROOT,

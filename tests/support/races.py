@@ -1,4 +1,4 @@
-"""Callers that start at once, each with a connection of its own that was open before."""
+"""Run callers at the same time, each with its own connection that was opened beforehand."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from psycopg2.extensions import make_dsn
 
 
 def race(url: str, *runners: Callable[[Database], Any]) -> list[Any]:
-    """What each runner returned or raised, in order."""
+    """Return what each runner returned or raised, in order."""
     barrier = threading.Barrier(len(runners), timeout=60)
     results: list[Any] = [None] * len(runners)
 
@@ -35,7 +35,7 @@ def race(url: str, *runners: Callable[[Database], Any]) -> list[Any]:
 
 
 def _open(db: Database, seconds: float = 50) -> None:
-    """Many callers on a busy machine may need longer than one attempt to connect is given."""
+    """Connect with several attempts: many callers on a busy machine can need longer than one attempt may take."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,15 +1,15 @@
-"""Holds an answer against the API's reference, so that every test that makes a call tests the reference too."""
+"""Check a response against the OpenAPI document, so that every test that makes a call tests the document too."""
 
 import json
 
 import msgspec
+from nexmdm.runtime.problems import Problem
 
 from local.openapi.operations import operations, refusals
-from local.openapi.problems import Problem
 
 
 def check(route_key: str, status: int, headers: dict[str, str], text: str) -> None:
-    """Raises AssertionError when the reference does not know this answer of a function's."""
+    """Raise AssertionError if the OpenAPI document does not describe this response."""
     answers = operations()[route_key].answers
     assert status in answers or status in refusals(route_key), f"{route_key} answers {status}, which is not documented"
     answer = answers.get(status)

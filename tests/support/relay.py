@@ -1,16 +1,16 @@
-"""A relay between libpq and PostgreSQL that writes down the messages of the frontend, and can cut the line.
+"""A relay between libpq and PostgreSQL that records the client's messages and can break connections.
 
 with relay(url) as line:
     ... connect to line.url ...
-    line.sent          # types of the messages since the start, such as ["Q", "Q", "X"]
-    line.statements    # the texts of those of type Q
+    line.sent          # types of the messages so far, such as ["Q", "Q", "X"]
+    line.statements    # the texts of the messages of type Q
     line.startups      # the first message of each connection
-    line.lose_answers()   # what is sent from now on arrives, its answer does not: the line is cut instead
-    line.cut()         # every connection at once
-    line.fall_silent() # the connections there are stay open and say nothing any more; `new`: those to come too
-    line.lead_to(url)  # another server, for connections to come
-    line.delay, line.piece   # answers come in pieces of so many bytes, each after so many seconds
-    line.close()       # and nobody gets a new one
+    line.lose_answers()   # from now on requests arrive, but the connection is cut instead of the response
+    line.cut()         # cut every connection
+    line.fall_silent() # present connections stay open but relay nothing more; with `new`, future ones too
+    line.lead_to(url)  # send future connections to another server
+    line.delay, line.piece   # responses arrive in pieces of `piece` bytes, each after `delay` seconds
+    line.close()       # and refuse new connections
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from psycopg2.extensions import parse_dsn
 
 
 class Accepting:
-    """Listens on this machine and serves each connection in a thread of its own."""
+    """A listener on this machine that serves each connection in its own thread."""
 
     def __init__(self, port: int = 0) -> None:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
@@ -70,7 +70,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lead_to(self, url: str) -> None:
-        """Another server, for those who connect from now on."""
+        """Send future connections to another server."""
         target = parse_dsn(url)
         host, port = target.get("host", "localhost"), target.get("port", "5432")
         self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, int(port))
@@ -91,7 +91,7 @@ class Relay:
         self._all_silent = new
 
     def speak_again(self) -> None:
-        """To those who come from now on."""
+        """End the silence for future connections."""
         self._all_silent = False
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Relay:
                 try:
                     server.connect(self._target)
                 except OSError:
-                    client.close()  # nobody is there at present
+                    client.close()  # no server is set at the moment
                     continue
                 self.connections += 1
                 self._lines.append((client, server))
@@ -118,7 +118,7 @@ class Relay:
                 threading.Thread(target=self._return, args=(client, server), daemon=True).start()
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
-        """Message by message: the first has no type byte, each of the others has one before its length."""
+        """Forward message by message. The first has no type byte; each later one has one before its length."""
         with contextlib.suppress(OSError, EOFError), client, server:
             message = exactly(client, 4)
             startup = exactly(client, struct.unpack("!i", message)[0] - 4)
@@ -148,7 +148,7 @@ class Relay:
 
 
 def exactly(source: socket.socket, count: int) -> bytes:
-    """So many bytes, or EOFError."""
+    """Read exactly `count` bytes, or raise EOFError."""
     data = b""
     while len(data) < count:
         part = source.recv(count - len(data))
@@ -160,7 +160,7 @@ def exactly(source: socket.socket, count: int) -> bytes:
 
 @contextlib.contextmanager
 def relay(url: str, port: int = 0) -> Iterator[Relay]:
-    """port: where it listens; 0 for any free one."""
+    """Relay connections to `url`. `port` is the port to listen on; 0 picks a free one."""
     line = Relay(url, port)
     try:
         yield line

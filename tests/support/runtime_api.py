@@ -1,7 +1,7 @@
-"""Lambda's runtime API for one invocation: what a handler prints and what awslambdaric reports, without an emulator.
+"""Lambda's runtime API for one invocation: shows what a handler prints and what awslambdaric reports.
 
 told = invoke(function, {"DATABASE_URL": url}, event)
-told.log, told.reported     # the text of the log; the body of the response or error
+told.log, told.reported     # the text of the log; the body of the response or the error
 """
 
 import json
@@ -21,7 +21,7 @@ REQUEST = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
 
 class Told(NamedTuple):
-    """kind: response or error. reported: its body, which an event's queue of failures gets too."""
+    """kind: response or error. reported: its body, which the event's failure queue would receive too."""
 
     kind: str
     reported: str
@@ -32,7 +32,7 @@ class _Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if self.server.given.is_set():  # there is one invocation only
+        if self.server.given.is_set():  # there is only one invocation
             self.server.over.wait()
             return
         self.server.given.set()
@@ -68,7 +68,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Api)
 
     def handle_error(self, *_: Any) -> None:
-        """The runtime that is ended in the middle of a request is no error."""
+        """Ignore that a runtime was stopped in the middle of a request."""
 
 
 def invoke(function: Function, variables: dict[str, str], event: Any) -> Told:
@@ -94,7 +94,7 @@ def invoke(function: Function, variables: dict[str, str], event: Any) -> Told:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        # An environment that ends by itself, at its start or for a BaseException, has told all that it will.
+        # An environment that ended by itself, at its start or with a BaseException, sends nothing more.
         threading.Thread(target=lambda: (process.wait(), server.done.set()), daemon=True).start()
         server.done.wait(90)
         process.terminate()

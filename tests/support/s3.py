@@ -1,7 +1,7 @@
 """S3 for a test: moto's server on a real socket, with a versioned bucket that the settings name.
 
-moto keeps versions and answers ranges as S3 does. It checks neither signatures nor the checksum and length that an
-address is bound to: what is signed is asserted instead.
+moto keeps versions and serves ranges as S3 does. It does not check signatures, nor the checksum and length to which a
+URL is bound, so tests assert what is signed instead.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": "secret-o
 
 
 class Bucket(NamedTuple):
-    """client: boto3's, of the test itself."""
+    """`client` is the test's own boto3 client."""
 
     url: str
     client: "S3Client"
@@ -35,7 +35,7 @@ class Bucket(NamedTuple):
 
 
 def _remove_bucket(client: Any) -> None:
-    """The test's bucket alone: moto's state is one per process, and another suite's bucket may stand beside it."""
+    """Remove only the test's bucket: moto keeps one state per process, which can hold another suite's bucket."""
     try:
         for page in client.get_paginator("list_object_versions").paginate(Bucket=BUCKET):
             for version in page.get("Versions", []) + page.get("DeleteMarkers", []):

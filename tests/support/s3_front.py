@@ -1,8 +1,8 @@
-"""A door before an S3 on a socket: it passes requests on, and can refuse one, hold one, or do something before it.
+"""A proxy in front of S3 that passes requests on, and can refuse a request, hold it, or act before it.
 
 with front(url) as door:
     ... AWS_ENDPOINT_URL_S3 = door.url ...
-    door.rule = lambda method, path: 500 if ... else None   # a status is answered in place of the server
+    door.rule = lambda method, path: 500 if ... else None   # a returned status replaces S3's response
     door.seen           # (method, path with query) of each request
 """
 

@@ -1,4 +1,4 @@
-"""What events/*.json speak of, made real in a test's database, and how each of them is answered."""
+"""Create in a test's database what events/*.json refer to, and check the response to each event."""
 
 import json
 from pathlib import Path
@@ -12,17 +12,17 @@ from tests.support.builds import promoted
 
 EVENTS = ROOT / "events"
 
-# The status of an HTTP answer; else a key that the result must have.
+# The status of an HTTP response; otherwise a key that the result must have.
 ANSWERS: dict[str, int | str] = {
     "alerts": 200,
     "apk_builds": 200,
-    "apk_builds-declare": 200,  # the same build again: the one that is published already
+    "apk_builds-declare": 200,  # the same build again, which is already published
     "apk_download": 302,
     "apk_download-update": 200,
     "cleanup": "dry_run",
     "device_reports": 200,
     "device_reports-fcm-token": 200,
-    "device_reports-installation": 404,  # no installation has the number 1
+    "device_reports-installation": 404,  # there is no installation with the number 1
     "enrollment": 201,
     "fcm_dispatch": 202,
     "fcm_dispatch-after-restore": "unknown",
@@ -41,7 +41,7 @@ ANSWERS: dict[str, int | str] = {
 
 
 def function(name: str) -> str:
-    """The folder of the function that an event file is for."""
+    """The folder of the function that handles an event file."""
     return name.partition("-")[0]
 
 
@@ -55,13 +55,13 @@ def files() -> list[str]:
 
 
 def make_real() -> None:
-    """What `make samples` puts into a database, and a promoted build of the agent."""
+    """Create what `make samples` puts into a database, and a promoted build of the agent."""
     put(database.connection())
     promoted(2)
 
 
 def check(name: str, result: Any) -> None:
-    """Raises when the function did not answer this event as it should."""
+    """Raise AssertionError if the function did not respond to this event as expected."""
     expected = ANSWERS[name]
     if isinstance(expected, str):
         assert expected in result, (name, result)

@@ -1,4 +1,4 @@
-"""Signs ZIPs with APK Signature Scheme v2 and v3, well and badly: what apksigner would never write.
+"""Sign ZIPs with APK Signature Scheme v2 and v3, including invalid signatures that apksigner would never write.
 
 signer = Signer()                      a key and its certificate
 apk(zip_bytes, {V2: [signer.v2(zip_bytes)]})
@@ -18,18 +18,18 @@ MAGIC = b"APK Sig Block 42"
 
 
 def prefixed(*parts: bytes) -> bytes:
-    """Each part behind its length."""
+    """Prefix each part with its length."""
     return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 
 
 def sections(unsigned: bytes) -> tuple[bytes, bytes, bytes]:
-    """Entries, central directory and end record of a ZIP without a comment."""
+    """The entries, central directory and end record of a ZIP without a comment."""
     (start,) = struct.unpack_from("<I", unsigned, len(unsigned) - 6)
     return unsigned[:start], unsigned[start:-22], unsigned[-22:]
 
 
 def content_digest(unsigned: bytes, name: str = "sha256") -> bytes:
-    """Written once more, and otherwise than the one under test."""
+    """The content digest, implemented independently of the code under test."""
     digests = []
     for section in sections(unsigned):
         for start in range(0, len(section), 1 << 20):
@@ -83,7 +83,7 @@ class Signer:
         public_key: bytes | None = None,
         tail: bytes = b"",
     ) -> bytes:
-        """One signer of a block; `sdk` makes it one of v3. What is not given is right."""
+        """One signer of a block; with `sdk`, of a v3 block. Omitted arguments get their correct values."""
         if digests is None:
             digests = {number: content_digest(unsigned, of(number)) for number in algorithms}
         entries = [struct.pack("<I", number) + prefixed(digest) for number, digest in digests.items()]

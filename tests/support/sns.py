@@ -1,4 +1,4 @@
-"""A topic for a test: moto's server on a real socket, and a queue subscribed to the topic, to see what arrives."""
+"""A topic for a test: moto's server on a real socket, and a queue subscribed to the topic that shows what arrives."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ class Topic:
         self.url = url
         self._sqs = boto3.client("sqs", REGION, endpoint_url=url)
         client = boto3.client("sns", REGION, endpoint_url=url)
-        # Of this suite alone: moto's state is one per process.
+        # The queue belongs to this suite alone: moto keeps one state per process.
         for old in client.list_topics()["Topics"]:
             if old["TopicArn"].endswith(":alarms"):
                 client.delete_topic(TopicArn=old["TopicArn"])
@@ -32,7 +32,7 @@ class Topic:
         client.subscribe(TopicArn=self.arn, Protocol="sqs", Endpoint=queue_arn["QueueArn"])
 
     def messages(self) -> list[dict[str, Any]]:
-        """What arrived since the last time, as SNS wraps it: Subject, Message, MessageAttributes."""
+        """The messages since the last call, as SNS wraps them: Subject, Message, MessageAttributes."""
         found: list[dict[str, Any]] = []
         while True:
             batch = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10).get("Messages", [])

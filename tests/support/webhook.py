@@ -1,4 +1,4 @@
-"""A webhook on a socket: it keeps what is posted, and answers as it is told to."""
+"""A webhook on a socket that stores what is posted and responds as the test sets it."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ SECRET_PATH = "/services/T000/B000/secret-of-the-webhook"
 
 
 def _slack(body: dict[str, Any]) -> bool:
-    """https://api.slack.com/messaging/webhooks: `text`, of at most 40,000 characters."""
+    """https://api.slack.com/messaging/webhooks: `text` of at most 40,000 characters."""
     return set(body) == {"text"} and 0 < len(body["text"]) <= 40_000
 
 
@@ -22,7 +22,7 @@ def _discord(body: dict[str, Any]) -> bool:
 
 
 def _pagerduty(body: dict[str, Any]) -> bool:
-    """https://developer.pagerduty.com/docs/send-alert-event: the members that an event must and may have."""
+    """https://developer.pagerduty.com/docs/send-alert-event: the members that an event must have and may have."""
     event = {"routing_key", "event_action", "dedup_key"}
     if not event <= set(body) or not 0 < len(body["dedup_key"]) <= 255:
         return False
@@ -44,12 +44,12 @@ RULES = {"slack": _slack, "discord": _discord, "pagerduty": _pagerduty, "json": 
 
 
 class Webhook:
-    """A receiver of one shape, as unkind as the real one: what its documentation does not allow it answers with 400.
+    """A receiver of one format. Like the real service, it answers 400 to what its documentation does not allow.
 
     Attributes:
-        shape: whose rules it follows.
-        answer: a status, or None to say nothing until the end of the test.
-        received: (headers, bytes) of each POST; posted: its JSON.
+        shape: The format: slack, discord, pagerduty or json.
+        answer: A status, or None to send nothing until the end of the test.
+        received: The (headers, bytes) of each POST. posted: The JSON of each POST.
     """
 
     def __init__(self) -> None:

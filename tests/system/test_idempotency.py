@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from functions.fcm_dispatch.handler import sweep
 from local.fcm import FakeFcm
 from tests.support.api import CONTEXT, call
-from tests.support.fcm import doubled
+from tests.support.fcm import running_fake
 from tests.support.races import errors, race
 
 DEVICE = "test_device_001"
@@ -43,7 +43,7 @@ def session(db: Database):
 
 @pytest.fixture
 def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
-    with doubled(monkeypatch) as fake_fcm:
+    with running_fake(monkeypatch) as fake_fcm:
         yield fake_fcm
 
 

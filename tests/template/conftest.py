@@ -5,7 +5,7 @@ import pytest
 
 from local import template
 from local.fcm import FakeFcm
-from tests.support.fcm import doubled
+from tests.support.fcm import running_fake
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +16,5 @@ def document() -> dict[str, Any]:
 
 @pytest.fixture
 def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
-    with doubled(monkeypatch) as fake_fcm:
+    with running_fake(monkeypatch) as fake_fcm:
         yield fake_fcm

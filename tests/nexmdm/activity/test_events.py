@@ -23,7 +23,7 @@ def test_event_keeps_actor_session_ip_and_change(db: Database):
     assert (event.before, event.after) == ({"alias": "a"}, {"alias": "b"})
 
 
-def test_event_of_a_transaction_that_failed_is_not_kept(db: Database):
+def test_event_of_a_failed_transaction_is_not_kept(db: Database):
     with pytest.raises(RuntimeError), db.transaction() as tx:
         events.record(tx, ALICE, "device.rename", "device:1")
         raise RuntimeError
@@ -51,7 +51,7 @@ def test_events_are_found_by_each_filter(db: Database, query, found):
     assert [event.after["n"] for event in list_all(db, **query)] == found
 
 
-def test_pages_join_without_a_gap(db: Database):
+def test_event_pages_have_no_gap_and_no_overlap(db: Database):
     with db.transaction() as tx:
         for n in range(5):
             events.record(tx, ALICE, "device.rename", f"device:{n}")
@@ -80,7 +80,7 @@ def test_system_event_of_a_device_route_names_the_system_and_takes_listed_action
         db.execute(call, {"action": "command.send"})
 
 
-def test_a_cursor_of_another_list_is_refused(db: Database):
+def test_cursor_of_another_list_is_refused(db: Database):
     from nexmdm.runtime.errors import Invalid
 
     devices = "WyJhIiwgImIiXQ"

@@ -1,4 +1,4 @@
-"""Alerts: each condition found and over, one open per device and condition, told once, flapping or raced or not."""
+"""Alerts: every condition opens and recovers; one open alert per device and condition; each is notified once."""
 
 import base64
 import contextlib
@@ -30,8 +30,8 @@ def report(device: Device, **changes: Any) -> None:
     assert call("POST", "/v1/heartbeat", agent.heartbeat(**changes), token=device.token).status == 200
 
 
-def look(db: Database) -> dict[str, Evaluated]:
-    """What changed, without the conditions of which nothing did."""
+def evaluate(db: Database) -> dict[str, Evaluated]:
+    """Evaluate the rules and return the conditions for which something changed."""
     return {name: found for name, found in evaluation.evaluate(db, settings.load()).items() if found != NONE}
 
 
@@ -44,7 +44,7 @@ def recovered(*conditions: str) -> dict[str, Evaluated]:
 
 
 def cool_down(db: Database) -> None:
-    """Time passes, by ageing rows."""
+    """End the cool-down by moving `clear_since` into the past."""
     db.execute("UPDATE device_alerts SET clear_since = clear_since - interval '31 minutes'")
 
 
@@ -56,7 +56,7 @@ def tell(db: Database) -> notifications.Notification | None:
 
 
 def low_battery(db: Database, count: int) -> None:
-    """Devices d1, d2, .. with an empty battery, beside those that there are."""
+    """Add devices d1, d2, ... with an empty battery to the existing devices."""
     db.execute(
         "INSERT INTO devices (id, alias) SELECT 'd' || n, 'kiosk-' || lpad(n::text, 3, '0')"
         " FROM generate_series(1, %(n)s) AS n",
@@ -69,7 +69,7 @@ def low_battery(db: Database, count: int) -> None:
 
 
 def has_app(db: Database, *device_ids: str) -> None:
-    """The monitored app is installed there."""
+    """Record that the monitored app is installed on these devices."""
     db.execute(
         "INSERT INTO device_apps (device_id, package, installed)"
         " SELECT id, 'io.unitynodes.unityapp', true FROM unnest(%(ids)s::text[]) AS id",
@@ -80,98 +80,98 @@ def has_app(db: Database, *device_ids: str) -> None:
 # --- the conditions
 
 
-def test_the_conditions_are_those_of_the_schema_and_of_the_list():
+def test_conditions_match_the_schema_and_the_declarations():
     assert tuple(Condition) == ALERT_CONDITIONS
-    assert set(DECLARATIONS) == set(Condition), "declare it in nexmdm.alerts.conditions"
+    assert set(DECLARATIONS) == set(Condition), "declare every condition in nexmdm.alerts.conditions"
 
 
-def test_nothing_is_wrong_with_a_device_that_reports(db: Database, device: Device):
+def test_reporting_device_has_no_alert(db: Database, device: Device):
     report(device)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     assert tell(db) is None
 
 
-def test_silent_for_three_intervals(db: Database, device: Device):
+def test_device_is_silent_after_three_intervals(db: Database, device: Device):
     report(device)
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '29 minutes'")
-    assert look(db) == {}
+    assert evaluate(db) == {}
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '31 minutes'")
-    assert look(db) == opened("silent")
+    assert evaluate(db) == opened("silent")
     heard = datetime.now(UTC) - timedelta(minutes=31)
     assert tell(db).text in {
         f"Silent: lobby (last heard from {at:%Y-%m-%d %H:%M} UTC)" for at in (heard, heard - timedelta(minutes=1))
     }
-    assert look(db) == {}
+    assert evaluate(db) == {}
 
 
-def test_a_device_that_never_reported_is_silent_from_its_enrollment(db: Database, device: Device):
-    assert look(db) == {}
+def test_silence_of_a_device_that_never_reported_counts_from_enrollment(db: Database, device: Device):
+    assert evaluate(db) == {}
     db.execute("UPDATE devices SET created_at = now() - interval '31 minutes'")
-    assert look(db) == opened("silent")
+    assert evaluate(db) == opened("silent")
     assert tell(db).text == "Silent: lobby (never heard from)"
 
 
 @pytest.mark.parametrize(("percent", "found"), [(15, {}), (14, opened("low_battery"))])
-def test_a_battery_below_15_percent(db: Database, device: Device, percent: int, found: dict):
+def test_low_battery_opens_below_15_percent(db: Database, device: Device, percent: int, found: dict):
     report(device, battery={"pct": float(percent), "charging": False})
-    assert look(db) == found
+    assert evaluate(db) == found
 
 
-def test_app_down(db: Database, device: Device):
+def test_app_down_opens_when_the_app_is_not_running(db: Database, device: Device):
     report(device, unity_process_running=None)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    assert look(db) == opened("app_down")
+    assert evaluate(db) == opened("app_down")
     assert tell(db).text == "App down: lobby (io.unitynodes.unityapp)"
 
 
-def test_app_is_never_down_where_it_is_not_installed_or_was_just_in_front(db: Database, device: Device):
-    """Android 7 and later hide processes from the agent, so the process alone is no proof."""
+def test_app_down_needs_an_installed_app_that_was_not_recently_in_front(db: Database, device: Device):
+    """Android 7 and later hide processes from the agent, so an absent process alone proves nothing."""
     report(device, unity_process_running=False, monitored_foreground_recent_s=30)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     missing = {"io.unitynodes.unityapp": {"installed": False}}
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600, app_versions=missing)
-    assert look(db) == {}
+    assert evaluate(db) == {}
 
 
 def rule(db: Database, condition: str, **columns: Any) -> None:
     db.execute(f"INSERT INTO alert_rules (name, condition) VALUES ('{condition}', '{condition}')")
 
 
-def test_app_in_the_background(db: Database, device: Device):
+def test_app_in_the_background_opens_an_alert(db: Database, device: Device):
     rule(db, "app_background")
     report(device, monitored_foreground_recent_s=-1)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     report(device, monitored_foreground_recent_s=600, timestamp_utc=agent.utc(datetime.now(UTC)))
-    assert look(db) == {}
+    assert evaluate(db) == {}
     report(device, monitored_foreground_recent_s=601, timestamp_utc=agent.utc(datetime.now(UTC)))
-    assert look(db) == opened("app_background")
+    assert evaluate(db) == opened("app_background")
 
 
-def test_high_temperature(db: Database, device: Device):
+def test_high_temperature_opens_an_alert(db: Database, device: Device):
     rule(db, "high_temperature")
     db.execute("UPDATE device_last_status SET temp_c = 49.9")
     report(device, battery={"temperature_c": 49.9})
-    assert look(db) == {}
+    assert evaluate(db) == {}
     db.execute("UPDATE device_last_status SET temp_c = 50")
-    assert look(db) == opened("high_temperature")
+    assert evaluate(db) == opened("high_temperature")
 
 
-def test_two_phones_with_one_identity(db: Database, device: Device):
+def test_two_phones_with_one_identity_open_an_alert(db: Database, device: Device):
     rule(db, "duplicate_identity")
     report(device)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     db.execute("UPDATE device_last_status SET token_shared_at = now() - interval '2 hours'")
-    assert look(db) == opened("duplicate_identity")
+    assert evaluate(db) == opened("duplicate_identity")
     db.execute("UPDATE device_last_status SET token_shared_at = NULL")
     db.execute("UPDATE devices SET hardware_id = 'h'")
     db.execute("INSERT INTO devices (id, alias, hardware_id) VALUES ('twin', 'twin', 'h')")
-    assert look(db)["duplicate_identity"].opened == 1
+    assert evaluate(db)["duplicate_identity"].opened == 1
     assert "same hardware as" in tell(db).text
 
 
 @pytest.mark.parametrize(("off", "found"), [(400, True), (-400, True), (200, False), (-200, False)])
-def test_a_clock_that_is_wrong(db: Database, device: Device, off: int, found: bool):
+def test_wrong_clock_opens_beyond_the_limit(db: Database, device: Device, off: int, found: bool):
     rule(db, "clock_wrong")
     report(device)
     db.execute(
@@ -179,7 +179,7 @@ def test_a_clock_that_is_wrong(db: Database, device: Device, off: int, found: bo
         " queue_depth = 0",
         {"off": off},
     )
-    assert look(db) == (opened("clock_wrong") if found else {})
+    assert evaluate(db) == (opened("clock_wrong") if found else {})
 
 
 @pytest.mark.parametrize(
@@ -187,26 +187,26 @@ def test_a_clock_that_is_wrong(db: Database, device: Device, off: int, found: bo
     [
         ([2, 8, 20], opened("queue_growing")),
         ([11, 12, 13, 14], opened("queue_growing")),
-        ([20, 20, 20], {}),  # deep, and not growing
+        ([20, 20, 20], {}),  # deep, but not growing
         ([30, 40, 20], {}),
-        ([1, 2, 3], {}),  # growing, and nothing to speak of
-        ([2, 20], {}),  # too few to tell
+        ([1, 2, 3], {}),  # growing, but negligible
+        ([2, 20], {}),  # too few reports to decide
     ],
 )
-def test_a_queue_that_grows(db: Database, device: Device, depths: list[int], found: dict):
+def test_queue_alert_needs_a_deep_and_growing_queue(db: Database, device: Device, depths: list[int], found: dict):
     for n, depth in enumerate(reversed(depths)):
         report(device, timestamp_utc=agent.utc(datetime.now(UTC) - n * timedelta(minutes=10)), queue_depth=depth)
-    assert look(db) == found
+    assert evaluate(db) == found
 
 
-def test_reports_of_long_ago_say_nothing_about_a_queue(db: Database, device: Device):
+def test_old_reports_do_not_count_towards_a_growing_queue(db: Database, device: Device):
     for n, depth in ((0, 20), (5, 2), (6, 1)):
         report(device, timestamp_utc=agent.utc(datetime.now(UTC) - n * timedelta(minutes=10)), queue_depth=depth)
-    assert look(db) == {}
+    assert evaluate(db) == {}
 
 
 def build(db: Database, build_id: int, name: str, percent: int = 100, replaces: int | None = None, **columns: Any):
-    """A published release of the agent that was promoted two days ago, current unless another one replaces it."""
+    """A published release of the agent, promoted two days ago, and current unless another one replaces it."""
     values = {
         "id": build_id, "version_name": name, "version_code": build_id, "staged_rollout_percent": percent,
         "replaces_id": replaces, "promoted_at": datetime.now(UTC) - timedelta(days=2), "file_path": "x", "file_size": 1,
@@ -218,11 +218,11 @@ def build(db: Database, build_id: int, name: str, percent: int = 100, replaces: 
     db.execute(f"INSERT INTO apk_versions ({names}) VALUES ({', '.join(f'%({n})s' for n in values)})", values)
 
 
-def test_an_agent_behind_its_rollout(db: Database, device: Device):
+def test_agent_behind_its_rollout_opens_an_alert(db: Database, device: Device):
     report(device, app_version="2.4.1")
-    assert look(db) == {}
+    assert evaluate(db) == {}
     build(db, 3, "3.0")
-    assert look(db) == opened("agent_outdated")
+    assert evaluate(db) == opened("agent_outdated")
     assert tell(db).text == "Agent outdated: lobby (2.4.1, offered 3.0)"
 
 
@@ -240,30 +240,30 @@ def test_an_agent_behind_its_rollout(db: Database, device: Device):
     ],
     ids=lambda columns: next(iter(columns)),
 )
-def test_nobody_is_behind_what_is_young_paused_not_offered_or_installed(db, device: Device, columns: dict):
+def test_build_that_is_young_paused_not_offered_or_installed_opens_no_alert(db, device: Device, columns: dict):
     report(device, app_version="2.4.1")
     build(db, 3, "3.0", **columns)
-    assert look(db) == {}
+    assert evaluate(db) == {}
 
 
-def test_a_version_that_is_newer_than_what_is_offered_is_not_behind(db: Database, device: Device):
+def test_version_newer_than_the_offered_build_is_not_behind(db: Database, device: Device):
     build(db, 4, "4.0", is_current=False)
     build(db, 3, "3.0")
     report(device, app_version="4.0")
-    assert look(db) == {}
+    assert evaluate(db) == {}
 
 
 @pytest.mark.parametrize("state", ["declared", "refused", "withdrawn"])
-def test_a_build_that_was_never_published_makes_its_name_no_newer(db: Database, device: Device, state: str):
+def test_unpublished_build_does_not_order_its_version_name(db: Database, device: Device, state: str):
     refusal = "x" if state == "refused" else None
     build(db, 9, "2.4.1", is_current=False, state=state, refusal=refusal, object_version=None)
     build(db, 3, "3.0")
     report(device, app_version="2.4.1")
-    assert look(db) == opened("agent_outdated")
+    assert evaluate(db) == opened("agent_outdated")
 
 
-def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
-    """The same chain and the same cohorts as in downloads, device by device."""
+def test_devices_behind_are_those_that_the_update_manifest_offers_a_newer_build(db: Database):
+    """Alerts use the same chain of builds and the same cohorts as downloads, for every device."""
     build(db, 1, "1.0")
     build(db, 2, "2.0", 60, replaces=1)
     build(db, 3, "3.0", 90, replaces=2, paused_at=datetime.now(UTC), paused_reason="x")
@@ -277,7 +277,7 @@ def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
         "INSERT INTO device_last_status (device_id, last_ts, agent_version)"
         " SELECT id, now(), CASE right(id, 1)::int % 3 WHEN 0 THEN '1.0' WHEN 1 THEN '2.0' ELSE '4.0' END FROM devices"
     )
-    look(db)
+    evaluate(db)
     behind = {
         row["device_id"]: row["detail"]["offered"] for row in db.execute("SELECT device_id, detail FROM device_alerts")
     }
@@ -290,27 +290,27 @@ def test_who_is_behind_is_whom_the_update_manifest_offers_more(db: Database):
     assert len(set(expected.values())) == 2
 
 
-# --- one alert, one notice
+# --- one alert, one notification
 
 
-def test_it_is_told_once_and_its_recovery_once(db: Database, device: Device):
+def test_alert_and_its_recovery_are_notified_once_each(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    assert look(db) == opened("app_down")
+    assert evaluate(db) == opened("app_down")
     assert tell(db).subject == "nexmdm alerts: 1 new"
     for _ in range(3):
-        assert look(db) == {}
+        assert evaluate(db) == {}
         assert tell(db) is None
     report(device)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     cool_down(db)
-    assert look(db) == recovered("app_down")
+    assert evaluate(db) == recovered("app_down")
     notice = tell(db)
     assert (notice.subject, notice.text) == ("nexmdm alerts: 1 recovered", "Recovered (app down): lobby")
-    assert look(db) == {}
+    assert evaluate(db) == {}
     assert tell(db) is None
 
 
-def test_what_flaps_is_one_alert_and_one_notice(db: Database, device: Device):
+def test_flapping_condition_is_one_alert_and_one_notification(db: Database, device: Device):
     for down in (True, False) * 5:
         report(
             device,
@@ -318,52 +318,52 @@ def test_what_flaps_is_one_alert_and_one_notice(db: Database, device: Device):
             monitored_foreground_recent_s=3600 * down,
             timestamp_utc=agent.utc(datetime.now(UTC)),
         )
-        look(db)
+        evaluate(db)
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 1}]
     assert tell(db).subject == "nexmdm alerts: 1 new"
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    look(db)
+    evaluate(db)
     cool_down(db)
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    assert look(db) == {}
+    assert evaluate(db) == {}
     assert tell(db) is None
 
 
-def test_after_its_recovery_it_opens_anew(db: Database, device: Device, monkeypatch: pytest.MonkeyPatch):
+def test_recovered_alert_opens_again(db: Database, device: Device, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ALERT_COOLDOWN_SECONDS", "0")
     settings.load.cache_clear()
     for down in (True, False, True):
         report(device, unity_process_running=not down, monitored_foreground_recent_s=3600 * down)
-        assert look(db) == (opened if down else recovered)("app_down")
+        assert evaluate(db) == (opened if down else recovered)("app_down")
         assert tell(db) is not None
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 2}]
 
 
-def test_a_device_that_falls_silent_keeps_its_other_alerts(db: Database, device: Device):
+def test_silent_device_keeps_its_other_alerts(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    look(db)
+    evaluate(db)
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '1 hour'")
-    assert look(db) == opened("silent")
+    assert evaluate(db) == opened("silent")
 
 
-def test_one_that_recovers_before_it_was_told_is_told_as_recovered(db: Database, device: Device):
+def test_alert_that_recovers_before_its_notification_is_sent_as_recovered(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    look(db)
+    evaluate(db)
     claim = notifications.claim(db, "nexmdm")
     report(device)
-    look(db)
+    evaluate(db)
     cool_down(db)
-    look(db)
+    evaluate(db)
     assert notifications.settle(db, claim.claim_id) == 0
     assert tell(db).text == "Recovered (app down): lobby"
     assert tell(db) is None
 
 
-def test_many_at_once_are_one_message_that_counts_and_names_the_first(db: Database):
+def test_many_alerts_are_one_message_with_counts_and_first_names(db: Database):
     low_battery(db, 300)
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id IN ('d7', 'd8')")
     has_app(db, "d7", "d8")
-    assert look(db)["low_battery"] == Evaluated(opened=300)
+    assert evaluate(db)["low_battery"] == Evaluated(opened=300)
     notice = tell(db)
     assert notice.subject == "nexmdm alerts: 302 new"
     assert notice.text.splitlines() == [
@@ -375,7 +375,7 @@ def test_many_at_once_are_one_message_that_counts_and_names_the_first(db: Databa
     assert tell(db) is None
 
 
-def test_runs_at_once_find_and_tell_it_once(url: str, db: Database):
+def test_concurrent_evaluations_open_and_notify_each_alert_once(url: str, db: Database):
     low_battery(db, 200)
     run = [lambda own: (evaluation.evaluate(own, settings.load()), tell(own))] * 4
     results = race(url, *run)
@@ -386,35 +386,35 @@ def test_runs_at_once_find_and_tell_it_once(url: str, db: Database):
     left = tell(db)
     assert sum(int(subject.split()[2]) for subject in told + ([left.subject] if left else [])) == 200
     db.execute("UPDATE device_last_status SET battery_pct = 80")
-    look(db)
+    evaluate(db)
     cool_down(db)
     results = race(url, *run)
     assert errors(results) == []
     assert sum(found["low_battery"].recovered for found, _ in results) == 200
 
 
-def test_a_second_open_alert_is_refused_by_the_schema(db: Database, device: Device):
+def test_schema_refuses_a_second_open_alert(db: Database, device: Device):
     insert = "INSERT INTO device_alerts (device_id, condition) VALUES (%(id)s, 'silent')"
     db.execute(insert, {"id": device.id})
     with pytest.raises(psycopg2.errors.UniqueViolation):
         db.execute(insert, {"id": device.id})
 
 
-def test_what_does_not_change_is_not_written(db: Database):
+def test_evaluation_without_a_change_writes_nothing(db: Database):
     low_battery(db, 20)
-    look(db)
+    evaluate(db)
     tell(db)
     before = db.execute("SELECT xmin::text, ctid::text, * FROM device_alerts ORDER BY id")
-    look(db)
+    evaluate(db)
     assert db.execute("SELECT xmin::text, ctid::text, * FROM device_alerts ORDER BY id") == before
 
 
 # --- a claim
 
 
-def test_a_claim_that_was_left_is_told_again_after_its_lease_and_says_so(db: Database):
+def test_abandoned_claim_is_sent_again_after_its_lease_with_a_note(db: Database):
     low_battery(db, 1)
-    look(db)
+    evaluate(db)
     assert notifications.claim(db, "nexmdm")
     assert notifications.claim(db, "nexmdm") is None
     db.execute("UPDATE device_alerts SET lease_until = now() - interval '1 second'")
@@ -425,25 +425,25 @@ def test_a_claim_that_was_left_is_told_again_after_its_lease_and_says_so(db: Dat
     assert tell(db) is None
 
 
-def test_what_another_is_just_claiming_is_neither_taken_nor_waited_for(url: str, db: Database):
+def test_claim_skips_rows_that_another_transaction_is_claiming(url: str, db: Database):
     low_battery(db, 1)
-    look(db)
+    evaluate(db)
     db.execute("SET lock_timeout = '5s'")
     with contextlib.closing(Database(url)) as other, other.transaction() as tx:
         assert notifications.claim(tx, "nexmdm")
         assert notifications.claim(db, "nexmdm") is None
 
 
-def test_a_released_claim_is_taken_at_once_and_is_no_repeat(db: Database):
+def test_released_claim_is_taken_at_once_without_a_repeat_note(db: Database):
     low_battery(db, 1)
-    look(db)
+    evaluate(db)
     notifications.release(db, notifications.claim(db, "nexmdm").claim_id)
     assert tell(db).text == "Low battery: kiosk-001 (9 %)"
 
 
-def test_a_late_holder_settles_nothing(db: Database):
+def test_expired_claim_settles_nothing(db: Database):
     low_battery(db, 1)
-    look(db)
+    evaluate(db)
     late = notifications.claim(db, "nexmdm")
     db.execute("UPDATE device_alerts SET lease_until = now() - interval '1 second'")
     second = notifications.claim(db, "nexmdm")
@@ -454,18 +454,18 @@ def test_a_late_holder_settles_nothing(db: Database):
 # --- deleted devices, retention, the list
 
 
-def test_a_deleted_devices_alerts_close_and_nobody_is_told(db: Database, device: Device):
+def test_deleting_a_device_closes_its_alerts_without_a_notification(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
-    look(db)
+    evaluate(db)
     tell(db)
     deletion.delete(db, device.id, actor.operator("me"))
-    assert look(db) == {}
+    assert evaluate(db) == {}
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE recovered_at IS NULL") == [{"n": 0}]
     assert tell(db) is None
     assert call("GET", "/v1/alerts").json["items"] == []
 
 
-def test_cleanup_removes_what_recovered_long_ago_and_was_told(db: Database, device: Device):
+def test_cleanup_removes_old_recovered_alerts_that_were_notified(db: Database, device: Device):
     for condition, columns in {
         "silent": "now() - interval '31 days', NULL",
         "low_battery": "now() - interval '29 days', NULL",
@@ -482,11 +482,11 @@ def test_cleanup_removes_what_recovered_long_ago_and_was_told(db: Database, devi
     assert left == {"low_battery", "app_down", "queue_growing"}
 
 
-def test_the_list_in_pages_and_by_filter(db: Database):
+def test_alert_list_has_pages_and_filters(db: Database):
     low_battery(db, 5)
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id = 'd3'")
     has_app(db, "d3")
-    look(db)
+    evaluate(db)
     tell(db)
     items, cursor = [], None
     while cursor is not None or not items:
@@ -514,10 +514,10 @@ def test_the_list_in_pages_and_by_filter(db: Database):
     ("query", "field"), [({"condition": "sad"}, "query.condition"), ({"open": "x"}, "query.open"),
                          ({"cursor": "eyJ4IjoxfQ"}, "query.cursor"), ({"cursor": "WyJ4Il0"}, "query.cursor")]
 )  # fmt: skip
-def test_a_wrong_filter_is_named(url: str, query: dict, field: str):
+def test_alert_list_names_an_invalid_filter(url: str, query: dict, field: str):
     call("GET", "/v1/alerts", query=query).problem(422, field)
 
 
-def test_a_cursor_beyond_all_numbers_is_a_page_too(url: str, device: Device):
+def test_alert_list_accepts_a_cursor_beyond_all_ids(url: str, device: Device):
     cursor = base64.urlsafe_b64encode(json.dumps([10**30]).encode()).decode()
     assert call("GET", "/v1/alerts", query={"cursor": cursor}).json == {"items": [], "next_cursor": None}

@@ -20,7 +20,7 @@ def api(method: str, path: str, body: Any = None, status: int = 200) -> Any:
 
 
 def fleet(db: Database, **batteries: int) -> None:
-    """Devices with these ids and aliases and this much battery, labelled site=<first letter of the id>."""
+    """Add devices with these ids, aliases and battery levels, labeled site=<first letter of the id>."""
     for name, percent in batteries.items():
         db.execute(
             "INSERT INTO devices (id, alias, labels)"
@@ -44,7 +44,7 @@ def evaluate(db: Database) -> evaluation.Evaluated:
 
 
 def alerts(**query: str) -> dict[str, dict[str, Any]]:
-    """The alerts by device."""
+    """The alerts, by device."""
     found = call("GET", "/v1/alerts", query={"open": "true", **query})
     return {alert["device_id"]: alert for alert in found.json["items"]}
 
@@ -58,7 +58,7 @@ def tell(db: Database) -> list[notifications.Notification]:
 
 
 def later(db: Database, minutes: int) -> None:
-    """Time passes, by ageing rows."""
+    """Let `minutes` pass by moving the times of the rows into the past."""
     db.execute(
         "UPDATE device_alerts SET since = since - make_interval(mins => %(m)s),"
         " clear_since = clear_since - make_interval(mins => %(m)s)",
@@ -77,14 +77,14 @@ pytestmark = pytest.mark.usefixtures("only_low_battery")
 # --- which rule applies
 
 
-def test_the_default_rules_are_the_conditions_of_before(db: Database):
+def test_default_rules_match_the_original_conditions(db: Database):
     names = [rule["name"] for rule in api("GET", "/v1/alert-rules")["items"]]
     assert names == ["low_battery"]
     rule = api("GET", "/v1/alert-rules/low_battery")
     assert (rule["threshold"], rule["for_seconds"], rule["severity"], rule["enabled"]) == (None, 0, "warning", True)
 
 
-def test_a_threshold_of_a_rule_counts_in_place_of_the_setting(db: Database):
+def test_rule_threshold_overrides_the_setting(db: Database):
     fleet(db, a1=30, a2=10)
     assert evaluate(db).opened == 1
     api("PATCH", "/v1/alert-rules/low_battery", {"threshold": 40})
@@ -92,7 +92,7 @@ def test_a_threshold_of_a_rule_counts_in_place_of_the_setting(db: Database):
     assert set(alerts()) == {"a1", "a2"}
 
 
-def test_a_rule_with_a_filter_overrides_the_default_for_its_devices(db: Database):
+def test_rule_with_a_filter_overrides_the_default_for_its_devices(db: Database):
     fleet(db, a1=10, b1=10)
     api(
         "POST",
@@ -118,7 +118,7 @@ def test_a_rule_with_a_filter_overrides_the_default_for_its_devices(db: Database
         ({"enabled": False}, {}, "second"),
     ],
 )
-def test_the_rule_that_applies_is_by_priority_filter_and_name(db: Database, first: dict, second: dict, wins: str):
+def test_rule_is_chosen_by_priority_then_filter_then_name(db: Database, first: dict, second: dict, wins: str):
     api("DELETE", "/v1/alert-rules/low_battery", status=204)
     for name, rule in {"first": first, "second": second}.items():
         api("POST", "/v1/alert-rules", {"name": name, "condition": "low_battery", **rule}, 201)
@@ -127,7 +127,7 @@ def test_the_rule_that_applies_is_by_priority_filter_and_name(db: Database, firs
     assert alerts()["a1"]["rule"] == wins
 
 
-def test_an_alert_follows_its_device_to_another_rule_and_is_not_told_again(db: Database):
+def test_alert_moves_to_another_rule_without_a_second_notification(db: Database):
     fleet(db, a1=10)
     evaluate(db)
     assert len(tell(db)) == 1
@@ -149,7 +149,7 @@ def test_alerts_of_a_removed_rule_recover(db: Database):
     assert tell(db)[0].text.startswith("Recovered (low battery)")
 
 
-def test_a_rule_whose_group_is_gone_stops_no_other_condition(db: Database):
+def test_rule_with_a_missing_group_does_not_stop_other_conditions(db: Database):
     fleet(db, a1=10)
     db.execute(
         "INSERT INTO device_groups (name, filter, created_by, updated_by) VALUES ('tills', '{\"all\": true}', 'x', 'x')"
@@ -164,7 +164,7 @@ def test_a_rule_whose_group_is_gone_stops_no_other_condition(db: Database):
 # --- for_seconds
 
 
-def test_an_alert_is_pending_until_the_condition_lasted(db: Database):
+def test_alert_is_pending_until_the_condition_has_lasted_long_enough(db: Database):
     api("PATCH", "/v1/alert-rules/low_battery", {"for_seconds": 600})
     fleet(db, a1=10)
     assert evaluate(db).opened == 0
@@ -178,7 +178,7 @@ def test_an_alert_is_pending_until_the_condition_lasted(db: Database):
     assert len(tell(db)) == 1
 
 
-def test_a_pending_alert_whose_condition_is_over_is_gone_at_once(db: Database):
+def test_pending_alert_disappears_as_soon_as_its_condition_ends(db: Database):
     api("PATCH", "/v1/alert-rules/low_battery", {"for_seconds": 600})
     fleet(db, a1=10)
     evaluate(db)
@@ -191,7 +191,7 @@ def test_a_pending_alert_whose_condition_is_over_is_gone_at_once(db: Database):
 
 
 def quiet(db: Database, begin: int, end: int) -> dict[str, str]:
-    """Quiet hours from and to so many minutes from now, in Tokyo, nine hours from UTC all year."""
+    """Quiet hours whose begin and end are given in minutes from now, in Tokyo (UTC+9 all year)."""
     [row] = db.execute("SELECT clock_timestamp() AS now")
     tokyo = row["now"].astimezone(timezone(timedelta(hours=9)))
     times = [(tokyo + timedelta(minutes=minutes)).strftime("%H:%M") for minutes in (begin, end)]
@@ -199,7 +199,7 @@ def quiet(db: Database, begin: int, end: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("begin", "end", "held"), [(-60, 60, True), (-120, -60, False), (60, 120, False)])
-def test_quiet_hours_hold_in_their_own_time_zone(db: Database, begin: int, end: int, held: bool):
+def test_quiet_hours_apply_in_their_own_time_zone(db: Database, begin: int, end: int, held: bool):
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": quiet(db, begin, end)})
     fleet(db, a1=10)
     evaluate(db)
@@ -208,7 +208,7 @@ def test_quiet_hours_hold_in_their_own_time_zone(db: Database, begin: int, end: 
     assert (len(tell(db)) == 1) is held
 
 
-def test_what_is_over_before_the_quiet_hours_end_is_not_told(db: Database):
+def test_alert_that_recovers_within_quiet_hours_is_not_notified(db: Database):
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": quiet(db, -60, 60)})
     fleet(db, a1=10)
     evaluate(db)
@@ -220,7 +220,7 @@ def test_what_is_over_before_the_quiet_hours_end_is_not_told(db: Database):
     assert tell(db) == []
 
 
-def test_a_recovery_of_what_was_told_waits_for_the_end_of_the_quiet_hours(db: Database):
+def test_recovery_of_a_notified_alert_waits_until_quiet_hours_end(db: Database):
     fleet(db, a1=10)
     evaluate(db)
     tell(db)
@@ -237,7 +237,7 @@ def test_a_recovery_of_what_was_told_waits_for_the_end_of_the_quiet_hours(db: Da
 # --- mutes
 
 
-def test_a_muted_alert_opens_and_recovers_silently_and_says_so(db: Database):
+def test_muted_alert_opens_and_recovers_without_a_notification(db: Database):
     mute = {"filter": {"selector": "site=a"}, "until": TOMORROW, "reason": "the lobby is painted"}
     created = api("POST", "/v1/mutes", mute, 201)
     fleet(db, a1=10, b1=10)
@@ -253,7 +253,7 @@ def test_a_muted_alert_opens_and_recovers_silently_and_says_so(db: Database):
     assert api("GET", "/v1/mutes")["items"][0]["mute_id"] == created["mute_id"]
 
 
-def test_a_mute_of_another_condition_or_one_that_is_over_mutes_nothing(db: Database):
+def test_mute_that_ended_or_names_another_condition_has_no_effect(db: Database):
     api("POST", "/v1/mutes", {"filter": {"all": True}, "condition": "silent", "until": TOMORROW, "reason": "x"}, 201)
     over = api("POST", "/v1/mutes", {"filter": {"all": True}, "until": TOMORROW, "reason": "x"}, 201)
     api("DELETE", f"/v1/mutes/{over['mute_id']}", status=204)
@@ -262,7 +262,7 @@ def test_a_mute_of_another_condition_or_one_that_is_over_mutes_nothing(db: Datab
     assert len(tell(db)) == 1
 
 
-def test_a_mute_that_would_be_over_is_refused(db: Database):
+def test_mute_that_ends_in_the_past_is_refused(db: Database):
     body = {"filter": {"all": True}, "until": "2020-01-01T00:00:00Z", "reason": "x"}
     call("POST", "/v1/mutes", body).problem(422, "$.until")
 
@@ -270,7 +270,7 @@ def test_a_mute_that_would_be_over_is_refused(db: Database):
 # --- acknowledge
 
 
-def test_an_acknowledged_alert_shows_who_and_why(db: Database):
+def test_acknowledged_alert_shows_the_operator_and_the_reason(db: Database):
     fleet(db, a1=10)
     evaluate(db)
     alert_id = alerts()["a1"]["alert_id"]
@@ -280,12 +280,12 @@ def test_an_acknowledged_alert_shows_who_and_why(db: Database):
     assert (event["action"], event["object"]) == ("alert.ack", "device:a1")
 
 
-def test_what_is_not_open_cannot_be_acknowledged(db: Database):
+def test_only_an_open_alert_can_be_acknowledged(db: Database):
     call("POST", "/v1/alerts/4711/ack", {}).problem(404)
     call("POST", "/v1/alerts/none/ack", {}).problem(422, "path.alert_id")
 
 
-# --- what is refused
+# --- invalid rules
 
 
 @pytest.mark.parametrize(
@@ -316,9 +316,9 @@ def test_what_is_not_open_cannot_be_acknowledged(db: Database):
         ({"name": "x", "condition": "silent", "unknown": 1}, None),
     ],
 )
-def test_a_rule_that_cannot_be_is_refused_by_its_field(db: Database, rule: dict, path: str | None):
+def test_invalid_rule_is_refused_with_its_field(db: Database, rule: dict, path: str | None):
     if path is None and "selector" in rule.get("filter", {}):
-        api("POST", "/v1/alert-rules", rule, 201)  # the empty value is a value
+        api("POST", "/v1/alert-rules", rule, 201)  # an empty value is accepted
         return
     answer = call("POST", "/v1/alert-rules", rule)
     assert answer.status == 422
@@ -326,12 +326,12 @@ def test_a_rule_that_cannot_be_is_refused_by_its_field(db: Database, rule: dict,
         assert answer.json["errors"][0]["path"] == path
 
 
-def test_a_name_that_is_taken_is_409(db: Database):
+def test_taken_rule_name_returns_409(db: Database):
     body = {"name": "low_battery", "condition": "low_battery"}
     call("POST", "/v1/alert-rules", body).problem(409)
 
 
-def test_each_change_of_a_rule_leaves_one_event_and_no_change_none(db: Database):
+def test_each_rule_change_leaves_one_event(db: Database):
     api("POST", "/v1/alert-rules", {"name": "hot", "condition": "high_temperature"}, 201)
     api("PATCH", "/v1/alert-rules/hot", {"threshold": 60})
     api("PATCH", "/v1/alert-rules/hot", {"threshold": 60})
@@ -345,7 +345,7 @@ def test_each_change_of_a_rule_leaves_one_event_and_no_change_none(db: Database)
 # --- routes
 
 
-def test_alerts_of_rules_with_other_routes_are_messages_of_their_own(db: Database):
+def test_alerts_with_different_routes_are_sent_in_separate_messages(db: Database):
     api("PATCH", "/v1/alert-rules/low_battery", {"routes": ["ops"]})
     api("POST", "/v1/alert-rules", {"name": "hot", "condition": "high_temperature"}, 201)
     fleet(db, a1=10, b1=90)
@@ -355,7 +355,7 @@ def test_alerts_of_rules_with_other_routes_are_messages_of_their_own(db: Databas
     assert told == {("ops",): "Low battery: a1 (10 %)", (): "High temperature [hot]: b1 (70 °C)"}
 
 
-def test_a_group_says_how_many_alerts_of_its_rule_are_still_open(db: Database):
+def test_notification_of_a_rule_counts_its_open_alerts(db: Database):
     fleet(db, a1=10, a2=10)
     evaluate(db)
     tell(db)
@@ -367,7 +367,7 @@ def test_a_group_says_how_many_alerts_of_its_rule_are_still_open(db: Database):
     assert [(group.notice, group.devices, group.still_open) for group in notification.groups] == [("recovered", 1, 1)]
 
 
-def test_a_group_that_a_rule_or_a_mute_uses_cannot_be_deleted(db: Database):
+def test_group_used_by_a_rule_or_a_mute_cannot_be_deleted(db: Database):
     api("PUT", "/v1/groups/tills", {"filter": {"selector": "site=a"}})
     rule = {"name": "tills", "condition": "low_battery", "filter": {"group": "tills"}}
     api("POST", "/v1/alert-rules", rule, 201)

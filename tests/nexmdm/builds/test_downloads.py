@@ -1,4 +1,4 @@
-"""`record_apk_download`, as the quick start calls it."""
+"""`record_apk_download`, called as in the quick start."""
 
 from collections.abc import Iterator
 
@@ -22,23 +22,23 @@ def session(url: str) -> Iterator[Session]:
 
 @pytest.fixture
 def build_id(db: Database) -> int:
-    """A build that an old server left."""
+    """A build that a previous server left behind."""
     return db.execute("""
         INSERT INTO apk_versions (version_name, version_code, file_path, file_size, state)
         VALUES ('1.0', 1, '/apk/1', 1, 'adopted') RETURNING id
     """)[0]["id"]
 
 
-def test_it_returns_the_event(session: Session, build_id: int, db: Database):
+def test_record_apk_download_returns_the_event(session: Session, build_id: int, db: Database):
     event = record_apk_download(session, build_id=build_id, source="ci", admin_user="ci", ip="192.0.2.1")
     assert isinstance(event, ApkDownloadEvent)
     assert (event.build_id, event.source, event.admin_user, event.ip) == (build_id, "ci", "ci", "192.0.2.1")
     assert event.ts is not None
-    # Durable when the call returns: another connection sees it.
+    # The event is durable when the call returns: another connection sees it.
     assert db.execute("SELECT id FROM apk_download_events") == [{"id": event.id}]
 
 
-def test_with_an_enrollment_token(session: Session, build_id: int, db: Database):
+def test_download_with_an_enrollment_token_names_the_token(session: Session, build_id: int, db: Database):
     db.execute("""
         INSERT INTO enrollment_tokens (token_id, alias, token_hash, scope, expires_at)
         VALUES ('t-1', 'phones', 'hash', 'apk_download', now() + interval '1 day')
@@ -47,7 +47,7 @@ def test_with_an_enrollment_token(session: Session, build_id: int, db: Database)
     assert (event.token_id, event.admin_user) == ("t-1", None)
 
 
-def test_what_is_wrong_is_named(session: Session, build_id: int, db: Database):
+def test_invalid_download_is_refused_with_its_reason(session: Session, build_id: int, db: Database):
     with pytest.raises(NoSuchBuild, match="no build 999"):
         record_apk_download(session, build_id=999, source="ci", admin_user="ci")
     with pytest.raises(NotFound, match="no enrollment token 't-2'"):

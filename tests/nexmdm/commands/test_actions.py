@@ -1,4 +1,4 @@
-"""What an action takes. No parameter reaches a shell on the phone, except the command of remote_exec_shell."""
+"""The parameters of actions. None of them reaches a shell on the phone, except the command of remote_exec_shell."""
 
 import re
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,7 +13,7 @@ NEVER_IN_A_SHELL = "the agent hands it to an Android API"
 PACKAGE = "names of packages are interpolated into `cmd deviceidle` and `cmd appops`: only Android's own pattern passes"
 QUOTED = "is put between double quotes with backslash and quote escaped: $, ` and line breaks are refused"
 
-# Each text parameter of each action with the reason why it cannot run anything on the phone.
+# Each text parameter of each action, with the reason why it cannot run anything on the phone.
 TEXTS = {
     ("install_apk", "download_url"): NEVER_IN_A_SHELL,
     ("install_apk", "package_name"): NEVER_IN_A_SHELL,
@@ -62,7 +62,7 @@ def test_every_text_parameter_is_listed_with_its_reason():
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_a_package_follows_androids_pattern(text: str):
+def test_package_name_follows_androids_pattern(text: str):
     with pytest.raises(Invalid, match="Android package name"):
         actions.parameters("apply_battery_whitelist", {"packages": ["com.good", text]})
     for action in ("launch_app", "remote_exec_fcm"):
@@ -72,7 +72,7 @@ def test_a_package_follows_androids_pattern(text: str):
 
 @pytest.mark.parametrize("name", ["ssid", "password"])
 @pytest.mark.parametrize("text", ["kiosk$(id)s", "kio`id`sks", "kio\nsks-a", "kio\rsks-a", "price$$$$"])
-def test_wifi_texts_that_a_shell_would_read_are_refused_with_the_reason(name: str, text: str):
+def test_wifi_texts_with_shell_characters_are_refused_with_the_reason(name: str, text: str):
     with pytest.raises(Invalid, match="cut the phone off") as refused:
         actions.parameters("wifi_connect", {"ssid": "kiosks", "password": "correct horse", name: text})
     assert text not in str(refused.value)
@@ -95,7 +95,7 @@ def test_wifi_texts_that_a_shell_would_read_are_refused_with_the_reason(name: st
         ("é" * 17, "12345678", False),
     ],
 )
-def test_wifi_has_the_limits_of_wifi(ssid: str, password: str | None, good: bool):
+def test_wifi_parameters_have_the_limits_of_the_standard(ssid: str, password: str | None, good: bool):
     given = {"ssid": ssid, "password": password}
     if good:
         assert actions.parameters("wifi_connect", given)["ssid"] == ssid
@@ -104,7 +104,7 @@ def test_wifi_has_the_limits_of_wifi(ssid: str, password: str | None, good: bool
             actions.parameters("wifi_connect", given)
 
 
-def test_the_security_type_is_a_word_of_the_agent():
+def test_security_type_is_one_that_the_agent_knows():
     given = {"ssid": "kiosks", "password": "12345678"}
     assert actions.parameters("wifi_connect", {**given, "security_type": "WPA3"})["security_type"] == "wpa3"
     with pytest.raises(Invalid, match="wpa2"):
@@ -126,7 +126,7 @@ def test_the_security_type_is_a_word_of_the_agent():
         ({"type": "format"}, "type"),
     ],
 )
-def test_remote_exec_fcm_takes_what_its_type_takes(given: dict[str, Any], wrong: str | None):
+def test_remote_exec_fcm_accepts_the_parameters_of_its_type(given: dict[str, Any], wrong: str | None):
     if wrong is None:
         assert actions.parameters("remote_exec_fcm", given) == given
     else:
@@ -143,12 +143,12 @@ def test_remote_exec_fcm_takes_what_its_type_takes(given: dict[str, Any], wrong:
         ("remote_control", {"command": "start_stream"}),
     ],
 )
-def test_what_has_nowhere_to_send_its_answer_is_not_offered(action: str, params: dict[str, Any]):
+def test_command_whose_result_has_no_destination_is_refused(action: str, params: dict[str, Any]):
     with pytest.raises(Invalid):
         actions.parameters(action, params)
 
 
-def test_when_the_agent_in_the_field_answers():
+def test_actions_declare_when_the_agent_answers():
     by = {answered: {a.name for a in actions.ACTIONS.values() if a.answered is answered} for answered in Answered}
     assert by[Answered.AT_ONCE] == {"ping", "install_apk", "remote_exec_fcm", "remote_exec_shell"}
     assert by[Answered.WITH_HEARTBEAT] == {"launch_app", "wifi_connect"}

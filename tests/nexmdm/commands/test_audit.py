@@ -1,4 +1,4 @@
-"""The audit of commands: every history that can happen passes, each one that cannot is named."""
+"""The audit of commands: every possible history passes, and each impossible one is named."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ BROKEN = {
 
 @pytest.fixture
 def command(db: Database, device: Device) -> Database:
-    """One accepted command."""
+    """A database with one accepted command."""
     put(db, device.id, "r-1")
     return db
 
@@ -47,14 +47,14 @@ def put(db: Database, device_id: str, request_id: str, **columns: Any) -> None:
 
 
 @pytest.mark.parametrize("rule", BROKEN)
-def test_a_broken_rule_is_named(command: Database, rule: str):
+def test_audit_names_the_broken_rule(command: Database, rule: str):
     assert audit(command, AuditQuery()).violations == 0
     command.execute(f"UPDATE fcm_dispatches SET {BROKEN[rule]}")
     found = audit(command, AuditQuery())
     assert (found.violations, found.first and (found.first.request_id, found.first.rule)) == (1, ("r-1", rule))
 
 
-def test_resends_repeats_and_refusals_allow_as_many_attempts(command: Database):
+def test_audit_allows_one_attempt_per_resend_repeat_and_refusal(command: Database):
     resent = ENTRY.replace("2100", "2020") % "resend"
     command.execute(
         f"UPDATE fcm_dispatches SET state = 'sent', fence = 3, attempts = 3, refused = 1, audit = '[{resent}]'"
@@ -64,12 +64,12 @@ def test_resends_repeats_and_refusals_allow_as_many_attempts(command: Database):
     assert audit(command, AuditQuery()).violations == 1
 
 
-def test_rows_of_an_adopted_database_are_exempt_and_counted(command: Database):
+def test_audit_exempts_and_counts_rows_of_an_adopted_database(command: Database):
     command.execute("UPDATE fcm_dispatches SET state = 'unknown', created_by = NULL")
     assert audit(command, AuditQuery()) == Audit(checked=1, exempt=1, violations=0, first=None)
 
 
-def test_since_leaves_out_what_is_older_and_the_oldest_is_first(command: Database, device: Device):
+def test_since_leaves_out_older_rows_and_lists_the_oldest_first(command: Database, device: Device):
     put(command, device.id, "r-0")
     command.execute("UPDATE fcm_dispatches SET state = 'sent'")
     old = "created_at = now() - interval '2 days', sent_at = now() - interval '2 days'"

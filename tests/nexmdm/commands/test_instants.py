@@ -1,4 +1,4 @@
-"""The instants of a schedule, compared with a reference that walks through a year in steps of five minutes."""
+"""The instants of a schedule, compared with a reference that walks through a year in five-minute steps."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -8,13 +8,13 @@ import pytest
 from nexmdm.commands import instants
 from nexmdm.runtime.errors import Invalid
 
-# Both hemispheres, a change of half an hour, a change at midnight, offsets of 45 minutes, none at all.
+# Both hemispheres, a half-hour change, a change at midnight, 45-minute offsets, and a zone without changes.
 ZONES = [
     "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Santiago", "Asia/Beirut", "Asia/Kolkata",
     "Asia/Kathmandu", "Australia/Sydney", "Australia/Lord_Howe", "Asia/Jerusalem", "Pacific/Chatham",
 ]  # fmt: skip
 STEP = timedelta(minutes=5)
-# (expression, minutes, hours, days of the month, weekdays with Monday 0; None for any)
+# (expression, minutes, hours, days of the month, weekdays with Monday as 0; None means any)
 CRONS = [
     ("30 2 * * *", {30}, {2}, None, None),
     ("0 0 * * *", {0}, {0}, None, None),
@@ -30,8 +30,8 @@ START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 
 
 class Walk(NamedTuple):
-    """minutes: (instant, local time) of every step; all: what the clock shows at each of them, as (instant, minute,
-    hour, day, weekday); once: the same, but a repeated time is in it once, and a skipped one with the next instant.
+    """minutes: (instant, local time) of every step. all: what the clock shows at each step, as (instant, minute, hour,
+    day, weekday). once: the same, but with a repeated time once and a skipped time at the next instant.
     """
 
     zone: str
@@ -46,9 +46,9 @@ def shown(instant: datetime, local: datetime) -> tuple[datetime, int, int, int, 
 
 @pytest.fixture(scope="module", params=ZONES)
 def year(request) -> Walk:
-    """From a day before the year to a day after.
+    """Walk from a day before the year to a day after it.
 
-    The zones are the pinned ones: the machine's may be of another year's rules.
+    The zones are pinned: the machine's own may follow the rules of another year.
     """
     zone, minutes, instant = instants.zone_of(request.param), [], START - timedelta(days=1)
     while instant <= END + timedelta(days=1):
@@ -56,7 +56,7 @@ def year(request) -> Walk:
         instant += STEP
     once, latest = [], minutes[0][1]
     for instant, local in minutes[1:]:
-        # Every local time since the latest one that was seen: one that is repeated was, and a gap holds several.
+        # Every local time since the latest one seen. A repeated time was seen before; a gap contains several.
         passed = latest + STEP
         while passed <= local:
             once.append(shown(instant, passed))
@@ -66,7 +66,7 @@ def year(request) -> Walk:
 
 
 @pytest.mark.parametrize("cron", CRONS, ids=lambda cron: cron[0])
-def test_a_year_agrees_with_the_reference(year, cron):
+def test_instants_of_a_year_agree_with_the_reference(year, cron):
     expression, minutes, hours, days, weekdays = cron
     wildcard = any(field.startswith("*") for field in expression.split()[:2])
     expected = {
@@ -81,21 +81,21 @@ def test_a_year_agrees_with_the_reference(year, cron):
     assert found == sorted(instant for instant in expected if START < instant <= END)
 
 
-def test_the_zones_change_their_clocks(year):
-    """Or the year would prove nothing: a zone that has daylight saving has both changes in it."""
+def test_year_contains_the_clock_changes_of_each_zone(year):
+    """The year must contain both changes of every zone with daylight saving time, or it would prove nothing."""
     jumps = [second[1] - first[1] for first, second in itertools.pairwise(year.minutes)]
     forward, back = (any(jump > STEP for jump in jumps), any(jump < timedelta(0) for jump in jumps))
     fixed = year.zone in ("UTC", "Asia/Kolkata", "Asia/Kathmandu")
     assert (forward, back) == ((False, False) if fixed else (True, True))
 
 
-def test_a_one_time_schedule_has_one_instant():
+def test_one_time_schedule_has_one_instant():
     at = datetime(2026, 3, 1, tzinfo=UTC)
     assert instants.between(at, "UTC", START, END) == [at]
     assert instants.between(at, "UTC", at, END) == []
 
 
-def test_a_local_instant_that_is_skipped_or_repeated():
+def test_skipped_or_repeated_local_time_has_one_instant():
     skipped, repeated = datetime(2026, 3, 29, 2, 30), datetime(2026, 10, 25, 2, 30)  # noqa: DTZ001
     assert instants.instant_of(skipped, "Europe/Berlin") == datetime(2026, 3, 29, 1, tzinfo=UTC)
     assert instants.instant_of(repeated, "Europe/Berlin") == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
@@ -114,7 +114,7 @@ def test_a_local_instant_that_is_skipped_or_repeated():
         (datetime(2025, 1, 1, tzinfo=UTC), "UTC", "$.at"),
     ],
 )
-def test_what_never_comes_or_cannot_be_read_is_refused(timing, zone: str, field: str):
+def test_timing_that_never_comes_or_is_unreadable_is_refused(timing, zone: str, field: str):
     with pytest.raises(Invalid) as refused:
         instants.check(timing, zone, START)
     assert refused.value.detail.startswith(field)

@@ -1,4 +1,4 @@
-"""The signatures of a message. The vectors stand in docs/device.md too, for those who write an agent."""
+"""The signatures of a message. The vectors are also in docs/device.md, for authors of agents."""
 
 import hashlib
 import hmac
@@ -21,7 +21,7 @@ def data(action: str, **payload: object) -> dict[str, str]:
 
 
 def test_sig_is_computed_as_specified():
-    """Written out here once more, from the specification and not from the code."""
+    """The computation is repeated here from the specification, independently of the code."""
     signed = data("launch_app", package_name="com.example.kiosk", intent_uri="intent:#Intent;S.name=ä;end")
     sig = signed.pop("sig")
     signed.pop("hmac")
@@ -39,13 +39,13 @@ def test_sig_covers_every_field(name: str):
     assert message.full_signature({**signed, "extra": ""}, KEY) != signed["sig"]
 
 
-def test_text_that_moves_from_one_field_to_the_next_changes_sig():
+def test_moving_text_between_fields_changes_sig():
     assert message.canonical({"a": "b", "c": "d"}) != message.canonical({"a": "b,1:c", "": "d"})
     assert message.canonical({"a": "b,c,d"}) != message.canonical({"a": "b", "c": "d"})
     assert message.canonical({"a": "1:b,"}) != message.canonical({"a": "", "1": "b"})
 
 
-def test_the_vectors_in_the_documentation_are_true():
+def test_documented_vectors_are_correct():
     text = Path("docs/device.md").read_text()
     expected = {
         "ping": data("ping"),
@@ -58,11 +58,11 @@ def test_the_vectors_in_the_documentation_are_true():
 
 
 @pytest.mark.parametrize("name", ["type", "package_name", "enable", "duration", "exec_id"])
-def test_no_signed_parameter_of_remote_exec_fcm_holds_the_separator(name: str):
+def test_remote_exec_fcm_refuses_the_separator_in_signed_parameters(name: str):
     given = {"type": "launch_app", "package_name": "com.example.kiosk", name: "a|b"}
     with pytest.raises(Invalid):
         actions.parameters("remote_exec_fcm", given)
 
 
-def test_a_shell_command_may_hold_it():
+def test_shell_command_may_contain_the_separator():
     assert actions.parameters("remote_exec_shell", {"command": "ps | wc -l"}) == {"command": "ps | wc -l"}

@@ -1,4 +1,4 @@
-"""A reported field is declared once; whatever else names it agrees with the declaration."""
+"""A reported field is declared once; everything else that names it agrees with the declaration."""
 
 import json
 import re
@@ -16,8 +16,10 @@ TYPES = {"integer": "int", "bigint": "int8", "double precision": "float8", "bool
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-def test_the_heartbeats_function_reads_and_stores_each_field(field: Field):
-    assert re.search(rf"\b{field.name} {TYPES[sql_type(field)]}[,\s]", SQL), "it stands in the list of members"
+def test_heartbeat_function_reads_and_stores_each_field(field: Field):
+    assert re.search(rf"\b{field.name} {TYPES[sql_type(field)]}[,\s]", SQL), (
+        "the field is missing from the function's list of members"
+    )
     stored = (
         f"{field.name} = excluded.{field.name}" if field in HISTORY else f"{field.name} = coalesce(fact.{field.name}"
     )
@@ -26,7 +28,7 @@ def test_the_heartbeats_function_reads_and_stores_each_field(field: Field):
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-def test_each_field_is_documented(field: Field):
+def test_each_reported_field_is_documented(field: Field):
     row = next(
         line for line in (ROOT / "docs/device.md").read_text().splitlines() if line.startswith(f"| `{field.name}` |")
     )
@@ -34,7 +36,7 @@ def test_each_field_is_documented(field: Field):
     assert all(f"`{path}`" in row for path in field.paths)
 
 
-def test_what_the_agent_sends_comes_back_from_the_api(db: Database):
+def test_api_returns_each_field_that_the_agent_sent(db: Database):
     device, token = enroll()
     assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=token).status == 200
     shown = call("GET", f"/v1/devices/{device}").json
@@ -46,7 +48,7 @@ def test_what_the_agent_sends_comes_back_from_the_api(db: Database):
         assert field not in HISTORY or heartbeat[field.name] == expected[field.name]
 
 
-def test_the_document_names_label_and_unit():
+def test_openapi_document_names_label_and_unit():
     schemas = json.loads((ROOT / "docs/openapi.json").read_text())["components"]["schemas"]
     for field in FIELDS:
         told = schemas["Device"]["properties"][field.name]

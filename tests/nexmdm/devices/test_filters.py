@@ -1,4 +1,4 @@
-"""The one Filter: refused when it says nothing, and the same devices by every evaluation of it."""
+"""Device filters: a filter without a condition is refused, and every evaluation finds the same devices."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from tests.support.databases import Databases, url_of
 INTERVAL = 600
 
 keys = st.sampled_from(["site", "role", "floor", "in", "a.b_c-d"])
-# Integers at and beyond 64 bits, values that a selector cannot write, values that only look like another key's.
+# Integers at and beyond 64 bits, values that a selector cannot write, and values that resemble another key's.
 values = st.sampled_from(
     [
         "",
@@ -58,7 +58,7 @@ selector_texts = st.lists(requirements, min_size=1, max_size=4).map(",".join)
 
 @pytest.fixture(scope="module")
 def shared_db(server: str, databases: Databases) -> Iterator[Database]:
-    """One database for all examples of a property."""
+    """One database for all examples of a property test."""
     name, fingerprint = databases.take()
     db = Database(make_dsn(url_of(server, name)))
     yield db
@@ -90,7 +90,7 @@ def listed(db: Database, filter_: Filter) -> set[str]:
 
 
 def matched(db: Database, filter_: Filter) -> set[str]:
-    """By the function that answers for one device."""
+    """The devices that match according to the function that decides for one device."""
     parameters = {"filter": Json(filters.stored(filter_)), "interval": INTERVAL}
     sql = "SELECT id FROM devices WHERE device_matches(id, %(filter)s::jsonb, %(interval)s)"
     return {row["id"] for row in db.execute(sql, parameters)}
@@ -98,7 +98,7 @@ def matched(db: Database, filter_: Filter) -> set[str]:
 
 @settings(max_examples=150)
 @given(fleet=st.lists(labels, min_size=1, max_size=8), text=selector_texts)
-def test_a_selector_means_the_same_in_sql_and_in_the_reference(shared_db: Database, fleet, text: str):
+def test_selector_finds_the_same_devices_in_sql_and_in_the_reference(shared_db: Database, fleet, text: str):
     put(shared_db, [{"labels": device} for device in fleet])
     wanted = {f"d{n}" for n, device in enumerate(fleet) if label_selectors.matches(label_selectors.parse(text), device)}
     assert listed(shared_db, Filter(selector=text)) == wanted
@@ -109,7 +109,7 @@ devices = st.fixed_dictionaries(
     {
         "labels": labels,
         "alias": st.sampled_from(["hall", "till", "Till", "t%"]),
-        # None: never reported. The others stay clear of the three intervals by minutes.
+        # None means never reported. The other ages are minutes away from the limit of three intervals.
         "seen": st.sampled_from([None, 0, 1500, 2100, 90_000]),
         "agent": st.sampled_from([None, "1.0", "2.0"]),
     }
@@ -142,7 +142,7 @@ def fits(device: dict[str, Any], n: int, condition: dict[str, Any]) -> bool:
     own=own_filters,
     group=st.none() | own_filters.filter(bool) | st.just({"all": True}),
 )
-def test_a_filter_means_the_same_for_a_list_for_one_device_and_in_words(shared_db: Database, fleet, own, group):
+def test_filter_finds_the_same_devices_in_a_list_and_one_by_one(shared_db: Database, fleet, own, group):
     put(shared_db, fleet)
     if group is not None:
         shared_db.execute(
@@ -159,7 +159,7 @@ def test_a_filter_means_the_same_for_a_list_for_one_device_and_in_words(shared_d
     assert matched(shared_db, filter_) == wanted
 
 
-# Per device: None never reported an inventory; else {package: (installed, version_code)}.
+# One value per device: None if it never reported an inventory, otherwise {package: (installed, version_code)}.
 inventories = st.none() | st.dictionaries(
     st.sampled_from(["io.player", "io.other"]), st.tuples(st.booleans(), st.sampled_from([None, 189, 190])), max_size=2
 )
@@ -171,7 +171,7 @@ app_filters = st.fixed_dictionaries(
 
 @settings(max_examples=80)
 @given(fleet=st.lists(inventories, min_size=1, max_size=6), app=app_filters)
-def test_an_app_filter_means_the_same_for_a_list_and_for_one_device(shared_db: Database, fleet, app):
+def test_app_filter_finds_the_same_devices_in_a_list_and_one_by_one(shared_db: Database, fleet, app):
     put(shared_db, [{"labels": {}, "seen": 0} for _ in fleet])
     for n, inventory in enumerate(fleet):
         if inventory is None:
@@ -197,7 +197,7 @@ def test_an_app_filter_means_the_same_for_a_list_and_for_one_device(shared_db: D
     assert matched(shared_db, filter_) == wanted
 
 
-def test_no_filter_fits_every_device_and_a_strange_one_none(db: Database):
+def test_null_filter_matches_every_device_and_an_unknown_one_none(db: Database):
     put(db, [{"labels": {}}])
 
     def says(filter_: Any) -> bool:
@@ -226,22 +226,22 @@ def test_no_filter_fits_every_device_and_a_strange_one_none(db: Database):
         ({"app": {"package": "a.b", "missing": True, "version_code_below": 3}}, "$.filter.app"),
     ],
 )
-def test_a_filter_that_says_nothing_or_two_things_is_refused(filter_: dict, path: str | None):
+def test_empty_or_contradictory_filter_is_refused(filter_: dict, path: str | None):
     given_ = msgspec.convert(filter_, Filter)
     if path is None:
         filters.checked(given_)
         return
     with pytest.raises(Invalid) as refused:
         filters.checked(given_)
-    assert refused.value.members["errors"][0]["path"] == path
+    assert refused.value.members["errors"][0].path == path
 
 
-def test_an_unknown_group_is_refused(db: Database):
+def test_unknown_group_is_refused(db: Database):
     with pytest.raises(Invalid, match=r"query.group: there is no group 'nowhere'"):
         filters.resolve(db, Filter(group="nowhere"), "query")
 
 
-def test_a_stored_filter_is_shown_as_it_was_given():
+def test_stored_filter_is_returned_as_it_was_given():
     filter_ = Filter(selector="a in (c, b)", alias_prefix="till", app=AppFilter(package="io.player", missing=True))
     kept = filters.stored(filter_)
     assert kept["requirements"] == [{"key": "a", "operator": "in", "values": ["b", "c"]}]
@@ -267,19 +267,19 @@ BAD_LABELS = [
 
 
 @pytest.mark.parametrize("bad", BAD_LABELS, ids=[str(bad)[:20] for bad in BAD_LABELS])
-def test_the_schema_keeps_the_limits_of_labels(db: Database, bad: Any):
+def test_schema_enforces_the_limits_of_labels(db: Database, bad: Any):
     with pytest.raises(CheckViolation):
         db.execute("INSERT INTO devices (id, alias, labels) VALUES ('d', 'd', %(labels)s)", {"labels": Json(bad)})
 
 
-def test_labels_at_their_limits_are_kept(db: Database):
+def test_labels_at_their_limits_are_accepted(db: Database):
     most = {f"k{n}._-": "ü\n" * 100 for n in range(31)} | {"a" * 32: ""}
     db.execute("INSERT INTO devices (id, alias, labels) VALUES ('d', 'd', %(labels)s)", {"labels": Json(most)})
     assert db.execute("SELECT labels FROM devices")[0]["labels"] == most
 
 
-def test_the_operators_are_those_that_the_schema_knows(db: Database):
-    """Every operator can match: none falls into the function's ELSE."""
+def test_schema_knows_every_operator(db: Database):
+    """Every operator must be able to match: none may fall into the function's ELSE."""
     cases = {"in": ["1"], "notin": ["2"], "exists": [], "missing": [], "gt": ["0"], "lt": ["2"]}
     assert set(cases) == {operator.value for operator in selectors.Operator}
     for operator, wanted in cases.items():

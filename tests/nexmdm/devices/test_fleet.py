@@ -1,4 +1,4 @@
-"""The fleet at 1, at 300 and at 100,000 devices: complete pages, filters, a summary, and an index for each query."""
+"""The fleet with 1, 300 and 100,000 devices: complete pages, filters, the summary, and an index for each query."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ FROM (SELECT id, substr(id, 2)::int AS n FROM devices) d WHERE n % 50 <> 49
 
 
 def populate(db: Database, count: int) -> None:
-    """Devices d0, d1, .. with aliases in another order, every 50th without a heartbeat, every 60th deleted."""
+    """Add devices d0, d1, ... in another order of aliases. Every 50th has no heartbeat, every 60th is deleted."""
     db.execute(
         """INSERT INTO devices (id, alias, token_id, deleted_at)
         SELECT 'd' || n, 'kiosk-' || lpad(((n * 7919) %% %(n)s)::text, 6, '0'), 't' || n,
@@ -63,13 +63,13 @@ def device(url) -> Device:
 # --- one device
 
 
-def test_an_empty_fleet(url):
+def test_empty_fleet_has_no_devices(url):
     assert call("GET", "/v1/devices").json == {"items": [], "next_cursor": None}
     summary = call("GET", "/v1/fleet/summary").json
     assert (summary["devices"], summary["online"], summary["silent"]) == (0, 0, 0)
 
 
-def test_one_device_with_its_last_status(device):
+def test_device_is_returned_with_its_last_status(device):
     path = f"/v1/devices/{device.id}"
     before = call("GET", path).json
     assert (before["alias"], before["online"], before["last_seen_at"], before["status"]) == ("lobby", False, None, None)
@@ -83,7 +83,7 @@ def test_one_device_with_its_last_status(device):
     assert not {"token_id", "prior_token_id", "fcm_token"} & after.keys()
 
 
-def test_unknown_and_deleted_devices(device):
+def test_unknown_and_deleted_devices_return_404(device):
     call("GET", "/v1/devices/none").problem(404)
     call("GET", "/v1/devices/none/heartbeats").problem(404)
     call("PATCH", "/v1/devices/none", {"alias": "x"}).problem(404)
@@ -96,7 +96,7 @@ def test_unknown_and_deleted_devices(device):
     assert call("GET", "/v1/fleet/summary").json["devices"] == 0
 
 
-def test_renaming(device):
+def test_device_can_be_renamed(device):
     path = f"/v1/devices/{device.id}"
     assert call("PATCH", path, {"alias": "hall"}).json["alias"] == "hall"
     assert call("PATCH", path, {"alias": "hall"}).status == 200
@@ -107,7 +107,7 @@ def test_renaming(device):
     assert call("GET", path).json["alias"] == "hall"
 
 
-def test_a_devices_history_newest_first_in_pages(device):
+def test_device_history_is_paged_newest_first(device):
     start = datetime.now(UTC).replace(microsecond=123456) - timedelta(hours=3)
     beats = [agent.heartbeat(start + timedelta(minutes=n)) for n in range(25)]
     call("POST", "/v1/heartbeats", {"heartbeats": beats}, token=device.token)
@@ -131,7 +131,7 @@ def test_pages_are_complete_and_in_order(db, limit):
 
 
 def test_pages_are_stable_while_devices_come_and_go(db):
-    """Whoever was there all the time is seen exactly once."""
+    """A device that exists throughout is listed exactly once."""
     populate(db, 300)
     seen, cursor, n = [], None, 0
     while True:
@@ -163,19 +163,19 @@ FILTERS = {
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_a_filter_over_pages(db, name):
+def test_filtered_pages_are_complete(db, name):
     populate(db, 300)
     wanted, query = FILTERS[name]
     found = pages({"limit": 10, **query})
     assert sorted(item["device_id"] for item in found) == sorted(f"d{n}" for n in alive(300) if wanted(n))
 
 
-def test_the_summary_of_no_device(db):
+def test_summary_of_an_empty_fleet(db):
     summary = call("GET", "/v1/fleet/summary").json
     assert (summary["devices"], summary["by_status"], summary["by_agent_version"]) == (0, {}, {})
 
 
-def test_the_summary(db):
+def test_summary_counts_the_fleet(db):
     populate(db, 300)
     summary = call("GET", "/v1/fleet/summary").json
     fleet_ = alive(300)
@@ -189,7 +189,7 @@ def test_the_summary(db):
     assert sum(summary["by_status"].values()) == sum(summary["by_agent_version"].values()) == len(fleet_)
 
 
-def test_the_summary_counts_device_owners(db, device):
+def test_summary_counts_device_owners(db, device):
     assert call("GET", "/v1/fleet/summary").json["device_owners"] == 0
     call("POST", "/v1/heartbeat", {"is_device_owner": True}, token=device.token)
     assert call("GET", "/v1/fleet/summary").json["device_owners"] == 1
@@ -199,7 +199,7 @@ def test_the_summary_counts_device_owners(db, device):
 
 
 class Explained:
-    """Runs a verb's statement under EXPLAIN, and keeps the plan."""
+    """Run a verb's statement under EXPLAIN and keep its plan."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -217,7 +217,7 @@ class Explained:
             self._add(child)
 
     def rows_touched(self) -> float:
-        """Rows that the scans of the plan read, those that a filter threw away included."""
+        """The rows that the plan's scans read, including those that a filter discarded."""
         return sum(
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
             for node in self.nodes
@@ -248,7 +248,7 @@ QUERIES = {
 }
 
 
-def test_every_page_is_served_by_an_index_at_100_000_devices(db):
+def test_every_page_uses_an_index_at_100_000_devices(db):
     populate(db, 100_000)
     for name, query in QUERIES.items():
         if query.cursor:
@@ -257,12 +257,12 @@ def test_every_page_is_served_by_an_index_at_100_000_devices(db):
         found = lists.devices(explained, query, 600, APP)
         plan = json.dumps(explained.nodes, default=str)
         assert "Seq Scan" not in explained.types(), (name, plan)
-        # A page of 100 looks at the rows of some pages, never at the fleet.
+        # A page of 100 reads the rows of a few pages, never the whole fleet.
         assert explained.rows_touched() < 5_000, (name, explained.rows_touched(), explained.types())
         assert found.items or name.endswith("nobody has")
 
 
-def test_a_devices_history_is_served_by_an_index(db):
+def test_device_history_uses_an_index(db):
     populate(db, 200)
     db.execute("""INSERT INTO device_heartbeats (device_id, bucket, ts)
         SELECT 'd' || n % 200, t, t FROM generate_series(0, 40000) n,
@@ -275,7 +275,7 @@ def test_a_devices_history_is_served_by_an_index(db):
     assert explained.rows_touched() < 2_000, explained.types()
 
 
-def test_the_summary_reads_each_table_once(db):
+def test_summary_reads_each_table_once(db):
     populate(db, 5_000)
     explained = Explained(db)
     lists.summary(explained, FilterQuery(), settings.load().heartbeat_interval_seconds)

@@ -1,4 +1,4 @@
-"""The grammar of label selectors, held against a port of Kubernetes' own parser."""
+"""The grammar of label selectors, compared with a port of Kubernetes' own parser."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +9,7 @@ from nexmdm.runtime.errors import Invalid
 
 from tests.support import label_selectors
 
-# What apimachinery's own tests accept, with keys as they are here.
+# Selectors that apimachinery's own tests accept, with the keys that are valid here.
 ACCEPTED = [
     "x=a,y=b,z=c",
     "x!=a,y=b",
@@ -37,7 +37,7 @@ ACCEPTED = [
     "x\tin\n( a , b )",
     "stage in (pilot,canary),owner,!retired,role!=spare",
 ]
-# selector, column of the mistake
+# (selector, column of the error)
 REFUSED = [
     ("", 1),
     ("   ", 4),
@@ -71,27 +71,27 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text", ACCEPTED)
-def test_kubernetes_selectors_are_read(text: str):
+def test_selectors_of_kubernetes_are_accepted(text: str):
     assert plain(selectors.parse(text)) == reference(text)
 
 
 @pytest.mark.parametrize(("text", "column"), REFUSED)
-def test_an_error_points_at_the_column(text: str, column: int):
+def test_selector_error_names_the_column(text: str, column: int):
     with pytest.raises(Invalid) as refused:
         selectors.parse(text, "$.filter.selector")
     [error] = refused.value.members["errors"]
-    assert (error["path"], error["column"]) == ("$.filter.selector", column)
-    assert error["detail"]
+    assert (error.path, error.column) == ("$.filter.selector", column)
+    assert error.detail
     if text.strip():
         assert reference(text) is None
 
 
-def test_a_selector_that_is_too_long_is_refused():
+def test_selector_that_is_too_long_is_refused():
     with pytest.raises(Invalid, match="at most 4000"):
         selectors.parse(",".join(["a=b"] * 1001))
 
 
-def test_requirements_are_named_by_what_they_compare():
+def test_requirements_name_what_they_compare():
     assert selectors.parse("a=1,b!=2,c in (y,x,y),d,!e,f>3,g<4") == (
         Requirement("a", Operator.IN, ("1",)),
         Requirement("b", Operator.NOT_IN, ("2",)),
@@ -131,13 +131,13 @@ PIECES = [
 @settings(max_examples=3000)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
 @example("x in (a,,,)")
-def test_every_text_is_read_or_refused_as_kubernetes_does(text: str):
+def test_any_text_is_read_or_refused_as_in_kubernetes(text: str):
     agrees_with_the_reference(text)
 
 
 @settings(max_examples=500)
 @given(st.text(max_size=30))
-def test_every_unicode_text_is_read_or_refused_as_kubernetes_does(text: str):
+def test_any_unicode_text_is_read_or_refused_as_in_kubernetes(text: str):
     agrees_with_the_reference(text)
 
 
@@ -146,9 +146,9 @@ def agrees_with_the_reference(text: str) -> None:
         found = plain(selectors.parse(text))
     except Invalid as refused:
         [error] = refused.members["errors"]
-        assert 1 <= error["column"] <= len(text) + 1
+        assert 1 <= error.column <= len(text) + 1
         found = None
-    # An empty selector means every device to Kubernetes, and is refused here.
+    # Kubernetes takes an empty selector to mean every device; it is refused here.
     assert found == (reference(text) or None)
 
 

@@ -1,4 +1,4 @@
-"""Promise E1 under races: a token is used as often as it allows, whatever happens at once."""
+"""Promise E1 under races: a token registers as many devices as it allows, however many requests arrive at once."""
 
 from collections import Counter
 from typing import Any
@@ -30,7 +30,7 @@ def outcomes(results: list[Any]) -> Counter:
 
 
 @pytest.mark.parametrize("allowed", [1, 5, 24])
-def test_a_token_of_k_uses_makes_k_devices_of_24_callers(url, db, allowed):
+def test_token_with_k_uses_registers_k_of_24_callers(url, db, allowed):
     made = token(db, uses=allowed)
     results = race(url, *(lambda own, n=n: registration.register(own, made["token"], f"d{n}", None) for n in range(24)))
     expected = {"Registered": allowed, "NotAuthenticated": 24 - allowed}
@@ -40,15 +40,15 @@ def test_a_token_of_k_uses_makes_k_devices_of_24_callers(url, db, allowed):
     assert len(ids) == allowed
 
 
-def test_it_is_the_guarded_update_that_counts(url, db):
-    """The race can fail: the check constraint refuses a use too many even when nothing else did."""
+def test_guarded_update_limits_the_uses_of_a_token(url, db):
+    """Shows that the race can fail: without the guard, the check constraint refuses the surplus use."""
     made = token(db)
     registration.register(db, made["token"], "one", None)
     with pytest.raises(Exception, match="ck_enrollment_tokens_uses"):
         db.execute("UPDATE enrollment_tokens SET uses_consumed = uses_consumed + 1")
 
 
-def test_different_tokens_race_for_one_alias(url, db):
+def test_tokens_that_race_for_one_alias_register_one_device(url, db):
     made = [token(db, f"label {n}") for n in range(16)]
     results = race(url, *(lambda own, t=t: registration.register(own, t["token"], "lobby", None) for t in made))
     assert outcomes(results) == Counter({"Registered": 1, "AliasTaken": 15})
@@ -56,8 +56,8 @@ def test_different_tokens_race_for_one_alias(url, db):
     assert sorted(uses(db, t) for t in made) == [0] * 15 + [1]
 
 
-def test_tokens_made_for_the_same_alias_race_and_each_is_used_once(url, db):
-    """Each takes the device over from the one before: one device, and only the last token of a device is alive."""
+def test_racing_tokens_of_one_alias_are_each_used_once(url, db):
+    """Each token takes the device over from the previous one: there is one device, and only its last token is valid."""
     made = [token(db, "lobby") for _ in range(8)]
     results = race(url, *(lambda own, t=t: registration.register(own, t["token"], "lobby", None) for t in made))
     assert outcomes(results) == Counter({"Registered": 8})
@@ -67,7 +67,7 @@ def test_tokens_made_for_the_same_alias_race_and_each_is_used_once(url, db):
     assert sum(len(db.execute(alive, {"id": registry.token_id(r.device_token)})) for r in results) == 1
 
 
-def test_the_same_registration_sent_many_times_at_once_makes_one_device(url, db):
+def test_concurrent_repeats_of_one_registration_make_one_device(url, db):
     made = token(db)
     results = race(url, *[lambda own: registration.register(own, made["token"], "lobby", "hw")] * 12)
     assert outcomes(results) == Counter({"Registered": 12})
@@ -75,7 +75,7 @@ def test_the_same_registration_sent_many_times_at_once_makes_one_device(url, db)
     assert uses(db, made) == 1
 
 
-def test_an_alias_races_between_a_rename_and_a_registration(url, db):
+def test_rename_and_registration_that_race_for_an_alias_leave_one_owner(url, db):
     for attempt in range(5):
         made, name = token(db), f"wanted {attempt}"
         device = registration.register(db, token(db)["token"], f"device {attempt}", None)
@@ -90,8 +90,8 @@ def test_an_alias_races_between_a_rename_and_a_registration(url, db):
         assert living(db).count(name) == 1
 
 
-def test_a_revocation_races_with_registrations(url, db):
-    """What it came too late for is a device, everything later is refused; nothing is in between."""
+def test_revocation_refuses_every_later_registration(url, db):
+    """A registration that came before the revocation made a device; every later one is refused."""
     made = token(db, uses=20)
     registrations = [lambda own, n=n: registration.register(own, made["token"], f"d{n}", None) for n in range(12)]
     results = race(
@@ -106,7 +106,7 @@ def test_a_revocation_races_with_registrations(url, db):
         registration.register(db, made["token"], "late", None)
 
 
-def test_a_refused_registration_leaves_no_trace(db):
+def test_refused_registration_leaves_no_trace(db):
     first, other = token(db, "lobby"), token(db, "another label")
     registration.register(db, first["token"], "lobby", None)
     before = db.execute("SELECT * FROM enrollment_tokens ORDER BY token_id")

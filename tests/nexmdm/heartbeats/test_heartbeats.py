@@ -1,4 +1,4 @@
-"""Promises H1 to H5: one row per bucket, its own time, a last status that never goes backwards, online or not."""
+"""Promises H1 to H5: one row per bucket, the device's own time, a last status that only advances, and online status."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ def report(when: datetime | None, **changes: Any) -> Report:
 
 
 def read(body: dict[str, Any], unity_package: str = "io.unitynodes.unityapp") -> Report:
-    """As the handler reads it; nothing of it may be dropped."""
+    """Parse a body as the handler does and check that nothing was dropped."""
     found, dropped = lenient.read(msgspec.json.encode(body), HeartbeatBody)
     made = reported.report(found, unity_package, dropped)
     assert dropped == []
@@ -53,10 +53,10 @@ def status(db: Database) -> dict[str, Any]:
     return row
 
 
-# --- H1: at most one row per device and bucket, the first is kept
+# --- H1: at most one row per device and bucket; the first report is kept
 
 
-def test_64_callers_race_in_one_bucket_and_make_one_row(url, db, device):
+def test_64_racing_callers_make_one_row_per_bucket(url, db, device):
     start = an_hour_ago()
     racing = [report(start + n * SECOND / 10, battery={"pct": n}) for n in range(64)]
 
@@ -67,10 +67,10 @@ def test_64_callers_race_in_one_bucket_and_make_one_row(url, db, device):
     (row,) = rows(db)
     (winner,) = [n for n, result in enumerate(results) if result.created]
     assert (row["bucket"], row["battery_pct"]) == (start, winner)
-    assert status(db)["battery_pct"] == 63  # the newest report, whoever won the row
+    assert status(db)["battery_pct"] == 63  # the newest report, no matter which one made the row
 
 
-def test_64_callers_race_with_the_very_same_report(url, db, device):
+def test_64_racing_repeats_of_one_report_make_one_row(url, db, device):
     same = report(an_hour_ago())
     results = race(url, *[lambda own: recorded(own, device, same)] * 64)
     assert errors(results) == []
@@ -78,8 +78,8 @@ def test_64_callers_race_with_the_very_same_report(url, db, device):
     assert len(rows(db)) == 1
 
 
-def test_queues_that_cross_each_other_do_not_fail(url, db, device):
-    """Two drains of one queue in opposite order would wait for each other's rows for ever."""
+def test_queues_drained_in_opposite_order_do_not_deadlock(url, db, device):
+    """Two drains of one queue in opposite order would deadlock on each other's rows."""
     queue = [report(an_hour_ago() + 10 * n * SECOND) for n in range(40)]
     ways = [queue, queue[::-1]] * 6
     results = race(url, *(lambda own, way=way: recorded(own, device, *way) for way in ways))
@@ -87,8 +87,8 @@ def test_queues_that_cross_each_other_do_not_fail(url, db, device):
     assert sum(len(result.created) for result in results) == len(rows(db)) == 40
 
 
-def test_it_is_the_unique_key_that_wins_the_race(url, db, device):
-    """The race can fail: without the key, ON CONFLICT has nothing to decide on, and every caller would make a row."""
+def test_unique_key_decides_the_race(url, db, device):
+    """Shows that the race can fail: without the key, ON CONFLICT finds no conflict and every caller makes a row."""
     db.execute("ALTER TABLE device_heartbeats DROP CONSTRAINT uq_device_heartbeats_device_id_bucket")
     start = an_hour_ago()
     results = race(url, *(lambda own, n=n: recorded(own, device, report(start + n * SECOND)) for n in range(4)))
@@ -96,7 +96,7 @@ def test_it_is_the_unique_key_that_wins_the_race(url, db, device):
     assert rows(db) == []
 
 
-def test_the_first_of_a_bucket_is_kept(db, device):
+def test_first_report_of_a_bucket_is_kept(db, device):
     start = an_hour_ago()
     assert recorded(db, device, report(start + SECOND, battery={"pct": 50})).created == {0}
     assert recorded(db, device, report(start + 2 * SECOND, battery={"pct": 49})).created == set()
@@ -112,13 +112,13 @@ def test_devices_do_not_share_buckets(db, device):
 
 
 def oracle(when: datetime, size: int) -> datetime:
-    """The start of the bucket that holds an instant: a whole multiple of its size since 1970, UTC."""
+    """The start of the bucket that contains an instant: a whole multiple of its size since 1970 in UTC."""
     since = int((when - EPOCH) / timedelta(microseconds=1))
     return EPOCH + timedelta(microseconds=since - since % (size * 1_000_000))
 
 
-def test_bucket_arithmetic(db, device):
-    """Sizes over a minute and sizes that do not divide it, in a database whose clock is not on UTC."""
+def test_bucket_starts_match_the_reference(db, device):
+    """Covers sizes above a minute and sizes that do not divide it, in a database whose time zone is not UTC."""
     db.execute("SET TimeZone = 'America/St_Johns'")
     anchor = datetime.now(UTC)
 
@@ -141,7 +141,7 @@ def test_bucket_arithmetic(db, device):
         assert first.buckets == [start]
         (row,) = rows(db)
         assert (row["bucket"], row["ts"]) == (start, when)
-        # Its last microsecond is in the same bucket, the one after that is not.
+        # The bucket's last microsecond belongs to it; the next one does not.
         end = start + timedelta(seconds=size)
         if end < anchor + timedelta(minutes=4):
             assert (
@@ -153,7 +153,7 @@ def test_bucket_arithmetic(db, device):
     holds()
 
 
-# --- H3: history keeps its own time when it is plausible
+# --- H3: history keeps the device's own time if it is plausible
 
 
 def received(db: Database, device: Any, when: datetime | None) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def received(db: Database, device: Any, when: datetime | None) -> dict[str, Any]
 @pytest.mark.parametrize(
     "ago", [timedelta(minutes=-4, seconds=-50), timedelta(0), timedelta(hours=1), timedelta(days=1, hours=23)]
 )
-def test_a_plausible_time_is_stored_and_so_is_the_receive_time(db, device, ago):
+def test_plausible_time_is_stored_with_the_receive_time(db, device, ago):
     before = db.execute("SELECT clock_timestamp() AS now")[0]["now"]
     row = received(db, device, when := datetime.now(UTC) - ago)
     assert row["ts"] == when
@@ -181,19 +181,19 @@ def test_a_plausible_time_is_stored_and_so_is_the_receive_time(db, device, ago):
         None,
     ],
 )
-def test_an_implausible_or_absent_time_becomes_the_receive_time(db, device, ago):
+def test_implausible_or_absent_time_is_replaced_by_the_receive_time(db, device, ago):
     row = received(db, device, None if ago is None else datetime.now(UTC) - ago)
     assert row["ts"] == row["received_at"]
     assert row["bucket"] == oracle(row["ts"], 10)
 
 
-def test_retention_decides_what_is_plausible(db, device):
+def test_time_is_plausible_within_retention(db, device):
     when = datetime.now(UTC) - timedelta(days=5)
     recorded(db, device, report(when), heartbeat_retention_days=6)
     assert rows(db)[0]["ts"] == when
 
 
-def test_a_time_without_an_offset_is_utc_whatever_the_servers_time_zone(db, device):
+def test_time_without_an_offset_is_utc_in_any_server_time_zone(db, device):
     db.execute("SET TimeZone = 'Asia/Kolkata'")
     when = an_hour_ago()
     recorded(db, device, report(None, timestamp_utc=when.replace(tzinfo=None).isoformat()))
@@ -201,17 +201,17 @@ def test_a_time_without_an_offset_is_utc_whatever_the_servers_time_zone(db, devi
 
 
 @pytest.mark.parametrize("ending", ["Z", ".5Z", ".123456Z", ".123456789Z"])
-def test_every_precision_that_an_instant_prints(db, device, ending):
+def test_every_precision_of_an_instant_is_parsed(db, device, ending):
     when = an_hour_ago()
     recorded(db, device, report(None, timestamp_utc=f"{when:%Y-%m-%dT%H:%M:%S}{ending}"))
     assert timedelta(0) <= rows(db)[0]["ts"] - when < SECOND
     assert rows(db)[0]["bucket"] == when
 
 
-# --- H4: last status never goes backwards
+# --- H4: the last status never goes backwards
 
 
-def test_an_older_report_makes_history_and_leaves_last_status_alone(db, device):
+def test_older_report_is_added_to_history_and_leaves_the_last_status(db, device):
     start = an_hour_ago()
     recorded(db, device, report(start, battery={"pct": 40}))
     before = status(db)
@@ -223,7 +223,7 @@ def test_an_older_report_makes_history_and_leaves_last_status_alone(db, device):
     assert after["last_seen_at"] > before["last_seen_at"]
 
 
-def test_a_newer_report_of_the_same_bucket_updates_last_status(db, device):
+def test_newer_report_of_the_same_bucket_updates_the_last_status(db, device):
     start = an_hour_ago()
     recorded(db, device, report(start, battery={"pct": 40}))
     newer = recorded(db, device, report(start + SECOND, battery={"pct": 39}))
@@ -233,7 +233,7 @@ def test_a_newer_report_of_the_same_bucket_updates_last_status(db, device):
     assert rows(db)[0]["battery_pct"] == 40
 
 
-def test_last_status_is_the_newest_report_however_many_race(url, db, device):
+def test_last_status_is_the_newest_of_many_racing_reports(url, db, device):
     start = an_hour_ago()
     racing = [report(start + 10 * n * SECOND, battery={"pct": n}) for n in range(31, -1, -1)]
     results = race(url, *(lambda own, r=r: recorded(own, device, r) for r in racing))
@@ -247,8 +247,8 @@ def test_last_status_is_the_newest_report_however_many_race(url, db, device):
     [{}, {"system": {"model": "another"}}, {"fcm_token": "another"}],
     ids=["first", "new facts", "new FCM token"],
 )
-def test_a_report_locks_no_other_report_of_the_device_out(url, db, device, change):
-    """Heartbeats refer to the device: what locks it for its key's sake makes those that come at once deadlock."""
+def test_report_does_not_block_other_reports_of_the_device(url, db, device, change):
+    """Heartbeats reference the device: a lock that conflicts with the key's would make concurrent reports deadlock."""
     if change:
         recorded(db, device, report(an_hour_ago(), fcm_token=None))
     other = Database(url)
@@ -259,7 +259,7 @@ def test_a_report_locks_no_other_report_of_the_device_out(url, db, device, chang
 
 
 def written(db: Database) -> dict[str, Any]:
-    """What betrays a write: row versions, locks on rows (xmax), values taken from the sequence, and WAL."""
+    """Everything that reveals a write: row versions, row locks (xmax), sequence values, and WAL."""
     found = {
         table: db.execute(f"SELECT ctid::text, xmin::text, xmax::text FROM {table} ORDER BY 1")
         for table in ("devices", "device_last_status", "device_heartbeats")
@@ -270,7 +270,7 @@ def written(db: Database) -> dict[str, Any]:
 
 
 def assert_writes_nothing(db: Database, call: Callable[[], Any]) -> None:
-    """The server writes WAL of its own now and then, so one silent attempt of some is wanted; a write is in all."""
+    """The server sometimes writes WAL of its own, so one attempt without WAL is enough; a real write shows in all."""
     for _ in range(10):
         before = written(db)
         call()
@@ -281,7 +281,7 @@ def assert_writes_nothing(db: Database, call: Callable[[], Any]) -> None:
     pytest.fail("WAL was written each time")
 
 
-def test_an_exact_repeat_writes_nothing(db, device):
+def test_exact_repeat_writes_nothing(db, device):
     same = report(an_hour_ago())
     recorded(db, device, same)
 
@@ -294,7 +294,7 @@ def test_an_exact_repeat_writes_nothing(db, device):
     assert_writes_nothing(db, repeat)
 
 
-def test_an_exact_repeat_is_no_second_row_when_buckets_have_another_size_by_now(db, device):
+def test_exact_repeat_makes_no_second_row_after_the_bucket_size_changed(db, device):
     same = report(an_hour_ago() + 45 * SECOND)
     first = recorded(db, device, same, heartbeat_bucket_seconds=60)
     repeated = recorded(db, device, same, heartbeat_bucket_seconds=30)
@@ -303,8 +303,8 @@ def test_an_exact_repeat_is_no_second_row_when_buckets_have_another_size_by_now(
     assert len(rows(db)) == 1
 
 
-def test_a_queue_that_is_sent_again_writes_nothing(db, device):
-    """Its answer was lost: every report is an exact repeat, the older ones too."""
+def test_repeated_queue_writes_nothing(db, device):
+    """The response to the queue was lost: every report is an exact repeat, including the older ones."""
     queue = [report(an_hour_ago() + 60 * n * SECOND) for n in range(20)]
     assert recorded(db, device, *queue).created == set(range(20))
 
@@ -314,7 +314,7 @@ def test_a_queue_that_is_sent_again_writes_nothing(db, device):
     assert_writes_nothing(db, repeat)
 
 
-def test_an_older_report_that_is_sent_again_writes_nothing(db, device):
+def test_repeated_older_report_writes_nothing(db, device):
     start = an_hour_ago()
     older = report(start)
     recorded(db, device, older)
@@ -327,15 +327,15 @@ def test_an_older_report_that_is_sent_again_writes_nothing(db, device):
     assert_writes_nothing(db, repeat)
 
 
-def test_a_write_would_be_noticed(db, device):
-    """The three above can fail."""
+def test_assert_writes_nothing_detects_a_write(db, device):
+    """Shows that the three tests above can fail."""
     start = an_hour_ago()
     later = iter(range(1, 1000))
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         assert_writes_nothing(db, lambda: recorded(db, device, report(start + next(later) * SECOND / 1000)))
 
 
-# --- H5: online is what the server heard, not what the device's clock says
+# --- H5: a device is online by what the server received, not by the device's clock
 
 
 def online(device_id: str) -> bool:
@@ -343,13 +343,13 @@ def online(device_id: str) -> bool:
 
 
 @pytest.mark.parametrize("ago", [timedelta(0), timedelta(days=-900), timedelta(days=900), timedelta(days=1)])
-def test_a_device_that_was_heard_is_online_whatever_its_clock_says(db, device, ago):
+def test_device_that_reported_is_online_whatever_its_clock(db, device, ago):
     assert not online(device.id)
     recorded(db, device, report(datetime.now(UTC) - ago))
     assert online(device.id)
 
 
-def test_a_device_is_silent_after_three_intervals(db, device, monkeypatch):
+def test_device_is_offline_after_three_intervals(db, device, monkeypatch):
     recorded(db, device, report(datetime.now(UTC)))
     db.execute("UPDATE device_last_status SET last_seen_at = statement_timestamp() - interval '29 minutes 50 seconds'")
     assert online(device.id)
@@ -360,7 +360,7 @@ def test_a_device_is_silent_after_three_intervals(db, device, monkeypatch):
     assert online(device.id)
 
 
-def test_a_device_whose_clock_stands_still_is_online(db, device):
+def test_device_whose_clock_stands_still_is_online(db, device):
     same = report(an_hour_ago())
     recorded(db, device, same)
     db.execute("UPDATE device_last_status SET last_seen_at = statement_timestamp() - interval '2 hours'")
@@ -378,7 +378,7 @@ def test_last_seen_never_goes_backwards(db, device):
     assert status(db)["last_seen_at"] == before
 
 
-# --- the body and its columns
+# --- the request body and its columns
 
 
 def test_every_field_reaches_its_column(db, device):
@@ -391,7 +391,7 @@ def test_every_field_reaches_its_column(db, device):
     assert row["device_id"] == device.id
 
 
-# The columns that are null without a field of the agent's.
+# The columns that are null without a field from the agent.
 COLUMNS_OF = {
     "app_version": {"agent_version"},
     "app_versions": {"unity_pkg_version"},
@@ -412,7 +412,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("column", UNKNOWN)
-def test_minus_one_is_unknown(db, device, column):
+def test_minus_one_means_unknown(db, device, column):
     recorded(db, device, report(datetime.now(UTC), **UNKNOWN[column]))
     assert rows(db)[0][column] is None
 
@@ -440,13 +440,13 @@ def test_minus_one_is_unknown(db, device, column):
         ({"anything": {"the": ["agent", "adds"]}}, "status", "ok"),
     ],
 )
-def test_what_a_field_means(db, device, changes, column, value):
+def test_field_is_converted_to_its_column(db, device, changes, column, value):
     recorded(db, device, report(datetime.now(UTC), **changes))
     assert rows(db)[0][column] == value
     assert status(db)[column] == value
 
 
-def test_any_field_may_be_absent_or_null(db, device):
+def test_every_field_may_be_absent_or_null(db, device):
     later = iter(range(1000))
     for name in agent.heartbeat():
         absent, null = (agent.heartbeat(an_hour_ago() + 10 * next(later) * SECOND) for _ in range(2))
@@ -460,14 +460,14 @@ def test_any_field_may_be_absent_or_null(db, device):
 
 
 @pytest.mark.parametrize("part", ["battery", "system", "memory", "network"])
-def test_any_field_of_a_part_may_be_absent_or_null(part):
+def test_every_field_of_a_part_may_be_absent_or_null(part):
     for name in agent.heartbeat()[part]:
         whole = agent.heartbeat()[part]
         read(agent.heartbeat(**{part: {k: v for k, v in whole.items() if k != name}}))
         read(agent.heartbeat(**{part: {**whole, name: None}}))
 
 
-def test_the_flat_form(db, device):
+def test_flat_form_is_accepted(db, device):
     flat = {
         "status": "warn",
         "battery_pct": 77,
@@ -486,20 +486,20 @@ def test_the_flat_form(db, device):
     assert {name: rows(db)[0][name] for name in flat} == flat
 
 
-def test_the_unity_package_is_a_setting(db, device):
+def test_unity_package_is_a_setting(db, device):
     body = agent.heartbeat(app_versions={"com.example.player": {"installed": True, "version_name": "7"}})
     recorded(db, device, read(body, "com.example.player"))
     assert rows(db)[0]["unity_pkg_version"] == "7"
 
 
-# --- what else the statement does
+# --- other effects of the statement
 
 
 def fcm_token(db: Database) -> str | None:
     return db.execute("SELECT fcm_token FROM devices")[0]["fcm_token"]
 
 
-def test_an_fcm_token_is_changed_by_a_newer_report_only(db, device):
+def test_only_a_newer_report_changes_the_fcm_token(db, device):
     start = an_hour_ago()
     recorded(db, device, report(start, fcm_token="of the hour"))
     assert fcm_token(db) == "of the hour"
@@ -511,16 +511,16 @@ def test_an_fcm_token_is_changed_by_a_newer_report_only(db, device):
     assert fcm_token(db) == "of the same bucket"
 
 
-def test_a_drained_queue_brings_its_newest_fcm_token(db, device):
+def test_drained_queue_sets_its_newest_fcm_token(db, device):
     start = an_hour_ago()
     tokens = {0: "first", 30: "third", 20: "second"}
     recorded(db, device, *(report(start + n * SECOND, fcm_token=token) for n, token in tokens.items()))
     assert fcm_token(db) == "third"
 
 
-def test_the_newest_of_racing_reports_says_the_fcm_token_and_the_facts(url, db, device):
+def test_newest_of_racing_reports_sets_the_fcm_token_and_the_facts(url, db, device):
     for attempt in range(5):
-        # Over several buckets: nothing but the device itself makes them take turns.
+        # The reports are in several buckets, so that only the device's row makes them take turns.
         start = an_hour_ago() + 60 * attempt * SECOND
         ways = [
             report(start + n * SECOND, fcm_token=f"{attempt}-{n}", system={"android_version": f"{attempt}-{n}"})
@@ -532,7 +532,7 @@ def test_the_newest_of_racing_reports_says_the_fcm_token_and_the_facts(url, db, 
         assert kept == {"fcm_token": f"{attempt}-31", "android_version": f"{attempt}-31"}
 
 
-def test_facts_of_the_device_follow_its_newest_report(db, device):
+def test_device_facts_follow_the_newest_report(db, device):
     start = an_hour_ago()
     recorded(db, device, report(start))
     recorded(db, device, report(start + SECOND, system={"android_version": "14"}))
@@ -541,7 +541,7 @@ def test_facts_of_the_device_follow_its_newest_report(db, device):
     assert kept == {"android_version": "14", "model": "SM-T225"}
 
 
-def test_a_batch_with_many_reports_of_one_bucket_keeps_the_first_and_shows_the_newest(db, device):
+def test_batch_keeps_the_first_report_of_a_bucket_and_shows_the_newest(db, device):
     start = an_hour_ago()
     batch = recorded(
         db,
@@ -557,14 +557,14 @@ def test_a_batch_with_many_reports_of_one_bucket_keeps_the_first_and_shows_the_n
     assert status(db)["battery_pct"] == 12
 
 
-def test_no_report_writes_nothing_but_authenticates(db, device):
+def test_empty_batch_authenticates_and_writes_nothing(db, device):
     assert recorded(db, device).created == set()
     assert rows(db) == []
     with pytest.raises(NotAuthenticated):
         recorded(db, type(device)("", "another"))
 
 
-def test_nothing_is_stored_for_a_wrong_token_or_a_deleted_device(db, device):
+def test_wrong_token_or_deleted_device_stores_nothing(db, device):
     with pytest.raises(NotAuthenticated):
         recorded(db, type(device)(device.id, device.token[:-1]), report(datetime.now(UTC)))
     call("DELETE", f"/v1/devices/{device.id}")
@@ -576,7 +576,7 @@ def test_nothing_is_stored_for_a_wrong_token_or_a_deleted_device(db, device):
     assert db.execute("SELECT * FROM device_last_status") == []
 
 
-def test_a_report_beyond_all_partitions_is_stored_nevertheless(db, device):
+def test_report_outside_all_partitions_is_stored(db, device):
     partitions = db.execute("""SELECT inhrelid::regclass::text AS name FROM pg_inherits
         WHERE inhparent = 'device_heartbeats'::regclass AND inhrelid <> 'device_heartbeats_default'::regclass""")
     db.execute(f"DROP TABLE {', '.join(row['name'] for row in partitions)}")

@@ -1,4 +1,4 @@
-"""A device's history: each report counts once, before, while and after retention removes it."""
+"""A device's history counts each report once: before, during and after its removal by retention."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ run.clean(database.connection(), settings.load(), lambda: 60)"""
 
 
 def fill(url: str, device: Device, days: int = 5, every: str = "7 minutes") -> None:
-    """Reports of values that move, some of which lack one."""
+    """Add reports with changing values, some of which are null."""
     run_sql(
         url,
         f"""INSERT INTO device_heartbeats (device_id, ts, bucket, battery_pct, temp_c, signal_dbm, ram_used_mb)
@@ -46,7 +46,7 @@ def fill(url: str, device: Device, days: int = 5, every: str = "7 minutes") -> N
 
 
 def told(db: Database, length: str = "hour") -> list[dict[str, Any]]:
-    """What the history should say, from the reports themselves and without its SQL."""
+    """The expected history, computed from the reports themselves without the history's SQL."""
     points: dict[datetime, dict[str, Any]] = {}
     for row in db.execute(f"SELECT ts, {', '.join(CHARTED)} FROM device_heartbeats ORDER BY ts"):
         ts = row["ts"].astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -78,7 +78,7 @@ def clean(url: str) -> run.Cleaned:
 
 
 def covered(db: Database, days: int = 5) -> None:
-    """Make partitions for reports that are older than retention, as if their days had passed since."""
+    """Create partitions for reports older than retention, as if their days had passed since."""
     first = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - days * DAY
     for n in range(4 * days):
         lower = first + n * partitions.WIDTH
@@ -90,7 +90,7 @@ def covered(db: Database, days: int = 5) -> None:
 
 
 @pytest.mark.parametrize("step", ["hour", "day"])
-def test_cleanup_changes_nothing_of_the_history(url: str, db: Database, device: Device, step: str):
+def test_cleanup_does_not_change_the_history(url: str, db: Database, device: Device, step: str):
     covered(db)
     fill(url, device)
     expected = told(db, step)
@@ -101,7 +101,7 @@ def test_cleanup_changes_nothing_of_the_history(url: str, db: Database, device: 
     assert shown(device, step) == expected
 
 
-def test_rows_that_had_no_partition_are_in_the_history(url: str, db: Database, device: Device):
+def test_history_includes_rows_of_the_default_partition(url: str, db: Database, device: Device):
     fill(url, device)
     expected = told(db)
     assert partitions.in_default(db) > 0
@@ -109,7 +109,7 @@ def test_rows_that_had_no_partition_are_in_the_history(url: str, db: Database, d
     assert shown(device) == expected
 
 
-def test_the_documented_cleanup_keeps_the_history(url: str, db: Database, device: Device):
+def test_documented_cleanup_keeps_the_history(url: str, db: Database, device: Device):
     covered(db)
     fill(url, device)
     expected = told(db)
@@ -120,7 +120,7 @@ def test_the_documented_cleanup_keeps_the_history(url: str, db: Database, device
     assert shown(device) == expected
 
 
-def test_reports_that_come_late_are_added_to_their_hour(url: str, db: Database, device: Device):
+def test_late_reports_are_added_to_their_hour(url: str, db: Database, device: Device):
     covered(db)
     hour = (datetime.now(UTC) - 3 * DAY).replace(minute=0, second=0, microsecond=0)
 
@@ -133,7 +133,7 @@ def test_reports_that_come_late_are_added_to_their_hour(url: str, db: Database, 
         )
 
     said = []
-    # The third is later than the first two came, and its time is between theirs; the fourth is the latest of all.
+    # The third arrives after the first two, with a time between theirs; the fourth has the latest time of all.
     for minute, battery, last in ((20, 50, 50), (40, 60, 60), (30, 10, 60), (50, 55, 55)):
         report(minute, battery)
         said.append(battery)
@@ -147,7 +147,7 @@ def test_reports_that_come_late_are_added_to_their_hour(url: str, db: Database, 
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 0}]
 
 
-def test_two_cleanups_at_once_count_each_report_once(url: str, db: Database, device: Device):
+def test_concurrent_cleanups_count_each_report_once(url: str, db: Database, device: Device):
     covered(db)
     fill(url, device)
     expected = told(db)
@@ -157,29 +157,29 @@ def test_two_cleanups_at_once_count_each_report_once(url: str, db: Database, dev
     assert shown(device) == expected
 
 
-def the_server_goes_on(process: subprocess.Popen, backend: int, reader: Any, db: Database) -> None:
-    """The lock is free before the server misses its client: it may still commit."""
+def client_killed_and_server_continues(process: subprocess.Popen, backend: int, reader: Any, db: Database) -> None:
+    """The lock is free before the server notices that its client is gone, so it may still commit."""
     process.send_signal(signal.SIGKILL)
     process.wait()
     reader.rollback()
 
 
-def the_server_loses_it(process: subprocess.Popen, backend: int, reader: Any, db: Database) -> None:
+def client_and_backend_killed(process: subprocess.Popen, backend: int, reader: Any, db: Database) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     db.execute("SELECT pg_terminate_backend(%(pid)s)", {"pid": backend})
 
 
-def the_backend_dies(process: subprocess.Popen, backend: int, reader: Any, db: Database) -> None:
+def backend_killed(process: subprocess.Popen, backend: int, reader: Any, db: Database) -> None:
     db.execute("SELECT pg_terminate_backend(%(pid)s)", {"pid": backend})
     process.wait()
 
 
-@pytest.mark.parametrize("killed", [the_server_goes_on, the_server_loses_it, the_backend_dies])
-def test_killed_between_summary_and_drop_it_counts_each_report_once(
+@pytest.mark.parametrize("killed", [client_killed_and_server_continues, client_and_backend_killed, backend_killed])
+def test_cleanup_killed_between_summary_and_drop_counts_each_report_once(
     url: str, db: Database, device: Device, killed: Callable[..., None]
 ):
-    """A reader of the table lets the partition be summarized, and not be dropped."""
+    """A reader of the table allows the partition to be summarized but not dropped."""
     covered(db)
     fill(url, device)
     expected = told(db)
@@ -202,7 +202,7 @@ def test_killed_between_summary_and_drop_it_counts_each_report_once(
     assert shown(device) == expected
 
 
-def test_it_is_kept_for_90_days(url: str, db: Database, device: Device):
+def test_history_is_kept_for_90_days(url: str, db: Database, device: Device):
     run_sql(
         url,
         f"""INSERT INTO device_history (device_id, hour, reports, last_ts)
@@ -214,7 +214,7 @@ def test_it_is_kept_for_90_days(url: str, db: Database, device: Device):
     assert len(shown(device)) == 2
 
 
-def test_the_time_bounds_whole_hours(url: str, db: Database, device: Device):
+def test_time_bounds_are_whole_hours(url: str, db: Database, device: Device):
     fill(url, device, days=1)
     expected = told(db)
     query = {"from": expected[3]["at"].isoformat(), "to": expected[7]["at"].isoformat()}
@@ -222,11 +222,11 @@ def test_the_time_bounds_whole_hours(url: str, db: Database, device: Device):
     assert [datetime.fromisoformat(point["at"]) for point in points] == [point["at"] for point in expected[3:7]]
 
 
-def test_a_device_without_a_report_has_no_points(device: Device):
+def test_device_without_a_report_has_an_empty_history(device: Device):
     assert call("GET", f"/v1/devices/{device.id}/history").json == {"points": []}
 
 
-def test_an_unknown_device_is_404(db: Database):
+def test_history_of_an_unknown_device_returns_404(db: Database):
     call("GET", "/v1/devices/none/history").problem(404)
 
 
@@ -239,11 +239,11 @@ def test_an_unknown_device_is_404(db: Database):
         ({"step": "minute"}, "query.step"),
     ],
 )
-def test_a_time_that_cannot_be_is_422(device: Device, query: dict[str, str], path: str):
+def test_invalid_history_query_returns_422(device: Device, query: dict[str, str], path: str):
     call("GET", f"/v1/devices/{device.id}/history", query=query).problem(422, path)
 
 
-def test_the_downgrade_takes_the_table_and_the_way_back_brings_an_empty_one(url: str, db: Database, device: Device):
+def test_downgrade_drops_the_history_and_upgrade_creates_it_empty(url: str, db: Database, device: Device):
     covered(db)
     fill(url, device)
     clean(url)

@@ -1,4 +1,4 @@
-"""Clocks that were set back, one token on two phones, one FCM registration token on two devices, the app inventory."""
+"""Clocks set back, one device token on two phones, one FCM registration token on two devices, and the app inventory."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ HOUR = timedelta(hours=1)
 
 
 class Phone:
-    """A phone with a clock of its own: `clock` is how far it is off, `booted_at` when it really started."""
+    """A phone with its own clock: `clock` is its offset from the server's, `booted_at` the real time of its start."""
 
     def __init__(self, alias: str = "lobby") -> None:
         self.device_id, self.token = enroll(alias)
@@ -30,7 +30,7 @@ class Phone:
         self.booted_at = datetime.now(UTC) - 10 * HOUR
 
     def body(self, ago: timedelta = timedelta(), **changes: Any) -> dict[str, Any]:
-        """A report that was made some time ago."""
+        """A report that was made `ago` before now."""
         now = datetime.now(UTC) - ago
         body = agent.heartbeat(now + self.clock, **{"fcm_token": f"fcm:{self.device_id}", **changes})
         body["system"] = body["system"] | {"uptime_seconds": (now - self.booted_at).total_seconds()}
@@ -53,7 +53,7 @@ def status(db: Database, device: str) -> dict[str, Any]:
 
 
 def time_passes(db: Database, device: str, passed: timedelta) -> None:
-    """As if the device's last report had been received so long before."""
+    """Let time pass, as if the device's last report had been received that much earlier."""
     db.execute(
         """UPDATE device_last_status SET last_ts = last_ts - %(passed)s, last_seen_at = last_seen_at - %(passed)s,
                received_at = received_at - %(passed)s, device_ts = device_ts - %(passed)s,
@@ -67,7 +67,7 @@ def time_passes(db: Database, device: str, passed: timedelta) -> None:
 
 
 @pytest.mark.parametrize("back", [13 * MINUTE, HOUR, 30 * HOUR, 47 * HOUR])
-def test_a_report_under_a_clock_that_was_set_back_becomes_the_last_status(db, phone, back):
+def test_report_after_the_clock_was_set_back_becomes_the_last_status(db, phone, back):
     phone.report(battery={"pct": 80})
     time_passes(db, phone.device_id, 10 * MINUTE)
     phone.clock = -back
@@ -75,10 +75,10 @@ def test_a_report_under_a_clock_that_was_set_back_becomes_the_last_status(db, ph
     phone.report(battery={"pct": 3}, unity_process_running=False)
     row = status(db, phone.device_id)
     assert (row["battery_pct"], row["unity_running"]) == (3, False)
-    assert abs(row["last_ts"] - before) < MINUTE, "it is given the receive time"
+    assert abs(row["last_ts"] - before) < MINUTE, "the report is stored with the receive time"
 
 
-def test_every_report_under_a_clock_that_was_set_back_is_shown(db, phone):
+def test_every_report_after_the_clock_was_set_back_is_shown(db, phone):
     phone.report(battery={"pct": 80})
     phone.clock = -5 * HOUR
     for pct in (50, 20, 3):
@@ -87,10 +87,10 @@ def test_every_report_under_a_clock_that_was_set_back_is_shown(db, phone):
         assert status(db, phone.device_id)["battery_pct"] == pct
 
 
-def test_an_exact_repeat_of_a_report_under_a_clock_that_was_set_back_writes_nothing(db, phone):
+def test_exact_repeat_after_the_clock_was_set_back_writes_nothing(db, phone):
     phone.report()
     time_passes(db, phone.device_id, 10 * MINUTE)
-    db.execute("DELETE FROM device_heartbeats")  # the first one's bucket is now
+    db.execute("DELETE FROM device_heartbeats")  # the bucket of the first report is now
     phone.clock = -HOUR
     body = phone.body()
     first = call("POST", "/v1/heartbeat", body, token=phone.token).json
@@ -100,14 +100,14 @@ def test_an_exact_repeat_of_a_report_under_a_clock_that_was_set_back_writes_noth
     assert (status(db, phone.device_id), db.execute("SELECT count(*) AS n FROM device_heartbeats")) == before
 
 
-def test_a_report_that_was_overtaken_does_not_look_like_a_clock_that_was_set_back(db, phone):
+def test_overtaken_report_is_not_taken_for_a_clock_set_back(db, phone):
     phone.report(battery={"pct": 80})
     for ago in (121 * timedelta(seconds=1), 10 * MINUTE, 3 * HOUR):
         phone.report(ago, battery={"pct": 5})
         assert status(db, phone.device_id)["battery_pct"] == 80
 
 
-def test_a_queue_from_before_a_reboot_does_not_look_like_a_clock_that_was_set_back(db, phone):
+def test_queue_from_before_a_reboot_is_not_taken_for_a_clock_set_back(db, phone):
     queued = [phone.body(ago, battery={"pct": 5}) for ago in (40 * MINUTE, 30 * MINUTE, 20 * MINUTE)]
     phone.booted_at = datetime.now(UTC) - MINUTE
     phone.report(battery={"pct": 80})
@@ -116,7 +116,7 @@ def test_a_queue_from_before_a_reboot_does_not_look_like_a_clock_that_was_set_ba
         assert status(db, phone.device_id)["battery_pct"] == 80
 
 
-def test_a_queue_of_several_reports_is_never_taken_for_a_clock_that_was_set_back(db, phone):
+def test_queue_of_several_reports_is_not_taken_for_a_clock_set_back(db, phone):
     phone.report(battery={"pct": 80})
     time_passes(db, phone.device_id, 10 * MINUTE)
     phone.clock = -HOUR
@@ -125,7 +125,7 @@ def test_a_queue_of_several_reports_is_never_taken_for_a_clock_that_was_set_back
     assert status(db, phone.device_id)["battery_pct"] == 80
 
 
-def test_an_uptime_that_does_not_fit_is_no_clock_that_was_set_back(db, phone):
+def test_report_with_an_inconsistent_uptime_is_not_taken_for_a_clock_set_back(db, phone):
     phone.report(battery={"pct": 80})
     time_passes(db, phone.device_id, 10 * MINUTE)
     phone.clock = -HOUR
@@ -137,7 +137,7 @@ def test_an_uptime_that_does_not_fit_is_no_clock_that_was_set_back(db, phone):
 # --- one device token on two phones
 
 
-def test_two_phones_in_turn_on_one_token_are_noticed_at_the_third_report(db, phone):
+def test_two_phones_with_one_token_are_detected_at_the_third_report(db, phone):
     starts = [datetime.now(UTC) - 10 * HOUR, datetime.now(UTC) - 3 * HOUR]
     for n, start in enumerate([starts[0], starts[1], starts[0]]):
         assert status_or_none(db, phone)["token_shared_at"] is None
@@ -152,7 +152,7 @@ def status_or_none(db: Database, phone: Phone) -> dict[str, Any]:
     return rows[0] if rows else {"token_shared_at": None}
 
 
-def test_two_models_in_turn_on_one_token_are_noticed(db, phone):
+def test_two_models_with_one_token_are_detected(db, phone):
     for model in ("SM-T225", "Pixel 7"):
         phone.report(system={"model": model, "uptime_seconds": 5})
         time_passes(db, phone.device_id, MINUTE)
@@ -161,7 +161,7 @@ def test_two_models_in_turn_on_one_token_are_noticed(db, phone):
     assert status(db, phone.device_id)["token_shared_at"] is not None
 
 
-def test_reboots_and_a_corrected_clock_are_one_phone(db, phone):
+def test_reboots_and_a_corrected_clock_count_as_one_phone(db, phone):
     for booted, clock in ((10 * HOUR, HOUR), (10 * HOUR, 0 * HOUR), (2 * HOUR, 0 * HOUR), (MINUTE, 0 * HOUR)):
         phone.booted_at, phone.clock = datetime.now(UTC) - booted, -clock
         phone.report()
@@ -186,7 +186,7 @@ def by_route(phone: Phone) -> None:
 
 
 @pytest.mark.parametrize("way", [by_heartbeat, by_route])
-def test_the_latest_device_to_report_an_fcm_token_has_it(db, url, way):
+def test_latest_device_to_report_an_fcm_token_keeps_it(db, url, way):
     first, second = Phone("a"), Phone("b")
     way(first)
     way(second)
@@ -195,7 +195,7 @@ def test_the_latest_device_to_report_an_fcm_token_has_it(db, url, way):
     assert fcm_tokens(db) == {first.device_id: "fcm:of the backup", second.device_id: None}
 
 
-def test_16_devices_race_for_one_fcm_token_and_one_has_it(url, db):
+def test_16_devices_that_race_for_one_fcm_token_leave_one_owner(url, db):
     phones = [Phone(f"d{n}") for n in range(16)]
 
     def by_heartbeat(own: Database, phone: Phone) -> None:
@@ -211,14 +211,14 @@ def test_16_devices_race_for_one_fcm_token_and_one_has_it(url, db):
     assert sorted(token is not None for token in fcm_tokens(db).values()) == [False] * 15 + [True]
 
 
-def test_code_that_still_runs_takes_an_fcm_token_without_an_error(db, url):
+def test_previous_release_takes_an_fcm_token_without_an_error(db, url):
     first, second = Phone("a"), Phone("b")
     for phone in (first, second):
         db.execute("UPDATE devices SET fcm_token = 'fcm:same' WHERE id = %(id)s", {"id": phone.device_id})
     assert fcm_tokens(db) == {first.device_id: None, second.device_id: "fcm:same"}
 
 
-def test_a_token_that_fcm_called_unregistered_is_not_taken_from_a_heartbeat_until_it_changes(db, phone):
+def test_unregistered_fcm_token_is_ignored_until_the_device_reports_another(db, phone):
     phone.report()
     db.execute("UPDATE devices SET fcm_token = NULL, unregistered_fcm_token = fcm_token")
     phone.report()
@@ -244,14 +244,14 @@ TOOL = {"installed": True, "version_code": 7}
 
 
 def written(db: Database) -> list[Any]:
-    """Which version of each row PostgreSQL holds: a row that is written again gets another."""
+    """The version of each row: PostgreSQL gives a row that is written again another one."""
     return db.execute("SELECT package, xmin::text, ctid::text FROM device_apps ORDER BY package")
 
 
 LOCKED = "SELECT package, xmax::text FROM device_apps ORDER BY package"
 
 
-def test_apps_are_kept_as_the_newest_report_says(db, phone):
+def test_inventory_follows_the_newest_report(db, phone):
     phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL, "com.absent": {"installed": False}})
     assert apps(db) == {
         "com.player": (True, "1.9.0", 190, False),
@@ -266,11 +266,11 @@ def test_apps_are_kept_as_the_newest_report_says(db, phone):
     assert apps(db)["com.player"] == (False, "1.9.0", 191, True)
 
 
-def test_an_unchanged_inventory_writes_nothing_whatever_its_order(db, phone):
+def test_unchanged_inventory_in_any_order_writes_nothing(db, phone):
     phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL})
     before, locked = written(db), db.execute(LOCKED)
     phone.report(app_versions={"com.tool": TOOL, "com.player": PLAYER})
-    assert (written(db), db.execute(LOCKED)) == (before, locked), "not even locked"
+    assert (written(db), db.execute(LOCKED)) == (before, locked), "a row was written or locked"
     phone.report(app_versions={"com.tool": TOOL, "com.player": PLAYER | {"version_code": 191}})
     assert [row["package"] for row, old in zip(written(db), before, strict=True) if row != old] == ["com.player"]
 
@@ -279,7 +279,7 @@ UNREADABLE = [None, [], "x", 5, [{"com.player": {}}], {f"com.app{n}": {} for n i
 
 
 @pytest.mark.parametrize("apps_", UNREADABLE, ids=lambda value: str(value)[:20])
-def test_an_absent_or_unreadable_inventory_changes_nothing(db, phone, apps_):
+def test_absent_or_unreadable_inventory_changes_nothing(db, phone, apps_):
     phone.report(app_versions={"com.player": PLAYER})
     before, hashed = written(db), status(db, phone.device_id)["apps_hash"]
     phone.report(app_versions=apps_)
@@ -289,19 +289,19 @@ def test_an_absent_or_unreadable_inventory_changes_nothing(db, phone, apps_):
     assert (written(db), status(db, phone.device_id)["apps_hash"]) == (before, hashed)
 
 
-def test_an_entry_that_cannot_be_read_leaves_its_app_as_it_is(db, phone):
+def test_unreadable_entry_leaves_its_app_unchanged(db, phone):
     phone.report(app_versions={"com.player": PLAYER, "com.tool": TOOL})
     phone.report(app_versions={"com.player": "1.9.1", "com.tool": {"installed": True, "version_code": "new"}})
     assert apps(db) == {"com.player": (True, "1.9.0", 190, False), "com.tool": (True, None, None, False)}
 
 
-def test_an_empty_inventory_says_that_nothing_is_installed(db, phone):
+def test_empty_inventory_means_nothing_is_installed(db, phone):
     phone.report(app_versions={"com.player": PLAYER})
     phone.report(app_versions={})
     assert apps(db) == {"com.player": (False, "1.9.0", 190, True)}
 
 
-def test_an_older_report_does_not_change_the_inventory(db, phone):
+def test_older_report_does_not_change_the_inventory(db, phone):
     phone.report(app_versions={"com.player": PLAYER})
     phone.report(5 * MINUTE, app_versions={"com.tool": TOOL})
     assert apps(db) == {"com.player": (True, "1.9.0", 190, False)}
@@ -310,7 +310,7 @@ def test_an_older_report_does_not_change_the_inventory(db, phone):
 # --- pending commands
 
 
-def test_pending_commands_come_by_their_end_of_life_and_repeat_until_answered(db, phone):
+def test_pending_commands_are_ordered_by_expiry_and_repeat_until_answered(db, phone):
     for n in range(25):
         command(db, phone, f"never-{n:02}", seconds=3600)
     command(db, phone, "urgent", seconds=60)

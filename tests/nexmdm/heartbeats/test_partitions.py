@@ -1,4 +1,4 @@
-"""Partitions: made ahead, dropped, and the default one emptied, while heartbeats go on."""
+"""Partitions are made ahead, dropped, and filled from the default one while heartbeats continue."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +37,7 @@ def without_partitions(url: str, db: Database) -> None:
     run_sql(url, *(f"DROP TABLE {partition.name}" for partition in partitions.bounds(db)))
 
 
-def test_they_cover_retention_and_a_week_ahead(db: Database):
+def test_partitions_cover_retention_and_a_week_ahead(db: Database):
     bounds = partitions.bounds(db)
     for earlier, later in pairwise(bounds):
         assert earlier.upper == later.lower
@@ -45,7 +45,7 @@ def test_they_cover_retention_and_a_week_ahead(db: Database):
     assert bounds[-1].upper >= NOW + timedelta(days=7)
 
 
-def test_many_make_them_at_once(url: str, db: Database):
+def test_concurrent_callers_make_the_partitions_without_an_error(url: str, db: Database):
     without_partitions(url, db)
     config = settings.load()
     results = race(url, *[lambda own: partitions.ensure_partitions(own, config)] * 4)
@@ -53,7 +53,7 @@ def test_many_make_them_at_once(url: str, db: Database):
     assert len(partitions.bounds(db)) == len(partitions.wanted(NOW, config))
 
 
-def test_rows_that_found_no_partition_move_into_theirs(url: str, db: Database, device: Device):
+def test_rows_of_the_default_partition_move_into_their_own(url: str, db: Database, device: Device):
     without_partitions(url, db)
     for hours in (0, 1, 7, 13):
         insert(db, device, NOW - timedelta(hours=hours))
@@ -67,7 +67,7 @@ def test_rows_that_found_no_partition_move_into_theirs(url: str, db: Database, d
     assert len(where(db)) >= 3
 
 
-def test_heartbeats_that_race_with_the_move_are_kept_once(url: str, db: Database, device: Device):
+def test_heartbeats_that_race_with_the_move_are_stored_once(url: str, db: Database, device: Device):
     without_partitions(url, db)
     run_sql(
         url,
@@ -90,8 +90,8 @@ def test_heartbeats_that_race_with_the_move_are_kept_once(url: str, db: Database
     assert partitions.in_default(db) == 0
 
 
-def test_a_heartbeat_that_comes_during_the_attachment_finds_the_new_partition(url: str, db: Database, device: Device):
-    """Routed before the attachment is visible, it would be refused by the default partition (SQLSTATE 23514)."""
+def test_heartbeat_during_the_attachment_finds_the_new_partition(url: str, db: Database, device: Device):
+    """A row routed before the attachment is visible would be refused by the default partition (SQLSTATE 23514)."""
     last = partitions.bounds(db)[-1]
     run_sql(url, f"DROP TABLE {last.name}")
     maker = psycopg2.connect(make_dsn(url))
@@ -111,8 +111,8 @@ def test_a_heartbeat_that_comes_during_the_attachment_finds_the_new_partition(ur
     assert where(db) == {last.name: 1}
 
 
-def test_rows_that_come_while_the_first_ones_move_are_moved_too(url: str, db: Database, device: Device):
-    """The move waits for the parent behind a heartbeat that was routed to the default partition and is not done."""
+def test_rows_that_arrive_during_the_move_are_moved_too(url: str, db: Database, device: Device):
+    """The move waits for the parent table behind an unfinished heartbeat that was routed to the default partition."""
     last = partitions.bounds(db)[-1]
     run_sql(url, f"DROP TABLE {last.name}")
     insert(db, device, last.lower)
@@ -138,8 +138,8 @@ def test_rows_that_come_while_the_first_ones_move_are_moved_too(url: str, db: Da
 
 
 @pytest.mark.parametrize("act", ["make", "drop"])
-def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Database, device: Device, act: str):
-    """Somebody reads the table for long; what wants a strong lock queues behind, and heartbeats behind that."""
+def test_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Database, device: Device, act: str):
+    """A long reader holds the table: a statement that needs a strong lock queues behind it, then heartbeats do."""
     config = settings.load()
     last = partitions.bounds(db)[-1].name
     if act == "make":
@@ -161,7 +161,7 @@ def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Databas
 
     thread = threading.Thread(target=work)
     thread.start()
-    db.execute("SET statement_timeout = '5s'")  # the test ends when the promise is broken
+    db.execute("SET statement_timeout = '5s'")  # ends the test if the promise is broken
     longest = 0.0
     n = 0
     while thread.is_alive():
@@ -171,16 +171,16 @@ def test_a_heartbeat_waits_no_longer_than_the_lock_timeout(url: str, db: Databas
         longest = max(longest, (datetime.now(UTC) - begin).total_seconds())
         n += 1
         if n == 300:
-            reader.rollback()  # from here on the lock can be had
+            reader.rollback()  # from here on the lock is free
     thread.join()
     reader.close()
     worker.close()
-    assert longest < 1.5  # two statements, each at most one lock timeout of 0.5 s, and a slow machine
+    assert longest < 1.5  # two statements with a lock timeout of 0.5 s each, plus time for a slow machine
     assert n > 3
     assert outcome != []
 
 
-def test_a_drop_succeeds_once_the_reader_is_gone(url: str, db: Database):
+def test_drop_succeeds_once_the_reader_is_gone(url: str, db: Database):
     last = partitions.bounds(db)[-1].name
     reader = psycopg2.connect(make_dsn(url))
     with reader.cursor() as cursor:
@@ -188,7 +188,7 @@ def test_a_drop_succeeds_once_the_reader_is_gone(url: str, db: Database):
     worker = Database(make_dsn(url))
     with ThreadPoolExecutor(1) as pool:
         dropped = pool.submit(partitions.drop, worker, last)
-        # The pause after the first try that got no lock.
+        # The pause after the first attempt, which got no lock.
         while not db.execute(
             "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%partitions.drop%'"
         ):
@@ -200,7 +200,7 @@ def test_a_drop_succeeds_once_the_reader_is_gone(url: str, db: Database):
     worker.close()
 
 
-def test_two_drop_the_same_one(url: str, db: Database, device: Device):
+def test_two_callers_may_drop_the_same_partition(url: str, db: Database, device: Device):
     insert(db, device, NOW)
     name = next(p.name for p in partitions.bounds(db) if p.lower <= NOW < p.upper)
     results = race(url, *[lambda own: partitions.drop(own, name)] * 3)

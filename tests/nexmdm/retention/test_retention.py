@@ -1,4 +1,4 @@
-"""R1: what is older than its policy goes, and nothing that may still be sent, settled or delivered."""
+"""R1: rows older than their policy are removed, except those that may still be sent, settled or delivered."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def clean(url: str) -> run.Cleaned:
         own.close()
 
 
-def test_heartbeats_older_than_two_days_go_to_the_second(url: str, db: Database, device: Device):
+def test_heartbeats_are_removed_after_exactly_two_days(url: str, db: Database, device: Device):
     fill_heartbeats(url, device, days=4)
     due = db.execute("SELECT count(*) AS n FROM device_heartbeats WHERE ts < now() - interval '2 days'")[0]["n"]
     kept = db.execute("SELECT count(*) AS n FROM device_heartbeats WHERE ts > now() - interval '2 days'")[0]["n"]
@@ -66,8 +66,8 @@ def test_heartbeats_older_than_two_days_go_to_the_second(url: str, db: Database,
     assert oldest >= now(db) - 2 * DAY - timedelta(minutes=1)
 
 
-def test_a_row_is_kept_whose_bucket_is_older_than_the_row(url: str, db: Database, device: Device):
-    """Buckets of a day: the row is within its two days, its bucket began earlier."""
+def test_row_is_kept_although_its_bucket_began_before_the_limit(url: str, db: Database, device: Device):
+    """With one-day buckets, the row is within its two days but its bucket began earlier."""
     ts = now(db) - 2 * DAY + timedelta(hours=1)
     db.execute(
         "INSERT INTO device_heartbeats (device_id, ts, bucket) VALUES (%(id)s, %(ts)s, %(bucket)s)",
@@ -77,7 +77,7 @@ def test_a_row_is_kept_whose_bucket_is_older_than_the_row(url: str, db: Database
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 1}]
 
 
-def test_a_partition_stays_whose_last_bucket_reaches_into_what_is_kept(
+def test_partition_is_kept_while_its_last_bucket_reaches_into_retention(
     url: str, db: Database, device: Device, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HEARTBEAT_BUCKET_SECONDS", "86400")
@@ -93,7 +93,7 @@ def test_a_partition_stays_whose_last_bucket_reaches_into_what_is_kept(
 
 
 @pytest.mark.parametrize("state", ["accepted", "retry_wait", "sending"])
-def test_a_dispatch_that_may_still_be_sent_stays(url: str, db: Database, device: Device, state: str):
+def test_dispatch_that_may_still_be_sent_is_kept(url: str, db: Database, device: Device, state: str):
     extra = {
         "sending": {"lease_until": now(db), "fence": 1},
         "retry_wait": {"next_at": now(db)},
@@ -104,7 +104,7 @@ def test_a_dispatch_that_may_still_be_sent_stays(url: str, db: Database, device:
 
 
 @pytest.mark.parametrize("state", ["sent", "failed", "expired", "cancelled", "unknown"])
-def test_a_settled_one_goes_after_two_days_and_not_before(url: str, db: Database, device: Device, state: str):
+def test_settled_dispatch_is_removed_after_two_days_and_not_before(url: str, db: Database, device: Device, state: str):
     dispatch(db, device, "old", age_days=2.1, state=state)
     dispatch(db, device, "young", age_days=1.9, state=state)
     assert clean(url).policies["fcm_dispatches"].deleted == 1
@@ -112,7 +112,7 @@ def test_a_settled_one_goes_after_two_days_and_not_before(url: str, db: Database
 
 
 @pytest.mark.parametrize("state", ["sent", "unknown"])
-def test_one_that_fcm_may_still_deliver_stays(url: str, db: Database, device: Device, state: str):
+def test_dispatch_that_fcm_may_still_deliver_is_kept(url: str, db: Database, device: Device, state: str):
     dispatch(db, device, "adopted", age_days=20, state=state, fcm_expires_at=now(db) + 8 * DAY)
     clean(url)
     assert db.execute("SELECT request_id FROM fcm_dispatches") == [{"request_id": "adopted"}]
@@ -121,7 +121,7 @@ def test_one_that_fcm_may_still_deliver_stays(url: str, db: Database, device: De
     assert db.execute("SELECT request_id FROM fcm_dispatches") == []
 
 
-def test_a_batch_goes_with_its_last_dispatch(url: str, db: Database, device: Device):
+def test_batch_is_removed_with_its_last_dispatch(url: str, db: Database, device: Device):
     for name, days in (("gone", 3), ("half", 3), ("young", 1)):
         db.execute(
             """INSERT INTO command_batches (request_id, payload_hash, selector, device_count, created_by, created_at)
@@ -143,7 +143,7 @@ def token(db: Database, name: str, **columns: object) -> None:
     db.execute(f"INSERT INTO enrollment_tokens ({names}) VALUES ({', '.join(f'%({n})s' for n in values)})", values)
 
 
-def test_tokens_and_downloads(url: str, db: Database):
+def test_old_tokens_and_downloads_are_removed(url: str, db: Database):
     old = now(db) - 31 * DAY
     token(db, "valid", issued_at=old)
     token(db, "over", expires_at=old)
@@ -177,7 +177,7 @@ def many_dispatches(url: str, device: Device, rows: int) -> None:
     )
 
 
-def test_two_at_once_share_the_work(url: str, db: Database, device: Device):
+def test_concurrent_cleanups_share_the_work(url: str, db: Database, device: Device):
     fill_heartbeats(url, device, days=4)
     many_dispatches(url, device, 20_000)
     due = policies.due(db, settings.load())
@@ -188,7 +188,7 @@ def test_two_at_once_share_the_work(url: str, db: Database, device: Device):
     assert policies.due(db, settings.load()) == dict.fromkeys(due, 0)
 
 
-def test_it_stops_in_time_and_goes_on_later(url: str, db: Database, device: Device):
+def test_cleanup_stops_in_time_and_continues_in_the_next_run(url: str, db: Database, device: Device):
     many_dispatches(url, device, 3 * policies.BATCH)
     calls = iter([60, 60] * 4 + [60, 60, 60] + [0] * 100)
     first = run.clean(db, settings.load(), lambda: next(calls))
@@ -200,7 +200,7 @@ def test_it_stops_in_time_and_goes_on_later(url: str, db: Database, device: Devi
     assert (left + first.policies["fcm_dispatches"].deleted, deleted) == (15_000, 15_000)
 
 
-def test_a_policy_that_fails_does_not_stop_the_others(url: str, db: Database, device: Device):
+def test_failing_policy_does_not_stop_the_others(url: str, db: Database, device: Device):
     many_dispatches(url, device, 10)
     run_sql(url, "ALTER TABLE apk_download_events RENAME TO hidden")
     result = clean(url)
@@ -211,8 +211,8 @@ def test_a_policy_that_fails_does_not_stop_the_others(url: str, db: Database, de
     assert result.policies["heartbeats"].done is True
 
 
-def test_killed_in_a_batch_it_has_lost_nothing_and_goes_on(url: str, db: Database, device: Device):
-    """A trigger holds the second batch: the process is killed inside it."""
+def test_cleanup_killed_in_a_batch_loses_nothing_and_continues(url: str, db: Database, device: Device):
+    """A trigger holds the second batch, and the process is killed inside it."""
     many_dispatches(url, device, 3 * policies.BATCH)
     run_sql(
         url,
@@ -236,11 +236,11 @@ run.clean(database.connection(), settings.load(), lambda: 60)"""
     holder.close()
     run_sql(url, "DROP TRIGGER hold ON fcm_dispatches")
     left = db.execute("SELECT count(*) AS n FROM fcm_dispatches")[0]["n"]
-    assert left in (10_000, 15_000)  # the batch came to its end in the server, or it did not; nothing in between
+    assert left in (10_000, 15_000)  # the server either finished the batch or did not; nothing in between
     assert clean(url).policies["fcm_dispatches"].deleted == left
 
 
-def test_a_dry_run_counts_and_removes_nothing(url: str, db: Database, device: Device):
+def test_dry_run_counts_and_removes_nothing(url: str, db: Database, device: Device):
     many_dispatches(url, device, 10)
     assert run.dry_run(db, settings.load()).policies["fcm_dispatches"].due == 10
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 10}]
@@ -265,7 +265,7 @@ OUT_OF_BOUNDS = {
 
 
 @pytest.mark.parametrize(("name", "value"), OUT_OF_BOUNDS.items())
-def test_retention_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+def test_retention_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
     monkeypatch.setenv("DATABASE_URL", "postgresql://host/db")
     monkeypatch.setenv(name, value)
     settings.load.cache_clear()
@@ -273,5 +273,5 @@ def test_retention_out_of_bounds_is_refused(monkeypatch: pytest.MonkeyPatch, nam
         settings.load()
 
 
-def test_now_is_the_databases(db: Database):
+def test_cleanup_uses_the_clock_of_the_database(db: Database):
     assert abs(policies.cutoff(db, 2) - (datetime.now(UTC) - 2 * DAY)) < timedelta(minutes=1)

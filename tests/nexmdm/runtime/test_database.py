@@ -1,4 +1,4 @@
-"""Promise O1: after any failure the next call on the same environment works, or gives one 503."""
+"""Promise O1: after any failure, the next call in the same environment works or returns one 503."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ def works(db: Database) -> bool:
 # --- one statement
 
 
-def test_a_statement_alone_is_durable_when_it_returns(url, notes):
+def test_single_statement_is_durable_when_it_returns(url, notes):
     notes.execute("INSERT INTO notes VALUES (1)")
     other = Database(make_dsn(url))
     assert kept(other) == [1]
@@ -67,21 +67,21 @@ def test_a_statement_without_rows_returns_none_and_one_with_rows_returns_them_by
     ]
 
 
-def test_a_killed_backend_costs_one_outage_and_then_it_works(db):
+def test_killed_backend_causes_one_outage(db):
     assert works(db)
     with pytest.raises(Unavailable):
         db.execute(KILL_ME)
     assert works(db)
 
 
-def test_a_repeatable_statement_does_not_notice_that_its_connection_died(line):
+def test_repeatable_statement_survives_a_lost_connection(line):
     relay, db = line
     assert works(db)
     relay.cut()
     assert db.execute("SELECT 1 AS n", repeatable=True) == [{"n": 1}]
 
 
-def test_a_statement_that_may_not_be_repeated_is_not(line, notes):
+def test_unrepeatable_statement_is_not_repeated(line, notes):
     relay, db = line
     assert works(db)
     relay.lose_answers()
@@ -91,7 +91,7 @@ def test_a_statement_that_may_not_be_repeated_is_not(line, notes):
     assert kept(notes) == [1, 2]
 
 
-def test_a_repeatable_statement_is_run_twice_at_the_most(line):
+def test_repeatable_statement_runs_at_most_twice(line):
     relay, db = line
     assert works(db)
     del relay.sent[:]
@@ -101,14 +101,14 @@ def test_a_repeatable_statement_is_run_twice_at_the_most(line):
     assert works(db)
 
 
-def test_nobody_listens(url):
+def test_closed_port_is_an_outage(url):
     db = Database("postgresql://postgres@127.0.0.1:1/nothing")
     for _ in range(2):
         with pytest.raises(Unavailable):
             db.execute("SELECT 1", repeatable=True)
 
 
-def test_a_timeout_of_the_server_is_an_outage_and_keeps_the_connection(db):
+def test_statement_timeout_is_an_outage_and_keeps_the_connection(db):
     before = db.execute("SELECT pg_backend_pid() AS pid")
     db.execute("SET statement_timeout = '50ms'")
     with pytest.raises(Unavailable):
@@ -117,7 +117,7 @@ def test_a_timeout_of_the_server_is_an_outage_and_keeps_the_connection(db):
 
 
 @pytest.mark.parametrize("code", ["40P01", "40001"])
-def test_a_victim_of_a_deadlock_or_of_a_conflict_is_run_once_more(notes, code):
+def test_deadlock_or_serialization_victim_runs_once_more(notes, code):
     notes.execute("CREATE SEQUENCE attempts")
     notes.execute(f"""CREATE FUNCTION the_first_time_is_a_victim() RETURNS bigint LANGUAGE plpgsql AS $$
         DECLARE attempt bigint := nextval('attempts'); BEGIN
@@ -128,11 +128,11 @@ def test_a_victim_of_a_deadlock_or_of_a_conflict_is_run_once_more(notes, code):
         notes.execute("SELECT the_first_time_is_a_victim()")
 
 
-# --- a server that is there and says nothing
+# --- a server that accepts connections and does not respond
 
 
-def test_silence_costs_a_repeatable_statement_half_of_the_time_and_no_answer(line, monkeypatch):
-    monkeypatch.setattr(database, "_LEAST_SECONDS", 0)  # the second try is to live from its half
+def test_silent_server_is_given_up_after_half_the_time_and_the_statement_repeated(line, monkeypatch):
+    monkeypatch.setattr(database, "_LEAST_SECONDS", 0)  # lets the second attempt have the other half of the time
     relay, db = line
     assert works(db)
     relay.fall_silent()
@@ -141,7 +141,7 @@ def test_silence_costs_a_repeatable_statement_half_of_the_time_and_no_answer(lin
 
 
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_lasting_silence_is_an_outage_before_the_time_is_over(line, repeatable):
+def test_server_that_stays_silent_is_an_outage_before_the_deadline(line, repeatable):
     relay, db = line
     assert works(db)
     relay.fall_silent(new=True)
@@ -149,11 +149,11 @@ def test_lasting_silence_is_an_outage_before_the_time_is_over(line, repeatable):
     with pytest.raises(Unavailable):
         db.execute("SELECT 1", repeatable=repeatable)
     relay.speak_again()
-    # A statement that comes late is worth a try all the same: a send may have to be settled.
+    # A statement after the deadline is still attempted, because a send may have to be settled.
     assert works(db)
 
 
-def test_silence_in_a_transaction_loses_all_of_it(line, notes):
+def test_silence_in_a_transaction_rolls_all_of_it_back(line, notes):
     relay, db = line
     db.wait_at_most(1)
     with pytest.raises(Unavailable), db.transaction() as tx:
@@ -165,12 +165,12 @@ def test_silence_in_a_transaction_loses_all_of_it(line, notes):
     assert kept(notes) == []
 
 
-def test_without_an_end_it_waits(db):
+def test_without_a_deadline_a_statement_waits(db):
     db.wait_at_most(None)
     assert db.execute("SELECT 1 AS n, pg_sleep(1.5)")[0]["n"] == 1
 
 
-def test_what_the_server_refuses_is_not_an_outage(notes):
+def test_statement_that_the_server_refuses_is_not_an_outage(notes):
     notes.execute("INSERT INTO notes VALUES (1)")
     with pytest.raises(psycopg2.errors.UniqueViolation):
         notes.execute("INSERT INTO notes VALUES (1)")
@@ -182,7 +182,7 @@ def test_what_the_server_refuses_is_not_an_outage(notes):
 # --- transactions
 
 
-def test_a_transaction_commits_all_or_nothing(notes):
+def test_transaction_commits_all_or_nothing(notes):
     with notes.transaction() as tx:
         tx.execute("INSERT INTO notes VALUES (1)")
         tx.execute("INSERT INTO notes VALUES (2)")
@@ -193,7 +193,7 @@ def test_a_transaction_commits_all_or_nothing(notes):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_base_exception_rolls_back(notes, error):
+def test_base_exception_rolls_back(notes, error):
     with pytest.raises(error), notes.transaction() as tx:
         tx.execute("INSERT INTO notes VALUES (1)")
         raise error
@@ -202,7 +202,7 @@ def test_a_base_exception_rolls_back(notes, error):
     assert kept(notes) == [2]
 
 
-def test_a_stale_connection_is_noticed_when_a_transaction_begins(line, notes):
+def test_transaction_begins_on_a_new_connection_if_the_old_one_is_stale(line, notes):
     relay, db = line
     assert works(db)
     relay.cut()
@@ -212,8 +212,8 @@ def test_a_stale_connection_is_noticed_when_a_transaction_begins(line, notes):
 
 
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_a_connection_lost_in_a_transaction_loses_all_of_it(line, notes, repeatable):
-    """Also a repeatable statement is not run alone when what came before it in the transaction is gone."""
+def test_connection_lost_in_a_transaction_rolls_all_of_it_back(line, notes, repeatable):
+    """A repeatable statement is not repeated either if the earlier part of its transaction is lost."""
     relay, db = line
     with pytest.raises(Unavailable), db.transaction() as tx:
         tx.execute("INSERT INTO notes VALUES (1)")
@@ -223,7 +223,7 @@ def test_a_connection_lost_in_a_transaction_loses_all_of_it(line, notes, repeata
     assert works(db)
 
 
-def test_a_commit_whose_answer_was_lost_is_an_outage_and_not_repeated(line, notes):
+def test_commit_without_a_response_is_an_outage_and_not_repeated(line, notes):
     relay, db = line
     with pytest.raises(Unavailable), db.transaction() as tx:
         tx.execute("INSERT INTO notes VALUES (1)")
@@ -232,7 +232,7 @@ def test_a_commit_whose_answer_was_lost_is_an_outage_and_not_repeated(line, note
     assert works(db)
 
 
-# --- BaseException in mid-call
+# --- BaseException during a call
 
 
 class Interrupted(BaseException):
@@ -241,7 +241,7 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def interrupted_when(sleeping: Database) -> Iterator[None]:
-    """SIGUSR1 raises in this thread as soon as the server runs a pg_sleep for it."""
+    """Raise in this thread, by SIGUSR1, as soon as the server runs a pg_sleep for it."""
 
     def interrupt(*_: object) -> None:
         raise Interrupted
@@ -251,7 +251,7 @@ def interrupted_when(sleeping: Database) -> Iterator[None]:
         while not sleeping.execute(f"SELECT pid FROM {asleep}"):
             pass
         os.kill(os.getpid(), signal.SIGUSR1)
-        # Python runs the handler when the driver comes back from libpq, which waits for the server.
+        # Python runs the handler when the driver returns from libpq, which waits for the server.
         sleeping.execute(f"SELECT pg_cancel_backend(pid) FROM {asleep}")
 
     before = signal.signal(signal.SIGUSR1, interrupt)
@@ -264,7 +264,7 @@ def interrupted_when(sleeping: Database) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_an_exception_while_a_query_runs_leaves_no_answer_for_the_next(url, db):
+def test_exception_during_a_query_leaves_no_result_for_the_next_call(url, db):
     watcher = Database(make_dsn(url))
     with pytest.raises((Interrupted, Unavailable)), interrupted_when(watcher):
         db.execute("SELECT 'of the one before' AS n, pg_sleep(60)")
@@ -272,7 +272,7 @@ def test_an_exception_while_a_query_runs_leaves_no_answer_for_the_next(url, db):
     assert works(db)
 
 
-def test_an_exception_while_a_transaction_runs_rolls_it_back(url, db, notes):
+def test_exception_during_a_transaction_rolls_it_back(url, db, notes):
     watcher = Database(make_dsn(url))
     with pytest.raises((Interrupted, Unavailable)), interrupted_when(watcher), db.transaction() as tx:
         tx.execute("INSERT INTO notes VALUES (1)")
@@ -283,7 +283,7 @@ def test_an_exception_while_a_transaction_runs_rolls_it_back(url, db, notes):
 
 
 def raising_at(step: int) -> Callable[..., Any]:
-    """A trace function that raises at the given line, counted over the lines that run in nexmdm/database.py."""
+    """A trace function that raises at the given line, counted over the lines that run in nexmdm's database module."""
     left = step
 
     def trace(frame: FrameType, what: str, _: object) -> Callable[..., Any] | None:
@@ -299,8 +299,8 @@ def raising_at(step: int) -> Callable[..., Any]:
     return trace
 
 
-def test_an_exception_between_any_two_lines_leaves_no_transaction_behind(url, notes):
-    """Lambda's own time-out handlers, SIGTERM and Ctrl-C raise where they like."""
+def test_exception_between_any_two_lines_leaves_no_open_transaction(url, notes):
+    """Lambda's own timeout handlers, SIGTERM and Ctrl-C can raise at any line."""
     steps = 0
     for step in range(1, 500):
         own = Database(make_dsn(url))
@@ -315,7 +315,7 @@ def test_an_exception_between_any_two_lines_leaves_no_transaction_behind(url, no
             interrupted = True
         finally:
             sys.settrace(before)
-        # The next call is alone, durable, and gets its own answer.
+        # The next call runs alone, is durable, and gets its own result.
         assert own.execute("INSERT INTO notes VALUES (%(n)s) RETURNING n", {"n": -step}) == [{"n": -step}], step
         assert {"n": -step} in notes.execute("SELECT n FROM notes"), step
         own.close()
@@ -329,8 +329,8 @@ def test_an_exception_between_any_two_lines_leaves_no_transaction_behind(url, no
 # --- failover
 
 
-def test_a_read_only_connection_is_replaced(url, db, notes):
-    """As after a failover that the connection survived: the role is a reader's, a new connection is a writer's."""
+def test_read_only_connection_is_replaced(url, db, notes):
+    """After a failover that the connection survived, it belongs to a reader and a new connection to the writer."""
     db.execute("SET default_transaction_read_only = on")
     db.execute("INSERT INTO notes VALUES (1)", repeatable=True)
     db.execute("SET default_transaction_read_only = on")
@@ -342,7 +342,7 @@ def test_a_read_only_connection_is_replaced(url, db, notes):
 
 @pytest.fixture(scope="module")
 def standby() -> Iterator[str]:
-    """A server in recovery, as an Aurora reader is: it takes no write from anybody."""
+    """A server in recovery, like an Aurora reader, which refuses every write."""
     version = int(os.environ.get("POSTGRES_VERSION", "18"))
     with tempfile.TemporaryDirectory(prefix="nexmdm-standby-") as folder:
         data = Path(folder) / "data"
@@ -354,8 +354,8 @@ def standby() -> Iterator[str]:
             yield url
 
 
-def test_a_reader_is_an_outage_and_not_an_error(standby):
-    """Whatever a call begins with: the writer may be elsewhere a moment later, so no connection to a reader is kept."""
+def test_reader_is_an_outage_and_not_an_error(standby):
+    """No connection to a reader is kept, whatever the call begins with: the writer may be elsewhere a moment later."""
     db = Database(make_dsn(standby))
     calls = [
         lambda: db.execute("INSERT INTO notes VALUES (1)", repeatable=True),
@@ -370,17 +370,17 @@ def test_a_reader_is_an_outage_and_not_an_error(standby):
     db.close()
 
 
-# --- nothing secret
+# --- no secrets in messages and records
 
 
-def test_the_text_of_an_outage_says_nothing_of_the_statement(db):
+def test_outage_message_contains_nothing_of_the_statement(db):
     with pytest.raises(Unavailable) as raised:
         db.execute(f"{KILL_ME}, %(secret)s", {"secret": "canary"})
     assert "canary" not in str(raised.value)
     assert "canary" not in str(raised.value.document())
 
 
-def test_an_outage_is_recorded_with_its_reason_and_no_password(url, caplog):
+def test_outage_is_logged_with_its_reason_and_without_a_password(url, caplog):
     nowhere = Database("postgresql://somebody:canary@127.0.0.1:9/nexmdm")
     with pytest.raises(Unavailable):
         nowhere.execute("SELECT 1")
@@ -390,7 +390,7 @@ def test_an_outage_is_recorded_with_its_reason_and_no_password(url, caplog):
     assert "canary" not in str(vars(record))
 
 
-def test_an_outage_with_a_sqlstate_is_recorded_by_it_alone(db, caplog):
+def test_outage_with_a_sqlstate_is_logged_by_its_code_alone(db, caplog):
     with pytest.raises(Unavailable):
         db.execute("DO $$ BEGIN RAISE EXCEPTION 'the canary' USING ERRCODE = 'disk_full'; END $$")
     (record,) = [record for record in caplog.records if record.message == "database outage"]

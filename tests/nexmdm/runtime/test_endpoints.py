@@ -1,4 +1,4 @@
-"""The host names of AWS: what code, template and docs say is what the service's own documentation says."""
+"""The host names of AWS in code, template and docs are those of each service's own documentation."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from functions.apk_builds import storage
 from functions.watch import topic
 from tests.support.api import ROOT
 
-# Written out, as the pages that endpoints.py names give them.
+# Written out as on the pages that endpoints.py names.
 DOCUMENTED = {
     "eu-west-1": {
         "secretsmanager": "secretsmanager.eu-west-1.amazonaws.com",
@@ -57,7 +57,7 @@ REGIONS = sorted(DOCUMENTED)
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hosts whose addresses are looked up; none is found, as in a network without DNS."""
+    """The hosts that are looked up. Every lookup fails, as in a network without DNS."""
     hosts: list[str] = []
 
     def getaddrinfo(host: str, *_: object, **__: object) -> None:
@@ -70,7 +70,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(params=REGIONS)
 def region(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    """The region, with the settings of a function that runs in it."""
+    """The region, together with the settings of a function that runs in it."""
     for name, value in {
         "DATABASE_URL": "postgresql:///nothing",
         "AWS_REGION": request.param,
@@ -79,7 +79,7 @@ def region(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
         "AWS_SECRET_ACCESS_KEY": "secret",
         "APK_BUCKET": "builds",
         "DOWNLOAD_EXPORT_BUCKET": "downloads",
-        "AWS_USE_DUALSTACK_ENDPOINT": "true",  # what botocore makes of it changes nothing
+        "AWS_USE_DUALSTACK_ENDPOINT": "true",  # botocore reads this variable; it must have no effect
     }.items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_SNS", "AWS_ENDPOINT_URL_SECRETS_MANAGER"):
@@ -94,25 +94,25 @@ def forget() -> None:
         cached.cache_clear()
 
 
-def test_the_table_is_what_is_documented():
+def test_endpoints_match_the_documentation():
     for name, hosts in DOCUMENTED.items():
         assert {service: endpoints.host(service, name) for service in hosts} == hosts
         assert endpoints.url("sns", name) == f"https://{hosts['sns']}/"
 
 
-def test_every_name_has_the_page_that_says_so():
+def test_every_endpoint_names_its_documentation_page():
     for service, documented in endpoints.NAMES.items():
         assert urlsplit(documented.page).netloc == "docs.aws.amazon.com", service
         assert documented.form.startswith(f"{service}.")
 
 
 @pytest.mark.parametrize("name", ["us-iso-east-1", "eusc-de-east-1", "us-isob-east-1", "eu-west-1.api.aws", "", "x/y"])
-def test_a_region_whose_names_are_not_documented_is_refused(name: str):
+def test_region_without_documented_endpoints_is_refused(name: str):
     with pytest.raises(SettingsError, match="endpoints"):
         endpoints.host("sns", name)
 
 
-def test_secrets_are_asked_for_at_the_documented_host(region: str, asked: list[str]):
+def test_secrets_are_read_from_the_documented_host(region: str, asked: list[str]):
     with pytest.raises(Unavailable) as raised:
         secrets.fetch("COMMAND_HMAC_KEY", f"arn:aws:secretsmanager:{region}:123456789012:secret:hmac-abcdef")
     assert asked == [DOCUMENTED[region]["secretsmanager"]]
@@ -152,13 +152,13 @@ def test_downloads_are_exported_at_the_documented_host(region: str, asked: list[
     assert {host.removeprefix("downloads.") for host in asked} == {DOCUMENTED[region]["s3"]}
 
 
-# Names that are no requests to a service: audiences and principals in policies, and what a client may bring along.
+# Names that are not hosts of requests: audiences and principals in policies, and names of clients.
 NO_HOSTS = re.compile(
-    r"sts\.amazonaws\.com"  # the audience of GitHub's token
+    r"sts\.amazonaws\.com"  # the audience of GitHub's OIDC token
     r"|(lambda|rds|scheduler|events|sns|cloudwatch|apigateway|cloudformation)\.amazonaws\.com"  # service principals
     r"|com\.amazonaws\..*"  # the name of a VPC endpoint's service
 )
-# One that is not of a region's service: the certificates of RDS (AuroraUserGuide, UsingWithRDS.SSL).
+# A host that belongs to no regional service: the certificates of RDS (AuroraUserGuide, UsingWithRDS.SSL).
 CERTIFICATES = re.compile(
     r"truststore\.pki\.(us-gov-west-1\.)?rds\.amazonaws\.com|rds-truststore\.s3\.cn-north-1\.amazonaws\.com\.cn"
 )
@@ -194,7 +194,7 @@ def test_every_host_that_a_source_names_is_documented(path: str):
                 )
 
 
-def test_what_finds_an_undocumented_host_finds_one():
+def test_host_pattern_finds_a_host():
     assert HOST.findall('f"https://secretsmanager.{region}.api.aws/"') == ["secretsmanager.{region}.api.aws"]
     assert json.dumps(HOST.findall("https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}")) == json.dumps(
         ["${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}"]

@@ -1,4 +1,4 @@
-"""One record per database operation, and promise S1: no secret in a log or an answer, nothing of the call before."""
+"""One log record per database operation, and promise S1: no secret in logs or responses, no state of earlier calls."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def device(url) -> Device:
 
 @pytest.fixture
 def records() -> Iterator[Callable[[], list[dict]]]:
-    """The records that were written since the last time."""
+    """A function that returns the records written since its last call."""
     written = io.StringIO()
     handler = logs.logger().registered_handler
     before = handler.setStream(written)
@@ -48,7 +48,7 @@ def operations(records: list[dict]) -> list[tuple]:
 # --- db_operation
 
 
-def test_the_message_is_literal_and_its_values_are_fields(device, records):
+def test_message_is_constant_and_values_are_fields(device, records):
     when = agent.an_hour_ago()
     records()
     for instant in (when, when + timedelta(seconds=1)):
@@ -63,7 +63,7 @@ def test_the_message_is_literal_and_its_values_are_fields(device, records):
         assert record["message"] == literal
 
 
-def test_one_record_for_each_operation(url, records):
+def test_each_operation_writes_one_record(url, records):
     made = call("POST", "/v1/enroll-tokens", {"aliases": ["lobby"]}).json["items"][0]
     body = {"alias": "lobby"}
     device = call("POST", "/v1/register", body, headers={"x-admin-key": made["token"]}).json
@@ -84,7 +84,7 @@ def test_one_record_for_each_operation(url, records):
     ]
 
 
-def test_a_heartbeat_above_150_ms_is_a_warning(records):
+def test_heartbeat_above_150_ms_is_a_warning(records):
     for latency, level in ((150.0, "INFO"), (150.01, "WARNING")):
         logs.db_operation("create", "device_heartbeats", {"device_id": "d"}, latency)
         (record,) = records()
@@ -93,7 +93,7 @@ def test_a_heartbeat_above_150_ms_is_a_warning(records):
     assert records()[0]["level"] == "INFO"
 
 
-def test_a_device_id_that_is_not_the_tokens_is_logged(device, records):
+def test_device_id_of_another_device_is_logged(device, records):
     records()
     call("POST", "/v1/heartbeat", agent.heartbeat(device_id="another"), token=device.token)
     call("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat(device_id="a third")]}, token=device.token)
@@ -101,14 +101,14 @@ def test_a_device_id_that_is_not_the_tokens_is_logged(device, records):
     assert warnings == [(device.id, "another"), (device.id, "a third")]
 
 
-def test_the_devices_own_id_is_no_mismatch(device, records):
+def test_own_device_id_is_not_logged_as_a_mismatch(device, records):
     records()
     call("POST", "/v1/heartbeat", agent.heartbeat(device_id=device.id), token=device.token)
     call("POST", "/v1/heartbeats", {"heartbeats": [agent.heartbeat(device_id=device.id)]}, token=device.token)
     assert [r["level"] for r in records()] == ["INFO", "INFO"]
 
 
-# --- what a heartbeat's record holds, and how many there are
+# --- what a heartbeat's record contains, and how many heartbeats are recorded
 
 
 def beat(device: Device, when: datetime | None = None) -> dict:
@@ -119,7 +119,7 @@ def beat(device: Device, when: datetime | None = None) -> dict:
     return handler(sent, context)
 
 
-def test_a_heartbeat_is_at_most_500_bytes_of_log_and_counts_nothing(device, records, capsys):
+def test_heartbeat_writes_at_most_500_bytes_of_log_and_no_metric(device, records, capsys):
     assert len(device.id) == 36
     records()
     assert beat(device)["statusCode"] == 200
@@ -129,7 +129,7 @@ def test_a_heartbeat_is_at_most_500_bytes_of_log_and_counts_nothing(device, reco
     assert "_aws" not in capsys.readouterr().out
 
 
-def test_other_handlers_and_filters_see_a_heartbeats_record(device, records):
+def test_other_handlers_and_filters_see_the_record_of_a_heartbeat(device, records):
     seen: list[logging.LogRecord] = []
 
     class Listener(logging.Handler):
@@ -157,7 +157,7 @@ def test_other_handlers_and_filters_see_a_heartbeats_record(device, records):
     assert abs(record.created - time.time()) < 60
 
 
-def test_a_filter_of_the_logger_keeps_a_record_back(device, records):
+def test_logger_filter_suppresses_a_record(device, records):
     log = logging.getLogger("nexmdm")
     log.addFilter(nothing := lambda record: not hasattr(record, "event"))
     try:
@@ -202,22 +202,22 @@ def test_one_in_n_ordinary_heartbeats_is_recorded(device, records, monkeypatch):
             call("POST", "/v1/heartbeat", agent.heartbeat(device_id="another"), token=device.token)
         messages = [record["message"] for record in records()]
         assert messages.count("refused") == 3, "refused ones are always recorded"
-        assert messages.count("device_id in the body is not the token's") == 3, "and odd ones"
+        assert messages.count("device_id in the body is not the token's") == 3, "odd heartbeats are always recorded"
     finally:
         monkeypatch.undo()
         settings.load.cache_clear()
 
 
-def test_a_slow_heartbeat_is_always_recorded(records):
+def test_slow_heartbeat_is_always_recorded(records):
     for _ in range(4):
         logs.heartbeat("create", {"device_id": "d"}, 150.01, 1_000_000)
     assert [record["level"] for record in records()] == ["WARNING"] * 4
 
 
-# --- nothing carried over
+# --- nothing is carried over to the next call
 
 
-def test_a_record_belongs_to_its_own_call(device, records):
+def test_record_contains_only_its_own_call(device, records):
     records()
     handler, sent = event("POST", "/v1/heartbeat", agent.heartbeat(), token=device.token)
     for n in (1, 2):
@@ -245,7 +245,7 @@ CANARY = "canary-" + "5ecre7" * 6
 
 
 def in_a_process(calls: list, **environment: str) -> tuple[list[dict], str]:
-    """Answers of the calls, and everything else that their process wrote to stdout and stderr."""
+    """The responses to the calls, and everything else that their process wrote to stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-c", RUN],
         cwd=ROOT,
@@ -294,7 +294,7 @@ def calls_with_canaries(token: str) -> list:
     return calls
 
 
-def test_no_canary_in_logs_or_answers(device):
+def test_no_canary_in_logs_or_responses(device):
     answers, told = in_a_process(calls_with_canaries(device.token))
     assert {answer["statusCode"] for answer in answers} >= {200, 400, 401, 403, 422}
     assert "db_operation" in told
@@ -305,7 +305,7 @@ def test_no_canary_in_logs_or_answers(device):
 
 @pytest.mark.parametrize("sql", ["ALTER TABLE devices RENAME COLUMN fcm_token TO other", "DROP TABLE devices CASCADE"])
 def test_no_canary_when_the_database_refuses(db, device, sql):
-    """Texts of a driver quote values: a statement that fails is told by its code and its place."""
+    """A driver's error messages quote values, so a failed statement is reported by its code and its place."""
     db.execute(sql)
     answers, told = in_a_process(calls_with_canaries(device.token)[:10])
     assert 500 in {answer["statusCode"] for answer in answers}
@@ -329,8 +329,8 @@ def test_no_password_of_the_database_in_an_outage(device):
     assert CANARY not in told + json.dumps(answers)
 
 
-def test_a_wrong_setting_is_told_by_name_in_the_log_only(device):
-    """Whoever deploys must find it; whoever calls learns nothing."""
+def test_invalid_setting_is_named_in_the_log_only(device):
+    """The operator who deploys must find the setting; the caller must learn nothing."""
     answers, told = in_a_process(
         [["POST", "/v1/heartbeat", {}, {"token": device.token}]], HEARTBEAT_BUCKET_SECONDS=CANARY
     )
@@ -340,10 +340,10 @@ def test_a_wrong_setting_is_told_by_name_in_the_log_only(device):
     assert CANARY not in told + json.dumps(answers)
 
 
-def test_tokens_that_were_made_are_not_logged(url):
+def test_new_tokens_are_not_logged(url):
     answers, told = in_a_process([["POST", "/v1/enroll-tokens", {"aliases": ["a", "b"]}, {}]])
     raw = [item["token"] for item in json.loads(answers[0]["body"])["items"]]
     answers, more = in_a_process([["POST", "/v1/register", {"alias": "a"}, {"headers": {"x-admin-key": raw[0]}}]])
     made = json.loads(answers[0]["body"])["device_token"]
     assert not any(secret in told + more for secret in (*raw, made))
-    assert not re.search("[0-9a-f]{64}", told + more), "nor their SHA-256"
+    assert not re.search("[0-9a-f]{64}", told + more), "the log contains the SHA-256 of a token"

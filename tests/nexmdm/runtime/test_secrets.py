@@ -1,4 +1,4 @@
-"""Secrets are read as people paste them; what cannot be read is named with its form and without its value."""
+"""Secrets are accepted in every form in which people paste them; errors name the form and never the value."""
 
 import base64
 import json
@@ -54,19 +54,19 @@ def account(value: str) -> dict:
 
 
 @pytest.mark.parametrize("form", READ_AS_AN_ACCOUNT)
-def test_a_service_account_is_read_in_every_form(form):
+def test_service_account_is_read_in_every_form(form):
     assert account(READ_AS_AN_ACCOUNT[form]) == ACCOUNT
 
 
 @pytest.mark.parametrize("content", [TEXT.encode(mark) for mark in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le")][:3])
-def test_a_service_account_is_read_from_a_file(tmp_path, content):
+def test_service_account_is_read_from_a_file(tmp_path, content):
     file = tmp_path / "account.json"
     file.write_bytes(content)
     assert account(f"{file}\n") == ACCOUNT
 
 
 @pytest.mark.parametrize("form", NO_ACCOUNT)
-def test_what_is_no_service_account_is_named_by_its_form(form):
+def test_invalid_service_account_is_named_by_its_form(form):
     with pytest.raises(SettingsError) as raised:
         account(NO_ACCOUNT[form])
     assert str(raised.value).startswith(f"FCM_SERVICE_ACCOUNT is wrong: it holds {form}; it should hold ")
@@ -76,13 +76,13 @@ def test_what_is_no_service_account_is_named_by_its_form(form):
 
 
 @pytest.mark.parametrize("depth", [50_000, 20])
-def test_deep_json_is_named_too(depth):
+def test_deeply_nested_json_is_named_by_its_form(depth):
     with pytest.raises(SettingsError, match="FCM_SERVICE_ACCOUNT is wrong"):
         account("[" * depth)
 
 
 @pytest.mark.parametrize("form", AROUND, ids=repr)
-def test_a_key_is_read_as_it_was_pasted(form):
+def test_key_is_read_in_every_pasted_form(form):
     config = Settings(database_url="x", command_hmac_key=as_pasted(form.format("the key of devices")))
     assert secrets.hmac_key(config) == "the key of devices"
 
@@ -91,25 +91,25 @@ def test_a_key_is_read_as_it_was_pasted(form):
     ("value", "form"),
     [("canary\ncanary", "several lines"), ("c\0a\0n\0a\0r\0y\0", "UTF-16 text"), ('{"a": ""}', "nothing")],
 )
-def test_a_key_that_no_phone_can_hold_is_named(value, form):
+def test_key_that_no_phone_can_use_is_named_by_its_form(value, form):
     with pytest.raises(SettingsError, match=f"COMMAND_HMAC_KEY is wrong: it holds {form}") as raised:
         secrets.hmac_key(Settings(database_url="x", command_hmac_key=value))
     assert "canary" not in str(raised.value)
 
 
-def test_no_key_signs_nothing():
+def test_empty_key_signs_nothing():
     assert secrets.hmac_key(Settings(database_url="x")) is None
 
 
 @pytest.mark.parametrize("form", AROUND, ids=repr)
-def test_a_webhook_is_read_as_it_was_pasted(form):
+def test_webhook_is_read_in_every_pasted_form(form):
     url = "https://hooks.example/services/T0/B0/canary?x=1"
     assert secrets.webhook_url(Settings(database_url="x", webhook_url=as_pasted(form.format(url)))) == url
 
 
 @pytest.mark.parametrize("name", ["COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "WEBHOOK_URL"])
 @pytest.mark.parametrize("arn", ["arn:", "arn:canary", "arn:aws:s3:::canary", "arn:aws:secretsmanager:r:1:secret:a b"])
-def test_an_arn_of_something_else_is_named(name, arn):
+def test_arn_of_another_service_is_named(name, arn):
     with pytest.raises(SettingsError, match=f"{name} is wrong") as raised:
         secrets.resolve(name, arn)
     assert "canary" not in str(raised.value)

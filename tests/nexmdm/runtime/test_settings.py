@@ -1,4 +1,4 @@
-"""Errors name the variable and what it should hold; nothing is read before it is needed."""
+"""Errors name the variable and the expected value; no setting is read before it is needed."""
 
 import pytest
 from nexmdm.runtime import settings
@@ -15,7 +15,7 @@ def fresh(monkeypatch):
     settings.load.cache_clear()
 
 
-def test_defaults():
+def test_settings_have_their_documented_defaults():
     config = settings.load()
     assert config.heartbeat_bucket_seconds == 10
     assert config.heartbeat_interval_seconds == 600
@@ -23,7 +23,7 @@ def test_defaults():
     assert config.unity_package == "io.unitynodes.unityapp"
 
 
-def test_read_once_and_frozen(monkeypatch):
+def test_settings_are_read_once_and_immutable(monkeypatch):
     config = settings.load()
     monkeypatch.setenv("HEARTBEAT_BUCKET_SECONDS", "20")
     assert settings.load() is config
@@ -46,7 +46,7 @@ def test_read_once_and_frozen(monkeypatch):
         ("DATABASE_ADMIN_SECRET", "canary"),
     ],
 )
-def test_a_wrong_one_is_named_with_what_it_should_hold_and_without_its_value(monkeypatch, name, value):
+def test_invalid_setting_is_named_with_the_expected_value_and_without_its_own(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as raised:
         settings.load()
@@ -63,7 +63,7 @@ def test_a_wrong_one_is_named_with_what_it_should_hold_and_without_its_value(mon
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_missing_one_is_named(monkeypatch, value):
+def test_missing_setting_is_named(monkeypatch, value):
     if value is None:
         monkeypatch.delenv("DATABASE_URL")
     else:
@@ -73,13 +73,13 @@ def test_a_missing_one_is_named(monkeypatch, value):
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+psycopg"])
-def test_whatever_scheme_people_paste_means_psycopg2(monkeypatch, scheme):
+def test_every_postgresql_scheme_means_psycopg2(monkeypatch, scheme):
     monkeypatch.setenv("DATABASE_URL", f"{scheme}://u@h/d")
     assert settings.load().dsn == "postgresql://u@h/d"
     assert settings.load().sqlalchemy_url == "postgresql+psycopg2://u@h/d"
 
 
-def test_every_setting_says_what_it_should_hold():
+def test_every_setting_describes_its_value():
     for field in settings.msgspec.structs.fields(settings.Settings):
         annotated = [field.type, *getattr(field.type, "__args__", ())]
         described = [meta.description for type_ in annotated for meta in getattr(type_, "__metadata__", ())]
@@ -98,7 +98,7 @@ def in_lambda(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def test_an_endpoint_in_the_urls_place(monkeypatch):
+def test_database_endpoint_replaces_the_url(monkeypatch):
     in_lambda(monkeypatch)
     parts = parse_dsn(settings.load().dsn)
     token = parts.pop("password")
@@ -117,7 +117,7 @@ def test_an_endpoint_in_the_urls_place(monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_REGION"])
-def test_an_endpoint_without_credentials_or_region_names_them(monkeypatch, missing):
+def test_database_endpoint_without_credentials_or_region_names_them(monkeypatch, missing):
     in_lambda(monkeypatch)
     monkeypatch.delenv(missing)
     with pytest.raises(SettingsError, match=f"^{missing} "):
@@ -146,7 +146,7 @@ def test_an_endpoint_without_credentials_or_region_names_them(monkeypatch, missi
         f"postgresql://h/?{'a=canary&' * 5000}%",
     ],
 )
-def test_a_url_that_libpq_would_quote_is_refused(monkeypatch, url):
+def test_url_that_libpq_would_quote_is_refused(monkeypatch, url):
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(SettingsError, match="DATABASE_URL is wrong: it should hold postgresql://") as raised:
         settings.load()
@@ -167,7 +167,7 @@ def test_a_url_that_libpq_would_quote_is_refused(monkeypatch, url):
     ],
 )
 @pytest.mark.parametrize("form", ["{}", "{}\n", "\ufeff{}", '"{}"', "' {} '\r\n"])
-def test_a_url_is_read_as_it_was_pasted(monkeypatch, url, form):
+def test_url_is_read_in_every_pasted_form(monkeypatch, url, form):
     monkeypatch.setenv("DATABASE_URL", form.format(url))
     assert settings.load().dsn == url
     parse_dsn(url)

@@ -1,4 +1,4 @@
-"""A signer without a session makes the signatures that a client makes, byte for byte."""
+"""The signer without a session makes the same signatures as a client, byte for byte."""
 
 import re
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ ROLES = [
 
 
 class Caught(Exception):
-    """The request that a client was about to send."""
+    """Carries the request that a client was about to send."""
 
 
 def client(service, who):
@@ -32,13 +32,13 @@ def at_noon(monkeypatch):
 
 @pytest.mark.parametrize("who", ROLES)
 @pytest.mark.parametrize("user", ["nexmdm_app", "odd user+/=&~é"])
-def test_the_database_token_is_what_rds_clients_make(who, user):
+def test_database_token_matches_that_of_an_rds_client(who, user):
     theirs = client("rds", who).generate_db_auth_token(DBHostname=HOST, Port=5432, DBUsername=user)
     assert sigv4.database_token(HOST, 5432, user, "eu-west-1", who) == theirs
 
 
 @pytest.mark.parametrize("who", ROLES)
-def test_a_post_is_signed_as_a_client_signs_it(who):
+def test_signature_of_a_post_matches_that_of_a_client(who):
     def catch(request, **_):
         raise Caught(request)
 
@@ -55,7 +55,7 @@ def test_a_post_is_signed_as_a_client_signs_it(who):
     assert ours["X-Amz-Date"] == theirs["x-amz-date"]
 
 
-def test_a_token_is_of_its_own_moment(monkeypatch):
+def test_token_is_signed_with_the_current_time(monkeypatch):
     first = sigv4.database_token(HOST, 5432, "u", "eu-west-1", ROLES[0])
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_, **__: NOW.replace(minute=9, tzinfo=None))
     assert sigv4.database_token(HOST, 5432, "u", "eu-west-1", ROLES[0]) != first

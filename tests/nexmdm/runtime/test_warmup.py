@@ -1,4 +1,4 @@
-"""What a function does while Lambda initialises it, and that a failure there is nobody's but the first request's."""
+"""What a function does while Lambda initializes it, and that a failure there affects no request."""
 
 import subprocess
 import sys
@@ -12,12 +12,12 @@ from tests.support.commands import enrolled
 
 @pytest.fixture
 def fresh(url: str):
-    """An environment that has not connected yet."""
+    """An environment that has not connected to the database yet."""
     database.connection().close()
     return database.connection()
 
 
-def initialised(monkeypatch: pytest.MonkeyPatch, kind: str | None, *prepare) -> None:
+def initialized(monkeypatch: pytest.MonkeyPatch, kind: str | None, *prepare) -> None:
     if kind is None:
         monkeypatch.delenv("AWS_LAMBDA_INITIALIZATION_TYPE", raising=False)
     else:
@@ -25,9 +25,9 @@ def initialised(monkeypatch: pytest.MonkeyPatch, kind: str | None, *prepare) -> 
     warmup.warm_up(*prepare)
 
 
-def test_on_demand_the_login_is_made_before_the_first_request(fresh, monkeypatch):
+def test_on_demand_environment_logs_in_before_the_first_request(fresh, monkeypatch):
     done = []
-    initialised(monkeypatch, "on-demand", lambda: done.append("prepared"))
+    initialized(monkeypatch, "on-demand", lambda: done.append("prepared"))
     assert fresh._connection is not None
     assert done == ["prepared"]
     before = fresh._connection
@@ -36,21 +36,21 @@ def test_on_demand_the_login_is_made_before_the_first_request(fresh, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["provisioned-concurrency", "snap-start"])
-def test_an_environment_that_waits_opens_no_connection(fresh, monkeypatch, kind: str):
+def test_provisioned_or_snapshot_environment_opens_no_connection(fresh, monkeypatch, kind: str):
     done = []
-    initialised(monkeypatch, kind, lambda: done.append("prepared"))
+    initialized(monkeypatch, kind, lambda: done.append("prepared"))
     assert fresh._connection is None
     assert done == ["prepared"]
 
 
-def test_outside_of_lambda_nothing_happens(fresh, monkeypatch):
+def test_warmup_does_nothing_outside_lambda(fresh, monkeypatch):
     done = []
-    initialised(monkeypatch, None, lambda: done.append("prepared"))
+    initialized(monkeypatch, None, lambda: done.append("prepared"))
     assert fresh._connection is None
     assert done == []
 
 
-def test_a_failure_is_silent_and_the_first_request_is_served(fresh, monkeypatch, capfd):
+def test_warmup_failure_is_silent_and_the_first_request_is_served(fresh, monkeypatch, capfd):
     _, token = enrolled("lobby", "fcm:lobby")
     fresh.close()
     right = settings.load().database_url
@@ -61,7 +61,7 @@ def test_a_failure_is_silent_and_the_first_request_is_served(fresh, monkeypatch,
     def broken() -> None:
         raise RuntimeError("no signer")
 
-    initialised(monkeypatch, "on-demand", broken)
+    initialized(monkeypatch, "on-demand", broken)
     assert fresh._connection is None
     written = capfd.readouterr()
     assert (written.out, written.err) == ("", "")
@@ -70,7 +70,7 @@ def test_a_failure_is_silent_and_the_first_request_is_served(fresh, monkeypatch,
     assert call("POST", "/v1/heartbeat", {}, token=token).status == 200
 
 
-def test_without_any_setting_a_handler_is_imported_all_the_same():
+def test_handler_is_imported_without_any_setting():
     code = "import functions.heartbeat.handler as h; print(h.handler.__name__)"
     environment = {"AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The rights of the functions' logins: none is missing, none is beside the list, and the list commands nothing."""
+"""The rights of the functions' logins: none is missing, none is unlisted, and device logins cannot command anything."""
 
 import psycopg2
 import pytest
@@ -17,12 +17,12 @@ DECLARED = [
 ]
 UNDECLARED = [
     (role, privilege, table)
-    for table in TABLES.keys() - {"old_server_values"}  # only an adopted database has it
+    for table in TABLES.keys() - {"old_server_values"}  # exists only in an adopted database
     for role in ROLES
     for privilege in PRIVILEGES
     if (privilege, "") not in grants.parsed(TABLES[table].get(role, ""))
 ]
-# What a stolen login of a device's function must not reach: what commands a phone, lets one in, or offers it software.
+# What a stolen login of a device function must not do: command a phone, enroll one, or offer it software.
 COMMANDING = [
     "INSERT INTO fcm_dispatches (request_id, device_id, action, expires_at) VALUES ('r', 'd', 'reboot', now())",
     "UPDATE fcm_dispatches SET action = 'reboot'",
@@ -58,7 +58,7 @@ def connection(url: str):
 
 
 def without(connection: Connection, statement: str) -> list[str]:
-    """The differences of rights once `statement` has been run; it is rolled back."""
+    """The differences of rights after `statement` has run; it is rolled back."""
     with connection.begin() as transaction:
         connection.exec_driver_sql(statement)
         lines = list(grants.differences(connection))
@@ -70,7 +70,7 @@ def test_every_table_has_an_entry():
     assert set(Base.metadata.tables) <= set(TABLES)
 
 
-def test_a_migrated_database_has_the_rights_of_the_list(connection):
+def test_migrated_database_has_exactly_the_listed_rights(connection):
     assert list(grants.differences(connection)) == []
 
 
@@ -110,13 +110,13 @@ def test_every_surplus_right_is_found(connection):
         "ALTER ROLE nexmdm_device CREATEROLE",
     ],
 )
-def test_a_right_beside_the_list_is_found_wherever_it_is(connection, statement):
+def test_unlisted_right_is_found_on_any_object(connection, statement):
     lines = without(connection, statement)
     assert len(lines) == 1, lines
     assert "fix: " in lines[0]
 
 
-def test_a_role_that_is_made_later_gets_its_rights(connection):
+def test_role_created_later_gets_its_rights(connection):
     """As after a restore into a stack whose logins did not exist when the revisions ran."""
     with connection.begin() as transaction:
         for role in ROLES:
@@ -130,7 +130,7 @@ def test_a_role_that_is_made_later_gets_its_rights(connection):
 
 
 @pytest.mark.parametrize("statement", COMMANDING)
-def test_a_login_of_devices_commands_nothing(connection, statement):
+def test_device_login_cannot_command_anything(connection, statement):
     with connection.begin() as transaction:
         connection.exec_driver_sql(f"SET LOCAL ROLE {DEVICE}")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
@@ -148,8 +148,8 @@ def test_a_login_of_devices_commands_nothing(connection, statement):
         "UPDATE enrollment_tokens SET status = 'active', uses_consumed = 0",
     ],
 )
-def test_what_a_login_of_devices_can_do_is_what_the_documentation_says(connection, statement):
-    """docs/access.md, "Database logins". Where one of them is refused one day, that table has to say so."""
+def test_device_login_can_do_what_the_documentation_lists(connection, statement):
+    """Covers docs/access.md, "Database logins". If one of these is refused one day, change the table there."""
     with connection.begin() as transaction:
         connection.exec_driver_sql("INSERT INTO devices (id, alias) VALUES ('d', 'lobby')")
         connection.exec_driver_sql(
@@ -163,7 +163,7 @@ def test_what_a_login_of_devices_can_do_is_what_the_documentation_says(connectio
         transaction.rollback()
 
 
-def test_an_app_may_do_what_a_device_may():
+def test_app_login_may_do_everything_a_device_login_may():
     for table, of_roles in TABLES.items():
         everything = set(grants.parsed(of_roles.get(APP, "")))
         for privilege, _ in grants.parsed(of_roles.get(DEVICE, "")):

@@ -1,4 +1,4 @@
-"""The database as Lambda reaches it: TLS that checks the name, IAM tokens, roles without passwords, secrets by ARN."""
+"""The database as Lambda reaches it: TLS with host name check, IAM tokens, passwordless roles, secrets by ARN."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def aurora_() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def secrets_manager() -> Iterator[str]:
-    with s3.running() as url:  # moto: every service it knows, at one address
+    with s3.running() as url:  # moto serves every service at one URL
         yield f"{url}/"
 
 
@@ -46,7 +46,7 @@ def secrets(secrets_manager: str):
 
 @pytest.fixture
 def lambda_(aurora_: Server, tmp_path: Path, monkeypatch, secrets_manager: str, secrets) -> Iterator[Door]:
-    """A database as Aurora makes it, behind RDS's front door, as the template's variables describe it."""
+    """A database set up as Aurora does, behind a fake RDS endpoint, with the variables that the template sets."""
     aurora_.begin_anew()
     text = json.dumps({"username": ADMIN, "password": ADMIN_PASSWORD})
     arn = secrets.create_secret(Name=f"admin-{uuid.uuid4()}", SecretString=text)["ARN"]
@@ -74,7 +74,7 @@ def lambda_(aurora_: Server, tmp_path: Path, monkeypatch, secrets_manager: str, 
 
 
 def forget() -> None:
-    """As a new environment begins."""
+    """Forget all cached state, as a new Lambda environment would."""
     settings.load.cache_clear()
     database.connection.cache_clear()
     stored_secrets.resolve.cache_clear()
@@ -87,7 +87,7 @@ def logged_in_as(monkeypatch, user: str) -> database.Database:
 
 
 def memberships(server: Server) -> set[tuple[str, str, bool]]:
-    """(member, role, may grant it on) of all that is ours."""
+    """(member, role, may grant it to others) for all of the project's roles."""
     rows = server.run(
         "SELECT member::regrole::text, roleid::regrole::text, admin_option FROM pg_auth_members"
         " WHERE member::regrole::text LIKE 'nexmdm%'"
@@ -96,7 +96,7 @@ def memberships(server: Server) -> set[tuple[str, str, bool]]:
 
 
 def migrated(lambda_: Door) -> list[str]:
-    """A deploy's work on the database: the roles, then the revisions. Returns who logged in."""
+    """Do a deploy's work on the database: roles, then revisions. Returns who logged in."""
     before = len(lambda_.logins)
     forget()
     roles.ensure(settings.load(), wait_seconds=0)
@@ -105,13 +105,13 @@ def migrated(lambda_: Door) -> list[str]:
     return [user for user, _ in lambda_.logins[before:]]
 
 
-def test_the_first_second_and_third_deploy_and_a_role_added_by_the_third(lambda_, aurora_, monkeypatch):
-    monkeypatch.setattr(roles, "LOGINS", (roles.APP,))  # a release that knew of one
+def test_repeated_deploys_create_each_role_once_and_add_a_new_one(lambda_, aurora_, monkeypatch):
+    monkeypatch.setattr(roles, "LOGINS", (roles.APP,))  # a previous release with one login
     first = migrated(lambda_)
-    assert first[:2] == ["nexmdm_owner", ADMIN]  # the owner's login is tried first, and is not there yet
+    assert first[:2] == ["nexmdm_owner", ADMIN]  # the owner's login is tried first; it does not exist yet
     assert ADMIN not in first[2:]
     assert memberships(aurora_) == {
-        (ADMIN, "nexmdm_owner", True),  # what CREATE ROLE does since PostgreSQL 16
+        (ADMIN, "nexmdm_owner", True),  # PostgreSQL 16 and later: CREATE ROLE grants this
         ("nexmdm_owner", "rds_iam", True),
         ("nexmdm_owner", "nexmdm_app", True),
         ("nexmdm_app", "rds_iam", False),
@@ -128,8 +128,8 @@ def test_the_first_second_and_third_deploy_and_a_role_added_by_the_third(lambda_
     device.close()
 
 
-def test_the_administrators_password_is_good_once(lambda_):
-    """Why the owner goes first: RDS takes no password of a member of rds_iam, not even of an indirect one."""
+def test_administrator_password_works_only_for_the_first_deploy(lambda_):
+    """Why the owner logs in first: RDS accepts no password of a member of rds_iam, not even of an indirect one."""
     config = settings.load()
     admin = database.Database(config.dsn_of(ADMIN, ADMIN_PASSWORD))
     admin.execute("SELECT 1")
@@ -141,7 +141,7 @@ def test_the_administrators_password_is_good_once(lambda_):
     roles.ensure(config, wait_seconds=0)
 
 
-def test_two_logins_that_fail_are_both_told(lambda_, secrets):
+def test_error_names_both_failed_logins(lambda_, secrets):
     secrets.update_secret(
         SecretId=settings.load().database_admin_secret,
         SecretString=json.dumps({"username": ADMIN, "password": "s3cr3t"}),
@@ -155,7 +155,7 @@ def test_two_logins_that_fail_are_both_told(lambda_, secrets):
 
 
 def test_both_logins_wait_for_a_database_that_resumes(lambda_, aurora_, monkeypatch):
-    """The door is shut until somebody has knocked three times."""
+    """The endpoint refuses connections until the third attempt."""
     refused = []
 
     def knock(self: Door, client: object) -> None:
@@ -172,7 +172,7 @@ def test_both_logins_wait_for_a_database_that_resumes(lambda_, aurora_, monkeypa
     assert (("nexmdm_owner", "rds_iam", True)) in memberships(aurora_)
 
 
-def test_the_owner_makes_what_the_others_may_use_and_they_make_nothing(lambda_, monkeypatch):
+def test_only_the_owner_can_create_objects(lambda_, monkeypatch):
     migrated(lambda_)
     owner = database.connection()
     owner.execute("CREATE TABLE made_by_the_owner (id int GENERATED ALWAYS AS IDENTITY, what text)")
@@ -187,13 +187,13 @@ def test_the_owner_makes_what_the_others_may_use_and_they_make_nothing(lambda_, 
         other.close()
 
 
-def test_each_connection_has_a_token_of_its_own(lambda_, monkeypatch):
+def test_each_connection_gets_its_own_token(lambda_, monkeypatch):
     roles.ensure(settings.load(), wait_seconds=0)
     db, made = database.connection(), len(lambda_.logins)
     db.execute("SELECT 1")
     db.close()
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_, **__: LONG_AGO)
-    with pytest.raises(Unavailable):  # the token of another day is refused, and an outage to the caller
+    with pytest.raises(Unavailable):  # an expired token is refused, which is an outage to the caller
         db.execute("SELECT 1")
     users = [user for user, _ in lambda_.logins[made:]]
     tokens = {token for _, token in lambda_.logins[made:]}
@@ -201,7 +201,7 @@ def test_each_connection_has_a_token_of_its_own(lambda_, monkeypatch):
     assert len(tokens) == 2
 
 
-def test_a_certificate_of_somebody_else_is_refused(lambda_, monkeypatch, tmp_path):
+def test_certificate_of_another_authority_is_refused(lambda_, monkeypatch, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     from local.rds.door import certificates
@@ -212,10 +212,10 @@ def test_a_certificate_of_somebody_else_is_refused(lambda_, monkeypatch, tmp_pat
     with pytest.raises(Unavailable) as raised:
         database.connection().execute("SELECT 1")
     assert "SSL error" in str(raised.value.__cause__)
-    assert lambda_.logins == []  # no token left this machine
+    assert lambda_.logins == []  # no token was sent
 
 
-def test_a_server_by_another_name_is_refused(lambda_, monkeypatch):
+def test_server_with_another_host_name_is_refused(lambda_, monkeypatch):
     monkeypatch.setenv("DATABASE_HOST", "127.0.0.1")
     forget()
     with pytest.raises(Unavailable) as raised:
@@ -224,7 +224,7 @@ def test_a_server_by_another_name_is_refused(lambda_, monkeypatch):
     assert lambda_.logins == []
 
 
-def test_alembic_goes_the_same_way(lambda_, monkeypatch):
+def test_alembic_connects_in_the_same_way(lambda_, monkeypatch):
     assert migrated(lambda_)[-1] == "nexmdm_owner"
     assert database.connection().execute("SELECT tableowner FROM pg_tables WHERE tablename = 'fcm_dispatches'") == [
         {"tableowner": "nexmdm_owner"}
@@ -234,29 +234,29 @@ def test_alembic_goes_the_same_way(lambda_, monkeypatch):
     assert {user for user, _ in lambda_.logins} == {ADMIN, "nexmdm_owner", "nexmdm_app"}
 
 
-def test_a_secret_by_its_arn(lambda_, secrets):
+def test_secret_is_resolved_by_its_arn(lambda_, secrets):
     made = secrets.create_secret(Name="hmac", SecretString="the key")
     assert stored_secrets.resolve("COMMAND_HMAC_KEY", made["ARN"]) == "the key"
     secrets.update_secret(SecretId="hmac", SecretString="the next key")
-    assert stored_secrets.resolve("COMMAND_HMAC_KEY", made["ARN"]) == "the key"  # until the environment ends
+    assert stored_secrets.resolve("COMMAND_HMAC_KEY", made["ARN"]) == "the key"  # cached until the environment ends
     assert stored_secrets.fetch("COMMAND_HMAC_KEY", made["ARN"]) == "the next key"
 
 
-def test_a_secret_that_is_not_there_is_named(lambda_):
+def test_missing_secret_is_named(lambda_):
     arn = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:none-abcdef"
     with pytest.raises(SettingsError, match=r"none-abcdef cannot be read: .*ResourceNotFoundException"):
         stored_secrets.resolve("COMMAND_HMAC_KEY", arn)
 
 
-def test_secrets_manager_in_silence_is_an_outage(lambda_, monkeypatch):
+def test_silent_secrets_manager_is_an_outage(lambda_, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:9/")
     forget()
     with pytest.raises(Unavailable, match="Secrets Manager"):
         stored_secrets.resolve("COMMAND_HMAC_KEY", f"arn:aws:secretsmanager:{REGION}:123456789012:secret:none-abcdef")
 
 
-def test_a_database_that_an_old_server_made_is_taken_over_as_the_document_says(lambda_, aurora_):
-    """docs/deploy.md#database-access: what the administrator runs before the first deploy against it."""
+def test_database_of_a_previous_server_is_adopted_as_documented(lambda_, aurora_):
+    """Covers docs/deploy.md#database-access: what the administrator runs before the first deploy to such a database."""
     config = settings.load()
     admin = database.Database(config.dsn_of(ADMIN, ADMIN_PASSWORD))
     admin.execute("CREATE ROLE old LOGIN")

@@ -1,4 +1,4 @@
-"""check-schema finds whatever was taken from the schema."""
+"""check-schema finds every object that is missing from the schema."""
 
 import itertools
 import subprocess
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, create_engine
 from tests.support.api import ROOT
 from tests.support.postgres import run_sql
 
-# What the catalog lists, by the models alone: nothing here is read from the code that is tested.
+# What the catalog should list, from the models alone and not from the code under test.
 COLUMNS = [(table.name, column.name) for table in Base.metadata.sorted_tables for column in table.columns]
 INDEXES = [(table.name, index.name) for table in Base.metadata.sorted_tables for index in table.indexes]
 CONSTRAINTS = """
@@ -37,7 +37,7 @@ def found(connection: Connection) -> list[str]:
 
 
 def without(connection: Connection, *statements: str) -> list[str]:
-    """The differences once the statements have been run; they are rolled back."""
+    """The differences after the statements have run; they are rolled back."""
     with connection.begin() as transaction:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -46,12 +46,12 @@ def without(connection: Connection, *statements: str) -> list[str]:
     return lines
 
 
-def test_a_migrated_database_passes(url: str):
+def test_migrated_database_passes_the_check(url: str):
     done = subprocess.run([sys.executable, "-m", "nexmdm.schema"], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout, done.returncode) == ("Schema validation passed!\n", 0), done.stderr
 
 
-def test_a_difference_is_one_line_and_exit_code_1(url: str):
+def test_difference_is_one_line_and_exit_code_1(url: str):
     run_sql(url, "DROP INDEX ix_fcm_dispatches_open")
     done = subprocess.run([sys.executable, "-m", "nexmdm.schema"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
@@ -61,7 +61,7 @@ def test_a_difference_is_one_line_and_exit_code_1(url: str):
 
 
 def one_of_each(objects: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """The (table, name) in rounds of one per table, since a check reads the whole catalog."""
+    """The (table, name) pairs in rounds of one per table, because each check reads the whole catalog."""
     by_table = {table: [entry for entry in objects if entry[0] == table] for table, _ in objects}
     return [[entry for entry in found if entry] for found in itertools.zip_longest(*by_table.values())]
 
@@ -70,7 +70,7 @@ def heads(lines: list[str]) -> list[str]:
     return [line.partition(",")[0] for line in lines]
 
 
-def test_every_column_that_is_dropped_is_found(connection: Connection):
+def test_every_dropped_column_is_found(connection: Connection):
     # The partition key cannot be dropped.
     columns = [column for column in COLUMNS if column != ("device_heartbeats", "bucket")]
     assert len(columns) > 60
@@ -79,13 +79,13 @@ def test_every_column_that_is_dropped_is_found(connection: Connection):
         assert {f"{table}: column {column} is missing" for table, column in some} <= set(heads(lines))
 
 
-def test_every_index_that_is_dropped_is_found(connection: Connection):
+def test_every_dropped_index_is_found(connection: Connection):
     for some in one_of_each(INDEXES):
         lines = without(connection, *(f"DROP INDEX {index}" for _, index in some))
         assert sorted(heads(lines)) == sorted(f"{table}: index {index} is missing" for table, index in some)
 
 
-def test_every_constraint_that_is_dropped_is_found(connection: Connection):
+def test_every_dropped_constraint_is_found(connection: Connection):
     constraints = [tuple(row) for row in connection.exec_driver_sql(CONSTRAINTS, (list(Base.metadata.tables),))]
     connection.rollback()
     assert len(constraints) > 20
@@ -113,12 +113,12 @@ def test_every_constraint_that_is_dropped_is_found(connection: Connection):
         ("CREATE INDEX own ON devices (model)", "devices: index own is not in the models"),
     ],
 )  # fmt: skip
-def test_what_differs_is_named(connection: Connection, statement: str, line: str):
+def test_difference_is_named(connection: Connection, statement: str, line: str):
     lines = without(connection, statement)
     assert any(found.startswith(line) for found in lines), lines
 
 
-def test_an_invalid_index_is_found(url: str, connection: Connection):
+def test_invalid_index_is_found(url: str, connection: Connection):
     run_sql(url, "INSERT INTO devices (id, alias, model) VALUES ('1', 'a', 'x'), ('2', 'b', 'x')")
     run_sql(url, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'uq_devices_live_alias'::regclass")
     (line,) = found(connection)
@@ -126,7 +126,7 @@ def test_an_invalid_index_is_found(url: str, connection: Connection):
     assert " INVALID`, should be " in line
 
 
-def test_a_constraint_that_was_never_validated_is_found(connection: Connection):
+def test_constraint_that_was_never_validated_is_found(connection: Connection):
     statement = """ALTER TABLE devices DROP CONSTRAINT ck_devices_alias_length,
         ADD CONSTRAINT ck_devices_alias_length CHECK (char_length(alias) BETWEEN 1 AND 200) NOT VALID"""
     (line,) = without(connection, statement)
@@ -134,7 +134,7 @@ def test_a_constraint_that_was_never_validated_is_found(connection: Connection):
     assert " NOT VALID`, should be " in line
 
 
-def test_missing_partitions_ahead_are_found(url: str, connection: Connection):
+def test_missing_future_partitions_are_found(url: str, connection: Connection):
     run_sql(
         url,
         """DO $$ DECLARE p regclass; BEGIN
@@ -147,18 +147,18 @@ def test_missing_partitions_ahead_are_found(url: str, connection: Connection):
     assert all("is missing; fix: run the cleanup function" in line for line in lines)
 
 
-def test_the_revision_it_expects_is_the_head():
+def test_expected_revision_is_the_head():
     script = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
     assert script.get_current_head() == check.REVISION
 
 
-def test_looking_leaves_nothing_behind(connection: Connection):
+def test_check_leaves_nothing_behind(connection: Connection):
     found(connection)
     connection.rollback()
     schemas = connection.exec_driver_sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'nexmdm%%'").all()
     assert schemas == []
 
 
-def test_a_missing_function_is_said(connection: Connection):
+def test_missing_function_is_found(connection: Connection):
     (line,) = without(connection, "DROP FUNCTION record_heartbeats_v1")
     assert line.startswith("record_heartbeats_v1: the function is missing; fix:")

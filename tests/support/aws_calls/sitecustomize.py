@@ -1,9 +1,9 @@
-"""Writes down each AWS API call that a function signs: a line `function action` into the file that AWS_CALLS names.
+"""Record each AWS API call that a function signs, as a line `function action` in the file that AWS_CALLS names.
 
-Whatever a function asks of AWS, botocore's signer signs it: requests, presigned URLs and logins to the database. So
-the one place to listen is `add_auth`. In a built function's process Python finds this module by its name on
-PYTHONPATH; in the suite it is a plugin, and the function is the one whose handler is on the stack: pytest -p
-tests.support.aws_calls.sitecustomize
+botocore's signer signs everything that a function asks of AWS: requests, presigned URLs and database logins. So
+`add_auth` is the one place to record. In a built function's process, Python finds this module by its name on
+PYTHONPATH. In the suite it is a plugin (pytest -p tests.support.aws_calls.sitecustomize), and the function is the
+one whose handler is on the stack.
 """
 
 import os
@@ -18,7 +18,7 @@ _HANDLER = re.compile(r"/functions/(\w+)/\w+\.py$")
 
 
 def action(service: str, method: str, url: str, headers: Any, body: Any) -> str:
-    """What IAM calls the request."""
+    """The action by which IAM policies name the request."""
     query = parse_qs(urlsplit(url).query, keep_blank_values=True)
     if service == "rds-db":
         return f"rds-db:connect/{query['DBUser'][0]}"
@@ -28,7 +28,7 @@ def action(service: str, method: str, url: str, headers: Any, body: Any) -> str:
         if method == "GET":
             return "s3:GetObjectVersion" if "versionId" in query else "s3:GetObject"
         if "uploads" in query or "uploadId" in query:
-            # An upload in parts: it is begun, each part is put and it is completed by the right to put an object.
+            # A multipart upload is created, filled and completed under the right to put an object.
             return "s3:AbortMultipartUpload" if method == "DELETE" else "s3:PutObject"
         return {"PUT": "s3:PutObject", "HEAD": "s3:GetObject", "DELETE": "s3:DeleteObject"}.get(method, f"s3:{method}")
     text = body.decode() if isinstance(body, bytes) else body
@@ -37,7 +37,7 @@ def action(service: str, method: str, url: str, headers: Any, body: Any) -> str:
 
 
 def function() -> str | None:
-    """Whose call it is; None for a test's own."""
+    """The function that makes the call; None when the test itself makes it."""
     if name := os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):
         return name
     frame = sys._getframe()
@@ -49,7 +49,7 @@ def function() -> str | None:
 
 
 def _listen(auth: Any) -> None:
-    """To the signers of botocore, and to those of awscrt where that is installed."""
+    """Record the calls of botocore's signers, and of awscrt's where it is installed."""
     signers = {auth.SigV4Auth, *(each for each in auth.AUTH_TYPE_MAPS.values() if "SigV4" in each.__name__)}
     for signer in {base for each in signers for base in each.__mro__ if "add_auth" in vars(base)}:
         if "SigV4" in signer.__name__:
@@ -68,7 +68,7 @@ def _recorded(add_auth: Any) -> Any:
 
 
 class _WhenLoaded(PathFinder):
-    """Finds botocore.auth as usual, and listens once it has been loaded: not before a function needs it."""
+    """Find botocore.auth as usual and start recording once it is loaded, which is when a function needs it."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:

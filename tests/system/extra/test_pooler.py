@@ -24,7 +24,7 @@ from psycopg2.extensions import make_dsn
 from tests.support.agent import an_hour_ago, heartbeat
 from tests.support.api import ROOT, call, enroll
 from tests.support.commands import enrolled, send, state, sweep
-from tests.support.fcm import doubled
+from tests.support.fcm import running_fake
 from tests.support.postgres import alembic
 from tests.support.races import errors, race
 from tests.support.relay import Relay
@@ -130,7 +130,7 @@ def test_many_devices_report_at_once(db: Database, line: Relay):
 
 
 def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, monkeypatch: pytest.MonkeyPatch):
-    with doubled(monkeypatch) as fake_fcm:
+    with running_fake(monkeypatch) as fake_fcm:
         device_id, _ = enrolled("lobby", "fcm:lobby")
         assert send(device_id, "r-1").json["state"] == "sent"
         assert send(device_id, "r-1").headers["idempotency-replayed"] == "true"

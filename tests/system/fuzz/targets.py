@@ -18,7 +18,7 @@ from nexmdm.devices import selectors
 from nexmdm.enrollment import rate_limit
 from nexmdm.heartbeats import body as reported
 from nexmdm.heartbeats.body import HeartbeatBody
-from nexmdm.runtime import lenient, validation
+from nexmdm.runtime import lenient, problems, validation
 from nexmdm.runtime.errors import Problem
 from nexmdm.runtime.http import Request, Routes
 from nexmdm.runtime.pagination import PageQuery
@@ -51,7 +51,8 @@ def refused(function: Callable[[], Any]) -> Any:
         said = problem
     assert 400 <= said.status < 500, said
     assert said.detail
-    json.dumps(said.document())
+    document = said.document()
+    assert msgspec.json.decode(msgspec.json.encode(document), type=problems.Problem) == document
     return said
 
 
@@ -177,7 +178,7 @@ def label_selectors(data: bytes) -> None:
     text = data.decode(errors="replace")
     found = refused(lambda: selectors.parse(text))
     if isinstance(found, Problem):
-        assert 1 <= found.members["errors"][0]["column"] <= len(text) + 1
+        assert 1 <= found.members["errors"][0].column <= len(text) + 1
         if len(text) > selectors.MAX_CHARACTERS:
             return
     try:

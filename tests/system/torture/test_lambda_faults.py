@@ -32,7 +32,7 @@ from tests.support.agent import an_hour_ago, heartbeat
 from tests.support.api import CONTEXT, Answer, Device, call, event
 from tests.support.claims import SCALE, Claim
 from tests.support.commands import enrolled
-from tests.support.fcm import doubled
+from tests.support.fcm import running_fake
 from tests.support.postgres import run_sql
 from tests.system.dispatch.machine import posts_that_count
 from tests.system.torture.load import under_load
@@ -43,7 +43,7 @@ OURS = (str(Path(nexmdm.__file__).parent), str(Path(functions.__path__[0])))
 
 @pytest.fixture
 def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
-    with doubled(monkeypatch) as fake_fcm:
+    with running_fake(monkeypatch) as fake_fcm:
         yield fake_fcm
 
 

@@ -11,9 +11,10 @@ from nexmdm.devices import filters
 from nexmdm.devices.filters import Filter, PackageName
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
-from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
+from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, typed
 from nexmdm.runtime.errors import GroupInUse, Invalid, NotFound
 from nexmdm.runtime.pagination import Page, PageQuery, page
+from nexmdm.runtime.problems import Use
 from nexmdm.runtime.validation import Instant
 
 COUNTED_AT_ONCE = 10
@@ -127,8 +128,8 @@ def hold(tx: Executor, kept: filters.Document | None, path: str = "$.filter") ->
         raise Invalid(f"{path}.group", f"there is no group {name!r}")
 
 
-def _uses(db: Executor, name: str) -> list[dict[str, str]]:
-    return [{"kind": row["kind"], "name": row["name"]} for row in db.execute(_USES, {"name": name})]
+def _uses(db: Executor, name: str) -> list[Use]:
+    return typed(db.execute(_USES, {"name": name}), Use)
 
 
 def _counted(db: Executor, rows: list[Row], interval_seconds: float) -> list[Group]:

@@ -15,10 +15,10 @@ from nexmdm.runtime import logs, validation
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import AliasTaken, Invalid, InvalidRows
+from nexmdm.runtime.problems import FieldError
 
 MAX_ROWS = 10_000
 MAX_ERRORS = 1000
-Errors = list[dict[str, object]]
 # A row as it was sent: what `ImportRow` reads, or what is wrong and told.
 GivenRow: TypeAlias = dict[str, Any]
 
@@ -68,7 +68,7 @@ def run(db: Database, wanted: Import, actor: Actor) -> Imported:
         with db.transaction() as tx:
             changes = _changes(tx, rows, errors)
             if errors:
-                raise InvalidRows(sorted(errors, key=lambda error: str(error["path"]))[:MAX_ERRORS])
+                raise InvalidRows(sorted(errors, key=lambda error: error.path)[:MAX_ERRORS])
             if changes and not wanted.dry_run:
                 _write(tx, changes)
                 after = {"device_count": len(rows), "changed": len(changes)}
@@ -80,10 +80,10 @@ def run(db: Database, wanted: Import, actor: Actor) -> Imported:
     return Imported(device_count=len(rows), changed=len(changes), dry_run=wanted.dry_run)
 
 
-def _read(given: list[GivenRow]) -> tuple[dict[int, ImportRow], Errors]:
+def _read(given: list[GivenRow]) -> tuple[dict[int, ImportRow], list[FieldError]]:
     """The valid rows, by their position, and the errors of the others."""
     rows: dict[int, ImportRow] = {}
-    errors: Errors = []
+    errors: list[FieldError] = []
     for n, member in enumerate(given):
         try:
             row = validation.convert(member, ImportRow, root=f"$.devices[{n}]")
@@ -93,13 +93,13 @@ def _read(given: list[GivenRow]) -> tuple[dict[int, ImportRow], Errors]:
             errors += invalid.errors
             continue
         if row.device_id is None and row.alias is None:
-            errors.append({"path": f"$.devices[{n}]", "detail": "set device_id, or alias to identify the device"})
+            errors.append(FieldError(path=f"$.devices[{n}]", detail="set device_id, or alias to identify the device"))
             continue
         rows[n] = row
     return rows, errors
 
 
-def _changes(tx: Executor, rows: dict[int, ImportRow], errors: Errors) -> list[Row]:
+def _changes(tx: Executor, rows: dict[int, ImportRow], errors: list[FieldError]) -> list[Row]:
     """The changes of the rows: [{id, alias, labels}]. Locks the devices and adds errors to `errors`."""
     parameters = {
         "ids": [row.device_id for row in rows.values() if row.device_id is not None],
@@ -114,7 +114,7 @@ def _changes(tx: Executor, rows: dict[int, ImportRow], errors: Errors) -> list[R
         device = by_alias.get(row.alias) if row.device_id is None else by_id.get(row.device_id)
         if device is None:
             field, value = ("alias", row.alias) if row.device_id is None else ("device_id", row.device_id)
-            errors.append({"path": f"$.devices[{n}].{field}", "detail": f"there is no device {value!r}"})
+            errors.append(FieldError(path=f"$.devices[{n}].{field}", detail=f"there is no device {value!r}"))
             continue
         targets[n] = device
         after = {
@@ -129,7 +129,7 @@ def _changes(tx: Executor, rows: dict[int, ImportRow], errors: Errors) -> list[R
     return changes
 
 
-def _refuse_repeats(rows: dict[int, ImportRow], targets: dict[int, Row], errors: Errors) -> None:
+def _refuse_repeats(rows: dict[int, ImportRow], targets: dict[int, Row], errors: list[FieldError]) -> None:
     """Report rows that name the same device, or give the same alias to two devices."""
     times = Counter(device["id"] for device in targets.values())
     names = Counter(aliases.key(rows[n].alias or device["alias"]) for n, device in targets.items())
@@ -137,14 +137,14 @@ def _refuse_repeats(rows: dict[int, ImportRow], targets: dict[int, Row], errors:
         alias = rows[n].alias or device["alias"]
         if times[device["id"]] > 1:
             field = "alias" if rows[n].device_id is None else "device_id"
-            errors.append({"path": f"$.devices[{n}].{field}", "detail": "several rows name this device"})
+            errors.append(FieldError(path=f"$.devices[{n}].{field}", detail="several rows name this device"))
         elif names[aliases.key(alias)] > 1:
             detail = f"several rows have the alias {alias!r}, or one that looks the same"
-            errors.append({"path": f"$.devices[{n}].alias", "detail": detail})
+            errors.append(FieldError(path=f"$.devices[{n}].alias", detail=detail))
 
 
 def _refuse_taken(
-    rows: dict[int, ImportRow], targets: dict[int, Row], by_alias: dict[str, Row], errors: Errors
+    rows: dict[int, ImportRow], targets: dict[int, Row], by_alias: dict[str, Row], errors: list[FieldError]
 ) -> None:
     """An alias of a device that keeps it."""
     given_up = {device["id"] for n, device in targets.items() if rows[n].alias not in (None, device["alias"])}
@@ -157,7 +157,7 @@ def _refuse_taken(
         if holder is None or holder["id"] == device["id"] or holder["id"] in given_up:
             continue
         detail = f"{holder['alias']!r} is the alias of another device, {holder['id']}"
-        errors.append({"path": f"$.devices[{n}].alias", "detail": detail})
+        errors.append(FieldError(path=f"$.devices[{n}].alias", detail=detail))
 
 
 def _write(tx: Executor, changes: list[Row]) -> None:

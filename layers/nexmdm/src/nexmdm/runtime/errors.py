@@ -3,26 +3,38 @@
 A problem is returned as RFC 9457 `application/problem+json`; `detail` is where the old server had it.
 """
 
+from typing import Any
+
+from msgspec import UNSET
+
+from nexmdm.runtime import problems
+from nexmdm.runtime.problems import FieldError, Use
+
 
 class Named(Exception):
     """An error whose text quotes no secret, so that it may appear in logs and in Lambda's reports."""
 
 
 class Problem(Named):
-    """A problem with a title. `detail` is for people: it names the field or the limit and says what to do."""
+    """A problem with a title. `detail` is for people: it names the field or the limit and says what to do.
+
+    Args:
+        members: additional members of the problem document.
+    """
 
     status = 500
     title = "Internal error"
 
-    def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **members: object) -> None:
+    def __init__(self, detail: str, *, headers: dict[str, str] | None = None, **members: Any) -> None:
         super().__init__(detail)
         self.detail = detail
         self.headers = headers or {}
         self.members = members
 
-    def document(self) -> dict[str, object]:
-        document = {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail}
-        return document | self.members
+    def document(self) -> problems.Problem:
+        return problems.Problem(
+            type="about:blank", title=self.title, status=self.status, detail=self.detail, **self.members
+        )
 
 
 class Malformed(Problem):
@@ -76,8 +88,8 @@ class TargetsChanged(Conflict):
 class GroupInUse(Conflict):
     title = "Group in use"
 
-    def __init__(self, name: str, used_by: list[dict[str, str]]) -> None:
-        users = ", ".join(f"{use['kind']} {use['name']}" for use in used_by[:3])
+    def __init__(self, name: str, used_by: list[Use]) -> None:
+        users = ", ".join(f"{use.kind} {use.name}" for use in used_by[:3])
         more = f" and {len(used_by) - 3} more" if len(used_by) > 3 else ""
         super().__init__(
             f"The group {name!r} is used by {users}{more}. Change or remove these uses first.", used_by=used_by
@@ -123,8 +135,7 @@ class Invalid(Problem):
     status, title = 422, "Invalid field"
 
     def __init__(self, path: str, detail: str, *, column: int | None = None) -> None:
-        place: dict[str, object] = {"path": path} if column is None else {"path": path, "column": column}
-        self.errors: list[dict[str, object]] = [{**place, "detail": detail}]
+        self.errors = [FieldError(path=path, detail=detail, column=UNSET if column is None else column)]
         super().__init__(f"{path}: {detail}", errors=self.errors)
 
 
@@ -133,10 +144,10 @@ class InvalidRows(Problem):
 
     status, title = 422, "Invalid rows"
 
-    def __init__(self, errors: list[dict[str, object]]) -> None:
+    def __init__(self, errors: list[FieldError]) -> None:
         first = errors[0]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        super().__init__(f"{first['path']}: {first['detail']}{more}", errors=errors)
+        super().__init__(f"{first.path}: {first.detail}{more}", errors=errors)
 
 
 class BuildRefused(Problem):

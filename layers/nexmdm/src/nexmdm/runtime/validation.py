@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from nexmdm.runtime.errors import Invalid, Malformed, TooLarge
+from nexmdm.runtime.problems import FieldError
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -61,7 +62,7 @@ def parse(body: bytes) -> Any:
         raise Malformed("The body holds a number that is too long.") from None
     if flaws and (found := _found(document, lambda value: isinstance(value, _Flaw))):
         path, flaw = found
-        raise Malformed(f"{path}{flaw.at}: {flaw.detail}", errors=[{"path": path + flaw.at, "detail": flaw.detail}])
+        raise Malformed(f"{path}{flaw.at}: {flaw.detail}", errors=[FieldError(path=path + flaw.at, detail=flaw.detail)])
     if _SUSPECT_ESCAPE.search(body):
         found = _found(document, lambda value: isinstance(value, str) and UNSTORABLE.search(value) is not None)
         if found:
