@@ -4,7 +4,7 @@ Each acting statement begins with the CTEs `selected`, `missing` and `target`, a
 `refuse` turns what it found into the problem. Ids that the caller names must be of living devices.
 """
 
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +16,9 @@ from nexmdm.runtime.errors import Invalid, TargetsChanged
 
 DeviceIds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)]
 TargetHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
+
+# Which devices a bulk command is for, in one form for equal ones: of `canonical`, or a build and its audience.
+Selector: TypeAlias = dict[str, Any]
 
 
 class Targets(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -44,7 +47,7 @@ class Preview(Struct):
     target_hash: str
 
 
-def canonical(targets: Targets) -> dict[str, object]:
+def canonical(targets: Targets) -> Selector:
     """The targets in the one form that is stored and hashed: sorted distinct ids, or the filter's conditions.
 
     Raises:
