@@ -21,9 +21,10 @@ from nexmdm.builds.build import Identity, StoredBuild
 from nexmdm.builds.publishing import ROLLED_BACK
 from nexmdm.commands import batches
 from nexmdm.commands.batches import Asked, InstallTarget
-from nexmdm.commands.single import Command, Selected, Selector
+from nexmdm.commands.single import Command, Selected
 from nexmdm.devices import filters, groups
 from nexmdm.devices.filters import Condition, Filter
+from nexmdm.devices.targets import Selector
 from nexmdm.runtime import logs
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms, statement

@@ -8,9 +8,10 @@ from nexmdm.builds import plans, publishing, urls
 from nexmdm.builds.build import Count, Identity, Percent, Sha256, Statistics, StoredBuild
 from nexmdm.builds.plans import PlanStatus
 from nexmdm.commands.batches import Asked, Batch
-from nexmdm.commands.single import AuditEntry, Selector
+from nexmdm.commands.single import AuditEntry
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.filters import Filter
+from nexmdm.devices.targets import Selector
 from nexmdm.runtime.database import Executor
 from nexmdm.runtime.settings import Settings
 from nexmdm.runtime.validation import Instant

@@ -6,11 +6,11 @@ import msgspec
 from msgspec import Struct
 
 from nexmdm.commands.actions import ACTIONS
-from nexmdm.commands.single import CANCEL, Command, Count, Selected, Selector
+from nexmdm.commands.single import CANCEL, Command, Count, Selected
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices import targets
 from nexmdm.devices.filters import Condition
-from nexmdm.devices.targets import ExpectedTargets
+from nexmdm.devices.targets import ExpectedTargets, Selector
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, elapsed_ms, statement

@@ -7,15 +7,17 @@ import time
 from datetime import datetime
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from nexmdm.activity.events import Change
 from nexmdm.commands.actions import ACTIONS, Params, check_delivery, secret_names
 from nexmdm.commands.message import Content
 from nexmdm.commands.states import Answered, Delivery, DispatchState
 from nexmdm.devices.registry import AUTHENTICATED, authenticated, token_id
+from nexmdm.devices.targets import Selector
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
@@ -28,10 +30,6 @@ Count = Annotated[int, Meta(ge=0)]
 # Not `$`: in Python that lets a newline through. The server's own are `:`, for members of a batch, and the prefixes
 # `schedule.` and `relaunch.`, for what the sweep makes.
 RequestId = Annotated[str, Meta(pattern=r"^(?!(?:schedule|relaunch)\.)[A-Za-z0-9._-]{1,63}(?![\s\S])")]
-
-
-# Which devices a bulk command is for, in one form for equal ones: `targets.canonical`, or a build and its audience.
-Selector: TypeAlias = dict[str, Any]
 
 
 class OneDevice(msgspec.Struct, frozen=True):
@@ -87,7 +85,7 @@ class Command(msgspec.Struct, Generic[Target], frozen=True):
         return {name: MASK if name in hidden else value for name, value in self.params.items()}
 
     @property
-    def event(self) -> dict[str, object]:
+    def event(self) -> Change:
         """What the event log says of it: nothing that only the result's own route shows."""
         hidden = secret_names(self.action) | ACTIONS[self.action].parameters.HIDDEN
         shown = {name: MASK if name in hidden else value for name, value in self.params.items()}

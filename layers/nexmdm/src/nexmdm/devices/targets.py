@@ -4,7 +4,7 @@ Each statement that makes a bulk change begins with the CTEs `selected`, `missin
 `target.agreed`; `refuse` raises the corresponding problem. Ids in a request must be those of enrolled devices.
 """
 
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +16,9 @@ from nexmdm.runtime.errors import Invalid, TargetsChanged
 
 DeviceIds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)]
 TargetHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
+
+# The targets of a bulk command in their canonical form (`canonical`), or a build and its audience.
+Selector: TypeAlias = dict[str, Any]
 
 
 class Targets(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -44,7 +47,7 @@ class Preview(Struct):
     target_hash: str
 
 
-def canonical(targets: Targets) -> dict[str, object]:
+def canonical(targets: Targets) -> Selector:
     """The targets in the form that is stored and hashed: sorted distinct ids, or the filter's conditions.
 
     Raises:
