@@ -1,4 +1,4 @@
-"""Each row of the benchmark can be computed, at small sizes, and a missed bar is said. No figure is judged here."""
+"""Every row of the benchmark can be computed, at small sizes, and a missed target is reported. No figure is judged."""
 
 import io
 import os
@@ -42,7 +42,7 @@ def text(*shown: Figure) -> str:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, list[Figure]]:
-    """All but the cold starts, which want built artifacts: `make test-built`."""
+    """Everything but cold starts, which need built artifacts: `make test-built`."""
     with tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder, embedded.start(Path(folder) / "data") as url:
         return bench.measure(url, list(BARS), QUICK, Console(file=io.StringIO()))
 
@@ -52,17 +52,17 @@ def test_every_row_of_the_table_is_measured(measured, section):
     assert [figure.bar for figure in measured[section]] == BARS[section], measured[section]
     for figure in measured[section]:
         assert figure.measured is not None
-        # A heartbeat during so short a removal there may be or not.
+        # A heartbeat may or may not occur during such a short removal.
         assert figure.against in ("", "counted", "just before") or figure.ratio > 0
 
 
-def test_what_is_counted_is_as_promised(measured):
-    """Counts are no matter of speed: one statement for a heartbeat, nothing written by a repeat."""
+def test_counts_are_as_promised(measured):
+    """Counts do not depend on speed: one statement per heartbeat, and a repeat writes nothing."""
     for section in ("heartbeats", "commands", "removal"):
         assert all(figure.met for figure in measured[section] if figure.against == "counted")
 
 
-def test_a_missed_bar_is_said():
+def test_missed_target_is_reported():
     assert "met" in text(at_most(1.4, "a verb", "its statement", 1.0, 1.4, "ms"))
     assert "MISSED" in text(at_most(1.4, "a verb", "its statement", 1.0, 1.41, "ms"))
     assert "MISSED" in text(at_least(15, "a batch", "one by one", 100, 1_499, "/s"))
@@ -71,7 +71,7 @@ def test_a_missed_bar_is_said():
     assert "MISSED" in text(absent("cold starts", "the functions are not built"))
 
 
-def test_a_section_that_fails_is_a_miss_and_stops_no_other(url, monkeypatch):
+def test_failing_section_is_a_miss_and_does_not_stop_others(url, monkeypatch):
     def broken(_stage):
         raise RuntimeError("it broke")
 
@@ -84,10 +84,10 @@ def test_a_section_that_fails_is_a_miss_and_stops_no_other(url, monkeypatch):
     assert "it broke" in output.getvalue()
 
 
-def test_strict_ends_with_1_on_a_miss_and_without_it_with_0(tmp_path):
+def test_miss_exits_with_1_only_in_strict_mode(tmp_path):
     command = [sys.executable, "-m", "bench", "--quick", "--only", "targets", "--json", str(tmp_path / "bench.json")]
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-    for options, code in (([], 0), (["--strict"], 1)):  # the cleanup's target was not measured
+    for options, code in (([], 0), (["--strict"], 1)):  # the target of the cleanup was not measured
         done = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
         assert "MISSED" in done.stdout

@@ -1,4 +1,4 @@
-"""Every operator route of the template is measured, and a table that is read as a whole is seen."""
+"""Every operator route of the template is measured, and a full scan of a table is detected."""
 
 import io
 import tempfile
@@ -15,7 +15,7 @@ from bench.stage import QUICK
 from local.postgres import embedded
 
 
-def test_every_operator_route_of_the_template_has_a_request_and_no_other_has():
+def test_exactly_the_operator_routes_have_a_request():
     assert set(operators.routes()) == REQUESTS.keys() - {route for route, asks in REQUESTS.items() if not asks} | set(
         TO_S3
     )
@@ -23,7 +23,7 @@ def test_every_operator_route_of_the_template_has_a_request_and_no_other_has():
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> list[Figure]:
-    """At small sizes; a route more in the template, without a request."""
+    """The measurements at small sizes, with one route more in the template that has no request."""
     known = operators.routes()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -43,7 +43,7 @@ def test_every_request_is_answered(measured):
     assert len(measured) == sum(map(len, REQUESTS.values())) + 1
 
 
-def test_a_route_without_a_request_is_a_miss(measured):
+def test_route_without_a_request_is_a_miss(measured):
     assert (measured[-1].what, measured[-1].verdict) == ("GET /v1/new", "MISSED")
 
 
@@ -54,7 +54,7 @@ def judged(took: float, floor: float | None = None, scanned: tuple[str, ...] = (
     return figure.verdict
 
 
-def test_what_is_met():
+def test_verdict_depends_on_time_floor_and_scans():
     assert judged(49) == "met"
     assert judged(51) == "MISSED"
     assert judged(51, floor=17) == "met"
@@ -63,10 +63,10 @@ def test_what_is_met():
     assert judged(30_000, most_seconds=60) == "met"
 
 
-def test_a_table_that_is_read_as_a_whole_is_found_unless_the_request_may():
+def test_full_table_scan_is_a_miss_unless_allowed():
     before = {"devices": (3, 0), "fcm_dispatches": (5, 1_000_000)}
     after = {"devices": (4, 100_000), "fcm_dispatches": (6, 2_000_000)}
     assert operators._scanned(before, after, Ask(path="/")) == ["devices", "fcm_dispatches"]
     assert operators._scanned(before, after, Ask(path="/", reads=("devices",))) == ["fcm_dispatches"]
-    # A page of it, as a plan without an index reads when few rows are wanted.
+    # A plan without an index that needs only a few rows stops after a page of them.
     assert operators._scanned(before, {"devices": (4, 100)}, Ask(path="/")) == []

@@ -19,7 +19,7 @@ def stack(server: str, template: str) -> Iterator[Stack]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person without configuration, credentials or a local stack, in a folder of their own."""
+    """An operator in an empty folder, without configuration, credentials or a local stack."""
     for name in (
         *KEYS,
         "AWS_SESSION_TOKEN",
@@ -35,14 +35,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "aws-credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(local_stack, "OWN_CHECKOUT", tmp_path)  # a developer's own `make run` is none of ours
+    monkeypatch.setattr(local_stack, "OWN_CHECKOUT", tmp_path)  # a developer's own `make run` must not be found
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def operator(home: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same person with credentials and the stack's address."""
+    """The same operator with credentials and the stack's URL."""
     for name, value in {**KEYS, "AWS_REGION": "eu-west-1", "NEXMDM_URL": stack.url}.items():
         monkeypatch.setenv(name, value)
     return home
@@ -55,7 +55,7 @@ def run(operator: Path) -> Callable[..., Result]:
 
 @pytest.fixture
 def data(operator: Path) -> Callable[..., Any]:
-    """The same with --json: what stdout holds."""
+    """Run the command with --json; return the parsed standard output."""
 
     def data(*arguments: str, code: int = 0) -> Any:
         return json.loads(nexmdm(*arguments, "--json", code=code).stdout)
@@ -65,6 +65,6 @@ def data(operator: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def settled(data: Callable[..., Any]) -> None:
-    """What other tests left unknown is cancelled."""
+    """Cancel the unknown commands that other tests left behind."""
     for command in data("commands", "list", "--state", "unknown"):
         data("commands", "cancel", command["request_id"])

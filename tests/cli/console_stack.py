@@ -1,4 +1,4 @@
-"""A console as a person starts it, in front of a real gateway whose function tells what it was given."""
+"""A console started as an operator starts it, in front of a real gateway whose function echoes its event."""
 
 import contextlib
 import functools
@@ -74,7 +74,7 @@ CONSOLE = """
 
 @contextlib.contextmanager
 def echoing(folder: Path) -> Iterator[str]:
-    """The URL of a gateway that wants signatures by KEYS and answers with the event that its function saw."""
+    """The URL of a gateway that requires signatures by KEYS and returns the event that its function received."""
     (folder / "template.yaml").write_text(TEMPLATE)
     (folder / "echo_of_the_test.py").write_text(textwrap.dedent(HANDLER))
     environment = {**os.environ, **KEYS, "PYTHONPATH": str(folder)}
@@ -86,12 +86,12 @@ ADDRESS = r"console: (http://127\.0\.0\.1:\d+)/start#code=([\w-]{43})\nagain: fi
 
 
 def exchanged(url: str, code: str) -> httpx.Response:
-    """What the page does first."""
+    """Exchange the code for a token, which is the first request of the page."""
     return httpx.post(f"{url}/console/token", headers={"X-Console-Code": code}, timeout=20)
 
 
 class Console:
-    """url: where it listens; code: the one of its address; file: leads there; process: of `serve`."""
+    """url: where it listens. code: the code in its URL. file: the page that leads there. process: that of `serve`."""
 
     def __init__(self, process: subprocess.Popen) -> None:
         lines = process.stdout.readline() + process.stdout.readline()
@@ -101,7 +101,7 @@ class Console:
 
     @functools.cached_property
     def token(self) -> str:
-        """Of this start."""
+        """The token of this start."""
         return exchanged(self.url, self.code_of_file()).json()["token"]
 
     def code_of_file(self) -> str:
@@ -113,14 +113,14 @@ class Console:
 
     @contextlib.contextmanager
     def client(self, **headers: str) -> Iterator[httpx.Client]:
-        """As the page: with its token, unless the headers say otherwise."""
+        """A client that sends what the page sends, with its token unless the headers override it."""
         with httpx.Client(base_url=self.url, headers={"X-Console-Token": self.token, **headers}, timeout=20) as client:
             yield client
 
 
 @contextlib.contextmanager
 def console(api_url: str, *, open_browser: bool = False) -> Iterator[Console]:
-    """`serve`, in a process of its own."""
+    """Run `serve` in a process of its own."""
     browser = "open" if open_browser else "leave"
     arguments = [sys.executable, "-c", textwrap.dedent(CONSOLE), api_url, *KEYS.values(), browser]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

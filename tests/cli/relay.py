@@ -1,4 +1,4 @@
-"""A relay in front of the gateway that loses answers: the request has arrived, and its sender never knows."""
+"""A relay in front of the gateway that loses responses: the request arrives, but the sender gets no response."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ from tests.support.relay import Accepting
 
 
 class Relay(Accepting):
-    """lose: how many of the next POSTs get no answer."""
+    """`lose` is the number of next POSTs that get no response."""
 
     def __init__(self, url: str, lose: int) -> None:
         target = urlsplit(url)
@@ -20,13 +20,13 @@ class Relay(Accepting):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def _serve(self, client: socket.socket) -> None:
-        """One connection. A client of HTTP/1.1 waits for an answer before it asks again."""
+        """Serve one connection. An HTTP/1.1 client waits for a response before its next request."""
         with contextlib.suppress(OSError), client, socket.create_connection(self._target) as gateway:
             threading.Thread(target=self._forward, args=(client, gateway), daemon=True).start()
             while answer := gateway.recv(65536):
                 if self._lose_this:
                     self._lose -= 1
-                    client.shutdown(socket.SHUT_RDWR)  # closing alone would wait for the other thread's recv
+                    client.shutdown(socket.SHUT_RDWR)  # close() alone would wait for the recv of the other thread
                     return
                 client.sendall(answer)
 

@@ -1,8 +1,8 @@
-"""A stack for the command: the gateway on a socket, PostgreSQL, S3, FCM's double, and phones that answer.
+"""A stack for tests of the command: the gateway on a socket, PostgreSQL, S3, a fake FCM, and phones that answer.
 
 with running(server, template) as stack:
-    phone = stack.enroll("lobby")          # FCM reaches it; it answers what it is sent
-    phone.answer = None                   # or does not
+    phone = stack.enroll("lobby")          # FCM reaches it, and it answers commands
+    phone.answer = None                   # from now on it does not answer
 """
 
 import os
@@ -33,7 +33,7 @@ BUCKET = "nexmdm-cli-apks"
 
 
 class Phone:
-    """answer: the outcome that it reports for what it is sent; None is silence."""
+    """`answer` is the outcome that it reports for commands; None means that it does not answer."""
 
     def __init__(self, http: httpx.Client, alias: str, device_id: str, token: str) -> None:
         self.alias, self.device_id, self.answer = alias, device_id, "success"
@@ -54,7 +54,7 @@ class Phone:
 
 
 class Stack:
-    """database: where its rows are, for what no route makes."""
+    """`database` is the URL of its database, for rows that no route can create."""
 
     def __init__(self, url: str, fake_fcm: FakeFcm, database: str) -> None:
         self.url, self.fake_fcm, self.database = url, fake_fcm, database
@@ -77,7 +77,7 @@ class Stack:
         self._http.close()
 
     def _deliver(self, delivery: Delivery) -> None:
-        """Called in the loop of the double, which must not wait for the answer's way back."""
+        """Deliver a message. The fake calls this in its event loop, which must not wait for the response."""
         if phone := self._phones.get(delivery.token):
             self._answering.submit(phone.receive, delivery.data)
 
@@ -101,7 +101,7 @@ def running(server: str, template: str) -> Iterator[Stack]:
             "FCM_SERVICE_ACCOUNT": service_account(fcm),
             "FCM_TIMEOUT_SECONDS": "1",
         }
-        # Silent on stderr: what the functions log is not these tests' matter.
+        # stderr is discarded: the log output of the functions does not concern these tests.
         often = ["--every", "fcm_dispatch=0.3", "--every", "watch=0.5"]
         gateway = subprocess.Popen(
             [sys.executable, "-m", "local.gateway", "--port", "0", *often, "--log", os.devnull],

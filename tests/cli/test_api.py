@@ -1,4 +1,4 @@
-"""What is tried again, how often, and with which key: against a server that answers as it is told."""
+"""Which requests are repeated, how often, and with which key, against a server with preset responses."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ AT_ONCE = {"Retry-After": "0"}
 
 
 class Told(BaseHTTPRequestHandler):
-    """Answers in the order of `server.answers`, (status, headers), the last one for ever."""
+    """Send the responses in `server.answers`, (status, headers), in order, and the last one from then on."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -54,13 +54,13 @@ def api(told) -> Iterator[Api]:
 
 
 @pytest.mark.parametrize("status", [409, 429, 503])
-def test_what_says_when_to_come_back_is_asked_again_with_the_same_key(told, api, status):
+def test_response_with_retry_after_is_retried_with_the_same_key(told, api, status):
     told.answers = [(status, AT_ONCE), (status, AT_ONCE), (200, {})]
     assert api.call("POST", "/v1/commands", {}, key="the-key") == {"detail": "it is 200"}
     assert told.keys == ["the-key"] * 3
 
 
-def test_it_ends_with_what_was_answered_last(told, api):
+def test_last_response_is_reported_after_all_tries(told, api):
     told.answers = [(503, AT_ONCE)]
     with pytest.raises(Failure, match="it is 503") as failed:
         api.call("POST", "/v1/commands", {}, key="the-key")
@@ -71,21 +71,21 @@ def test_it_ends_with_what_was_answered_last(told, api):
 @pytest.mark.parametrize(
     ("status", "code"), [(400, 4), (401, 5), (403, 5), (404, 3), (409, 4), (413, 4), (422, 4), (500, 6)]
 )
-def test_what_stays_so_is_asked_once(told, api, status, code):
+def test_permanent_error_is_not_retried(told, api, status, code):
     told.answers = [(status, {})]
     with pytest.raises(Failure, match=f"it is {status}") as failed:
         api.call("POST", "/v1/commands", {}, key="the-key")
     assert (failed.value.code, len(told.keys)) == (code, 1)
 
 
-def test_what_would_be_done_twice_is_not_repeated_when_nobody_knows(told, api):
+def test_unrepeatable_request_is_not_retried_when_its_outcome_is_unknown(told, api):
     told.answers = [(502, {})]
     with pytest.raises(Failure):
         api.call("POST", "/v1/enroll-tokens", {}, repeatable=False)
     assert len(told.keys) == 1
 
 
-def test_tokens_whose_answer_was_lost_are_not_made_twice(run, data, stack):
+def test_tokens_are_not_created_twice_after_a_lost_response(run, data, stack):
     with relay(stack.url) as line:
         lost = run("enroll", "create", "lost-token", "--url", line.url, code=6)
     assert "Whether it was done is not known" in lost.stderr

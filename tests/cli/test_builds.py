@@ -37,7 +37,7 @@ def test_publish_tells_debug_from_release(data):
     assert data("builds", "publish", str(APKS / "agent-2-debug.apk"))["build_type"] == "debug"
 
 
-def test_what_is_given_is_declared_and_then_verified(run, data):
+def test_given_options_are_declared_and_then_verified(run, data):
     wrong = ("--signer-fingerprint", FINGERPRINTS["other"])
     refused = run("builds", "publish", str(APKS / "agent-2-v2.apk"), *wrong, "--version-code", "77", code=4)
     assert "expected" in refused.stderr
@@ -52,11 +52,11 @@ def test_what_is_given_is_declared_and_then_verified(run, data):
         ("make.sh", "APK"),
     ],
 )
-def test_what_the_file_does_not_say(run, file, said):
+def test_missing_facts_of_the_file_name_their_option(run, file, said):
     assert said in run("builds", "publish", str(APKS / file), code=2).stderr
 
 
-def test_without_pyaxmlparser_everything_is_an_option(run, data, monkeypatch):
+def test_without_pyaxmlparser_every_fact_is_an_option(run, data, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyaxmlparser", None)
     assert "nexmdm-cli[apk]" in run("builds", "publish", str(PLAYER), code=2).stderr
     said = ["--package-name", PACKAGE, "--version-name", "1.9.0", "--version-code", "190", "--build-type", "release"]
@@ -64,7 +64,7 @@ def test_without_pyaxmlparser_everything_is_an_option(run, data, monkeypatch):
     assert data("builds", "publish", str(PLAYER), *said)["state"] == "published"
 
 
-def test_a_rollouts_life(data, run, stack, player):
+def test_rollout_can_be_promoted_paused_resumed_and_rolled_back(data, run, stack, player):
     phones = [stack.enroll(f"roll-{n}") for n in range(3)]
     for phone in phones:
         phone.answer = None
@@ -85,7 +85,7 @@ def test_a_rollouts_life(data, run, stack, player):
     assert "There is no build before this one" in run("builds", "rollback", player, code=4).stderr
 
 
-def test_download_checks_what_came(data, run, player, operator):
+def test_download_verifies_the_received_bytes(data, run, player, operator):
     fetched = data("builds", "download", player)
     assert fetched["file"] == f"{PACKAGE}-190-release.apk"
     assert (operator / fetched["file"]).read_bytes() == PLAYER.read_bytes()
@@ -95,11 +95,11 @@ def test_download_checks_what_came(data, run, player, operator):
     assert "There is no build" in run("builds", "download", "9999", code=3).stderr
 
 
-def test_withdraw_wants_a_declared_one(run, player):
+def test_withdraw_accepts_only_declared_builds(run, player):
     assert "only one that is declared" in run("builds", "withdraw", player, code=4).stderr
 
 
-def test_signers(data, run, player):
+def test_signers_are_pinned_and_listed(data, run, player):
     assert [s["fingerprint"] for s in data("builds", "signers", PACKAGE)] == [FINGERPRINTS["rsa"]]
     both = ("--pin", FINGERPRINTS["rsa"], "--pin", FINGERPRINTS["ec"])
     assert "--yes" in run("builds", "signers", PACKAGE, *both, code=2).stderr
@@ -108,14 +108,14 @@ def test_signers(data, run, player):
     assert "no signer yet" in run("builds", "signers", "com.nobody.here").stderr
 
 
-def test_publish_resolves_a_version_name_that_is_a_resource():
+def test_publish_resolves_a_version_name_reference():
     from nexmdm_cli import apk
 
     nothing = apk.Described(None, None, None, None, None)
     assert apk.describe(APKS / "odd" / "refname.apk", nothing).version_name == "8.4.5"
 
 
-def test_a_rollout_to_what_a_filter_selects(data, run, stack, player):
+def test_rollout_to_devices_that_a_filter_selects(data, run, stack, player):
     for alias in ("roll-1", "roll-2"):
         stack.enroll(alias)
     run("devices", "label", "ring=first", "--to", "roll-1")
@@ -126,7 +126,7 @@ def test_a_rollout_to_what_a_filter_selects(data, run, stack, player):
     shown = data("builds", "rollout", player, "100", *filter_, "--yes")
     assert (shown["rollout_filter"], shown["staged_rollout_percent"]) == ({"selector": "ring=first"}, 100)
     assert "--selector ring=first" in run("builds", "show", player).stdout
-    # A percentage alone leaves the filter, and its preview says so.
+    # A percentage alone keeps the filter, and the preview says so.
     assert data("builds", "rollout", player, "50", "--dry-run")["device_count"] == 1
     assert data("builds", "rollout", player, "50")["rollout_filter"] == {"selector": "ring=first"}
     assert data("builds", "rollout", player, "50", "--all", "--yes")["rollout_filter"] is None
@@ -138,7 +138,7 @@ def current(player, data):
     return player
 
 
-def test_a_pilot_is_asked_by_alias_and_listed(current, data, run, stack):
+def test_pilot_devices_are_named_by_alias_and_listed(current, data, run, stack):
     stack.enroll("pilot")
     asked = data("builds", "rollout", current, "--to", "pilot", "--no-wait")["install"]
     assert (asked["device_count"], asked["newer_devices"]) == (1, 0)
@@ -149,14 +149,14 @@ def test_a_pilot_is_asked_by_alias_and_listed(current, data, run, stack):
     assert "There is no device" in run("builds", "rollout", current, "--to", "nobody", code=3).stderr
 
 
-def test_an_install_command_is_followed_until_it_is_sent(current, run, stack):
+def test_install_command_is_followed_until_it_is_sent(current, run, stack):
     stack.enroll("followed").answer = None
     done = run("builds", "rollout", current, "--to", "followed")
     assert "1 devices: 1 sent" in done.stdout
     assert "Nobody is asked" not in done.stderr
 
 
-def test_stages_and_their_window(current, data, run):
+def test_rollout_accepts_stages_and_a_window(current, data, run):
     stages = ("--stage", "5:24", "--stage", "25:12:90", "--stage", "100")
     plan = data("builds", "rollout", current, *stages)["plan"]
     assert [stage["percent"] for stage in plan["stages"]] == [5, 25, 100]
@@ -172,6 +172,6 @@ def test_stages_and_their_window(current, data, run):
     assert "Nobody is asked: no device" in run("builds", "rollout", current, "0", "--install", "--no-wait").stderr
 
 
-def test_the_last_version_code_needs_force(run):
+def test_last_version_code_needs_force(run):
     refused = run("builds", "publish", str(PLAYER), "--version-code", str(2**31 - 1), code=4)
     assert "--force" in refused.stderr

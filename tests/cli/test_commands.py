@@ -19,7 +19,7 @@ def _taken(stack, phone):
 
 
 def waiting(data, stack, phone):
-    """The id of a command that waits to be tried again."""
+    """The id of a command that waits for its next attempt."""
     stack.fake_fcm.behave(phone.address, Behaviour("429", retry_after=1, times=1))
     return data("send", "wake", "--to", "cmd-a", "--no-wait")["request_id"]
 
@@ -40,7 +40,7 @@ def test_list_and_show(data, run, stack, phone):
     assert "There is no command" in run("commands", "show", "nobodys", code=3).stderr
 
 
-def test_the_members_of_a_batch(data, run, stack):
+def test_members_of_a_batch_are_listed(data, run, stack):
     stack.enroll("cmd-b")
     batch = data("send", "ping", "--alias-prefix", "cmd-", "--yes")["request_id"]
     members = data("commands", "list", "--batch", batch)
@@ -57,7 +57,7 @@ def test_cancel(data, run, stack, phone):
     assert "only what may still be sent" in run("commands", "cancel", sent, code=4).stderr
 
 
-def test_show_follows_what_is_tried_again(data, stack, phone):
+def test_show_follows_a_command_that_is_retried(data, stack, phone):
     request_id = waiting(data, stack, phone)
     assert data("commands", "show", request_id, "--follow")["result"] == "success"
 
@@ -80,7 +80,7 @@ def test_resend_is_audited_and_done_once(data, run, stack, phone):
     assert "has answered" in run("commands", "resend", done, "--reason", "again", code=4).stderr
 
 
-def test_the_results_of_a_batch_as_csv(data, run, stack):
+def test_results_of_a_batch_are_exported_as_csv(data, run, stack):
     stack.enroll("csv-2")
     stack.enroll("csv-1")
     batch = data("send", "ping", "--alias-prefix", "csv-", "--yes")["request_id"]
@@ -93,7 +93,7 @@ def test_the_results_of_a_batch_as_csv(data, run, stack):
     run("commands", "export", batch, code=2)
 
 
-def test_audit_names_the_first_that_breaks_a_rule(data, run, stack, phone):
+def test_audit_names_the_first_command_that_breaks_a_rule(data, run, stack, phone):
     sent = data("send", "ping", "--to", "cmd-a")["request_id"]
     found = data("commands", "audit", "--since", "1h")
     assert (found["checked"] > 0, found["violations"], found["first"]) == (True, 0, None)

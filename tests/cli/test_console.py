@@ -1,4 +1,4 @@
-"""The console's server over real sockets: who may ask, what is forwarded, and what never is."""
+"""The console's server over real sockets: which requests it accepts, what it forwards, and what it never forwards."""
 
 import asyncio
 import http.client
@@ -33,7 +33,7 @@ def page(own: Console):
 
 
 def raw(own: Console, method: str, target: str, *headers: tuple[str, str], body: bytes = b"") -> tuple[int, dict]:
-    """A request that no client library would send: the target as it stands, headers given twice or not at all."""
+    """Send a request that no client library would: the target unchanged, headers repeated or missing."""
     connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=20)
     try:
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -55,17 +55,17 @@ def token(own: Console) -> tuple[str, str]:
     return "X-Console-Token", own.token
 
 
-# --- who may ask
+# --- which requests are accepted
 
 
-def test_what_the_page_asks_is_signed(page):
+def test_request_of_the_page_is_signed(page):
     event = page.get("/api/v1/things?b=2&a=1%20x").json()
     assert event["requestContext"]["authorizer"]["iam"]["accessKey"] == "AKIAOFTHETEST"
     assert (event["rawPath"], event["rawQueryString"]) == ("/v1/things", "b=2&a=1%20x")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-def test_methods_bodies_and_keys_arrive(page, method):
+def test_methods_bodies_and_keys_are_forwarded(page, method):
     headers = {"Content-Type": "application/json", "Idempotency-Key": "once"}
     event = page.request(method, "/api/v1/devices/a:b", content=b'{"a": 1}', headers=headers).json()
     assert event["requestContext"]["http"]["method"] == method
@@ -76,27 +76,27 @@ def test_methods_bodies_and_keys_arrive(page, method):
 
 @pytest.mark.parametrize("given", [{}, {"X-Console-Token": ""}, {"X-Console-Token": "x" * 43}], ids=str)
 @pytest.mark.parametrize("path", ["/api/v1/things", "/console/about", "/console/codes/agent", "/api/", "/console/none"])
-def test_without_the_token_nothing_is_told(own, given, path):
+def test_request_without_the_token_is_refused(own, given, path):
     answer = httpx.get(f"{own.url}{path}", headers=given)
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_each_start_has_a_token_of_its_own(own):
+def test_each_start_has_its_own_token(own):
     with console("http://127.0.0.1:9") as other:
         assert other.token != own.token
         with own.client(**{"X-Console-Token": other.token}) as client:
             assert client.get("/console/about").status_code == 401
 
 
-def test_the_file_is_for_its_owner_and_leads_here(own):
+def test_file_is_private_and_leads_to_the_console(own):
     assert own.file.stat().st_mode & 0o777 == 0o600
     assert own.file.parent.stat().st_mode & 0o777 == 0o700
     assert f'url={own.url}/start#code={own.code_of_file()}"' in own.file.read_text()
     assert own.token not in own.file.read_text()
 
 
-def test_a_code_is_exchanged_once_and_the_file_has_the_next():
+def test_code_is_exchanged_once_and_the_file_gets_the_next():
     with console("http://127.0.0.1:9") as other:
         codes = [other.code, other.code_of_file()]
         answers = [exchanged(other.url, code) for code in [*codes, *codes]]
@@ -108,14 +108,14 @@ def test_a_code_is_exchanged_once_and_the_file_has_the_next():
             assert exchanged(other.url, wrong).status_code == 401
 
 
-def test_the_file_goes_with_the_console():
+def test_file_is_removed_with_the_console():
     with console("http://127.0.0.1:9") as other:
         other.process.send_signal(signal.SIGINT)
         other.process.communicate(timeout=15)
         assert not other.file.parent.exists()
 
 
-def test_another_page_leads_to_the_start_and_exchanges_nothing(own):
+def test_other_page_redirects_to_the_start_and_exchanges_no_code(own):
     foreign = ("Sec-Fetch-Site", "cross-site")
     led = ("Sec-Fetch-Mode", "navigate")
     assert raw(own, "GET", "/start", host(own), foreign, led)[0] == 200
@@ -127,17 +127,17 @@ def test_another_page_leads_to_the_start_and_exchanges_nothing(own):
     assert code[1] == own.code_of_file()
 
 
-def test_a_token_in_the_query_or_a_cookie_is_none(own):
+def test_token_in_the_query_or_a_cookie_is_ignored(own):
     answer = httpx.get(f"{own.url}/console/about?token={own.token}", cookies={"token": own.token})
     assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/assets/app.js", "/api/v1/things", "/console/about"])
-def test_another_host_is_misdirected(own, path):
-    """A name that was made to point here: the browser would take it for another page's own server."""
+def test_request_for_another_host_returns_421(own, path):
+    """A foreign host name that resolves to this address; the browser takes the console for that site's own server."""
     for name in ("evil.example", f"evil.example:{own.port}", "127.0.0.1", f"localhost:{own.port}", ""):
         assert raw(own, "GET", path, ("Host", name), token(own))[0] == 421, name
-    # h11 itself refuses none and two.
+    # h11 itself rejects a missing and a repeated Host header.
     assert raw(own, "GET", path, host(own), ("Host", "evil.example"), token(own))[0] == 400
     assert raw(own, "GET", path, token(own))[0] == 400
 
@@ -154,27 +154,27 @@ def test_another_host_is_misdirected(own, path):
     ],
     ids=str,
 )
-def test_another_page_is_refused(own, path, foreign):
+def test_request_of_a_foreign_page_is_refused(own, path, foreign):
     assert raw(own, "GET", path, host(own), token(own), foreign)[0] == 403
     ours = ("Origin", own.url) if foreign[0] == "Origin" else ("Sec-Fetch-Site", "same-origin")
     assert raw(own, "GET", path, host(own), token(own), ours)[0] == 200
     assert raw(own, "GET", path, host(own), token(own), ours, foreign)[0] == 403, "twice"
 
 
-def test_a_typed_address_opens_the_page_and_not_the_api(own):
+def test_typed_url_opens_the_page_and_not_the_api(own):
     typed = ("Sec-Fetch-Site", "none")
     assert raw(own, "GET", "/devices/x", host(own), typed)[0] == 200
     assert raw(own, "GET", "/api/v1/things", host(own), token(own), typed)[0] == 403
 
 
-def test_no_other_origin_is_allowed_to_ask(own):
+def test_no_other_origin_is_allowed(own):
     answer = httpx.options(f"{own.url}/api/v1/things", headers={"X-Console-Token": own.token})
     assert answer.status_code == 405
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize("path", ["/", "/devices", "/assets/app.js", "/assets/none", "/api/v1/things", "/none"])
-def test_every_answer_is_kept_to_itself(own, page, path):
+def test_every_response_has_the_isolating_headers(own, page, path):
     for answer in (page.get(path), httpx.get(f"{own.url}{path}"), page.get(path, headers={"Origin": "null"})):
         policy = answer.headers["content-security-policy"]
         assert "default-src 'self'" in policy
@@ -209,7 +209,7 @@ def test_only_paths_below_v1_are_forwarded(own, target):
     assert "requestContext" not in said
 
 
-def test_what_the_browser_adds_stays_here(own, page):
+def test_headers_of_the_browser_are_not_forwarded(own, page):
     given = {"Cookie": "session=1", "Authorization": "Bearer x", "X-Amz-Date": "1", "X-Forwarded-For": "1.2.3.4"}
     seen = page.get("/api/v1/things", headers={**given, "Origin": own.url, "Referer": f"{own.url}/"}).json()
     assert own.token not in json.dumps(seen)
@@ -220,20 +220,20 @@ def test_what_the_browser_adds_stays_here(own, page):
     assert not added & set(seen["headers"])
 
 
-def test_of_the_api_only_the_wanted_headers_come_back(page):
+def test_only_allowed_response_headers_are_returned(page):
     answer = page.get("/api/v1/things")
     assert (answer.headers["retry-after"], answer.headers["idempotency-replayed"]) == ("7", "true")
     for name in ("set-cookie", "access-control-allow-origin", "x-of-the-api"):
         assert name not in answer.headers
 
 
-def test_a_redirect_is_not_followed(page):
+def test_redirect_is_not_followed(page):
     answer = page.get("/api/v1/things?redirect=1")
     assert answer.status_code == 302
     assert "location" not in answer.headers
 
 
-def test_a_long_body_is_refused(page):
+def test_body_over_the_limit_is_refused(page):
     answer = page.post("/api/v1/things", content=b"x" * (forwarding.LONGEST_BODY + 1))
     assert answer.status_code == 413
     assert str(forwarding.LONGEST_BODY) in answer.json()["detail"]
@@ -243,7 +243,7 @@ AGENT = {"server": "https://api.test", "token": "a-token", "alias": "Büro"}
 OWNER = {"server": "https://api.test", "token": "a-token", "signer_fingerprint": "00ff" * 16}
 
 
-def test_enrollment_codes_are_what_the_command_makes(page):
+def test_enrollment_codes_match_those_of_the_command(page):
     made = page.post("/console/codes/agent", json=AGENT).json()
     assert made["svg"].startswith("<?xml")
     assert made["adb"] == qr.adb_line(**AGENT, hmac_keys={})
@@ -262,12 +262,12 @@ def test_enrollment_codes_are_what_the_command_makes(page):
         ("device-owner", json.dumps(OWNER | {"signer_fingerprint": "no hex"})),
     ],
 )
-def test_a_code_of_something_else_is_refused(page, kind, told):
+def test_enrollment_code_with_an_invalid_kind_is_refused(page, kind, told):
     assert page.post(f"/console/codes/{kind}", content=told).status_code == 422
 
 
-def test_the_browser_is_shown_the_address(tmp_path, monkeypatch):
-    """BROWSER names it, as on every Unix."""
+def test_browser_is_opened_with_the_file(tmp_path, monkeypatch):
+    """As on every Unix, BROWSER names the browser."""
     shown = tmp_path / "shown"
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\nprintf %s "$1" > "{shown}.part" && mv "{shown}.part" "{shown}"\n')
@@ -275,21 +275,21 @@ def test_the_browser_is_shown_the_address(tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER", str(browser))
     with console("http://127.0.0.1:9", open_browser=True) as other:
         eventually(shown.exists)
-        assert shown.read_text() == other.file.as_uri(), "neither code nor token are in the process list"
+        assert shown.read_text() == other.file.as_uri(), "the process list shows more than the file"
 
 
-def test_ctrl_c_ends_it_quietly(own):
+def test_ctrl_c_ends_the_console_quietly(own):
     with console("http://127.0.0.1:9") as other:
         other.process.send_signal(signal.SIGINT)
         out, err = other.process.communicate(timeout=15)
         assert (other.process.returncode, out, err) == (0, "", "")
 
 
-# --- when there is no answer
+# --- when the API does not respond
 
 
 def asked(api_url: str, auth: httpx.Auth = SIGNED) -> httpx.Response:
-    """What a page gets from a console of this process."""
+    """The response that a page gets from a console in this process."""
 
     async def ask() -> httpx.Response:
         async with served.running(api_url, auth) as address:
@@ -301,7 +301,7 @@ def asked(api_url: str, auth: httpx.Auth = SIGNED) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def test_an_api_that_is_not_there_is_a_problem():
+def test_unreachable_api_is_a_problem_document():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -310,7 +310,7 @@ def test_an_api_that_is_not_there_is_a_problem():
     assert url in answer.json()["detail"]
 
 
-def test_an_api_that_says_nothing_is_a_problem(monkeypatch):
+def test_silent_api_is_a_problem_document(monkeypatch):
     monkeypatch.setattr(forwarding, "TIMEOUT", httpx.Timeout(0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         answer = asked(f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -318,7 +318,7 @@ def test_an_api_that_says_nothing_is_a_problem(monkeypatch):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_missing_credentials_are_a_problem():
+def test_missing_credentials_are_a_problem_document():
     answer = asked("http://127.0.0.1:9", Signed(None, "eu-west-1"))
     assert answer.status_code == 502
     assert "credentials" in answer.json()["detail"]
@@ -328,17 +328,17 @@ def test_missing_credentials_are_a_problem():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
-def test_only_loopback(host):
+def test_console_listens_only_on_loopback(host):
     with pytest.raises(ValueError, match="loopback"):
         served.serve("http://127.0.0.1:9", SIGNED, host=host, open_browser=False)
 
 
-def test_a_taken_port_is_said(own):
+def test_taken_port_is_reported(own):
     with pytest.raises(OSError, match=f"127.0.0.1:{own.port}"):
         served.serve("http://127.0.0.1:9", SIGNED, port=own.port, open_browser=False)
 
 
-def test_a_request_that_never_ends_does_not_keep_it_from_ending():
+def test_endless_request_does_not_delay_the_shutdown():
     async def end() -> None:
         async with served.running("http://127.0.0.1:9", SIGNED) as address:
             port = int(address.url.partition("/start#")[0].rpartition(":")[2])

@@ -1,4 +1,4 @@
-"""What the console's page holds of its own agrees with the API, and nothing of it is elsewhere."""
+"""The constants of the console's page agree with the API, and the page loads nothing from other hosts."""
 
 import json
 import re
@@ -26,8 +26,8 @@ def test_states_and_limits_are_those_of_the_api():
     assert int(low) == lists.LOW_BATTERY_PCT
 
 
-def test_every_place_of_the_page_is_served():
-    """One that is reloaded, or opened from a link that was sent, asks the console for its address."""
+def test_every_place_of_the_page_has_a_url():
+    """A place that is reloaded, or opened from a shared link, is requested from the console by its URL."""
     text = (ASSETS / "app.js").read_text()
     places = re.search(r"const PLACES = \{(.*?)\};", text, re.DOTALL)[1]
     keys = re.findall(r'^  "?([a-z/-]*)"?: \w+,$', places, re.MULTILINE)
@@ -35,7 +35,7 @@ def test_every_place_of_the_page_is_served():
     assert {f"/{key}{'{id}' if key.endswith('/') else ''}" for key in keys} == set(PAGES)
 
 
-def test_what_is_kept_of_each_hour_is_drawn():
+def test_every_value_of_the_hourly_history_is_drawn():
     drawn = re.search(r"SERIES = \[(.*?)\n\];", (ASSETS / "device.js").read_text(), re.DOTALL)[1]
     assert re.findall(r'^  \["[^"]+", "[^"]+", "(\w+)"', drawn, re.MULTILINE) == [
         field.name for field in fields.CHARTED
@@ -48,9 +48,9 @@ def test_severities_are_those_of_the_api():
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
-def test_nothing_is_fetched_from_elsewhere(path):
+def test_nothing_is_loaded_from_other_hosts(path):
     text = path.read_text()
-    # What this package does not bring is the API description, which is made from the API's sources.
+    # The one file that this package does not contain is the API description, which is generated from the API's sources.
     for name in re.findall(r"""["'(](/assets/[\w./-]+)["')]""", text):
         assert (ASSETS / name.removeprefix("/assets/")).is_file() or name == "/assets/openapi.json", name
     assert not re.search(r"""(?:src|href|from|import|url)\W{1,4}(?:https?:)?//""", text)
@@ -58,7 +58,7 @@ def test_nothing_is_fetched_from_elsewhere(path):
         assert not re.search(inline, text), inline
 
 
-def test_the_vendored_has_its_licence():
+def test_vendored_files_have_their_license():
     vendored = ASSETS / "vendor"
     said = (vendored / "README.md").read_text()
     for path in vendored.iterdir():

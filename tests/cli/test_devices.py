@@ -32,7 +32,7 @@ def test_list_takes_every_page_and_every_filter(data, monkeypatch):
     assert aliases(data(*mine, "--limit", "4")) == ["dev-000", "dev-001", "dev-002", "dev-003"]
 
 
-def test_a_pipe_gets_whole_lines(run, phones):
+def test_output_to_a_pipe_is_not_truncated(run, phones):
     table = run("devices", "list", "--alias-prefix", "dev-00").stdout.splitlines()
     assert table[0].split() == [
         "ALIAS",
@@ -60,7 +60,7 @@ def test_show_by_alias_and_by_id(data, run, phones):
     assert "25 %" in run("devices", "show", "dev-002").stdout
 
 
-def test_a_device_that_there_is_not(run):
+def test_unknown_device_is_named(run):
     near = run("devices", "show", "dev-", code=3)
     assert near.stdout == ""
     assert "There is no device 'dev-'." in near.stderr
@@ -68,13 +68,13 @@ def test_a_device_that_there_is_not(run):
     assert "There is no device" in run("devices", "show", "0d956d92-28fd-46d7-b898-63b931130202", code=3).stderr
 
 
-def test_heartbeats(data, run):
+def test_heartbeats_of_a_device_are_listed(data, run):
     rows = data("devices", "heartbeats", "dev-001")
     assert [(row["battery_pct"], row["agent_version"]) for row in rows] == [(15, "3.1")]
     assert "15 %" in run("devices", "heartbeats", "dev-001").stdout
 
 
-def test_watch(run):
+def test_watch_shows_changes(run):
     looks = run("devices", "watch", "--alias-prefix", "dev-", "--times", "2", "--interval", "0.2", "--json").stdout
     assert [len(json.loads(look)["devices"]) for look in looks.splitlines()] == [7, 7]
     plain = run("devices", "watch", "--alias-prefix", "dev-00", "--times", "1").stdout
@@ -82,13 +82,13 @@ def test_watch(run):
     assert plain.splitlines()[2].startswith("dev-000")
 
 
-def test_rename(data, run, phones):
+def test_device_is_renamed(data, run, phones):
     assert data("devices", "rename", "dev-003", "renamed")["alias"] == "renamed"
     assert "alias" in run("devices", "rename", "renamed", "dev-004", code=4).stderr
     assert run("devices", "rename", "renamed", "dev-003").stdout == "renamed is dev-003 now\n"
 
 
-def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
+def test_delete_asks_or_needs_yes_without_a_terminal(run, data, stack):
     stack.enroll("leaving")
     refused = run("devices", "delete", "leaving", answer="y\n", code=2)
     assert "--yes" in refused.stderr
@@ -97,7 +97,7 @@ def test_delete_asks_and_without_a_terminal_wants_yes(run, data, stack):
     run("devices", "show", "leaving", code=3)
 
 
-def test_what_a_terminal_would_obey_is_not_printed(run, stack):
+def test_terminal_control_characters_are_not_printed(run, stack):
     phone = stack.enroll("evil[bold]x")
     phone.heartbeat(network={"transport": "wifi\x1b[2J[bold]x"})
     table = run("devices", "list", "--alias-prefix", "evil").stdout
@@ -106,7 +106,7 @@ def test_what_a_terminal_would_obey_is_not_printed(run, stack):
     assert "wifi�[2J[bold]x" in table
 
 
-def test_completion_of_aliases_stays_silent_when_nobody_answers(home, operator, monkeypatch):
+def test_alias_completion_is_silent_when_the_api_is_unreachable(home, operator, monkeypatch):
     from nexmdm_cli import addresses
 
     assert addresses.complete("dev-00")[:2] == ["dev-000", "dev-001"]
@@ -114,6 +114,6 @@ def test_completion_of_aliases_stays_silent_when_nobody_answers(home, operator, 
     assert addresses.complete("dev-00") == []
 
 
-def test_nothing_listens(home, operator):
+def test_unreachable_api_is_reported(home, operator):
     failed = nexmdm("devices", "list", "--url", "http://127.0.0.1:1", code=6)
     assert "http://127.0.0.1:1 cannot be reached" in failed.stderr

@@ -1,4 +1,4 @@
-"""Codes are read back by a decoder, as a phone would read them."""
+"""Enrollment codes, which a decoder reads back as a phone would."""
 
 import base64
 import hashlib
@@ -20,12 +20,12 @@ from tests.support.codes import decoded
 APKS = ROOT / "tests" / "apks"
 FINGERPRINT = json.loads((APKS / "fingerprints.json").read_text())["rsa"]
 EXTRA = "android.app.extra.PROVISIONING_"
-# Upper and lower module of each character that a code is drawn with; light is 255.
+# The upper and lower module of each character with which a code is drawn; 255 is light.
 BLOCKS = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
 
 
 def drawn(text: str) -> list[dict]:
-    """The codes in what a terminal shows."""
+    """The codes in a terminal's output."""
     codes, lines = [], []
     for line in [*text.splitlines(), "end"]:
         if len(line) > 20 and set(line) <= set(BLOCKS):
@@ -42,13 +42,13 @@ def drawn(text: str) -> list[dict]:
 
 
 def words(line: str) -> list[str]:
-    """As the shell of this machine and then the phone's take an adb line apart."""
+    """The words of an adb line after this machine's shell and the phone's have split it."""
     adb, shell, inner = shlex.split(line)
     assert (adb, shell) == ("adb", "shell")
     return shlex.split(inner)
 
 
-def test_the_codes_in_terminal_and_png_enrol_a_phone(run, stack, operator):
+def test_codes_in_terminal_and_png_enroll_a_phone(run, stack, operator):
     open_to_all = operator / "codes" / "enroll-desk.png"
     open_to_all.parent.mkdir()
     open_to_all.touch(0o644)
@@ -65,7 +65,7 @@ def test_the_codes_in_terminal_and_png_enrol_a_phone(run, stack, operator):
     run("devices", "delete", answer.json()["device_id"], "--yes")
 
 
-def test_the_adb_line_survives_both_shells(run):
+def test_adb_line_survives_both_shells(run):
     shown = run("enroll", "create", "front desk", "--hmac-primary-key", "k'1 $x", "--hmac-rotation-key", "k2").stdout
     (line,) = [line for line in shown.splitlines() if line.startswith("adb ")]
     (code,) = drawn(shown)
@@ -86,7 +86,7 @@ def test_the_adb_line_survives_both_shells(run):
     ]
 
 
-def test_json_holds_the_token_once_and_no_key(data, run):
+def test_json_contains_the_token_once_and_no_key(data, run):
     made = data("enroll", "create", "of-json", "--hmac-primary-key", "a-secret-key", "--uses", "3", "--note", "hall")
     assert "a-secret-key" not in json.dumps(made)
     (item,) = made["items"]
@@ -97,7 +97,7 @@ def test_json_holds_the_token_once_and_no_key(data, run):
     assert item["token"] not in run("enroll", "list").stdout
 
 
-def test_revoke(data, run, stack):
+def test_token_is_revoked(data, run, stack):
     (item,) = data("enroll", "create", "revoked")["items"]
     some = run("enroll", "revoke", item["token_id"], "nobody's", "--json", code=3)
     assert json.loads(some.stdout) == {"revoked": [item["token_id"]]}
@@ -106,7 +106,7 @@ def test_revoke(data, run, stack):
     assert httpx.post(f"{stack.url}/v1/register", json={"alias": "revoked"}, headers=headers).status_code == 401
 
 
-def test_a_wrong_value_is_named(run):
+def test_invalid_value_is_named(run):
     assert "$.aliases" in run("enroll", "create", "x" * 201, code=4).stderr
 
 
@@ -118,14 +118,14 @@ def promoted(data):
     return build["build_id"]
 
 
-def test_provisioning_without_an_agent_makes_no_token(run, data):
+def test_provisioning_without_an_agent_creates_no_token(run, data):
     known = len(data("enroll", "list", "--limit", "500"))
     refused = run("enroll", "create", "early", "--device-owner", "--admin-component", "com.other/.Admin", code=3)
     assert "No build of com.other is promoted" in refused.stderr
     assert len(data("enroll", "list", "--limit", "500")) == known
 
 
-def test_the_device_owner_code_fetches_the_promoted_agent(run, data, promoted, monkeypatch):
+def test_device_owner_code_downloads_the_promoted_agent(run, data, promoted, monkeypatch):
     wifi = ("--wifi-ssid", "kiosks", "--wifi-password", "of-the-wifi")
     shown = run("enroll", "create", "owner", "--device-owner", *wifi).stdout
     provisioning, enrollment = drawn(shown)
@@ -149,7 +149,7 @@ def test_the_device_owner_code_fetches_the_promoted_agent(run, data, promoted, m
     assert content[f"{EXTRA}DEVICE_ADMIN_COMPONENT_NAME"] == "com.nexmdm/.Other"
 
 
-def test_every_alias_has_a_file_of_its_own_in_the_folder():
+def test_every_alias_has_its_own_file():
     aliases = ["lobby", "a/b", "a_b", "a b", "../../up", "..", "ünï", "x" * 200, "x" * 199]
     names = [qr.file_name(alias) for alias in aliases]
     assert names[0] == "enroll-lobby"
@@ -157,21 +157,21 @@ def test_every_alias_has_a_file_of_its_own_in_the_folder():
     assert all(Path(name).name == name and len(name) < 200 for name in names)
 
 
-def test_a_code_wider_than_the_terminal_is_not_drawn_broken(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+def test_code_wider_than_the_terminal_is_not_drawn(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then treats the output as a terminal
     monkeypatch.setenv("COLUMNS", "60")
     assert qr.draw(Output(), "short")
     assert not qr.draw(Output(), "x" * 400)
 
 
-# --- aliases in the code that the agent puts into a query
+# --- aliases in the code that the agent puts into a query string
 
 
 @pytest.mark.parametrize("alias", ["Hall & Bar", "Desk #2", "A+B", "100%", "50%25", "a=b&c", "Ünï / 1", "lobby"])
-def test_an_alias_in_the_code_survives_the_query_of_the_agent(data, stack, alias):
+def test_alias_in_the_code_survives_the_query_of_the_agent(data, stack, alias):
     (item,) = data("enroll", "create", alias)["items"]
     code = json.loads(item["qr_content"])
-    # The agent builds its URL so, without encoding anything.
+    # The agent builds its URL in this way, without encoding.
     url = f"{code['server_url']}/v1/register?alias={code['alias']}"
     answer = httpx.post(url, headers={"X-Admin": code["admin_key"]})
     assert answer.status_code == 200
@@ -183,7 +183,7 @@ def test_an_alias_in_the_code_survives_the_query_of_the_agent(data, stack, alias
 # --- provisioning
 
 
-def test_provisioning_warns_of_the_allowlist_and_names_the_cable_first(run, promoted):
+def test_provisioning_warns_of_the_allowlist_and_recommends_the_cable(run, promoted):
     told = run("enroll", "create", "warned", "--device-owner").stderr
     assert "DPC allowlist" in told
     assert told.index("--script") < told.index("adb shell dpm set-device-owner com.nexmdm/.NexDeviceAdminReceiver")
@@ -198,7 +198,7 @@ def test_provisioning_warns_of_the_allowlist_and_names_the_cable_first(run, prom
         (("pause", "{id}", "--reason", "test"), ("resume", "{id}"), "is paused"),
     ],
 )
-def test_an_agent_that_a_new_phone_might_not_be_given_makes_no_token(run, data, promoted, option, step, undo, said):
+def test_agent_that_is_not_offered_to_a_new_phone_creates_no_token(run, data, promoted, option, step, undo, said):
     def build(words):
         return run("builds", *(word.format(id=promoted) for word in words))
 
@@ -209,7 +209,7 @@ def test_an_agent_that_a_new_phone_might_not_be_given_makes_no_token(run, data, 
     build(undo)
 
 
-def test_the_url_of_the_code_serves_the_package_that_it_names(data, promoted):
+def test_url_of_the_code_serves_the_named_package(data, promoted):
     owner = data("enroll", "create", "of-a-package", "--device-owner")["device_owner"]
     address = httpx.URL(json.loads(owner["qr_content"])[f"{EXTRA}DEVICE_ADMIN_PACKAGE_DOWNLOAD_LOCATION"])
     assert address.params["package_name"] == "com.nexmdm"
@@ -234,7 +234,7 @@ def execute(script, environment, code=0):
 
 @pytest.fixture
 def kit(data, promoted, operator):
-    """kit(alias): the script for an alias, with keys and packages to disable."""
+    """kit(alias) returns the script for an alias, with HMAC keys and packages to disable."""
 
     def make(alias):
         (operator / "bloat.txt").write_text(
@@ -249,7 +249,7 @@ def kit(data, promoted, operator):
 
 
 @pytest.mark.parametrize("alias", ["lobby", "front $(desk)", 'the "hall" \\', "it's & so #1 +1 %"])
-def test_a_script_sets_a_phone_up_and_may_run_twice(kit, data, operator, alias):
+def test_script_sets_up_a_phone_and_may_run_twice(kit, data, operator, alias):
     script = kit(alias)
     assert script.stat().st_mode & 0o777 == 0o700
     bin_ = operator / "bin"
@@ -284,19 +284,19 @@ def test_a_script_sets_a_phone_up_and_may_run_twice(kit, data, operator, alias):
     data("devices", "delete", device["device_id"], "--yes")
 
 
-def test_a_script_goes_on_where_an_older_android_knows_less(kit, operator):
+def test_script_continues_where_an_older_android_lacks_a_command(kit, operator):
     environment = adb.install(operator / "bin", android=12)
     assert "before Android 13" in execute(kit("older"), environment).stdout
 
 
-def test_a_script_stops_when_the_phone_has_an_account(kit, operator):
+def test_script_stops_when_the_phone_has_an_account(kit, operator):
     environment = adb.install(operator / "bin", accounts=1)
     refused = execute(kit("taken"), environment, code=1)
     assert "remove every account" in refused.stderr
     assert "extras" not in adb.phone(operator / "bin")
 
 
-def test_a_script_takes_no_other_file_for_the_agent(kit, operator):
+def test_script_installs_only_the_expected_agent(kit, operator):
     script = kit("careful")
     (script.parent / "com.nexmdm-1.apk").write_bytes(b"another")
     execute(script, adb.install(operator / "bin"))
@@ -304,7 +304,7 @@ def test_a_script_takes_no_other_file_for_the_agent(kit, operator):
     assert fetched == (APKS / "agent-1.apk").read_bytes()
 
 
-def test_a_wrong_list_of_packages_makes_no_token(run, data, promoted, operator):
+def test_invalid_package_list_creates_no_token(run, data, promoted, operator):
     (operator / "bloat.txt").write_text("com.example.game\nrm -rf /\n")
     known = len(data("enroll", "list", "--limit", "500"))
     refused = run("enroll", "create", "x", "--script", "kit", "--disable-packages", "bloat.txt", code=2)
@@ -317,7 +317,7 @@ def test_a_wrong_list_of_packages_makes_no_token(run, data, promoted, operator):
 
 @pytest.fixture
 def enrolled(data, stack):
-    """Two enrolled devices; deleted afterwards."""
+    """Two enrolled devices, which are deleted afterwards."""
     made = data("enroll", "create", "rotate-1", "rotate-2")["items"]
     for item in made:
         body, headers = {"alias": item["alias"]}, {"X-Admin-Key": item["token"]}
@@ -331,7 +331,7 @@ KEYS = ("--hmac-primary-key", "old", "--hmac-rotation-key", "new")
 
 
 @pytest.mark.parametrize("chosen", [("rotate-1", "rotate-2"), ("--alias-prefix", "rotate-")])
-def test_rotate_keys_makes_a_line_for_each_phone(run, data, stack, enrolled, chosen):
+def test_rotate_keys_prints_a_line_for_each_phone(run, data, stack, enrolled, chosen):
     shown = run("enroll", "rotate-keys", *chosen, *KEYS)
     lines = [words(line) for line in shown.stdout.splitlines() if line.startswith("adb ")]
     assert [line[line.index("alias") + 1] for line in lines] == ["rotate-1", "rotate-2"]
@@ -352,5 +352,5 @@ def test_rotate_keys_makes_a_line_for_each_phone(run, data, stack, enrolled, cho
         (("--alias-prefix", "no such", *KEYS), 3, "No device fits"),
     ],
 )
-def test_rotate_keys_says_what_is_missing(run, options, code, said):
+def test_rotate_keys_names_what_is_missing(run, options, code, said):
     assert said in run("enroll", "rotate-keys", *options, code=code).stderr

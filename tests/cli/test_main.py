@@ -1,4 +1,4 @@
-"""The program as people and shells meet it: a process, its help, its exit codes, its completion."""
+"""The program as a process: its help, its exit codes, its output streams and its shell completion."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PROGRAM = Path(sys.executable).with_name("nexmdm")
 
 
 def names(command, before=()):
-    """The names of every command, such as ("devices", "list")."""
+    """The path of every command, such as ("devices", "list")."""
     for name, inner in getattr(command, "commands", {}).items():
         yield (*before, name)
         yield from names(inner, (*before, name))
@@ -46,12 +46,12 @@ def test_every_command_has_help(name, home):
         assert "--json" in text
 
 
-def test_the_documented_exit_codes_are_those_there_are():
+def test_documented_exit_codes_match_the_code():
     documented = {int(number) for number in re.findall(r"^(\d+) ", EXIT_CODES, re.MULTILINE)}
     assert documented == {0, 130, *Code}
 
 
-def test_the_program_speaks_json_on_stdout_and_people_on_stderr(operator):
+def test_json_goes_to_stdout_and_messages_to_stderr(operator):
     good = process("devices", "list", "--json")
     assert (good.returncode, type(json.loads(good.stdout)), good.stderr) == (0, list, "")
     bad = process("devices", "show", "nobodys", "--json")
@@ -62,7 +62,7 @@ def test_the_program_speaks_json_on_stdout_and_people_on_stderr(operator):
     assert process("--version").stdout == f"nexmdm {(ROOT / 'VERSION').read_text()}"
 
 
-def test_colour_is_for_terminals_that_want_it(operator, stack, monkeypatch):
+def test_color_is_used_only_on_terminals_that_allow_it(operator, stack, monkeypatch):
     stack.enroll("colourful")
     shown = ("devices", "list", "--alias-prefix", "colourful")
     assert "\x1b" not in nexmdm(*shown).stdout
@@ -72,12 +72,12 @@ def test_colour_is_for_terminals_that_want_it(operator, stack, monkeypatch):
     assert "\x1b[31m" not in nexmdm(*shown).stdout
 
 
-def test_the_shell_completes_actions(home):
+def test_shell_completes_actions(home):
     asked = {"_TYPER_COMPLETE_ARGS": "nexmdm send rebo", "_NEXMDM_COMPLETE": "complete_zsh"}
     assert "reboot" in process(**asked).stdout
 
 
-def test_ctrl_c_ends_a_watch_quietly_and_anything_else_with_130(operator, stack):
+def test_ctrl_c_exits_with_0_from_a_watch_and_130_otherwise(operator, stack):
     stack.enroll("mute").answer = None
     for arguments, code in ((("devices", "watch", "--json"), 0), (("send", "ping", "--to", "mute"), 130)):
         running = subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -97,7 +97,7 @@ def test_api_calls_any_route(run):
     assert "--data" in run("api", "POST", "/v1/commands", "-d", "{", code=2).stderr
 
 
-def test_status(data, run, stack, settled):
+def test_status_shows_the_fleet(data, run, stack, settled):
     stack.enroll("silent-one")
     good = data("status", "--max-silent", "100")
     assert (good["healthy"], good["wrong"]) == (True, [])
@@ -114,7 +114,7 @@ def test_status_counts_unknown_commands(data, run, stack, settled):
     assert "1 command is unknown" in run("status", "--max-silent", "100", code=1).stderr
 
 
-def test_alerts(run, data, stack):
+def test_alerts_are_listed(run, data, stack):
     if not any(route.key == "GET /v1/alerts" for route in template.load().routes):
         assert "has no such route" in run("alerts", code=3).stderr
         return
@@ -127,7 +127,7 @@ def test_alerts(run, data, stack):
     assert "Nothing is wrong." in run("alerts", "--device", "weak", "--condition", "unity_down").stderr
 
 
-def test_db_runs_the_checkouts_tools(home, url, monkeypatch):
+def test_db_runs_the_tools_of_the_checkout(home, url, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert process("db", "migrate").returncode == 0
     checked = json.loads(nexmdm("db", "check-schema", "--json").stdout)
@@ -136,5 +136,5 @@ def test_db_runs_the_checkouts_tools(home, url, monkeypatch):
     assert "--yes" in nexmdm("db", "adopt", code=2).stderr
 
 
-def test_db_outside_of_a_checkout(home):
+def test_db_outside_a_checkout_is_refused(home):
     assert "a checkout of the repository" in nexmdm("db", "migrate", code=2).stderr

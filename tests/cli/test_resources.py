@@ -1,4 +1,4 @@
-"""What the command reads of the API's answers is what the API's document says of them, and no more is needed."""
+"""The Structs with which the command reads responses agree with the OpenAPI document, and tolerate other versions."""
 
 import json
 import types
@@ -12,7 +12,7 @@ from nexmdm_cli.console.app import ASSETS
 from nexmdm_cli.failures import Failure
 
 SCHEMAS = json.loads((ASSETS / "openapi.json").read_text(encoding="utf-8"))["components"]["schemas"]
-# Pages have a schema for each kind of item; the others are what several schemas share.
+# Pages have a schema for each kind of item. The others are shared by several schemas.
 NOT_IN_THE_DOCUMENT = {"Resource", "Page"}
 STRUCTS = {
     name: type_
@@ -24,7 +24,7 @@ FIELDS = [(name, field) for name, type_ in STRUCTS.items() for field in msgspec.
 
 
 def options(type_: Any) -> set[Any]:
-    """The kinds of value that a type takes, as JSON Schema calls them; a Struct is its schema's name."""
+    """The kinds of value that a type accepts, in the words of JSON Schema; for a Struct, the name of its schema."""
     if get_origin(type_) in (Union, types.UnionType):
         return {kind for option in get_args(type_) for kind in options(option)}
     if type_ is types.NoneType:
@@ -34,7 +34,7 @@ def options(type_: Any) -> set[Any]:
 
 
 def said(schema: dict[str, Any]) -> set[str]:
-    """The same of a schema; a reference to one that is no object here is what that one is."""
+    """The kinds of value of a schema; a reference to a schema that is not an object is resolved."""
     if "anyOf" in schema:
         return {kind for option in schema["anyOf"] for kind in said(option)}
     if "$ref" in schema:
@@ -43,16 +43,16 @@ def said(schema: dict[str, Any]) -> set[str]:
     return {schema.get("type", "string")}
 
 
-def test_every_struct_is_a_schema_of_the_document():
+def test_every_struct_has_a_schema_in_the_document():
     assert set(STRUCTS) <= set(SCHEMAS)
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=[f"{name}.{field.encode_name}" for name, field in FIELDS])
-def test_a_member_is_read_as_the_document_says_it(name, field):
+def test_member_types_match_the_document(name, field):
     declared = SCHEMAS[name]["properties"][field.encode_name]
     read = options(field.type)
     told = said(declared)
-    assert told <= read | ({"integer"} if "number" in read else set()), f"{told} is answered, {read} is read"
+    assert told <= read | ({"integer"} if "number" in read else set()), f"{told} is documented, {read} is read"
     if field.default is NODEFAULT and field.default_factory is NODEFAULT:
         assert field.encode_name in SCHEMAS[name]["required"]
 
@@ -60,18 +60,18 @@ def test_a_member_is_read_as_the_document_says_it(name, field):
 RUN = {"scheduled_for": "2026-01-01T00:00:00Z", "status": "started", "request_id": None, "states": {}}
 
 
-def test_members_and_words_of_a_later_version_are_kept():
+def test_unknown_members_and_words_of_a_later_version_are_kept():
     later = {**RUN, "status": "postponed", "until": "2026-01-02T00:00:00Z"}
     run = resources.read(resources.Run, later)
     assert (run.status, run.document) == ("postponed", later)
 
 
-def test_members_that_an_earlier_version_did_not_have_are_absent():
+def test_members_missing_in_an_earlier_version_are_absent():
     run = resources.read(resources.Run, {"scheduled_for": RUN["scheduled_for"], "status": "missed"})
     assert (run.request_id, run.states) == (None, {})
 
 
 @pytest.mark.parametrize("document", [{"status": "started"}, {**RUN, "status": 1}, [], None, "text"])
-def test_what_is_no_such_object_is_a_failure_in_words(document):
+def test_unreadable_document_is_a_failure_with_a_message(document):
     with pytest.raises(Failure, match="The answer is no Run"):
         resources.read(resources.Run, document)

@@ -6,7 +6,7 @@ def phones(stack):
     return [stack.enroll(f"plan-{letter}") for letter in "ab"]
 
 
-def test_a_schedule_from_its_making_to_its_end(data, run):
+def test_schedule_is_created_changed_run_and_deleted(data, run):
     made = data(
         "schedules", "create", "nightly", "ring", "duration=10", "--cron", "0 3 * * *", "-z", "Europe/Berlin",
         "--alias-prefix", "plan-",
@@ -38,5 +38,5 @@ def test_a_schedule_from_its_making_to_its_end(data, run):
         (("x", "ping", "--all", "--cron", "0 3 * * *", "-z", "Mars/Olympus"), 4, "$.timezone"),
     ],
 )
-def test_what_is_wrong_is_named(run, arguments, code, said):
+def test_invalid_schedule_is_named(run, arguments, code, said):
     assert said in run("schedules", "create", *arguments, code=code).stderr

@@ -1,4 +1,4 @@
-"""No output of the command quotes a credential, whatever was pasted along with it; a path keeps query and host."""
+"""No output of the command quotes a credential, in whatever form it was pasted; a path keeps its query and its host."""
 
 import json
 import os
@@ -22,11 +22,11 @@ def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("form", AROUND, ids=repr)
-def test_credentials_are_read_as_they_were_pasted(operator, form, monkeypatch):
+def test_credentials_are_read_in_every_pasted_form(operator, form, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, form.format(os.environ[name]))
     assert nexmdm("devices", "list", "--json").stderr == ""
-    # This stack's operator has no session token: the gateway's refusal shows that the request arrived.
+    # The operator of this stack has no session token, so the gateway's refusal shows that the request arrived.
     monkeypatch.setenv("AWS_SESSION_TOKEN", form.format(CANARY))
     refused = nexmdm("devices", "list", code=5).stderr
     assert "(403)" in refused
@@ -35,7 +35,7 @@ def test_credentials_are_read_as_they_were_pasted(operator, form, monkeypatch):
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 @pytest.mark.parametrize("form", WITHIN[:-1], ids=repr)
-def test_what_is_no_credential_is_named_at_once_and_not_quoted(operator, name, form, monkeypatch):
+def test_invalid_credential_is_named_and_not_quoted(operator, name, form, monkeypatch):
     monkeypatch.setenv(name, form.format(CANARY, CANARY))
     ended = process("devices", "list")
     assert (ended.returncode, ended.stdout) == (5, "")
@@ -45,7 +45,7 @@ def test_what_is_no_credential_is_named_at_once_and_not_quoted(operator, name, f
 
 
 @pytest.mark.parametrize("form", [form for form in WITHIN if form != "{} {}"], ids=repr)
-def test_a_request_that_cannot_be_written_is_not_quoted(operator, form):
+def test_unencodable_request_is_not_quoted(operator, form):
     key = form.format(CANARY, CANARY)
     failed = nexmdm("api", "POST", "/v1/commands", "--key", key, "-d", "{}", code=2)
     assert CANARY not in failed.stderr + failed.stdout
@@ -55,7 +55,7 @@ def test_a_request_that_cannot_be_written_is_not_quoted(operator, form):
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
 @pytest.mark.parametrize("form", ["http://u:{}@h:x", "gopher://u:{}@h"])
-def test_a_proxy_that_cannot_be_used_is_not_quoted(operator, name, form, monkeypatch):
+def test_unusable_proxy_is_not_quoted(operator, name, form, monkeypatch):
     monkeypatch.setenv(name, form.format(CANARY.replace("/", "")))
     failed = nexmdm("devices", "list", code=2)
     assert name in failed.stderr
@@ -63,12 +63,12 @@ def test_a_proxy_that_cannot_be_used_is_not_quoted(operator, name, form, monkeyp
 
 
 @pytest.mark.parametrize("given", [f"password:{CANARY}", CANARY, f"password=@{CANARY}", f"password=@{CANARY * 300}"])
-def test_a_parameter_that_is_none_is_not_quoted(operator, given):
+def test_invalid_parameter_is_not_quoted(operator, given):
     failed = nexmdm("send", "wifi_connect", "ssid=kiosk", given, "--to", "lobby", code=2)
     assert CANARY not in failed.stderr + failed.stdout
 
 
-def test_keys_of_the_adb_line_are_read_as_they_were_pasted(operator, monkeypatch):
+def test_keys_of_the_adb_line_are_read_in_every_pasted_form(operator, monkeypatch):
     monkeypatch.setenv("NEXMDM_HMAC_PRIMARY_KEY", "\ufeffthe-key-of-the-fleet\r\n")
     monkeypatch.setenv("NEXMDM_HMAC_ROTATION_KEY", "\n")
     shown = nexmdm("enroll", "create", "lobby").stdout
@@ -76,7 +76,7 @@ def test_keys_of_the_adb_line_are_read_as_they_were_pasted(operator, monkeypatch
     assert "hmac_rotation_key" not in shown
 
 
-def test_a_path_keeps_its_query(operator, stack):
+def test_path_keeps_its_query(operator, stack):
     for alias in ("query-a", "query-b"):
         stack.enroll(alias)
     page = json.loads(nexmdm("api", "GET", "/v1/devices?limit=1&alias=query-").stdout)
@@ -87,5 +87,5 @@ def test_a_path_keeps_its_query(operator, stack):
 
 
 @pytest.mark.parametrize("route", ["https://evil.example/v1/devices", "//evil.example/v1/devices", "v1/devices"])
-def test_a_path_names_no_other_host(operator, route):
+def test_path_cannot_name_another_host(operator, route):
     assert "PATH" in nexmdm("api", "GET", route, code=2).stderr

@@ -13,30 +13,30 @@ def phones(stack):
 
 @pytest.fixture(autouse=True)
 def phone(phones, stack):
-    """The first one; all of them answer, and FCM takes everything."""
+    """The first phone. All phones answer, and FCM accepts every message."""
     stack.fake_fcm.forget()
     for phone in phones.values():
         phone.answer = "success"
     return phones["send-a"]
 
 
-def test_one_device_is_followed_until_it_answers(run, data, phone):
+def test_command_to_one_device_is_followed_until_it_answers(run, data, phone):
     row = data("send", "ring", "duration=7", "--to", "send-a")
-    # An agent does not answer a ring, so the command does not wait for an answer.
+    # An agent does not answer a ring, so the command does not wait for one.
     assert (row["state"], row["params"]) == ("sent", {"duration": 7})
     result = run("send", "ping", "--to", phone.device_id)
     assert "success" in result.stdout
     assert "answered: success" in result.stderr
 
 
-def test_an_action_that_is_never_answered_is_done_when_it_is_sent(run, data, phone):
+def test_action_without_an_answer_is_done_when_it_is_sent(run, data, phone):
     phone.answer = None
     done = run("send", "reboot", "--to", "send-a")
     assert "sent; this agent does not report what became of it" in done.stdout
     assert data("send", "reboot", "--to", "send-a")["completed_at"] is None
 
 
-def test_an_answer_that_waits_for_a_heartbeat_is_fetched_by_a_ping(run, stack, phone, monkeypatch):
+def test_answer_that_waits_for_a_heartbeat_is_fetched_by_a_ping(run, stack, phone, monkeypatch):
     monkeypatch.setattr("nexmdm_cli.following.PINGS_AFTER", (0.0,))
     phone.answer = None
     arguments = ("send", "launch_app", "package_name=com.example.kiosk", "--to", "send-a", "--timeout", "2")
@@ -46,18 +46,18 @@ def test_an_answer_that_waits_for_a_heartbeat_is_fetched_by_a_ping(run, stack, p
     assert sent == ["launch_app", "ping"]
 
 
-def test_until_answered_is_asked_for(data):
+def test_until_answered_option_sets_the_delivery(data):
     row = data("send", "ping", "--to", "send-a", "--until-answered")
     assert row["delivery"] == "until_answered"
     assert data("commands", "result", row["request_id"])["result"] == "success"
 
 
-def test_what_the_device_could_not_do_is_a_failure(run, phone):
+def test_failure_on_the_device_is_a_failure(run, phone):
     phone.answer = "FAILED"
     assert "The device answered FAILED" in run("send", "ping", "--to", "send-a", code=1).stderr
 
 
-def test_without_an_answer_it_has_not_settled(run, data, phone):
+def test_command_without_an_answer_is_reported_as_unsettled(run, data, phone):
     phone.answer = None
     unsettled = run("send", "ping", "--to", "send-a", "--timeout", "0.3", "--json", code=1)
     assert json.loads(unsettled.stdout)["state"] == "sent"
@@ -67,7 +67,7 @@ def test_without_an_answer_it_has_not_settled(run, data, phone):
     assert data("send", "ping", "--to", "send-a", "--no-wait")["completed_at"] is None
 
 
-def test_what_fcm_refuses_and_what_it_leaves_open(run, stack, phone):
+def test_refused_and_unknown_sends_are_reported(run, stack, phone):
     stack.fake_fcm.behave(phone.address, "400")
     assert "is failed" in run("send", "ping", "--to", "send-a", code=1).stderr
     stack.fake_fcm.behave(phone.address, "503")
@@ -76,7 +76,7 @@ def test_what_fcm_refuses_and_what_it_leaves_open(run, stack, phone):
     assert "resend" in unknown
 
 
-def test_several_and_a_filter(run, data, stack):
+def test_send_accepts_several_devices_or_a_filter(run, data, stack):
     batch = data("send", "wake", "--to", "send-a", "--to", "send-b")
     assert (batch["device_count"], batch["states"]) == (2, {"sent": 2})
     assert "2 named devices" in run("commands", "show", batch["request_id"]).stdout
@@ -94,7 +94,7 @@ def test_several_and_a_filter(run, data, stack):
     assert "commands list --batch" in failed.stderr
 
 
-def test_parameters(data, run, operator, stack):
+def test_send_accepts_parameters(data, run, operator, stack):
     (operator / "password").write_text("of-the-file\n")
     row = data("send", "wifi_connect", "ssid=a=b", "password=@password", "--to", "send-a")
     assert row["params"] == {"ssid": "a=b", "password": "***"}
@@ -122,13 +122,13 @@ def test_parameters(data, run, operator, stack):
         (("ping", "--to", "send-a", "--request-id", "a b"), 4, "Idempotency-Key"),
     ],
 )
-def test_what_is_wrong_is_named(run, arguments, code, said):
+def test_invalid_send_is_named(run, arguments, code, said):
     failed = run("send", *arguments, code=code)
     assert said in failed.stderr
     assert failed.stdout == ""
 
 
-def test_an_id_of_ones_own_is_sent_once(data, run, stack):
+def test_given_request_id_is_sent_once(data, run, stack):
     request_id = secrets.token_hex(4)
     for _ in range(2):
         assert data("send", "ping", "--to", "send-a", "--request-id", request_id)["result"] == "success"
@@ -139,8 +139,8 @@ def test_an_id_of_ones_own_is_sent_once(data, run, stack):
 
 
 @pytest.mark.parametrize("to", [("--to", "send-c"), ("--to", "send-c", "--to", "send-b")])
-def test_a_lost_answer_makes_no_second_command(data, stack, phones, to):
-    """The relay drops the first two answers; the command goes on with the key that it began with."""
+def test_lost_response_creates_no_second_command(data, stack, phones, to):
+    """The relay drops the first two responses; the command continues with the key that it began with."""
     known = len(data("commands", "list", "--device", "send-c"))
     with relay(stack.url, lose=2) as line:
         row = data("send", "ping", *to, "--url", line.url)
@@ -150,7 +150,7 @@ def test_a_lost_answer_makes_no_second_command(data, stack, phones, to):
     assert row["request_id"]
 
 
-def test_when_every_answer_is_lost_it_says_how_to_go_on(run, stack, monkeypatch, phone):
+def test_command_explains_how_to_continue_when_every_response_is_lost(run, stack, monkeypatch, phone):
     monkeypatch.setattr("nexmdm_cli.api.TRIES", 2)
     with relay(stack.url, lose=99) as line:
         lost = run("send", "ping", "--to", "send-a", "--url", line.url, code=6).stderr
@@ -161,7 +161,7 @@ def test_when_every_answer_is_lost_it_says_how_to_go_on(run, stack, monkeypatch,
     assert len(stack.fake_fcm.posts(key)) == 1
 
 
-def test_the_actions_that_completion_offers_are_the_apis():
+def test_completion_offers_the_actions_of_the_api():
     from nexmdm.commands.actions import ACTIONS
     from nexmdm_cli import send
 

@@ -1,4 +1,4 @@
-"""Which stack, and who signs: what is given, saved, found; and what is said when it is none of them."""
+"""Which stack and which credentials the command uses: given, saved or found; and the message when there are none."""
 
 import json
 import os
@@ -18,7 +18,7 @@ API = "https://abc123.execute-api.ap-southeast-2.amazonaws.com"
 
 
 def announce(folder: Path, url: str, pid: int | None = None, **keys: str) -> Path:
-    """As `local.run` does."""
+    """Write the file with which `local.run` announces itself."""
     file = folder / ".nexmdm" / "stack.json"
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps({"url": url, "region": "eu-west-1", "pid": pid or os.getpid(), **keys}))
@@ -27,7 +27,7 @@ def announce(folder: Path, url: str, pid: int | None = None, **keys: str) -> Pat
 
 @pytest.fixture
 def local(home, stack):
-    """A running local stack, above the folder that the person is in."""
+    """A running local stack whose file is in a parent of the operator's folder."""
     keys = {"access_key_id": KEYS["AWS_ACCESS_KEY_ID"], "secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
     file = announce(home, stack.url, **keys)
     (home / "deeper").mkdir()
@@ -35,7 +35,7 @@ def local(home, stack):
     return file
 
 
-def test_no_stack(home):
+def test_missing_stack_is_reported(home):
     failed = nexmdm("devices", "list", code=2)
     assert "Which stack?" in failed.stderr
     assert all(way in failed.stderr for way in ("--url", "NEXMDM_URL", "nexmdm use", "make run"))
@@ -44,18 +44,18 @@ def test_no_stack(home):
         assert "begins with https://" in nexmdm("devices", "list", "--url", url, code=2).stderr
 
 
-def test_a_running_local_stack_is_found_without_configuration(local, stack):
+def test_running_local_stack_is_found_without_configuration(local, stack):
     assert find(Choice()).url == stack.url
     for said in ((), ("--local",), ("--url", stack.url)):
         nexmdm("devices", "list", "--limit", "1", *said)
 
 
-def test_a_local_stack_that_has_gone_is_none(local, stack):
+def test_ended_local_stack_is_ignored(local, stack):
     announce(local.parent.parent, stack.url, pid=2**22 - 1)
     assert "Which stack?" in nexmdm("devices", "list", code=2).stderr
 
 
-def test_another_persons_file_is_not_believed(local, monkeypatch):
+def test_file_of_another_user_is_ignored(local, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert local_stack.running() is None
 
@@ -63,12 +63,12 @@ def test_another_persons_file_is_not_believed(local, monkeypatch):
 @pytest.mark.parametrize(
     "url", ["https://evil.example", "http://127.0.0.1.evil.example", "http://127.0.0.1:80@evil.example"]
 )
-def test_a_file_that_names_another_machine_is_not_believed(home, url):
+def test_file_that_names_another_machine_is_ignored(home, url):
     announce(home, url)
     assert local_stack.running() is None
 
 
-def test_a_local_stack_with_keys_of_its_environment(home, stack, monkeypatch):
+def test_local_stack_uses_its_own_keys(home, stack, monkeypatch):
     announce(home, stack.url)
     assert "No AWS credentials" in nexmdm("devices", "list", code=5).stderr
     for name, value in KEYS.items():
@@ -76,7 +76,7 @@ def test_a_local_stack_with_keys_of_its_environment(home, stack, monkeypatch):
     nexmdm("devices", "list")
 
 
-def test_what_is_said_goes_before_what_is_saved_before_what_is_found(local, stack, monkeypatch):
+def test_given_stack_precedes_saved_and_saved_precedes_found(local, stack, monkeypatch):
     for name, value in {**KEYS, "AWS_REGION": "eu-west-1"}.items():
         monkeypatch.setenv(name, value)
     nexmdm("use", API, "--region", "eu-central-1")
@@ -88,14 +88,14 @@ def test_what_is_said_goes_before_what_is_saved_before_what_is_found(local, stac
     assert find(Choice()).url == stack.url
 
 
-def test_a_saved_file_that_is_none(home):
+def test_invalid_saved_file_is_reported(home):
     nexmdm("use", API)
     file = home / "config" / "nexmdm" / "stack.json"
     file.write_text("{")
     assert "use --forget" in nexmdm("devices", "list", code=2).stderr
 
 
-def test_a_profile_signs_and_the_address_says_the_region(home, monkeypatch):
+def test_profile_signs_and_the_url_gives_the_region(home, monkeypatch):
     credentials = home / "aws-credentials"
     credentials.write_text("[fleet]\naws_access_key_id = AKIAFLEET\naws_secret_access_key = s\n")
     for given in (Choice(url=API, profile="fleet"), Choice(url=API)):
@@ -107,17 +107,17 @@ def test_a_profile_signs_and_the_address_says_the_region(home, monkeypatch):
     assert find(Choice(url="https://mdm.example", region="eu-west-3")).auth._region == "eu-west-3"
 
 
-def test_no_credentials(home):
+def test_missing_credentials_are_reported(home):
     failed = nexmdm("devices", "list", "--url", API, code=5)
     assert "No AWS credentials were found." in failed.stderr
     assert "--profile" in failed.stderr
 
 
-def test_a_profile_that_there_is_not(home):
+def test_unknown_profile_is_reported(home):
     assert "nobody" in nexmdm("devices", "list", "--url", API, "--profile", "nobody", code=5).stderr
 
 
-def test_an_expired_sso_session_says_how_to_log_in(home):
+def test_expired_sso_session_explains_how_to_log_in(home):
     (home / "aws-config").write_text(
         "[profile fleet]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = Operator\n"
         "[sso-session corp]\nsso_region = eu-west-1\nsso_start_url = https://corp.awsapps.com/start\n"
@@ -126,14 +126,14 @@ def test_an_expired_sso_session_says_how_to_log_in(home):
     assert "Run `aws sso login --profile fleet`." in failed.stderr
 
 
-def test_credentials_of_somebody_else(operator, monkeypatch):
+def test_credentials_without_access_are_reported(operator, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     failed = nexmdm("devices", "list", code=5)
     assert "403" in failed.stderr
     assert "OperatorPolicyArn" in failed.stderr
 
 
-def test_an_address_that_is_no_stack(operator, stack):
+def test_url_that_is_not_a_stack_is_reported(operator, stack):
     failed = nexmdm("devices", "list", "--url", f"{stack.url}/stage", code=3)
     assert "has no such route. Is it the address of a NexMDM stack" in failed.stderr
 
@@ -148,7 +148,7 @@ class Website(BaseHTTPRequestHandler):
         pass
 
 
-def test_an_address_that_is_a_website(operator):
+def test_url_of_a_website_is_reported(operator):
     with ThreadingHTTPServer(("127.0.0.1", 0), Website) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         failed = nexmdm("devices", "list", "--url", f"http://127.0.0.1:{server.server_port}", code=3)

@@ -1,4 +1,4 @@
-"""CSV files: no text of a phone or of an operator is a formula in a spreadsheet, and an import reads what was meant."""
+"""CSV files: no text becomes a formula in a spreadsheet, and an import reads back what was exported."""
 
 import ast
 import csv
@@ -27,29 +27,29 @@ def cells(document: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("text", DANGEROUS, ids=repr)
-def test_no_cell_of_an_export_is_a_formula(text):
+def test_exported_cells_are_not_formulas(text):
     device = cells(exported(alias=text, model=text))
     assert (device["alias"], device["model"]) == (f"'{text}", f"'{text}")
     assert cells(tabular.table([{"result": text}], ["result"])) == {"result": f"'{text}"}
 
 
-def test_a_line_break_in_a_text_begins_no_row():
+def test_line_break_in_a_text_starts_no_row():
     for text in ("a\r=1", "a\n=1", "a\r\n=1", 'a",=1', "a;=1"):
         assert cells(tabular.table([{"result": text}], ["result"])) == {"result": text}
 
 
-def test_numbers_stay_numbers_and_nothing_is_empty():
+def test_numbers_stay_numbers_and_none_is_an_empty_cell():
     assert cells(tabular.table([{"a": -60, "b": None, "c": 1.5}], ["a", "b", "c"])) == {"a": "-60", "b": "", "c": "1.5"}
 
 
 @pytest.mark.parametrize("alias", [*DANGEROUS, "'=1", "''-1", "'quoted'", "'", "plain"], ids=repr)
-def test_an_import_reads_the_alias_that_was_exported(alias):
+def test_import_reads_the_exported_alias(alias):
     rows, errors = tabular.read(exported(alias=alias).encode())
     assert errors == []
     assert [row["alias"] for _, row in rows] == [alias]
 
 
-def test_one_module_writes_csv():
+def test_only_one_module_writes_csv():
     writers = [
         path.name
         for path in Path(nexmdm_cli.__file__).parent.rglob("*.py")

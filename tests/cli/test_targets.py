@@ -1,4 +1,4 @@
-"""Devices by labels and groups on the command line: label, preview, ask, export and import, completion."""
+"""Selecting devices on the command line by labels and groups: labels, previews, prompts, CSV files and completion."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ def _labelled(phones, run):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Somebody sits there and can be asked."""
+    """Behave as in a terminal, where a prompt can be answered."""
     monkeypatch.setattr(Console, "is_terminal", property(lambda self: self.stderr))
 
 
@@ -31,7 +31,7 @@ def aliases(rows):
     return [row["alias"] for row in rows]
 
 
-def test_devices_are_labelled_and_found_by_their_labels(data, run):
+def test_devices_are_labeled_and_found_by_their_labels(data, run):
     assert data("devices", "label", "site=berlin", "role-", "--to", "tgt-1") == {"device_count": 1, "changed": 1}
     assert data("devices", "show", "tgt-1")["labels"] == {"fleet": "tgt", "site": "berlin"}
     assert "site=berlin" in run("devices", "show", "tgt-1").stdout
@@ -43,7 +43,7 @@ def test_devices_are_labelled_and_found_by_their_labels(data, run):
     assert data("alerts", "-l", "fleet=tgt") == []
 
 
-def test_an_error_in_a_selector_names_its_column(run):
+def test_invalid_selector_is_shown_with_its_column(run):
     assert "column 3" in run("devices", "list", "-l", "a b", code=4).stderr
 
 
@@ -59,14 +59,14 @@ def test_an_error_in_a_selector_names_its_column(run):
         (("delete",), 2, "Which devices?"),
     ],
 )
-def test_what_is_wrong_is_named(run, arguments, code, said):
+def test_invalid_target_is_named(run, arguments, code, said):
     assert said in run("devices", *arguments, code=code).stderr
 
 
 @pytest.mark.parametrize(
     "verb", [("devices", "label", "x=y"), ("devices", "delete"), ("send", "ping")], ids=["label", "delete", "send"]
 )
-def test_a_dry_run_shows_whom_it_would_be_and_does_nothing(data, run, verb, stack):
+def test_dry_run_shows_the_devices_and_does_nothing(data, run, verb, stack):
     posts = len(stack.fake_fcm.requests())
     preview = data(*verb, "-l", "fleet=tgt", "--dry-run")
     assert (preview["device_count"], preview["sample"]) == (3, ["tgt-1", "tgt-2", "tgt-3"])
@@ -78,30 +78,30 @@ def test_a_dry_run_shows_whom_it_would_be_and_does_nothing(data, run, verb, stac
     assert len(stack.fake_fcm.requests()) == posts
 
 
-def test_the_question_names_the_devices_and_the_answer_holds_to_them(run, data, terminal, monkeypatch, phones):
+def test_prompt_names_the_devices_and_the_change_is_bound_to_them(run, data, terminal, monkeypatch, phones):
     asked = run("devices", "label", "x=y", "-l", "fleet=tgt", answer="n\n", code=1)
     assert "Label x=y on 3 devices (tgt-1, tgt-2, tgt-3)?" in asked.stderr
     change = ("devices", "label", "role-", "--to", "tgt-3")
 
-    def another_hand(*_, **__):
+    def another_operator(*_, **__):
         nexmdm(*change)
         return True
 
-    # While the question stands, somebody else changes who it is about.
-    monkeypatch.setattr("typer.confirm", another_hand)
+    # While the prompt waits, another operator changes the selected devices.
+    monkeypatch.setattr("typer.confirm", another_operator)
     refused = run("send", "ping", "-l", "fleet=tgt,role", "--no-wait", code=4)
     assert "selects other devices" in refused.stderr
     assert data("send", "ping", "-l", "fleet=tgt,role", "--no-wait", "--yes")["device_count"] == 2
 
 
-def test_devices_are_deleted_by_a_filter(data, run, stack):
+def test_devices_are_deleted_by_filter(data, run, stack):
     for n in range(2):
         stack.enroll(f"leaver-{n}")
     assert data("devices", "delete", "--alias-prefix", "leaver-", "--yes") == {"device_count": 2, "deleted": 2}
     assert data("devices", "list", "--alias-prefix", "leaver-") == []
 
 
-def test_groups(data, run):
+def test_groups_are_created_listed_and_deleted(data, run):
     made = data("groups", "set", "tgt", "-l", "fleet=tgt", "--silent")
     assert (made["filter"], made["device_count"]) == ({"selector": "fleet=tgt", "online": False}, 3)
     assert data("groups", "show", "tgt") == made
@@ -113,19 +113,19 @@ def test_groups(data, run):
     run("groups", "show", "tgt", code=3)
 
 
-def test_tokens_carry_labels(data, run):
+def test_enrollment_tokens_have_labels(data, run):
     made = data("enroll", "create", "tgt-new", "--label", "site=berlin", "--label", "role=")
     assert made["items"][0]["labels"] == {"site": "berlin", "role": ""}
     assert "KEY=VALUE" in run("enroll", "create", "tgt-new", "--label", "site-", code=2).stderr
 
 
-def test_the_watched_app(data, run):
+def test_monitored_app_of_a_device_is_set(data, run):
     assert data("devices", "monitor", "tgt-1", "io.player")["monitored_package"] == "io.player"
     assert "io.player" in run("devices", "show", "tgt-1").stdout
     assert data("devices", "monitor", "tgt-1")["monitored_package"] is None
 
 
-def test_the_watched_app_of_a_group(data, run):
+def test_monitored_app_of_a_group_is_set(data, run):
     app = "com.example.till"
     made = data("groups", "set", "tgt-watch", "--alias-prefix", "tgt-1", "--monitored-package", app)
     assert made["monitored_package"] == app
@@ -143,7 +143,7 @@ def exported(run) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(run("devices", "export", "--csv", "-l", "fleet=tgt").stdout)))
 
 
-def test_what_is_exported_is_imported_without_a_change(run, data, operator):
+def test_import_of_an_export_changes_nothing(run, data, operator):
     run("devices", "label", 'note=a,"b";ü', "--to", "tgt-1")
     document = run("devices", "export", "--csv", "-l", "fleet=tgt").stdout
     assert document.splitlines()[0].startswith("device_id,alias,labels,")
@@ -155,7 +155,7 @@ def test_what_is_exported_is_imported_without_a_change(run, data, operator):
 
 
 def rows_of(run, **labels: dict) -> str:
-    """The export with other labels for some of the aliases, as a spreadsheet of another country writes it."""
+    """The export with new labels for some aliases, written as a spreadsheet with another locale would."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=";")
     writer.writerow(["device_id", "alias", "labels", "remark"])
@@ -165,7 +165,7 @@ def rows_of(run, **labels: dict) -> str:
     return "\ufeff" + text.getvalue()
 
 
-def test_an_import_changes_what_the_file_says(run, data, operator):
+def test_import_applies_the_changes_of_the_file(run, data, operator):
     (operator / "new.csv").write_text(rows_of(run, tgt_2={"fleet": "tgt", "floor": "3"}))
     assert data("devices", "import", "new.csv", "--dry-run")["changed"] == 1
     assert data("devices", "list", "-l", "fleet=tgt,floor") == []
@@ -175,7 +175,7 @@ def test_an_import_changes_what_the_file_says(run, data, operator):
     assert data("devices", "show", "tgt-2")["labels"] == {"fleet": "tgt", "floor": "3"}
 
 
-def test_every_wrong_line_is_named_and_nothing_is_changed(run, data, operator):
+def test_import_names_every_invalid_line_and_changes_nothing(run, data, operator):
     text = rows_of(run, tgt_1={"fleet": "tgt", "x": "1"}, tgt_2={"Fleet": "tgt"})
     (operator / "bad.csv").write_text(text + 'nobody;nobody;{}\n;;"{"\n')
     refused = run("devices", "import", "bad.csv", "--yes", code=4)
@@ -192,7 +192,7 @@ def test_every_wrong_line_is_named_and_nothing_is_changed(run, data, operator):
     run("devices", "label", "x-", "--to", "tgt-1")
 
 
-def test_a_file_that_is_too_large_is_sent_in_parts_only_when_asked(run, data, operator, monkeypatch):
+def test_large_file_is_sent_in_parts_only_on_request(run, data, operator, monkeypatch):
     monkeypatch.setattr(tabular, "MAX_ROWS", 2)
     (operator / "new.csv").write_text(rows_of(run, tgt_3={"fleet": "tgt", "part": "2"}))
     assert "--partial" in run("devices", "import", "new.csv", "--yes", code=4).stderr
@@ -202,7 +202,7 @@ def test_a_file_that_is_too_large_is_sent_in_parts_only_when_asked(run, data, op
     run("devices", "label", "part-", "--to", "tgt-3")
 
 
-def test_a_part_fits_into_a_request():
+def test_part_of_an_import_fits_into_a_request():
     rows = [(n, {"device_id": str(n), "labels": {"a": "ü" * 200}}) for n in range(5000)]
     parts = list(tabular.chunks(rows))
     assert [row for part in parts for row in part] == rows
@@ -210,7 +210,7 @@ def test_a_part_fits_into_a_request():
     assert len(parts) > 1
 
 
-def test_a_file_that_is_no_export_is_refused(run, operator):
+def test_file_that_is_not_an_export_is_refused(run, operator):
     for content, said in ((b"a,b\n1,2\n", "device_id"), (b"\xff\xfe", "UTF-8"), (b'alias\n"x', "line")):
         (operator / "file.csv").write_bytes(content)
         assert said in run("devices", "import", "file.csv", code=2).stderr

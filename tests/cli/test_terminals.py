@@ -1,4 +1,4 @@
-"""What the command writes on terminals of every encoding, and that nothing is lost when one lacks a character."""
+"""Output on terminals of every encoding, and that nothing is lost when one lacks a character."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_json_is_utf_8_in_every_encoding_and_escapes_controls(operator, encoding
 
 @pytest.mark.parametrize("point", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x202E, 0x2066, 0xD800, 0xDFFF, 0xE0001])
 @pytest.mark.parametrize("many", [False, True], ids=["one", "stream"])
-def test_json_escapes_what_a_terminal_obeys(capfdbinary, point, many):
+def test_json_escapes_terminal_control_characters(capfdbinary, point, many):
     value = {"alias": f"a{chr(point)}b"}
     out = Output(as_json=True)
     out.stream(value) if many else out.json(value)
@@ -64,7 +64,7 @@ def test_json_escapes_what_a_terminal_obeys(capfdbinary, point, many):
 
 
 def test_arguments_are_utf_8_in_the_c_locale(operator):
-    """There Python reads them as ASCII and hides the other bytes in surrogates."""
+    """In the C locale, Python reads arguments as ASCII and hides other bytes in surrogates."""
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ended = process("enroll", "create", "Zürich", "--json", **plain)
     assert ended.returncode == 0, ended.stderr
@@ -75,13 +75,13 @@ def test_arguments_are_utf_8_in_the_c_locale(operator):
 
 
 @pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_body_is_read_in_the_encoding_that_it_says(operator, mark):
+def test_body_is_read_in_the_encoding_of_its_mark(operator, mark):
     body = '{"aliases": ["Zürich"]}'.encode(mark)
     ended = process("api", "POST", "/v1/enroll-tokens", "-d", "@-", data=body, PYTHONIOENCODING="cp1252")
     assert json.loads(ended.stdout)["items"][0]["alias"] == "Zürich"
 
 
-def test_a_code_without_blocks_is_drawn_two_characters_wide(operator):
+def test_code_without_block_characters_is_drawn_two_characters_wide(operator):
     from PIL import Image
 
     ended = process("enroll", "create", "lobby", "--server-url", "https://mdm.example", PYTHONIOENCODING="ascii")
@@ -95,7 +95,7 @@ def test_a_code_without_blocks_is_drawn_two_characters_wide(operator):
     assert not any(block in ended.stdout.decode() for block in BLOCKS)
 
 
-def test_a_png_folder_that_cannot_be_made_costs_no_token(operator):
+def test_uncreatable_png_folder_creates_no_token(operator):
     (operator / "file").touch()
     before = json.loads(process("enroll", "list", "--json").stdout)
     ended = process("enroll", "create", "lobby", "--png", "file/codes")
@@ -104,7 +104,7 @@ def test_a_png_folder_that_cannot_be_made_costs_no_token(operator):
     assert json.loads(process("enroll", "list", "--json").stdout) == before
 
 
-def test_a_png_that_cannot_be_written_loses_no_token(operator):
+def test_unwritable_png_loses_no_token(operator):
     (operator / "codes" / "enroll-lobby.png").mkdir(parents=True)
     ended = process("enroll", "create", "lobby", "--png", "codes", "--json")
     assert ended.returncode == 1

@@ -1,4 +1,4 @@
-"""Alert rules, mutes, acknowledgements, events and the fleet's history from the command line."""
+"""Alert rules, mutes, acknowledgments, events and the fleet's history on the command line."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def phone(stack):
     return stack.enroll("watched-one")
 
 
-def test_a_rule_from_its_making_to_its_end(data, run):
+def test_rule_is_created_changed_and_deleted(data, run):
     made = data(
         "alert-rules", "create", "tills", "low_battery", "--threshold", "30", "--for", "600", "--severity", "critical",
         "--route", "ops", "--quiet", "22:00-06:00@Europe/Berlin", "--alias-prefix", "till-",
@@ -31,14 +31,14 @@ def test_a_rule_from_its_making_to_its_end(data, run):
     assert actions == ["alert_rule.delete", "alert_rule.change", "alert_rule.change", "alert_rule.create"]
 
 
-def test_quiet_hours_that_cannot_be_read_say_the_form(run):
+def test_unreadable_quiet_hours_are_refused_with_the_format(run):
     assert "22:00-06:00@Europe/Berlin" in run(
         "alert-rules", "create", "x", "silent", "--quiet", "at night", code=2
     ).stderr  # fmt: skip
     run("alert-rules", "create", "x", "silent", "--quiet", "22:00-06:00@Mars/Base", code=4)
 
 
-def test_a_mute_names_its_devices_and_ends(data, run):
+def test_mute_names_its_devices_and_can_be_ended(data, run):
     run("mutes", "create", "--hours", "2", "--reason", "x", code=2)
     made = data("mutes", "create", "--hours", "2", "--reason", "the hall is rewired", "--alias-prefix", "watched-")
     assert "the hall is rewired" in run("mutes", "list").stdout
@@ -46,7 +46,7 @@ def test_a_mute_names_its_devices_and_ends(data, run):
     assert "Nothing is muted." in run("mutes", "list").stderr
 
 
-def test_an_acknowledged_alert_is_known_to_others(stack, data, run):
+def test_acknowledgment_is_shown_to_other_operators(stack, data, run):
     run_sql(
         stack.database,
         "INSERT INTO device_alerts (device_id, condition, rule)"
@@ -70,7 +70,7 @@ def test_events_are_followed_from_another_terminal(data, operator):
             following.kill()
 
 
-def test_status_shows_the_week(stack, run, settled):
+def test_status_shows_the_last_week(stack, run, settled):
     run_sql(
         stack.database,
         "INSERT INTO fleet_history (hour, grp, devices, online, silent, low_battery, app_down, heartbeats, info,"
@@ -92,11 +92,11 @@ def test_status_shows_the_week(stack, run, settled):
         ([1, 3] * 56, (), "█" * 56),
     ],
 )
-def test_a_sparkline_is_drawn_between_its_bounds(values: list[float | None], bounds: tuple[float | None], bars: str):
+def test_sparkline_is_drawn_between_its_bounds(values: list[float | None], bounds: tuple[float | None], bars: str):
     assert sparkline(values, *bounds) == bars
 
 
-def test_a_device_shows_its_week(stack, run, data):
+def test_device_shows_its_last_week(stack, run, data):
     phone = data("devices", "show", "watched-one")["device_id"]
     run_sql(
         stack.database,

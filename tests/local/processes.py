@@ -1,4 +1,4 @@
-"""Waiting for processes and for what they print."""
+"""Wait for processes and for their output."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ import psutil
 def eventually(condition, seconds=15):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
 
 
@@ -23,7 +23,7 @@ def ended(processes: list[psutil.Process], seconds=15) -> bool:
 
 @contextlib.contextmanager
 def listening(*arguments: str, **options) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A process that prints `listening on URL`, and that URL. Killed at the end if it still runs."""
+    """A process that prints `listening on URL`, and that URL. It is killed at the end if it still runs."""
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, **options)
     try:
         line = process.stdout.readline()

@@ -1,4 +1,4 @@
-"""RDS's certificates: nothing but what was pinned gets into a build."""
+"""RDS's certificates: only the pinned bundle gets into a build."""
 
 import hashlib
 import threading
@@ -20,7 +20,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """The bundle that a host offers, and its URL."""
+    """The bundle that a host serves, and its URL."""
     folder = tmp_path / "host"
     folder.mkdir()
     certificates(folder)
@@ -32,7 +32,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def test_the_pinned_bundle_is_fetched_once(served, tmp_path: Path, capsys):
+def test_pinned_bundle_is_downloaded_once(served, tmp_path: Path, capsys):
     offered, url = served
     path, pin = tmp_path / "out" / "bundle.pem", tmp_path / "pin.sha256"
     ca_bundle.pin(path, url, pin)
@@ -46,7 +46,7 @@ def test_the_pinned_bundle_is_fetched_once(served, tmp_path: Path, capsys):
     ca_bundle.check(path, url, pin)  # from the file
 
 
-def test_another_bundle_is_refused_and_not_left_behind(served, tmp_path: Path):
+def test_other_bundle_is_refused_and_not_left_behind(served, tmp_path: Path):
     offered, url = served
     path, pin = tmp_path / "bundle.pem", tmp_path / "pin.sha256"
     ca_bundle.pin(path, url, pin)
@@ -60,12 +60,12 @@ def test_another_bundle_is_refused_and_not_left_behind(served, tmp_path: Path):
     assert not path.exists()
 
 
-def test_without_a_pin_nothing_is_fetched(tmp_path: Path):
+def test_nothing_is_downloaded_without_a_pin(tmp_path: Path):
     with pytest.raises(SystemExit, match="no hash is pinned"):
         ca_bundle.check(tmp_path / "bundle.pem", "http://127.0.0.1:9/", tmp_path / "none")
 
 
-def test_what_is_no_bundle_is_not_pinned(served, tmp_path: Path):
+def test_file_that_is_not_a_bundle_is_not_pinned(served, tmp_path: Path):
     offered, url = served
     offered.write_text("<html>")
     with pytest.raises(SystemExit, match="no PEM"):

@@ -1,4 +1,4 @@
-"""An environment is a process: what happens to it happens to nobody else."""
+"""Each execution environment is a process: a failure in one does not affect the others."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ def function(tmp_path):
 
 @pytest.fixture
 def invoke(function, tmp_path):
-    """Invoke with each of the events, one after the other in one pool, or all at once; the outcomes."""
+    """Invoke the function with each event, one after the other in one pool or all at once; return the outcomes."""
 
     def invoke(*events, limit=4, at_once=False, between=None):
         async def run():
@@ -81,7 +81,7 @@ def invoke(function, tmp_path):
     return invoke
 
 
-def test_it_looks_like_lambda_inside(invoke, tmp_path):
+def test_environment_looks_like_lambda(invoke, tmp_path):
     (outcome,) = invoke({"body": "é" * 3_000_000})
     seen = outcome.result
     assert 1000 < seen["remaining"] <= 2000
@@ -94,43 +94,43 @@ def test_it_looks_like_lambda_inside(invoke, tmp_path):
     assert "seen" in (tmp_path / "log").read_text()
 
 
-def test_one_environment_serves_one_call_after_the_other(invoke):
+def test_environment_serves_consecutive_calls(invoke):
     first, second = invoke({}, {})
     assert first.result["pid"] == second.result["pid"]
     assert second.result["calls"] == 2
 
 
-def test_calls_at_once_have_processes_of_their_own(invoke):
+def test_concurrent_calls_have_separate_processes(invoke):
     outcomes = invoke(*[{"do": "sleep", "seconds": 0.3}] * 3, at_once=True)
     assert len({outcome.result["pid"] for outcome in outcomes}) == 3
 
 
-def test_at_the_limit_a_call_waits(invoke):
+def test_call_waits_at_the_limit(invoke):
     outcomes = invoke(*[{}] * 6, limit=2, at_once=True)
     assert len({outcome.result["pid"] for outcome in outcomes}) == 2
-    assert sum(outcome.result["calls"] for outcome in outcomes) in (12, 13, 16)  # 3 and 3, 4 and 2, 5 and 1
+    assert sum(outcome.result["calls"] for outcome in outcomes) in (12, 13, 16)  # 3 + 3, 4 + 2 or 5 + 1
 
 
-def test_an_exception_is_told_and_the_environment_stays(invoke):
+def test_exception_is_reported_and_the_environment_is_kept(invoke):
     before, failed, after = invoke({}, {"do": "raise"}, {})
     assert failed.error["errorType"] == "ValueError"
     assert failed.error["errorMessage"] == "no such thing"
     assert after.result["pid"] == before.result["pid"]
 
 
-def test_a_result_that_is_not_json_is_an_error(invoke):
+def test_result_that_is_not_json_is_an_error(invoke):
     (outcome,) = invoke({"do": "unserializable"})
     assert outcome.error["errorType"] == "TypeError"
 
 
 @pytest.mark.parametrize("how", ["exit", "sys.exit"])
-def test_a_process_that_ends_is_an_error_and_is_replaced(invoke, how):
+def test_ended_process_is_an_error_and_is_replaced(invoke, how):
     before, failed, after = invoke({}, {"do": how}, {})
     assert failed.error["errorType"] == "Runtime.ExitError"
     assert after.result["pid"] != before.result["pid"]
 
 
-def test_one_killed_between_two_calls_is_not_noticed(invoke):
+def test_environment_killed_between_calls_is_replaced_silently(invoke):
     def kill(pool):
         for pid in pool.processes():
             os.kill(pid, signal.SIGKILL)
@@ -141,20 +141,20 @@ def test_one_killed_between_two_calls_is_not_noticed(invoke):
     assert second.result["pid"] != first.result["pid"]
 
 
-def test_time_is_up(invoke):
+def test_call_over_its_timeout_is_an_error(invoke):
     failed, after = invoke({"do": "sleep", "seconds": 60}, {})
     assert failed.error["errorType"] == "Sandbox.Timedout"
     assert "timed out after 2.00 seconds" in failed.error["errorMessage"]
     assert after.result["calls"] == 1
 
 
-def test_a_handler_that_cannot_be_imported(invoke, tmp_path):
+def test_handler_that_cannot_be_imported_is_an_error(invoke, tmp_path):
     (tmp_path / "one_off_handler.py").write_text("import no_such_module")
     (outcome,) = invoke({})
     assert outcome.error["errorType"] == "ModuleNotFoundError"
 
 
-def test_a_parent_that_is_killed_leaves_no_environment(function, tmp_path):
+def test_killed_parent_leaves_no_environment(function, tmp_path):
     script = f"""
         import asyncio
         from local.gateway.environment import Environments

@@ -1,4 +1,4 @@
-"""The fake FCM over real sockets: its answers, its faults, what it records and whom it tells."""
+"""The fake FCM over real sockets: its responses, its faults, what it records and what it delivers."""
 
 import json
 import socket
@@ -34,13 +34,13 @@ def send(fcm, token="a-device", **data):
     return fcm.post(SEND, json={"message": {"token": token, "data": {"request_id": "r-1", **data}}})
 
 
-def test_a_message_is_accepted_recorded_and_delivered(fake_fcm, fcm):
+def test_message_is_accepted_recorded_and_delivered(fake_fcm, fcm):
     answer = send(fcm, action="ping")
     assert answer.status_code == 200
     assert answer.json()["name"].startswith("projects/nexmdm-local/messages/0:")
     [record] = fake_fcm.posts("r-1")
     assert (record.token, record.outcome, record.delivered) == ("a-device", "200", True)
-    # The client may have the answer before the double has noted that it gave it.
+    # The client may have the response before the fake has recorded it.
     fake_fcm.wait_for(lambda: record.answered_at is not None)
     assert record.at <= record.answered_at <= time.time()
     assert [(d.token, d.data["action"]) for d in fake_fcm.deliveries()] == [("a-device", "ping")]
@@ -56,7 +56,7 @@ def test_a_message_is_accepted_recorded_and_delivered(fake_fcm, fcm):
         ("503", 503, "UNAVAILABLE", "UNAVAILABLE"),
     ],
 )
-def test_errors_are_in_fcms_words(fake_fcm, fcm, kind, status, google, error_code):
+def test_errors_have_the_format_of_fcm(fake_fcm, fcm, kind, status, google, error_code):
     fake_fcm.behave("a-device", kind)
     answer = send(fcm)
     error = answer.json()["error"]
@@ -66,13 +66,13 @@ def test_errors_are_in_fcms_words(fake_fcm, fcm, kind, status, google, error_cod
     assert send(fcm, token="another").status_code == 200
 
 
-def test_too_many(fake_fcm, fcm):
+def test_429_has_a_retry_after(fake_fcm, fcm):
     fake_fcm.behave("a-device", Behaviour("429", retry_after=7))
     answer = send(fcm)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 
-def test_pages_and_redirects(fake_fcm, fcm):
+def test_html_pages_and_redirects_can_be_returned(fake_fcm, fcm):
     fake_fcm.behave("a-device", "502", "redirect")
     assert send(fcm).headers["content-type"] == "text/html"
     assert send(fcm).status_code == 307
@@ -87,7 +87,7 @@ def test_pages_and_redirects(fake_fcm, fcm):
         ("silence", httpx.ReadTimeout),
     ],
 )
-def test_faults_of_the_socket(fake_fcm, fcm, kind, error):
+def test_socket_faults_can_be_produced(fake_fcm, fcm, kind, error):
     fake_fcm.behave("a-device", kind)
     with pytest.raises(error):
         send(fcm)
@@ -95,25 +95,25 @@ def test_faults_of_the_socket(fake_fcm, fcm, kind, error):
     assert send(fcm, token="another").status_code == 200
 
 
-def test_what_is_ambiguous_can_have_been_delivered(fake_fcm, fcm):
+def test_message_with_an_ambiguous_response_may_be_delivered(fake_fcm, fcm):
     fake_fcm.behave("a-device", Behaviour("503", delivered=True), Behaviour("503"))
     send(fcm)
     send(fcm)
     assert [record.delivered for record in fake_fcm.posts("r-1")] == [True, False]
 
 
-def test_behaviours_come_in_their_order_and_the_last_stays(fake_fcm, fcm):
+def test_behaviors_apply_in_order_and_the_last_one_stays(fake_fcm, fcm):
     fake_fcm.behave("a-device", Behaviour("503", times=2), "429", "200")
     assert [send(fcm).status_code for _ in range(5)] == [503, 503, 429, 200, 200]
 
 
-def test_without_a_good_access_token_nothing_passes(fake_fcm, fcm):
+def test_invalid_access_token_is_refused(fake_fcm, fcm):
     fake_fcm.revoke_access()
     assert send(fcm).status_code == 401
     assert fake_fcm.deliveries() == []
 
 
-def test_the_token_endpoint_can_fail_too(fake_fcm, fcm):
+def test_token_endpoint_can_fail(fake_fcm, fcm):
     fake_fcm.behave("/token", "503", "200")
     assert fcm.post("/token", data={"assertion": "x"}).status_code == 503
     assert fcm.post("/token", data={"assertion": "x"}).status_code == 200
@@ -121,7 +121,7 @@ def test_the_token_endpoint_can_fail_too(fake_fcm, fcm):
     assert len(fake_fcm.requests(path="/token")) == 4
 
 
-def test_the_hook_runs_between_arrival_and_answer(fake_fcm, fcm):
+def test_hook_runs_between_request_and_response(fake_fcm, fcm):
     arrived, go_on = threading.Event(), threading.Event()
 
     def hook(record):
@@ -138,7 +138,7 @@ def test_the_hook_runs_between_arrival_and_answer(fake_fcm, fcm):
         assert answer.result().status_code == 200
 
 
-def test_waiting_for_what_it_sees(fake_fcm, fcm):
+def test_waiting_for_messages(fake_fcm, fcm):
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(fake_fcm.wait_for, lambda: len(fake_fcm.posts("r-1")) == 2)
         send(fcm)
@@ -148,26 +148,26 @@ def test_waiting_for_what_it_sees(fake_fcm, fcm):
         fake_fcm.wait_for(lambda: False, 0.01)
 
 
-def test_many_at_once_are_each_recorded(fake_fcm, fcm):
+def test_concurrent_messages_are_all_recorded(fake_fcm, fcm):
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: send(fcm, request_id=f"r-{n}"), range(200)))
     assert sorted(len(fake_fcm.posts(f"r-{n}")) for n in range(200)) == [1] * 200
 
 
-def test_nonsense_is_a_400_and_unknown_paths_a_404(fake_fcm, fcm):
+def test_invalid_request_returns_400_and_unknown_path_404(fake_fcm, fcm):
     assert fcm.post(SEND, content=b"{").status_code == 400
     assert fcm.post(SEND, json={"message": {}}).status_code == 400
     assert fcm.get("/elsewhere").status_code == 404
 
 
-def test_a_client_that_speaks_no_http_harms_nobody(fcm):
+def test_client_that_speaks_no_http_does_no_harm(fcm):
     with socket.create_connection((fcm.base_url.host, fcm.base_url.port)) as raw:
         raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         assert raw.recv(100) == b""
     assert send(fcm).status_code == 200
 
 
-def test_control_over_http(fake_fcm, fcm):
+def test_fake_is_controlled_over_http(fake_fcm, fcm):
     told = [{"kind": "503", "times": 1, "delivered": True}, {"kind": "200"}]
     assert fcm.put("/control/behaviours/a-device", json=told).status_code == 200
     assert [send(fcm).status_code for _ in range(2)] == [503, 200]
@@ -180,14 +180,14 @@ def test_control_over_http(fake_fcm, fcm):
     assert fake_fcm.requests() == fake_fcm.deliveries() == []
 
 
-def test_a_long_poll_ends_with_the_message(fcm):
+def test_long_poll_ends_with_the_message(fcm):
     with ThreadPoolExecutor() as pool:
         polled = pool.submit(fcm.get, "/control/messages", params={"wait": 30}, timeout=40)
         send(fcm)
         assert len(polled.result(10).json()["messages"]) == 1
 
 
-def test_at_random_it_never_ends_a_registration():
+def test_random_behavior_never_unregisters_a_device():
     import random
 
     kinds = {at_random(random.Random(n), share=1.0).kind for n in range(500)}
@@ -196,7 +196,7 @@ def test_at_random_it_never_ends_a_registration():
     assert at_random(random.Random(1), share=0).kind == "200"
 
 
-def test_as_a_process_with_its_service_account(tmp_path):
+def test_fake_runs_as_a_process_with_its_service_account(tmp_path):
     account = tmp_path / "account.json"
     with listening("-m", "local.fcm", "--port", "0", "--account", str(account)) as (process, url):
         assert json.loads(account.read_text())["token_uri"] == f"{url}/token"
@@ -204,7 +204,7 @@ def test_as_a_process_with_its_service_account(tmp_path):
         assert process.wait(10) == 0
 
 
-def test_firebase_admin_takes_the_account(fake_fcm, fcm):
+def test_firebase_admin_accepts_the_service_account(fake_fcm, fcm):
     from google.auth.transport.requests import Request
     from google.oauth2 import service_account as google
 

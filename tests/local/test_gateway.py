@@ -1,4 +1,4 @@
-"""The gateway over real sockets, in front of a handler that returns what it was given."""
+"""The gateway over real sockets, in front of a handler that returns its event."""
 
 import base64
 import contextlib
@@ -121,7 +121,7 @@ def api(url):
         yield client
 
 
-def test_the_event_is_that_of_format_2(api):
+def test_event_has_format_2(api):
     headers = [("X-Mixed-Case", "a"), ("x-mixed-case", "b"), ("Cookie", "k=v; l=w"), ("User-Agent", "agent/1")]
     event = api.get("/open/a%20b?x=1&x=2&y=%C3%A4+b&z", headers=headers).json()
     assert event["version"] == "2.0"
@@ -149,7 +149,7 @@ def test_the_event_is_that_of_format_2(api):
     assert "authorizer" not in context
 
 
-def test_what_has_no_value_is_absent(api):
+def test_members_without_a_value_are_absent(api):
     event = api.get("/open").json()
     assert not {"body", "cookies", "queryStringParameters", "pathParameters"} & event.keys()
 
@@ -166,13 +166,13 @@ def test_what_has_no_value_is_absent(api):
         (None, b"hello", True),
     ],
 )
-def test_bodies(api, content_type, content, is_base64):
+def test_bodies_are_text_or_base64(api, content_type, content, is_base64):
     event = api.post("/open", content=content, headers={"content-type": content_type} if content_type else {}).json()
     assert event["isBase64Encoded"] is is_base64
     assert (base64.b64decode(event["body"]) if is_base64 else event["body"].encode()) == content
 
 
-def test_a_fixed_segment_wins_over_a_variable(api):
+def test_literal_segment_takes_precedence_over_a_variable(api):
     assert api.get("/open/fixed").json()["routeKey"] == "GET /open/fixed"
 
 
@@ -183,14 +183,14 @@ def test_a_fixed_segment_wins_over_a_variable(api):
         *[("GET", "//open"), ("DELETE", "/open"), ("HEAD", "/open"), ("OPTIONS", "/open")],
     ],
 )
-def test_other_routes_are_not_found(api, method, path):
+def test_other_routes_return_404(api, method, path):
     answer = api.request(method, path)
     assert answer.status_code == 404
     if method != "HEAD":
         assert answer.content == b'{"message":"Not Found"}'
 
 
-def test_answers_of_functions(api):
+def test_function_results_become_responses(api):
     full = answer(api, "full")
     assert (full.status_code, full.content) == (201, b"hi")
     assert (full.headers["x-one"], full.headers["retry-after"]) == ("1", "5")
@@ -209,21 +209,21 @@ MALFORMED = ["bad status", "status out of range", "body no text", "bad base64", 
 
 
 @pytest.mark.parametrize("name", [*MALFORMED, "headers no map"])
-def test_a_malformed_answer_is_an_error(api, name):
+def test_malformed_result_returns_500(api, name):
     assert_error(answer(api, name), 500, "Internal Server Error")
 
 
 @pytest.mark.parametrize("how", ["raise", "exit"])
-def test_a_function_that_fails_is_an_error_and_the_next_call_works(api, how):
+def test_failing_function_returns_500_and_the_next_call_works(api, how):
     assert_error(api.get("/open", params={"do": how}), 500, "Internal Server Error")
     assert api.get("/open").status_code == 200
 
 
-def test_an_integration_that_takes_too_long(api):
+def test_integration_timeout_returns_503(api):
     assert_error(api.get("/open", params={"do": "sleep", "seconds": "3"}), 503, "Service Unavailable")
 
 
-def test_a_body_at_the_limit_and_above_it(api):
+def test_body_is_accepted_at_the_limit_and_refused_above(api):
     limit = 10 * 1024 * 1024
     event = api.post("/open", content=b"x" * limit, headers={"content-type": "text/plain"}).json()
     assert len(event["body"]) == limit
@@ -231,7 +231,7 @@ def test_a_body_at_the_limit_and_above_it(api):
     assert_error(api.post("/open", content=iter([b"x" * limit, b"x"])), 413, "Request Entity Too Large")
 
 
-def test_calls_at_once(api):
+def test_concurrent_calls_are_served(api):
     answers = []
     threads = [
         threading.Thread(target=lambda n=n: answers.append((n, api.get(f"/open/{n}").json()["pathParameters"]["name"])))
@@ -247,7 +247,7 @@ def test_calls_at_once(api):
 # --- operator routes
 
 
-def test_a_signed_call_says_who_it_was(url):
+def test_signed_call_names_its_caller(url):
     event = signed(url, "GET", "/signed/a%20b?z=2&a=1%2F&a=0").json()
     iam = event["requestContext"]["authorizer"]["iam"]
     assert iam["accessKey"] == KEYS.access_key
@@ -294,7 +294,7 @@ def unsigned_payload(request):
     sign(request)
 
 
-def a_token_of_nobody(request):
+def unknown_token(request):
     SigV4Auth(Credentials(KEYS.access_key, KEYS.secret_key, "token"), "execute-api", "eu-west-1").add_auth(request)
 
 
@@ -309,13 +309,13 @@ UNSIGNED = [lambda request: None, authorization("Bearer x"), authorization("AWS4
 TAMPERED = [wrong_secret, wrong_key, wrong_service, body_changed, query_changed, header_changed, hash_of_another_body]
 
 
-@pytest.mark.parametrize("how", [*UNSIGNED, *TAMPERED, unsigned_payload, a_token_of_nobody])
-def test_anything_else_is_forbidden(url, how):
+@pytest.mark.parametrize("how", [*UNSIGNED, *TAMPERED, unsigned_payload, unknown_token])
+def test_wrongly_signed_call_is_forbidden(url, how):
     assert_error(signed(url, "POST", "/signed/b", b'{"c": 1}', how), 403, "Forbidden")
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-290, 200), (290, 200), (-310, 403), (310, 403)])
-def test_five_minutes_of_skew(url, monkeypatch, seconds, status):
+def test_clock_skew_of_five_minutes_is_accepted(url, monkeypatch, seconds, status):
     import datetime as clock
 
     import botocore.auth
@@ -325,7 +325,7 @@ def test_five_minutes_of_skew(url, monkeypatch, seconds, status):
     assert signed(url, "GET", "/signed/b").status_code == status
 
 
-def test_a_session_token_is_part_of_the_key_pair(tmp_path):
+def test_session_token_is_part_of_the_key_pair(tmp_path):
     keys = Credentials("ASIATEMPORARY", "secret", "the-token")
     environment = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
     with a_gateway(tmp_path, **environment, AWS_SESSION_TOKEN=keys.token) as (_, url):
@@ -335,7 +335,7 @@ def test_a_session_token_is_part_of_the_key_pair(tmp_path):
         assert signed(url, "GET", "/signed/b", how=without).status_code == 403
 
 
-def test_without_a_key_pair_nobody_may(tmp_path):
+def test_operator_calls_are_forbidden_without_a_key_pair(tmp_path):
     with a_gateway(tmp_path, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="") as (_, url):
         assert_error(signed(url, "GET", "/signed/b"), 403, "Forbidden")
 
@@ -344,7 +344,7 @@ def test_without_a_key_pair_nobody_may(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_it_leaves_no_process(tmp_path, number):
+def test_gateway_leaves_no_process(tmp_path, number):
     with a_gateway(tmp_path) as (process, url):
         assert httpx.get(f"{url}/open").status_code == 200
         children = psutil.Process(process.pid).children(recursive=True)
@@ -354,13 +354,13 @@ def test_it_leaves_no_process(tmp_path, number):
         assert ended(children)
 
 
-def test_requests_under_way_are_answered_before_it_stops(tmp_path):
+def test_open_requests_are_answered_before_the_gateway_stops(tmp_path):
     with a_gateway(tmp_path) as (process, url):
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname, parts.port)
-        httpx.get(f"{url}/open")  # an environment is there: the next call begins at once
+        httpx.get(f"{url}/open")  # an environment exists now, so the next call begins at once
         connection.request("GET", "/open?do=sleep&seconds=1")
-        httpx.get(f"{url}/open")  # served after the other arrived
+        httpx.get(f"{url}/open")  # served after the other request arrived
         process.send_signal(signal.SIGTERM)
         assert connection.getresponse().status == 200
         assert process.wait(10) == 0

@@ -42,7 +42,7 @@ def invoke(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["echo", "EchoFunction"])
-def test_the_result_is_json_on_stdout(invoke, tmp_path, name):
+def test_result_is_json_on_stdout(invoke, tmp_path, name):
     (tmp_path / "event.json").write_text('{"a": "ä"}')
     done = invoke(name, "event.json")
     assert json.loads(done.stdout) == {"event": {"a": "ä"}, "function": "EchoFunction"}
@@ -50,15 +50,15 @@ def test_the_result_is_json_on_stdout(invoke, tmp_path, name):
     assert done.returncode == 0
 
 
-def test_the_event_is_empty_when_none_is_given(invoke):
+def test_event_is_empty_by_default(invoke):
     assert json.loads(invoke("echo").stdout)["event"] == {}
 
 
-def test_an_event_on_stdin(invoke):
+def test_event_is_read_from_stdin(invoke):
     assert json.loads(invoke("echo", "-", stdin='{"b": 1}').stdout)["event"] == {"b": 1}
 
 
-def test_a_function_that_raises(invoke):
+def test_function_that_raises_is_reported(invoke):
     done = invoke("echo", "-", stdin='{"do": "raise"}')
     assert done.returncode == 1
     assert json.loads(done.stdout)["errorMessage"] == "refused"
@@ -68,7 +68,7 @@ def test_a_function_that_raises(invoke):
     ("arguments", "what"),
     [(["ecco"], "no function 'ecco'"), (["echo", "none.json"], "none.json"), (["echo", "-"], "not JSON")],
 )
-def test_mistakes_are_told_in_one_line(invoke, arguments, what):
+def test_mistakes_are_reported_in_one_line(invoke, arguments, what):
     done = invoke(*arguments, stdin="{")
     assert done.returncode == 1
     assert what in done.stderr

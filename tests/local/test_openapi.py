@@ -1,4 +1,4 @@
-"""The API's reference: nothing is missing, nothing drifts, and its types are the ones that validate."""
+"""The OpenAPI document is complete and current, and its types are those that validate requests."""
 
 import ast
 import inspect
@@ -29,23 +29,23 @@ def function(route: Route):
     return module(route).routes.table[route.key].route
 
 
-def test_every_route_has_an_entry_and_the_other_way_round():
-    assert {route.key for route in ROUTES} == set(operations()), "declare it with @routes"
+def test_document_describes_exactly_the_declared_routes():
+    assert {route.key for route in ROUTES} == set(operations()), "declare every route with @routes"
 
 
-def test_what_is_committed_is_what_is_generated():
+def test_committed_document_matches_the_generated_one():
     for path, text in written.written().items():
         assert path.read_text() == text, f"{path.name} has drifted: run `make openapi`"
 
 
-def test_the_version_is_that_of_every_package_and_of_the_command():
+def test_version_matches_every_package_and_the_command():
     version = (document.ROOT / "VERSION").read_text().strip()
     assert DOCUMENT["info"]["version"] == version
     for package in ("nexmdm", "nexmdm-cli", "nexmdm-serverless"):
         assert metadata.version(package) == version, f"{package}: run `make setup`"
 
 
-def test_it_is_openapi_3_1():
+def test_document_is_valid_openapi_3_1():
     validate(DOCUMENT)
     assert DOCUMENT["openapi"].startswith("3.1.")
     names = [operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()]
@@ -53,18 +53,18 @@ def test_it_is_openapi_3_1():
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
-def test_a_route_says_what_it_does(route):
+def test_every_route_has_a_description(route):
     assert inspect.getdoc(function(route)), f"{function(route).__name__} has no docstring"
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
-def test_what_a_handler_validates_it_declares(route):
+def test_handler_declares_what_it_validates(route):
     calls = [ast.unparse(node.func) for node in ast.walk(tree(route)) if isinstance(node, ast.Call)]
     assert not {"request.json", "request.parameters", "request.report"} & set(calls)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
-def test_a_handler_declares_what_it_answers(route):
+def test_handler_declares_its_response(route):
     assert "return" in function(route).__annotations__
     types = [type_ for answer in operations()[route.key].answers.values() for type_ in answer.types]
     assert all(issubclass(get_origin(type_) or type_, Struct) for type_ in types), types
@@ -75,11 +75,11 @@ def tree(route: Route) -> ast.Module:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.key)
-def test_who_may_call_is_what_the_template_says(route):
+def test_security_of_each_route_matches_the_template(route):
     assert (operations()[route.key].caller == "operator") == (route.authorizer == "AWS_IAM")
 
 
-def test_examples_fit_their_schemas():
+def test_examples_match_their_schemas():
     found = 0
     for path in DOCUMENT["paths"].values():
         for operation in path.values():

@@ -1,4 +1,4 @@
-"""The embedded server lives as long as somebody uses it, however they end."""
+"""The embedded server runs as long as a process uses it, however its users end."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ ANOTHER_USER = textwrap.dedent("""
 
 
 def servers(data: Path) -> list[psutil.Process]:
-    """The postmaster and the keeper of a data folder, which both name it in their command lines."""
+    """The postmaster and the keeper process of a data folder, both of which name it in their command lines."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
@@ -77,7 +77,7 @@ def one(url: str, sql: str):
         connection.close()
 
 
-def test_data_survives_and_nothing_is_left_running(data):
+def test_data_is_kept_and_no_process_is_left(data):
     with embedded.start(data) as url:
         one(url, "CREATE TABLE kept AS SELECT 7 AS number")
     assert servers(data) == []
@@ -85,7 +85,7 @@ def test_data_survives_and_nothing_is_left_running(data):
         assert one(url, "SELECT number FROM kept") == 7
 
 
-def test_the_last_of_several_users_stops_it(data, another_user):
+def test_last_user_stops_the_server(data, another_user):
     with embedded.start(data):
         other = another_user()
     assert servers(data)
@@ -93,13 +93,13 @@ def test_the_last_of_several_users_stops_it(data, another_user):
     assert servers(data) == []
 
 
-def test_a_killed_user_does_not_hold_it(data, another_user):
+def test_killed_user_does_not_keep_the_server_running(data, another_user):
     other = another_user()
     other.kill()
     eventually(lambda: servers(data) == [])
 
 
-def test_many_who_start_at_once_get_one_server(data):
+def test_concurrent_users_share_one_server(data):
     def use(_):
         with embedded.start(data) as url:
             return one(url, "SELECT pg_postmaster_start_time()::text")
@@ -108,7 +108,7 @@ def test_many_who_start_at_once_get_one_server(data):
         assert len(set(pool.map(use, range(24)))) == 1
 
 
-def test_users_come_and_go_in_any_order(data):
+def test_users_may_start_and_stop_in_any_order(data):
     def use(_):
         with embedded.start(data) as url:
             return one(url, "SELECT 1")
@@ -118,7 +118,7 @@ def test_users_come_and_go_in_any_order(data):
     assert servers(data) == []
 
 
-def test_a_killed_keeper_is_replaced_and_the_server_can_be_stopped(data):
+def test_killed_keeper_is_replaced_and_the_server_can_be_stopped(data):
     with embedded.start(data) as url:
         keeper = next(p for p in servers(data) if "local.postgres.keeper" in p.cmdline())
         keeper.kill()
@@ -128,7 +128,7 @@ def test_a_killed_keeper_is_replaced_and_the_server_can_be_stopped(data):
     assert servers(data) == []
 
 
-def test_an_interrupt_from_the_terminal_does_not_reach_it(data, another_user):
+def test_terminal_interrupt_does_not_reach_the_server(data, another_user):
     other = another_user()
     before = servers(data)
     assert all(os.getpgid(process.pid) != os.getpgid(other.pid) for process in before)
@@ -138,14 +138,14 @@ def test_an_interrupt_from_the_terminal_does_not_reach_it(data, another_user):
     assert servers(data) == before
 
 
-def test_stop_ends_it_under_its_users(data):
+def test_stop_ends_the_server_despite_its_users(data):
     with embedded.start(data):
         assert embedded.stop(data)
         assert servers(data) == []
     assert not embedded.stop(data)
 
 
-def test_a_long_path_and_a_space_in_it(open_folder):
+def test_long_path_with_a_space_is_accepted(open_folder):
     data = open_folder / ("a folder " * 12) / "postgres"
     data.parent.mkdir()
     with embedded.start(data, database="other one") as url:
@@ -153,7 +153,7 @@ def test_a_long_path_and_a_space_in_it(open_folder):
     assert servers(data) == []
 
 
-def test_what_went_wrong_is_told(open_folder):
+def test_start_failure_is_reported(open_folder):
     data = open_folder / "postgres"
     data.mkdir()
     (data / "PG_VERSION").write_text("12\n")
@@ -161,7 +161,7 @@ def test_what_went_wrong_is_told(open_folder):
         pass
 
 
-def test_a_given_database_url_wins(monkeypatch):
+def test_given_database_url_is_used(monkeypatch):
     monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere/fleet")
     embedded.url.cache_clear()
     assert embedded.url() == "postgresql://elsewhere/fleet"

@@ -1,4 +1,4 @@
-"""Each check of the rehearsal finds what it is for, and the template as it is has nothing to be found without AWS."""
+"""Each check of the rehearsal finds the defect it is for, and finds none in the template as it is, without AWS."""
 
 import copy
 import re
@@ -15,45 +15,45 @@ from tests.support.api import ROOT
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """The template before SAM has made resources of the functions' events, which wait for other things than they do."""
+    """The template before SAM turns the functions' events into resources, which have other dependencies."""
     made = copy.deepcopy(template.document())
     for resource in made["Resources"].values():
         resource.get("Properties", {}).pop("Events", None)
     return made
 
 
-def test_every_parameter_that_a_condition_reads_is_varied(document):
+def test_every_parameter_of_a_condition_is_varied(document):
     assert parameters_of_conditions(document) == set(CHOICES)
     for name, values in CHOICES.items():
         parameter = document["Parameters"][name]
         assert set(values) <= set(parameter.get("AllowedValues", values)), name
 
 
-def test_all_combinations_are_looked_at(document):
+def test_all_combinations_are_checked(document):
     count, truths = combinations(document)
     assert count == 2 ** len(CHOICES)
-    # A VPC that is given takes away the choice of egress.
+    # With an existing VPC there is no choice of egress.
     assert len(truths) == 2 ** (len(CHOICES) - 2) * 3
     assert not any("WithNat" in truth and "OwnNetwork" not in truth for truth in truths)
 
 
-def test_the_template_refers_to_nothing_that_is_not_there(document):
+def test_template_has_no_dangling_reference(document):
     count, wrong = references.check(document, combinations(document)[1])
     assert (count > 200, wrong) == (True, [])
 
 
-def test_a_reference_to_nothing_is_found(document):
+def test_dangling_reference_is_found(document):
     document["Resources"]["ApkBucketPolicy"]["Properties"]["Bucket"] = {"Ref": "NoBucket"}
     assert "ApkBucketPolicy refers to NoBucket" in "".join(references.check(document, combinations(document)[1])[1])
 
 
-def test_a_reference_to_what_is_there_under_a_condition_only_is_found(document):
+def test_reference_to_a_conditional_resource_is_found(document):
     document["Outputs"]["ApkBucketName"]["Value"] = {"Fn::Sub": "${ExportBucket.Arn}/x"}
     [wrong] = references.check(document, combinations(document)[1])[1]
     assert wrong == "output ApkBucketName refers to ExportBucket (always), which is there if WithExport only"
 
 
-def test_a_condition_on_the_way_counts(document):
+def test_condition_on_the_path_of_a_reference_is_respected(document):
     value = {"Fn::If": ["WithExport", {"Ref": "ExportBucket"}, "none"]}
     document["Outputs"]["ApkBucketName"]["Value"] = value
     assert references.check(document, combinations(document)[1])[1] == []
@@ -62,13 +62,13 @@ def test_a_condition_on_the_way_counts(document):
     assert "WithExport is False" in wrong
 
 
-def test_a_circle_is_found(document):
+def test_circular_dependency_is_found(document):
     document["Resources"]["ApkBucket"]["DependsOn"] = ["ApkBucketPolicy"]
     [wrong] = references.check(document, combinations(document)[1])[1]
     assert re.search(r"wait for each other: .*ApkBucket", wrong)
 
 
-def test_an_alarm_of_eleven_metrics_is_found(document):
+def test_alarm_with_eleven_metrics_is_found(document):
     alarm = document["Resources"]["DeviceFunctionsThrottled"]["Properties"]
     alarm["Metrics"] += [alarm["Metrics"][1]] * 10
     assert any("DeviceFunctionsThrottled: metrics" in line for line in limits.check(document)[1])
@@ -103,7 +103,7 @@ ROLE = {
 ASKED = {"sns:Publish", "rds-db:connect/nexmdm_app"}
 
 
-def test_a_role_that_allows_what_is_asked_for_and_no_more_is_right():
+def test_role_with_exactly_the_needed_rights_passes():
     assert permissions.check(ROLE, {"WatchFunction": ASKED})[1] == []
 
 
@@ -115,12 +115,12 @@ def test_a_role_that_allows_what_is_asked_for_and_no_more_is_right():
         ({"sns:Publish"}, "WatchFunction may do rds-db:connect/nexmdm_app, which it was not seen to ask for"),
     ],
 )
-def test_a_role_that_allows_less_or_more_is_found(asked: set[str], wrong: str):
+def test_role_with_missing_or_surplus_rights_is_found(asked: set[str], wrong: str):
     [found] = permissions.check(ROLE, {"WatchFunction": asked})[1]
     assert wrong in found
 
 
-def test_a_policy_of_awss_own_is_found():
+def test_aws_managed_policy_is_found():
     document = copy.deepcopy(ROLE)
     arns = document["Resources"]["WatchFunctionRole"]["Properties"]["ManagedPolicyArns"]
     arns.append(f"{AWS}/AdministratorAccess")
@@ -129,7 +129,7 @@ def test_a_policy_of_awss_own_is_found():
 
 
 def as_functions(document: dict[str, Any]) -> dict[str, Any]:
-    """The template's functions with what Globals give them and their roles, as SAM does it."""
+    """The template's functions with the properties of Globals and with their roles, as SAM adds them."""
     for name, resource in [*document["Resources"].items()]:
         if resource["Type"] == "AWS::Serverless::Function":
             policies = [policy for policy in resource["Properties"].get("Policies", []) if "Statement" in policy]
@@ -162,24 +162,24 @@ def as_functions(document: dict[str, Any]) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_way_that_is_closed_is_found(document, change, wrong: str | None):
+def test_blocked_network_path_is_found(document, change, wrong: str | None):
     as_functions(document)
     change(document["Resources"])
     calls = {"ApkDownloadFunction": {"s3:GetObjectVersion"}}
-    # `make rehearse` takes all of them; these have no part in a way.
+    # `make rehearse` tries all conditions; these do not affect the network.
     elsewhere = {"IsProd", "OwnTopic", "Pauses", "Reserves", "Restored", "SchedulesOn", "WithStandby"}
     truths = {truth - elsewhere for truth in combinations(document)[1]}
     _, found = network.check(document, truths, calls)
     assert (found == []) if wrong is None else any(wrong in line for line in found), found[:3]
 
 
-def test_a_service_without_a_documented_host_is_found():
+def test_service_without_a_documented_host_is_found():
     assert _hosts({"WatchFunction": {"sns:Publish", "rds-db:connect/nexmdm_app"}})[1] == []
     [found] = _hosts({"WatchFunction": {"sqs:SendMessage"}})[1]
     assert found.startswith("sqs is asked")
 
 
-def test_the_document_says_what_the_rehearsal_says():
+def test_document_matches_the_output_of_the_rehearsal():
     text = " ".join((ROOT / "docs" / "deploy.md").read_text().split())
     said = text.partition("## What only AWS can tell")[2]
     for line in ONLY_AWS_CAN_TELL:

@@ -1,4 +1,4 @@
-"""`make run` for real: rows are the buckets sent, commands run once, and however it ends nothing is left."""
+"""`make run` for real: rows match the buckets sent, commands run once, and no process is left however it ends."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.local.processes import ended, eventually
 
 
 class Run:
-    """A run with its own state folder; `wait_for` reads what it prints."""
+    """A run with its own state folder; `wait_for` waits for a text in its output."""
 
     def __init__(self, state, *options):
         self._process = subprocess.Popen(
@@ -68,7 +68,7 @@ def start(url, tmp_path):
         run.end()
 
 
-def test_a_bounded_run_ends_with_its_verdict(start, db, tmp_path):
+def test_bounded_run_ends_with_its_verdict(start, db, tmp_path):
     db.execute("INSERT INTO devices (id, alias, created_at) VALUES ('q', 'quiet', now() - interval '1 hour')")
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15", "--watch", "1")
     assert run.end() == 0, run.lines
@@ -81,7 +81,7 @@ def test_a_bounded_run_ends_with_its_verdict(start, db, tmp_path):
     assert len(json.loads((tmp_path / "state" / "fleet.json").read_text())) == 5
 
 
-def test_a_killed_gateway_comes_back_and_nothing_is_lost(start):
+def test_killed_gateway_is_restarted_and_nothing_is_lost(start):
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
     run.wait_for("accepted 0")
     run.gateway().kill()
@@ -90,10 +90,10 @@ def test_a_killed_gateway_comes_back_and_nothing_is_lost(start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_is_left_however_it_ends(start, number, tmp_path):
+def test_run_leaves_no_process_however_it_ends(start, number, tmp_path):
     run = start("--devices", "3")
     run.wait_for("online")
-    announced = tmp_path / "state" / "stack.json"  # where the nexmdm command finds it, and its key pair
+    announced = tmp_path / "state" / "stack.json"  # where the nexmdm command finds the stack and its key pair
     assert announced.stat().st_mode & 0o777 == 0o600
     eventually(lambda: len(run.processes()) >= 2)
     children = run.processes()
@@ -103,7 +103,7 @@ def test_nothing_is_left_however_it_ends(start, number, tmp_path):
     assert announced.exists() == (number == signal.SIGKILL)
 
 
-def test_a_second_run_in_the_same_state_is_refused(start):
+def test_second_run_in_the_same_state_folder_is_refused(start):
     first = start("--devices", "1")
     first.wait_for("starting PostgreSQL")
     second = start("--devices", "1")
@@ -111,7 +111,7 @@ def test_a_second_run_in_the_same_state_is_refused(start):
     assert "another run uses" in second.lines[-1]
 
 
-def test_wrong_is_told(start, db):
+def test_missing_rows_are_reported_as_wrong(start, db):
     run = start("--devices", "3")
     eventually(lambda: db.execute("DELETE FROM device_heartbeats RETURNING hb_id"), seconds=60)
     run.send(signal.SIGINT)
@@ -119,7 +119,7 @@ def test_wrong_is_told(start, db):
     assert any(line.startswith("WRONG: ") and "distinct buckets were sent" in line for line in run.lines)
 
 
-def test_without_a_database_it_says_so(tmp_path):
+def test_unreachable_database_ends_the_run_with_a_message(tmp_path):
     environment = {**os.environ, "DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}
     done = subprocess.run(
         [sys.executable, "-m", "local.run", "--state", str(tmp_path)],

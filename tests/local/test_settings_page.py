@@ -1,11 +1,11 @@
-"""docs/settings.md has every setting of the code, as the code has it."""
+"""docs/settings.md lists every setting of the code, as the code defines it."""
 
 from local import settings_page
 
 
 def test_every_setting_is_described():
-    assert settings_page.undescribed() == set(), "add it to ABOUT in local/settings_page.py"
+    assert settings_page.undescribed() == set(), "describe every setting in ABOUT in local/settings_page.py"
 
 
-def test_the_committed_page_is_the_generated_one():
-    assert settings_page.PATH.read_text() == settings_page.text(), "it has drifted: run `make settings`"
+def test_committed_page_matches_the_generated_one():
+    assert settings_page.PATH.read_text() == settings_page.text(), "the page is out of date: run `make settings`"

@@ -32,33 +32,33 @@ def small(tmp_path):
     return template.load(path)
 
 
-def test_functions_have_their_globals(small):
+def test_functions_inherit_the_globals(small):
     ping = small.function("ping")
     assert ping == small.function("PingFunction")
     assert (ping.handler, ping.timeout, ping.memory) == ("functions.ping.handler.handler", 10, 512)
     assert ping.environment == {"SERVICE": "fleet", "LEVEL": "3"}
 
 
-def test_a_route_without_an_authorizer_has_the_apis(small):
+def test_route_without_an_authorizer_uses_that_of_the_api(small):
     assert [(route.key, route.authorizer) for route in small.routes] == [
         ("POST /ping", "NONE"),
         ("GET /pings/{id}", "AWS_IAM"),
     ]
 
 
-def test_schedules(small):
+def test_schedules_are_read(small):
     assert [(s.name, s.every, s.input) for s in small.schedules] == [
         ("PingFunctionSweep", 60, '{"task": "sweep"}'),
         ("PingFunctionNight", None, None),
     ]
 
 
-def test_an_unknown_function_is_told_the_known_ones(small):
+def test_unknown_function_error_lists_the_known_ones(small):
     with pytest.raises(LookupError, match=r"no function 'pong' .* ping"):
         small.function("pong")
 
 
-def test_the_projects_template_is_read():
+def test_template_of_the_project_is_read():
     found = template.load()
     route = next(route for route in found.routes if route.key == "POST /v1/heartbeat")
     assert (route.function.name, route.authorizer) == ("heartbeat", "NONE")

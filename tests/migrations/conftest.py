@@ -1,4 +1,4 @@
-"""Databases that start empty, since these tests are about how they get their schema."""
+"""Databases that start empty, because these tests are about how the schema gets there."""
 
 import uuid
 from collections.abc import Iterator

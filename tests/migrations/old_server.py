@@ -1,6 +1,6 @@
-"""A database as the old server's `create_all` made it, from its published tables; SQLAlchemy's names and types.
+"""A database as the previous server's `create_all` made it, from its published tables, with SQLAlchemy's types.
 
-`create` makes the tables and the stamp, `fill` rows in the shapes that were seen in the field.
+`create` makes the tables and the stamp; `fill` adds rows of the kinds that were found in the field.
 """
 
 DEVICE_COLUMNS = """
@@ -86,7 +86,7 @@ CREATE INDEX idx_last_status_ts ON device_last_status (last_ts);
 
 
 def create(stamp: str, *, completion: bool, last_status: bool) -> str:
-    """SQL for an empty database of the old server at `stamp`."""
+    """SQL that creates the previous server's database at the revision `stamp`."""
     return f"""{TABLES}{COMPLETION if completion else ""}{LAST_STATUS if last_status else ""}
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
 INSERT INTO alembic_version VALUES ('{stamp}');
@@ -94,8 +94,8 @@ INSERT INTO alembic_version VALUES ('{stamp}');
 
 
 def fill(devices: int, heartbeats_each: int) -> str:
-    """SQL for rows: two of three heartbeats share their 10 seconds with another, every tenth device has its neighbour's
-    alias, and a quarter of the dispatches never heard back. The token of device n is `token-n`."""
+    """SQL for rows. Two of three heartbeats share their 10 seconds with another, every tenth device has its neighbor's
+    alias, and a quarter of the dispatches never got a result. The token of device n is `token-n`."""
     return f"""
 INSERT INTO users (username, password_hash) VALUES ('admin', 'x');
 INSERT INTO devices (id, alias, token_hash, token_id, created_at, last_seen, last_status, is_device_owner,

@@ -1,5 +1,5 @@
-"""A database of the old server becomes one of ours: no row lost that the promises do not forbid, at hundreds of
-thousands of rows, with a report before, and again after a kill."""
+"""Adopting a database of the previous server, with hundreds of thousands of rows, with a dry run before it and again
+after a kill: no row is lost except those that the constraints forbid."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def adopt(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module", params=STAMPS.values(), ids=STAMPS.keys())
 def adopted(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """One for all the tests that only look."""
+    """One adopted database for all tests that only read it."""
     name = f"adopted_{uuid.uuid4().hex[:8]}"
     run_sql(server, f"CREATE DATABASE {name}")
     make(url_of(server, name), *request.param)
@@ -48,13 +48,13 @@ def adopted(server: str, request: pytest.FixtureRequest) -> Iterator[str]:
     run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_it_is_ours(adopted: str):
+def test_adopted_database_passes_the_schema_check(adopted: str):
     assert check_schema(adopted) == "Schema validation passed!\n"
     assert "No new upgrade operations" in ok(alembic(adopted, "check"))
     assert rows(adopted, "SELECT count(*) FROM commands") == [(100,)]
 
 
-def test_it_goes_down_and_up(empty: str):
+def test_adopted_database_can_be_downgraded_and_upgraded(empty: str):
     make(empty, *STAMPS["with a last status"])
     for target in ("upgrade head", "downgrade base", "upgrade head"):
         ok(alembic(empty, *target.split()))
@@ -62,7 +62,7 @@ def test_it_goes_down_and_up(empty: str):
     assert rows(empty, "SELECT count(*) FROM commands") == [(100,)]
 
 
-def test_devices_keep_their_tokens_and_secrets_go(adopted: str):
+def test_devices_keep_their_tokens_and_secrets_are_removed(adopted: str):
     expected = {(f"device-{n}", sha256(f"token-{n}".encode()).hexdigest()) for n in range(100)}
     assert set(rows(adopted, "SELECT id, token_id FROM devices WHERE deleted_at IS NULL")) == expected
     kept = rows(adopted, "SELECT old::text FROM old_server_values")
@@ -70,7 +70,7 @@ def test_devices_keep_their_tokens_and_secrets_go(adopted: str):
     assert rows(adopted, "SELECT count(*) FROM enrollment_tokens WHERE token_hash LIKE '$2b$%'") == [(0,)]
 
 
-def test_the_device_seen_last_keeps_the_alias(adopted: str):
+def test_device_seen_last_keeps_the_alias(adopted: str):
     assert rows(adopted, "SELECT alias FROM devices WHERE id IN ('device-10', 'device-11') ORDER BY id") == [
         ("kiosk-10",), ("kiosk-10-device-11",),
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def test_the_device_seen_last_keeps_the_alias(adopted: str):
     assert rows(adopted, old) == [("kiosk-10",)]
 
 
-def test_the_first_heartbeat_of_each_ten_seconds_is_kept(adopted: str):
+def test_first_heartbeat_of_each_ten_seconds_is_kept(adopted: str):
     assert rows(adopted, "SELECT count(*), sum(battery_pct), count(DISTINCT bucket) FROM device_heartbeats") == [
         (1000, 0, 10)
     ]
@@ -86,13 +86,13 @@ def test_the_first_heartbeat_of_each_ten_seconds_is_kept(adopted: str):
     assert rows(adopted, "SELECT count(*) FROM device_heartbeats WHERE received_at <> ts") == [(0,)]
 
 
-def test_pending_dispatches_are_unknown_and_none_is_lost(adopted: str):
+def test_pending_dispatches_become_unknown_and_none_is_lost(adopted: str):
     assert sorted(rows(adopted, "SELECT fcm_status, state, count(*) FROM fcm_dispatches GROUP BY 1, 2")) == [
         ("completed", "sent", 100), ("failed", "failed", 100), ("pending", "unknown", 100), ("success", "sent", 100),
     ]  # fmt: skip
 
 
-def test_last_status_comes_from_what_there_is(adopted: str):
+def test_last_status_comes_from_the_available_data(adopted: str):
     assert rows(adopted, "SELECT count(*) FROM device_last_status") == [(100,)]
     from_body = "SELECT battery_pct, plugged, agent_version FROM device_last_status WHERE device_id = 'device-1'"
     assert rows(adopted, from_body) == [(85, True, "2.4")]
@@ -103,8 +103,8 @@ def test_last_status_comes_from_what_there_is(adopted: str):
     assert rows(adopted, seen) == [(0,)]
 
 
-def test_instants_mean_utc(empty: str):
-    """Whatever the time zone of server and session."""
+def test_times_are_read_as_utc(empty: str):
+    """Times are UTC whatever the time zones of the server and the session."""
     make(empty, *STAMPS["with a last status"])
     instant = "SELECT extract(epoch FROM sent_at AT TIME ZONE 'UTC') FROM fcm_dispatches WHERE request_id = 'r1'"
     before = rows(empty, instant)
@@ -114,7 +114,7 @@ def test_instants_mean_utc(empty: str):
     assert rows(empty, "SELECT extract(epoch FROM sent_at) FROM fcm_dispatches WHERE request_id = 'r1'") == before
 
 
-def test_a_dry_run_says_what_and_how_many_and_changes_nothing(empty: str):
+def test_dry_run_reports_changes_with_counts_and_changes_nothing(empty: str):
     make(empty, *STAMPS["before the results of commands"])
     report = ok(adopt(empty, "--dry-run"))
     for rows_, what in (
@@ -128,14 +128,14 @@ def test_a_dry_run_says_what_and_how_many_and_changes_nothing(empty: str):
     ]
 
 
-def test_nothing_is_done_to_a_database_of_ours(empty: str):
+def test_current_database_is_not_adopted_again(empty: str):
     ok(alembic(empty, "upgrade", "c73b10a6beaa"))
     assert "none: nothing of an old server is here" in ok(adopt(empty, "--dry-run"))
     ok(alembic(empty, "upgrade", "b5d0c2f4a917"))
     assert rows(empty, "SELECT to_regclass('old_server_values')") == [(None,)]
 
 
-def test_tables_without_a_revision_are_refused_with_what_to_do(empty: str):
+def test_tables_without_a_revision_are_refused_with_instructions(empty: str):
     make(empty, *STAMPS["with a last status"])
     run_sql(empty, "DROP TABLE alembic_version")
     done = adopt(empty, "--dry-run")
@@ -143,12 +143,12 @@ def test_tables_without_a_revision_are_refused_with_what_to_do(empty: str):
     assert "alembic stamp a43a2b52588a" in done.stdout
 
 
-def test_killed_in_the_middle_it_is_run_again(empty: str):
+def test_adoption_can_be_run_again_after_a_kill(empty: str):
     make(empty, *STAMPS["before the results of commands"], devices=1000, beats=300)
     run = subprocess.Popen(
         [sys.executable, "-m", "alembic", "upgrade", "head"], cwd=ROOT, env={**os.environ, "DATABASE_URL": empty}
     )
-    # In the middle: the statement that copies the heartbeats is running.
+    # The kill comes while the statement that copies the heartbeats is running.
     while rows(empty, "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%INSERT INTO device_h%new%'"
                       " AND pid <> pg_backend_pid()") == []:  # fmt: skip
         assert run.poll() is None

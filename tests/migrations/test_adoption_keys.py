@@ -1,8 +1,8 @@
-"""Old databases whose constraints and indexes are there twice, under another's name, under any name, or not at all.
+"""Previous databases whose constraints and indexes exist twice, under each other's names, under any, or not at all.
 
-Each key of each adopted table is taken in turn, in a database of the old server and in one of this project at the same
-revision. What the plan makes of it is compared with the shape, in a transaction that is rolled back; then databases in
-which all keys are so are taken through every revision.
+Each key of each adopted table is varied in turn, in a database of the previous server and in one of this project at the
+same revision. The result of the plan is compared with the expected shape, in a transaction that is rolled back. Then
+databases with all keys varied are migrated through every revision.
 """
 
 import re
@@ -23,12 +23,12 @@ from tests.support.migrations import check_schema, ok
 from tests.support.postgres import alembic, run_sql
 
 WANTED = sorted({name for table in TABLES.values() for name in (*table.constraints, *table.indexes)})
-# Tables that this server does not use; foreign keys of theirs come to lean on our keys.
+# Tables that this server does not use. Their foreign keys come to depend on keys of this project.
 NEIGHBOURS = """
 CREATE TABLE sessions (id serial PRIMARY KEY, device_id varchar REFERENCES devices (id));
 CREATE TABLE labels (device_id varchar NOT NULL);
 """
-# Names that ours are to have, and that an old database can have given to them.
+# Names that the project's keys must have, and that a previous database may already use.
 TAKEN = """
 ALTER TABLE sessions ADD CONSTRAINT uq_enrollment_token_hash UNIQUE (device_id);
 CREATE INDEX pk_apk_versions ON labels (device_id);
@@ -36,7 +36,7 @@ CREATE INDEX pk_apk_versions ON labels (device_id);
 
 
 class Found:
-    """A constraint or an index of a database. table, name, text: as the catalog has them."""
+    """A constraint or an index of a database. table, name, text: as in the catalog."""
 
     def __init__(self, table: str, name: str, text: str, is_constraint: bool) -> None:
         self.table, self.name, self.text, self.is_constraint = table, name, text, is_constraint
@@ -52,7 +52,7 @@ class Found:
         return f"DROP INDEX IF EXISTS {quoted(self.name)} CASCADE"
 
     def again(self, name: str) -> str:
-        """A second one of the same definition; a primary key's is a unique one."""
+        """SQL for a second key with the same definition; for a primary key, a unique one."""
         if self.is_constraint:
             text = self.text.replace("PRIMARY KEY", "UNIQUE")
             return f"ALTER TABLE {self.table} ADD CONSTRAINT {quoted(name)} {text}"
@@ -85,7 +85,7 @@ def keys(db: Connection) -> list[Found]:
 
 
 def tries(db: Connection) -> Iterator[tuple[str, list[str]]]:
-    """(what was done, the statements that do it): every key in turn; of each table one at a time."""
+    """(what was done, the statements that do it), for every key in turn; each table is handled by itself."""
     found = keys(db)
     taken = {key.name for key in found} | {name for name in WANTED if name in TAKEN}
     of_tables = [list(_of_one(db, key, taken)) for table in TABLES for key in [[k for k in found if k.table == table]]]
@@ -131,7 +131,7 @@ def _reference(key: Found) -> str:
 
 
 def adopted(db: Connection) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
-    """{table: (constraints, indexes)} once the plan has been run."""
+    """{table: (constraints, indexes)} after the plan has run."""
     plan.run(db, plan.plan(db))
     shown = {}
     for table in TABLES:
@@ -143,7 +143,7 @@ def adopted(db: Connection) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
 EXPECTED = {name: (dict(table.constraints), dict(table.indexes)) for name, table in TABLES.items()}
 
 
-def test_each_key_in_turn(engine):
+def test_each_varied_key_is_repaired(engine):
     with engine.connect() as db:
         tried = list(tries(db))
         db.rollback()
@@ -172,7 +172,7 @@ def _of_neighbours(db: Connection) -> set[tuple[str, str, str]]:
 
 
 def _stands_on_ours(definition: str) -> bool:
-    """Whether what it refers to is a key here too."""
+    """Whether the referenced columns are a key in this schema too."""
     table, columns = re.search(r"REFERENCES (\w+)\((.*?)\)", definition).groups()
     texts = TABLES[table].constraints.values()
     return any(text in texts for text in (f"PRIMARY KEY ({columns})", f"UNIQUE ({columns})"))
@@ -181,7 +181,7 @@ def _stands_on_ours(definition: str) -> bool:
 def _everything(db: Connection, how: str) -> Iterator[str]:
     found = keys(db)
     if how == "dropped":
-        # What others stand on goes with them; CASCADE may have taken some before.
+        # Dependent keys are dropped with it; CASCADE may have dropped some before.
         for key in sorted(found, key=lambda key: not key.text.startswith("FOREIGN")):
             yield key.drop()
     elif how == "twice":
@@ -197,7 +197,7 @@ def _everything(db: Connection, how: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("how", ["dropped", "twice", "under each other's names"])
-def test_all_keys_at_once_through_every_revision(empty: str, how: str):
+def test_all_varied_keys_survive_every_revision(empty: str, how: str):
     run_sql(empty, old_server.create("a43a2b52588a", completion=True, last_status=True))
     run_sql(empty, old_server.fill(10, 6), NEIGHBOURS, TAKEN)
     engine = create_engine(empty.replace("postgresql://", "postgresql+psycopg2://"), poolclass=NullPool)
@@ -208,15 +208,15 @@ def test_all_keys_at_once_through_every_revision(empty: str, how: str):
     assert check_schema(empty) == "Schema validation passed!\n"
 
 
-def test_both_unique_keys_on_the_hash_of_a_token(empty: str):
-    """What the old server's own code makes: its models the one, its migration the other."""
+def test_both_unique_keys_on_a_token_hash_become_one(empty: str):
+    """The previous server's code creates both: its models one, its migration the other."""
     run_sql(empty, old_server.create("a43a2b52588a", completion=False, last_status=False))
     run_sql(empty, "ALTER TABLE enrollment_tokens ADD CONSTRAINT uq_enrollment_token_hash UNIQUE (token_hash)")
     ok(alembic(empty, "upgrade", "head"))
     assert check_schema(empty) == "Schema validation passed!\n"
 
 
-def test_rows_that_a_lost_foreign_key_let_in_are_kept_aside(engine):
+def test_rows_without_their_referenced_row_are_set_aside(engine):
     with engine.connect() as db:
         for table, name, _, _ in [row for row in catalog.names(db) if row[2]]:
             if table in TABLES and any(key.name == name and key.text.startswith("FOREIGN") for key in keys(db)):

@@ -1,10 +1,10 @@
-"""Rows that a later promise forbids: the revision settles them as its docstring says, and loses no device."""
+"""Rows that a later constraint forbids: the revision resolves them as its docstring says and loses no device."""
 
 from tests.support.migrations import ok, rows
 from tests.support.postgres import alembic, run_sql
 
 
-def test_a_token_that_several_devices_report_stays_with_the_latest(empty: str):
+def test_fcm_token_of_several_devices_stays_with_the_latest(empty: str):
     ok(alembic(empty, "upgrade", "d1e5a0f2b303"))
     run_sql(
         empty,
@@ -25,7 +25,7 @@ def test_a_token_that_several_devices_report_stays_with_the_latest(empty: str):
     ]
 
 
-def test_aliases_that_look_the_same_are_kept_and_none_of_them_blocks_the_other(empty: str):
+def test_lookalike_aliases_are_kept_and_do_not_block_each_other(empty: str):
     ok(alembic(empty, "upgrade", "9d3f5a7c2b11"))
     run_sql(
         empty,
@@ -44,7 +44,7 @@ def test_aliases_that_look_the_same_are_kept_and_none_of_them_blocks_the_other(e
     ]
 
 
-def test_more_devices_than_one_slice_get_their_key(empty: str):
+def test_more_devices_than_one_batch_get_their_key(empty: str):
     ok(alembic(empty, "upgrade", "9d3f5a7c2b11"))
     run_sql(empty, "INSERT INTO devices (id, alias) SELECT n, 'Kiosk ' || n FROM generate_series(1, 12001) AS n")
     ok(alembic(empty, "upgrade", "head"))

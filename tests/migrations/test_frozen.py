@@ -1,4 +1,4 @@
-"""Released revisions, and all that they import, are what they were: databases in the field have run them."""
+"""Released revisions, and everything that they import, do not change: databases in the field have run them."""
 
 import ast
 import hashlib
@@ -11,7 +11,7 @@ from tests.support.api import ROOT
 
 MIGRATIONS = ROOT / "migrations"
 LIST = MIGRATIONS / "frozen.txt"
-# As `sha256sum` writes them: hash, two blanks, path.
+# The format of `sha256sum`: hash, two spaces, path.
 FROZEN = {path: digest for digest, _, path in (line.partition("  ") for line in LIST.read_text().splitlines())}
 REVISIONS = sorted((MIGRATIONS / "versions").glob("*.py"))
 FROM_OUTSIDE = {"alembic", "sqlalchemy", "psycopg2"}
@@ -36,7 +36,7 @@ def _file(module: str) -> Path | None:
 
 
 def closure(file: Path) -> set[Path]:
-    """The files of this repository that a file imports, and those that they import."""
+    """The repository's files that a file imports, directly or indirectly."""
     found: set[Path] = set()
     waiting = [file]
     while waiting:
@@ -49,14 +49,14 @@ def closure(file: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("path", FROZEN)
-def test_a_released_file_does_not_change(path: str):
+def test_released_file_does_not_change(path: str):
     assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == FROZEN[path], (
         f"{path} was released: write a new revision instead (docs/migrations.md)"
     )
 
 
 @pytest.mark.parametrize("revision", REVISIONS, ids=lambda path: path.stem)
-def test_a_revision_imports_nothing_that_can_change(revision: Path):
+def test_revision_imports_only_frozen_files(revision: Path):
     files = closure(revision)
     for file in {revision, *files}:
         roots = {name.partition(".")[0] for name in imported(file)}

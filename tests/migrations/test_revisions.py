@@ -1,4 +1,4 @@
-"""Up from nothing and from everywhere, down again, several at once, beside writers, with rows in every table."""
+"""Upgrades from an empty database and from every release, downgrades, concurrent runs, and runs beside writers."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from tests.support.postgres import alembic, run_sql
 
 SCRIPTS = [*ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()][::-1]
 CHAIN = [script.revision for script in SCRIPTS]
-# Where a database may stand that is in use. The way from there passes through every later revision.
+# Revisions at which a database in use may be. The path from there passes through every later revision.
 FROZEN = (ROOT / "migrations" / "frozen.txt").read_text()
 RELEASED = [script.revision for script in SCRIPTS if f"migrations/versions/{Path(script.path).name}" in FROZEN]
 
-# One row per table; what a table has beyond these columns takes its default. `{n}` makes rows of several revisions.
+# One row per table; columns that are not listed take their defaults. `{n}` makes rows of several revisions distinct.
 ROWS = """
 INSERT INTO devices (id, alias) VALUES ('d{n}', 'lobby {n}');
 INSERT INTO enrollment_tokens (token_id, alias, token_hash, expires_at) VALUES ('t{n}', 'lobby', 'h{n}', now());
@@ -68,8 +68,8 @@ def test_up_down_and_up_again(empty: str):
     assert "No new upgrade operations" in ok(alembic(empty, "check"))
 
 
-def test_from_each_release_with_rows_in_every_table(empty: str):
-    """One database climbs through the releases; each puts rows into every table, and the later ones keep them."""
+def test_upgrade_from_each_release_keeps_rows_of_every_table(empty: str):
+    """One database passes through all releases; each adds rows to every table, and later ones keep them."""
     standing = [*RELEASED, CHAIN[-2]]
     for number, revision in enumerate(standing):
         ok(alembic(empty, "upgrade", revision))
@@ -87,7 +87,7 @@ def test_from_each_release_with_rows_in_every_table(empty: str):
     assert check_schema(empty) == "Schema validation passed!\n"
 
 
-def test_the_reading_commands(empty: str, tmp_path: Path):
+def test_read_only_commands_work(empty: str, tmp_path: Path):
     ok(alembic(empty, "upgrade", "head"))
     assert ok(alembic(empty, "current")) == f"{CHAIN[-1]} (head)\n"
     assert [re.search(r"-> (\w+)", line)[1] for line in ok(alembic(empty, "history")).splitlines()] == CHAIN[::-1]
@@ -97,7 +97,7 @@ def test_the_reading_commands(empty: str, tmp_path: Path):
     assert made.read_text().count("    pass\n") == 2
 
 
-def test_offline_sql_is_refused_with_what_to_do_instead(empty: str):
+def test_offline_sql_is_refused_with_the_alternative(empty: str):
     done = alembic(empty, "upgrade", "head", "--sql")
     assert done.returncode == 1
     assert "DRY_RUN=1" in done.stderr
@@ -110,14 +110,14 @@ def start(url: str, *arguments: str, folder: Path = ROOT) -> subprocess.Popen[st
     )  # fmt: skip
 
 
-def test_several_at_once_all_succeed(empty: str):
+def test_concurrent_upgrades_all_succeed(empty: str):
     runs = [start(empty, "upgrade", "head") for _ in range(4)]
     assert [(run.wait(), run.stderr.read() and "") for run in runs] == [(0, ""), (0, ""), (0, ""), (0, "")]
     assert check_schema(empty) == "Schema validation passed!\n"
 
 
-def test_it_lets_writers_pass_and_tries_again(empty: str):
-    """A transaction reads devices; a revision wants them for itself; a writer comes behind it."""
+def test_revision_that_waits_for_a_lock_lets_writers_pass_and_retries(empty: str):
+    """A transaction reads devices, a revision wants an exclusive lock on it, and a writer queues behind."""
     ok(alembic(empty, "upgrade", "f3b7a9c41d58"))
     reader = psycopg2.connect(make_dsn(empty))
     with reader.cursor() as cursor:
@@ -128,7 +128,7 @@ def test_it_lets_writers_pass_and_tries_again(empty: str):
         assert run.poll() is None
     writer = psycopg2.connect(make_dsn(empty))
     with writer.cursor() as cursor:
-        cursor.execute("SET statement_timeout = '3s'")  # more than lock_timeout, far less than the reader stays
+        cursor.execute("SET statement_timeout = '3s'")  # above lock_timeout, below the reader's stay
         cursor.execute("INSERT INTO devices (id, alias) VALUES ('d', 'lobby')")
         cursor.execute("""INSERT INTO apk_versions (id, version_name, version_code, file_path, file_size, state)
                           VALUES (1, '1', 1, 'x', 1, 'adopted')""")
@@ -141,7 +141,7 @@ def test_it_lets_writers_pass_and_tries_again(empty: str):
 
 
 def revisions_in(folder: Path, **sources: str) -> Path:
-    """A copy of the migrations with further revisions at their end."""
+    """A copy of the migrations with additional revisions at the end."""
     shutil.copytree(ROOT / "migrations", folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", folder)
     parent = CHAIN[-1]
@@ -173,7 +173,7 @@ def downgrade():
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{}')"
 
 
-def test_concurrent_indexes_come_and_go_while_another_run_waits(empty: str, tmp_path: Path):
+def test_concurrent_indexes_are_created_and_dropped_while_another_run_waits(empty: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=CONCURRENT, two=PARTITIONED)
     ok(alembic(empty, "upgrade", "head"))
     runs = [start(empty, "upgrade", "head", folder=folder) for _ in range(2)]
@@ -184,7 +184,7 @@ def test_concurrent_indexes_come_and_go_while_another_run_waits(empty: str, tmp_
     assert rows(empty, VALID.format("ix_devices_model")) == []
 
 
-def test_an_invalid_leftover_is_made_again(empty: str, tmp_path: Path):
+def test_invalid_leftover_index_is_recreated(empty: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=CONCURRENT)
     ok(alembic(empty, "upgrade", "head"))
     run_sql(
@@ -217,13 +217,13 @@ def downgrade():
     pass"""
 
 
-def test_a_revision_that_fails_leaves_nothing_and_those_before_it_stay(empty: str, tmp_path: Path):
+def test_failed_revision_leaves_nothing_and_earlier_ones_are_kept(empty: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=TIMEOUTS, two=FAILS)
     assert own_alembic(empty, folder, "upgrade", "head").returncode == 1
     assert rows(empty, "SELECT version_num, to_regclass('half') FROM alembic_version") == [("one", None)]
 
 
-def test_a_database_that_does_not_answer_is_named_in_a_line(empty: str):
+def test_unreachable_database_is_reported_in_one_line(empty: str):
     done = alembic("postgresql://nobody@127.0.0.1:9/none", "upgrade", "head")
     assert done.returncode == 1
     assert done.stderr.startswith("migrate: the database of DATABASE_URL does not answer: ")

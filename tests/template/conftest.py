@@ -10,7 +10,7 @@ from tests.support.fcm import running_fake
 
 @pytest.fixture(scope="session")
 def document() -> dict[str, Any]:
-    """template.yaml, intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
+    """template.yaml, with intrinsic functions as {"Ref": ...} and {"Fn::Sub": ...}."""
     return template.document()
 
 

@@ -1,4 +1,4 @@
-"""Reading template.yaml's resources."""
+"""Read the resources of template.yaml."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Alarms and dashboard name what is emitted: by the code, as embedded metric format, and by AWS, by its names."""
+"""Alarms and the dashboard name existing metrics: those that the code emits, and those of AWS with AWS's names."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.support.commands import enrolled, make_due, send, sweep
 from tests.template.rules import functions, of_type, walk
 
 AWS_METRICS = {
-    "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency", "IntegrationLatency", "DataProcessed"},  # an HTTP API's names
+    "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency", "IntegrationLatency", "DataProcessed"},  # HTTP APIs
     "AWS/Lambda": {"Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"},
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
     "AWS/RDS": {"DatabaseConnections", "ServerlessDatabaseCapacity", "ACUUtilization"},
@@ -24,7 +24,7 @@ EXPECTED_DIMENSIONS = {"AWS/ApiGateway": "ApiId", "AWS/Lambda": "FunctionName", 
 
 
 def named(document) -> set[tuple[str, str]]:
-    """(namespace, metric) of every alarm and of the dashboard."""
+    """The (namespace, metric) pairs of every alarm and of the dashboard."""
     found = {
         (node["Namespace"], node["MetricName"])
         for node in walk(document["Resources"])
@@ -42,11 +42,11 @@ def named(document) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def emitted(db, fake_fcm, capsys) -> dict[str, set[str]]:
-    """What the code emits in a day: {metric: its dimensions}."""
+    """What the code emits in a day, as {metric: its dimensions}."""
     metrics._metrics.cache_clear()
     device_id, _ = enrolled("lobby", "fcm:lobby")
     send(device_id, "first")
-    send(device_id, "first")  # a repeat
+    send(device_id, "first")  # a repeated request
     call("POST", "/v1/commands", {"action": "ping", "request_id": "many", "filter": {"all": True}})
     for state, fence in (("sending", 1), ("accepted", 0)):
         db.execute(
@@ -74,14 +74,14 @@ def emitted(db, fake_fcm, capsys) -> dict[str, set[str]]:
     return found
 
 
-def test_our_metrics_are_emitted_with_the_alarms_dimension(document, emitted):
+def test_project_metrics_are_emitted_with_the_dimension_of_the_alarm(document, emitted):
     ours = {metric for namespace, metric in named(document) if namespace == metrics.NAMESPACE}
     assert ours - emitted.keys() == set()
     assert {"DispatchUnknown", "OldestOpenDispatchAge", "CleanupSucceeded", "IdempotencyHit", "WatchSucceeded"} <= ours
     assert {name: emitted[name] for name in ours} == {name: {"service"} for name in ours}
 
 
-def test_aws_metrics_have_their_names_and_dimensions(document):
+def test_aws_metrics_have_the_names_and_dimensions_of_aws(document):
     for namespace, metric in named(document):
         assert namespace in (*AWS_METRICS, metrics.NAMESPACE)
         assert metric in AWS_METRICS.get(namespace, {metric}), f"{namespace} has no {metric}"
@@ -93,11 +93,11 @@ def test_aws_metrics_have_their_names_and_dimensions(document):
 
 
 def counted(document, suffix: str) -> dict[str, list[str]]:
-    """{alarm: the functions that it counts} of the alarms so named."""
+    """{alarm: functions that it counts} for the alarms whose names end in `suffix`."""
     found = {}
     for name, alarm in of_type(document, "AWS::CloudWatch::Alarm").items():
         if name.endswith(suffix):
-            # Of a function that is there under a condition, its metric is too.
+            # A function that exists under a condition has its metric under the same condition.
             metrics = [metric.get("Fn::If", [None, metric])[1] for metric in alarm["Properties"]["Metrics"]]
             found[name] = [
                 metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
@@ -110,11 +110,11 @@ def counted(document, suffix: str) -> dict[str, list[str]]:
 def test_every_function_is_counted_once_for_throttles_and_errors(document):
     for suffix in ("FunctionsThrottled", "FunctionsFailing"):
         every = [function for functions_ in counted(document, suffix).values() for function in functions_]
-        # A failure of `migrate` is the deploy's own.
+        # A failure of `migrate` is reported by the deploy itself.
         assert sorted(every) == sorted(set(functions(document)) - {"MigrateFunction"})
 
 
-def test_an_alarm_counts_the_functions_that_it_is_named_for(document):
+def test_alarm_counts_the_functions_in_its_name(document):
     open_ = {route.function.logical_id for route in template.load().routes if route.authorizer == "NONE"}
     signed = {route.function.logical_id for route in template.load().routes if route.authorizer == "AWS_IAM"}
     for suffix in ("FunctionsThrottled", "FunctionsFailing"):
@@ -124,13 +124,13 @@ def test_an_alarm_counts_the_functions_that_it_is_named_for(document):
 
 
 def test_every_alarm_has_room_for_two_more_metrics_than_it_reads(document):
-    """PutMetricAlarm refuses more than ten, and the deploy with it."""
+    """PutMetricAlarm refuses an alarm with more than ten metrics, which fails the deploy."""
     for name, alarm in of_type(document, "AWS::CloudWatch::Alarm").items():
         read = [node for node in walk(alarm["Properties"].get("Metrics", [])) if isinstance(node, dict)]
         assert sum("MetricStat" in node for node in read) <= 8, name
 
 
-def test_every_alarm_tells_somebody_or_is_part_of_one_that_does(document):
+def test_every_alarm_has_an_action_or_is_part_of_one_that_has(document):
     composites = of_type(document, "AWS::CloudWatch::CompositeAlarm")
     rules = " ".join(alarm["Properties"]["AlarmRule"]["Fn::Sub"] for alarm in composites.values())
     topic = [{"Fn::If": ["OwnTopic", {"Ref": "AlarmTopic"}, {"Ref": "AlarmTopicArn"}]}]
@@ -138,8 +138,8 @@ def test_every_alarm_tells_somebody_or_is_part_of_one_that_does(document):
         assert alarm["Properties"].get("AlarmActions") == topic or f"${{{name}}}" in rules, name
 
 
-def test_every_alarm_says_what_happened_and_where_to_read_what_to_do(document):
-    """A part of a composite alarm names the whole one's place."""
+def test_every_alarm_describes_the_event_and_names_its_page(document):
+    """For a part of a composite alarm, the composite alarm names the page."""
     text = (ROOT / "docs" / "operations.md").read_text()
     headings = {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.MULTILINE)}
     composites = of_type(document, "AWS::CloudWatch::CompositeAlarm")
@@ -155,5 +155,5 @@ def test_every_alarm_says_what_happened_and_where_to_read_what_to_do(document):
     assert described == headings
 
 
-def test_a_stack_counts_for_itself():
+def test_stack_counts_only_its_own_metrics():
     assert "POWERTOOLS_SERVICE_NAME" not in template.load().function("heartbeat").environment

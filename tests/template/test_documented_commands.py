@@ -1,4 +1,4 @@
-"""The commands of the AWS CLI that documents show: there are such services, operations and options, by botocore's
+"""The AWS CLI commands in the documents name existing services, operations and options, according to botocore's
 models."""
 
 import json
@@ -17,9 +17,9 @@ from tests.support.api import ROOT
 OF_ARNS = {"AWS::SecretsManager::Secret", "AWS::SNS::Topic", "AWS::RDS::DBCluster"}
 DEPLOY = ROOT / "docs" / "deploy.md"
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
-# Of the CLI itself, for every operation.
+# Options of the CLI itself, which every operation accepts.
 GLOBAL = {"query", "output", "region", "profile", "cli-binary-format", "cli-read-timeout", "no-cli-pager"}
-# Commands that the CLI makes up, and their options.
+# Commands that only the CLI has, with their options.
 CUSTOM = {
     ("configure", "export-credentials"): {"format"},
     ("sso", "login"): {"profile"},
@@ -34,19 +34,19 @@ def commands(text: str) -> list[list[str]]:
     for match in re.finditer(r"\baws ((?:[a-z0-9-]+) (?:[a-z0-9-]+)(?:\\\\\n|[^\n`|)])*)", text.replace("\\\n", " ")):
         try:
             found.append(shlex.split(match[1], comments=True))
-        except ValueError:  # it ends inside of a quotation: a query with a bar or a parenthesis
+        except ValueError:  # it ends inside a quotation: a query with a bar or a parenthesis
             found.append(match[1].split())
     return found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_of_the_aws_cli_are_ones_that_it_takes(document: Path):
+def test_documented_aws_cli_commands_are_valid(document: Path):
     session = botocore.session.Session()
     services = set(session.get_available_services()) | {"configure", "sso"}
     for words in commands(document.read_text()):
         service, operation = words[0], words[1]
         if service not in services:
-            continue  # prose about AWS
+            continue  # prose about AWS, not a command
         options = {word[2:].partition("=")[0] for word in words[2:] if word.startswith("--")} - GLOBAL
         if (service, operation) in CUSTOM:
             assert options <= CUSTOM[service, operation], words
@@ -57,27 +57,27 @@ def test_commands_of_the_aws_cli_are_ones_that_it_takes(document: Path):
         shape: OperationModel = model.operation_model(by_name[operation])
         known = {xform_name(member, "-") for member in shape.input_shape.members}
         known |= {f"no-{name}" for name in known}
-        # What the CLI calls otherwise than the API does.
+        # Options whose names differ between the CLI and the API.
         known |= {"notification-endpoint"} if (service, operation) == ("sns", "subscribe") else set()
         assert options <= known, words
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_a_payload_is_given_as_it_is_written(document: Path):
-    """Version 2 of the CLI takes a payload for base64 unless it is told."""
+def test_payload_is_passed_as_raw_text(document: Path):
+    """Version 2 of the CLI reads a payload as base64 unless an option says otherwise."""
     for words in commands(document.read_text()):
         if "--payload" in words:
             assert "--cli-binary-format" in words, words
 
 
-def test_the_commands_are_found():
+def test_documented_commands_are_found():
     every = [words for document in DOCUMENTS for words in commands(document.read_text())]
     assert len(every) > 15
     assert ["lambda", "invoke"] in [words[:2] for words in every]
 
 
-def test_sam_local_gets_a_value_for_what_names_a_resource(document: dict[str, Any]):
-    """SAM puts a resource's logical name where the template refers to its ARN, and that is no secret and no topic."""
+def test_sam_local_gets_a_value_for_each_resource_reference(document: dict[str, Any]):
+    """SAM puts a resource's logical name where the template refers to its ARN, which is no secret and no topic."""
     shown = json.loads(re.search(r"^\{\"Parameters\": \{.*?\}\}$", DEPLOY.read_text(), re.M | re.S)[0])["Parameters"]
     secrets_and_topics = {
         name
@@ -85,7 +85,7 @@ def test_sam_local_gets_a_value_for_what_names_a_resource(document: dict[str, An
         if resource["Type"] == "AWS::Serverless::Function"
         for name, value in resource["Properties"].get("Environment", {}).get("Variables", {}).items()
         if isinstance(value, dict) and refers_to(document, value) in OF_ARNS
-    } - {"DATABASE_HOST"}  # DATABASE_URL is read in its place
+    } - {"DATABASE_HOST"}  # DATABASE_URL is read instead
     assert {"FCM_SERVICE_ACCOUNT", "COMMAND_HMAC_KEY"} <= secrets_and_topics
     assert secrets_and_topics <= shown.keys()
 

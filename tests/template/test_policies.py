@@ -13,9 +13,9 @@ API = "arn:aws:execute-api:eu-west-1:000000000000:api/$default"
 ROUTES = template.load().routes
 OPERATORS = [route for route in ROUTES if route.authorizer == "AWS_IAM"]
 
-# Viewer is every GET. Exactly one of those has an effect: GET /v1/apk/builds/{id}/download writes down who was given
-# the address, and a build is what every device has anyway. No GET answers a secret: tokens are listed without theirs.
-# What a shell answered is for operators: GET /v1/commands/{request_id}/result is denied.
+# Viewer has every GET. Exactly one of those has an effect: GET /v1/apk/builds/{id}/download records who was given the
+# URL, and every device has the build anyway. No GET returns a secret: enrollment tokens are listed without theirs.
+# The output of shell commands is for operators: GET /v1/commands/{request_id}/result is denied.
 READS = {route.key for route in OPERATORS if route.method == "GET"} - {"GET /v1/commands/{request_id}/result"}
 MAY: dict[str, set[str]] = {
     "ViewerPolicy": READS,
@@ -29,7 +29,7 @@ MAY: dict[str, set[str]] = {
 
 
 def allowed(document: dict[str, Any], policy: str, route: Route) -> bool:
-    """As IAM decides, whose * reaches over slashes."""
+    """Decide as IAM does, where * also matches slashes."""
     path = "/".join("1" if part.startswith("{") else part for part in route.path.split("/"))
     decided = False
     for statement in document["Resources"][policy]["Properties"]["PolicyDocument"]["Statement"]:
@@ -49,21 +49,21 @@ def pattern(resource: dict[str, str]) -> str:
     for name, value in values.items():
         text = text.replace(f"${{{name}}}", value)
     assert text.startswith(f"{API}/"), text
-    assert "[" not in text  # fnmatch would read it, IAM does not
+    assert "[" not in text  # fnmatch would interpret it, IAM does not
     return text
 
 
-def test_these_are_the_policies(document):
+def test_policies_are_viewer_operator_and_ci(document):
     assert set(of_type(document, "AWS::IAM::ManagedPolicy")) >= set(MAY)
 
 
 @pytest.mark.parametrize("policy", MAY)
-def test_a_policy_allows_its_routes_and_no_others(document, policy):
+def test_policy_allows_only_its_routes(document, policy):
     assert {route.key for route in OPERATORS if allowed(document, policy, route)} == MAY[policy]
 
 
-def test_nobody_but_an_operator_gets_at_secrets_or_devices(document):
-    """Enrollment tokens are made, commands are sent and builds are rolled out by nobody else."""
+def test_only_operators_can_access_secrets_or_devices(document):
+    """Only operators create enrollment tokens, send commands and roll out builds."""
     for policy in ("ViewerPolicy", "CiPolicy"):
         for route in OPERATORS:
             if route.method != "GET" and route.key not in MAY["CiPolicy"]:

@@ -1,4 +1,4 @@
-"""What cfn-lint and checkov are silent on."""
+"""Rules for the template that cfn-lint and checkov do not check."""
 
 import ast
 import re
@@ -15,8 +15,8 @@ from local import template
 from tests.support.api import ROOT
 from tests.template.rules import functions, of_type, walk
 
-# What is called without AWS credentials. Each authenticates a device by its token inside of the function, but /healthz,
-# which says nothing.
+# Routes that are called without AWS credentials. Each authenticates a device by its token inside the function, except
+# /healthz, which reveals nothing.
 DEVICE_ROUTES = {
     "POST /v1/register",
     "POST /v1/heartbeat",
@@ -33,7 +33,7 @@ DEVICE_ROUTES = {
     "GET /healthz",
 }
 SECRETS = {"COMMAND_HMAC_KEY", "FCM_SERVICE_ACCOUNT", "DATABASE_ADMIN_SECRET", "WEBHOOK_URL", "NOTIFICATION_ROUTES"}
-OUTSIDE = "NotifyFunction"  # of the VPC, without a way to the database
+OUTSIDE = "NotifyFunction"  # outside the VPC, without access to the database
 
 
 def listed(value: Any) -> list[Any]:
@@ -41,7 +41,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def chosen(value: Any) -> Any:
-    """What is there when its condition holds: a secret that a parameter makes, or else nothing."""
+    """The value when its condition holds: a secret that a parameter creates, or nothing."""
     return value["Fn::If"][1] if isinstance(value, dict) and "Fn::If" in value else value
 
 
@@ -66,7 +66,7 @@ def test_nothing_is_allowed_by_a_wildcard(document):
                 assert not re.search(r"dbuser:\*|:secret:\*|/\*/\*", text), f"{name} allows {text}"
 
 
-OWNERS = {"CleanupFunction", "MigrateFunction"}  # they make and drop tables and partitions
+OWNERS = {"CleanupFunction", "MigrateFunction"}  # they create and drop tables and partitions
 
 
 def login(document: dict, name: str) -> str:
@@ -75,8 +75,8 @@ def login(document: dict, name: str) -> str:
     return variables.get("DATABASE_USER", document["Globals"]["Function"]["Environment"]["Variables"]["DATABASE_USER"])
 
 
-def test_a_function_logs_in_as_its_callers_may_act(document):
-    """What a stranger can call is a device's function, and never an operator's or a schedule's."""
+def test_database_login_of_a_function_matches_its_callers(document):
+    """Unauthenticated callers reach only device functions, never those of operators or schedules."""
     callers: dict[str, set[str]] = {}
     for route in template.load().routes:
         callers.setdefault(route.function.logical_id, set()).add(route.authorizer)
@@ -86,12 +86,12 @@ def test_a_function_logs_in_as_its_callers_may_act(document):
         assert login(document, name) == ("nexmdm_owner" if name in OWNERS else expected), name
 
 
-def test_every_function_has_a_role_of_its_own_that_may_log_in_as_its_user_and_no_other(document):
+def test_every_function_has_its_own_role_that_may_log_in_only_as_its_user(document):
     accesses = {"nexmdm_device": "DeviceAccess", "nexmdm_app": "AppAccess", "nexmdm_owner": "OwnerAccess"}
     for name, function in functions(document).items():
         assert "Role" not in function["Properties"], f"{name} shares a role"
         policies = function["Properties"]["Policies"]
-        # SAM gives every role the network interfaces that Lambda needs, also the one outside of the VPC.
+        # SAM gives every role the network interfaces that Lambda needs, including the role outside the VPC.
         assert {"Ref": "DeniedToFunctions"} in policies, name
         given = {access for access in accesses.values() if {"Ref": access} in policies}
         assert given == (set() if name == OUTSIDE else {accesses[login(document, name)]}), name
@@ -101,8 +101,8 @@ def test_every_function_has_a_role_of_its_own_that_may_log_in_as_its_user_and_no
         assert (resource[0] if isinstance(resource, list) else resource).endswith(f"/{user}"), access
 
 
-def test_the_proxy_lets_in_every_user_that_comes_through_it(document):
-    """The owner goes to the cluster itself: migrations and partitions take locks and time."""
+def test_proxy_admits_every_user_that_connects_through_it(document):
+    """The owner connects to the cluster directly: migrations and partitions need locks and time."""
     [statement] = document["Resources"]["DatabaseProxyRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
     through = {resource["Fn::Sub"].rpartition("/")[2] for resource in statement["Resource"]}
     direct = {
@@ -115,14 +115,14 @@ def test_the_proxy_lets_in_every_user_that_comes_through_it(document):
     assert through == {login(document, name) for name in set(functions(document)) - OWNERS - {OUTSIDE}}
 
 
-def test_functions_make_no_log_groups(document):
-    """AWS's own policy for functions allows it, and a group that was made so has no end and no retention."""
+def test_functions_cannot_create_log_groups(document):
+    """AWS's own policy for functions allows it, but a log group created that way never expires its logs."""
     denied = document["Resources"]["DeniedToFunctions"]["Properties"]["PolicyDocument"]["Statement"]
     assert {"Effect": "Deny", "Action": "logs:CreateLogGroup", "Resource": "*"} in denied
 
 
-def test_a_service_assumes_a_role_for_this_account_only(document):
-    """A role without a condition can be used by the service on behalf of another customer's resource."""
+def test_services_assume_roles_only_for_this_account(document):
+    """The service could use a role without a condition on behalf of another customer's resource."""
     condition = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
     trusts = [document["Globals"]["Function"]["AssumeRolePolicyDocument"]]
     roles = of_type(document, "AWS::IAM::Role")
@@ -135,11 +135,11 @@ def test_a_service_assumes_a_role_for_this_account_only(document):
     for name, function in functions(document).items():
         assert "AssumeRolePolicyDocument" not in function["Properties"], name
         for event in function["Properties"].get("Events", {}).values():
-            if event["Type"] == "ScheduleV2":  # or SAM makes a role without a condition
+            if event["Type"] == "ScheduleV2":  # otherwise SAM creates a role without a condition
                 assert event["Properties"]["RoleArn"] == {"Fn::GetAtt": "SchedulerRole.Arn"}, name
 
 
-def test_the_schedulers_role_invokes_what_is_scheduled_and_nothing_else(document):
+def test_scheduler_role_invokes_only_scheduled_functions(document):
     [policy] = document["Resources"]["SchedulerRole"]["Properties"]["Policies"]
     invoke, send = policy["PolicyDocument"]["Statement"]
     scheduled = {schedule.function.logical_id for schedule in template.load().schedules}
@@ -148,8 +148,8 @@ def test_the_schedulers_role_invokes_what_is_scheduled_and_nothing_else(document
     assert send["Resource"] == {"Fn::GetAtt": "DeadLetters.Arn"}
 
 
-def test_devices_and_operators_are_throttled_apart(document):
-    """The stage's default is the operators'; each route without a signature has a limit of its own."""
+def test_devices_and_operators_are_throttled_separately(document):
+    """The stage's default limit applies to operators; each route without a signature has its own limit."""
     api = document["Resources"]["Api"]["Properties"]
     assert api["DefaultRouteSettings"]["ThrottlingRateLimit"] == {"Ref": "OperatorRequestsPerSecond"}
     open_routes = {route.key for route in template.load().routes if route.authorizer == "NONE"}
@@ -160,8 +160,8 @@ def test_devices_and_operators_are_throttled_apart(document):
         assert setting["ThrottlingRateLimit"] != {"Ref": "OperatorRequestsPerSecond"}, key
 
 
-def test_the_most_that_can_be_reserved_fits_an_account(document):
-    """Lambda keeps 100 of an account's concurrency (1,000 unless AWS was asked for more) unreserved."""
+def test_largest_reserved_concurrency_fits_into_an_account(document):
+    """Lambda keeps 100 of an account's concurrency (1,000 unless AWS raised it) unreserved."""
     most, number = document["Parameters"]["ReservedConcurrency"]["MaxValue"], len(functions(document))
     assert most * number <= 1_000 - 100
     said = (ROOT / "docs" / "deploy.md").read_text()
@@ -170,18 +170,18 @@ def test_the_most_that_can_be_reserved_fits_an_account(document):
     assert f"less than {100 + number}. The template refuses more than\n{most}." in said
 
 
-def test_lambda_writes_its_own_records_as_json_and_only_those_that_matter(document):
+def test_lambda_logs_json_and_only_relevant_records(document):
     logging = document["Globals"]["Function"]["LoggingConfig"]
     assert logging == {
         "LogGroup": {"Ref": "FunctionLogs"},
         "LogFormat": "JSON",
-        "SystemLogLevel": "WARN",  # of a failure and of a timeout, but not of every start, end and report
-        "ApplicationLogLevel": "INFO",  # a heartbeat's record is one
+        "SystemLogLevel": "WARN",  # failures and timeouts, but not every start, end and report
+        "ApplicationLogLevel": "INFO",  # the record of a heartbeat has this level
     }
     assert not any("LoggingConfig" in each["Properties"] for each in functions(document).values())
 
 
-def test_one_in_how_many_heartbeats_is_logged_is_a_parameter(document):
+def test_heartbeat_log_sampling_is_a_parameter(document):
     parameter = document["Parameters"]["HeartbeatLogSample"]
     assert (parameter["Default"], parameter["MinValue"]) == (1, 1)
     told = {
@@ -192,13 +192,13 @@ def test_one_in_how_many_heartbeats_is_logged_is_a_parameter(document):
     assert told == {"HeartbeatFunction"}
 
 
-def test_what_posts_to_the_internet_is_outside_of_the_vpc_and_everything_else_inside(document):
+def test_only_the_function_that_posts_to_the_internet_is_outside_the_vpc(document):
     for name, function in functions(document).items():
         outside = function["Properties"].get("VpcConfig") == {"Ref": "AWS::NoValue"}
         assert outside == (name == OUTSIDE), name
 
 
-def test_the_watch_tells_the_alarms_topic_and_may_publish_nowhere_else(document):
+def test_watch_may_publish_only_to_the_alarm_topic(document):
     watch = functions(document)["WatchFunction"]["Properties"]
     topic = {"Fn::If": ["OwnTopic", {"Ref": "AlarmTopic"}, {"Ref": "AlarmTopicArn"}]}
     assert watch["Environment"]["Variables"]["ALERT_TOPIC_ARN"] == topic
@@ -208,19 +208,19 @@ def test_the_watch_tells_the_alarms_topic_and_may_publish_nowhere_else(document)
     assert told == {"Type": "SNS", "Properties": {"Topic": topic}}
 
 
-def test_a_claim_on_a_notice_is_longer_than_its_function():
+def test_notification_lease_is_longer_than_the_function_timeout():
     from nexmdm.alerts.notifications import LEASE_SECONDS
 
     assert template.load().function("watch").timeout < LEASE_SECONDS
 
 
-def test_only_what_devices_call_goes_without_a_signature():
+def test_only_device_routes_need_no_signature():
     routes = template.load().routes
     assert {route.key for route in routes if route.authorizer == "NONE"} == DEVICE_ROUTES
     assert {route.authorizer for route in routes} == {"NONE", "AWS_IAM"}
 
 
-def test_secrets_are_named_never_held(document):
+def test_environment_names_secrets_without_containing_them(document):
     kept = set(of_type(document, "AWS::SecretsManager::Secret"))
     for name, function in functions(document).items():
         for variable, value in function["Properties"].get("Environment", {}).get("Variables", {}).items():
@@ -238,7 +238,7 @@ def test_secrets_are_named_never_held(document):
     assert not [node for node in walk(document) if isinstance(node, str) and "{{resolve:" in node]
 
 
-def test_a_function_reads_the_secrets_it_is_given_and_no_others(document):
+def test_function_may_read_only_its_own_secrets(document):
     for name, function in functions(document).items():
         properties = function["Properties"]
         variables = properties.get("Environment", {}).get("Variables", {})
@@ -278,7 +278,7 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("parameter", EXPORTS)
-def test_an_export_is_off_until_it_is_asked_for_and_then_may_only_write(document, parameter):
+def test_export_is_off_by_default_and_may_only_write(document, parameter):
     condition, setting, prefix, actions = EXPORTS[parameter]
     assert document["Parameters"][parameter]["Default"] == "off"
     assert document["Conditions"][condition] == {"Fn::Equals": [{"Ref": parameter}, "on"]}
@@ -289,7 +289,7 @@ def test_an_export_is_off_until_it_is_asked_for_and_then_may_only_write(document
     write = {"Effect": "Allow", "Action": actions, "Resource": {"Fn::Sub": "${ExportBucket.Arn}/" + prefix + "*"}}
     assert [condition, {"Statement": [write]}, {"Ref": "AWS::NoValue"}] in allowed
     assert len(allowed) == len(EXPORTS)
-    # By the VPC's own way to S3 too.
+    # Also through the VPC endpoint for S3.
     endpoint = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
     through = [statement["Fn::If"] for statement in endpoint if "Fn::If" in statement]
     assert [condition, {**write, "Principal": "*"}, {"Ref": "AWS::NoValue"}] in through
@@ -297,7 +297,7 @@ def test_an_export_is_off_until_it_is_asked_for_and_then_may_only_write(document
     assert "ExportBucket" not in str([each["Properties"].get("Policies") for each in others])
 
 
-def test_the_bucket_of_exports_is_there_when_one_of_them_is_on(document):
+def test_export_bucket_exists_if_an_export_is_on(document):
     either = [{"Condition": condition} for condition, *_ in EXPORTS.values()]
     assert document["Conditions"]["WithExport"] == {"Fn::Or": either}
     for name in ("ExportBucket", "ExportBucketPolicy"):
@@ -307,7 +307,7 @@ def test_the_bucket_of_exports_is_there_when_one_of_them_is_on(document):
     assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
 
 
-def test_a_database_made_from_a_snapshot_is_migrated_and_given_no_names_of_its_own(document):
+def test_database_from_a_snapshot_is_migrated_and_gets_no_names(document):
     cluster = document["Resources"]["DatabaseCluster"]["Properties"]
     restored = [cluster[name]["Fn::If"] for name in ("SnapshotIdentifier", "DatabaseName", "MasterUsername")]
     assert [condition for condition, *_ in restored] == ["Restored"] * 3
@@ -316,7 +316,7 @@ def test_a_database_made_from_a_snapshot_is_migrated_and_given_no_names_of_its_o
     assert schema["Database"] == {"Fn::GetAtt": "DatabaseCluster.DBClusterResourceId"}
 
 
-def test_layers_are_built_for_the_functions_processor_and_python(document):
+def test_layers_are_built_for_the_processor_and_python_of_the_functions(document):
     globals_ = document["Globals"]["Function"]
     for name, layer in of_type(document, "AWS::Serverless::LayerVersion").items():
         assert layer["Properties"]["CompatibleArchitectures"] == globals_["Architectures"], name
@@ -326,7 +326,7 @@ def test_layers_are_built_for_the_functions_processor_and_python(document):
 
 
 @pytest.mark.parametrize("target", ["build-NexmdmLayer", "build-FcmDispatchFunction"])
-def test_wheels_are_those_of_the_functions_processor_and_python(document, target, tmp_path):
+def test_wheels_match_the_processor_and_python_of_the_functions(document, target, tmp_path):
     command = ["make", "--dry-run", "-f", ROOT / "Makefile", target, f"ARTIFACTS_DIR={tmp_path}", "NEXMDM_BUILD=lambda"]
     done = subprocess.run(command, cwd=ROOT / "functions/fcm_dispatch", capture_output=True, text=True, check=True)
     [pip] = [line for line in done.stdout.splitlines() if " pip install " in line]
@@ -339,7 +339,7 @@ def test_wheels_are_those_of_the_functions_processor_and_python(document, target
     assert all(platform.endswith("_aarch64") for platform in platforms)
 
 
-def test_every_function_is_built_by_the_makefile_and_waits_for_the_schema(document):
+def test_every_function_is_built_by_make_and_waits_for_the_schema(document):
     for name, function in functions(document).items():
         assert function["Metadata"] == {"BuildMethod": "makefile", "ContextPath": "."}, name
         assert (function.get("DependsOn") == "Schema") == (name != "MigrateFunction"), name
@@ -348,24 +348,24 @@ def test_every_function_is_built_by_the_makefile_and_waits_for_the_schema(docume
     assert schema["ServiceTimeout"] > document["Resources"]["MigrateFunction"]["Properties"]["Timeout"]
 
 
-def test_the_schema_answers_cloudformation_also_while_the_stack_is_deleted(document):
-    """What a subnet's way to S3 is made of goes after it."""
+def test_schema_function_can_respond_while_the_stack_is_deleted(document):
+    """The parts of a subnet's path to S3 are deleted after the schema resource."""
     condition, network, _ = document["Resources"]["Schema"]["Properties"]["Network"]["Fn::If"]
     assert condition == "OwnNetwork"
     ways = {"EgressRoute", "S3Endpoint", "SubnetARoutes", "SubnetBRoutes"}
     assert set(re.findall(r"\$\{(\w+)\}", network["Fn::Sub"])) == ways
 
 
-def test_no_function_is_pointed_at_a_proxy_before_it_serves(document):
-    """Every function waits for Schema, and Schema for these."""
+def test_functions_wait_until_the_proxy_serves(document):
+    """Every function waits for Schema, and Schema waits for these resources."""
     condition, proxy, _ = document["Resources"]["Schema"]["Properties"]["Proxy"]["Fn::If"]
     assert condition == "WithProxy"
     ways = {"DatabaseProxyTargets", "FunctionsToProxy", "DatabaseFromProxy"}
     assert set(re.findall(r"\$\{(\w+)\}", proxy["Fn::Sub"])) == ways
 
 
-def test_functions_may_do_by_the_vpcs_way_to_s3_what_their_roles_allow(document):
-    """The endpoint's policy is asked too: without s3:ListBucket there, a missing upload is a 403."""
+def test_s3_endpoint_policy_allows_what_the_roles_allow(document):
+    """The endpoint's policy is evaluated too: without s3:ListBucket there, a missing upload returns 403."""
     through = document["Resources"]["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
     open_ = {
         (action, str(each["Resource"])) for each in through if "Effect" in each for action in listed(each["Action"])
@@ -388,7 +388,7 @@ def test_requirements_are_pinned_and_hashed():
         assert path.with_suffix(".in").exists(), path
 
 
-# What is kept when its resource goes: CloudFormation makes no second thing of the same name.
+# Resources that are kept after deletion: CloudFormation cannot create a second one with the same name.
 KEPT = {
     "AWS::RDS::DBCluster": ("Snapshot", "Snapshot"),
     "AWS::S3::Bucket": ("RetainExceptOnCreate", "Retain"),
@@ -397,14 +397,14 @@ KEPT = {
 NAMES = {"BucketName", "Name", "DBClusterIdentifier", "LogGroupName", "LayerName", "TopicName", "QueueName", "RoleName"}
 
 
-def test_what_holds_data_outlives_the_stack_and_leaves_nothing_of_a_deploy_that_failed(document):
+def test_data_outlives_the_stack_but_not_a_failed_first_deploy(document):
     for kind, policies in KEPT.items():
         for name, resource in of_type(document, kind).items():
             assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == policies, name
 
 
-def test_nothing_that_is_kept_has_a_fixed_name(document):
-    """Or the deploy after a failed or a deleted one finds the name taken."""
+def test_kept_resources_have_no_fixed_name(document):
+    """With a fixed name, a deploy after a failed or deleted one would find the name taken."""
     kept = 0
     for name, resource in document["Resources"].items():
         if resource["Type"] == "AWS::Serverless::LayerVersion":
@@ -415,34 +415,34 @@ def test_nothing_that_is_kept_has_a_fixed_name(document):
     assert kept >= 6
 
 
-def test_the_functions_log_outlives_a_deploy_that_was_rolled_back(document):
+def test_function_logs_outlive_a_rolled_back_deploy(document):
     group = document["Resources"]["FunctionLogs"]
     assert (group["DeletionPolicy"], group["UpdateReplacePolicy"]) == ("Retain", "Retain")
 
 
-def test_the_database_has_the_snapshots_version_or_the_current_minor(document):
-    """A version beside a snapshot is refused when the snapshot is newer, and AWS moves clusters on by itself."""
+def test_database_has_the_version_of_its_snapshot_or_the_current_minor(document):
+    """A version besides a snapshot is refused if the snapshot is newer, and AWS upgrades clusters on its own."""
     version = document["Resources"]["DatabaseCluster"]["Properties"]["EngineVersion"]
     assert version == {"Fn::If": ["Restored", {"Ref": "AWS::NoValue"}, "17"]}
     assert document["Resources"]["DatabaseParameters"]["Properties"]["Family"] == "aurora-postgresql17"
 
 
 @pytest.mark.parametrize("schedule", template.load().schedules, ids=lambda schedule: schedule.name)
-def test_a_schedule_has_a_way_off_a_retry_policy_and_a_dead_letter_queue(document, schedule):
+def test_schedule_can_be_disabled_and_has_a_retry_policy_and_dead_letter_queue(document, schedule):
     function = document["Resources"][schedule.function.logical_id]["Properties"]
     event = function["Events"][schedule.name.removeprefix(schedule.function.logical_id)]["Properties"]
     assert event["State"] == {"Fn::If": ["SchedulesOn", "ENABLED", "DISABLED"]}
     assert event["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": "DeadLetters.Arn"}}
     assert event["RetryPolicy"].keys() == {"MaximumRetryAttempts", "MaximumEventAgeInSeconds"}
-    # Or dev and prod could not be in one account: SAM would give both schedules the same name.
+    # Without it, SAM would name both schedules alike, and dev and prod could not share an account.
     assert event["OmitName"] is True
-    # EventBridge hands over and is done: a run that fails is Lambda's to tell.
+    # EventBridge only hands over the event; Lambda reports a failed run.
     assert function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"] == {
         "Fn::GetAtt": "DeadLetters.Arn"
     }
 
 
-def test_logs_have_an_end(document):
+def test_logs_expire(document):
     for name, group in of_type(document, "AWS::Logs::LogGroup").items():
         assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
     (api,) = of_type(document, "AWS::Serverless::HttpApi").values()
@@ -450,7 +450,7 @@ def test_logs_have_an_end(document):
     assert not re.search(r"\$context\.(path|httpMethod.*path|authorizer|requestOverride)|querystring|header", logged)
 
 
-def test_the_lease_of_a_send_is_longer_than_its_function(document):
+def test_send_lease_is_longer_than_the_function_timeout(document):
     from nexmdm.runtime.settings import Settings
 
     config = Settings(database_url="postgresql://")
@@ -458,7 +458,7 @@ def test_the_lease_of_a_send_is_longer_than_its_function(document):
     assert config.dispatch_lease_seconds > timeout + config.fcm_timeout_seconds
 
 
-# Each of them would write whole events, with the tokens in their headers.
+# Each of these would log whole events, including the tokens in their headers.
 DEBUGGING = ("POWERTOOLS_LOGGER_LOG_EVENT", "POWERTOOLS_DEV", "POWERTOOLS_DEBUG", "POWERTOOLS_TRACER_CAPTURE_RESPONSE")
 
 

@@ -1,5 +1,5 @@
-"""The workflows and the Makefile's release: what is pinned, who holds a token, which region and whose credentials
-count."""
+"""The workflows and the Makefile's release: pinned actions, who holds a token, and which region and credentials are
+used."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def steps(job: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_every_action_is_pinned_by_a_commit_with_its_version_beside_it(path: Path):
+def test_every_action_is_pinned_by_commit_and_names_its_version(path: Path):
     used = re.findall(r"uses: (.+)", path.read_text())
     assert used
     for action in used:
@@ -35,7 +35,7 @@ def test_every_action_is_pinned_by_a_commit_with_its_version_beside_it(path: Pat
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_only_the_job_that_deploys_gets_a_token(path: Path):
+def test_only_the_deploy_job_gets_a_token(path: Path):
     described = yaml.safe_load(path.read_text())
     assert described["permissions"] == {"contents": "read"}
     for name, job in described["jobs"].items():
@@ -46,33 +46,33 @@ def test_only_the_job_that_deploys_gets_a_token(path: Path):
         assert "secrets" not in job
 
 
-def test_what_is_deployed_is_what_was_built_and_tested():
+def test_deployed_artifact_is_the_one_built_and_tested():
     jobs = workflow("deploy")["jobs"]
     assert set(jobs["deploy"]["needs"]) == {"ci", "build"}
     assert "environment" not in jobs["build"]
     assert jobs["deploy"]["environment"]
     assert "make release" in steps(jobs["deploy"])
     assert not re.search(r"make [^\n]*(?<![\w./-])(deploy|build|test)\b", steps(jobs["deploy"])), (
-        "it builds with a token at hand"
+        "the job with a token also builds"
     )
     ci = workflow("ci")
     assert {"pull_request", "push", "workflow_call"} <= set(ci[True])  # YAML reads `on` as true
     assert ".ci/run" in steps(ci["jobs"]["check"])
 
 
-def test_the_last_run_of_main_is_what_a_bench_is_compared_with():
+def test_benchmark_is_compared_with_the_last_run_of_main():
     job = workflow("ci")["jobs"]["bench"]
     assert "make bench COMPARE=" in steps(job)
-    assert "--strict" not in steps(job), "absolute times are no matter of a runner"
+    assert "--strict" not in steps(job), "a shared runner must not judge absolute times"
     (kept,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/cache/save@")]
     (found,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/cache/restore@")]
-    assert kept["if"] == "github.event_name == 'push'", "a pull request's own figures are no reference"
+    assert kept["if"] == "github.event_name == 'push'", "figures of a pull request must not become the reference"
     assert workflow("ci")[True]["push"] == {"branches": ["main"]}
     assert kept["with"]["path"] == found["with"]["path"]
     assert kept["with"]["key"].startswith(found["with"]["restore-keys"])
 
 
-def test_one_region_counts_for_every_step_of_a_release():
+def test_every_release_step_uses_one_region():
     job = workflow("deploy")["jobs"]["deploy"]
     assert "AWS_REGION" in job["env"]
     (configured,) = [step["with"] for step in job["steps"] if "configure-aws-credentials" in step.get("uses", "")]
@@ -85,7 +85,7 @@ def test_one_region_counts_for_every_step_of_a_release():
 
 
 def make_variables(target: str, **environment: str) -> dict[str, str]:
-    """What make exports to a target's commands."""
+    """The variables that make exports to the commands of a target."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     printed = subprocess.run(
         ["make", "--dry-run", "--print-data-base", target],
@@ -95,7 +95,7 @@ def make_variables(target: str, **environment: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("target", TO_AWS)
-def test_what_speaks_to_aws_may_use_an_instances_role_and_has_one_region(target: str):
+def test_targets_that_call_aws_may_use_an_instance_role_and_have_one_region(target: str):
     assert "AWS_EC2_METADATA_DISABLED" not in make_variables(target)
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         exported = make_variables(target, **{name: "us-east-1"})
@@ -103,11 +103,11 @@ def test_what_speaks_to_aws_may_use_an_instances_role_and_has_one_region(target:
 
 
 @pytest.mark.parametrize("target", ["test", "build", "run"])
-def test_what_does_not_is_kept_from_an_instances_role(target: str):
+def test_other_targets_cannot_use_an_instance_role(target: str):
     assert make_variables(target)["AWS_EC2_METADATA_DISABLED"] == "true"
 
 
-def test_a_first_release_keeps_what_failed():
+def test_first_release_keeps_failed_resources():
     def commands(*arguments: str) -> str:
         run = ["make", "--dry-run", "release", *arguments]
         return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""A fake of the server that answers as a test wants, and a fleet that a test drives step by step."""
+"""A fake server with adjustable responses, and a fleet that a test drives step by step."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
 
 class FakeServer:
-    """Records every request. `answer` decides (status, document) or (status, document, headers) and may be replaced."""
+    """Records every request. `answer` returns (status, document[, headers]) and may be replaced."""
 
     def __init__(self):
         self.requests = []
@@ -52,7 +52,7 @@ class FakeServer:
         return [request for request in list(self.requests) if request.path.startswith(path)]
 
     def statuses(self, number):
-        """What was reported of an installation, in order."""
+        """The statuses that were reported for an installation, in order."""
         reports = [request.body for request in self.to("/v1/apk/installation/update")]
         return [report["status"] for report in reports if report["installation_id"] == number]
 
@@ -93,12 +93,12 @@ def serving(fake):
             pass
 
     class Server(ThreadingHTTPServer):
-        # 143 connections at once are what a phone in the field opens.
+        # A phone in the field opens up to 143 connections at the same time.
         request_queue_size = 256
         daemon_threads = True
 
         def handle_error(self, request, client_address):
-            """A fleet that is closed breaks its connections off."""
+            """Ignore the broken connections of a fleet that was closed."""
             if not isinstance(sys.exception(), ConnectionError):
                 super().handle_error(request, client_address)
 
@@ -120,7 +120,7 @@ def fake_server():
 
 @pytest.fixture
 def storage_host():
-    """A second fake_server, as the storage of builds is."""
+    """A second fake server that plays the storage of builds."""
     with serving(FakeServer()) as fake:
         yield fake
 
@@ -131,7 +131,7 @@ async def tokens_for(aliases):
 
 @pytest.fixture
 def run(fake_server):
-    """run(until, count=1, ...): a fleet lives until `until(fleet)`; returns it."""
+    """run(until, count=1, ...) lets a fleet live until `until(fleet)` is true, and returns it."""
 
     def live(until, count=1, pace=QUICK, after=None, **options):
         async def main():
@@ -156,7 +156,7 @@ def run(fake_server):
 
 @pytest.fixture
 def drive(fake_server):
-    """drive(story, profile): awaits `story(device)` with an enrolled device that does nothing by itself."""
+    """drive(story, profile) awaits `story(device)` with an enrolled device that does nothing on its own."""
 
     def live(story, profile, pace=CALM, enroll=True, by_qr_code=False, keep=None, keys=()):
         async def main():
@@ -182,19 +182,19 @@ def drive(fake_server):
 
 
 async def settled(device):
-    """What the device does by itself is done."""
+    """Wait until the device has finished its own tasks."""
     await device.settled()
 
 
 @pytest.fixture
 def after():
-    """await after(device): until everything that it does by itself is done."""
+    """await after(device) waits until the device has finished all of its own tasks."""
     return settled
 
 
 @pytest.fixture
 def message():
-    """message(action, request_id, ...): the data of a message from FCM."""
+    """message(action, request_id, ...) returns the data of an FCM message."""
 
     def build(action, request_id="r-1", **parameters):
         named = {"action": action, "request_id": request_id, "correlation_id": request_id, "device_id": "an-id"}

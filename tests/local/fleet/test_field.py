@@ -1,4 +1,4 @@
-"""The agent in the field: each fact of the contract's last section, as the simulated phones show it."""
+"""The agent in the field: every fact of the contract's last section, as the simulated phones show it."""
 
 import asyncio
 import json
@@ -32,11 +32,11 @@ def reports(fake_server):
     return [request for path in REPORTS for request in fake_server.to(path)]
 
 
-# --- what it answers
+# --- how it answers
 
 
 @pytest.mark.parametrize("action", SILENT)
-def test_an_action_that_is_never_answered_is_run_in_silence(fake_server, drive, message, after, action):
+def test_action_without_an_answer_runs_silently(fake_server, drive, message, after, action):
     async def story(device):
         device.receive(message(action, packages="[]", command="home"))
         await after(device)
@@ -48,7 +48,7 @@ def test_an_action_that_is_never_answered_is_run_in_silence(fake_server, drive, 
     assert all("ping_request_id" not in request.body for request in fake_server.to("/v1/heartbeat"))
 
 
-def test_a_ping_is_answered_by_a_heartbeat_at_once(fake_server, drive, message, after):
+def test_ping_is_answered_by_an_immediate_heartbeat(fake_server, drive, message, after):
     async def story(device):
         device.receive(message("ping"))
         await after(device)
@@ -61,7 +61,7 @@ def test_a_ping_is_answered_by_a_heartbeat_at_once(fake_server, drive, message, 
 
 @pytest.mark.parametrize(("action", "kind"), [("launch_app", "LAUNCH_APP_ACK"), ("wifi_connect", "WIFI_CONNECT_ACK")])
 @pytest.mark.parametrize("next_thing", ["heartbeat", "ping"])
-def test_an_acknowledgement_waits_for_the_next_heartbeat(fake_server, drive, message, after, action, kind, next_thing):
+def test_acknowledgment_waits_for_the_next_heartbeat(fake_server, drive, message, after, action, kind, next_thing):
     async def story(device):
         device.receive(message(action, package_name=UNITY, ssid="site", password="12345678"))
         await after(device)
@@ -77,7 +77,7 @@ def test_an_acknowledgement_waits_for_the_next_heartbeat(fake_server, drive, mes
     assert (report.body["correlation_id"], report.body["type"], report.body["status"]) == ("r-1", kind, "OK")
 
 
-def test_a_queued_acknowledgement_is_tried_again_until_it_is_accepted(fake_server, drive, message):
+def test_queued_acknowledgment_is_retried_until_it_is_accepted(fake_server, drive, message):
     async def story(device):
         fake_server.answer = lambda request: (503, {}) if request.path.endswith("/ack") else fake_server.good(request)
         device.receive(message("launch_app", package_name=UNITY))
@@ -94,7 +94,7 @@ def test_a_queued_acknowledgement_is_tried_again_until_it_is_accepted(fake_serve
 
 @pytest.mark.parametrize("action", ["remote_exec_fcm", "remote_exec_shell"])
 @pytest.mark.parametrize("lost", [False, True])
-def test_remote_exec_is_answered_at_once_and_never_again(fake_server, drive, message, after, action, lost):
+def test_remote_exec_is_answered_at_once_and_only_once(fake_server, drive, message, after, action, lost):
     async def story(device):
         fake_server.answer = lambda request: (
             (503, {}) if lost and "remote-exec" in request.path else fake_server.good(request)
@@ -111,7 +111,7 @@ def test_remote_exec_is_answered_at_once_and_never_again(fake_server, drive, mes
     assert report.headers["x-device-token"] == "token-1"
 
 
-def test_a_remote_exec_answer_without_a_network_is_lost(fake_server, drive, message, after):
+def test_remote_exec_answer_without_a_network_is_lost(fake_server, drive, message, after):
     async def story(device):
         device.receive(message("remote_exec_fcm", type="ring"))
         device.go_offline()
@@ -124,7 +124,7 @@ def test_a_remote_exec_answer_without_a_network_is_lost(fake_server, drive, mess
     assert reports(fake_server) == []
 
 
-def test_remote_exec_fcm_runs_actions_and_says_what_became_of_them(fake_server, drive, message, after):
+def test_remote_exec_fcm_runs_actions_and_reports_their_results(fake_server, drive, message, after):
     async def story(device):
         device.receive(message("remote_exec_fcm", "r-1", type="launch_app", package_name="com.example.absent"))
         device.receive(message("remote_exec_fcm", "r-2", type="set_dnd", enable="true"))
@@ -141,7 +141,7 @@ def test_remote_exec_fcm_runs_actions_and_says_what_became_of_them(fake_server, 
         ("list_packages", "", "/v1/devices/an-id/packages"),
     ],
 )
-def test_some_answers_go_to_routes_that_do_not_exist(fake_server, drive, message, after, action, command, path):
+def test_some_answers_are_sent_to_nonexistent_routes(fake_server, drive, message, after, action, command, path):
     async def story(device):
         device.receive(message(action, command=command))
         await after(device)
@@ -150,7 +150,7 @@ def test_some_answers_go_to_routes_that_do_not_exist(fake_server, drive, message
     assert len(fake_server.to(path)) == 1
 
 
-def test_an_unknown_action_does_nothing(fake_server, drive, message, after):
+def test_unknown_action_does_nothing(fake_server, drive, message, after):
     async def story(device):
         device.receive(message("start_stream"))
         await after(device)
@@ -160,7 +160,7 @@ def test_an_unknown_action_does_nothing(fake_server, drive, message, after):
     assert reports(fake_server) == []
 
 
-def test_its_memory_of_request_ids_ends_with_the_process(drive, message):
+def test_remembered_request_ids_are_lost_with_the_process(drive, message):
     async def story(device):
         device.receive(message("ring"))
         device.receive(message("ring"))
@@ -184,7 +184,7 @@ def test_its_memory_of_request_ids_ends_with_the_process(drive, message):
         ("site", "first\nsecond", []),
     ],
 )
-def test_what_a_shell_expands_in_wifi_parameters_cuts_the_phone_off(
+def test_shell_expansion_in_wifi_parameters_disconnects_the_phone(
     fake_server, drive, message, ssid, password, executed
 ):
     async def story(device):
@@ -197,7 +197,7 @@ def test_what_a_shell_expands_in_wifi_parameters_cuts_the_phone_off(
     assert fake_server.to("/v1/heartbeat") == []
 
 
-def test_backslashes_and_double_quotes_arrive(drive, message):
+def test_backslashes_and_double_quotes_are_preserved(drive, message):
     async def story(device):
         device.receive(message("wifi_connect", ssid='the "site"', password="a\\b;c|d & e"))
         assert device.online
@@ -205,7 +205,7 @@ def test_backslashes_and_double_quotes_arrive(drive, message):
     drive(story, "field")
 
 
-def test_package_names_reach_the_shell_as_they_are(drive, message):
+def test_package_names_reach_the_shell_unchanged(drive, message):
     async def story(device):
         packages = json.dumps(["io.unitynodes.unityapp", "com.example;reboot"])
         device.receive(message("apply_battery_whitelist", packages=packages))
@@ -221,7 +221,7 @@ APK = b"PK" + b"x" * 1000
 
 @pytest.fixture
 def build(fake_server, storage_host):
-    """An installation's message parameters; the server redirects its download to the storage host."""
+    """The parameters of an install message; the server redirects the download to the storage host."""
     headers = {"location": f"{storage_host.url}/bucket/build.apk", "x-apk-sha256": sha256(APK).hexdigest()}
     storage_host.answer = lambda request: (200, APK)
 
@@ -242,7 +242,7 @@ def build(fake_server, storage_host):
 
 
 @pytest.mark.parametrize("action", ["install_apk", "deploy_update"])
-def test_an_installation_is_reported_step_by_step(fake_server, drive, message, after, build, action):
+def test_installation_is_reported_step_by_step(fake_server, drive, message, after, build, action):
     async def story(device):
         device.receive(message(action, **build))
         await after(device)
@@ -253,7 +253,7 @@ def test_an_installation_is_reported_step_by_step(fake_server, drive, message, a
 
 
 @pytest.mark.parametrize("thing", ["heartbeat", "ping", "wake"])
-def test_a_pending_installation_is_reported_completed_in_the_middle_of_the_download(
+def test_pending_installation_is_reported_completed_during_the_download(
     fake_server, storage_host, drive, message, after, build, thing
 ):
     reached, goes_on = threading.Event(), threading.Event()
@@ -283,9 +283,7 @@ def test_a_pending_installation_is_reported_completed_in_the_middle_of_the_downl
     assert fake_server.statuses(5) == ["downloading", "completed", "downloading", "installing", "failed"]
 
 
-def test_a_completion_that_is_not_accepted_is_reported_again_by_the_next_start(
-    fake_server, drive, message, after, build
-):
+def test_unaccepted_completion_is_reported_again_at_the_next_start(fake_server, drive, message, after, build):
     downloads = fake_server.answer
 
     async def story(device):
@@ -302,7 +300,7 @@ def test_a_completion_that_is_not_accepted_is_reported_again_by_the_next_start(
     assert fake_server.statuses(5)[-3:] == ["failed", "completed", "completed"]
 
 
-def test_a_lost_installation_report_is_not_repeated(fake_server, drive, message, after, build):
+def test_lost_installation_report_is_not_repeated(fake_server, drive, message, after, build):
     downloads = fake_server.answer
     fake_server.answer = lambda request: (503, {}) if "installation/update" in request.path else downloads(request)
 
@@ -318,7 +316,7 @@ def test_a_lost_installation_report_is_not_repeated(fake_server, drive, message,
     assert fake_server.statuses(5) == ["downloading", "downloading", "installing", "failed"]
 
 
-def test_a_new_agent_reports_its_completion_when_it_starts(fake_server, drive, message, after, build):
+def test_new_agent_reports_its_completion_at_its_start(fake_server, drive, message, after, build):
     async def story(device):
         device.receive(message("install_apk", **{**build, "package_name": "com.nexmdm"}))
         await after(device)
@@ -330,7 +328,7 @@ def test_a_new_agent_reports_its_completion_when_it_starts(fake_server, drive, m
     assert fake_server.statuses(5)[-1] == "completed"
 
 
-def test_without_device_owner_an_installation_fails_before_it_is_pending(fake_server, drive, message, after, build):
+def test_installation_without_device_owner_fails_before_it_is_pending(fake_server, drive, message, after, build):
     async def story(device):
         device.phone.is_device_owner = False
         device.receive(message("install_apk", **build))
@@ -352,7 +350,7 @@ def test_android_refuses_a_lower_version(fake_server, drive, message, after, bui
     assert fake_server.to("/v1/apk/installation/update")[-1].body["error_message"] == "INSTALL_FAILED_VERSION_DOWNGRADE"
 
 
-def test_it_never_asks_for_an_update(fake_server, run):
+def test_agent_never_requests_an_update(fake_server, run):
     run(lambda fleet: fleet.ledger.accepted >= 20, count=2, profiles=("field",))
     assert fake_server.to("/v1/agent/update") == []
     assert fake_server.to("/v1/apk/download/latest") == []
@@ -361,7 +359,7 @@ def test_it_never_asks_for_an_update(fake_server, run):
 # --- its HTTP client
 
 
-def test_its_token_goes_along_to_the_storage_host(storage_host, drive, message, after, build):
+def test_device_token_is_sent_to_the_storage_host(storage_host, drive, message, after, build):
     async def story(device):
         device.receive(message("install_apk", **build))
         await after(device)
@@ -372,7 +370,7 @@ def test_its_token_goes_along_to_the_storage_host(storage_host, drive, message, 
 
 
 @pytest.mark.parametrize(("status", "method", "has_body"), [(301, "GET", False), (308, "POST", True)])
-def test_a_301_turns_its_post_into_a_get_and_a_308_does_not(fake_server, drive, status, method, has_body):
+def test_301_turns_a_post_into_a_get_and_308_does_not(fake_server, drive, status, method, has_body):
     async def story(device):
         moved = {"location": f"{fake_server.url}/moved"}
         fake_server.answer = lambda request: (
@@ -388,7 +386,7 @@ def test_a_301_turns_its_post_into_a_get_and_a_308_does_not(fake_server, drive, 
 @pytest.mark.parametrize(
     ("status", "headers", "count"), [(408, {}, 2), (503, {"retry-after": "0"}, 2), (503, {"retry-after": "7"}, 1)]
 )
-def test_408_and_503_without_a_pause_are_repeated_by_the_client_itself(fake_server, drive, status, headers, count):
+def test_http_client_repeats_408_and_503_without_a_wait(fake_server, drive, status, headers, count):
     async def story(device):
         fake_server.answer = lambda request: (status, {}, headers)
         await device.report()
@@ -397,7 +395,7 @@ def test_408_and_503_without_a_pause_are_repeated_by_the_client_itself(fake_serv
     assert len(fake_server.to("/v1/heartbeat")) == count
 
 
-def test_each_queued_item_has_a_connection_that_stays_open(fake_server, drive):
+def test_each_queued_item_uses_a_connection_that_stays_open(fake_server, drive):
     async def story(device):
         device.go_offline()
         device.spend_offline(143 * 600, 600)
@@ -413,7 +411,7 @@ def test_each_queued_item_has_a_connection_that_stays_open(fake_server, drive):
 # --- refusals
 
 
-def test_a_deleted_phone_tries_each_queued_item_again_and_again(fake_server, drive):
+def test_deleted_phone_retries_each_queued_item_forever(fake_server, drive):
     async def story(device):
         fake_server.answer = lambda request: (410, {"reason": "device_deleted"})
         device.go_offline()
@@ -422,7 +420,7 @@ def test_a_deleted_phone_tries_each_queued_item_again_and_again(fake_server, dri
         await device.send_waiting()
         for _ in range(3):
             assert len(device.outbox) == 3
-            await device.send_waiting()  # not due yet: it backs off
+            await device.send_waiting()  # not due yet, because it backs off
             device.outbox.all_due()
             await device.send_waiting()
         assert device.credentials
@@ -431,7 +429,7 @@ def test_a_deleted_phone_tries_each_queued_item_again_and_again(fake_server, dri
     assert len(fake_server.to("/v1/heartbeat")) == 4 * 3
 
 
-def test_five_401s_in_a_row_wipe_its_credentials_and_it_stops(fake_server, drive):
+def test_five_consecutive_401s_wipe_the_credentials_and_stop_the_agent(fake_server, drive):
     async def story(device):
         fake_server.answer = lambda request: (401, {})
         device.go_offline()
@@ -451,7 +449,7 @@ def test_five_401s_in_a_row_wipe_its_credentials_and_it_stops(fake_server, drive
     assert device._ledger.wiped == 1
 
 
-def test_a_success_between_them_starts_the_count_of_401s_again(fake_server, drive):
+def test_success_resets_the_count_of_401s(fake_server, drive):
     async def story(device):
         for _ in range(3):
             fake_server.answer = lambda request: (401, {})
@@ -465,7 +463,7 @@ def test_a_success_between_them_starts_the_count_of_401s_again(fake_server, driv
     drive(story, "field")
 
 
-def test_five_401s_delete_its_hmac_keys(fake_server, drive, message, after):
+def test_five_401s_delete_the_hmac_keys(fake_server, drive, message, after):
     async def story(device):
         device.receive(message("ring", "r-1"))
         assert device.ran == {}
@@ -485,7 +483,7 @@ def test_five_401s_delete_its_hmac_keys(fake_server, drive, message, after):
 # --- enrollment
 
 
-def test_two_broadcasts_in_a_row_upload_the_fcm_token_with_the_first_device_token(fake_server, drive, after):
+def test_two_consecutive_broadcasts_upload_the_fcm_token_with_the_first_device_token(fake_server, drive, after):
     async def story(device):
         device.two_broadcasts = True
         await device.enroll("an-enrollment-token")
@@ -503,7 +501,7 @@ def test_two_broadcasts_in_a_row_upload_the_fcm_token_with_the_first_device_toke
     assert fake_server.requests[3].headers["authorization"] == "Bearer token-2"
 
 
-def test_a_refused_upload_of_the_fcm_token_is_not_repeated(fake_server, drive, after):
+def test_refused_fcm_token_upload_is_not_repeated(fake_server, drive, after):
     async def story(device):
         fake_server.answer = lambda request: (401, {}) if "fcm-token" in request.path else fake_server.good(request)
         await device.enroll("an-enrollment-token")
@@ -516,7 +514,7 @@ def test_a_refused_upload_of_the_fcm_token_is_not_repeated(fake_server, drive, a
 
 
 @pytest.mark.parametrize("missing", ["server_url", "admin_key"])
-def test_a_broadcast_without_server_url_or_admin_key_does_nothing(fake_server, drive, missing):
+def test_broadcast_without_server_url_or_admin_key_does_nothing(fake_server, drive, missing):
     async def story(device):
         extras = {"server_url": fake_server.url, "admin_key": "a-token", "hmac_primary_key": "new"}
         del extras[missing]
@@ -527,7 +525,7 @@ def test_a_broadcast_without_server_url_or_admin_key_does_nothing(fake_server, d
     assert fake_server.requests == []
 
 
-def test_a_broadcast_with_keys_registers_again(fake_server, drive, after):
+def test_broadcast_with_keys_registers_again(fake_server, drive, after):
     async def story(device):
         await device.configure({"server_url": fake_server.url, "admin_key": "another", "hmac_primary_key": "new"})
         await after(device)
@@ -540,7 +538,7 @@ def test_a_broadcast_with_keys_registers_again(fake_server, drive, after):
     ]
 
 
-def test_without_an_alias_it_is_called_device(fake_server, drive):
+def test_default_alias_is_device(fake_server, drive):
     async def story(device):
         await device.configure({"server_url": fake_server.url, "admin_key": "a-token"})
 
@@ -548,7 +546,7 @@ def test_without_an_alias_it_is_called_device(fake_server, drive):
     assert fake_server.to("/v1/register")[0].body == {"alias": "Device"}
 
 
-def test_a_phone_enrolled_by_qr_code_has_no_key_and_checks_nothing(drive, message):
+def test_phone_enrolled_by_qr_code_has_no_key_and_verifies_nothing(drive, message):
     async def story(device):
         device.receive({**message("ring"), "hmac": "forged"})
         assert "r-1" in device.ran
@@ -560,7 +558,7 @@ def test_a_phone_enrolled_by_qr_code_has_no_key_and_checks_nothing(drive, messag
     ("alias", "arrives_as"),
     [("Hall & Bar", "Hall "), ("Hall #2", "Hall "), ("Hall+1", "Hall 1"), ("50%25", "50%"), ("Hall 1", "Hall 1")],
 )
-def test_an_alias_in_the_qr_form_is_not_encoded(fake_server, drive, alias, arrives_as):
+def test_alias_of_a_qr_code_is_not_encoded(fake_server, drive, alias, arrives_as):
     async def story(device):
         device.alias = alias
         await device.enroll("a-token")
@@ -571,10 +569,10 @@ def test_an_alias_in_the_qr_form_is_not_encoded(fake_server, drive, alias, arriv
     assert request.headers["x-admin"] == "a-token"
 
 
-# --- what its heartbeats say
+# --- the content of its heartbeats
 
 
-def test_heartbeats_say_whether_the_monitored_app_is_in_front(fake_server, drive):
+def test_heartbeats_report_whether_the_monitored_app_is_in_front(fake_server, drive):
     async def story(device):
         device.phone.has_unity = True
         device.phone.hides_processes = True
@@ -589,7 +587,7 @@ def test_heartbeats_say_whether_the_monitored_app_is_in_front(fake_server, drive
     assert all(body["app_versions"][UNITY]["installed"] for body in bodies)
 
 
-def test_a_phone_without_the_app_says_so(fake_server, drive):
+def test_phone_without_the_app_reports_its_absence(fake_server, drive):
     async def story(device):
         device.phone.has_unity = False
         await device.report()
@@ -600,7 +598,7 @@ def test_a_phone_without_the_app_says_so(fake_server, drive):
     assert request.body["unity_process_running"] is False
 
 
-def test_it_reads_neither_pending_commands_nor_the_next_interval(fake_server, drive, message, after):
+def test_agent_ignores_pending_commands_and_the_next_interval(fake_server, drive, message, after):
     async def story(device):
         pending = [message("ring", "r-7")]
         fake_server.answer = lambda request: (200, {"next_heartbeat_seconds": 1, "pending_commands": pending})
@@ -611,7 +609,7 @@ def test_it_reads_neither_pending_commands_nor_the_next_interval(fake_server, dr
     drive(story, "field")
 
 
-def test_heartbeats_of_the_same_ten_seconds_wait_once(drive):
+def test_heartbeats_of_the_same_ten_seconds_are_queued_once(drive):
     async def story(device):
         device.go_offline()
         device.phone.clock_offset = 5 - device.phone.clock() % 10
@@ -622,10 +620,10 @@ def test_heartbeats_of_the_same_ten_seconds_wait_once(drive):
     drive(story, "field")
 
 
-def test_its_queue_has_the_agents_limits():
+def test_queue_has_the_limits_of_the_agent():
     assert (outbox.LONGEST_AGE, outbox.MOST_ITEMS, outbox.MOST_BYTES) == (24 * 3600, 500, 10 * 1024 * 1024)
 
 
-def test_an_unknown_profile_is_an_error(fake_server):
+def test_unknown_profile_is_an_error(fake_server):
     with pytest.raises(ValueError, match="field and reference"):
         Fleet(fake_server.url, 1, None, Pace(), ("newest",))

@@ -1,4 +1,4 @@
-"""The odd fleet sends what it says, and its judgement can fail."""
+"""The odd fleet sends odd values as declared, and its verdict can fail."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ ODD = Pace(interval=0.02, announced_scale=1e-5, backoff_scale=0.001, duplicate_s
 
 
 @pytest.mark.parametrize("name", odd.VALUES)
-def test_an_odd_value_changes_the_heartbeat_and_leaves_an_object(name):
+def test_odd_value_changes_the_heartbeat_and_leaves_an_object(name):
     body = Phone("a", random.Random(1)).heartbeat("an-id", "a-token", 0)
     before = copy.deepcopy(body)
     odd.VALUES[name](body)
@@ -34,7 +34,7 @@ def test_one_report_in_ten_is_odd():
     assert len(set(one.used)) == len(odd.VALUES)
 
 
-def test_reports_of_commands_are_odd_in_what_they_hold():
+def test_command_reports_contain_odd_values():
     one = odd.Odd(random.Random(1), 1)
     ack, plain = {"correlation_id": "r", "message": "m"}, {"ts": 1}
     one.change(plain, heartbeat=False)
@@ -43,7 +43,7 @@ def test_reports_of_commands_are_odd_in_what_they_hold():
     assert ack != {"correlation_id": "r", "message": "m"}
 
 
-def test_phones_are_wiped_lose_their_clocks_and_have_twins(fake_server, run):
+def test_phones_are_wiped_lose_their_clocks_and_get_twins(fake_server, run):
     fleet = run(
         lambda fleet: fleet.ledger.registered > 24 and fleet.ledger.accepted > 300, count=12, pace=ODD, odd=True
     )
@@ -58,7 +58,7 @@ def test_phones_are_wiped_lose_their_clocks_and_have_twins(fake_server, run):
     assert any(len(aliases) > 1 for token, aliases in tokens.items() if token)
 
 
-def test_a_twin_speaks_for_its_device(fake_server, run):
+def test_twin_reports_as_its_device(fake_server, run):
     fleet = run(lambda fleet: fleet.ledger.accepted > 40, count=1, pace=ODD, odd=True)
     [device], [twin] = fleet.devices, fleet.twins
     assert twin.credentials == device.credentials
@@ -67,7 +67,7 @@ def test_a_twin_speaks_for_its_device(fake_server, run):
 
 @pytest.fixture
 def seen(url):
-    """The id of a device that the database saw 100 seconds ago."""
+    """The id of a device that the database received a report from 100 seconds ago."""
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO devices (id, alias) VALUES ('d-1', 'd-1')")
         cursor.execute(
@@ -87,7 +87,7 @@ def seen(url):
         (200, True, False, False, "nothing was proved"),
     ],
 )
-def test_its_judgement(url, seen, ago, online, refused, used, failure):
+def test_verdict_names_each_failure(url, seen, ago, online, refused, used, failure):
     ledger = Ledger()
     ledger.heartbeat_accepted(seen, time.time(), duplicate=False, sent_at=time.time() - ago)
     if refused:
@@ -100,7 +100,7 @@ def test_its_judgement(url, seen, ago, online, refused, used, failure):
     assert (failures == []) if failure is None else (failure in failures[0])
 
 
-def test_a_fleet_that_is_not_odd_is_plain(fake_server):
+def test_normal_fleet_sends_no_odd_values(fake_server):
     fleet = Fleet(fake_server.url, 3, None, Pace())
     assert [device.odd for device in fleet.devices] == [None] * 3
     assert fleet.twins == []

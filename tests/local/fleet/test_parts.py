@@ -1,4 +1,4 @@
-"""A fleet as a whole, and the parts that both profiles have in common."""
+"""A whole fleet, and the parts that both profiles share."""
 
 import hashlib
 import hmac
@@ -19,7 +19,7 @@ from local.fleet.phone import Phone, timestamp
 PROFILES = ["field", "reference"]
 
 
-def test_half_the_fleet_is_of_each_profile(fake_server, run):
+def test_each_profile_is_half_of_the_fleet(fake_server, run):
     fleet = run(lambda fleet: len(fleet.device_ids) == 6, count=6)
     assert [device.profile for device in fleet.devices] == PROFILES * 3
 
@@ -39,7 +39,7 @@ def test_registration_has_the_headers_of_the_agent_in_the_field(fake_server, run
         assert (request.path, request.body) == (f"/v1/register?alias={alias}", None)
 
 
-def test_a_heartbeat_is_the_agents(fake_server, run):
+def test_heartbeat_matches_that_of_the_agent(fake_server, run):
     run(lambda fleet: len(fake_server.to("/v1/heartbeat")) >= 40, profiles=("field",))
     request = fake_server.to("/v1/heartbeat")[0]
     assert request.headers["authorization"].startswith("Bearer token-")
@@ -52,7 +52,7 @@ def test_a_heartbeat_is_the_agents(fake_server, run):
     assert all(body["timestamp_utc"].endswith("Z") for body in bodies)
 
 
-def test_the_field_tries_again_whatever_fails_with_the_same_content(fake_server, drive):
+def test_field_agent_retries_every_failure_with_the_same_content(fake_server, drive):
     async def story(device):
         for status in (500, 503, 422, 410):
             fake_server.answer = lambda request, status=status: (status, {})
@@ -69,7 +69,7 @@ def test_the_field_tries_again_whatever_fails_with_the_same_content(fake_server,
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_in_an_attended_fleet_a_refused_phone_is_enrolled_again(fake_server, run, profile):
+def test_refused_phone_of_an_attended_fleet_is_enrolled_again(fake_server, run, profile):
     def answer(request):
         if request.headers.get("authorization") == "Bearer token-1":
             return 401, {}
@@ -85,7 +85,7 @@ def test_in_an_attended_fleet_a_refused_phone_is_enrolled_again(fake_server, run
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_lost_enrollment_response_is_asked_for_with_the_same_token(fake_server, run, profile):
+def test_lost_enrollment_response_is_requested_again_with_the_same_token(fake_server, run, profile):
     answers = iter([503, 503])
 
     def answer(request):
@@ -103,7 +103,7 @@ def test_a_lost_enrollment_response_is_asked_for_with_the_same_token(fake_server
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_some_heartbeats_are_sent_twice_at_once(fake_server, run, profile):
+def test_some_heartbeats_are_sent_twice_concurrently(fake_server, run, profile):
     pace = Pace(interval=0.05, duplicate_share=1, offline_share=0)
     run(lambda fleet: fleet.ledger.accepted >= 6 and fleet.ledger.duplicated >= 3, pace=pace, profiles=(profile,))
     bodies = [json.dumps(request.body) for request in fake_server.to("/v1/heartbeat")]
@@ -111,7 +111,7 @@ def test_some_heartbeats_are_sent_twice_at_once(fake_server, run, profile):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_what_is_left_is_sent_before_the_end(fake_server, run, profile):
+def test_queued_items_are_sent_before_the_end(fake_server, run, profile):
     left = []
     fake_server.answer = lambda request: fake_server.good(request) if request.path != "/v1/heartbeat" else (503, {})
 
@@ -125,7 +125,7 @@ def test_what_is_left_is_sent_before_the_end(fake_server, run, profile):
     assert fleet.ledger.uncertain_buckets == 0
 
 
-def test_credentials_outlive_the_run(fake_server, run, tmp_path):
+def test_credentials_are_kept_between_runs(fake_server, run, tmp_path):
     keep = tmp_path / "state" / "fleet.json"
     run(lambda fleet: len(fleet.device_ids) == 3, count=3, keep=keep)
     registrations = len(fake_server.to("/v1/register"))
@@ -134,7 +134,7 @@ def test_credentials_outlive_the_run(fake_server, run, tmp_path):
     assert keep.stat().st_mode & 0o077 == 0
 
 
-def test_messages_wait_for_the_network_as_long_as_fcm_keeps_them(drive, message):
+def test_messages_wait_for_the_network_for_their_time_to_live(drive, message):
     async def story(device):
         device.go_offline()
         device.receive(message("wake", "r-old"))
@@ -147,7 +147,7 @@ def test_messages_wait_for_the_network_as_long_as_fcm_keeps_them(drive, message)
     drive(story, "field")
 
 
-def test_an_hour_offline_is_six_heartbeats_of_their_own_times(fake_server, drive):
+def test_hour_offline_yields_six_heartbeats_with_their_own_times(fake_server, drive):
     async def story(device):
         device.go_offline()
         device.spend_offline(3600, 600)
@@ -160,7 +160,7 @@ def test_an_hour_offline_is_six_heartbeats_of_their_own_times(fake_server, drive
     assert (len(times), times, uptimes) == (6, sorted(times), sorted(uptimes))
 
 
-def test_a_factory_reset_leaves_nothing(drive, message):
+def test_factory_reset_leaves_nothing(drive, message):
     async def story(device):
         device.phone.install("com.example.player", 3, "3.0")
         device.receive(message("wake"))
@@ -175,7 +175,7 @@ def test_a_factory_reset_leaves_nothing(drive, message):
 # --- its parts
 
 
-def test_the_outbox_has_the_agents_limits(monkeypatch):
+def test_outbox_has_the_limits_of_the_agent(monkeypatch):
     box = Outbox()
     ack = Item("/v1/action-result", b"{}")
     heartbeats = [Item("/v1/heartbeat", b"x" * 100, taken_at=1.0) for _ in range(outbox.MOST_ITEMS)]
@@ -190,7 +190,7 @@ def test_the_outbox_has_the_agents_limits(monkeypatch):
     assert ack in box.add(Item("/v1/heartbeat", b"", taken_at=1.0))
 
 
-def test_routes_are_counted_without_their_ids():
+def test_routes_are_counted_without_ids():
     device = "/v1/devices/0f2d9a36-3c1e-4f1c-9a51-2f6a7bd0a6b1/ack"
     paths = ["/v1/register?alias=a", device, "/v1/apk/download/12?installation_id=3", "/v1/heartbeat"]
     assert [route(path) for path in paths] == [
@@ -207,7 +207,7 @@ def test_pauses_double_up_to_five_minutes():
         assert seconds <= outbox.pause(attempts, rng) <= seconds * 1.25
 
 
-def test_the_ledger_counts_buckets_once_and_lost_answers_apart():
+def test_ledger_counts_buckets_once_and_lost_responses_separately():
     ledger = Ledger(bucket_seconds=10, started=1000.0)
     assert ledger.since == 1010
     now = ledger.since = ledger.bucket(time.time())
@@ -234,7 +234,7 @@ def message(action, request_id="r-1", key=KEY, seconds=0, signed="", **parameter
 
 
 def received(*messages, keys=(KEY,)):
-    """What an inbox hands on of these messages, and its ledger."""
+    """What an inbox passes on of these messages, and its ledger."""
     handled, ledger = [], Ledger()
     inbox = Inbox(ledger, keys, lambda request_id, data: handled.append(request_id))
     for data in messages:
@@ -242,7 +242,7 @@ def received(*messages, keys=(KEY,)):
     return handled, ledger
 
 
-def test_genuine_messages_are_handed_on():
+def test_genuine_messages_are_passed_on():
     shell = message("remote_exec_shell", "r-4", signed="|command:id", command="id", exec_id="e", correlation_id="c")
     handled, _ = received(message("ping", "r-1"), message("ring", "r-2", duration="5"), shell)
     assert handled == ["r-1", "r-2", "r-4"]
@@ -266,12 +266,12 @@ def test_forged_and_stale_messages_are_dropped(data):
     assert ledger.messages_refused == 1
 
 
-def test_either_key_will_do_and_without_one_nothing_is_checked():
+def test_either_key_is_accepted_and_without_a_key_nothing_is_verified():
     assert received(message("reboot"), keys=("new", KEY))[0]
     assert received({"action": "reboot", "request_id": "r"}, keys=())[0]
 
 
-def test_the_servers_messages_pass_the_devices_check():
+def test_messages_of_the_server_pass_the_check_of_the_device():
     parameters = {"type": "set_dnd", "enable": True, "duration": None}
     for action, payload in [("ring", {"duration": 5}), ("remote_exec_fcm", parameters)]:
         content = server_message.Content(request_id="r", device_id="an-id", action=action, payload=payload)
@@ -280,6 +280,6 @@ def test_the_servers_messages_pass_the_devices_check():
         assert (ledger.messages_refused, ledger.messages) == (0, 1), data
 
 
-def test_a_phone_answers_a_ping():
+def test_phone_answers_a_ping():
     body = Phone("a", random.Random(1)).heartbeat("an-id", "a-token", 0, ping_request_id="r-1")
     assert (body["is_ping_response"], body["ping_request_id"], body["fcm_token"]) == (True, "r-1", "a-token")

@@ -37,7 +37,7 @@ def test_every_command_is_reported(fake_server, drive, message, action):
     assert results(fake_server) == {"r-1": "success"}
 
 
-def test_reports_go_the_way_of_their_kind(fake_server, drive, message):
+def test_reports_use_the_route_of_their_kind(fake_server, drive, message):
     async def story(device):
         for number, action in enumerate(["ping", "ring", "launch_app", "wifi_connect", "remote_exec_shell"]):
             device.receive(message(action, f"r-{number}"))
@@ -56,7 +56,7 @@ def test_reports_go_the_way_of_their_kind(fake_server, drive, message):
     assert (execution.body["exec_id"], execution.headers["x-device-token"]) == ("r-4", "token-1")
 
 
-def test_a_request_id_survives_a_restart_and_is_reported_again(fake_server, drive, message, tmp_path):
+def test_request_id_survives_a_restart_and_is_reported_again(fake_server, drive, message, tmp_path):
     keep = tmp_path / "fleet.json"
 
     async def first(device):
@@ -73,11 +73,11 @@ def test_a_request_id_survives_a_restart_and_is_reported_again(fake_server, driv
     assert [request.body["request_id"] for request in fake_server.to("/v1/action-result")] == ["r-1", "r-1"]
 
 
-def test_a_restart_between_writing_and_running_is_reported_as_a_failure(fake_server, drive, message, tmp_path):
+def test_restart_between_storing_and_running_a_command_is_reported_as_a_failure(fake_server, drive, message, tmp_path):
     keep = tmp_path / "fleet.json"
 
     async def first(device):
-        device._run = lambda request_id, data: None  # the process ends here
+        device._run = lambda request_id, data: None  # as if the process ended here
         device.receive(message("reboot"))
 
     async def second(device):
@@ -106,7 +106,7 @@ def test_pending_commands_are_run_once(fake_server, drive, message):
     assert results(fake_server) == {"r-1": "success", "r-2": "success"}
 
 
-def test_a_pending_ping_is_answered_once_while_its_answer_waits(fake_server, drive, message):
+def test_pending_ping_is_answered_once_while_its_answer_is_queued(fake_server, drive, message):
     async def story(device):
         device.go_offline()
         device.go_online()
@@ -119,7 +119,7 @@ def test_a_pending_ping_is_answered_once_while_its_answer_waits(fake_server, dri
     drive(story, "reference")
 
 
-def test_a_report_is_repeated_until_it_is_accepted(fake_server, drive, message):
+def test_report_is_repeated_until_it_is_accepted(fake_server, drive, message):
     async def story(device):
         fake_server.answer = lambda request: (500, {})
         device.receive(message("reboot"))
@@ -138,7 +138,7 @@ def test_a_report_is_repeated_until_it_is_accepted(fake_server, drive, message):
 # --- sending
 
 
-def test_a_queue_is_drained_in_one_batch_oldest_first(fake_server, drive):
+def test_queue_is_drained_in_one_batch_oldest_first(fake_server, drive):
     async def story(device):
         device.go_offline()
         device.spend_offline(143 * 600, 600)
@@ -151,7 +151,7 @@ def test_a_queue_is_drained_in_one_batch_oldest_first(fake_server, drive):
     assert times == sorted(times)
 
 
-def test_the_announced_interval_is_heeded(fake_server, drive):
+def test_announced_interval_is_used(fake_server, drive):
     async def story(device):
         fake_server.answer = lambda request: (200, {"next_heartbeat_seconds": 77})
         await device.report()
@@ -169,7 +169,7 @@ def test_heartbeats_follow_the_announced_interval(fake_server, run):
     run(lambda fleet: fleet.ledger.accepted >= 10, profiles=("reference",))  # 60 s are 5 ms at this pace
 
 
-def test_retry_after_is_waited_for(fake_server, drive):
+def test_retry_after_is_respected(fake_server, drive):
     async def story(device):
         fake_server.answer = lambda request: (503, {}, {"retry-after": "90"})
         await device.report()
@@ -179,7 +179,7 @@ def test_retry_after_is_waited_for(fake_server, drive):
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_what_is_refused_for_good_is_dropped(fake_server, drive, status):
+def test_permanently_refused_item_is_dropped(fake_server, drive, status):
     async def story(device):
         fake_server.answer = lambda request: (status, {})
         await device.report()
@@ -190,7 +190,7 @@ def test_what_is_refused_for_good_is_dropped(fake_server, drive, status):
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
-def test_what_nobody_knows_is_sent_again(fake_server, drive, status):
+def test_item_with_an_unknown_outcome_is_sent_again(fake_server, drive, status):
     async def story(device):
         fake_server.answer = lambda request: (status, {})
         await device.report()
@@ -199,7 +199,7 @@ def test_what_nobody_knows_is_sent_again(fake_server, drive, status):
     drive(story, "reference")
 
 
-def test_a_batch_that_is_too_large_is_split(fake_server, drive):
+def test_batch_that_is_too_large_is_split(fake_server, drive):
     def answer(request):
         if request.path == "/v1/heartbeats" and len(request.body["heartbeats"]) > 50:
             return 413, {}
@@ -217,7 +217,7 @@ def test_a_batch_that_is_too_large_is_split(fake_server, drive):
     assert max(batches(fake_server)[2:]) <= 50
 
 
-def test_a_deleted_device_stops_and_waits_to_be_enrolled(fake_server, drive):
+def test_deleted_device_stops_and_waits_for_enrollment(fake_server, drive):
     async def story(device):
         fake_server.answer = lambda request: (410, {"reason": "device_deleted"})
         await device.report()
@@ -232,7 +232,7 @@ def test_a_deleted_device_stops_and_waits_to_be_enrolled(fake_server, drive):
     drive(story, "reference")
 
 
-def test_five_401s_and_it_is_enrolled_again(fake_server, run):
+def test_device_is_enrolled_again_after_five_401s(fake_server, run):
     def answer(request):
         if request.headers.get("authorization") == "Bearer token-1":
             return 401, {}
@@ -245,7 +245,7 @@ def test_five_401s_and_it_is_enrolled_again(fake_server, run):
     assert len([r for r in fake_server.requests if r.headers.get("authorization") == "Bearer token-1"]) == 5
 
 
-def test_the_storage_never_sees_its_token(fake_server, storage_host, drive, message, after):
+def test_device_token_is_not_sent_to_the_storage_host(fake_server, storage_host, drive, message, after):
     content = b"PK" + b"x" * 998
     headers = {"location": f"{storage_host.url}/build.apk", "x-apk-sha256": sha256(content).hexdigest()}
 
@@ -271,7 +271,7 @@ def test_the_storage_never_sees_its_token(fake_server, storage_host, drive, mess
     assert fake_server.statuses(5) == ["downloading", "downloading", "installing", "completed"]
 
 
-def test_an_old_keep_file_is_still_read(fake_server, drive, tmp_path):
+def test_old_keep_file_is_still_read(fake_server, drive, tmp_path):
     keep = tmp_path / "fleet.json"
     keep.write_text(json.dumps({"sim-0001": {"device_id": "an-id", "device_token": "old", "fcm_token": "f"}}))
 

@@ -1,4 +1,4 @@
-"""A load run's report can fail: servers that lie about what they store are found out, an honest one is not."""
+"""The report of a load run can fail: it exposes servers that lie about what they store, and passes an honest one."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TWICE = "INSERT INTO device_heartbeats (device_id, bucket, ts) SELECT device_id,
 
 
 class Server:
-    """Answers every heartbeat with 200 and `created`. kind: what it does with it."""
+    """Answers every heartbeat with 200 and `created`; `kind` is what it does with the heartbeat."""
 
     def __init__(self, url: str, kind: str) -> None:
         self._connection = psycopg2.connect(url)
@@ -40,7 +40,7 @@ class Server:
                 return 200, {"device_id": name, "device_token": name}
             if path == "/v1/heartbeat":
                 return self._heartbeat(cursor, body)
-            if path == "/v1/heartbeats":  # what waited, when an answer took long
+            if path == "/v1/heartbeats":  # heartbeats that were queued while a response took long
                 answers = [self._heartbeat(cursor, item) for item in body["heartbeats"]]
                 return max(status for status, _ in answers), {"results": [result for _, result in answers]}
             return 200, {"ok": True}
@@ -62,7 +62,7 @@ class Server:
 
 @pytest.fixture
 def served(url):
-    """address(kind): where such a server listens."""
+    """address(kind) returns the URL of such a server."""
     started = []
 
     def address(kind: str) -> str:
@@ -102,7 +102,7 @@ def load_run(address: str, folder, *options: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_an_honest_server_passes(served, tmp_path):
+def test_honest_server_passes(served, tmp_path):
     done = load_run(served("honest"), tmp_path, "--minutes", "0.05")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "good: the rows are the buckets that were sent" in done.stdout
@@ -118,15 +118,15 @@ def test_an_honest_server_passes(served, tmp_path):
         ("fails", "were answered 5xx"),
     ],
 )
-def test_a_broken_server_does_not(served, url, tmp_path, kind, finding):
-    if kind == "stores rows twice":  # a schema like the old server's
+def test_broken_server_fails(served, url, tmp_path, kind, finding):
+    if kind == "stores rows twice":  # a schema without unique buckets, like the previous server's
         run_sql(url, "ALTER TABLE device_heartbeats DROP CONSTRAINT uq_device_heartbeats_device_id_bucket")
     done = load_run(served(kind), tmp_path, "--minutes", "0.05")
     assert done.returncode == 1, done.stdout + done.stderr
     assert finding in done.stdout
 
 
-def test_a_run_in_which_nothing_was_sent_proves_nothing(served, tmp_path):
+def test_run_that_sent_nothing_fails(served, tmp_path):
     done = load_run(served("honest"), tmp_path, "--minutes", "0.01", "--interval", "600")
     assert done.returncode == 1
     assert "nothing was proved" in done.stdout

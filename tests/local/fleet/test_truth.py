@@ -1,4 +1,4 @@
-"""The journey's judgement can fail: each kind of lie is found, and the truth is not called one."""
+"""The verdict of the journey can fail: it finds each kind of lie, and accepts the truth."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ KEYS = KeyPair("AKIAOFTHESUITE", "secret-of-the-suite")
 
 @pytest.fixture
 def ask(fake_server):
-    """ask(do): what `do(operator)` finds."""
+    """ask(do) returns the findings of `do(operator)`."""
 
     def asked(do):
         async def main():
@@ -107,7 +107,7 @@ def test_lies_about_installations(phone, status, installed, lies):
     assert len(truth.lies_about_installations([row], {"an-id": phone})) == lies
 
 
-def test_time_passes_for_every_instant(url):
+def test_time_is_moved_for_every_timestamp(url):
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO devices (id, alias) VALUES ('d', 'd')")
         cursor.execute(
