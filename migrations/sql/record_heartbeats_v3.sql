@@ -31,6 +31,7 @@ DECLARE
     stored timestamptz[] := '{}';
     inventory json;
     pings text[];
+    heard bool;
     registered_at timestamptz;
     registration text;
 BEGIN
@@ -171,15 +172,6 @@ BEGIN
             monitored_foreground_recent_s = excluded.monitored_foreground_recent_s
         WHERE excluded.last_ts > l.last_ts
         RETURNING l.device_id, coalesce(l.apps_changed_at = statement_timestamp(), false) AS apps_changed
-    ), seen AS (
-        -- There is nothing newer, but the server heard from the device. A repeat changes nothing, unless the device has
-        -- been silent for an interval: then even a repeat (from a clock that stands still) shows that it is online.
-        UPDATE device_last_status SET last_seen_at = greatest(last_seen_at, statement_timestamp())
-        WHERE device_id = (
-            SELECT id FROM device
-            WHERE (SELECT ts FROM newest) <= last_ts
-              AND (EXISTS (SELECT FROM inserted)
-                   OR last_seen_at < statement_timestamp() - make_interval(secs => p_interval_seconds)))
     ), fact AS (
         SELECT newest.* FROM newest, advanced
     ), described AS (
@@ -227,20 +219,33 @@ BEGIN
         (SELECT newest.apps FROM newest, advanced WHERE advanced.apps_changed),
         ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL ORDER BY 1),
         (SELECT newest.ts FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token),
-        (SELECT newest.fcm_token FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token)
+        (SELECT newest.fcm_token FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token),
+        EXISTS (SELECT FROM newest
+                WHERE NOT EXISTS (SELECT FROM advanced)
+                  AND (EXISTS (SELECT FROM inserted)
+                       OR coalesce(newest.ts > device.last_ts, true)
+                       OR device.last_seen_at < statement_timestamp() - make_interval(secs => p_interval_seconds)))
     INTO device_id, deleted, buckets, created, last_status_updated, pending, inventory, pings,
-        registered_at, registration
+        registered_at, registration, heard
     FROM device;
     IF NOT FOUND THEN
         RETURN;
     END IF;
 
-    -- Step 4: a report that answers a ping completes it.
+    -- Step 4: there is nothing newer, but the server heard from the device. A repeat changes nothing, unless the device
+    -- has been silent for an interval: then even a repeat (from a clock that stands still) shows that it is online.
+    -- This is a separate statement, so that a report that lost a race to a newer one sees the row as the other left it.
+    IF heard THEN
+        UPDATE device_last_status l SET last_seen_at = greatest(l.last_seen_at, statement_timestamp())
+        WHERE l.device_id = own;
+    END IF;
+
+    -- Step 5: a report that answers a ping completes its command.
     IF pings <> '{}' THEN
         PERFORM complete_command_v1(ping, own, 'OK', NULL, 'ping') FROM unnest(pings) AS ping;
     END IF;
 
-    -- Step 5: store a newer FCM registration token. Every report locks the row of the last status before the device's
+    -- Step 6: store a newer FCM registration token. Every report locks the row of the last status before the device's
     -- row, so this is a separate statement after step 3. The report is compared with the row itself, which a concurrent
     -- report may have changed. A token that FCM reported as UNREGISTERED is not accepted again, and a report without a
     -- token clears none.
@@ -253,7 +258,7 @@ BEGIN
           AND coalesce(registered_at > d.fcm_token_at, true);
     END IF;
 
-    -- Step 6: store the app inventory, only if its hash changed. The row of the last status has been locked since step
+    -- Step 7: store the app inventory, only if its hash changed. The row of the last status has been locked since step
     -- 3, which serializes calls of one device. An invalid entry (`installed` null) changes nothing.
     IF inventory IS NOT NULL THEN
         WITH reported AS MATERIALIZED (
