@@ -29,6 +29,7 @@ DECLARE
     stored timestamptz[] := '{}';
     inventory json;
     pings text[];
+    heard bool;
     registered_at timestamptz;
     registration text;
 BEGIN
@@ -169,15 +170,6 @@ BEGIN
             monitored_foreground_recent_s = excluded.monitored_foreground_recent_s
         WHERE excluded.last_ts > l.last_ts
         RETURNING l.device_id, coalesce(l.apps_changed_at = statement_timestamp(), false) AS apps_changed
-    ), seen AS (
-        -- Nothing newer, yet the server heard from the device. A repeat changes nothing, unless the device has been
-        -- silent for an interval: then even a repeat (a clock that stands still) is a sign of life.
-        UPDATE device_last_status SET last_seen_at = greatest(last_seen_at, statement_timestamp())
-        WHERE device_id = (
-            SELECT id FROM device
-            WHERE (SELECT ts FROM newest) <= last_ts
-              AND (EXISTS (SELECT FROM inserted)
-                   OR last_seen_at < statement_timestamp() - make_interval(secs => p_interval_seconds)))
     ), fact AS (
         SELECT newest.* FROM newest, advanced
     ), described AS (
@@ -225,20 +217,33 @@ BEGIN
         (SELECT newest.apps FROM newest, advanced WHERE advanced.apps_changed),
         ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL ORDER BY 1),
         (SELECT newest.ts FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token),
-        (SELECT newest.fcm_token FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token)
+        (SELECT newest.fcm_token FROM newest WHERE newest.fcm_token IS DISTINCT FROM known_fcm_token),
+        EXISTS (SELECT FROM newest
+                WHERE NOT EXISTS (SELECT FROM advanced)
+                  AND (EXISTS (SELECT FROM inserted)
+                       OR coalesce(newest.ts > device.last_ts, true)
+                       OR device.last_seen_at < statement_timestamp() - make_interval(secs => p_interval_seconds)))
     INTO device_id, deleted, buckets, created, last_status_updated, pending, inventory, pings,
-        registered_at, registration
+        registered_at, registration, heard
     FROM device;
     IF NOT FOUND THEN
         RETURN;
     END IF;
 
-    -- Step 4: a report that answers a ping completes it.
+    -- Step 4: nothing newer, yet the server heard from the device. A repeat changes nothing, unless the device has been
+    -- silent for an interval: then even a repeat (a clock that stands still) is a sign of life. A statement of its own,
+    -- since a report that lost a race to a newer one is to find the row as the other left it.
+    IF heard THEN
+        UPDATE device_last_status l SET last_seen_at = greatest(l.last_seen_at, statement_timestamp())
+        WHERE l.device_id = own;
+    END IF;
+
+    -- Step 5: a report that answers a ping completes it.
     IF pings <> '{}' THEN
         PERFORM complete_command_v1(ping, own, 'OK', NULL, 'ping') FROM unnest(pings) AS ping;
     END IF;
 
-    -- Step 5: a newer FCM registration token. Every report locks the row of the last status before the device's, so this
+    -- Step 6: a newer FCM registration token. Every report locks the row of the last status before the device's, so this
     -- is a statement of its own, after step 3. Newer than the row itself: a racing report may have changed it. A token
     -- that FCM called UNREGISTERED is not taken again, and a report without one clears none.
     IF registration IS NOT NULL THEN
@@ -250,7 +255,7 @@ BEGIN
           AND coalesce(registered_at > d.fcm_token_at, true);
     END IF;
 
-    -- Step 6: the app inventory, only when its hash changed. The row of the last status is locked since step 3, so that
+    -- Step 7: the app inventory, only when its hash changed. The row of the last status is locked since step 3, so that
     -- two calls of one device take turns. An entry that could not be read (`installed` null) changes nothing.
     IF inventory IS NOT NULL THEN
         WITH reported AS MATERIALIZED (

@@ -1,6 +1,7 @@
 """Promises H1 to H5: one row per bucket, the device's own time, a last status that only advances, and online status."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.support.api import call, enroll
 from tests.support.races import errors, race
 
 SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -256,6 +258,27 @@ def test_report_does_not_block_other_reports_of_the_device(url, db, device, chan
         recorded(tx, device, report(datetime.now(UTC), **{"fcm_token": None, **change}))
         assert db.execute("SELECT id FROM devices FOR KEY SHARE NOWAIT") == [{"id": device.id}]
     other.close()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["among reports", "the first reports"])
+def test_report_that_loses_a_race_to_a_newer_one_is_seen(url, db, device, known):
+    start = an_hour_ago()
+    db.execute("UPDATE devices SET confirmed_at = now()")
+    if known:
+        recorded(db, device, report(start))
+    newer, older = Database(url), Database(url)
+    with ThreadPoolExecutor() as pool:
+        with newer.transaction() as tx:
+            recorded(tx, device, report(start + 2 * MINUTE))
+            sent = datetime.now(UTC)
+            losing = pool.submit(recorded, older, device, report(start + MINUTE))
+            while not db.execute("SELECT 1 AS waits FROM pg_locks WHERE NOT granted"):
+                assert not losing.done()
+        assert losing.result().created == {0}
+    assert status(db)["last_ts"] == start + 2 * MINUTE
+    assert status(db)["last_seen_at"] >= sent
+    newer.close()
+    older.close()
 
 
 def written(db: Database) -> dict[str, Any]:
