@@ -1,4 +1,4 @@
-"""The whole story as agent and operator tell it, over HTTP, through the gateway, in processes of its own."""
+"""A device's life as agent and operator see it, over HTTP, through the gateway in processes of its own."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def api(url) -> Iterator[httpx.Client]:
 
 
 def operator(api: httpx.Client, method: str, path: str, body: Any = None) -> httpx.Response:
-    """A call that is signed as `aws` or `curl --aws-sigv4` sign it."""
+    """A call that is signed as `aws` or `curl --aws-sigv4` would."""
     content = b"" if body is None else json.dumps(body).encode()
     address = str(api.base_url.join(path))
     request = AWSRequest(method=method, url=address, data=content, headers={"content-type": "application/json"})
@@ -32,13 +32,13 @@ def operator(api: httpx.Client, method: str, path: str, body: Any = None) -> htt
 
 
 def agent_posts(api: httpx.Client, path: str, body: Any, **headers: str) -> httpx.Response:
-    """As OkHttp sends it: the type carries a charset."""
+    """Send it as OkHttp does: the content type has a charset."""
     content = json.dumps(body).encode() if body is not None else b""
     return api.post(path, content=content, headers={"Content-Type": "application/json; charset=utf-8", **headers})
 
 
-def test_a_devices_life(api):
-    # An operator makes a token; the agent, started by ADB, registers with it where the old admin key went.
+def test_device_from_enrollment_to_deletion(api):
+    # An operator creates a token; the agent, started by ADB, registers with it in the header of the old admin key.
     made = operator(api, "POST", "/v1/enroll-tokens", {"aliases": ["lobby"], "note": "ground floor"})
     assert made.status_code == 201
     (token,) = made.json()["items"]
@@ -48,7 +48,7 @@ def test_a_devices_life(api):
     bearer = {"Authorization": f"Bearer {device_token}"}
     assert re.fullmatch(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", device_id)
 
-    # Its first heartbeat, the same one sent twice, and the FCM address.
+    # The first heartbeat, the same one sent twice, and the FCM token.
     body = agent.heartbeat(device_id=device_id)
     first, again = (agent_posts(api, "/v1/heartbeat", body, **bearer) for _ in range(2))
     assert (first.status_code, again.status_code) == (200, 200)
@@ -62,12 +62,12 @@ def test_a_devices_life(api):
     address = {"device_id": device_id, "fcm_token": "fcm:lobby"}
     assert agent_posts(api, "/v1/devices/fcm-token", address, **bearer).json()["ok"] is True
 
-    # After an outage it drains its queue; a bad item loses no good one.
+    # After an outage the device drains its queue; an invalid item does not affect valid ones.
     queue = [agent.heartbeat(agent.an_hour_ago() + timedelta(minutes=n)) for n in range(5)]
     drained = agent_posts(api, "/v1/heartbeats", {"heartbeats": [*queue, "no report"]}, **bearer)
     assert [result["status"] for result in drained.json()["results"]] == ["created"] * 5 + ["rejected"]
 
-    # The operator looks at the fleet, at the device, at its history, and renames it.
+    # The operator views the fleet, the device and its history, and renames the device.
     page = operator(api, "GET", "/v1/devices?online=true&limit=10").json()
     (listed,) = page["items"]
     assert (listed["device_id"], listed["alias"], listed["online"], page["next_cursor"]) == (
@@ -83,20 +83,20 @@ def test_a_devices_life(api):
     assert operator(api, "GET", "/v1/fleet/summary").json()["online"] == 1
     assert operator(api, "PATCH", f"/v1/devices/{device_id}", {"alias": "hall"}).status_code == 200
 
-    # Deleted, it hears 410 with the reason that it knows, and its alias is free again.
+    # After its deletion the device gets 410 with the reason it knows, and its alias is free again.
     assert operator(api, "DELETE", f"/v1/devices/{device_id}").status_code == 204
     gone = agent_posts(api, "/v1/heartbeat", agent.heartbeat(), **bearer)
     assert gone.status_code == 410
     assert gone.json()["reason"] == "device_deleted"
     (token,) = operator(api, "POST", "/v1/enroll-tokens", {"aliases": ["hall"]}).json()["items"]
 
-    # The next device is enrolled by QR code: the alias in the query, no body.
+    # The next device is enrolled by QR code: the alias is in the query, and there is no body.
     scanned = api.post("/v1/register", params={"alias": "hall"}, headers={"X-Admin": token["token"]})
     assert scanned.status_code == 200
     assert scanned.json()["device_id"] != device_id
 
 
-def test_what_the_agent_hears_when_something_is_wrong(api):
+def test_agent_gets_the_documented_errors(api):
     assert agent_posts(api, "/v1/heartbeat", agent.heartbeat()).status_code == 403
     refused = agent_posts(api, "/v1/heartbeat", agent.heartbeat(), Authorization="Bearer wrong")
     assert refused.status_code == 401
@@ -108,20 +108,20 @@ def test_what_the_agent_hears_when_something_is_wrong(api):
     assert agent_posts(api, "/v1/register", {"alias": "x"}, **{"X-Admin-Key": "wrong"}).status_code == 401
 
 
-def test_operator_routes_want_a_signature(api):
+def test_operator_routes_require_a_signature(api):
     for method, path in (("GET", "/v1/devices"), ("POST", "/v1/enroll-tokens"), ("DELETE", "/v1/devices/x")):
         unsigned = api.request(method, path)
         assert unsigned.status_code == 403
         assert unsigned.json() == {"message": "Forbidden"}
 
 
-def test_an_outage_is_a_503_with_a_time_to_wait(url):
+def test_outage_returns_503_with_a_retry_after(url):
     with relay(url) as line, gateway(line.url) as address, httpx.Client(base_url=address, timeout=30) as api:
         bearer = {"Authorization": "Bearer of somebody"}
         assert agent_posts(api, "/v1/heartbeat", agent.heartbeat(), **bearer).status_code == 401
         port = line.port
         line.close()
-        for _ in range(6):  # the agent enrolls again after five times 401
+        for _ in range(6):  # the agent enrolls again after five 401s
             refused = agent_posts(api, "/v1/heartbeat", agent.heartbeat(), **bearer)
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0

@@ -1,7 +1,7 @@
-"""Every command in the documents is run, against `make run`'s stack with its fleet, in the order in which it stands.
+"""Run every command in the documents, in their order, against the stack of `make run` with its fleet.
 
-The ```sh and ```python blocks of one document are one shell session. What needs AWS or a phone is listed here by its
-beginning, with the reason; everything else has to end with 0.
+The ```sh and ```python blocks of one document form one shell session. Commands that need AWS or a phone are listed here
+by their beginning, with the reason; every other command must exit with 0.
 """
 
 import json
@@ -83,7 +83,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 def statements(text: str) -> list[str]:
-    """The statements of a shell script: the shortest runs of lines that bash takes as whole."""
+    """The statements of a shell script: the shortest runs of lines that bash accepts as complete."""
     whole, part = [], ""
     for line in text.splitlines(keepends=True):
         part += line
@@ -91,7 +91,7 @@ def statements(text: str) -> list[str]:
         if not parsed.returncode and not parsed.stderr and not part.endswith("\\\n"):
             whole.append(part)
             part = ""
-    assert not part, f"bash does not take this as whole:\n{part}"
+    assert not part, f"bash does not accept this as complete:\n{part}"
     return whole
 
 
@@ -100,8 +100,8 @@ def is_run(statement: str) -> bool:
 
 
 def script(document: Path, url: str) -> str:
-    """One session; it says on stderr which block it has come to."""
-    # An answer that is an error ends it, whatever the document's own options say.
+    """One session that prints on stderr which block it has reached."""
+    # A response that is an error ends the session, whatever options the document sets.
     lines = ["set -euo pipefail\n", 'curl() { command curl --fail-with-body "$@"; }\n']
     for block in blocks(document):
         lines.append(f"echo '--- {document}:{block.line}' >&2\n")
@@ -113,7 +113,7 @@ def script(document: Path, url: str) -> str:
 
 
 class Checkout(NamedTuple):
-    """folder: like a clone's, with the `.nexmdm` of a running `local.run`; environment: a reader's of the documents."""
+    """folder: like a clone's, with the `.nexmdm` of a running `local.run`. environment: that of a reader."""
 
     folder: Path
     url: str
@@ -152,7 +152,7 @@ def checkout(server: str, template: str) -> Iterator[Checkout]:
 
 
 def _ambient() -> dict[str, str]:
-    """Without the developer's own AWS account and stack."""
+    """The environment without the developer's own AWS account and stack."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "NEXMDM_"))}
 
 
@@ -164,14 +164,14 @@ def _of_a_reader(folder: Path, own: dict[str, str]) -> tuple[str, dict[str, str]
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder / ".config"),
-        # What the lines that need an account would have set.
+        # Variables that the lines that need an account would have set.
         "API_URL": stack["url"],
         "NEXMDM_HMAC_PRIMARY_KEY": "of-the-stack",
     }
 
 
 def enroll(checkout: Checkout, alias: str) -> None:
-    """The device that documents speak of, as somebody enrolled it before."""
+    """Enroll the device that the documents refer to, as if done before."""
     made = bash(checkout, f"nexmdm enroll create {alias} --json")
     token = json.loads(made.stdout)["items"][0]["token"]
     answer = httpx.post(f"{checkout.url}/v1/register", json={"alias": alias}, headers={"X-Admin-Key": token})
@@ -191,7 +191,7 @@ def bash(checkout: Checkout, text: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d)], ids=str)
-def test_what_a_document_tells_to_run_runs(checkout, document):
+def test_commands_of_a_document_succeed(checkout, document):
     if shutil.which("curl") is None and "curl" in (ROOT / document).read_text():
         pytest.skip("its examples are in curl, which this machine does not have")
     enroll(checkout, "lobby")
@@ -200,13 +200,13 @@ def test_what_a_document_tells_to_run_runs(checkout, document):
 
 
 def anchors(document: Path) -> set[str]:
-    """What GitHub makes of its headings."""
+    """The anchors that GitHub makes of the document's headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
-def test_what_a_document_links_to_is_there(document):
+def test_link_targets_of_a_document_exist(document):
     for link in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text()):
         if "://" not in link:
             path, _, anchor = link.partition("#")
@@ -215,7 +215,7 @@ def test_what_a_document_links_to_is_there(document):
             assert not anchor or anchor in anchors(target), link
 
 
-def test_a_wrong_command_would_be_found(tmp_path):
+def test_failing_command_is_detected(tmp_path):
     assert statements("a 'b\nc' \\\n  d\ne\n") == ["a 'b\nc' \\\n  d\n", "e\n"]
     assert not is_run("aws s3 ls")
     assert is_run("nexmdm status")

@@ -1,4 +1,4 @@
-"""Every event file is for a function and is answered; every function has one."""
+"""Every event file belongs to a function that handles it, and every function has an event file."""
 
 from importlib import import_module
 
@@ -15,7 +15,7 @@ def test_every_function_has_an_event():
 
 
 @pytest.mark.parametrize("name", samples.files())
-def test_it_is_answered(name, url, fake_fcm, bucket, webhook, cloudformation: CloudFormation):
+def test_event_is_handled(name, url, fake_fcm, bucket, webhook, cloudformation: CloudFormation):
     samples.make_real()
     module, _, handler = template.load().function(samples.function(name)).handler.rpartition(".")
     result = getattr(import_module(module), handler)(samples.load(name, cloudformation.url), CONTEXT)

@@ -1,4 +1,4 @@
-"""The persistence layer's three suites, by their documented names and calls."""
+"""The three suites of the persistence layer, by their documented names and calls."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -59,7 +59,7 @@ def test_fcm_dispatch_idempotency(session: Session, db: Database):
     assert (first["created"], second["created"]) == (True, False)
     assert second["dispatch"].request_id == "req-1"
     assert (second["dispatch"].action, second["dispatch"].payload_hash) == ("ping", "abc123")
-    # Durable when the call returns, a claim under a lease, and nobody is left in a transaction while FCM is called.
+    # Durable when the call returns, claimed under a lease, and no transaction is open while FCM is called.
     assert db.execute("SELECT state, fence, lease_until > now() AS lease FROM fcm_dispatches") == [
         {"state": "sending", "fence": 1, "lease": True}
     ]
@@ -74,7 +74,7 @@ WHERE datname = current_database() AND state LIKE 'idle in transaction%%'
 
 
 @pytest.mark.parametrize("status", ["sent", "failed", "unknown"])
-def test_a_result_settles_once(session: Session, db: Database, status: str):
+def test_result_settles_a_dispatch_once(session: Session, db: Database, status: str):
     dispatched(session)
     row = record_fcm_result(session, "req-1", status, "m-1", 200, 12, None, "{}")
     assert (row.state, row.fcm_status, row.fcm_message_id, row.http_code) == (status, status, "m-1", 200)
@@ -85,7 +85,7 @@ def test_a_result_settles_once(session: Session, db: Database, status: str):
         assert (again.state, again.fcm_message_id) == (status, "m-1")
 
 
-def test_the_first_of_16_sessions_holds_the_claim(session: Session, url: str):
+def test_first_of_16_sessions_holds_the_claim(session: Session, url: str):
     engine = create_engine(settings.load().sqlalchemy_url, pool_size=16)
 
     def run(_db: Database) -> bool:
@@ -102,7 +102,7 @@ def test_the_first_of_16_sessions_holds_the_claim(session: Session, url: str):
     assert sorted(answers) == [False] * 15 + [True]
 
 
-def test_the_sweep_never_sends_what_the_caller_sends(session: Session, db: Database, fake_fcm: FakeFcm):
+def test_sweep_never_sends_dispatches_of_the_caller(session: Session, db: Database, fake_fcm: FakeFcm):
     db.execute("UPDATE devices SET fcm_token = 'fcm:lobby'")
     dispatched(session)
     assert sweep({}, CONTEXT)["sent"] == 0
@@ -112,12 +112,12 @@ def test_the_sweep_never_sends_what_the_caller_sends(session: Session, db: Datab
     sweep({}, CONTEXT)
     assert db.execute("SELECT state FROM fcm_dispatches") == [{"state": "unknown"}]
     assert fake_fcm.requests() == []
-    # Who claimed it may come late, and says what it knows.
+    # A late holder may still report what it knows.
     assert record_fcm_result(session, "req-1", "sent", "m-1").state == "sent"
 
 
-def test_nobody_sends_again_what_the_caller_sent(session: Session, db: Database, fake_fcm: FakeFcm):
-    """Its parameters are not known here: neither a heartbeat lists it nor can an operator resend it."""
+def test_dispatch_of_the_caller_is_never_sent_again(session: Session, db: Database, fake_fcm: FakeFcm):
+    """The server does not know its parameters, so no heartbeat lists it and no operator can resend it."""
     dispatched(session)
     record_fcm_result(session, "req-1", "unknown")
     db.execute("UPDATE devices SET fcm_token = 'fcm:lobby', token_id = %(id)s", {"id": token_id("the device's")})
@@ -127,7 +127,7 @@ def test_nobody_sends_again_what_the_caller_sent(session: Session, db: Database,
     assert fake_fcm.requests() == []
 
 
-def test_what_there_is_not_is_named(session: Session, db: Database):
+def test_missing_device_and_dispatch_are_named(session: Session, db: Database):
     with pytest.raises(UnknownDevice):
         dispatched(session, device_id="nobody")
     with pytest.raises(NotFound):
@@ -135,12 +135,12 @@ def test_what_there_is_not_is_named(session: Session, db: Database):
     with pytest.raises(ValueError, match="fcm_status"):
         record_fcm_result(session, "req-1", "maybe")
     assert db.execute("SELECT count(*) AS n FROM fcm_dispatches") == [{"n": 0}]
-    # The session is of use all the same.
+    # The session is still usable.
     assert dispatched(session)["created"] is True
 
 
 def test_heartbeat_time_bucketing(session: Session, db: Database):
-    # A bucket of a day: the test cannot straddle a boundary but at midnight, and a bucket of 10 s often would.
+    # With a bucket of one day, the test can cross a boundary only at midnight; with 10 s it often would.
     first = record_heartbeat_with_bucketing(session, DEVICE, {"status": "ok", "battery_pct": 85}, DAY)
     second = record_heartbeat_with_bucketing(
         session, DEVICE, {"status": "ok", "battery_pct": 84}, bucket_seconds=86_400
@@ -151,13 +151,13 @@ def test_heartbeat_time_bucketing(session: Session, db: Database):
     assert second["heartbeat"].hb_id == first["heartbeat"].hb_id
     assert second["heartbeat"].battery_pct == 85
     assert second["last_status_updated"] is True
-    # Durable when the call returns: another connection sees the one row.
+    # Durable when the call returns: another connection sees the single row.
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 1}]
     assert session.query(DeviceHeartbeat).count() == 1
 
 
 def old_and_new(session: Session) -> None:
-    """Of each kind one row that is past its time and one that is not."""
+    """Insert one row of each kind that is past its retention, and one that is not."""
     now = datetime.now(UTC)
     session.add(ApkVersion(id=1, version_name="1", version_code=1, file_path="x", file_size=1, state="adopted"))
     session.flush()
@@ -179,7 +179,7 @@ def test_retention_cleanup(session: Session, db: Database):
     assert cleanup_old_fcm_dispatches(session, retention_days=2) == 1
     assert cleanup_old_apk_downloads(session, retention_days=7) == 1
     assert cleanup_old_heartbeats(session) == cleanup_old_fcm_dispatches(session) == 0
-    # Durable when the call returns: another connection sees what is left.
+    # Durable when the call returns: another connection sees the remaining rows.
     for table in ("device_heartbeats", "fcm_dispatches", "apk_download_events"):
         assert db.execute(f"SELECT count(*) AS n FROM {table}") == [{"n": 1}]
 
@@ -190,7 +190,7 @@ def test_retention_cleanup_all_at_once(session: Session):
     assert run_all_retention_cleanups(session) == {"heartbeats": 0, "fcm_dispatches": 0, "apk_downloads": 0}
 
 
-def test_retention_cleanup_goes_on_after_a_failure(session: Session, db: Database):
+def test_retention_cleanup_continues_after_a_failure(session: Session, db: Database):
     old_and_new(session)
     db.execute("ALTER TABLE fcm_dispatches RENAME TO hidden")
     with pytest.raises(ExceptionGroup, match="'heartbeats': 1, 'apk_downloads': 1") as raised:

@@ -1,7 +1,7 @@
-"""S1 for what people paste: a malformed secret is in no log, in no error that Lambda reports and in no failed event.
+"""S1 for pasted secrets: a malformed secret is in no log, in no error that Lambda reports and in no failed event.
 
 The handlers run under awslambdaric, Lambda's own runtime for Python. What it reports of an asynchronous invocation is
-what the queue of failed events holds.
+what the queue of failed events stores.
 """
 
 import base64
@@ -15,7 +15,7 @@ from local import template
 from tests.support.runtime_api import Told, invoke
 
 CANARY = "canaryinacoalmine"
-# A secret that was cut off holds a part of it.
+# A truncated secret contains a part of the whole one.
 PIECES = {CANARY[:8], CANARY[-8:]}
 KEY = f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n{'A' * 300}\n-----END PRIVATE KEY-----\n"
 ACCOUNT = json.dumps(
@@ -28,7 +28,7 @@ ACCOUNT = json.dumps(
     }
 )
 URL = f"postgresql://nexmdm:{CANARY}@127.0.0.1:9/db"
-# What libpq takes for a port, for an escape, for two words, and quotes.
+# Characters that libpq reads as a port, an escape, two words, or quotes.
 PASSWORDS = [f"1/{CANARY}", f"{CANARY}%zz", f"{CANARY} {CANARY}", f"{CANARY}/1"]
 FORMS = {
     "as it is": "{}",
@@ -44,7 +44,7 @@ FORMS = {
 }
 
 
-def untold(told: Told) -> bool:
+def secret_is_not_revealed(told: Told) -> bool:
     text = (told.log + told.reported).replace(" ", "")
     return not any(piece in text for piece in PIECES)
 
@@ -59,13 +59,13 @@ def formed(secret: str, form: str) -> str:
     if form == "in a list":
         return json.dumps([secret])
     if form.startswith("as UTF-16"):
-        return secret.encode("utf-16").decode("latin-1").replace("\0", " ")  # a variable can hold no NUL
+        return secret.encode("utf-16").decode("latin-1").replace("\0", " ")  # a variable cannot contain NUL
     return FORMS[form].format(secret, secret)
 
 
 SWEEP, NOTICE = {"sweep": True}, {"Records": [{"Sns": {"Subject": "s", "Message": "m"}}]}
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
-# function -> its event and the settings whose secrets it reads.
+# function -> its event, and the settings whose secrets it reads.
 READ = {
     "fcm_dispatch": (SWEEP, {"DATABASE_URL": URL, "FCM_SERVICE_ACCOUNT": ACCOUNT, "COMMAND_HMAC_KEY": CANARY}),
     "cleanup": ({}, {"DATABASE_URL": URL}),
@@ -74,12 +74,12 @@ READ = {
     "notify": (NOTICE, {"WEBHOOK_URL": f"http://127.0.0.1:9/services/{CANARY}"}),
 }
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-# `make torture` tries every form of every secret; each is a process.
+# `make torture` tries every form of every secret; each needs a process of its own.
 FEW = ("cut off", "twice", "in a list")
 FORMS_OF = {"FCM_SERVICE_ACCOUNT": ("cut off", "twice", "in a list", "with a byte order mark", "in base64")}
 
 
-def test_every_scheduled_and_asynchronous_function_is_tried():
+def test_every_scheduled_and_asynchronous_function_is_covered():
     declared = template.load()
     scheduled = {schedule.function.name for schedule in declared.schedules}
     routed = {route.function.name for route in declared.routes}
@@ -90,7 +90,7 @@ def test_every_scheduled_and_asynchronous_function_is_tried():
 @pytest.mark.parametrize(
     ("name", "setting"), [(name, setting) for name, (_, settings) in READ.items() for setting in settings]
 )
-def test_no_malformed_secret_is_told(url: str, name: str, setting: str):
+def test_malformed_secret_is_not_revealed(url: str, name: str, setting: str):
     event, secrets = READ[name]
     rest = {"DATABASE_URL": url, "FCM_SERVICE_ACCOUNT": ACCOUNT, "AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "s"}
     rest["AWS_ENDPOINT_URL_SECRETS_MANAGER"] = "http://127.0.0.1:9"
@@ -103,9 +103,9 @@ def test_no_malformed_secret_is_told(url: str, name: str, setting: str):
     with ThreadPoolExecutor(4) as pool:
         told = dict(zip(forms, pool.map(run, forms), strict=True))
     for form, each in told.items():
-        assert untold(each), (form, each)
+        assert secret_is_not_revealed(each), (form, each)
         assert 'Traceback (most recent call last):\n  File "/work' not in each.log
-    # Broken ones do end the invocation, with an error that says which setting it was.
+    # A broken secret must fail the invocation with an error that names the setting.
     if setting != "COMMAND_HMAC_KEY":
         assert told["cut off"].kind == "error"
     if setting in ("FCM_SERVICE_ACCOUNT", "WEBHOOK_URL"):
@@ -114,8 +114,8 @@ def test_no_malformed_secret_is_told(url: str, name: str, setting: str):
 
 @pytest.mark.parametrize("setting", CREDENTIALS)
 @pytest.mark.parametrize("form", ["with CRLF", "twice", "in the middle"])
-def test_no_malformed_credential_is_told(setting: str, form: str):
-    """They sign the login to the database and the call for a secret."""
+def test_malformed_credential_is_not_revealed(setting: str, form: str):
+    """These sign the database login and the request for a secret."""
     value = f"{CANARY}\r\nX-Evil: {CANARY}" if form == "in the middle" else formed(CANARY, form)
     given = {
         **dict.fromkeys(CREDENTIALS, "plain"),
@@ -130,12 +130,12 @@ def test_no_malformed_credential_is_told(setting: str, form: str):
     for name in ("watch", "notify"):
         told = invoke(template.load().function(name), given, READ[name][0])
         assert told.kind == "error"
-        assert untold(told)
+        assert secret_is_not_revealed(told)
 
 
 @pytest.mark.parametrize("form", ["cut off", "in base64", *PASSWORDS])
-def test_no_route_tells_a_malformed_secret(form: str):
-    """The functions behind routes answer 500 or 503 themselves."""
+def test_routes_do_not_reveal_a_malformed_secret(form: str):
+    """The functions behind routes answer 500 or 503 by themselves."""
     event = {
         "version": "2.0",
         "routeKey": "POST /v1/heartbeat",
@@ -149,4 +149,4 @@ def test_no_route_tells_a_malformed_secret(form: str):
     told = invoke(template.load().function("heartbeat"), {"DATABASE_URL": formed(URL, form)}, event)
     assert told.kind == "response"
     assert json.loads(told.reported)["statusCode"] in (500, 503)
-    assert untold(told)
+    assert secret_is_not_revealed(told)

@@ -1,4 +1,4 @@
-"""Who calls, how they say who they are, and what each kind of route answers them."""
+"""The callers, how each presents its credentials, and the status that each kind of route gives to each caller."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def query(token: str) -> Present:
 def signed(
     credentials: Credentials = KEYS, service: str = "execute-api", at: timedelta = timedelta(), then: str = ""
 ) -> Present:
-    """then: appended to the query after signing."""
+    """`then` is appended to the query after signing."""
 
     def present(request: httpx.Request, _stage: Stage) -> None:
         aws = AWSRequest(
@@ -101,7 +101,7 @@ PRINCIPALS: dict[str, Present] = {
     "a revoked download token in the query": query("apk_download revoked"),
 }
 
-# Kind of route -> principal -> status; those that are not named get the one of "*".
+# Kind of route -> principal -> status; principals that are not listed get the status of "*".
 EXPECTED: dict[str, dict[str, int | str]] = {
     "anyone": {"*": RIGHT},
     "operator": {"an operator": RIGHT, "*": 403},
@@ -120,7 +120,7 @@ EXPECTED: dict[str, dict[str, int | str]] = {
         "an expired download token": 401,
         "a revoked download token": 401,
         "an exhausted download token": 401,
-        "*": 403,  # no token where one is looked for
+        "*": 403,  # the route reads no token from there
     },
     "download": {
         "a device": RIGHT,

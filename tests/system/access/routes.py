@@ -1,4 +1,4 @@
-"""For each route of template.yaml: who may call it, a request that is right, and how it is answered then.
+"""For each route of template.yaml: who may call it, a valid request, and the status of its response.
 
 A new route without an entry fails `test_every_route_is_in_the_matrix`.
 """
@@ -10,8 +10,8 @@ from tests.support.builds import declaration, sample
 
 
 class Entry(NamedTuple):
-    """kind: whose route it is, a key of `principals.EXPECTED`. path and body hold names of the stage's in {}. right:
-    the status when all is well. another: the status for another device than the one that the request is about."""
+    """kind: whose route it is, a key of `principals.EXPECTED`. path, body: may contain names of the stage in {}. right:
+    the status of a valid request. another: the status for a device other than the one that the request is about."""
 
     kind: str
     path: str

@@ -1,4 +1,4 @@
-"""A system in which every principal of the matrix exists, and every route has something to be called about."""
+"""A system with every principal of the matrix and with an object for every route."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from tests.support.commands import enrolled
 
 @dataclass
 class Stage:
-    """Ids that the requests name, and the tokens that the principals present."""
+    """The ids that requests name, and the tokens that principals present."""
 
     names: dict[str, str]
     tokens: dict[str, str]
@@ -21,7 +21,7 @@ def set_up() -> Stage:
     device_id, device = enrolled("lobby", "fcm:lobby")
     _, another = enrolled("hall", "fcm:hall")
     _, superseded = enroll("roof")
-    _, current = enroll("roof")  # its token's own alias: the device is taken over
+    _, current = enroll("roof")  # the token's own alias, so that the device is taken over
     assert call("POST", "/v1/heartbeat", {}, token=current).status == 200
     deleted_id, deleted = enroll("cellar")
     assert call("DELETE", f"/v1/devices/{deleted_id}").status == 204
@@ -52,7 +52,7 @@ def set_up() -> Stage:
 
 
 def alert(device_id: str) -> str:
-    """An open alert about the device."""
+    """Insert an open alert about the device."""
     rows = database.connection().execute(
         "INSERT INTO device_alerts (device_id, condition, rule) VALUES (%(id)s, 'silent', 'silent') RETURNING id",
         {"id": device_id},
@@ -66,7 +66,7 @@ def mute() -> str:
 
 
 def enrollments() -> dict[str, str]:
-    """Tokens of each scope: good, over, revoked, used up."""
+    """Enrollment tokens of each scope: valid, expired, revoked and used up."""
     found = {}
     for scope in ("register", "apk_download"):
         for state, change in CHANGES.items():
@@ -99,7 +99,7 @@ def installation(device_id: str) -> str:
 
 
 def commands(device_id: str) -> None:
-    """One that was sent, two of which nobody knows."""
+    """One command that was sent, and two whose outcome is unknown."""
     for request_id, state in (("sent", "sent"), ("unknown", "unknown"), ("lost", "unknown")):
         database.connection().execute(
             "INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, expires_at, created_by)"
@@ -109,7 +109,7 @@ def commands(device_id: str) -> None:
 
 
 def contents() -> dict[str, list]:
-    """What is in every table, save the count of refused registrations."""
+    """The contents of every table except the count of refused registrations."""
     tables = database.connection().execute(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
         " AND NOT relispartition AND relname <> 'registration_refusals' ORDER BY 1"

@@ -1,4 +1,4 @@
-"""Every operator route, called so that it succeeds: a change has left an event, a look none."""
+"""Call every operator route successfully: a change leaves an event, a read leaves none."""
 
 import httpx
 
@@ -7,11 +7,11 @@ from tests.system.access import stage as stages
 from tests.system.access.principals import PRINCIPALS, request
 from tests.system.access.routes import ENTRIES
 
-# What a look may write: a signed URL has an audit row of its own, and is counted.
+# The writes that a read may make: a signed URL has its own audit row and is counted.
 OF_A_LOOK = {"apk_download_events", "apk_download_rates", "apk_versions"}
 
 
-def test_a_change_by_an_operator_leaves_an_event_and_a_look_leaves_none(url, fake_fcm, bucket):
+def test_operator_change_leaves_an_event_and_read_leaves_none(url, fake_fcm, bucket):
     stage = stages.set_up()
     wrong, changed = [], 0
     with gateway(url) as address, httpx.Client(base_url=address, timeout=30) as api:

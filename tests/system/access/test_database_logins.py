@@ -1,7 +1,7 @@
-"""Every statement of every function, tried as the database login that the template gives the function.
+"""Try every statement of every function as the database login that the template gives to the function.
 
-PostgreSQL checks the rights of a statement when it is prepared to run, so EXPLAIN, which runs nothing, tries them. What
-a function can reach is found by the names in its code: its verbs, theirs, and the statements that they name.
+PostgreSQL checks the rights of a statement before it runs, so EXPLAIN, which runs nothing, checks them. The statements
+of a function are found by the names in its code: the verbs it calls, the verbs they call, and the statements they name.
 """
 
 import re
@@ -21,12 +21,12 @@ from tests.support.databases import url_of
 
 FUNCTIONS = {function.name: function for function in declared.load().functions.values()}
 LOGINS = {name: function.environment.get("DATABASE_USER", APP) for name, function in FUNCTIONS.items()}
-# The functions that answer who holds no AWS credentials.
+# The functions that serve callers without AWS credentials.
 OF_DEVICES = {route.function.name for route in declared.load().routes if route.authorizer == "NONE"}
 STATEMENT = re.compile(r"\s*(?:--[^\n]*\n\s*)*(SELECT|INSERT|UPDATE|DELETE|WITH)\s", re.IGNORECASE)
 NUMBER = re.compile("seconds|ttl|days|margin|lease")
 PARAMETER = re.compile(r"%\((\w+)\)s")
-# A part of a statement, or one that is put together at run time: the suites behind the gateway run those.
+# Parts of statements, or statements that are assembled at run time; suites that go through the gateway run those.
 PARTS = (
     psycopg2.errors.SyntaxError,
     psycopg2.errors.UndefinedTable,
@@ -41,7 +41,7 @@ def modules(name: str) -> list[ModuleType]:
 
 
 def statements(name: str) -> dict[str, str]:
-    """{where it stands: the statement} of what the function's code can reach."""
+    """{location: statement} for every statement that the function's code can reach."""
     found: dict[str, str] = {}
     waiting = [value for module in modules(name) for value in vars(module).values() if _is_ours(value)]
     seen: set[int] = set()
@@ -82,7 +82,7 @@ def _texts(function: FunctionType) -> Iterator[tuple[str, str]]:
 
 
 def _named(function: FunctionType) -> list[Any]:
-    """What the code's names can mean: globals, and attributes of the modules and classes among them."""
+    """What the names in the code can refer to: globals, and attributes of the modules and classes among them."""
     names = {name for code in _codes(function.__code__) for name in code.co_names}
     values = [function.__globals__[name] for name in names if name in function.__globals__]
     holders = [value for value in values if isinstance(value, ModuleType | type) and _is_ours(value)]
@@ -105,7 +105,7 @@ def connection(server: str, template: str) -> Iterator[Any]:
 
 
 def tried(connection: Any, login: str, statement: str, number: str = "NULL") -> Exception | None:
-    """What PostgreSQL says of the statement for this login; None when it may run."""
+    """PostgreSQL's error for the statement under this login; None if it may run."""
     text = PARAMETER.sub(lambda found: number if NUMBER.search(found[1]) else "NULL", statement).replace("%%", "%")
     try:
         with connection.cursor() as cursor:
@@ -121,8 +121,8 @@ def tried(connection: Any, login: str, statement: str, number: str = "NULL") -> 
     return None
 
 
-# Devices' functions write these columns themselves, so their login can do this too: a report of a failed installation
-# pauses a rollout and counts from zero again, a registration uses a token up and gives a device its alias and labels.
+# Device functions write these columns themselves, so their login can do this too: a report of a failed installation
+# pauses a rollout and restarts its count, a registration uses a token and gives a device its alias and labels.
 ACCEPTED = {
     "nexmdm.builds.rollouts._PAUSE",
     "nexmdm.builds.rollouts._RESUME",
@@ -133,7 +133,7 @@ ACCEPTED = {
 ALL = {name: statements(name) for name in FUNCTIONS}
 
 
-def test_the_statements_are_found():
+def test_statements_of_the_functions_are_found():
     everything = {text for found in ALL.values() for text in found.values()}
     assert len(everything) > 80
     assert not ALL["notify"]
@@ -141,7 +141,7 @@ def test_the_statements_are_found():
         assert ALL[name], name
 
 
-def test_functions_without_credentials_log_in_as_devices():
+def test_functions_without_aws_credentials_use_the_device_login():
     assert OF_DEVICES
     assert {LOGINS[name] for name in OF_DEVICES} == {DEVICE}
     assert {LOGINS[name] for name in FUNCTIONS.keys() - OF_DEVICES} == {APP, OWNER}
@@ -149,7 +149,7 @@ def test_functions_without_credentials_log_in_as_devices():
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if LOGINS[name] in ROLES])
-def test_a_function_may_run_each_of_its_statements(connection, name: str):
+def test_function_may_run_each_of_its_statements(connection, name: str):
     refused, parts = {}, []
     for where, statement in ALL[name].items():
         error = tried(connection, LOGINS[name], statement)
@@ -163,7 +163,7 @@ def test_a_function_may_run_each_of_its_statements(connection, name: str):
     assert len(parts) <= len(ALL[name]) / 2, parts
 
 
-def test_devices_may_write_nothing_that_only_operators_write(connection):
+def test_device_login_cannot_write_what_only_operators_write(connection):
     own = {text for name in OF_DEVICES for text in ALL[name].values()}
     others = {
         where: text

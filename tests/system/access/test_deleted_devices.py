@@ -1,6 +1,6 @@
-"""A deleted phone goes quiet: 410 on every route that takes a device token for 24 hours, then 401.
+"""A deleted phone becomes silent: every route that takes a device token answers 410 for 24 hours, then 401.
 
-The agent in the field repeats what is answered 410 for ever; after five 401s it wipes its credentials and stops.
+The agent in the field repeats a request answered 410 forever; after five 401s it wipes its credentials and stops.
 """
 
 import json
@@ -17,7 +17,7 @@ ROUTES = [key for key, entry in ENTRIES.items() if entry.kind in ("device", "dow
 
 @pytest.fixture
 def deleted(url, fake_fcm, bucket):
-    """deleted(hours): the stage, its device deleted so long ago."""
+    """deleted(hours) returns the stage with its device deleted that many hours ago."""
     stage = stages.set_up()
 
     def ago(hours):
@@ -31,7 +31,7 @@ def deleted(url, fake_fcm, bucket):
 
 
 @pytest.mark.parametrize(("hours", "status"), [(0, 410), (23, 410), (25, 401), (24 * 30, 401)])
-def test_every_device_route_says_so(deleted, hours, status):
+def test_every_device_route_returns_410_then_401(deleted, hours, status):
     stage = deleted(hours)
     answered = {}
     for key in ROUTES:

@@ -1,4 +1,4 @@
-"""A session that the server ended while its function was idle costs no request: every route, once on such a
+"""A session that the server ended while its function was idle fails no request: every route is called once on such a
 connection."""
 
 import select
@@ -23,15 +23,15 @@ def stage(url: str, fake_fcm, bucket) -> stages.Stage:
 
 
 def idle_until_the_server_ends_it() -> None:
-    """`idle_session_timeout` of the server, as template.yaml sets it for a database that pauses."""
+    """Use the server's `idle_session_timeout`, as template.yaml sets it for a database that pauses."""
     connection = database.connection()._connection
-    assert connection is not None, "the last call kept no connection"
+    assert connection is not None, "the last call left no open connection"
     poller = select.poll()
     poller.register(connection.fileno(), select.POLLIN)
     assert poller.poll(30_000), "the server did not end the session"
 
 
-def test_no_route_loses_a_request_to_a_connection_that_the_server_ended(url: str, stage: stages.Stage):
+def test_no_route_fails_on_a_connection_that_the_server_ended(url: str, stage: stages.Stage):
     with psycopg2.connect(make_dsn(url)) as own:
         name = own.info.dbname
     run_sql(url, f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'")

@@ -1,4 +1,4 @@
-"""Every route of template.yaml for every principal, over HTTP through the gateway, in processes of its own."""
+"""Every route of template.yaml is called by every principal, over HTTP, through the gateway in its own processes."""
 
 import httpx
 import pytest
@@ -13,12 +13,12 @@ ROUTES = template.load().routes
 
 
 def test_every_route_is_in_the_matrix():
-    assert {route.key for route in ROUTES} == set(ENTRIES), "add it to tests/system/access/routes.py"
+    assert {route.key for route in ROUTES} == set(ENTRIES), "add the route to tests/system/access/routes.py"
     for route in ROUTES:
         assert (ENTRIES[route.key].kind == "operator") == (route.authorizer == "AWS_IAM"), route.key
 
 
-def test_every_expectation_is_of_a_principal():
+def test_every_expectation_names_a_principal():
     for kind, expected in EXPECTED.items():
         assert set(expected) <= {*PRINCIPALS, "*"}, kind
 
@@ -34,7 +34,7 @@ def expected(key: str, principal: str) -> int:
     return {RIGHT: entry.right, ANOTHER: entry.another}.get(status, status)
 
 
-def test_who_may_and_who_may_not(url, stage):
+def test_every_principal_gets_the_expected_status(url, stage):
     cells = [(key, principal) for key in ENTRIES for principal in PRINCIPALS]
     may_not = [cell for cell in cells if expected(*cell) >= 400]
     may = [cell for cell in cells if expected(*cell) < 400]
@@ -42,7 +42,7 @@ def test_who_may_and_who_may_not(url, stage):
         before = stages.contents()
         wrong = [line for cell in may_not if (line := difference(api, stage, *cell))]
         assert not wrong, "\n".join(wrong)
-        assert stages.contents() == before, "somebody who may not changed something"
+        assert stages.contents() == before, "a refused call changed something"
         wrong += [line for cell in may if (line := difference(api, stage, *cell))]
     assert not wrong, "\n".join(wrong)
     assert len(may_not) > 1000
@@ -56,8 +56,8 @@ def difference(api: httpx.Client, stage: stages.Stage, key: str, principal: str)
     return f"{key} for {principal}: {answer.status_code}, not {status}: {answer.text[:200]}"
 
 
-def test_what_is_taken_away_is_gone_with_the_next_call(url, stage):
-    """On environments that have just served it."""
+def test_revoked_access_is_refused_from_the_next_call(url, stage):
+    """The environments have just served the same call."""
     with gateway(url) as address, httpx.Client(base_url=address, timeout=30) as api:
 
         def status(key: str, principal: str, **names: str) -> int:
@@ -78,7 +78,7 @@ def test_what_is_taken_away_is_gone_with_the_next_call(url, stage):
 
 
 def api_tokens(api: httpx.Client, stage: stages.Stage) -> dict[str, str]:
-    """{scope: token_id} of the good ones."""
+    """{scope: token_id} of the valid tokens."""
     listed = request(api, "GET", "/v1/enroll-tokens", None, PRINCIPALS["an operator"], stage).json()["items"]
     good = [token for token in listed if (token["alias"], token["status"]) == ("newcomer", "active")]
     return {token["scope"]: token["token_id"] for token in good}

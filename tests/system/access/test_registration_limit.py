@@ -1,4 +1,4 @@
-"""Refused registrations are counted per address, in PostgreSQL, so that the limit holds across processes."""
+"""Refused registrations are counted per IP address in PostgreSQL, so that the limit holds across processes."""
 
 from collections import Counter
 
@@ -35,11 +35,11 @@ def exhaust(db: Database, address: str = HERE) -> None:
 
 
 def age(db: Database, seconds: float) -> None:
-    """Time passes, by ageing rows."""
+    """Let `seconds` pass by moving the times of the rows into the past."""
     db.execute("UPDATE registration_refusals SET since = since - make_interval(secs => %(s)s)", {"s": seconds})
 
 
-def test_the_limit_is_exact_whoever_races(url, db):
+def test_limit_is_exact_under_races(url, db):
     callers = rate_limit.ALLOWED + 20
     results = race(url, *[guess] * callers)
     assert Counter(type(result).__name__ for result in results) == {
@@ -49,15 +49,15 @@ def test_the_limit_is_exact_whoever_races(url, db):
     assert refused(db) == {HERE: rate_limit.ALLOWED}
 
 
-def test_who_is_over_it_writes_nothing(db):
+def test_attempt_beyond_the_limit_writes_nothing(db):
     exhaust(db)
     row = "SELECT xmin, xmax, ctid::text, * FROM registration_refusals"
     before = db.execute(row)
     assert [outcome(db) for _ in range(50)] == ["TooManyAttempts"] * 50
-    assert db.execute(row) == before, "not even locked"
+    assert db.execute(row) == before, "a row was written or locked"
 
 
-def test_a_valid_token_gets_in_all_the_same(db):
+def test_valid_token_registers_beyond_the_limit(db):
     made = token(db)
     exhaust(db)
     assert outcome(db) == "TooManyAttempts"
@@ -65,13 +65,13 @@ def test_a_valid_token_gets_in_all_the_same(db):
     assert outcome(db) == "TooManyAttempts"
 
 
-def test_addresses_do_not_share_it(db):
+def test_ip_addresses_have_separate_limits(db):
     exhaust(db)
     assert (outcome(db), outcome(db, THERE)) == ("TooManyAttempts", "NotAuthenticated")
 
 
-def test_it_is_over_with_its_minute(db):
-    """Which begins with the first refusal: whoever keeps trying is not kept out for longer."""
+def test_limit_ends_after_a_minute(db):
+    """The minute begins with the first refusal; further attempts do not extend it."""
     assert outcome(db) == "NotAuthenticated"
     age(db, rate_limit.WINDOW_SECONDS - 5)
     assert {outcome(db) for _ in range(rate_limit.ALLOWED - 1)} == {"NotAuthenticated"}
@@ -90,17 +90,17 @@ def test_it_is_over_with_its_minute(db):
         *[(odd, "unknown") for odd in (None, "", "localhost", "1.2.3.4, 5.6.7.8", "\x00", "9" * 10_000)],
     ],
 )
-def test_whom_an_address_belongs_to(address, source):
+def test_ipv6_addresses_are_grouped_by_network(address, source):
     assert rate_limit.source(address) == source
 
 
-def test_only_what_is_refused_counts(db):
+def test_only_refused_registrations_count(db):
     made = token(db)
     registration.register(db, made["token"], "lobby", None, HERE)
     assert refused(db) == {}
 
 
-def test_cleanup_forgets_addresses(db):
+def test_cleanup_removes_ip_addresses(db):
     exhaust(db)
     age(db, 3601)
     outcome(db, THERE)
@@ -108,8 +108,8 @@ def test_cleanup_forgets_addresses(db):
     assert refused(db) == {THERE: 1}
 
 
-def test_the_agent_is_told_when_to_come_back(url):
-    """Through the gateway, whose two environments are two processes."""
+def test_response_beyond_the_limit_has_a_retry_after(url):
+    """Goes through the gateway, whose two environments are two processes."""
     with gateway(url) as address, httpx.Client(base_url=address) as api:
         answers = [
             api.post("/v1/register", json={"alias": "lobby"}, headers={"X-Admin-Key": f"guess {n}"})

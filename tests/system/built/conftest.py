@@ -1,4 +1,4 @@
-"""What was measured of each function stands together at the end."""
+"""Print the measurements of all functions together at the end of the run."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A built artifact in Lambda's own runtime: the interface emulator of the SAM CLI and awslambdaric, without Docker.
+"""A built artifact in Lambda's own runtime, without Docker: the SAM CLI's interface emulator and awslambdaric.
 
 with runtime(logical_id, function, {...variables}) as lambda_:
     lambda_.invoke(event)       # the result, or {"errorType": ..., "errorMessage": ...}
@@ -26,8 +26,7 @@ from tests.support.api import ROOT
 BUILT = ROOT / ".aws-sam" / "host"
 PYTHON = Path(os.environ.get("BUILT_PYTHON", ".venv-build/bin/python")).absolute()
 LAYERS = {"migrate": ["NexmdmLayer", "MigrationsLayer"]}
-# `make rehearse` has each function write down what it asks of AWS; else nothing but the artifact is there to be
-# imported.
+# `make rehearse` makes each function record its AWS calls; otherwise only the artifact can be imported.
 RECORDER = [ROOT / "tests" / "support" / "aws_calls"] if "AWS_CALLS" in os.environ else []
 
 
@@ -53,13 +52,13 @@ class Runtime:
         _wait_for(address)
 
     def invoke(self, event: Any) -> Any:
-        """One at a time: two at once crash the emulator."""
+        """Invoke the function, one call at a time: two concurrent calls crash the emulator."""
         answer = httpx.post(self._url, json=event, timeout=120)
         assert answer.status_code == 200, (answer.status_code, answer.text, self.log.read_text()[-3000:])
         return answer.json()
 
     def peak_mb(self) -> float:
-        """The runtime process's largest resident size so far."""
+        """The largest resident size of the runtime process so far."""
         (child,) = psutil.Process(self._process.pid).children(recursive=True)
         status = Path(f"/proc/{child.pid}/status").read_text()
         (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
@@ -87,13 +86,13 @@ def paths(function: Function) -> list[Path]:
 
 
 def megabytes(paths: list[Path]) -> float:
-    """Unzipped, as Lambda counts it."""
+    """The unzipped size, as Lambda counts it."""
     files = (path for folder in paths for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return sum(path.stat().st_size for path in files) / 2**20
 
 
 def import_seconds(function: Function) -> float:
-    """Wall time from a fresh process to a loaded handler, less that of an empty one: a cold start's own part."""
+    """Seconds from a fresh process to a loaded handler, minus those of an empty process."""
 
     def run(code: str) -> float:
         start = time.perf_counter()
@@ -107,7 +106,7 @@ def import_seconds(function: Function) -> float:
 
 
 def environment(function: Function) -> dict[str, str]:
-    """What Lambda sets, and nothing of this process's: an artifact that needs more of it is not complete."""
+    """The variables that Lambda sets, and none of this process: an artifact that needs more of them is incomplete."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/tmp"),
@@ -122,7 +121,7 @@ def environment(function: Function) -> dict[str, str]:
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
-        # What LoggingConfig of the template becomes.
+        # The effect of LoggingConfig in the template.
         "AWS_LAMBDA_LOG_FORMAT": "JSON",
         "AWS_LAMBDA_LOG_LEVEL": "INFO",
         "_HANDLER": function.handler,

@@ -1,8 +1,8 @@
-"""What `make build-host` built, run as Lambda runs it and configured as template.yaml does. `make test-built`.
+"""The output of `make build-host`, run as Lambda runs it and configured by template.yaml (`make test-built`).
 
-RDS's front door with TLS and IAM tokens, secrets by ARN, S3 and FCM on sockets.
+The database has TLS and IAM tokens as on RDS, secrets are read by ARN, and S3 and FCM are fakes on sockets.
 
-Nothing is imported from the source tree into the functions: their processes see the artifacts only.
+The functions import nothing from the source tree: their processes see only the artifacts.
 """
 
 import json
@@ -27,14 +27,14 @@ from tests.support.webhook import SECRET_PATH
 from tests.system.built import lambda_runtime
 
 FUNCTIONS = template.load().functions
-# Unzipped code and layers, MB; a handler's import, s; peak of the process, MB. Lambda's own limit is 250 MB.
+# Limits: unzipped code and layers (MB; Lambda allows 250), import of the handler (s), peak memory of the process (MB).
 BUDGETS = {"heartbeat": (60, 1.0, 120), "fcm_dispatch": (200, 3.0, 256), "migrate": (120, 3.0, 256)}
 OTHERS = (120, 2.0, 256)
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A PostgreSQL as strict as RDS, with the roles and the schema that the built migrate function makes on it."""
+    """A PostgreSQL as strict as RDS, with the roles and the schema that the built migrate function creates."""
     folder = tmp_path_factory.mktemp("released")
     with aurora() as server, s3.running() as address, listening() as cloudformation_:
         server.begin_anew()
@@ -57,9 +57,9 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def variables(released, tmp_path, fake_fcm, bucket, webhook, monkeypatch):
-    """The environment of the template's functions, and the secrets and the database that it speaks of.
+    """The environment of the template's functions, with the secrets and the database that it names.
 
-    The user is the one that the template names: what a function does is tried with the rights of its own role.
+    The database user is the one that the template names, so each function runs with the rights of its own role.
     """
     name = f"nexmdm_{uuid.uuid4().hex[:8]}"
     released.run(f"CREATE DATABASE {name} TEMPLATE {DATABASE}")
@@ -94,7 +94,7 @@ def variables(released, tmp_path, fake_fcm, bucket, webhook, monkeypatch):
     released.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-# The heartbeat signs what it lists, so there has to be something: then it reads the key.
+# The heartbeat must have a command to list, because only then it reads the key to sign it.
 PENDING = """
 INSERT INTO fcm_dispatches (request_id, device_id, action, payload, payload_hash, state, created_by, expires_at)
 SELECT 'pending', id, 'ping', '{}', 'h', 'accepted', 'operator', clock_timestamp() + interval '1 hour' FROM devices
@@ -127,7 +127,7 @@ def _setting(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_the_built_function_answers_its_events_within_its_budgets(
+def test_built_function_handles_its_events_within_its_budgets(
     name,
     variables,
     tmp_path: Path,
@@ -162,7 +162,7 @@ def test_the_built_function_answers_its_events_within_its_budgets(
         TOKEN,
         SECRET_PATH,
     ):
-        assert canary not in log, f"{canary!r} stands in the log"
+        assert canary not in log, f"{canary!r} is in the log"
     measured = f"{name:15} {size:6.1f} MB  import {imported * 1000:5.0f} ms  peak {peak:4.0f} MB  {', '.join(took)}"
     record_property("measured", measured)
     most_size, most_import, most_peak = BUDGETS.get(name, OTHERS)
@@ -171,8 +171,8 @@ def test_the_built_function_answers_its_events_within_its_budgets(
     assert peak <= min(most_peak, function.memory)
 
 
-def test_the_release_is_built_for_lambdas_processor_and_python():
-    """`make build`, when it was run: every compiled module is for aarch64 and CPython 3.13."""
+def test_release_is_built_for_the_processor_and_python_of_lambda():
+    """If `make build` was run, every compiled module must be for aarch64 and CPython 3.13."""
     release = lambda_runtime.ROOT / ".aws-sam" / "build"
     if not release.exists():
         pytest.fail("run `make build` first: the artifacts for Lambda are looked at too")

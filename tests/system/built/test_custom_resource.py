@@ -1,7 +1,7 @@
-"""What CloudFormation sees of the schema's custom resource: create, update, delete, and the reasons of failures.
+"""The schema's custom resource as CloudFormation sees it: create, update, delete, and the reasons of failures.
 
-The migrate function as it was built, in Lambda's runtime client; a listener in place of CloudFormation's answer bucket;
-a PostgreSQL 16 with RDS's rules about logins behind RDS's front door.
+The built migrate function runs in Lambda's runtime client; a listener takes the place of CloudFormation's bucket for
+responses, and a PostgreSQL 16 enforces RDS's rules about logins.
 """
 
 import json
@@ -21,7 +21,7 @@ from tests.support.cloudformation import CloudFormation
 from tests.system.built import lambda_runtime
 
 FUNCTION = template.load().function("migrate")
-# Both margins of the handler and two seconds for trying a login again: a failure is told after those.
+# Both margins of the handler plus two seconds for another login attempt; a failure is reported after those.
 SHORT = {"AWS_LAMBDA_FUNCTION_TIMEOUT": "32"}
 
 
@@ -46,7 +46,7 @@ def door(server: Server, tmp_path: Path) -> Iterator[Door]:
 
 
 class Stack:
-    """Events as CloudFormation sends them to the function, and what it is answered."""
+    """Sends events to the function as CloudFormation does, and returns its responses."""
 
     def __init__(self, door: Door, secrets: str, listener: CloudFormation, log: Path) -> None:
         client = boto3.client(
@@ -83,7 +83,7 @@ def stack(door: Door, secrets_manager: str, cloudformation: CloudFormation, tmp_
     return Stack(door, secrets_manager, cloudformation, tmp_path / "migrate.log")
 
 
-def test_a_stack_is_made_updated_and_deleted(stack: Stack, door: Door, server: Server):
+def test_stack_is_created_updated_and_deleted(stack: Stack, door: Door, server: Server):
     made = stack.asks("Create")
     assert made["Status"] == "SUCCESS", made
     tables = server.run("SELECT count(*) FROM pg_tables WHERE tableowner = 'nexmdm_owner'", database=DATABASE)
@@ -92,7 +92,7 @@ def test_a_stack_is_made_updated_and_deleted(stack: Stack, door: Door, server: S
     updated = stack.asks("Update")
     assert (updated["Status"], updated["Data"]["revision"]) == ("SUCCESS", made["Data"]["revision"])
     assert {user for user, _ in door.logins[logins:]} == {"nexmdm_owner"}
-    # The database may be gone before its schema's resource is.
+    # The database may be deleted before the resource of its schema.
     deleted = stack.asks("Delete", DATABASE_HOST="gone.invalid")
     assert deleted["Status"] == "SUCCESS"
     assert server.run("SELECT count(*) FROM pg_tables WHERE tableowner = 'nexmdm_owner'", database=DATABASE) == tables
@@ -107,13 +107,13 @@ def failed(stack: Stack, record_property, **variables: str) -> str:
     return answer["Reason"]
 
 
-def test_without_dns_the_reason_has_the_name(stack: Stack, record_property):
+def test_reason_names_an_unresolvable_host(stack: Stack, record_property):
     reason = failed(stack, record_property, DATABASE_HOST="nexmdm.cluster-abc.invalid")
     assert "nexmdm.cluster-abc.invalid" in reason
     assert "Name or service not known" in reason
 
 
-def test_at_a_wrong_port_the_reason_has_the_sockets_message(stack: Stack, record_property):
+def test_reason_has_the_socket_message_for_a_wrong_port(stack: Stack, record_property):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     reason = failed(stack, record_property, DATABASE_PORT=str(port))
@@ -121,24 +121,24 @@ def test_at_a_wrong_port_the_reason_has_the_sockets_message(stack: Stack, record
     assert "Connection refused" in reason
 
 
-def test_of_refused_logins_the_reason_has_both(stack: Stack, server: Server, record_property):
+def test_reason_names_both_refused_logins(stack: Stack, server: Server, record_property):
     server.run(f"ALTER ROLE {ADMIN} PASSWORD 'another'")
     reason = failed(stack, record_property)
     assert "nexmdm_owner by IAM" in reason
     assert f'password authentication failed for user "{ADMIN}"' in reason
 
 
-def test_of_a_failing_revision_the_reason_has_its_name_and_the_servers_message(stack, server, record_property):
+def test_reason_names_a_failing_revision_and_the_server_message(stack, server, record_property):
     server.run("CREATE TABLE devices (id int)", database=DATABASE)
     reason = failed(stack, record_property)
     assert reason.startswith("revision 20251018_7ac6ecbe4e31_baseline: DuplicateTable (42P07): relation")
 
 
-def test_an_unknown_secrets_manager_is_named(stack: Stack, record_property):
+def test_reason_names_an_unreachable_secrets_manager(stack: Stack, record_property):
     reason = failed(stack, record_property, AWS_ENDPOINT_URL_SECRETS_MANAGER="https://secretsmanager.nowhere.invalid/")
     assert "secretsmanager.nowhere.invalid" in reason
 
 
-def test_a_layer_without_certificates_is_told(stack: Stack, record_property):
+def test_reason_names_missing_certificates_of_the_layer(stack: Stack, record_property):
     reason = failed(stack, record_property, DATABASE_CA_BUNDLE="/opt/rds-ca-bundle.pem")
     assert 'root certificate file "/opt/rds-ca-bundle.pem" does not exist' in reason

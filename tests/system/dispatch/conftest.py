@@ -12,7 +12,7 @@ from tests.system.dispatch.stage import Stage, opened
 
 @pytest.fixture(scope="module")
 def theatre(server: str, template: str) -> Iterator[Stage]:
-    """One database, double and relays for a module: its tests work on devices of their own."""
+    """One database, fake FCM and relays for a module, whose tests each use their own devices."""
     name = f"dispatch_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,7 +35,7 @@ def stage(theatre: Stage) -> Iterator[Stage]:
 
 @pytest.fixture
 def here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """The stage, on which this process sends too."""
+    """The stage, with this process sending too."""
     for name, value in stage.environment().items():
         monkeypatch.setenv(name, value)
     settings.load.cache_clear()

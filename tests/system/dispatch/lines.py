@@ -1,8 +1,8 @@
-"""Relays that know what is passing, and traps that hold it: where a sending process stands is seen from outside.
+"""Relays that recognize what passes through them, and traps that hold it at a chosen point of a sending process.
 
 `Statements` stands in front of PostgreSQL, `Exchanges` in front of the fake FCM. Both call `hook(what, phase)` in the
-thread of the connection, with phase `before` (the other side has not seen it) and `after` (it has answered, the sender
-has not seen that). The hook may block; when it says False, nothing more passes and both ends are closed.
+thread of the connection. In phase `before`, the other side has not seen the message; in phase `after`, it has answered
+but the sender has not seen the answer. The hook may block; if it returns False, both ends are closed.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tests.support.relay import Accepting, exactly
 Hook = Callable[[str, str], bool]
 HELD_SECONDS = 60
 
-# What distinguishes the statements of a command, the first that fits.
+# Distinctive texts of a command's statements; the first match counts.
 STATEMENTS = {
     "accept": "INSERT INTO fcm_dispatches",
     "claim": "chosen AS",
@@ -33,7 +33,7 @@ STATEMENTS = {
 
 
 class Trap:
-    """Holds the n-th passing of something. Use it as a hook."""
+    """A hook that holds the n-th passing of something."""
 
     def __init__(self, what: str, phase: str, nth: int = 1) -> None:
         self._wanted, self._left = (what, phase), nth
@@ -47,7 +47,7 @@ class Trap:
             if self._left or self._sprung.is_set():
                 return True
             self._sprung.set()
-        assert self._released.wait(HELD_SECONDS), f"nobody released {self._wanted}"
+        assert self._released.wait(HELD_SECONDS), f"the test never released {self._wanted}"
         return self._passes
 
     def wait(self) -> None:
@@ -59,7 +59,7 @@ class Trap:
 
 
 class _Relay(Accepting):
-    """One thread for each connection, since PostgreSQL's simple queries and HTTP/1.1 both take turns."""
+    """Uses one thread per connection, because PostgreSQL's simple queries and HTTP/1.1 both take turns."""
 
     def __init__(self, target: str | tuple[str, int]) -> None:
         self.hook: Hook = _all_passes
@@ -77,7 +77,7 @@ class _Relay(Accepting):
 
 
 class Statements(_Relay):
-    """In front of PostgreSQL; `what` is a name of STATEMENTS, or the statement itself."""
+    """A relay in front of PostgreSQL; `what` is a name of STATEMENTS, or the statement itself."""
 
     def __init__(self, url: str) -> None:
         target = parse_dsn(url)
@@ -118,9 +118,9 @@ class Statements(_Relay):
 
 
 class Exchanges(_Relay):
-    """In front of the double; `what` is `oauth` or `post`. What the double does on the socket is done here too.
+    """A relay in front of the fake; `what` is `oauth` or `post`. It also reproduces what the fake does on the socket.
 
-    connections: how many were used for what.
+    connections: how many connections were used for what.
     """
 
     def __init__(self, url: str) -> None:
@@ -184,7 +184,7 @@ def _http_message(source: socket.socket) -> bytes:
 
 
 def _http_answer(client: socket.socket, server: socket.socket) -> tuple[bytes, bool]:
-    """What the server answers, and whether that is a whole answer; less when either side goes."""
+    """The server's response, and whether it is complete; it is incomplete when either side closes the connection."""
     data = b""
     while not _whole(data):
         ready, _, _ = select.select([client, server], [], [])

@@ -1,7 +1,7 @@
-"""The state machine of the design's section 5, written down once more, and a record of what the database did.
+"""The state machine of a dispatch (nexmdm.commands.states), written down independently, and a record of every change.
 
-`record(db)` puts a trigger on the dispatches; `check(db)` then holds every single change against the table, whoever
-made it and whatever came after.
+`record(db)` adds a trigger to the dispatches. `check(db)` then compares every single change with the table of allowed
+ones, no matter what made the change and what followed it.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from local.fcm import FakeFcm
 
 TERMINAL = {"sent", "failed", "expired", "cancelled"}
 
-# What FCM's answer means, by the double's names for it.
+# The meaning of FCM's responses, by the fake's names for them.
 STATE_AFTER = {
     "200": "sent",
     **dict.fromkeys(("400", "403", "404", "404-no-details"), "failed"),
@@ -40,7 +40,7 @@ _BY_DEVICES = {(state, "sent") for state in ("accepted", "sending", "retry_wait"
 _BY_OPERATORS = {(state, "sending") for state in ("unknown", "failed", "expired", "sent")} | {
     (state, "cancelled") for state in ("accepted", "retry_wait", "unknown")
 }
-# Written again without a change of state: a second lost settling, a result in a row that stays failed or cancelled.
+# Writes without a change of state: a second settling that lost, or a result in a row that stays failed or cancelled.
 _IN_PLACE = {(state, state) for state in ("unknown", "sent", "failed", "cancelled")}
 TRANSITIONS = _BY_SENDERS | _BY_DEVICES | _BY_OPERATORS | _IN_PLACE
 
@@ -53,16 +53,16 @@ def record(db: Database) -> None:
 
 
 def check(db: Database) -> set[tuple[str | None, str]]:
-    """Every change since `record` or the last check was one that section 5 allows; returns them."""
+    """Check that every change since `record` or the last check was allowed; return them."""
     seen = set()
     for row in db.execute("SELECT * FROM transitions ORDER BY n"):
         change = (row["was"], row["is"])
         assert change in TRANSITIONS, row
         seen.add(change)
         taken = row["is"] == "sending"
-        assert row["fence_step"] == (1 if taken else 0), f"the fence moves with a claim and only then: {row}"
-        assert not row["completed_twice"], f"completed_at and result are set once: {row}"
-        assert not (taken and row["completed"]), f"what the device answered is not sent again: {row}"
+        assert row["fence_step"] == (1 if taken else 0), f"the fence must change with a claim and only then: {row}"
+        assert not row["completed_twice"], f"completed_at and result must be set only once: {row}"
+        assert not (taken and row["completed"]), f"an answered command must not be sent again: {row}"
         assert row["secret"] is not True or row["is"] in ("accepted", "sending", "retry_wait", "unknown"), row
         resent = change in _BY_OPERATORS and taken
         assert row["audited"] == (1 if resent or row["is"] == "cancelled" != row["was"] else 0), row
@@ -71,7 +71,7 @@ def check(db: Database) -> set[tuple[str | None, str]]:
 
 
 def posts_that_count(fake_fcm: FakeFcm, request_id: str) -> int:
-    """POSTs at the double's socket that FCM accepted, or of which nobody can know."""
+    """The POSTs at the fake's socket that FCM accepted or may have accepted."""
     kinds = Counter(post.outcome for post in fake_fcm.posts(request_id))
     return sum(count for kind, count in kinds.items() if kind in ACCEPTED_OR_UNKNOWN)
 

@@ -1,16 +1,16 @@
-"""What section 5 says of one command, without a database: the oracle of the state machine's test."""
+"""The state machine of one command without a database, as the oracle of the state machine's test."""
 
 from dataclasses import dataclass, field
 
 from tests.system.dispatch.machine import STATE_AFTER
 
-# The HTTP code that the row keeps of FCM's answer.
+# The HTTP code that the row keeps for each response of FCM.
 CODES = {kind: int(kind) for kind in STATE_AFTER if kind.isdigit()} | {"redirect": 307}
 
 
 @dataclass
 class Phone:
-    """A device; FCM reaches it at `address`, or not at all."""
+    """A device that FCM reaches with the registration token `address`, or not at all."""
 
     id: str
     token: str
@@ -28,7 +28,7 @@ class Command:
     result: str | None = None
     sends_authorised: int = 1
     events: list[str] = field(default_factory=list)
-    # What only time does: its lease has passed, its waiting is over, its life is over, it is old.
+    # Changed only by time: the lease has expired, the wait is over, the command has expired, the row is old.
     lease_passed: bool = False
     due: bool = True
     over: bool = False
@@ -65,12 +65,12 @@ class Command:
         return self.old and self.state in ("sent", "failed", "expired", "cancelled", "unknown")
 
     def claimed(self) -> int:
-        """Returns the fence that its holder has."""
+        """Claim the command; return the fence of its holder."""
         self.state, self.fence, self.http_code, self.lease_passed = "sending", self.fence + 1, None, False
         return self.fence
 
     def settled(self, fence: int, kind: str, address: str) -> None:
-        """The holder of `fence` says what FCM did with the message to `address`."""
+        """Record what FCM did with the message to `address`, as reported by the holder of `fence`."""
         open_ = self.state in ("sending", "unknown") or (self.state == "sent" and self.completed)
         if self.fence != fence or not open_:
             return
@@ -88,7 +88,7 @@ class Command:
             self.state = "sent"
 
     def ended(self, state: str) -> None:
-        """Without a send: expired or cancelled."""
+        """End the command without a send: expired or cancelled."""
         self.state, self.secrets_wiped = state, True
 
     def authorised_again(self) -> None:

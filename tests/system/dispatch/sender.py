@@ -1,7 +1,7 @@
-"""The commands function in processes of its own, to be killed, frozen and raced.
+"""The commands function in separate processes that can be killed, frozen and raced.
 
-They are forked from a server that has imported Firebase already: a process costs tens of milliseconds. `deviate` makes
-one with a defect, to show that a suite notices it.
+They are forked from a server that has already imported Firebase, so that a process starts in tens of milliseconds.
+`deviate` adds a defect to one, to show that a suite detects it.
 """
 
 import multiprocessing
@@ -21,19 +21,19 @@ from tests.support.api import Answer, event
 
 SWEEP = {"source": "aws.scheduler"}
 _forks = multiprocessing.get_context("forkserver")
-# All but the first are imported by firebase-admin's asynchronous client, which nobody uses, when it is made.
+# All but the first are imported when firebase-admin creates its asynchronous client, which is never used.
 _forks.set_forkserver_preload([__name__, "httpcore", "h2.connection", "anyio", "h11"])
-# That client reads every root certificate of the machine three times, a quarter of a second; not from here.
+# That client reads every root certificate of the machine three times, which takes a quarter of a second.
 NO_ROOTS = {"SSL_CERT_FILE": "", "SSL_CERT_DIR": os.devnull}
 
 
 class Sender:
-    """One process that answers events, one after the other.
+    """A process that handles events, one after the other.
 
     Args:
-        events: one, or a list of them.
-        environment: what it finds in its environment variables.
-        deviation: a name of DEVIATIONS.
+        events: One event, or a list of them.
+        environment: Its environment variables.
+        deviation: A name of DEVIATIONS.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Sender:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self._process.join()
-        assert self._process.exitcode == -signal.SIGKILL, "it had ended before it was killed"
+        assert self._process.exitcode == -signal.SIGKILL, "the process had ended before it was killed"
 
     def signal(self, number: int) -> None:
         os.kill(self._process.pid, number)
 
     def result(self) -> Any:
         """What the handler returned for the next event."""
-        assert self._answers.poll(60), "no answer"
+        assert self._answers.poll(60), "the process did not return a result"
         return self._answers.recv()
 
     def answer(self) -> Answer:
@@ -69,7 +69,7 @@ def command(device_id: str, request_id: str, action: str = "ring", **body: Any) 
 
 def _run(events: list[dict[str, Any]], environment: dict[str, str], deviation: str | None, answers: Connection) -> None:
     os.environ.update(NO_ROOTS | environment)
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  logs
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  discards the log
     if deviation:
         DEVIATIONS[deviation]()
     context = SimpleNamespace(aws_request_id="0", function_name="sender", get_remaining_time_in_millis=lambda: 60_000)

@@ -1,4 +1,4 @@
-"""A database, a double, and relays in front of both: everything that a sending process meets."""
+"""A database, a fake FCM and relays in front of both: everything that a sending process connects to."""
 
 import itertools
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.system.dispatch.sender import SWEEP, Sender, command
 
 
 class Job(NamedTuple):
-    """A command that nobody has given yet, for a device of its own."""
+    """A command that has not been sent to the API yet, for a device of its own."""
 
     request_id: str
     device_id: str
@@ -35,7 +35,7 @@ class Stage:
         machine.record(self.db)
 
     def environment(self, watched: bool = False) -> dict[str, str]:
-        """For a process that works on this stage; `watched` is one behind the relays."""
+        """The environment of a process that uses this stage; a `watched` one goes through the relays."""
         fcm = self.exchanges.url if watched else self.double_url
         return {
             "DATABASE_URL": self.statements.url if watched else self.url,
@@ -60,7 +60,7 @@ class Stage:
 
     @contextmanager
     def held(self, event: dict[str, Any], trap: Trap, **environment: str) -> Iterator[Sender]:
-        """A process behind the relays that stands in the trap; the block kills it, or releases it."""
+        """A process behind the relays that is held in the trap; the block kills or releases it."""
         self.statements.hook = self.exchanges.hook = trap
         self.fake_fcm.on_message = lambda _record: trap("post", "arrived")
         try:
@@ -72,7 +72,7 @@ class Stage:
             self.watch(None)
 
     def watch(self, hook: Hook | None) -> None:
-        """What the relays ask from now on."""
+        """Set the hook that the relays call from now on."""
         self.statements.hook = self.exchanges.hook = hook or (lambda _what, _phase: True)
         self.fake_fcm.on_message = None
 
@@ -91,7 +91,7 @@ class Stage:
         self.db.execute("UPDATE fcm_dispatches SET next_at = now() - interval '1 s' WHERE state = 'retry_wait'")
 
     def clear(self) -> None:
-        """Check every change of the test against section 5, and leave nothing to the next one."""
+        """Check every change that the test made against the state machine, and remove its rows."""
         try:
             machine.check(self.db)
         finally:

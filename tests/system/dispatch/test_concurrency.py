@@ -1,4 +1,4 @@
-"""Many at once, and everything that may overtake everything else. A barrier or a trap decides when, never a sleep."""
+"""Concurrent sends, cancels, acknowledgments and sweeps. Barriers and traps decide their order, never a sleep."""
 
 import threading
 from collections import Counter
@@ -22,7 +22,7 @@ REPEATS = 12
 
 @pytest.fixture
 def threaded(here: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """Each thread of `race` is an environment of its own: its connection is what `database.connection()` answers."""
+    """Each thread of `race` is its own environment: `database.connection()` returns the thread's connection."""
     own = threading.local()
     main = database.connection()
     monkeypatch.setattr(database, "connection", lambda: getattr(own, "db", main))
@@ -31,7 +31,7 @@ def threaded(here: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def together(stage: Stage, *calls: tuple[Any, ...]) -> list[Answer]:
-    """The calls at once, each in a thread with a connection of its own."""
+    """Run the calls at the same time, each in a thread with its own connection."""
 
     def runner(arguments: tuple[Any, ...]) -> Any:
         def run(db: Database) -> Answer:
@@ -71,18 +71,18 @@ def assert_one_command(stage: Stage, job: Job, answers: list[Answer]) -> None:
     assert stage.state(job.request_id) == "sent"
 
 
-def test_64_threads_with_one_request_id(threaded: Stage):
+def test_64_threads_with_one_request_id_send_once(threaded: Stage):
     job = threaded.job()
     assert_one_command(threaded, job, together(threaded, *[send(job)] * 64))
 
 
-def test_8_processes_with_one_request_id(stage: Stage):
+def test_8_processes_with_one_request_id_send_once(stage: Stage):
     job = stage.job()
     senders = [stage.sender(job.event) for _ in range(8)]
     assert_one_command(stage, job, [sender.answer() for sender in senders])
 
 
-def test_those_who_ask_while_it_is_sent_are_told_to_wait(stage: Stage):
+def test_repeats_during_the_send_return_409(stage: Stage):
     job = stage.job()
     with stage.held(job.event, trap := Trap("post", "arrived")) as sender:
         repeats = [stage.sender(job.event) for _ in range(4)]
@@ -92,7 +92,7 @@ def test_those_who_ask_while_it_is_sent_are_told_to_wait(stage: Stage):
     assert posts_that_count(stage.fake_fcm, job.request_id) == 1
 
 
-def test_cancel_before_the_claim_wins_and_nothing_is_sent(stage: Stage, here: Stage):
+def test_cancel_before_the_claim_prevents_the_send(stage: Stage, here: Stage):
     job = stage.job()
     with stage.held(job.event, trap := Trap("claim", "before")) as sender:
         assert call("POST", f"/v1/commands/{job.request_id}/cancel").status == 200
@@ -112,7 +112,7 @@ def test_cancel_after_the_claim_is_refused(stage: Stage, point: tuple[str, str])
         assert sender.answer().json["state"] == "sent"
 
 
-def test_cancel_against_send(threaded: Stage):
+def test_racing_cancel_and_send_leave_one_outcome(threaded: Stage):
     for _ in range(REPEATS):
         job = threaded.job()
         sent, *cancels = together(threaded, send(job), *[cancel(job)] * 3)
@@ -125,7 +125,7 @@ def test_cancel_against_send(threaded: Stage):
 
 @pytest.mark.parametrize("kind", ["200", "404", "429", "503"])
 @pytest.mark.parametrize("phase", ["before", "after"])
-def test_an_ack_beside_the_settling(stage: Stage, phase: str, kind: str):
+def test_ack_during_the_settling_is_kept(stage: Stage, phase: str, kind: str):
     job = stage.job()
     stage.fake_fcm.behave(job.address, kind)
     with stage.held(job.event, trap := Trap("settle", phase)) as sender:
@@ -133,12 +133,12 @@ def test_an_ack_beside_the_settling(stage: Stage, phase: str, kind: str):
         trap.release()
         sender.answer()
     row = stage.row(job.request_id)
-    # Nothing moves out of failed; everything else is sent once the device has answered, and what FCM said is kept.
+    # A failed dispatch stays failed; any other is `sent` once the device has answered, and FCM's result is kept.
     assert row["state"] == ("failed" if (phase, kind) == ("after", "404") else "sent")
     assert (row["result"], row["http_code"], row["next_at"], row["lease_until"]) == ("OK", int(kind), None, None)
 
 
-def test_acks_against_each_other_and_the_sender(threaded: Stage):
+def test_racing_acks_and_sender_leave_one_result(threaded: Stage):
     for _ in range(REPEATS):
         job = threaded.job()
 
@@ -153,7 +153,7 @@ def test_acks_against_each_other_and_the_sender(threaded: Stage):
 
 
 def many(stage: Stage, count: int) -> list[str]:
-    """Commands that wait to be sent, each to a device of its own; their request_ids."""
+    """Create commands that wait to be sent, each to its own device; return their request_ids."""
     stage.db.execute(
         """INSERT INTO devices (id, alias, fcm_token)
         SELECT 'many-' || n, 'many-' || n, 'fcm:many-' || n FROM generate_series(1, %(count)s) AS n""",
@@ -166,7 +166,7 @@ def many(stage: Stage, count: int) -> list[str]:
     return [f"many-{n}" for n in range(1, count + 1)]
 
 
-def test_two_sweeps_over_200_commands_send_each_once(stage: Stage):
+def test_two_sweeps_of_200_commands_send_each_once(stage: Stage):
     names, seen, eye, look = many(stage, 200), [], threading.Lock(), Database(make_dsn(stage.url))
 
     def note(record: Record) -> None:
@@ -179,13 +179,13 @@ def test_two_sweeps_over_200_commands_send_each_once(stage: Stage):
     stage.watch(None)
 
     assert sum(report["sent"] for report in reports) == 200
-    assert min(report["sent"] for report in reports) > 0, "they were not at it together"
+    assert min(report["sent"] for report in reports) > 0, "the sweeps did not run at the same time"
     assert [len(stage.fake_fcm.posts(name)) for name in names] == [1] * 200
     assert {stage.state(name) for name in names} == {"sent"}
     assert seen == [{"state": "sending", "fence": 1, "lease": True, "idle_in_transaction": 0}] * 200
 
 
-# What stands in the database when a message arrives, seen by somebody else.
+# The rows when a message arrives, seen by another session.
 _COMMITTED = """
 SELECT state, fence, lease_until > clock_timestamp() AS lease, (
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%%'
@@ -194,7 +194,7 @@ FROM fcm_dispatches WHERE request_id = %(id)s
 """
 
 
-def test_when_a_message_arrives_its_claim_is_committed_and_nobody_sits_in_a_transaction(stage: Stage):
+def test_claim_is_committed_and_no_transaction_is_open_when_a_message_arrives(stage: Stage):
     device_id, _ = enrolled("looked-at", "fcm:looked-at")
     job = stage.job()
     bulk = event("POST", "/v1/commands", {"action": "ping", "request_id": "bulk", "device_ids": [device_id]})[1]

@@ -1,8 +1,8 @@
-"""The sending process is killed at every point where it can stand, under everything that FCM may do.
+"""The sending process is killed at every possible point, with every kind of response from FCM.
 
-Afterwards: three retries of the same request by an operator and two sweeps at once, in processes of their own. The
-crash table of section 5 must hold: before its claim is committed a command is sent later, once; between claim and
-settling it is unknown for good; after its settling it is what FCM made of it.
+Afterwards an operator repeats the request three times and two sweeps run, all at once in separate processes. The
+following must hold: a command whose claim was not committed is sent later, once; one killed between claim and settling
+stays unknown; one killed after the settling has the state that FCM's response decided.
 """
 
 from typing import NamedTuple
@@ -17,12 +17,12 @@ from tests.system.dispatch.machine import ACCEPTED_OR_UNKNOWN, STATE_AFTER, TERM
 from tests.system.dispatch.sender import Sender
 from tests.system.dispatch.stage import Job, Stage
 
-# In the order in which one command passes them, FCM's exchange between claim and settle.
+# The statements in the order in which one command executes them; FCM's exchange is between claim and settle.
 WAY = ("find", "accept", "show", "claim", "settle", "show")
 
 
 class Point(NamedTuple):
-    """Where the process is killed, at the n-th passing of it."""
+    """The point at which the process is killed: the n-th passing of something."""
 
     what: str
     phase: str
@@ -41,21 +41,21 @@ EXCHANGE = [
     Point("post", "arrived"),
     Point("post", "after"),
 ]
-# One of each class: accepted, permanent, certainly not accepted, unknown.
+# One response of each class: accepted, permanently refused, certainly not accepted, unknown.
 CASES = [(point, kind) for point in STATEMENTS for kind in ("200", "404", "429", "503")]
 CASES += [(point, kind) for point in EXCHANGE for kind in KINDS if (point.phase, kind) != ("after", "silence")]
-# A 401 has a second exchange.
+# A 401 causes a second exchange.
 SECOND_EXCHANGE = [point._replace(nth=2) for point in EXCHANGE]
 CASES += [(point, "401") for point in SECOND_EXCHANGE]
 
 CLAIMED = [*EXCHANGE, *SECOND_EXCHANGE, Point("claim", "after"), Point("settle", "before")]
 SETTLED = [Point("settle", "after"), Point("show", "before", 2), Point("show", "after", 2)]
-# What survives a process that was killed here: nothing, a command that waits, a claim, the outcome.
+# What a process killed at this point leaves: nothing, a command that waits, a claim, or the outcome.
 ABSENT = [Point("find", "before"), Point("find", "after"), Point("accept", "before")]
 
 
 def crash(stage: Stage, job: Job, point: Point, kind: str, deviation: str | None = None) -> None:
-    """Kill a process that sends `job` at `point`, let everybody try again, and compare with the crash table."""
+    """Kill a process that sends `job` at `point`, let all others retry, and compare the result with the table."""
     stage.fake_fcm.behave(job.address, kind)
     with stage.held(job.event, Trap(*point)) as sender:
         sender.kill()
@@ -80,7 +80,7 @@ def crash(stage: Stage, job: Job, point: Point, kind: str, deviation: str | None
 
 
 def assert_answers(answers: list[Answer], existed: bool) -> None:
-    """Whoever made the row was told 202; the others 200, or 409 while it was being sent; all the same command."""
+    """The request that made the row gets 202; others get 200, or 409 during the send; all name the same command."""
     statuses = [answer.status for answer in answers]
     assert set(statuses) <= {200, 202, 409}, [answer.text for answer in answers]
     assert statuses.count(202) == (0 if existed else 1), statuses
@@ -93,11 +93,11 @@ def assert_crash_table(stage: Stage, job: Job, point: Point, kind: str) -> None:
     assert counted <= 1, f"{counted} POSTs that FCM accepted or may have: {stage.fake_fcm.posts(job.request_id)}"
     state = stage.state(job.request_id)
     if point in CLAIMED:
-        assert state == "unknown", "what was claimed and not settled is unknown for good"
+        assert state == "unknown", "a command that was claimed and not settled must stay unknown"
         return
     assert state == STATE_AFTER[kind]
     if state == "retry_wait":
-        # Neither terminal nor unknown: then it is really sent.
+        # The state is neither terminal nor unknown, so the command must really be sent.
         stage.fake_fcm.behave(job.address, "200")
         stage.make_due()
         stage.sweeper().result()
@@ -108,12 +108,12 @@ def assert_crash_table(stage: Stage, job: Job, point: Point, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("point", "kind"), CASES, ids=str)
-def test_a_killed_sender_leaves_what_the_crash_table_says(stage: Stage, point: Point, kind: str):
+def test_killed_sender_leaves_the_expected_state(stage: Stage, point: Point, kind: str):
     crash(stage, stage.job(), point, kind)
 
 
-def test_these_are_all_the_statements_and_all_of_the_exchange(stage: Stage):
-    """Or the suite above would not kill at each of them."""
+def test_every_statement_and_exchange_is_a_kill_point(stage: Stage):
+    """If a statement or an exchange were missing here, the suite above would not kill at it."""
     passed = []
 
     def note(what: str, phase: str) -> bool:
@@ -133,18 +133,18 @@ MESSAGE_IS_OUT = [Point("post", "arrived"), Point("post", "after"), Point("settl
 
 @pytest.mark.parametrize("kind", ["200", "503", "half"])
 @pytest.mark.parametrize("point", MESSAGE_IS_OUT, ids=str)
-def test_the_suite_fails_when_a_passed_lease_is_sent_again(stage: Stage, point: Point, kind: str):
+def test_suite_detects_a_resend_after_the_lease(stage: Stage, point: Point, kind: str):
     with pytest.raises(AssertionError, match="2 POSTs that FCM accepted or may have"):
         crash(stage, stage.job(), point, kind, "lease expired: send again")
 
 
 @pytest.mark.parametrize("point", [Point("claim", "after"), Point("oauth", "before"), Point("post", "before")], ids=str)
-def test_the_suite_fails_for_it_also_when_no_message_was_out(stage: Stage, point: Point):
+def test_suite_detects_a_resend_after_the_lease_without_a_message(stage: Stage, point: Point):
     with pytest.raises(AssertionError, match="unknown for good"):
         crash(stage, stage.job(), point, "200", "lease expired: send again")
 
 
-def test_the_suite_fails_when_a_503_is_sent_again(stage: Stage):
+def test_suite_detects_a_resend_after_a_503(stage: Stage):
     with pytest.raises(AssertionError):
         crash(stage, stage.job(), Point("accept", "after"), "503", "503: send again")
 

@@ -1,4 +1,4 @@
-"""An environment that Lambda freezes between its claim and its POST, and that comes back when all have given it up."""
+"""An environment that Lambda freezes between claim and POST, and resumes when its lease has expired."""
 
 import signal
 import time
@@ -14,8 +14,8 @@ CLAIMED = ("claim", "after")
 
 
 @pytest.mark.parametrize("kind", ["200", "404", "429", "503"])
-def test_the_late_holder_says_what_it_knows(stage: Stage, kind: str):
-    """Its lease passed in the database's eyes, not in its own: it sends, and unknown becomes what FCM said."""
+def test_late_holder_settles_an_unknown_dispatch(stage: Stage, kind: str):
+    """Its lease expired in the database but not by its own clock: it sends, and FCM's result replaces `unknown`."""
     job = stage.job()
     stage.fake_fcm.behave(job.address, kind)
     with stage.held(job.event, trap := Trap(*CLAIMED)) as sender:
@@ -30,7 +30,7 @@ def test_the_late_holder_says_what_it_knows(stage: Stage, kind: str):
     assert len(stage.fake_fcm.posts(job.request_id)) == 1
 
 
-def test_a_late_holder_whose_own_clock_says_so_too_sends_nothing(stage: Stage):
+def test_late_holder_whose_own_clock_shows_the_expiry_sends_nothing(stage: Stage):
     job = stage.job()
     with stage.held(job.event, trap := Trap(*CLAIMED), DISPATCH_LEASE_SECONDS="1") as sender:
         sender.signal(signal.SIGSTOP)
@@ -40,13 +40,13 @@ def test_a_late_holder_whose_own_clock_says_so_too_sends_nothing(stage: Stage):
         sender.signal(signal.SIGCONT)
         assert sender.answer().json["state"] == "retry_wait"
     assert stage.fake_fcm.posts(job.request_id) == []
-    # Certainly not sent, so the sweep may.
+    # The command was certainly not sent, so the sweep may send it.
     stage.make_due()
     stage.sweeper().result()
     assert (stage.state(job.request_id), len(stage.fake_fcm.posts(job.request_id))) == ("sent", 1)
 
 
-def test_a_command_whose_life_ended_meanwhile_is_not_sent(stage: Stage):
+def test_command_that_expired_during_the_freeze_is_not_sent(stage: Stage):
     job = stage.job(ttl_seconds=1)
     with stage.held(job.event, trap := Trap(*CLAIMED)) as sender:
         sender.signal(signal.SIGSTOP)
@@ -58,8 +58,8 @@ def test_a_command_whose_life_ended_meanwhile_is_not_sent(stage: Stage):
     assert (stage.state(job.request_id), stage.fake_fcm.posts(job.request_id)) == ("expired", [])
 
 
-def test_cancelled_while_it_was_frozen_it_stays_cancelled(stage: Stage):
-    """The POST cannot be taken back; what the operator decided stays."""
+def test_dispatch_cancelled_during_the_freeze_stays_cancelled(stage: Stage):
+    """The POST cannot be undone, but the operator's decision stands."""
     job = stage.job()
     with stage.held(job.event, trap := Trap(*CLAIMED)) as sender:
         sender.signal(signal.SIGSTOP)
@@ -76,8 +76,8 @@ RESENDS = [("503", "200"), ("404", "200"), ("404", "503"), ("429", "503"), ("200
 
 
 @pytest.mark.parametrize(("kind", "resent"), RESENDS)
-def test_a_resend_meanwhile_outranks_the_late_holder(stage: Stage, kind: str, resent: str):
-    """Two POSTs, one of them asked for by an operator; the old fence settles nothing."""
+def test_resend_during_the_freeze_overrides_the_late_holder(stage: Stage, kind: str, resent: str):
+    """There are two POSTs, one of them requested by an operator; the old fence settles nothing."""
     job = stage.job()
     resend = event("POST", f"/v1/commands/{job.request_id}/resend", {"reason": "no answer"})[1]
     with stage.held(job.event, trap := Trap(*CLAIMED)) as sender:
@@ -94,14 +94,14 @@ def test_a_resend_meanwhile_outranks_the_late_holder(stage: Stage, kind: str, re
     assert (row["fence"], row["http_code"]) == (2, int(resent))
     assert len(stage.fake_fcm.posts(job.request_id)) == 2
     assert posts_that_count(stage.fake_fcm, job.request_id) == (2 if kind in ACCEPTED_OR_UNKNOWN else 1)
-    # An address that FCM refused for a fence that was lost is forgotten by nobody.
+    # FCM's `unregistered` for a lost fence must not remove the FCM token.
     assert stage.db.execute("SELECT fcm_token FROM devices WHERE id = %(id)s", {"id": job.device_id}) == [
         {"fcm_token": job.address}
     ]
 
 
 def wait_until(stage: Stage, condition: str, request_id: str) -> None:
-    """Until the database's own clock says so: this is what the test is about, and what it costs."""
+    """Wait until the condition holds by the database's own clock, whose passing is what these tests are about."""
     deadline = time.monotonic() + 30
     sql = f"SELECT {condition} AS so FROM fcm_dispatches WHERE request_id = %(id)s"
     while not stage.db.execute(sql, {"id": request_id})[0]["so"]:

@@ -1,4 +1,4 @@
-"""A sweep that is killed while it starts a run of a schedule: the run starts once, whatever was left behind."""
+"""A sweep is killed while it starts a run of a schedule: the run starts once, whatever the sweep left behind."""
 
 import pytest
 from nexmdm.commands import schedules
@@ -8,7 +8,7 @@ from nexmdm.runtime.actor import Actor
 from tests.system.dispatch.lines import Trap
 from tests.system.dispatch.stage import SWEEP, Stage
 
-# The statements of a start, each recognised by a part of its text.
+# The statements of a start, each recognized by a part of its text.
 STATEMENTS = {
     "begin": "BEGIN READ WRITE",
     "due": "FROM schedules",
@@ -22,7 +22,7 @@ POINTS = [(name, phase) for name in STATEMENTS for phase in ("before", "after")]
 
 
 class Named(Trap):
-    """A trap for one of these statements; the batch's is known to the relay by its own name for it."""
+    """A trap for one of these statements; the relay has its own name for the batch's."""
 
     def __call__(self, what: str, phase: str) -> bool:
         name = "batch" if what == "accept" else next((n for n, mark in STATEMENTS.items() if mark in what), what)
@@ -30,7 +30,7 @@ class Named(Trap):
 
 
 @pytest.mark.parametrize(("name", "phase"), POINTS)
-def test_a_killed_sweep_starts_a_run_once(here: Stage, name: str, phase: str):
+def test_killed_sweep_starts_a_run_once(here: Stage, name: str, phase: str):
     job = here.job()
     config, operator = settings.load(), Actor("arn:aws:iam::000000000000:user/operator")
     wanted = schedules.NewSchedule(

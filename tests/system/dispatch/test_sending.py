@@ -1,4 +1,4 @@
-"""What is not sent is not called sent, nor left claimed: budgets, defects of ours, answers that nobody expects."""
+"""Dispatches that are not sent are neither marked as sent nor left claimed: time budgets, defects, odd responses."""
 
 import json
 import socket
@@ -34,7 +34,7 @@ def give(job: Job, remaining_seconds: float = 60) -> dict[str, Any]:
     return handler.handler(job.event, context)
 
 
-def test_nothing_is_started_when_the_time_is_too_short(here: Stage):
+def test_no_send_is_started_when_the_time_is_too_short(here: Stage):
     budget = sending.send_budget_seconds(settings.load())
     job = here.job()
 
@@ -47,7 +47,7 @@ def test_nothing_is_started_when_the_time_is_too_short(here: Stage):
     assert here.state(job.request_id) == "sent"
 
 
-def test_what_is_over_is_not_claimed_before_a_sweep_says_so_either(here: Stage):
+def test_expired_dispatch_is_not_claimed_before_a_sweep_marks_it(here: Stage):
     job = here.job()
     give(job, sending.send_budget_seconds(settings.load()))
     here.db.execute("UPDATE fcm_dispatches SET expires_at = now() - interval '1 s'")
@@ -55,7 +55,7 @@ def test_what_is_over_is_not_claimed_before_a_sweep_says_so_either(here: Stage):
     assert queue.claim_due(here.db, 9, 90) == []
 
 
-def test_a_resend_is_not_started_when_the_time_is_too_short(here: Stage):
+def test_no_resend_is_started_when_the_time_is_too_short(here: Stage):
     job = here.job()
     here.fake_fcm.behave(job.address, "503")
     give(job)
@@ -66,14 +66,14 @@ def test_a_resend_is_not_started_when_the_time_is_too_short(here: Stage):
     assert int(answer["headers"]["Retry-After"]) > 0
 
 
-def test_the_budget_covers_a_token_and_a_message_that_take_all_their_time():
+def test_budget_covers_the_longest_token_request_and_message():
     config = settings.Settings(database_url="postgresql://x/y")
-    assert config.dispatch_lease_seconds > 60 + config.fcm_timeout_seconds, "the lease outlives the function"
+    assert config.dispatch_lease_seconds > 60 + config.fcm_timeout_seconds, "the lease must outlive the function"
     assert sending.send_budget_seconds(config) > 2 * config.fcm_timeout_seconds
 
 
 @pytest.mark.parametrize("missing", ["FCM_SERVICE_ACCOUNT", "COMMAND_HMAC_KEY"])
-def test_settings_that_fail_do_so_before_anything_is_claimed(here: Stage, monkeypatch, missing: str):
+def test_missing_settings_fail_before_a_claim(here: Stage, monkeypatch, missing: str):
     monkeypatch.setenv(missing, "arn:aws:secretsmanager:eu-west-1:000000000000:secret:x")
     monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://127.0.0.1:1/")
     settings.load.cache_clear()
@@ -85,7 +85,7 @@ def test_settings_that_fail_do_so_before_anything_is_claimed(here: Stage, monkey
     assert (here.state(job.request_id), here.row(job.request_id)["fence"]) == ("accepted", 0)
 
 
-def test_a_message_that_cannot_be_built_is_certainly_not_sent(here: Stage, monkeypatch):
+def test_message_that_cannot_be_built_counts_as_not_sent(here: Stage, monkeypatch):
     broken, whole = here.job(), here.job()
     build = message.build
 
@@ -101,22 +101,22 @@ def test_a_message_that_cannot_be_built_is_certainly_not_sent(here: Stage, monke
     row = here.row(broken.request_id)
     assert (row["state"], row["fcm_status"], here.state(whole.request_id)) == ("retry_wait", "NOT_BUILT", "sent")
 
-    # Mended, it goes out by itself.
+    # Once the defect is fixed, the sweep sends the command.
     monkeypatch.setattr(message, "build", build)
     here.make_due()
     sweep()
     assert (here.state(broken.request_id), len(here.fake_fcm.posts(broken.request_id))) == ("sent", 1)
 
 
-def test_what_firebase_refuses_to_encode_is_certainly_not_sent(here: Stage):
+def test_message_that_firebase_refuses_to_encode_counts_as_not_sent(here: Stage):
     job = here.job()
     here.db.execute("UPDATE devices SET fcm_token = '' WHERE id = %(id)s", {"id": job.device_id})
     give(job)
     assert here.row(job.request_id)["fcm_status"] == "NOT_BUILT"
 
 
-def test_an_outage_in_the_middle_of_a_sweep_settles_what_comes_back_later(here: Stage):
-    """The statement that settles one is lost with its connection; its answer is recorded with the other's."""
+def test_outage_during_a_sweep_settles_the_results_afterwards(here: Stage):
+    """The statement that settles one dispatch is lost with its connection; its result is recorded with the other's."""
     budget = sending.send_budget_seconds(settings.load())
     lost, later = here.job(), here.job()
     give(lost, budget), give(later, budget)
@@ -124,7 +124,7 @@ def test_an_outage_in_the_middle_of_a_sweep_settles_what_comes_back_later(here: 
     here.fake_fcm.on_message = lambda record: record.data["request_id"] == lost.request_id or gate.wait(30)
 
     class Failing:
-        """The database, away for two runs of one statement."""
+        """A database that is unavailable for two runs of one statement."""
 
         def execute(self, sql: str, parameters: dict[str, Any], **how: Any) -> Any:
             if "settled AS" in sql:
@@ -142,7 +142,7 @@ def test_an_outage_in_the_middle_of_a_sweep_settles_what_comes_back_later(here: 
 
 
 @pytest.mark.parametrize("kind", ["400", "503", "reset", "silence"])
-def test_without_an_oauth_token_nothing_is_sent(stage: Stage, kind: str):
+def test_nothing_is_sent_without_an_oauth_token(stage: Stage, kind: str):
     job = stage.job()
     stage.fake_fcm.behave("/token", kind)
     answer = stage.sender(job.event).answer()
@@ -150,8 +150,8 @@ def test_without_an_oauth_token_nothing_is_sent(stage: Stage, kind: str):
     assert stage.fake_fcm.posts(job.request_id) == []
 
 
-def test_a_refresh_that_never_answers_takes_no_longer_than_a_post(here: Stage):
-    """google-auth's own timeout is 120 s, twice the function's: the row would have to be called unknown."""
+def test_silent_token_refresh_takes_no_longer_than_a_post(here: Stage):
+    """google-auth's own timeout is 120 s, twice the function's, after which the row would have to be unknown."""
     job = here.job()
     give(job)
     here.fake_fcm.revoke_access()
@@ -162,8 +162,8 @@ def test_a_refresh_that_never_answers_takes_no_longer_than_a_post(here: Stage):
     assert (row["state"], row["http_code"], len(here.fake_fcm.posts(again.request_id))) == ("retry_wait", 401, 1)
 
 
-def test_connections_that_died_while_the_environment_was_frozen_are_not_used_again(stage: Stage):
-    """A POST into one would have to be called unknown: each invocation begins with a connection of its own."""
+def test_connections_from_before_a_freeze_are_not_reused(stage: Stage):
+    """A POST on a dead connection would be unknown, so each invocation begins with its own connection."""
     first, second = stage.job(), stage.job()
     stage.exchanges.connections.clear()
     sender = Sender([first.event, second.event], stage.environment(watched=True))
@@ -190,10 +190,10 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_whatever_is_answered_the_row_is_settled(here: Stage, monkeypatch, answer: str):
+def test_any_response_settles_the_row(here: Stage, monkeypatch, answer: str):
     code, body, state = ANSWERS[answer]
     head = f"HTTP/1.1 {code} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-    give(here.job())  # with an OAuth token in hand
+    give(here.job())  # now there is an OAuth token
     with socket.create_server(("127.0.0.1", 0)) as listener:
         elsewhere = msgspec.structs.replace(fcm.service(), url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
         monkeypatch.setattr(fcm, "service", lru_cache(lambda: elsewhere))
@@ -214,18 +214,18 @@ def answer_once(listener: socket.socket, answer: bytes) -> None:
         connection.sendall(answer)
 
 
-def test_retry_after_as_a_date(here: Stage, monkeypatch):
+def test_retry_after_may_be_a_date(here: Stage, monkeypatch):
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     assert 90 < fcm._retry_after(answered(when)) <= 100
     assert fcm._retry_after(answered("30")) == 30
     assert fcm._retry_after(answered("9" * 400)) == 86_400
-    # Asking for nothing, or for a time that is over: then our own backoff, or a sweep would try without pause.
+    # A Retry-After of zero or in the past uses the normal backoff, or sweeps would retry without a pause.
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
     assert [fcm._retry_after(answered(text)) for text in ("0", past, "soon", "", "-5", "²")] == [None] * 6
 
 
 @given(st.text(max_size=60) | st.datetimes(timezones=st.just(UTC)).map(format_datetime))
-def test_no_retry_after_breaks_the_sender(text: str):
+def test_any_retry_after_is_tolerated(text: str):
     seconds = fcm._retry_after(answered(text))
     assert seconds is None or 0 < seconds <= 86_400
 
@@ -236,7 +236,7 @@ def answered(retry_after: str) -> requests.Response:
     return response
 
 
-def test_retry_after_0_waits_all_the_same(here: Stage):
+def test_retry_after_0_waits_for_the_backoff(here: Stage):
     job = here.job()
     here.fake_fcm.behave(job.address, Behaviour("429", retry_after=0))
     give(job)
@@ -244,7 +244,7 @@ def test_retry_after_0_waits_all_the_same(here: Stage):
     assert len(here.fake_fcm.posts(job.request_id)) == 1
 
 
-def test_the_answer_of_the_last_attempt_is_not_this_one_s(stage: Stage):
+def test_result_of_an_earlier_attempt_is_not_reused(stage: Stage):
     job = stage.job()
     stage.fake_fcm.behave(job.address, Behaviour("429", times=1), Behaviour("200"))
     stage.sender(job.event).answer()

@@ -1,4 +1,4 @@
-"""Commands in any order of events, against a model of section 5. Time passes by ageing rows."""
+"""Commands under any order of events, compared with the model. Time passes by moving the times of rows."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +27,7 @@ from tests.system.dispatch import machine
 from tests.system.dispatch.model import Command, Phone
 from tests.system.dispatch.stage import Stage
 
-# Everything but silence, which costs its timeout each time, and 404 without details, which is another 400.
+# All responses but silence, which takes its timeout each time, and 404 without details, which behaves like 400.
 KINDS = {
     "sent": ["200"],
     "failed": ["400", "403", "404"],
@@ -46,7 +46,7 @@ class Commands(RuleBasedStateMachine):
         super().__init__()
         self.db, self.fake_fcm = self.stage.db, self.stage.fake_fcm
         self.commands: dict[str, Command] = {}
-        # Senders that were stopped: with a claim only, or with FCM's answer too.
+        # Senders that were stopped, some with a claim only and some with FCM's response too.
         self.holders: list[tuple[str, int, Claim, tuple[str, Result] | None]] = []
         self.names = iter(range(1000))
 
@@ -56,7 +56,7 @@ class Commands(RuleBasedStateMachine):
         self.db.execute("UPDATE devices SET deleted_at = now(), alias = gen_random_uuid()::text")
         self.phones = [Phone(*enrolled(alias, alias), alias) for alias in ("one", "two")]
         self.phones.append(Phone(*enrolled("three", None), None))
-        # Some commands in some states at once: many rules need one.
+        # Several commands in several states from the start, because many rules need one.
         for n, kind in enumerate(first):
             self.submit(n=0, secret=secrets[n], in_time=True, kind=kind)
         self.submit(n=1, secret=secrets[3], in_time=False, kind="200")
@@ -96,7 +96,7 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: any(command.sendable for command in self.commands.values()))
     @rule(n=some, posted=st.booleans(), kind=kinds)
     def crash(self, n: int, posted: bool, kind: str) -> None:
-        """A sender stops after its claim, or after its POST."""
+        """Stop a sender after its claim or after its POST."""
         name, command = self.chosen(n, lambda command: command.sendable)
         claim = queue.claim(self.db, name, 90)
         self.fake_fcm.behave("*", kind)
@@ -106,7 +106,7 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: any(command.sendable for command in self.commands.values()))
     @rule(n=some, posted=st.booleans(), kind=kinds, back=st.booleans())
     def be_given_up(self, n: int, posted: bool, kind: str, back: bool) -> None:
-        """A sender stops, its lease passes and a sweep comes by, before it comes back."""
+        """Stop a sender, let its lease expire and a sweep run, and then perhaps resume it."""
         self.crash(n, posted, kind)
         self.leases_pass()
         self.sweep(kind)
@@ -116,7 +116,7 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: self.holders)
     @rule(n=some, kind=kinds)
     def come_back(self, n: int, kind: str) -> None:
-        """It was only frozen, however long."""
+        """Resume a sender that was frozen, for however long."""
         name, fence, claim, answer = self.holders.pop(n % len(self.holders))
         command, address = self.commands.get(name), claim.fcm_token
         self.fake_fcm.behave("*", kind)
@@ -188,7 +188,7 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: self.commands)
     @rule(n=some, kind=kinds)
     def resend(self, n: int, kind: str) -> None:
-        # Mostly one that can be; each of the others says why not.
+        # Usually a command that can be resent; the others must be refused with the reason.
         fitting = any(command.resendable for command in self.commands.values()) and n % 4
         self.resent(self.chosen(n, lambda command: command.resendable or not fitting)[0], kind)
 
@@ -230,7 +230,7 @@ class Commands(RuleBasedStateMachine):
     @precondition(lambda self: self.commands)
     @rule(n=some, fcm_too=st.booleans())
     def days_pass(self, n: int, fcm_too: bool) -> None:
-        """For one command; what FCM may still deliver stays when `fcm_too` is not said."""
+        """Let days pass for one command; unless `fcm_too` is set, FCM may still deliver its message."""
         name, command = self.chosen(n)
         ago = "now() - interval '3 days'"
         self.age(name, f"sent_at = {ago}, created_at = {ago}, expires_at = {ago}")
@@ -278,19 +278,19 @@ class Commands(RuleBasedStateMachine):
         self.db.execute(f"UPDATE fcm_dispatches SET {what} WHERE request_id = %(id)s", {"id": name})
 
 
-def test_whatever_happens_in_whatever_order(here: Stage):
+def test_state_machine_matches_the_model_under_any_order_of_events(here: Stage):
     run = type("CommandsHere", (Commands,), {"stage": here, "seen": set()})
     seldom(run())
-    # Not shrunk: that takes minutes, and sixty steps can be read.
+    # Shrinking is off: it takes minutes, and sixty steps are readable.
     phases = (Phase.explicit, Phase.generate)
     run_state_machine_as_test(run, settings=run_settings(max_examples=50, stateful_step_count=60, phases=phases))
-    # The run was worth its time: it took every way that section 5 has.
+    # The run must have taken every transition that the state machine has.
     assert machine.TRANSITIONS - run.seen <= {(None, "sending"), ("unknown", "unknown")}
 
 
 def seldom(commands: Commands) -> None:
-    """Ways that chance may not take: a late holder brings each answer; a command is answered before it was sent, after
-    it, and when it has expired; an expired one is sent again, an unknown one cancelled."""
+    """Cover transitions that chance may miss: a late holder brings each response; a command is answered before it was
+    sent, after it, and when it has expired; an expired one is resent, and an unknown one cancelled."""
     commands.enroll(["429", "503", "400"], [False] * 4)
     for kind in ("200", "400", "429"):
         commands.be_given_up(0, posted=True, kind=kind, back=True)

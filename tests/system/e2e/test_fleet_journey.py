@@ -1,4 +1,4 @@
-"""A fleet's life: enrollment, every action, a failing rollout, an hour offline, deletions, resets: no lie."""
+"""A fleet's life: enrollment, all actions, a failing rollout, an hour offline, deletions, resets. No status lies."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.support.api import ROOT
 
 
 @pytest.mark.parametrize(("profile", "devices"), [("field", 50), ("reference", 20)])
-def test_no_status_is_a_lie(url, profile, devices):
+def test_no_status_is_false(url, profile, devices):
     ended = subprocess.run(
         [sys.executable, "-m", "local.fleet.journey", "--devices", str(devices), "--profile", profile],
         cwd=ROOT,

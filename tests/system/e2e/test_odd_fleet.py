@@ -1,4 +1,4 @@
-"""A fleet whose devices send odd values, lose their clocks, are wiped and share tokens: no report is refused."""
+"""A fleet whose devices send odd values, lose their clocks, are wiped and share tokens. No report is refused."""
 
 import os
 import subprocess

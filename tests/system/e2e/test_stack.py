@@ -1,7 +1,7 @@
-"""A stack as a device and an operator know it, over HTTP alone: STACK_URL, or a gateway of its own. `make e2e`.
+"""A stack as a device and an operator use it, over HTTP only: STACK_URL, or a gateway of its own (`make e2e`).
 
 The operator signs with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (`eval "$(aws configure
-export-credentials --format env)"`), in AWS_REGION. The device that it enrolls is deleted again; nothing else changes.
+export-credentials --format env)"`), in AWS_REGION. The enrolled device is deleted afterwards; nothing else changes.
 """
 
 import json
@@ -29,7 +29,7 @@ LOCAL_KEY = {"AWS_ACCESS_KEY_ID": "AKIAOFTHESUITE", "AWS_SECRET_ACCESS_KEY": "se
 
 @pytest.fixture(scope="module")
 def stack(server: str, template: str) -> Iterator[str]:
-    """STACK_URL, or a gateway of this test's own with a double of FCM."""
+    """STACK_URL, or a gateway of this test's own with a fake FCM."""
     given = os.environ.get("STACK_URL")
     if given:
         yield given.rstrip("/")
@@ -70,7 +70,7 @@ def http(stack: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def operator(http: httpx.Client):
-    """operator("POST", "/v1/...", body): a signed call."""
+    """operator("POST", "/v1/...", body) makes a signed call."""
     own = {**LOCAL_KEY, **({} if not os.environ.get("STACK_URL") else os.environ)}
     credentials = Credentials(own["AWS_ACCESS_KEY_ID"], own["AWS_SECRET_ACCESS_KEY"], own.get("AWS_SESSION_TOKEN"))
 
@@ -87,7 +87,7 @@ def operator(http: httpx.Client):
 
 
 def awake(send) -> httpx.Response:
-    """A paused database answers 503 with Retry-After while it resumes."""
+    """Retry while a paused database resumes, during which the stack answers 503 with Retry-After."""
     for _ in range(12):
         answer = send()
         if answer.status_code != 503:
@@ -98,7 +98,7 @@ def awake(send) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def device(http, operator) -> Iterator[dict[str, str]]:
-    """A device that is enrolled as people enroll one: {device_id, device_token}."""
+    """A device enrolled in the usual way: {device_id, device_token}."""
     alias = f"e2e-{uuid.uuid4().hex[:8]}"
     made = operator("POST", "/v1/enroll-tokens", {"aliases": [alias], "expires_in_sec": 300})
     assert made.status_code == 201, made.text
@@ -118,16 +118,16 @@ def bearer(device: dict[str, str]) -> dict[str, str]:
     return {"Authorization": f"Bearer {device['device_token']}"}
 
 
-def test_an_unsigned_operator_call_is_refused(http):
+def test_unsigned_operator_call_is_refused(http):
     assert http.get("/v1/devices").status_code == 403
 
 
-def test_a_device_token_that_nobody_has_is_401(http):
+def test_unknown_device_token_returns_401(http):
     answer = awake(lambda: http.post("/v1/heartbeat", json={}, headers={"Authorization": "Bearer nobody's"}))
     assert answer.status_code == 401
 
 
-def test_a_heartbeat_and_what_the_operator_sees_of_it(http, operator, device):
+def test_heartbeat_is_visible_to_the_operator(http, operator, device):
     body = {"battery": {"pct": 85.0, "charging": True}, "app_version": "e2e", "network": {"transport": "wifi"}}
     answer = http.post("/v1/heartbeat", json=body, headers=bearer(device))
     assert answer.status_code == 200, answer.text
@@ -140,8 +140,8 @@ def test_a_heartbeat_and_what_the_operator_sees_of_it(http, operator, device):
     assert alerts == {"items": [], "next_cursor": None}
 
 
-def test_a_command_reaches_the_device_once_and_is_settled(http, operator, device):
-    """The device has no FCM address, so the command waits, and the heartbeat's answer brings it."""
+def test_command_reaches_the_device_once_and_is_settled(http, operator, device):
+    """The device has no FCM token, so the command waits and the heartbeat's response delivers it."""
     request_id = f"e2e-{uuid.uuid4().hex[:12]}"
     path, command = f"/v1/devices/{device['device_id']}/commands", {"action": "ping", "request_id": request_id}
     accepted = operator("POST", path, command)
@@ -157,11 +157,11 @@ def test_a_command_reaches_the_device_once_and_is_settled(http, operator, device
     assert (settled["state"], settled["result"]) == ("sent", "OK")
 
 
-def test_a_wrong_body_is_a_problem_document(http, device):
+def test_invalid_body_returns_a_problem_document(http, device):
     answer = http.post("/v1/heartbeat", content=b"\x00", headers=bearer(device))
     assert 400 <= answer.status_code < 500
     assert answer.headers["content-type"].startswith("application/problem+json")
 
 
-def test_a_route_that_is_none(http):
+def test_unknown_route_returns_404(http):
     assert http.get("/v1/nothing").status_code == 404

@@ -1,4 +1,4 @@
-"""Debian's Android tools: what they read out of an APK, and the shapes that they make."""
+"""Debian's Android tools: what they read from an APK, and the kinds of APK that they make."""
 
 import re
 import shutil
@@ -10,13 +10,13 @@ TOOLS = {"aapt": "aapt", "aapt2": "aapt", "zipalign": "zipalign", "apksigner": "
 
 
 def check_installed() -> None:
-    """Fail, and name the package, when a tool is missing."""
+    """Fail and name the package if a tool is missing."""
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
     assert not missing, f"these tests need Debian's packages: apt-get install {' '.join(missing)}"
 
 
 class Badging(NamedTuple):
-    """What `aapt dump badging` prints, as far as the server reads it too."""
+    """The output of `aapt dump badging`, as far as the server reads the same facts."""
 
     package_name: str
     version_code: int
@@ -29,7 +29,7 @@ class Badging(NamedTuple):
 
 
 def badging(tool: str, file: Path) -> Badging | str:
-    """What a tool reads, or why it does not."""
+    """What a tool reads, or its error."""
     done = subprocess.run([tool, "dump", "badging", file], capture_output=True, check=False, timeout=20)
     text = done.stdout.decode(errors="replace")
     package = re.search(r"^package: name='(.*?)' versionCode='(-?\d*)' versionName='(.*?)'(.*)$", text, re.M)
@@ -99,7 +99,7 @@ class Workshop:
     def linked(
         self, name: str, root: str = "", application: str = "", options: tuple[str, ...] = (), tool: str = "aapt2"
     ) -> Path:
-        """An APK of this manifest with a few resources, as the linker leaves it."""
+        """An APK with this manifest and a few resources, as the linker writes it."""
         folder = self.folder / name
         folder.mkdir()
         manifest = folder / "AndroidManifest.xml"

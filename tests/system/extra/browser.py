@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: no browser is downloaded."""
+"""Debian's Chromium driven by Playwright, so that no browser is downloaded."""
 
 import contextlib
 import shutil
@@ -33,7 +33,7 @@ def opened(
     scheme: str = "light",
     timezone: str | None = None,
 ) -> Iterator[tuple[Page, list[str]]]:
-    """A page of a fresh profile, and the complaints that it has written down: errors, and what its policy refused."""
+    """A page of a fresh profile, and the complaints it logged: errors and violations of its content security policy."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB", timezone_id=timezone
@@ -42,7 +42,7 @@ def opened(
     page = context.new_page()
     page.set_default_timeout(15_000)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    # A request that failed is the page's to show; the browser notes it too.
+    # The page itself shows a failed request; the browser logs it too.
     page.on(
         "console",
         lambda said: said.type == "error" and "Failed to load" not in said.text and complaints.append(said.text),

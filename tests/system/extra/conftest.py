@@ -1,4 +1,4 @@
-"""What needs Debian packages: a pooler before each test's database, a browser before a console."""
+"""Fixtures that need Debian packages: a pooler in front of each test's database, a browser in front of a console."""
 
 import re
 import uuid
@@ -13,7 +13,7 @@ from tests.support.relay import Relay, relay
 from tests.system.extra import browser as chromium
 from tests.system.extra import console_stack, pooler
 
-# What would stay in a session that the next transaction, of somebody else, finds.
+# State that would stay in a session, where the next client's transaction would find it.
 SESSION_STATE = re.compile(
     r"(?:^|;)\s*(?:SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)|PREPARE\b|LISTEN\b|CREATE\s+TEMP)"
     r"|pg_(?:try_)?advisory_lock|set_config\([^)]*false",
@@ -27,26 +27,26 @@ def pooled(server: str) -> Iterator[str]:
         yield url
 
 
-PINNING_BYTES = 16 * 1024  # a longer statement pins a session of RDS Proxy to its client
-# Whose connection is closed after the answer: a queue of heartbeats, and a bulk command with a list of ids.
+PINNING_BYTES = 16 * 1024  # a longer statement pins an RDS Proxy session to its client
+# Calls whose connection is closed afterwards: a queue of heartbeats, and a bulk command with a list of ids.
 MAY_BE_LONG = re.compile(r"record_heartbeats_v\d|INSERT INTO command_batches")
 
 
 def looked_at(line: Relay) -> None:
-    """Raises for what a transaction-mode pooler refuses or mixes up."""
+    """Raise for anything that a transaction-mode pooler refuses or mixes up."""
     assert line.statements
-    # What psycopg2 says at the end of an autocommit block, in migrations alone: it leaves a session as any other is.
+    # Sent by psycopg2 at the end of an autocommit block, only in migrations; it leaves no state in the session.
     stateful = [text for text in line.statements if SESSION_STATE.search(text) and not text.endswith(" TO DEFAULT")]
     assert stateful == []
     assert [startup for startup in line.startups if b"options" in startup] == []
     long = [text for text in line.statements if len(text.encode()) > PINNING_BYTES]
     assert [text[:200] for text in long if not MAY_BE_LONG.search(text)] == []
-    assert set(line.sent) <= {"Q", "X"}, "simple queries only: nothing is prepared in a session"
+    assert set(line.sent) <= {"Q", "X"}, "only simple queries are allowed: a session must hold no prepared statement"
 
 
 @pytest.fixture
 def line(url: str, pooled: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """The test's database behind the pooler, named by DATABASE_URL."""
+    """The test's database behind the pooler, which DATABASE_URL names."""
     name = url.partition("?")[0].rsplit("/", 1)[1]
     with relay(url_of(pooled, name)) as line:
         monkeypatch.setenv("DATABASE_URL", line.url)
@@ -58,7 +58,7 @@ def line(url: str, pooled: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rel
 
 @pytest.fixture
 def empty_line(server: str, pooled: str) -> Iterator[Relay]:
-    """A database without a schema behind the pooler."""
+    """A database without a schema, behind the pooler."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name}")
     with relay(url_of(pooled, name)) as line:
@@ -87,7 +87,7 @@ def stack(server, template):
 
 @pytest.fixture
 def page(browser, stack):
-    """The console, opened as its printed line is followed; it may not complain of anything."""
+    """The console, opened by its printed URL. The page may log no complaint."""
     with chromium.opened(browser, stack.address) as (page, complaints):
         yield page
         assert complaints == []

@@ -1,4 +1,4 @@
-"""Finding things on the console's page."""
+"""Find elements on the console's page."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The system that the console's page is looked at against: gateway, PostgreSQL, fake FCM, S3, simulated devices."""
+"""The system behind the console in these tests: gateway, PostgreSQL, fake FCM, S3 and simulated devices."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ from tests.support.databases import url_of
 from tests.support.postgres import run_sql
 
 BUCKET = "nexmdm-test-apks"
-# Every heartbeat arrives, and soon: what is tested is the page.
-# The server announces 600 seconds; an installation counts when a heartbeat after it gives the new version.
+# Every heartbeat arrives quickly, because these tests are about the page.
+# The server announces 600 seconds, but an installation counts only after a heartbeat that reports the new version.
 PACE = Pace(interval=1.0, announced_scale=1 / 600, backoff_scale=0.1, duplicate_share=0, offline_share=0)
 
 
 class Stack(NamedTuple):
-    """database_url and api: of the system; console: in front of it; double: of FCM."""
+    """database_url, api: of the system. console: in front of it. double: the fake FCM."""
 
     database_url: str
     api: httpx.Client
@@ -42,24 +42,24 @@ class Stack(NamedTuple):
         return self.console.file.as_uri()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """As an operator at a terminal."""
+        """Call the API as an operator does at a terminal."""
         answer = self.api.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def register(self, alias: str) -> tuple[str, str]:
-        """The id and the token of a new device, which has not called yet."""
+        """Register a new device that has not called yet; return its id and its token."""
         made = self.call("POST", "/v1/enroll-tokens", {"aliases": [alias]})
         headers = {"X-Admin-Key": made["items"][0]["token"]}
         answer = self.api.post("/v1/register", json={"alias": alias}, headers=headers, auth=None)
         return answer.json()["device_id"], answer.json()["device_token"]
 
     def publish(self, version: int) -> int:
-        """The id of a published build of the agent."""
+        """Publish a build of the agent; return its id."""
         content = sample(f"agent-{version}")
         self.call("PUT", "/v1/apk/packages/com.nexmdm/signers", {"fingerprints": [SIGNERS["rsa"]]})
         declared = self.call("POST", "/v1/apk/builds", declaration(content, version))
-        if declared["upload_url"]:  # once it is published, there is none
+        if declared["upload_url"]:  # a published build has none
             httpx.put(declared["upload_url"], content=content, headers=declared["upload_headers"]).raise_for_status()
         return self.call("POST", f"/v1/apk/builds/{declared['build_id']}/complete")["build_id"]
 
@@ -70,7 +70,9 @@ def stack(server: str, template: str) -> Iterator[Stack]:
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     database_url, fake_fcm = url_of(server, name), FakeFcm()
     with s3.running() as bucket, running(fake_fcm) as fcm:
-        httpx.post(f"{bucket}/moto-api/reset").raise_for_status()  # it keeps what earlier tests of this process stored
+        httpx.post(
+            f"{bucket}/moto-api/reset"
+        ).raise_for_status()  # moto keeps what earlier tests of this process stored
         s3.make_bucket(bucket, BUCKET)
         variables = {
             **KEYS,
@@ -91,7 +93,7 @@ def stack(server: str, template: str) -> Iterator[Stack]:
 
 @contextlib.contextmanager
 def devices(stack: Stack, tokens: dict[str, str], server_url: str) -> Iterator[Fleet]:
-    """Simulated devices with these enrollment tokens, {alias: token}: they report, and run what FCM brings them."""
+    """Simulate devices with these enrollment tokens, {alias: token}: they report, and run the commands of FCM."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -116,7 +118,7 @@ def devices(stack: Stack, tokens: dict[str, str], server_url: str) -> Iterator[F
 
 
 def many(stack: Stack, count: int) -> None:
-    """Devices as `count` registrations and heartbeats would have left them."""
+    """Add devices as `count` registrations and heartbeats would have left them."""
     run_sql(stack.database_url, _DEVICES.format(count=count), _STATUSES)
 
 

@@ -1,6 +1,6 @@
-"""Debian's pgbouncer in transaction mode: what stands between AWS Lambda and a database is like it (RDS Proxy).
+"""Debian's pgbouncer in transaction mode, which resembles what stands between AWS Lambda and a database (RDS Proxy).
 
-It too refuses `options=`, and gives each transaction whichever of its two server connections is free.
+Like RDS Proxy, it refuses `options=` and gives each transaction whichever of its two server connections is free.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 POOL_SIZE = 2
-# Where Debian puts it is not on everybody's PATH.
+# Debian's folder for it is not in every PATH.
 SEARCHED = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
 SETTINGS = """
 [databases]
@@ -36,14 +36,14 @@ logfile = {folder}/log
 
 @contextlib.contextmanager
 def running(server: str) -> Iterator[str]:
-    """The URL of a pooler in front of `server`; the database's name is what its clients ask for."""
+    """The URL of a pooler in front of `server`; its clients choose the database by name."""
     binary = shutil.which("pgbouncer", path=SEARCHED)
     if binary is None:
         pytest.fail("pgbouncer is missing: apt-get install pgbouncer", pytrace=False)
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="nexmdm-pooler-") as name:
         folder = Path(name)
-        # As root it would refuse to run; the user it becomes has to read this and write its log.
+        # pgbouncer refuses to run as root; the user it switches to must be able to read this and write its log.
         folder.chmod(0o777)
         file = folder / "pgbouncer.ini"
         file.write_text(SETTINGS.format(server=_connection(server), port=port, pool_size=POOL_SIZE, folder=folder))
@@ -63,7 +63,7 @@ def _connection(server: str) -> str:
 
 
 def _user(server: str) -> str:
-    """The one whose folder the embedded server's socket stands in: others may not enter it."""
+    """The user who owns the folder of the embedded server's socket, which other users may not enter."""
     host = parse_dsn(server).get("host", "")
     return Path(host).owner() if host.startswith("/") and Path(host).owner() != "root" else "nobody"
 

@@ -1,6 +1,6 @@
-"""What the server reads out of an APK is what Android's own tools read: for what they make, and for mutations of it.
+"""The server reads APKs as Android's own tools do: those that the tools make, and mutations of them.
 
-`APK_MUTATIONS` is the number of mutations: 500 in CI, 5,000 and more by hand. Needs Debian's aapt, apksigner, zipalign.
+`APK_MUTATIONS` is the number of mutations: 500 in CI, 5,000 or more by hand. Needs Debian's aapt, apksigner, zipalign.
 """
 
 import io
@@ -36,7 +36,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def facts(data: bytes) -> Manifest | str:
-    """What the server reads, whether phones would install it or not; or why it does not."""
+    """What the server reads, whether phones would install the file or not, or its error."""
     try:
         apk = apk_file.parse(memoryview(data))
         return apk_manifest.facts(apk, apk_entries.read(apk))
@@ -58,12 +58,12 @@ def as_badging(manifest: Manifest) -> Badging:
 
 
 def _escaped(text: str) -> str:
-    """As aapt prints a text (ResTable::normalizeForOutput)."""
+    """Format a text as aapt prints it (ResTable::normalizeForOutput)."""
     return text.replace("\\", "\\\\").replace("'", "\\'").replace('"', '\\"')
 
 
 def differences(data: bytes, file: Path) -> tuple[Manifest | str, list[str]]:
-    """What the server reads, and which tool reads something else."""
+    """What the server reads, and the tools that read something else."""
     read = facts(data)
     if isinstance(read, str):
         return read, []
@@ -73,7 +73,7 @@ def differences(data: bytes, file: Path) -> tuple[Manifest | str, list[str]]:
     return read, [f"{tool}: {other}\nserver: {wanted}" for tool, other in found.items() if other != wanted]
 
 
-def test_mutations_are_read_as_android_does_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_mutations_are_read_as_by_android_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     count: Counter[str] = Counter()
 
     @settings(max_examples=MUTATIONS, suppress_health_check=list(HealthCheck), derandomize=MUTATIONS <= 500)
@@ -89,18 +89,20 @@ def test_mutations_are_read_as_android_does_or_refused(tmp_path: Path, capsys: p
     with capsys.disabled():
         print(f"\ndifferential: {dict(count)} against {' and '.join(TOOLS)}")
     assert count["mutations"] >= MUTATIONS
-    assert count["read the same"] > MUTATIONS // 20, "too few mutations are read: the comparison compares nothing"
+    assert count["read the same"] > MUTATIONS // 20, (
+        "too few mutations are readable for the comparison to mean anything"
+    )
 
 
-def test_a_difference_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With a reader that takes the attributes for where they usually begin, the decoys are found."""
+def test_comparison_detects_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A reader that assumes the usual position of attributes finds the decoys instead."""
     monkeypatch.setattr("functions.apk_builds.apk_manifest.facts", lambda *_: Manifest("com.nexmdm", 3, "2.0"))
     _, wrong = differences((SAMPLES / "agent-2.apk").read_bytes(), tmp_path / "sample.apk")
     assert len(wrong) == len(TOOLS)
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.apk")), ids=lambda path: path.stem)
-def test_samples_are_read_as_android_does(path: Path, tmp_path: Path):
+def test_samples_are_read_as_by_android(path: Path, tmp_path: Path):
     _, wrong = differences(path.read_bytes(), tmp_path / "sample.apk")
     assert not wrong
 
@@ -155,7 +157,7 @@ def shapes() -> Iterator[tuple[str, Callable[[Workshop, str], Path]]]:
 
 
 @pytest.mark.parametrize(("name", "make"), list(shapes()), ids=lambda value: value if isinstance(value, str) else "")
-def test_what_the_tools_make_is_read_as_they_read_it(
+def test_files_of_the_tools_are_read_as_by_the_tools(
     name: str, make: Callable[[Workshop, str], Path], workshop: Workshop
 ):
     file = make(workshop, name)
@@ -167,8 +169,8 @@ def test_what_the_tools_make_is_read_as_they_read_it(
         assert badging(tool, file) == as_badging(manifest)
 
 
-def test_what_phones_refuse_is_refused(workshop: Workshop):
-    """Compiled by aapt2, and refused with the reason."""
+def test_apk_that_phones_refuse_is_refused(workshop: Workshop):
+    """The files are compiled by aapt2, and refused with the reason."""
     reasons = {
         "test-only": (("", 'android:testOnly="true"'), "testOnly"),
         "split-needed": (('android:isSplitRequired="true"', ""), "isSplitRequired"),

@@ -1,4 +1,4 @@
-"""The console's page in Chromium, against a real gateway, PostgreSQL, S3 and simulated devices."""
+"""The console's page in Chromium, with a real gateway, PostgreSQL, S3 and simulated devices."""
 
 import base64
 import io
@@ -18,10 +18,10 @@ from tests.system.extra.console_page import dialog, row, visit
 MARKUP = '<img src=x onerror="window.harmed=1"><b>bold</b>'
 
 
-# --- a working day
+# --- everyday tasks
 
 
-def test_enrol_watch_and_send(page, stack):
+def test_enroll_watch_and_send(page, stack):
     token = enrolled_by_qr(page, "sim-0001")
     assert token["server_url"] == str(stack.api.base_url).rstrip("/")
     with console_stack.devices(stack, {token["alias"]: token["admin_key"]}, token["server_url"]):
@@ -39,12 +39,12 @@ def test_enrol_watch_and_send(page, stack):
         expect(page.get_by_text("io.unitynodes.unityapp")).to_be_visible()
 
 
-def test_an_alias_in_any_script_survives_the_qr_code(page):
+def test_alias_in_any_script_survives_the_qr_code(page):
     assert enrolled_by_qr(page, "Büro «Ä» 東京 🚌")["alias"] == "Büro «Ä» 東京 🚌"
 
 
 def enrolled_by_qr(page, alias: str, scope: str = "register") -> dict[str, str]:
-    """What a phone's camera reads off the screen after a token was made for `alias`."""
+    """What a phone's camera reads from the screen after a token was created for `alias`."""
     page.get_by_role("link", name="Enrollment").click()
     page.get_by_role("button", name="New tokens").click()
     dialog(page).get_by_label("Aliases").fill(alias)
@@ -56,7 +56,7 @@ def enrolled_by_qr(page, alias: str, scope: str = "register") -> dict[str, str]:
     return json.loads(zxingcpp.read_barcode(picture).text)
 
 
-def test_roll_out_pause_and_resume(page, stack):
+def test_rollout_pause_and_resume(page, stack):
     build = stack.publish(2)
     made = stack.call("POST", "/v1/enroll-tokens", {"aliases": ["sim-0002", "sim-0001"], "expires_in_sec": 600})
     tokens = {item["alias"]: item["token"] for item in made["items"]}
@@ -86,7 +86,7 @@ def test_roll_out_pause_and_resume(page, stack):
     assert stack.call("GET", f"/v1/apk/builds/{build}")["is_current"]
 
 
-def test_a_factory_reset_phone_is_set_up_by_qr(page, stack):
+def test_factory_reset_phone_is_set_up_by_qr_code(page, stack):
     build = stack.publish(2)
     stack.call("POST", f"/v1/apk/builds/{build}/promote")
     told = enrolled_by_qr(page, "boxed", scope="apk_download")
@@ -98,8 +98,8 @@ def test_a_factory_reset_phone_is_set_up_by_qr(page, stack):
     assert fetched.content == sample("agent-2")
 
 
-def test_a_command_to_those_selected_is_cancelled(page, stack):
-    """The devices have no FCM address: the commands wait."""
+def test_command_to_selected_devices_is_cancelled(page, stack):
+    """The devices have no FCM token, so the commands wait."""
     for alias in ("hall-1", "hall-2", "hall-3"):
         stack.register(alias)
     visit(page, "/devices?q=hall-")
@@ -118,7 +118,7 @@ def test_a_command_to_those_selected_is_cancelled(page, stack):
     expect(row(page, "cancelled")).to_have_count(2)
 
 
-def test_rename_and_delete(page, stack):
+def test_device_is_renamed_and_deleted(page, stack):
     device_id, _ = stack.register("attic")
     stack.register("cellar")
     visit(page, f"/devices/{device_id}")
@@ -137,7 +137,7 @@ def test_rename_and_delete(page, stack):
     assert stack.api.get(f"/v1/devices/{device_id}").status_code == 404
 
 
-def test_an_unknown_command_is_resent_with_a_reason(page, stack):
+def test_unknown_command_is_resent_with_a_reason(page, stack):
     device_id, token = stack.register("unsure")
     stack.fake_fcm.behave("fcm:unsure", "503", "200")
     body = {"device_id": device_id, "fcm_token": "fcm:unsure"}
@@ -156,7 +156,7 @@ def test_an_unknown_command_is_resent_with_a_reason(page, stack):
     assert len(stack.fake_fcm.posts("unsure-1")) == 2
 
 
-def test_a_token_is_revoked(page, stack):
+def test_token_is_revoked_on_the_page(page, stack):
     stack.call("POST", "/v1/enroll-tokens", {"aliases": ["mislaid"]})
     visit(page, "/enroll")
     page.get_by_role("button", name="Revoke the token of mislaid").click()
@@ -164,10 +164,10 @@ def test_a_token_is_revoked(page, stack):
     expect(row(page, "mislaid")).to_contain_text("revoked")
 
 
-# --- what can go wrong
+# --- failures
 
 
-def test_a_lost_answer_is_not_a_second_command(page, stack):
+def test_lost_response_creates_no_second_command_on_the_page(page, stack):
     device_id, _ = stack.register("far")
     keys = []
 
@@ -188,7 +188,7 @@ def test_a_lost_answer_is_not_a_second_command(page, stack):
     assert len(stack.call("GET", f"/v1/commands?device_id={device_id}")["items"]) == 1
 
 
-def test_an_outage_is_said_and_ends(page):
+def test_outage_is_shown_until_it_ends(page):
     visit(page, "/")
     expect(page.get_by_text(re.compile("^updated "))).to_be_visible()
     page.route("**/api/**", lambda route: route.abort())
@@ -200,19 +200,19 @@ def test_an_outage_is_said_and_ends(page):
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_without_its_token_the_page_says_what_to_do(browser, stack):
+def test_page_without_its_token_says_what_to_do(browser, stack):
     with opened(browser, stack.console.url) as (page, _):
         expect(page.get_by_role("alert").first).to_contain_text("Open the file that it named")
 
 
-def test_the_code_leaves_the_address_bar(page, stack):
+def test_code_is_removed_from_the_address_bar(page, stack):
     assert page.url == f"{stack.console.url}/"
     assert stack.console.token not in page.evaluate(
         "JSON.stringify(history.state) + document.documentElement.outerHTML"
     )
 
 
-def test_markup_in_an_alias_is_text(page, stack):
+def test_markup_in_an_alias_is_shown_as_text(page, stack):
     device_id, token = stack.register(MARKUP)
     stack.call("POST", f"/v1/devices/{device_id}/commands", {"action": "wake", "request_id": "markup-1"})
     report = {

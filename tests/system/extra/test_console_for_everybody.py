@@ -1,4 +1,4 @@
-"""The console's page for everybody: by keyboard, by screen reader, on a phone, in the dark; and what it leads to."""
+"""The console's page by keyboard, by screen reader, on a phone and in dark mode, and its links."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,7 +13,7 @@ PAGES = (
 )  # fmt: skip
 
 
-def test_by_keyboard_alone(page, stack):
+def test_page_can_be_used_by_keyboard_alone(page, stack):
     stack.register("keys")
     visit(page, "/devices?q=keys")
     page.keyboard.press("Tab")
@@ -35,7 +35,7 @@ def test_by_keyboard_alone(page, stack):
     expect(page.get_by_role("button", name="Rename")).to_be_focused()
 
 
-def test_an_address_leads_back_to_what_was_seen(page, stack):
+def test_url_restores_the_view(page, stack):
     stack.register("deep")
     visit(page, "/devices?q=deep&sort=-alias&show=silent")
     expect(page.get_by_label("Search")).to_have_value("deep")
@@ -48,7 +48,7 @@ def test_an_address_leads_back_to_what_was_seen(page, stack):
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 def test_every_page_is_accessible(browser, stack, size, scheme):
-    """axe's rules for WCAG 2.1 A and AA, contrast among them; and nothing is wider than the screen."""
+    """Checks axe's rules for WCAG 2.1 A and AA, including contrast, and that nothing is wider than the screen."""
     device_id, token = stack.register(f"seen-{size[0]}-{scheme}")
     beat = {"battery_pct": 12, "temp_c": 31.5, "ram_used_mb": 900, "signal_dbm": -60, "unity_running": False}
     stack.api.post(
@@ -84,7 +84,7 @@ def accessible(page, place: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{place} is wider than the screen"
 
 
-def test_the_theme_stays(page):
+def test_theme_is_kept(page):
     page.get_by_label("Theme").select_option("dark")
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.reload()
@@ -94,7 +94,7 @@ def test_the_theme_stays(page):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
 
 
-def test_alerts_are_shown_when_the_api_has_them(page, stack):
+def test_alerts_are_shown(page, stack):
     device_id, _ = stack.register("alarming")
     alert = {
         "alert_id": 1,
@@ -148,7 +148,7 @@ REFERENCE = {
 }  # fmt: skip
 
 
-def test_the_api_reference(page):
+def test_api_reference_is_shown(page):
     page.route("**/assets/openapi.json", lambda route: route.fulfill(json=REFERENCE))
     visit(page, "/api-reference#make_thing")
     expect(page.get_by_text("in path string, at most 9 characters")).to_be_visible()

@@ -1,4 +1,4 @@
-"""Ten thousand devices in the console's table: all are found, sorted and selected, a hundred are drawn."""
+"""Ten thousand devices in the console's table: all can be found, sorted and selected, and a hundred are drawn."""
 
 import pytest
 from playwright.sync_api import expect
@@ -23,7 +23,7 @@ def rows(page) -> int:
     return page.locator("tbody tr").count()
 
 
-def test_a_hundred_are_drawn_and_pages_lead_on(page):
+def test_one_hundred_devices_are_drawn_per_page(page):
     assert rows(page) == 100
     page.get_by_role("button", name="Next").click()
     expect(page.get_by_text("101–200 of 10,000")).to_be_visible()
@@ -31,7 +31,7 @@ def test_a_hundred_are_drawn_and_pages_lead_on(page):
     page.get_by_role("button", name="Previous").click()
 
 
-def test_one_is_found_among_them(page):
+def test_one_device_is_found(page):
     page.get_by_label("Search").fill("many-07777")
     expect(page.get_by_role("status")).to_have_text("1 of 10,000 devices")
     assert rows(page) == 1
@@ -39,7 +39,7 @@ def test_one_is_found_among_them(page):
     expect(page.get_by_role("status")).to_have_text("10,000 devices")
 
 
-def test_filters_and_order(page):
+def test_devices_are_filtered_and_sorted(page):
     page.get_by_label("Show").select_option("unity_down")
     expect(page.get_by_role("status")).to_have_text("100 of 10,000 devices")
     page.get_by_label("Show").select_option("low_battery")
@@ -51,6 +51,6 @@ def test_filters_and_order(page):
     page.get_by_label("Agent").select_option("")
 
 
-def test_all_of_them_are_selected(page):
+def test_all_devices_are_selected(page):
     page.get_by_label("Select all 10,000").check()
     expect(page.get_by_role("button", name="Send command to 10,000")).to_be_visible()

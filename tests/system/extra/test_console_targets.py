@@ -1,4 +1,4 @@
-"""Who is meant, in the browser: labels, the selector field, groups, and dialogs that hold to what they showed."""
+"""Selecting devices in the browser: labels, the selector field, groups, and dialogs bound to the set they showed."""
 
 import re
 
@@ -30,11 +30,11 @@ def members(stack, request_id: str) -> set[str]:
 
 
 def latest(stack) -> str:
-    """The request_id of the newest bulk command."""
+    """The request_id of the latest bulk command."""
     return stack.call("GET", "/v1/commands?limit=1")["items"][0]["batch_id"]
 
 
-def test_a_selector_is_suggested_and_finds(page, fleet):
+def test_selector_is_suggested_and_finds_devices(page, fleet):
     visit(page, "/devices")
     field = page.get_by_role("combobox", name="Labels")
     field.press_sequentially("si")
@@ -47,11 +47,11 @@ def test_a_selector_is_suggested_and_finds(page, fleet):
     field.press_sequentially(",!stage")
     expect(row(page, "till-1")).to_be_visible()
     expect(page.get_by_role("status").first).to_contain_text("1 device")
-    # What a person sees can be sent to somebody else.
+    # The URL of the current view can be shared.
     expect(page).to_have_url(re.compile(r"selector=site%3Dberlin%2C%21stage"))
 
 
-def test_an_error_is_shown_at_the_field(page, fleet):
+def test_selector_error_is_shown_at_the_field(page, fleet):
     visit(page, "/groups")
     page.get_by_role("button", name="New group").click()
     field = dialog(page).get_by_role("combobox", name="Labels")
@@ -63,7 +63,7 @@ def test_an_error_is_shown_at_the_field(page, fleet):
     expect(dialog(page).get_by_role("status")).to_contain_text("2 devices")
 
 
-def test_pilot_on_some_phones_by_a_group(page, stack, fleet):
+def test_pilot_rollout_to_a_group(page, stack, fleet):
     visit(page, "/groups")
     page.get_by_role("button", name="New group").click()
     dialog(page).get_by_label("Name").fill("pilot")
@@ -80,7 +80,7 @@ def test_pilot_on_some_phones_by_a_group(page, stack, fleet):
     assert members(stack, latest(stack)) == {fleet["pilot-1"], fleet["pilot-2"]}
 
 
-def test_everything_but_the_spares_and_a_set_that_changed(page, stack, fleet):
+def test_excluding_selector_and_a_changed_set(page, stack, fleet):
     visit(page, "/devices?selector=role!%3Dspare,role")
     expect(row(page, "till-1")).to_be_visible()
     page.get_by_role("button", name="Send command to all of them").click()
@@ -97,7 +97,7 @@ def test_everything_but_the_spares_and_a_set_that_changed(page, stack, fleet):
     stack.call("PATCH", f"/v1/devices/{fleet['till-2']}", {"labels": {"role": "till"}})
 
 
-def test_all_tills_that_are_silent(page, stack, fleet):
+def test_command_to_all_silent_tills(page, stack, fleet):
     visit(page, "/?selector=role%3Dtill")
     page.get_by_role("link", name=re.compile("Silent 4")).click()
     expect(row(page, "till-2")).to_be_visible()
@@ -105,7 +105,7 @@ def test_all_tills_that_are_silent(page, stack, fleet):
     expect(page.get_by_label("Show")).to_have_value("silent")
 
 
-def test_labels_of_those_selected_are_changed(page, stack, fleet):
+def test_labels_of_selected_devices_are_changed(page, stack, fleet):
     visit(page, "/devices?q=till-")
     page.get_by_label("Select till-1").check()
     page.get_by_label("Select till-2").check()
@@ -119,7 +119,7 @@ def test_labels_of_those_selected_are_changed(page, stack, fleet):
     expect(row(page, "till-2")).to_be_visible()
 
 
-def test_a_ring_of_sites_is_offered_a_build(page, stack, fleet):
+def test_build_is_offered_to_a_ring_of_sites(page, stack, fleet):
     build = stack.publish(2)
     visit(page, f"/builds/{build}")
     page.get_by_role("button", name="Promote").click()

@@ -1,4 +1,4 @@
-"""The console's pages about what happened and what is watched for: events, alert rules, mutes, schedules, history."""
+"""The console's pages for monitoring: events, alert rules, mutes, schedules and history."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.support.postgres import run_sql
 from tests.system.extra.browser import opened
 from tests.system.extra.console_page import dialog, row, visit
 
-FORBIDDEN = {"message": "Forbidden"}  # API Gateway's own words when IAM refuses
+FORBIDDEN = {"message": "Forbidden"}  # API Gateway's response when IAM refuses
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def fleet(stack) -> dict[str, str]:
 
 
 def silenced(stack, device_id: str) -> int:
-    """The id of an open alert about the device, as the watch would have left it."""
+    """Insert an open alert about the device, as the watch would; return its id."""
     statement = (
         "INSERT INTO device_alerts (device_id, condition, rule, severity, since, opened_at)"
         f" VALUES ('{device_id}', 'silent', 'silent', 'warning', clock_timestamp(), clock_timestamp())"
@@ -51,7 +51,7 @@ def test_events_are_filtered_and_linked(page, stack, fleet):
     expect(row(page, "group.create")).to_be_visible()
 
 
-def test_older_events_come_by_cursor(page, stack):
+def test_older_events_are_loaded_by_cursor(page, stack):
     run_sql(
         stack.database_url,
         "INSERT INTO operator_events (actor, action, object) SELECT 'system:test', 'test.page', 'test:' || n"
@@ -64,13 +64,13 @@ def test_older_events_come_by_cursor(page, stack):
     expect(page.get_by_role("button", name="Older ones")).to_have_count(0)
 
 
-def test_a_device_and_a_build_show_their_last_ten_events(page, stack, fleet):
+def test_device_and_build_show_their_last_ten_events(page, stack, fleet):
     events = [{"kept": str(n)} for n in range(12)]
     for labels in events:
         stack.call("PATCH", f"/v1/devices/{fleet['other-1']}", {"labels": labels})
     visit(page, f"/devices/{fleet['other-1']}")
     section = page.get_by_role("region", name="Events")
-    expect(section.get_by_role("row")).to_have_count(11)  # with the heading
+    expect(section.get_by_role("row")).to_have_count(11)  # including the heading
     expect(section).to_contain_text("kept=11")
     section.get_by_role("link", name="All its events").click()
     expect(page.get_by_label("Object")).to_have_value(f"device:{fleet['other-1']}")
@@ -83,7 +83,7 @@ def test_a_device_and_a_build_show_their_last_ten_events(page, stack, fleet):
 # --- rules, mutes, alerts
 
 
-def test_a_rule_is_made_changed_switched_off_and_deleted(page, stack, fleet):
+def test_rule_is_created_changed_disabled_and_deleted(page, stack, fleet):
     visit(page, "/alerts/rules")
     page.get_by_role("button", name="New rule").click()
     form = dialog(page)
@@ -131,7 +131,7 @@ def test_a_rule_is_made_changed_switched_off_and_deleted(page, stack, fleet):
         expect(row(page, action)).to_have_count(1)
 
 
-def test_a_site_is_muted_and_the_mute_ended(page, stack, fleet):
+def test_site_is_muted_and_the_mute_ended(page, stack, fleet):
     visit(page, "/alerts/mutes")
     expect(page.get_by_text("Nothing is muted.")).to_be_visible()
     page.get_by_role("button", name="New mute").click()
@@ -148,7 +148,7 @@ def test_a_site_is_muted_and_the_mute_ended(page, stack, fleet):
     expect(page.get_by_text("Nothing is muted.")).to_be_visible()
 
 
-def test_an_alert_is_acknowledged_with_a_note(page, stack, fleet):
+def test_alert_is_acknowledged_with_a_note(page, stack, fleet):
     silenced(stack, fleet["watch-1"])
     visit(page, "/alerts?condition=silent")
     page.get_by_role("button", name="Acknowledge watch-1, Silent").click()
@@ -159,7 +159,7 @@ def test_an_alert_is_acknowledged_with_a_note(page, stack, fleet):
     expect(page.get_by_role("region", name="Now")).to_contain_text("battery is being changed")
 
 
-def test_a_muted_alert_is_shown_as_muted_and_not_counted(page, stack, fleet):
+def test_muted_alert_is_shown_as_muted_and_not_counted(page, stack, fleet):
     alert_id = silenced(stack, fleet["watch-2"])
     visit(page, "/alerts")
     link = page.get_by_role("link", name=re.compile(r"Alerts \(\d+\)"))
@@ -174,7 +174,7 @@ def test_a_muted_alert_is_shown_as_muted_and_not_counted(page, stack, fleet):
 # --- schedules
 
 
-def test_a_schedule_for_a_group_with_its_next_runs(page, stack, fleet):
+def test_schedule_for_a_group_shows_its_next_runs(page, stack, fleet):
     visit(page, "/schedules")
     page.get_by_role("button", name="New schedule").click()
     form = dialog(page)
@@ -200,7 +200,7 @@ def test_a_schedule_for_a_group_with_its_next_runs(page, stack, fleet):
     expect(page.get_by_text("There is no schedule.")).to_be_visible()
 
 
-def test_next_runs_are_in_the_time_of_the_browser(browser, stack, fleet):
+def test_next_runs_are_in_the_time_zone_of_the_browser(browser, stack, fleet):
     body = {"name": "noon", "cron": "0 12 * * *", "timezone": "UTC", "action": "ping", "filter": {"group": "watched"}}
     stack.call("POST", "/v1/schedules", body)
     with opened(browser, stack.address, timezone="Asia/Tokyo") as (page, complaints):
@@ -214,7 +214,7 @@ def test_next_runs_are_in_the_time_of_the_browser(browser, stack, fleet):
 
 # --- history
 
-# A hundred hours: 5, 6 and 7 devices online in turn, one of them in the group.
+# A hundred hours with 5, 6 and 7 devices online in turn, one of them in the group.
 HOURS = """
 INSERT INTO fleet_history (hour, grp, devices, online, silent, low_battery, app_down, heartbeats, info, warning,
     critical)
@@ -224,7 +224,7 @@ FROM generate_series(0, 100) AS n, (VALUES (''), ('watched')) AS g(grp)
 """
 
 
-def test_the_fleet_over_time(page, stack, fleet):
+def test_fleet_history_is_drawn(page, stack, fleet):
     visit(page, "/")
     section = page.get_by_role("region", name="Online over time")
     expect(section).to_contain_text("Nothing was kept of this time yet.")
@@ -249,7 +249,7 @@ FROM generate_series(1, 1500) AS n
 """
 
 
-def test_ninety_days_of_a_device(page, stack, fleet):
+def test_ninety_days_of_a_device_are_drawn(page, stack, fleet):
     visit(page, f"/devices/{fleet['watch-1']}")
     section = page.get_by_role("region", name="History")
     section.get_by_role("button", name="90 days").click()
@@ -278,14 +278,14 @@ def test_ninety_days_of_a_device(page, stack, fleet):
         ("/alerts/mutes", "GET /v1/mutes"),
     ],
 )
-def test_a_viewer_without_rights_reads_what_is_missing(page, place, route):
+def test_viewer_without_rights_sees_which_right_is_missing(page, place, route):
     page.route(f"**/api{route.removeprefix('GET ')}*", lambda route: route.fulfill(status=403, json=FORBIDDEN))
     visit(page, place)
     expect(page.get_by_role("alert")).to_contain_text(f"Your AWS credentials may not call {route}.")
     expect(page.get_by_role("table")).to_have_count(0)
 
 
-def test_what_may_be_seen_but_not_done_says_so(page, stack, fleet):
+def test_forbidden_action_is_reported_on_a_readable_page(page, stack, fleet):
     page.route("**/api/v1/mutes", lambda route: route.fulfill(status=403, json=FORBIDDEN))
     visit(page, "/alerts/mutes")
     page.get_by_role("button", name="New mute").click()

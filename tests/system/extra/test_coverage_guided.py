@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the parsers by atheris (requirements/extra.txt): FUZZ_RUNS inputs to each target."""
+"""Coverage-guided fuzzing of the parsers by atheris (requirements/extra.txt), with FUZZ_RUNS inputs per target."""
 
 import os
 import re
@@ -22,7 +22,7 @@ if sys.version_info >= (3, 14):
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_input_is_a_find(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_no_input_fails_the_target(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for n, seed in enumerate(seeds(name)):
@@ -46,7 +46,7 @@ def test_no_input_is_a_find(name: str, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def seeds(name: str) -> list[bytes]:
-    """Where to begin: the sample events' bodies, or the sample APKs."""
+    """The seed inputs: the bodies of the sample events, or the sample APKs."""
     if name == "apks":
         return [path.read_bytes() for path in sorted(SAMPLES.glob("*.apk"))]
     if name == "mutated_apks":

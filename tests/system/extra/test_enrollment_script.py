@@ -1,4 +1,4 @@
-"""Scripts of `nexmdm enroll create --script` pass shellcheck, whatever the values hold (Debian package: shellcheck)."""
+"""Scripts of `nexmdm enroll create --script` pass shellcheck for any values (Debian package: shellcheck)."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ VALUES = ["lobby", "it's", "$(reboot) `id` $HOME", 'the "hall" \\', "two\nlines"
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("value", VALUES)
-def test_a_script_is_clean(tmp_path, shell, value):
+def test_script_passes_shellcheck(tmp_path, shell, value):
     assert shutil.which("shellcheck"), "install the Debian package shellcheck"
     kit = Kit(**{**vars(PLAIN), "alias": value, "hmac_primary_key": value, "disable": "com.a\ncom.b"})
     script = kit.save(tmp_path, "script")

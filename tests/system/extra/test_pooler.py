@@ -1,4 +1,4 @@
-"""Through a transaction-mode pooler with two server connections: migrations, and every verb that writes."""
+"""Migrations and every writing verb through a transaction-mode pooler with two server connections."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ CLIENTS = 24
 
 @pytest.fixture
 def db(line: Relay):
-    """Shadows the suite's own: through the pooler."""
+    """Overrides the suite's fixture: the connection goes through the pooler."""
     connection = Database(make_dsn(line.url))
     yield connection
     connection.close()
@@ -60,7 +60,7 @@ def minutes(count: int) -> list[datetime]:
     return [an_hour_ago() + timedelta(minutes=n) for n in range(count)]
 
 
-def test_options_are_refused_here_as_there(pooled: str):
+def test_pooler_refuses_options_as_rds_proxy_does(pooled: str):
     with pytest.raises(psycopg2.OperationalError, match="unsupported startup parameter"):
         psycopg2.connect(pooled, options="-c statement_timeout=1s")
 
@@ -73,7 +73,7 @@ def test_up_down_and_up_again(empty_line: Relay):
     schema_passes(empty_line)
 
 
-def test_two_upgrades_at_once(empty_line: Relay):
+def test_concurrent_upgrades_through_the_pooler(empty_line: Relay):
     runs = [
         subprocess.Popen(
             [sys.executable, "-m", "alembic", "upgrade", "head"],
@@ -86,7 +86,7 @@ def test_two_upgrades_at_once(empty_line: Relay):
     schema_passes(empty_line)
 
 
-def test_partitions_made_by_many_at_once(db: Database, line: Relay):
+def test_concurrent_callers_make_partitions_through_the_pooler(db: Database, line: Relay):
     for partition in partitions.bounds(db)[-3:]:
         partitions.drop(db, partition.name)
     before = len(partitions.bounds(db))
@@ -94,7 +94,7 @@ def test_partitions_made_by_many_at_once(db: Database, line: Relay):
     assert len(partitions.bounds(db)) == before + 3
 
 
-def test_devices_enrol_and_report(db: Database):
+def test_devices_enroll_and_report(db: Database):
     device_id, token = enroll()
     assert call("POST", "/v1/heartbeat", {"battery_pct": 50}, token=token).status == 200
     batch = call("POST", "/v1/heartbeats", {"heartbeats": [heartbeat(at) for at in minutes(3)]}, token=token)
@@ -103,19 +103,19 @@ def test_devices_enrol_and_report(db: Database):
     assert counted[0]["n"] == 4
 
 
-def test_a_batch_above_16_kib_leaves_its_connection(line: Relay):
+def test_batch_above_16_kib_closes_its_connection(line: Relay):
     _, token = enroll()
     body = {"heartbeats": [heartbeat(at) for at in minutes(50)]}
     assert call("POST", "/v1/heartbeats", body, token=token).status == 200
     assert max(map(len, line.statements)) > 16 * 1024
     deadline = time.monotonic() + 10
-    while line.sent[-1] != "X":  # its thread may write it down a moment later
+    while line.sent[-1] != "X":  # the relay's thread may record it a moment later
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert call("POST", "/v1/heartbeat", {}, token=token).status == 200
 
 
-def test_many_devices_report_at_once(db: Database, line: Relay):
+def test_devices_report_concurrently(db: Database, line: Relay):
     config = settings.load()
     tokens = [enroll(f"device-{n}")[1] for n in range(CLIENTS)]
 
@@ -129,7 +129,7 @@ def test_many_devices_report_at_once(db: Database, line: Relay):
     assert rows[0]["n"] == CLIENTS
 
 
-def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, monkeypatch: pytest.MonkeyPatch):
+def test_command_is_accepted_claimed_and_settled(line: Relay, db: Database, monkeypatch: pytest.MonkeyPatch):
     with running_fake(monkeypatch) as fake_fcm:
         device_id, _ = enrolled("lobby", "fcm:lobby")
         assert send(device_id, "r-1").json["state"] == "sent"
@@ -138,7 +138,7 @@ def test_a_command_is_accepted_claimed_and_settled(line: Relay, db: Database, mo
         assert not any(sweep().values())
 
 
-def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
+def test_concurrent_callers_accept_claim_and_settle_one_command(line: Relay, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
     command = Command("r-1", OneDevice(device_id), "ping", {}, 600, Actor("tests"))
     accepted = race(line.url, *[lambda own: single.accept(own, command)[1]] * CLIENTS)
@@ -151,7 +151,7 @@ def test_many_accept_claim_and_settle_one_command(line: Relay, db: Database):
     assert state(db) == "sent"
 
 
-def test_retention_takes_every_step(db: Database):
+def test_retention_runs_every_step(db: Database):
     device_id, _ = enroll()
     db.execute(
         "INSERT INTO device_heartbeats (device_id, bucket, ts)"
@@ -168,8 +168,8 @@ def test_retention_takes_every_step(db: Database):
 MORE = "INSERT INTO devices (id, alias) SELECT gen_random_uuid(), 'more-' || n FROM generate_series(1, 300) AS n"
 
 
-def test_a_fleet_with_commands_sweeps_and_cleanups_at_once(line: Relay, db: Database):
-    """Everything through the gateway, in processes of its own; what each of them says is looked at on the line."""
+def test_fleet_commands_sweeps_and_cleanups_run_concurrently(line: Relay, db: Database):
+    """Everything runs through the gateway in separate processes, and the relay checks what each of them sends."""
     db.execute(MORE)
     everybody = [row["id"] for row in db.execute("SELECT id FROM devices")]
     schedules = ["--every", "fcm_dispatch=0.5", "--every", "cleanup=1"]

@@ -1,5 +1,5 @@
-"""FUZZ_EXAMPLES=N scales what is tried (random, where the suite's own run is the same each time), and what was tried is
-said at the end of the run."""
+"""FUZZ_EXAMPLES=N scales the number of inputs and makes them random; the suite's own run is the same each time. The run
+ends with a summary of what was tried."""
 
 import os
 
@@ -10,13 +10,13 @@ _TRIED: list[str] = []
 
 @pytest.fixture(scope="session")
 def scale() -> int | None:
-    """How many inputs to try of each kind; None is the suite's own bounded, deterministic run."""
+    """How many inputs of each kind to try; None means the suite's own bounded, deterministic run."""
     return int(os.environ["FUZZ_EXAMPLES"]) if os.environ.get("FUZZ_EXAMPLES") else None
 
 
 @pytest.fixture(scope="session")
 def tried() -> list[str]:
-    """Lines about what was tried, for the end of the run."""
+    """Lines about what was tried, printed at the end of the run."""
     return _TRIED
 
 

@@ -1,6 +1,6 @@
-"""Fuzzes one target with atheris, guided by coverage: `python -m tests.system.fuzz.coverage TARGET [OPTIONS]`.
+"""Fuzz one target with atheris, guided by coverage: `python -m tests.system.fuzz.coverage TARGET [OPTIONS]`.
 
-libFuzzer's own limits make a hang (-timeout) and memory (-rss_limit_mb) a find; a find ends the process with its input.
+libFuzzer's limits turn a hang (-timeout) and memory use (-rss_limit_mb) into findings, which end the process.
 Needs requirements/extra.txt and Python below 3.14.
 """
 
@@ -9,7 +9,7 @@ import sys
 
 import atheris
 
-# What is fuzzed is what is instrumented: the parsers, not PostgreSQL's driver or AWS's.
+# Only the fuzzed code is instrumented: the parsers, not the drivers of PostgreSQL or AWS.
 with atheris.instrument_imports(include=["nexmdm", "functions.apk_builds", "local.gateway.payload"]):
     from tests.system.fuzz.targets import TARGETS
 

@@ -1,6 +1,6 @@
-"""What schemathesis needs to know of this API: who calls, and where its own rules go beyond JSON Schema.
+"""What schemathesis must know about this API: who calls, and where its rules go beyond JSON Schema.
 
-Loaded by schemathesis (SCHEMATHESIS_HOOKS) in its own process; the environment says who calls.
+schemathesis loads this module (SCHEMATHESIS_HOOKS) in its own process; the environment holds the credentials.
 """
 
 import copy
@@ -27,16 +27,16 @@ from schemathesis.specs.openapi import checks
 DEVICE_ID, DEVICE_TOKEN = os.environ["FUZZ_DEVICE_ID"], os.environ["FUZZ_DEVICE_TOKEN"]
 TOKEN_ID, ENROLMENT_TOKEN = os.environ["FUZZ_TOKEN_ID"], os.environ["FUZZ_ENROLMENT_TOKEN"]
 
-# What JSON Schema cannot say, by the words in which the API says it. A request that fits its schema is refused with one
-# of these (or answered), and with nothing else.
+# Rules that JSON Schema cannot express, by the API's own words. A request that fits its schema is answered, or refused
+# with one of these and nothing else.
 RULES = (
-    "contains a NUL character or an unpaired surrogate",  # PostgreSQL's text cannot
+    "contains a NUL character or an unpaired surrogate",  # PostgreSQL cannot store either
     "is not a cursor of this list",  # opaque
-    "Give an `Idempotency-Key` header or a `request_id`",  # either place will do
+    "Give an `Idempotency-Key` header or a `request_id`",  # either place is accepted
     "differs from the Idempotency-Key header",
     "is missing: send it in the body or as ?alias=",
     "Send request_id or correlation_id",
-    "type: it must be one of",  # null is as good as absent, and the agent's contract wants one
+    "type: it must be one of",  # null counts as absent, and the agent's contract requires one
     "is empty; to select every device",
     "must be true and the only member",
     "there are no such devices",
@@ -48,14 +48,14 @@ RULES = (
     "must be before `to`",  # two instants
     "which has no threshold",  # the condition
     "must be absent in the last stage",
-    "is missing: give the minimum time before the next stage",  # in every other stage
+    "is missing: give the minimum time before the next stage",  # for every other stage
     "$.cron: ",  # a grammar of its own
-    "is missing; set it to target_hash",  # what the preview of a filter says
+    "is missing; set it to target_hash",  # as the preview of a filter returns it
     "give labels to set or to remove",
-    "$.correlation_id: is missing or does not fit",  # null is as good as absent there, too
+    "$.correlation_id: is missing or does not fit",  # null counts as absent here too
     "is not a label key",  # a grammar of its own: docs/targets.md
     "asks for more than 10000 points",  # of a fleet's history, from two instants and a step
-    "there is no group",  # what exists
+    "there is no group",  # depends on existing groups
     "a group's filter cannot name another group",
     "there is no time zone",  # IANA's list
     "give alias, labels or monitored_package",  # one of several members
@@ -63,8 +63,8 @@ RULES = (
     "set device_id, or alias",
     "give one of staged_rollout_percent, device_ids and stages",
     "give cron for a recurring command, or at",
-    "$.at: Invalid RFC3339",  # a local time may stand there, without an offset
-    "is in the past; give a time in the future",  # the clock
+    "$.at: Invalid RFC3339",  # a local time without an offset is allowed here
+    "is in the past; give a time in the future",  # depends on the clock
     "no build could ever follow it",
     "contains the invisible character",  # Unicode's categories
     "Request Entity Too Large",  # the gateway's
@@ -72,7 +72,7 @@ RULES = (
 
 
 class SigV4(requests.auth.AuthBase):
-    """Signs the request as it leaves."""
+    """Signs each request just before it is sent."""
 
     def __init__(self) -> None:
         self._credentials = Credentials(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
@@ -86,7 +86,7 @@ class SigV4(requests.auth.AuthBase):
 
 @schemathesis.auth(refresh_interval=None)
 class Callers:
-    """The first way in that a route names: a device, a phone that enrolls, an operator."""
+    """The first kind of credentials that a route accepts: a device's, an enrolling phone's, or an operator's."""
 
     def get(self, case: schemathesis.Case, _context: Any) -> str:
         return next(iter(case.operation.definition.raw.get("security", [{"anybody": []}])[0]))
@@ -104,7 +104,7 @@ class Callers:
 
 @schemathesis.hook
 def before_call(_context: Any, case: schemathesis.Case, _kwargs: Any) -> None:
-    """The caller's own device and token are not deleted, and what should be answered has one idempotency key."""
+    """Keep the caller's own device and token from being deleted, and give an accepted request one idempotency key."""
     for name, own in (("device_id", DEVICE_ID), ("token_id", TOKEN_ID)):
         if case.method == "DELETE" and (case.path_parameters or {}).get(name) == own:
             case.path_parameters[name] = "another"
@@ -119,7 +119,7 @@ def before_call(_context: Any, case: schemathesis.Case, _kwargs: Any) -> None:
 
 @schemathesis.check
 def refuses_only_by_its_rules(ctx: Any, response: Any, case: schemathesis.Case) -> None:
-    """positive_data_acceptance: what fits the schema is answered, or refused by one of RULES."""
+    """positive_data_acceptance: a request that fits the schema is answered, or refused by one of RULES."""
     try:
         checks.positive_data_acceptance(ctx, response, case)
     except Failure:
@@ -129,10 +129,10 @@ def refuses_only_by_its_rules(ctx: Any, response: Any, case: schemathesis.Case) 
 
 @schemathesis.check
 def refuses_what_is_wrong(ctx: Any, response: Any, case: schemathesis.Case) -> None:
-    """negative_data_rejection, save for what the API takes on purpose.
+    """negative_data_rejection, except for what the API accepts on purpose.
 
-    An instant in a query may be seconds since 1970, or the word null. A device's report is never refused for a value
-    that does not fit (tests/functions/test_odd_values.py), only for a body that is no object. Operators' numbers may be
+    A time in a query may be seconds since 1970, or the word null. A device's report is never refused for a value that
+    does not fit (tests/functions/test_odd_values.py), only for a body that is not an object. Operators' numbers may be
     texts, and their booleans 0 and 1.
     """
     from_device = "deviceBearer" in str(case.operation.definition.raw.get("security"))
@@ -156,7 +156,7 @@ def _is_lax_instant(value: Any) -> bool:
 
 
 def _right_when_read_leniently(case: schemathesis.Case) -> bool:
-    """Whether one or two of the body's values, read as msgspec's lax mode reads them, make it fit."""
+    """Whether one or two of the body's values, read as in msgspec's lax mode, make it valid."""
     content = case.operation.definition.raw.get("requestBody", {}).get("content", {})
     if "application/json" not in content:
         return False
@@ -176,7 +176,7 @@ Reading = tuple[tuple[str | int, ...], Any]
 
 
 def _readings(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Reading]:
-    """Each place in a document where lax mode may read something else, with what it reads."""
+    """Each place in a document where lax mode may read another value, with that value."""
     if isinstance(value, dict | list):
         for step, member in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _readings(member, (*path, step))
@@ -184,7 +184,7 @@ def _readings(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Reading]
         word = value.strip().lower()
         yield path, json.loads(word) if word in {"null", "true", "false"} else float(word)
     elif isinstance(value, int | float) and path[-1:] == ("timestamp_utc",):
-        yield path, "1970-01-01T00:00:00Z"  # seconds since then
+        yield path, "1970-01-01T00:00:00Z"  # seconds since 1970
     elif value in (0, 1) and not isinstance(value, bool):
         yield path, bool(value)
 

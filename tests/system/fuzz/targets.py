@@ -1,6 +1,6 @@
-"""The parsers, each as a function of bytes: it returns, or raises a problem below 500; anything else is a find.
+"""The parsers, each as a function of bytes that returns or raises a problem below 500. Anything else is a finding.
 
-hypothesis (`test_parsers`) drives them with documents that look right, atheris (`coverage`) with whatever reaches new
+hypothesis (`test_parsers`) drives them with plausible documents, atheris (`coverage`) with any input that reaches new
 code.
 """
 
@@ -35,7 +35,7 @@ from tests.support.builds import SAMPLES
 BODIES = sorted({o.body for o in operations().values() if o.body}, key=lambda type_: str(type_))
 QUERIES = sorted({o.query for o in operations().values() if o.query}, key=lambda type_: str(type_))
 KEYS = KeyPair("AKIAOFTHEFUZZ", "secret")
-# Two headers that look like a signature and are none.
+# Two headers that look like a signature but are none.
 SIGNED = (
     "authorization: AWS4-HMAC-SHA256 Credential=AKIAOFTHEFUZZ/20260101/eu-west-1/execute-api/aws4_request,"
     f" SignedHeaders=host;x-amz-date, Signature={'0' * 64}\nx-amz-date: 20260101T000000Z"
@@ -44,7 +44,7 @@ APKS = [path.read_bytes() for path in sorted(SAMPLES.glob("*.apk"))]
 
 
 def refused(function: Callable[[], Any]) -> Any:
-    """What it returns, or the problem that it raises, which must be the caller's fault."""
+    """The result, or the problem that was raised, which must be the caller's fault."""
     try:
         return function()
     except Problem as problem:
@@ -57,7 +57,7 @@ def refused(function: Callable[[], Any]) -> Any:
 
 
 def bodies(data: bytes) -> None:
-    """One document as the body of every route; what is taken can be written again."""
+    """One document as the body of every route; an accepted one can be serialized again."""
     document = refused(lambda: validation.parse(data))
     if isinstance(document, Problem):
         return
@@ -68,7 +68,7 @@ def bodies(data: bytes) -> None:
 
 
 def heartbeats(data: bytes) -> None:
-    """A heartbeat that is taken becomes a row within the columns' bounds, as JSON that PostgreSQL reads."""
+    """An accepted heartbeat becomes a row within the columns' limits, as JSON that PostgreSQL can read."""
     reading = refused(lambda: lenient.read(data, HeartbeatBody))
     if isinstance(reading, Problem):
         return
@@ -89,7 +89,7 @@ def cursors(data: bytes) -> None:
 
 
 def parameters(data: bytes) -> None:
-    """Parameters of every action; what is taken fits into a message or is refused for its size."""
+    """Parameters of every action; accepted ones fit into a message or are refused for their size."""
     document = refused(lambda: validation.parse(data))
     if not isinstance(document, dict):
         return
@@ -101,7 +101,7 @@ def parameters(data: bytes) -> None:
 
 
 def apks(data: bytes) -> None:
-    """An APK whole, and its parts one by one: what is refused early would hide the later ones."""
+    """A whole APK, and its parts separately, because an early refusal would hide the later parts."""
     apk = refused(lambda: apk_file.parse(memoryview(data)))
     if not isinstance(apk, Problem):
         refused(lambda: apk_signature.verify(apk))
@@ -110,9 +110,9 @@ def apks(data: bytes) -> None:
 
 
 def mutated_apks(data: bytes) -> None:
-    """A signed sample with four bytes at a time exchanged. One byte chooses the sample; then seven for each change:
-    whether anywhere or where lengths and offsets are (1), and whether to replace or to add (4); at which of the places;
-    what."""
+    """A signed sample changed by four bytes at a time. The first byte chooses the sample. Each change has seven bytes:
+    one of flags (1: at a length or an offset instead of anywhere; 4: add a small number instead of replacing), two for
+    the place, and four for the new content."""
     if not data:
         return
     content = bytearray(APKS[data[0] % len(APKS)])
@@ -130,7 +130,7 @@ def mutated_apks(data: bytes) -> None:
 
 @functools.cache
 def _telling(content: bytes) -> list[int]:
-    """Where the signing block says how long its parts are, and the end record where the others begin."""
+    """The positions of the lengths in the signing block, and of the offsets in the end record."""
     end = content.rfind(b"PK\x05\x06")
     try:
         apk = apk_file.parse(memoryview(content))
@@ -144,7 +144,7 @@ def _telling(content: bytes) -> list[int]:
 
 
 def events(data: bytes) -> None:
-    """A whole request through the gateway's reading of it and through the edge."""
+    """A whole request: how the gateway reads it, and how nexmdm.runtime.http does."""
     head, _, body = data.partition(b"\n\n")
     lines = head.decode("latin-1").split("\n")
     headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
@@ -163,7 +163,7 @@ _ROUTE = template.Route("POST", "/{name}", template.load().function("fleet"), "N
 
 @_routes(_ROUTE.key)
 def _everything(request: Request) -> dict[str, Any]:
-    """Reads all that a handler can read of a request."""
+    """Read everything that a handler can read of a request."""
     seen = {"bearer": request.bearer, "ip": rate_limit.source(request.source_ip)}
     seen["number"] = number(request.path["name"])
     for type_ in QUERIES:
@@ -174,7 +174,7 @@ def _everything(request: Request) -> dict[str, Any]:
 
 
 def label_selectors(data: bytes) -> None:
-    """A selector is read or refused as Kubernetes does; a refusal points into the text."""
+    """A selector is read or refused as in Kubernetes; a refusal points into the text."""
     text = data.decode(errors="replace")
     found = refused(lambda: selectors.parse(text))
     if isinstance(found, Problem):
@@ -185,7 +185,7 @@ def label_selectors(data: bytes) -> None:
         wanted = len(reference_selectors.parse(text))
     except reference_selectors.Refused:
         wanted = 0
-    # None is no selector here, and every device to Kubernetes.
+    # None is not a selector here; to Kubernetes it means every device.
     assert wanted == (0 if isinstance(found, Problem) else len(found)), text
 
 

@@ -1,6 +1,6 @@
-"""schemathesis over every route of docs/openapi.json, through the gateway: as a device, as a phone that enrolls, as an
-operator. No answer is a 5xx, every one is documented with its status, type, headers and schema, what fits its schema is
-answered or refused by a known rule, and what does not is refused.
+"""Run schemathesis on every route of docs/openapi.json, through the gateway, as a device, an enrolling phone and an
+operator. No response is a 5xx; each has a documented status, type, headers and schema. A request that fits its schema
+is answered or refused by a known rule, and any other is refused.
 """
 
 import os
@@ -31,7 +31,7 @@ SUITE_EXAMPLES = 5
 
 @pytest.fixture
 def callers(url: str, fake_fcm, bucket) -> dict[str, str]:
-    """Everybody who calls, in a system where there is something to find: the environment of `hooks`."""
+    """All callers, in a system with objects to find: the environment of `hooks`."""
     samples.make_real()
     assert act(1, "rollout", staged_rollout_percent=100, install=True).status == 202
     made = call("POST", "/v1/enroll-tokens", {"aliases": ["fuzz"], "uses_allowed": 100_000, "expires_in_sec": 86_400})
@@ -47,7 +47,7 @@ def callers(url: str, fake_fcm, bucket) -> dict[str, str]:
 
 
 @pytest.mark.timeout(7200)
-def test_every_route_does_what_the_reference_says(url, callers, scale, tried, tmp_path):
+def test_every_route_matches_the_openapi_document(url, callers, scale, tried, tmp_path):
     with gateway(url) as address:
         done = schemathesis(address, callers, tmp_path, scale)
     found = re.search(r"^ *([\d,]+) generated", done.stdout, re.MULTILINE)

@@ -1,7 +1,7 @@
-"""What a body costs: the peak memory of a request, as an oracle over hostile bodies.
+"""The peak memory of a request with a hostile body.
 
-At most 10 times the body plus 5 MB for JSON on the routes of devices, with or without a valid credential, and 40 times
-plus 5 MB for anything else.
+The limit is 10 times the body plus 5 MB for JSON on device routes, with or without valid credentials, and 40 times the
+body plus 5 MB for anything else.
 """
 
 import json
@@ -18,7 +18,7 @@ SPARE = 5 * MIB
 
 
 def filled(pattern: bytes, head: bytes, tail: bytes, size: int, separator: bytes = b",") -> bytes:
-    """`pattern` as often as the size takes, between head and tail."""
+    """Repeat `pattern` to fill the size between head and tail."""
     times = (size - len(head) - len(tail)) // (len(pattern) + len(separator))
     return head + separator.join([pattern] * times) + tail
 
@@ -59,7 +59,7 @@ ROUTES = ["/v1/heartbeat", "/v1/heartbeats", "/v1/devices/fcm-token", "/v1/actio
 
 
 def peak(path: str, body: bytes, token: str | None) -> int:
-    """Bytes at the peak of one request; its event is the gateway's."""
+    """The peak of allocated bytes during one request, whose event comes from the gateway."""
     handler, given = event("POST", path, body, token=token)
     tracemalloc.start()
     try:
@@ -71,7 +71,7 @@ def peak(path: str, body: bytes, token: str | None) -> int:
 
 @pytest.fixture
 def token(url: str) -> str:
-    """Of a device that has reported, so that nothing is loaded for the first time."""
+    """The token of a device that has reported before, so that the measured call loads no module."""
     token = enroll()[1]
     assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=token).status == 200
     return token
@@ -79,7 +79,7 @@ def token(url: str) -> str:
 
 @pytest.mark.parametrize("size", [60_000, MIB], ids=["60 KB", "1 MiB"])
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_json_on_the_routes_of_devices_costs_at_most_10_times_its_size(token, kind, size):
+def test_json_on_device_routes_uses_at_most_10_times_its_size(token, kind, size):
     body = HOSTILE[kind](size)
     assert len(body) <= MIB
     strangers = [("/v1/heartbeat", "not a token"), ("/v1/action-result", None)]
@@ -89,7 +89,7 @@ def test_json_on_the_routes_of_devices_costs_at_most_10_times_its_size(token, ki
 
 
 @pytest.mark.parametrize("kind", NO_JSON)
-def test_what_is_no_json_costs_at_most_40_times_its_size(token, kind):
+def test_invalid_json_uses_at_most_40_times_its_size(token, kind):
     body = NO_JSON[kind](MIB // 4)
     for path in ROUTES:
         found = peak(path, body, token)
@@ -97,15 +97,15 @@ def test_what_is_no_json_costs_at_most_40_times_its_size(token, kind):
 
 
 @pytest.mark.parametrize("kind", [*HOSTILE, *NO_JSON])
-def test_a_body_of_an_operator_costs_at_most_40_times_its_size(token, kind):
+def test_operator_body_uses_at_most_40_times_its_size(token, kind):
     body = (HOSTILE | NO_JSON)[kind](MIB)
-    # One way reads them all, so each kind of body is tried on one route.
+    # All bodies are read in the same way, so each kind of body is tried on one route.
     path = ("/v1/enroll-tokens", "/v1/commands", "/v1/devices/import")[len(kind) % 3]
     found = peak(path, body, None)
     assert found <= 40 * len(body) + SPARE, (path, found / len(body))
 
 
-def test_random_heartbeats_keep_within_the_bound(token):
+def test_random_heartbeats_stay_within_the_limit(token):
     rng = random.Random(5)
     for _ in range(10):
         apps = {f"com.app{n}": {"version_code": rng.randrange(10**9)} for n in range(rng.randrange(0, 900))}

@@ -1,4 +1,4 @@
-"""hypothesis on the parsers: nothing but problems below 500, no hang, memory bounded. FUZZ_EXAMPLES scales it."""
+"""hypothesis on the parsers: only problems below 500, no hang, and bounded memory. FUZZ_EXAMPLES scales it."""
 
 import base64
 import json
@@ -15,9 +15,9 @@ from tests.support.builds import sample
 from tests.system.fuzz.targets import APKS, BODIES, SIGNED, TARGETS
 
 SUITE_EXAMPLES = 200
-MOST_MEGABYTES = 100  # that one input may add to what the process ever had
+MOST_MEGABYTES = 100  # that one input may add to the peak memory of the process
 
-# Values at the edges of what JSON, Python, msgspec and PostgreSQL take for one and the same.
+# Values at the edges of what JSON, Python, msgspec and PostgreSQL treat as equal.
 ODD = st.sampled_from(
     [
         *(0, -1, 2**31, -(2**31) - 1, 2**63, 2**64, 10**400, 1e308, 5e-324, -0.0, 85.0, 85.5, "85", "NaN", "1e5"),
@@ -31,7 +31,7 @@ INSTANTS = st.sampled_from(
         *("9999-12-31T23:59:59.999999-23:59", "2016-12-31T23:59:60Z", "20260101T000000Z", -1, "-1", "1e30"),
     ]
 )
-CHANGES = st.sampled_from([0, 1, 1, 6])  # what is wrong hides what comes after it
+CHANGES = st.sampled_from([0, 1, 1, 6])  # more changes would often hide each other
 NAMES = st.sampled_from(sorted({name for body in BODIES for name in body.__struct_fields__}))
 OF_A_HEARTBEAT = st.sampled_from(HeartbeatBody.__struct_fields__)
 VALUES = st.recursive(
@@ -44,7 +44,7 @@ SAMPLES = [json.loads(body) for name in samples.files() if (body := samples.load
 
 @st.composite
 def documents(draw: st.DrawFn, names: st.SearchStrategy[str] = NAMES) -> bytes:
-    """A sample's body with some members changed, or anything; now and then cut or with a byte changed."""
+    """A sample's body with some members changed, or any document; sometimes truncated or with one byte changed."""
     document = dict(draw(st.sampled_from(SAMPLES))) | draw(st.dictionaries(names, ODD | VALUES, max_size=draw(CHANGES)))
     if draw(st.booleans()):
         document["timestamp_utc"] = draw(INSTANTS)
@@ -64,13 +64,13 @@ def keys(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
-    """A sample, cut, lengthened, or with a part of it moved."""
+    """A sample that is truncated, extended, or has a part moved."""
     content = draw(st.sampled_from(APKS))
     at, length = draw(st.integers(0, len(content))), draw(st.integers(0, 200))
     return content[:at] + draw(st.binary(max_size=40)) + content[at + length :]
 
 
-# As `targets.mutated_apks` reads it: small numbers are lengths that end a little early or late.
+# In the format of `targets.mutated_apks`; small numbers are lengths that end slightly early or late.
 CHANGE = st.builds(
     lambda region, place, value: bytes([region]) + place.to_bytes(2) + value,
     st.integers(0, 7),
@@ -117,13 +117,13 @@ INPUTS: dict[str, st.SearchStrategy[bytes]] = {
 
 
 def megabytes() -> float:
-    """The most memory that this process ever had."""
+    """The peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", TARGETS)
-def test_whatever_comes_it_is_read_or_refused(name: str, scale: int | None, tried: list[str]):
+def test_any_input_is_read_or_refused(name: str, scale: int | None, tried: list[str]):
     target, count = TARGETS[name], 0
 
     @given(INPUTS[name])
@@ -163,14 +163,14 @@ def test_whatever_comes_it_is_read_or_refused(name: str, scale: int | None, trie
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_meant_to_break_it(name: str, data: bytes):
+def test_hostile_input_is_refused(name: str, data: bytes):
     before = megabytes()
     TARGETS[name](data)
     assert megabytes() - before < MOST_MEGABYTES
 
 
-def test_a_find_would_be_told(monkeypatch: pytest.MonkeyPatch):
-    """The targets can fail: with a parser that raises what it should not, each says so."""
+def test_targets_report_an_unexpected_error(monkeypatch: pytest.MonkeyPatch):
+    """Shows that the targets can fail: with a parser that raises an unexpected error, each of them reports it."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("of the inside")

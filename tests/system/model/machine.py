@@ -1,5 +1,5 @@
-"""Takes the steps of model/dispatch.pml on the real PostgreSQL, by the code's own calls, and reads the row as the model
-writes it."""
+"""Take the steps of model/dispatch.pml on a real PostgreSQL with the code's own calls, and read the row in the model's
+notation."""
 
 import json
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ UNSET, COMING, PASSED = range(3)
 NEVER, KEPT, WIPED = range(3)
 _IDLE, _HOLDS, OK, REFUSED, GONE, LATER, SILENT = range(7)
 
-# What FCM answers, by the fake's names, and what the sender makes of it.
+# FCM's responses, by the fake's names, and what the sender makes of them.
 KINDS = {OK: "200", REFUSED: "400", GONE: "404", LATER: "429", SILENT: "503"}
 RESULTS = {
     OK: ("sent", "sent", 200),
@@ -34,13 +34,13 @@ RESULTS = {
     LATER: ("retry_wait", "QUOTA_EXCEEDED", 429),
     SILENT: ("unknown", "NO_ANSWER", None),
 }
-# What moves nothing in the row.
+# Steps that change nothing in the row.
 UNSEEN = {"post", "give_up", "crash", "deliver", "drop", "time_late", "snapshot"}
 
 
 @dataclass
 class Held:
-    """What a sender has in its hand: a claim, and then FCM's answer to its POST."""
+    """A sender's state: a claim, and then FCM's response to its POST."""
 
     claim: Claim
     result: Result | None = None
@@ -50,8 +50,8 @@ class Machine:
     """One device and one command.
 
     Attributes:
-        told: what clients were told that their request is: payload by payload.
-        sent: each message that reached FCM and was taken, or perhaps: its parameters.
+        told: What clients were told about their request, by payload.
+        sent: The parameters of each message that FCM accepted or may have accepted.
     """
 
     def __init__(self, db: Database, fake_fcm: FakeFcm) -> None:
@@ -74,15 +74,15 @@ class Machine:
         self.fake_fcm.forget()
 
     def run(self, step: Step) -> None:
-        """Take the step; whether the row is what the model says is for the caller to look at."""
+        """Take the step; the caller compares the row with the model."""
         getattr(self, f"_{step.name}")(step)
 
     def differs(self, step: Step) -> str | None:
-        """Put the row there, take the step, and say how the row is not what the model says; None when it is."""
+        """Set the row, take the step, and describe how the row differs from the model; None if it does not."""
         self.put(step.before)
         try:
             self.run(step)
-        except Exception as error:  # Which step it was is what the reader needs.
+        except Exception as error:  # the reader needs to know which step it was
             return f"{step.line()}: {type(error).__name__}: {error}"
         found = self.row()
         return None if found == step.after else f"{step.line()}: the row is {found}"
@@ -104,7 +104,7 @@ class Machine:
 
     def _claim(self, step: Step) -> None:
         slot = step.arguments[1]
-        # The handler's claim of its own command, and the sweep's of whatever is due, in turn.
+        # Alternates between the handler's claim of its own command and the sweep's claim of whatever is due.
         self.turn += 1
         if self.turn % 2:
             claim = queue.claim(self.db, REQUEST_ID, LEASE_SECONDS)
@@ -178,7 +178,7 @@ class Machine:
         list(policies.dispatches(self.db, policies.cutoff(self.db, 2)))
         self._age("sent_at = now()")
 
-    # --- what is no statement of fcm_dispatches
+    # --- steps that are no statements on fcm_dispatches
 
     def _post(self, step: Step) -> None:
         _command, slot, answer, *_ = step.arguments
@@ -199,7 +199,7 @@ class Machine:
         assert answer.status == 200, answer.text
         listed = [message["request_id"] for message in answer.json["pending_commands"]]
         assert listed == [REQUEST_ID] * lists(step.before), f"pending_commands is {listed}: {step.line()}"
-        if step.before.fcm == PASSED:  # A minute goes by.
+        if step.before.fcm == PASSED:  # a minute passes
             self.db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '2 minutes'")
             self._age("fcm_expires_at = now() - interval '10 minutes'")
 
@@ -220,7 +220,7 @@ class Machine:
         self._age("fcm_expires_at = now() - interval '10 minutes'")
 
     def _nothing(self, _step: Step) -> None:
-        """A message arrives or is dropped, a sender's clock goes on: nothing that the database sees."""
+        """A message arrives or is dropped, or a sender's clock advances: the database sees none of this."""
 
     _deliver = _drop = _time_late = _nothing
 
@@ -242,7 +242,7 @@ class Machine:
     # --- the row
 
     def put(self, row: Row) -> None:
-        """The command as this row of the model says, whatever led to it."""
+        """Set the command to this row of the model, regardless of how it could get there."""
         self.held = {}
         self.db.execute("DELETE FROM fcm_dispatches")
         self.db.execute(
@@ -283,7 +283,7 @@ class Machine:
         })  # fmt: skip
 
     def row(self) -> Row:
-        """The command as the model writes it."""
+        """The command in the model's notation."""
         found = self.db.execute(_READ, {"request_id": REQUEST_ID})
         token = int((self._token() or "t0")[1:])
         if not found:
@@ -329,7 +329,7 @@ class Machine:
 
 
 def lists(row: Row) -> bool:
-    """Whether a heartbeat's pending_commands holds it: `listed` of the model."""
+    """Whether a heartbeat's pending_commands includes the command: `listed` in the model."""
     waits = STATES[row.state] in ("accepted", "retry_wait", "unknown")
     return bool(row.own and not row.over and not row.done and (waits or (row.state == 3 and row.delivery)))
 

@@ -1,4 +1,4 @@
-"""model/transitions.toml, the model and the code speak of the same transitions."""
+"""model/transitions.toml, the model and the code name the same transitions."""
 
 import re
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from model import steps
 ROOT = Path(__file__).resolve().parents[3]
 LAYER = ROOT / "layers/nexmdm/src/nexmdm"
 FUNCTIONS = ROOT / "migrations/sql"
-# Retention deletes from any table by one statement, delete_batch.sql; this names the table and what is due in it.
+# Retention deletes from any table by one statement, delete_batch.sql. This names the table and the due rows in it.
 DUE = re.compile(r"_Due\(\s*\"fcm_dispatches\"")
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM|MERGE INTO)\s+(?:ONLY\s+)?fcm_dispatches\b")
 
 
 def written() -> set[str]:
-    """Every statement that writes the table: its file, and what it does."""
+    """Every statement that writes the table, as its file and what it does."""
     found = set()
     for path in [*LAYER.rglob("*.py"), *LAYER.rglob("*.sql"), *_functions(), *(ROOT / "functions").rglob("*.py")]:
         folder = next(parent for parent in (LAYER, FUNCTIONS, ROOT) if path.is_relative_to(parent))
@@ -29,7 +29,7 @@ def written() -> set[str]:
 
 
 def _functions() -> Iterator[Path]:
-    """The newest version of each function of the schema: older ones serve the release before."""
+    """The newest version of each function of the schema; older versions serve the previous release."""
     newest: dict[str, tuple[int, Path]] = {}
     for path in FUNCTIONS.glob("*.sql"):
         name, _, version = path.stem.rpartition("_v")
@@ -49,13 +49,13 @@ def test_each_transition_names_a_callable(step: str):
 
 
 @pytest.mark.parametrize("step", steps.TRANSITIONS)
-def test_each_transition_leads_where_the_table_says(step: str):
+def test_each_transition_has_the_documented_target(step: str):
     moves = {
         (steps.STATES[taken.before.state], steps.STATES[taken.after.state])
         for taken in steps.stored().single
         if taken.name == step
         and taken.before[:-1] != taken.after[:-1]
-        # What a restore does to a row that stays in its state is no transition of the machine.
+        # Setting a row that keeps its state in a restore is not a transition of the state machine.
         and (step != "after_restore" or taken.before.state != taken.after.state)
     }
     entry = steps.TRANSITIONS[step]

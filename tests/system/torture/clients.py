@@ -1,4 +1,4 @@
-"""Clients that do everything at once through the gateway, and write down what they did and were told."""
+"""Clients that make all kinds of calls concurrently through the gateway, and record what they did and got."""
 
 import random
 import threading
@@ -24,7 +24,7 @@ ACTIONS = ("ping", "wake")
 
 
 class Clients:
-    """devices: (id, token) of some that FCM reaches. tokens: {token_id: enrollment token} of USES uses each."""
+    """devices: (id, token) of devices that FCM reaches. tokens: {token_id: enrollment token}, with USES uses each."""
 
     def __init__(self, stack: Stack, devices: list[tuple[str, str]], tokens: dict[str, str], commands: int) -> None:
         self.history: list[Operation] = []
@@ -34,7 +34,7 @@ class Clients:
         self._start = int(an_hour_ago().timestamp())
 
     def run(self, threads: int, operations: int, seed: int) -> None:
-        """Each thread does so many operations, others for each seed."""
+        """Run `operations` operations in each thread, different ones for each seed."""
         running = [threading.Thread(target=self._run, args=(f"{seed}-{n}", operations)) for n in range(threads)]
         for thread in running:
             thread.start()
@@ -65,7 +65,7 @@ class Clients:
         self._do("heartbeat", (device_id, bucket), lambda: device.post("/v1/heartbeat", json=body, headers=_by(token)))
 
     def _command(self, rng: random.Random, _: httpx.Client, operator: httpx.Client) -> None:
-        """The device belongs to the name, the action almost always."""
+        """Send a command. The name determines the device, and almost always the action."""
         name = rng.choice(self._names)
         device_id = self._devices[_number(name) % DEVICES][0]
         body = {"request_id": name, "action": ACTIONS[rng.random() < 0.1]}
@@ -94,7 +94,7 @@ class Clients:
 
 
 def _number(name: str) -> int:
-    """Which command it is, and so whose."""
+    """The number of the command, which determines its device."""
     return int(name.rpartition("-")[2])
 
 
@@ -108,8 +108,8 @@ def _outcome(status: int) -> Outcome:
 
 @contextmanager
 def troubled(stack: Stack, db: Database, seed: int):
-    """The line to the database is cut, its answers are lost, its backends are terminated, again and again; yields how
-    often each happened."""
+    """Repeatedly cut the database connection, lose its responses and terminate its backends; yield how often each
+    happened."""
     rng, over, times = random.Random(seed), threading.Event(), Counter()
     troubles = {
         "line cut": stack.line.cut,
@@ -133,10 +133,10 @@ def troubled(stack: Stack, db: Database, seed: int):
 
 
 def stored(stack: Stack, devices: list[str]) -> Stored:
-    """What there is now, of these devices' heartbeats and of everything else."""
+    """What is stored now: these devices' heartbeats, and everything else."""
     db = Database(make_dsn(stack.database))
     beats = db.execute(_HEARTBEATS, {"ids": devices})
-    # Instants as the API writes them.
+    # Times in the API's format.
     commands = msgspec.to_builtins(db.execute(_COMMANDS))
     tokens = db.execute("SELECT token_id, uses_allowed, uses_consumed FROM enrollment_tokens")
     made = db.execute("SELECT id, enrollment_token_id FROM devices")

@@ -1,4 +1,4 @@
-"""How much is tried, and the table at the end that says so. TORTURE=10 tries ten times as much; `make torture` does."""
+"""How much is tried, and the table at the end of the run. TORTURE=10 tries ten times as much (`make torture`)."""
 
 import os
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from nexmdm.runtime.database import Database
 
 from tests.support.claims import Claim
 
-# The mutations name exact texts of the code: `make torture` and `make mutations` check that they still apply.
+# Mutations contain exact texts of the code; `make torture` and `make mutations` check that they still apply.
 collect_ignore = [] if "TORTURE" in os.environ else ["test_mutations.py"]
 _claims = pytest.StashKey[list[tuple[str, str, int]]]()
 
 
 @pytest.fixture
 def claim(request: pytest.FixtureRequest) -> Claim:
-    """claim(what holds, what was tried, how often), once it was seen to hold."""
+    """claim(what holds, what was tried, how often) records a promise that was seen to hold."""
 
     def claim(what: str, tried: str, times: int) -> None:
         request.config.stash.setdefault(_claims, []).append((what, tried, times))
@@ -26,7 +26,7 @@ def claim(request: pytest.FixtureRequest) -> Claim:
 
 @pytest.fixture(autouse=True)
 def the_audit_agrees(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever was done to the stack, no command has a history that cannot be. test_races.py writes rows by hand."""
+    """After any fault, no command has an impossible history. test_races.py is exempt: it writes rows by hand."""
     by_hand = request.path.name == "test_races.py" or "url" not in request.fixturenames
     url = None if by_hand else request.getfixturevalue("url")
     yield

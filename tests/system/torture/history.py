@@ -1,8 +1,8 @@
-"""What clients did and were told, and what must be true of it: `check(history, stored)` lists what is not.
+"""What clients did and were told, and the rules that it must satisfy: `check(history, stored)` lists violations.
 
-An operation that was answered 2xx is `ok`; one that was refused (4xx) is `failed` and did nothing; one without an
-answer, or with a 5xx, is `unknown` and may have happened. Times are the clients', so `a` was before `b` when
-a.returned < b.invoked, and at once with it otherwise.
+An operation answered with 2xx is `ok`. One that was refused (4xx) is `failed` and had no effect. One without a
+response, or with a 5xx, is `unknown` and may have had its effect. Times are those of the clients: `a` was before `b` if
+a.returned < b.invoked, and otherwise concurrent with it.
 """
 
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ Outcome = Literal["ok", "failed", "unknown"]
 @dataclass(frozen=True)
 class Operation:
     """kind: heartbeat, command, show, cancel, ack or register. subject: what it was about: (device, bucket), a
-    request_id, a token_id. value: of the answer; asked: of the request."""
+    request_id, or a token_id. value: from the response. asked: from the request."""
 
     kind: str
     subject: Any
@@ -32,10 +32,10 @@ class Operation:
 
 @dataclass
 class Stored:
-    """What the database and the double hold in the end.
+    """What the database and the fake FCM hold at the end.
 
     commands: rows by request_id. tokens: {token_id: (uses_allowed, uses_consumed)}. devices: {device_id: token_id}.
-    posts: how many POSTs of a request_id FCM accepted, or may have; accepted: those that it certainly did.
+    posts: POSTs of a request_id that FCM accepted or may have accepted. accepted: those that it certainly accepted.
     """
 
     heartbeats: list[tuple[str, int]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Stored:
 
 
 def check(history: list[Operation], stored: Stored) -> list[str]:
-    """One line for each thing that is wrong."""
+    """Return one line for each violation."""
     return [*_heartbeats(history, stored), *_commands(history, stored), *_tokens(history, stored)]
 
 
@@ -90,7 +90,7 @@ def _commands(history: list[Operation], stored: Stored) -> Iterator[str]:
 
 
 def _fixed(request_id: str, operations: list[Operation], told: list[Operation], row: dict[str, Any]) -> Iterator[str]:
-    """What is fixed at acceptance never differs, and is what somebody asked for."""
+    """Values fixed at acceptance never differ, and are those of a request."""
     for operation in told:
         for name in FIXED:
             if operation.value[name] != row[name]:
@@ -103,7 +103,7 @@ def _fixed(request_id: str, operations: list[Operation], told: list[Operation], 
 
 
 def _states(request_id: str, told: list[Operation], row: dict[str, Any]) -> Iterator[str]:
-    """Each answer's state can be reached from that of every answer before it, and the row's from all of them."""
+    """The state in each response is reachable from that in every earlier one, and the row's state from all of them."""
     for later in told:
         for earlier in told:
             was, now = earlier.value["state"], later.value["state"]
@@ -137,7 +137,7 @@ def _tokens(history: list[Operation], stored: Stored) -> Iterator[str]:
 
 @cache
 def reachable(state: str) -> frozenset[str]:
-    """The states that a command may be in after this one, itself included. No operator resends here."""
+    """The states that a command may reach from this one, including itself. No operator resends here."""
     seen, waiting = {state}, [state]
     while waiting:
         here = waiting.pop()

@@ -1,4 +1,4 @@
-"""A simulated fleet at work while faults happen, and what it was told."""
+"""A simulated fleet that works while faults happen, and the responses it got."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ DRAIN_SECONDS, LONGEST_CALL_SECONDS = 30, 40
 
 
 class Answer(NamedTuple):
-    """One request of a device: when it was sent (`time.monotonic()`), where, and what came back."""
+    """One request of a device: when it was sent (`time.monotonic()`), the path, and the response."""
 
     sent: float
     path: str
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Record(Ledger):
-    """The fleet's ledger that remembers every answer."""
+    """The fleet's ledger, which also keeps every response."""
 
     answers: list[Answer] = field(default_factory=list)
 
@@ -42,19 +42,19 @@ class Record(Ledger):
         self.answers.append(Answer(time.monotonic() - seconds, path, status))
 
     def told_since(self, moment: float) -> list[Answer]:
-        """Of the requests sent from then on. They stand in the order of their answers."""
+        """Responses to requests sent from `moment` on, in the order of their arrival."""
         oldest = moment - LONGEST_CALL_SECONDS
         recent = itertools.takewhile(lambda answer: answer.sent >= oldest, reversed(list(self.answers)))
         return [answer for answer in recent if answer.sent >= moment]
 
     @property
     def acknowledged(self) -> set[Key]:
-        """(device, bucket) of every heartbeat that the server said it has."""
+        """(device, bucket) of every heartbeat that the server acknowledged."""
         return set(self._stored)
 
 
 class Load:
-    """A fleet in a thread of its own. `record` may be read from any thread."""
+    """A fleet in its own thread. Any thread may read `record`."""
 
     def __init__(self, stack: Stack, devices: int) -> None:
         self.record = Record(BUCKET_SECONDS)
@@ -71,10 +71,10 @@ class Load:
         eventually(lambda: self._failed or len(self.device_ids) == self._count, 60)
 
     def stop(self) -> None:
-        """The devices send what they still hold.
+        """Stop after the devices have sent what they still hold.
 
         Raises:
-            AssertionError: something was left, or the fleet itself failed.
+            AssertionError: Something was left unsent, or the fleet itself failed.
         """
         if self._stop:
             self._loop.call_soon_threadsafe(self._stop.set)
@@ -83,7 +83,7 @@ class Load:
         assert self._left == 0, f"{self._left} requests were never answered"
 
     def wait_for_answers(self, count: int, statuses: set[int], since: float, seconds: float = 60) -> None:
-        """Until devices were answered so often so."""
+        """Wait until devices got `count` responses with one of these statuses."""
         eventually(lambda: sum(a.status in statuses for a in self.record.told_since(since)) >= count, seconds)
 
     def _run(self) -> None:

@@ -1,8 +1,8 @@
-"""Removes each protection in turn; the suite must turn red: `python -m tests.system.torture.mutations [WORD ..]`.
+"""Remove each protection in turn; the suite must fail: `python -m tests.system.torture.mutations [WORD ..]`.
 
-A mutation is a text that is replaced, of one file or of the newest version of a function of the schema
-(mutations.toml). The tree is copied, the named tests run once as it is (they must be green), then for each mutation
-(they must be red; races do not happen each time and get three chances). WORD runs only those whose name holds it.
+A mutation replaces a text of one file, or of the newest version of a function of the schema (mutations.toml). The tree
+is copied. The named tests run once without a mutation and must pass, then once per mutation and must fail; because
+races do not occur each time, they get three attempts. WORD selects the mutations whose name contains it.
 """
 
 import os
@@ -26,13 +26,13 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[3]
 FUNCTIONS = ROOT / "migrations/sql"
 WORKERS, CHANCES = 2, 3
-RED, GREEN = 1, 0  # pytest's exit codes: tests failed; all passed. Anything else is no answer
+RED, GREEN = 1, 0  # pytest's exit codes: tests failed, all passed. Any other code is no result
 LIMIT_SECONDS = 900
 WHERE = "import functions, local, migrations, nexmdm, nexmdm_cli, tests.support.api as t; print(*(m.__file__ or list(m.__path__)[0] for m in (functions, local, migrations, nexmdm, nexmdm_cli, t)), sep='\\n')"  # noqa: E501
 
 
 class Mutation(NamedTuple):
-    """times: how often `old` stands there; each is replaced."""
+    """`times` is how often `old` occurs in the file; each occurrence is replaced."""
 
     what: str
     file: str
@@ -42,10 +42,10 @@ class Mutation(NamedTuple):
     times: int = 1
 
     def source(self, root: Path) -> str:
-        """The file with the protection taken away.
+        """The file without the protection.
 
         Raises:
-            LookupError: the text does not stand there so often: the mutation has to follow the code.
+            LookupError: The text does not occur `times` times, so the mutation must be adapted to the code.
         """
         text = (root / self.file).read_text()
         if text.count(self.old) != self.times:
@@ -54,7 +54,7 @@ class Mutation(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """red: the suite noticed. why: the first failure, or what went wrong."""
+    """red: the suite detected the mutation. why: the first failure, or the problem."""
 
     mutation: Mutation
     red: bool
@@ -71,7 +71,7 @@ def load() -> list[Mutation]:
 
 
 def newest(function: str) -> str:
-    """The file of a function's newest version: the one that runs."""
+    """The file of a function's newest version, which is the one in use."""
     versions = {int(path.stem.rpartition("_v")[2]): path for path in FUNCTIONS.glob(f"{function}_v*.sql")}
     return str(versions[max(versions)].relative_to(ROOT))
 
@@ -132,10 +132,10 @@ def _why(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def run(mutations: list[Mutation]) -> Iterator[Verdict]:
-    """The verdicts as they come.
+    """Yield the verdicts as they are reached.
 
     Raises:
-        SystemExit: the tests are not green without any mutation.
+        SystemExit: The tests do not pass without a mutation.
     """
     with tempfile.TemporaryDirectory(prefix="nexmdm-mutations-", ignore_cleanup_errors=True) as folder:
         copies = [Copy(Path(folder) / str(n)) for n in range(WORKERS)]
@@ -175,7 +175,7 @@ def main(words: list[str]) -> int:
 def table(verdicts: list[Verdict]) -> Table:
     made = Table("protection taken away", "the suite", "noticed by")
     for verdict in sorted(verdicts, key=lambda verdict: verdict.mutation.what):
-        # A test's name may hold brackets, which would be markup.
+        # The name of a test may contain brackets, which rich would interpret as markup.
         made.add_row(escape(verdict.mutation.what), "red" if verdict.red else "SURVIVED", escape(verdict.why))
     return made
 

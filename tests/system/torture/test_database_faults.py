@@ -1,7 +1,7 @@
-"""The database breaks in every way that is known while a fleet reports through the gateway.
+"""The database fails in every known way while a fleet reports through the gateway.
 
-For each fault: no acknowledged heartbeat is missing, no 401, at most one 503 per environment that is not the fault's
-own, and everybody is served again by the same processes.
+For each fault: no acknowledged heartbeat is missing, there is no 401, each environment returns at most one 503 that the
+fault itself does not explain, and afterwards the same processes serve all devices again.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def scene() -> Iterator[Scene]:
         assert scene.missing() == set()
 
 
-# --- the faults: each is on inside of its block, and over when it ends
+# --- the faults: each begins with its block and ends with it
 
 
 @contextmanager
@@ -38,14 +38,14 @@ def terminated(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def restarted(scene: Scene) -> Iterator[None]:
-    """Without a shutdown: the server recovers from its log."""
+    """Restart without a shutdown, so that the server recovers from its log."""
     scene.pg("pg_ctl", "restart", "-m", "immediate", "-w", "-D", scene.data, "-l", scene.data / "log")
     yield
 
 
 @contextmanager
 def read_only(scene: Scene) -> Iterator[None]:
-    """Connections survive a failover and find themselves on a server that takes no write (25006); then it is over."""
+    """Connections survive a failover and end up on a server that refuses writes (25006), until it ends."""
     scene.sql(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on", OTHERS)
     try:
         yield
@@ -77,7 +77,7 @@ def disk_full(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def statement_timeout(scene: Scene) -> Iterator[None]:
-    """Somebody holds a lock for longer than a statement may take."""
+    """Another session holds a lock for longer than a statement may take."""
     scene.sql(f"ALTER ROLE {ROLE} SET statement_timeout = '100ms'", OTHERS)
     try:
         with contextlib.closing(psycopg2.connect(scene.admin)) as holder, holder.cursor() as cursor:
@@ -89,7 +89,7 @@ def statement_timeout(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def answer_lost(scene: Scene) -> Iterator[None]:
-    """Committed, and the line breaks before anybody hears of it."""
+    """The statement is committed, and the connection breaks before its response arrives."""
     before = scene.stack.line.connections
     scene.stack.line.lose_answers()
     eventually(lambda: scene.stack.line.connections > before)
@@ -98,7 +98,7 @@ def answer_lost(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def slow(scene: Scene) -> Iterator[None]:
-    """Answers trickle in: pieces of 64 bytes, 2 ms each."""
+    """Responses arrive slowly: pieces of 64 bytes, 2 ms each."""
     scene.stack.line.delay, scene.stack.line.piece = 0.002, 64
     try:
         yield
@@ -108,14 +108,14 @@ def slow(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def half_open(scene: Scene) -> Iterator[None]:
-    """The connections stay open and nothing comes back on them; whoever connects anew is served."""
+    """Connections stay open without a response; new connections work."""
     scene.stack.line.fall_silent()
     yield
 
 
 @contextmanager
 def silent(scene: Scene) -> Iterator[None]:
-    """Nothing comes back on any connection, nor on new ones."""
+    """No connection gets a response, not even a new one."""
     scene.stack.line.fall_silent(new=True)
     try:
         yield
@@ -137,31 +137,31 @@ OUTAGES: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("name", MOMENTS)
-def test_a_moment(scene: Scene, claim: Claim, name: str):
+def test_brief_fault_is_not_visible_to_devices(scene: Scene, claim: Claim, name: str):
     answered = sum(survive(scene, MOMENTS[name], {200}) for _ in range(SCALE))
     claim(HOLDS, f"{name} ({answered} requests met it)", SCALE)
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_an_outage(scene: Scene, claim: Claim, name: str):
+def test_outage_returns_503_and_loses_nothing(scene: Scene, claim: Claim, name: str):
     answered = sum(survive(scene, OUTAGES[name], {503}) for _ in range(SCALE))
     claim(HOLDS, f"{name} ({answered} requests met it)", SCALE)
 
 
-def test_an_immediate_restart(scene: Scene, claim: Claim):
-    """An outage that is over before many can notice it."""
+def test_immediate_restart_loses_nothing(scene: Scene, claim: Claim):
+    """An outage that is over before many requests can meet it."""
     answered = sum(survive(scene, restarted, {200, 503}) for _ in range(SCALE))
     claim(HOLDS, f"immediate restart ({answered} requests met it)", SCALE)
 
 
-def test_a_slow_network_costs_time_only(scene: Scene, claim: Claim):
+def test_slow_network_only_takes_longer(scene: Scene, claim: Claim):
     begun = time.monotonic()
     answered = sum(survive(scene, slow, {200}) for _ in range(SCALE))
     assert {answer.status for answer in scene.load.record.told_since(begun)} == {200}
     claim(HOLDS, f"slow network ({answered} requests met it)", SCALE)
 
 
-def test_a_database_that_says_nothing_is_a_503_before_the_function_s_time_is_over(scene: Scene, claim: Claim):
-    """Were it a time-out, Lambda would kill the environment and the caller would hear a bare 500."""
+def test_silent_database_returns_503_before_the_function_times_out(scene: Scene, claim: Claim):
+    """If the function timed out instead, Lambda would kill the environment and the caller would get a bare 500."""
     answered = sum(survive(scene, silent, {503}, seen=2) for _ in range(max(1, SCALE // 5)))
     claim(HOLDS, f"a silent database ({answered} requests met it)", max(1, SCALE // 5))

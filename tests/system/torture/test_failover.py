@@ -1,6 +1,6 @@
-"""A real failover under load: connections move to a hot standby, which takes no write until it is promoted.
+"""A real failover under load: connections move to a hot standby, which refuses writes until it is promoted.
 
-The primary commits only what the standby has too, as Aurora's instances share their storage.
+The primary commits only what the standby has too, because Aurora's instances share their storage.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ def scene() -> Iterator[Scene]:
 
 @contextmanager
 def standby_of(scene: Scene) -> Iterator[Path]:
-    """The data folder of a standby that has all that was committed, at each commit."""
+    """The data folder of a standby that has everything that was committed, at each commit."""
     data = scene.data.with_name("standby")
     data.mkdir(mode=0o700)
     shutil.chown(data, scene.data.owner(), scene.data.group())
     scene.pg("pg_basebackup", "-D", data, "-R", "-c", "fast", "-h", parse_dsn(scene.admin)["host"], "-U", "postgres")
-    (data / ".s.PGSQL.5432.lock").unlink()  # the primary's socket stands in its data folder, and so did this
+    (data / ".s.PGSQL.5432.lock").unlink()  # the primary's socket is in its data folder and was copied with it
     scene.pg("pg_ctl", "start", "-w", "-D", data, "-o", f"-h '' -k {data}", "-l", data / "log")
     try:
         run_sql(scene.admin, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
@@ -49,7 +49,7 @@ def synchronous(admin: str) -> bool:
         return cursor.fetchone() == (1,)
 
 
-def test_a_standby_takes_over(scene: Scene, claim: Claim):
+def test_standby_takes_over_without_losing_a_heartbeat(scene: Scene, claim: Claim):
     with standby_of(scene) as data:
         there = scene.admin.replace(quote(str(scene.data), safe=""), quote(str(data), safe=""))
 

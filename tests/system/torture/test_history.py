@@ -1,5 +1,5 @@
-"""Everything at once, with trouble on the line and a misbehaving FCM: the history that the clients saw must be one that
-keeps the promises. And the checker must be able to say no."""
+"""Concurrent clients with a faulty connection and a misbehaving FCM: the history that they saw must keep the promises.
+The checker must also be able to reject one."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,7 +19,7 @@ THREADS, OPERATIONS = 6, 200
 
 
 @pytest.mark.parametrize("seed", range(max(1, SCALE // 2)))
-def test_what_clients_saw_keeps_the_promises(url: str, db: Database, claim: Claim, seed: int):
+def test_history_of_concurrent_clients_keeps_the_promises(url: str, db: Database, claim: Claim, seed: int):
     devices = [enrolled(f"device-{n}", f"fcm:{n}") for n in range(DEVICES)]
     body = {"aliases": [f"token-{n}" for n in range(6)], "uses_allowed": USES}
     tokens = {item["token_id"]: item["token"] for item in call("POST", "/v1/enroll-tokens", body).json["items"]}
@@ -35,7 +35,7 @@ def test_what_clients_saw_keeps_the_promises(url: str, db: Database, claim: Clai
     assert audit["checked"] > 0
     assert (audit["violations"], audit["first"]) == (0, None)
     assert {status for _, status in clients.statuses if status >= 500} <= {503}, clients.statuses
-    # Only a token that is used up is refused; trouble never looks like a wrong one.
+    # Only a used-up token is refused; a fault never looks like an invalid token.
     assert {kind for kind, status in clients.statuses if status in (401, 403)} <= {"register"}, clients.statuses
     outcomes = Counter(operation.outcome for operation in clients.history)
     assert outcomes["ok"] > len(clients.history) / 2, outcomes
@@ -43,7 +43,7 @@ def test_what_clients_saw_keeps_the_promises(url: str, db: Database, claim: Clai
     claim("what clients saw keeps the promises", f"operations ({seen})", len(clients.history))
 
 
-# --- the checker can say no
+# --- the checker rejects bad histories
 
 
 def answer(state: str, **changes: Any) -> dict[str, Any]:
@@ -100,17 +100,17 @@ BAD: dict[str, tuple[list[Operation], Stored]] = {
 }
 
 
-def test_a_good_history_is_taken():
+def test_good_history_is_accepted():
     assert check(GOOD, HELD) == []
 
 
 @pytest.mark.parametrize("flaw", BAD)
-def test_a_bad_history_is_told(flaw: str):
+def test_bad_history_is_reported(flaw: str):
     wrong = check(*BAD[flaw])
     assert any(flaw in line for line in wrong), wrong
 
 
-def test_what_is_reachable():
+def test_reachable_states():
     assert reachable("accepted") >= {"sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled"}
     assert reachable("sent") == {"sent"}
     assert reachable("failed") == {"failed"}

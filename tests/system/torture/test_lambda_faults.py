@@ -1,6 +1,6 @@
-"""What Lambda does to a function: it ends it in mid-call, delivers an event twice, gives it little memory.
+"""What Lambda does to a function: it kills it during a call, delivers an event twice, and limits its memory.
 
-Frozen environments are in tests/system/dispatch/test_frozen.py, too little time left in test_sending.py beside it.
+Frozen environments are in tests/system/dispatch/test_frozen.py, short remaining time in test_sending.py beside it.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def fake_fcm(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFcm]:
         yield fake_fcm
 
 
-# --- ended in mid-call: a time-out and the memory limit are both a SIGKILL
+# --- killed during a call: a timeout and the memory limit are both a SIGKILL
 
 
 def kill_one(stack: Stack, rng: random.Random) -> bool:
@@ -57,7 +57,7 @@ def kill_one(stack: Stack, rng: random.Random) -> bool:
     return bool(processes)
 
 
-def test_environments_killed_at_any_moment(url: str, db: Database, claim: Claim):
+def test_environments_may_be_killed_at_any_moment(url: str, db: Database, claim: Claim):
     kills, rng, names = 15 * SCALE, random.Random(7), []
     with standing(url, 3, "--every", "fcm_dispatch=0.5", DISPATCH_LEASE_SECONDS="5") as stack:
         with under_load(stack) as load, stack.operator() as operator:
@@ -71,7 +71,7 @@ def test_environments_killed_at_any_moment(url: str, db: Database, claim: Claim)
                     assert kill_one(stack, rng)
                 sender.join()
         told = Counter(answer.status for answer in load.record.answers)
-        assert told.keys() <= {200, 500}, told  # a killed one is API Gateway's own 500
+        assert told.keys() <= {200, 500}, told  # a killed call is API Gateway's own 500
         held = {(row["device_id"], row["bucket"]) for row in db.execute(BUCKETS)}
         assert load.record.acknowledged <= held
         assert {
@@ -88,7 +88,7 @@ def post(operator: httpx.Client, device_id: str, name: str) -> None:
         operator.post(f"/v1/devices/{device_id}/commands", json={"action": "wake", "request_id": name})
 
 
-# --- a BaseException between any two lines: Lambda's own handlers of time-outs, SIGTERM, an extension
+# --- a BaseException between any two lines: Lambda's own timeout handlers, SIGTERM, or an extension
 
 
 class Interrupted(BaseException):
@@ -97,7 +97,7 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def raising_at(step: int) -> Iterator[list[str]]:
-    """Raises before the n-th line of our own code that runs inside; yields where it did."""
+    """Raise before the n-th line of the project's code that runs inside; yields where it did."""
     left, where = step, []
 
     def trace(frame: FrameType, what: str, _: object) -> Callable[..., Any] | None:
@@ -122,7 +122,7 @@ def raising_at(step: int) -> Iterator[list[str]]:
 
 
 def interrupted(act: Callable[[int], object], then: Callable[[int, str], None], stride: int) -> int:
-    """`act` interrupted at every `stride`-th of its lines, each time followed by `then`; returns how often."""
+    """Interrupt `act` at every `stride`-th of its lines, each time followed by `then`; return how often."""
     for n, step in enumerate(range(1, 20_000, stride)):
         with raising_at(step) as where:
             act(step)
@@ -135,8 +135,8 @@ def interrupted(act: Callable[[int], object], then: Callable[[int, str], None], 
 STRIDE = max(1, 4 // SCALE)
 
 
-def test_a_heartbeat_interrupted_anywhere_leaves_nothing_to_the_next(db: Database, device: Device, claim: Claim):
-    start = an_hour_ago() - timedelta(hours=6)  # a bucket for each step, and none of them ahead of now
+def test_heartbeat_interrupted_anywhere_does_not_affect_the_next(db: Database, device: Device, claim: Claim):
+    start = an_hour_ago() - timedelta(hours=6)  # each step has its own bucket, and none is in the future
 
     def beat(step: int) -> Answer:
         return call("POST", "/v1/heartbeat", heartbeat(start + timedelta(seconds=10 * step)), token=device.token)
@@ -152,7 +152,7 @@ def test_a_heartbeat_interrupted_anywhere_leaves_nothing_to_the_next(db: Databas
     claim("an interrupted call leaves nothing to the next", "lines of a heartbeat", times)
 
 
-def test_a_registration_interrupted_anywhere_uses_its_token_once_or_not_at_all(db: Database, claim: Claim):
+def test_registration_interrupted_anywhere_uses_its_token_at_most_once(db: Database, claim: Claim):
     made = call("POST", "/v1/enroll-tokens", {"aliases": ["many"], "uses_allowed": 10_000}).json["items"][0]
 
     def register(step: int) -> Answer:
@@ -174,7 +174,7 @@ FROM enrollment_tokens WHERE token_id = %(id)s
 """
 
 
-def test_a_command_interrupted_anywhere_is_sent_once_or_not_at_all(db: Database, fake_fcm: FakeFcm, claim: Claim):
+def test_command_interrupted_anywhere_is_sent_at_most_once(db: Database, fake_fcm: FakeFcm, claim: Claim):
     device_id, _ = enrolled("lobby", "fcm:lobby")
 
     def send(step: int) -> Answer:
@@ -183,7 +183,7 @@ def test_a_command_interrupted_anywhere_is_sent_once_or_not_at_all(db: Database,
 
     def next_one(step: int, where: str) -> None:
         answer = send(step)
-        # Claimed and not settled: nobody knows, and nobody sends it again.
+        # Claimed but not settled: the outcome is unknown, and the command is not sent again.
         assert answer.status in (200, 202, 409), (where, answer.text)
         assert posts_that_count(fake_fcm, f"i-{step}") <= 1, where
 
@@ -202,7 +202,7 @@ def test_a_command_interrupted_anywhere_is_sent_once_or_not_at_all(db: Database,
 
 
 def at_once(name: str, events: list[Any]) -> list[Outcome]:
-    """The events in environments of one function, all at once."""
+    """Run the events in environments of one function, all at the same time."""
 
     async def run() -> list[Outcome]:
         with open(os.devnull, "ab") as log:
@@ -215,7 +215,7 @@ def at_once(name: str, events: list[Any]) -> list[Outcome]:
     return asyncio.run(run())
 
 
-def test_cleanup_delivered_twice_at_once(url: str, db: Database, device: Device, claim: Claim):
+def test_cleanup_event_may_be_delivered_twice(url: str, db: Database, device: Device, claim: Claim):
     run_sql(
         url,
         f"""INSERT INTO device_heartbeats (device_id, ts, bucket) SELECT '{device.id}', t, date_bin('10 s', t, 'epoch')
@@ -230,7 +230,7 @@ def test_cleanup_delivered_twice_at_once(url: str, db: Database, device: Device,
     removed = sum(policy["deleted"] for outcome in outcomes for policy in outcome.result["policies"].values())
     left = db.execute(DUE)[0]["n"]
     assert left == 0
-    # Whoever counted a partition before the other dropped it counts its rows too.
+    # A run that counted a partition before the other dropped it also counts its rows.
     assert removed >= due + 2000
     claim("an event delivered twice does no harm", "cleanup, twice at once", 1)
 
@@ -241,8 +241,8 @@ DUE = "SELECT count(*) AS n FROM device_heartbeats WHERE ts < now() - interval '
 # --- memory
 
 
-def test_the_heaviest_calls_fit_into_the_function_s_memory(url: str, db: Database, claim: Claim):
-    """The largest resident size of each environment's process, interpreter included."""
+def test_heaviest_calls_fit_into_the_memory_of_the_function(url: str, db: Database, claim: Claim):
+    """Measures the largest resident size of each environment's process, including the interpreter."""
     devices, rounds = 1_000, 2 * SCALE
     run_sql(url, f"INSERT INTO devices (id, alias) SELECT 'd' || n, 'd' || n FROM generate_series(1, {devices}) AS n")
     _, token = enrolled("lobby", None)

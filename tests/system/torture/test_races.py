@@ -1,4 +1,4 @@
-"""Races that stand nowhere else; docs/torture.md lists the others. Each caller has a connection of its own."""
+"""Races that no other suite covers; docs/torture.md lists the others. Each caller has its own connection."""
 
 import contextlib
 from collections import Counter
@@ -59,13 +59,13 @@ def wait(url: str, device_id: str) -> None:
 
 @contextlib.contextmanager
 def held(url: str, request_id: str) -> Iterator[None]:
-    """Somebody's transaction holds the row."""
+    """Lock the row in another transaction."""
     with contextlib.closing(psycopg2.connect(url)) as holder, holder.cursor() as cursor:
         cursor.execute("SELECT FROM fcm_dispatches WHERE request_id = %s FOR UPDATE", [request_id])
         yield
 
 
-def test_each_command_that_is_due_is_claimed_by_one_of_many(url: str, db: Database, due: list[str], claim: Claim):
+def test_each_due_command_is_claimed_by_one_caller(url: str, db: Database, due: list[str], claim: Claim):
     for _ in range(5 * SCALE):
         db.execute("UPDATE fcm_dispatches SET state = 'accepted', lease_until = NULL, fence = 0")
         taken = race(url, *[lambda own: queue.claim_due(own, DUE, 90)] * CALLERS)
@@ -74,7 +74,7 @@ def test_each_command_that_is_due_is_claimed_by_one_of_many(url: str, db: Databa
     claim("a command is claimed by one caller", f"{CALLERS} claim the same {DUE} commands", 5 * SCALE)
 
 
-def test_who_claims_never_waits_for_a_row_that_another_holds(url: str, db: Database, due: list[str]):
+def test_claim_never_waits_for_a_locked_row(url: str, db: Database, due: list[str]):
     db.execute("SET lock_timeout = '5s'")
     with held(url, due[0]):
         taken = queue.claim_due(db, DUE, 90)
@@ -82,7 +82,7 @@ def test_who_claims_never_waits_for_a_row_that_another_holds(url: str, db: Datab
 
 
 def age(db: Database, *request_ids: str) -> None:
-    """Sent three days ago, over, and nothing that FCM could still deliver."""
+    """Make the commands three days old, ended, and beyond FCM's time to live."""
     db.execute(
         """UPDATE fcm_dispatches SET state = 'sent', lease_until = NULL, sent_at = now() - interval '3 days',
            created_at = now() - interval '3 days', expires_at = now() - interval '2 days',
@@ -95,15 +95,15 @@ def clean(db: Database) -> int:
     return sum(policies.dispatches(db, policies.cutoff(db, 2)))
 
 
-def test_cleanup_never_waits_for_a_row_that_a_sender_holds(url: str, db: Database, due: list[str]):
+def test_cleanup_never_waits_for_a_row_of_a_sender(url: str, db: Database, due: list[str]):
     age(db, *due)
     db.execute("SET lock_timeout = '5s'")
     with held(url, due[0]):
         assert clean(db) == DUE - 1
 
 
-def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: Claim):
-    """What is old and settled goes, what is claimed, settled and resent at the same moment stays."""
+def test_cleanup_and_sending_may_race(url: str, db: Database, due: list[str], claim: Claim):
+    """Old settled rows are removed; rows that are claimed, settled or resent at the same moment are kept."""
     old, young = due[: DUE // 2], due[DUE // 2 :]
 
     def send(own: Database) -> None:
@@ -128,18 +128,18 @@ def test_cleanup_against_sending(url: str, db: Database, due: list[str], claim: 
         assert errors([sent, gone, also_gone, again]) == []
         left = {row["request_id"]: row["state"] for row in db.execute("SELECT request_id, state FROM fcm_dispatches")}
         assert {name: left.get(name) for name in young} == dict.fromkeys(young, "sent")
-        # Each old one either went, or was taken again by the operator before it could.
+        # Each old row was either removed, or claimed again by the operator first.
         assert {state for name, state in left.items() if name in old} <= {"sending"}
         assert gone + also_gone + again == len(old)
         removed, resent = removed + gone + also_gone, resent + again
     claim("cleanup takes nothing that is sent", f"2 cleanups against send and resend ({removed} : {resent})", 3 * SCALE)
 
 
-# --- not by chance: the first has not committed when the second comes
+# --- deterministic races: the first has not committed when the second begins
 
 
 def meeting(url: str, first: Callable[[Executor], Any], second: Callable[[Database], Any]) -> Any:
-    """What `second` returns that began when `first` had not committed, and waits for it."""
+    """The result of `second`, which begins before `first` has committed and waits for it."""
     with contextlib.ExitStack() as stack:
         one, other, eye = (stack.enter_context(contextlib.closing(Database(make_dsn(url)))) for _ in range(3))
         pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -160,21 +160,21 @@ def beat(token: str, when: datetime) -> Callable[[Executor], Recorded]:
     return lambda db: record.for_token(db, token, [report], settings.load())
 
 
-def test_a_heartbeat_that_meets_another_of_its_bucket_is_a_duplicate(url: str, db: Database):
+def test_heartbeat_that_races_with_another_of_its_bucket_is_a_duplicate(url: str, db: Database):
     (_, token), start = enrolled("lobby", "fcm:lobby"), an_hour_ago()
     beat(token, start)(db)
     assert meeting(url, beat(token, start + 11 * SECOND), beat(token, start + 12 * SECOND)).created == set()
     assert db.execute("SELECT count(*) AS n FROM device_heartbeats") == [{"n": 2}]
 
 
-def test_an_older_heartbeat_that_meets_a_newer_one_does_not_take_the_last_status_back(url: str, db: Database):
+def test_older_heartbeat_that_races_with_a_newer_one_keeps_the_last_status(url: str, db: Database):
     (_, token), start = enrolled("lobby", "fcm:lobby"), an_hour_ago()
     beat(token, start)(db)
     assert meeting(url, beat(token, start + 40 * SECOND), beat(token, start + 20 * SECOND)).created == {0}
     assert db.execute("SELECT last_ts FROM device_last_status") == [{"last_ts": start + 40 * SECOND}]
 
 
-def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
+def test_command_that_races_with_itself_is_a_repeat(url: str, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
     command = Command("r-1", OneDevice(device_id), "ping", {}, 600, Actor("me"))
     row, new = meeting(url, lambda tx: single.accept(tx, command), lambda own: single.accept(own, command))
@@ -184,8 +184,8 @@ def test_a_command_that_meets_itself_is_a_repeat(url: str, db: Database):
 @pytest.mark.parametrize(
     ("alias", "key"), [("lobby", None), ("LOBBY", aliases.key("lobby"))], ids=["the same", "looks the same"]
 )
-def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Database, alias: str, key: str | None):
-    """A device of before there were keys has none."""
+def test_registration_that_races_for_its_alias_is_a_conflict(url: str, db: Database, alias: str, key: str | None):
+    """A device from before alias keys were introduced has none."""
     insert = "INSERT INTO devices (id, alias, alias_key) VALUES ('first', %(alias)s, %(key)s)"
     [token] = call("POST", "/v1/enroll-tokens", {"aliases": ["another"]}).json["items"]
     with pytest.raises(AliasTaken):
@@ -197,7 +197,7 @@ def test_a_registration_that_meets_its_alias_is_a_conflict(url: str, db: Databas
     assert db.execute("SELECT sum(uses_consumed) AS n FROM enrollment_tokens") == [{"n": 0}]
 
 
-def test_a_watch_that_meets_another_opens_an_alert_once(url: str, db: Database):
+def test_racing_evaluations_open_an_alert_once(url: str, db: Database):
     device_id, _ = enrolled("lobby", "fcm:lobby")
     low = "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(id)s, now(), 9)"
     db.execute(low, {"id": device_id})
@@ -219,7 +219,7 @@ def to(percent: int) -> rollouts.Audience:
 
 @pytest.fixture
 def releases(db: Database) -> list[int]:
-    """Ids of three published releases of one package, version codes 1, 2 and 3; the first is current."""
+    """The ids of three published releases of one package, version codes 1, 2 and 3; the first is current."""
     rows = db.execute(
         """INSERT INTO apk_versions (package_name, version_name, version_code, build_type, file_size, sha256,
                signer_fingerprint, file_path, object_version, state, source)
@@ -233,7 +233,7 @@ def releases(db: Database) -> list[int]:
     return ids
 
 
-def test_promote_roll_out_pause_and_roll_back_at_once(url: str, db: Database, releases: list[int], claim: Claim):
+def test_promotion_rollout_pause_and_rollback_may_race(url: str, db: Database, releases: list[int], claim: Claim):
     def on(build_id: int, act: Callable[..., Any], *how: Any) -> Callable[[Database], Any]:
         return lambda own: act(own, publishing.find(own, str(build_id)), *how)
 
@@ -259,14 +259,16 @@ def test_promote_roll_out_pause_and_roll_back_at_once(url: str, db: Database, re
         )
         codes = [row["version_code"] for row in chain]
         assert db.execute("SELECT count(*) AS n FROM apk_versions WHERE is_current") == [{"n": 1}]
-        assert codes == sorted(set(codes), reverse=True), f"round {n}: the chain does not fall: {codes}"
+        assert codes == sorted(set(codes), reverse=True), (
+            f"round {n}: the version codes of the chain do not decrease: {codes}"
+        )
     claim("one current build, and a chain that falls", "promote, roll out, pause, roll back at once", 5 * SCALE)
 
 
 # --- names
 
 
-def test_one_name_is_taken_by_a_batch_or_a_single_command(url: str, db: Database, claim: Claim):
+def test_racing_batch_and_single_command_share_one_request_id(url: str, db: Database, claim: Claim):
     device_id, _ = enrolled("lobby", "fcm:lobby")
     taken = Counter()
     for n in range(10 * SCALE):
@@ -279,7 +281,7 @@ def test_one_name_is_taken_by_a_batch_or_a_single_command(url: str, db: Database
             *[lambda own, many=many: batches.accept(own, many, 600)] * 2,
         )
         assert all(isinstance(error, PayloadMismatch) for error in errors(results)), results
-        # One made it, its repeat was told so, the two of the other kind were refused.
+        # One call made it, its repeat was recognized, and the two of the other kind were refused.
         assert sorted(result for result in results if isinstance(result, bool)) == [False, True], results
         [row] = db.execute(NAMED, {"name": name})
         taken["batch" if ":" in row["request_id"] else "single"] += 1

@@ -1,7 +1,7 @@
-"""S1 from outside: canaries in every header and body of every route, in FCM's answers and in the settings; then they
-are looked for in what the functions and the gateway print, in every answer, and in every column of the database.
+"""S1 from outside: canaries are put into every header and body of every route, into FCM's responses and into settings.
+Then the logs of functions and gateway, all responses and all database columns are searched for them.
 
-Names are no secrets: an answer may quote an alias, a request_id or a word that is none of those allowed.
+Names are not secret: a response may quote an alias, a request_id or a word that is not allowed.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.support.commands import enrolled
 from tests.system.torture.stack import KEYS, Stack, standing
 
 CANARY = "canary"
-# Where they may stand: what a sender needs again, and what nobody can turn back.
+# Columns that may contain them: what a sender needs again, and hashes that cannot be reversed.
 NAMED = {("fcm_dispatches", "secrets"), ("devices", "fcm_token")}
 BREAK = ("ALTER TABLE devices RENAME COLUMN fcm_token TO other", "DROP TABLE enrollment_tokens CASCADE")
 HEADERS = ("authorization", "x-device-token", "x-admin-key", "x-admin", "cookie", "user-agent", "x-any-other")
@@ -42,7 +42,7 @@ BODIES: list[Any] = [
 
 
 class Canaries:
-    """Hands out canaries, each of which says where it was put."""
+    """Hands out canaries, each of which names the place it was put into."""
 
     def __init__(self) -> None:
         self.out: list[str] = []
@@ -60,7 +60,7 @@ class Canaries:
 
 @contextmanager
 def quoting_fcm() -> Iterator[str]:
-    """An FCM that refuses everything and quotes the whole message in its answer; its URL."""
+    """The URL of an FCM that refuses everything and quotes the whole message in its response."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -87,7 +87,7 @@ def quoting_fcm() -> Iterator[str]:
 
 
 def call_every_route(stack: Stack, canaries: Canaries) -> list[httpx.Response]:
-    """Every route with a canary in every header, in the query and in each of the bodies."""
+    """Call every route with a canary in every header, in the query and in each of the bodies."""
     answers = []
     with stack.client() as anybody, stack.operator() as operator:
         for route in template.load().routes:
@@ -104,13 +104,13 @@ def call_every_route(stack: Stack, canaries: Canaries) -> list[httpx.Response]:
 
 
 def send_secrets(stack: Stack, device_id: str, canaries: Canaries) -> list[httpx.Response]:
-    """Commands, single and bulk, to an address that is a secret itself; FCM quotes all of it."""
+    """Send single and bulk commands with a secret FCM token; FCM quotes all of it."""
     asked = [
         ("wifi_connect", {"ssid": "kiosks", "password": canaries.one("password")}),
         ("wifi_connect", {"ssid": "kiosks", "password": canaries.one("quoted")[:40] + '"\\é'}),
         ("remote_control", {"command": "text", "text": canaries.one("text")}),
         ("remote_control", {"command": "set_clipboard", "text": canaries.one("clipboard")}),
-        ("ping", {}),  # nothing secret in it but the address
+        ("ping", {}),  # nothing secret in it but the FCM token
     ]
     answers = []
     with stack.operator() as operator:
@@ -127,7 +127,7 @@ def send_secrets(stack: Stack, device_id: str, canaries: Canaries) -> list[httpx
 
 
 def columns_with(db: Database, word: str) -> set[tuple[str, str]]:
-    """(table, column) of every column of any type in whose text the word stands."""
+    """(table, column) of every column of any type whose text contains the word."""
     found = set()
     for column in db.execute(_COLUMNS):
         table, name = column["table"], column["name"]
@@ -152,7 +152,7 @@ def phone(url: str, db: Database) -> Device:
     return Device(*enrolled("lobby", f"{CANARY}-0-address"))
 
 
-def test_no_canary_is_seen_again(url: str, db: Database, phone: Device, claim: Claim):
+def test_no_canary_is_revealed(url: str, db: Database, phone: Device, claim: Claim):
     canaries = Canaries()
     canaries.one("address")
     with quoting_fcm() as fcm, stack_of(url, canaries, fcm) as stack:
@@ -168,7 +168,7 @@ def test_no_canary_is_seen_again(url: str, db: Database, phone: Device, claim: C
     assert found_in(told) == set()
     for answer in answers:
         assert found_in(answer.text + str(answer.headers)) == set(), (answer.request.url.path, answer.text)
-    assert seen <= NAMED, "a column for display holds a secret"
+    assert seen <= NAMED, "a column that is displayed contains a secret"
     for secret in (KEYS.secret, phone.token):
         assert secret not in told
     claim("no canary in log, answer or column", f"canaries in {len(answers)} calls", len(canaries.out))
@@ -176,7 +176,7 @@ def test_no_canary_is_seen_again(url: str, db: Database, phone: Device, claim: C
 
 @contextmanager
 def stack_of(url: str, canaries: Canaries, fcm: str) -> Iterator[Stack]:
-    """A stack whose settings hold canaries too: the HMAC key and the database's password."""
+    """A stack whose settings contain canaries too: the HMAC key and the database's password."""
     account = json.loads(service_account(fcm)) | {"private_key_id": canaries.one("private key id")}
     variables = {
         "COMMAND_HMAC_KEY": canaries.one("hmac key"),
@@ -187,7 +187,7 @@ def stack_of(url: str, canaries: Canaries, fcm: str) -> Iterator[Stack]:
         yield stack
 
 
-def test_a_canary_would_be_found(db: Database, phone: Device):
+def test_search_finds_a_canary(db: Database, phone: Device):
     assert columns_with(db, CANARY) == {("devices", "fcm_token")}
     db.execute("UPDATE devices SET model = 'canary-1-x'")
     assert columns_with(db, CANARY) == {("devices", "fcm_token"), ("devices", "model")}

@@ -1,4 +1,4 @@
-"""Takes the steps of a counterexample with the real code, counts the messages, and says whether the harm is there."""
+"""Take the steps of a counterexample with the real code, count the messages, and report whether the harm occurs."""
 
 import time
 from collections import Counter
@@ -18,8 +18,8 @@ class Replay:
     """One counterexample on one machine.
 
     Attributes:
-        messages: what FCM has or may have, by the turn that allowed it: the acceptance, a resend's key, a repeat.
-        late: messages of claims that were made after the device had answered.
+        messages: Messages that FCM accepted or may have, by what allowed them: acceptance, a resend's key, a repeat.
+        late: The messages of claims made after the device had answered.
     """
 
     def __init__(self, machine: Machine, url: str, uncommitted: bool) -> None:
@@ -34,7 +34,7 @@ class Replay:
         self.side.close()
 
     def take(self, steps: list[Step]) -> None:
-        """All steps, and the message that the last one was for."""
+        """Take all steps, and send the message that the last one was for."""
         for step in steps:
             self._take(step)
         last = steps[-1]
@@ -68,7 +68,7 @@ class Replay:
         self.dropped |= step.name in ("time_fcm", "drop")
 
     def _on_the_side(self, step: Step) -> None:
-        """The transaction of the claim is open until its sender comes back, or is gone."""
+        """Keep the transaction of the claim open until its sender returns or is gone."""
         if step.name == "crash":
             self.machine.run(step)
             self.side.execute("ROLLBACK")
@@ -92,7 +92,7 @@ class Replay:
         return self.late > 0
 
     def client_is_told_of_another_command(self) -> bool:
-        """A client believes that its command was accepted; it is lost."""
+        """A client believes that its command was accepted, but it is lost."""
         return any(payload != self.machine.row().payload for payload in self.machine.told)
 
     def secret_is_kept(self) -> bool:
@@ -104,11 +104,11 @@ class Replay:
         return any(post.data.get("password") != "correct horse" for post in posts)
 
     def token_is_lost(self) -> bool:
-        """The device reported a new FCM token, and nothing can be sent to it: its commands are lost."""
+        """The device reported a new FCM token, but nothing can be sent to it, so its commands are lost."""
         return self.machine.row().token == 0
 
     def closed_while_a_sender_may_post(self) -> bool:
-        """An operator reads that it is over, and the message leaves."""
+        """An operator sees the command as ended, and the message is sent afterwards."""
         held = [slot for slot in self.machine.held.values() if slot.claim.until > time.time()]
         row = self.machine.row()
         return bool(held) and STATES[row.state] in ("unknown", "cancelled") and self.messages.total() > 0
@@ -117,5 +117,5 @@ class Replay:
         return STATES[self.machine.row().state] in SENDABLE
 
     def key_is_gone_while_the_message_lives(self) -> bool:
-        """The same request again would be a new command."""
+        """A repeat of the same request would become a new command."""
         return self.machine.row().state == 0 and self.messages.total() > 0 and not self.dropped

@@ -1,5 +1,5 @@
-"""Each protection taken away in the model gives a counterexample; its steps, with the same protection taken away in the
-code, do the harm, and with the code as it is they do not. Needs SPIN: `make prove MUTATE=1`."""
+"""Removing a protection from the model yields a counterexample. Its steps do the harm in code without the protection,
+and do none in the code as it is. Needs SPIN: `make prove MUTATE=1`."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -19,7 +19,7 @@ from tests.system.model.mutants.replay import Replay
 
 
 def client_retries(_patch: pytest.MonkeyPatch) -> None:
-    """As firebase-admin's own client does: a 503 is sent four times more."""
+    """Behave as firebase-admin's own client, which sends a message four more times after a 503."""
     retries = Retry(status=4, status_forcelist=[500, 503], raise_on_status=False, allowed_methods=None)
     for prefix in ("http://", "https://", "https://fcm.googleapis.com"):
         fcm.service().session.mount(prefix, HTTPAdapter(max_retries=retries))
@@ -69,17 +69,17 @@ def apply(patch: pytest.MonkeyPatch, mutant: Mutant, machine: Machine) -> None:
 @pytest.mark.parametrize("mutant", mutants.load(), ids=lambda mutant: mutant.name)
 def test_mutant_is_killed(mutant: Mutant, machine: Machine, url: str):
     verdict = mutant.counterexample()
-    assert verdict.violated, "the model does not notice"
+    assert verdict.violated, "the model did not detect the missing protection"
     ways = " ".join(step.name for step in verdict.trail)
 
     as_it_is = Replay(machine, url, uncommitted=False)
-    # A step that the code refuses ends it: there is no claim to post.
+    # A step that the code refuses ends the replay: there is no claim to send.
     refused = None
     try:
         as_it_is.take(verdict.trail)
     except (KeyError, AssertionError) as error:
         refused = error
-    assert not getattr(as_it_is, mutant.evidence)(), f"the code does harm as it is: {ways} ({refused!r})"
+    assert not getattr(as_it_is, mutant.evidence)(), f"the unchanged code does the harm: {ways} ({refused!r})"
     as_it_is.close()
 
     machine.reset()
