@@ -1,10 +1,11 @@
-# Every target runs `setup` when it is needed. `make help` lists them.
+# Every target runs `setup` if needed. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What speaks to AWS uses the caller's credentials, an instance's role included, and the region of AWS_REGION: boto3, and so
-# SAM, reads another name of it. Everything else has no business there and is not to wait for an instance that is none.
+# Targets that call AWS use the caller's credentials, including an instance's role, and the region in AWS_REGION; boto3,
+# and so SAM, reads a different variable. All other targets must not call AWS, nor wait for an instance metadata service
+# that does not exist.
 AWS_TARGETS := deploy release logs output e2e
 ifeq ($(filter $(AWS_TARGETS),$(MAKECMDGOALS)),)
 export AWS_EC2_METADATA_DISABLED = true
@@ -20,9 +21,10 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-zA-Z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## make .venv with everything that tests, local stack and command line need
+setup: $(VENV)/.installed ## create .venv with everything that tests, local stack and CLI need
 
-# The three packages of this repository are installed editable: functions, tests and Lambda import them by the same names.
+# The three packages of this repository are installed editable, so that functions, tests and Lambda import them by the
+# same names.
 $(VENV)/.installed: VERSION requirements/dev.txt pyproject.toml layers/nexmdm/pyproject.toml cli/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; say which one with: make PYTHON=python3.12 setup")'
 	@echo "setup: making $(VENV) with $$($(PYTHON) --version)"
@@ -36,22 +38,22 @@ $(VENV)/.installed: VERSION requirements/dev.txt pyproject.toml layers/nexmdm/py
 run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=20)
 	@$(BIN)/python -m local.run --devices $(or $(DEVICES),20)
 
-test: setup ## the whole suite on real PostgreSQL, by parallel workers (WORKERS=4)
+test: setup ## the whole suite on real PostgreSQL, with parallel workers (WORKERS=4)
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
 
-coverage: setup ## the whole suite, with what it covers of the functions and the layer; fails below the floor (WORKERS=4)
+coverage: setup ## the whole suite with coverage of functions and layer; fails below the floor (WORKERS=4)
 	@mkdir -p .nexmdm
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
-torture: setup ## faults, races, secrets, fuzz, access, ten times what the suite tries; then every protection taken away in turn
+torture: setup ## faults, races, secrets, fuzz and access, ten times as many as the suite; then each protection removed in turn
 	@TORTURE=$(or $(TORTURE),10) $(BIN)/python -m pytest --quiet tests/system/torture tests/system/test_malformed_secrets.py
 	@FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),50) $(BIN)/python -m pytest --quiet tests/system/fuzz tests/system/access
 	@$(BIN)/python -m tests.system.torture.mutations
 
-mutations: setup ## take each protection away in turn and see the suite turn red: make mutations ONLY="D1"
+mutations: setup ## remove each protection in turn and check that tests fail: make mutations ONLY="D1"
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
-test-extra: setup $(VENV)/.extra ## what needs Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
+test-extra: setup $(VENV)/.extra ## tests that need Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest tests/system/extra
 	@$(BIN)/python -m model.prove $(if $(CI),--quick)
 
@@ -59,23 +61,23 @@ $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements/extra.txt
 	@touch $@
 
-test-lambda-python: ## the tests of reading APKs on Lambda's Python 3.13 (BUILD_PYTHON names it)
+test-lambda-python: ## the APK tests on Lambda's Python 3.13 (BUILD_PYTHON names it)
 	@$(BUILD_PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 13) else "Python 3.13 is needed; name it with BUILD_PYTHON=")'
 	@$(MAKE) --no-print-directory setup VENV=.venv-lambda PYTHON=$(BUILD_PYTHON)
 	@.venv-lambda/bin/python -m pytest -q tests/functions/test_apk_manifest.py tests/functions/test_apk_signature.py
 
-test-built: build-host ## run the built artifacts as Lambda does; sizes, cold starts, memory against budgets
+test-built: build-host ## run the built artifacts as Lambda does; check sizes, cold starts and memory
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q tests/system/built
 
-bench: setup build-host ## every cost as a ratio to a floor of the same run; .nexmdm/bench.json (COMPARE=ref.json BENCH=--strict)
+bench: setup build-host ## benchmarks as ratios to a floor in the same run; .nexmdm/bench.json (COMPARE=ref.json BENCH=--strict)
 	@BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m bench $(BENCH) $(if $(COMPARE),--compare $(COMPARE))
 
-bench-operators: setup ## every operator route among 100,000 devices, 2 M heartbeats, 1 M commands and events; .nexmdm/operators.json
+bench-operators: setup ## benchmark of every operator route with 100,000 devices, 2 M heartbeats, 1 M commands and events; .nexmdm/operators.json
 	@$(BIN)/python -m bench.operators
 
-# The plays write down what functions ask of AWS; the rehearsal holds their roles against it.
+# The simulations record the AWS calls of functions; the rehearsal compares the functions' roles with them.
 AWS_CALLS := $(CURDIR)/.nexmdm/aws-calls
-rehearse: build-host ## play what can be played of a deploy without an account or Docker, and say what only AWS can tell
+rehearse: build-host ## simulate a deploy without an account or Docker, and list what only AWS can tell
 	@mkdir -p .nexmdm && rm -f $(AWS_CALLS)
 	@AWS_CALLS=$(AWS_CALLS) BUILT_PYTHON=$(BUILD)/bin/python $(BIN)/python -m pytest -q -p tests.support.aws_calls.sitecustomize \
 		tests/system/built tests/functions/test_apk_builds.py tests/functions/test_apk_download.py \
@@ -85,10 +87,10 @@ rehearse: build-host ## play what can be played of a deploy without an account o
 costs: setup ## print the tables of docs/costs.md from bench/prices.toml
 	@$(BIN)/python -m bench.costs
 
-e2e: setup ## speak to a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
+e2e: setup ## test a stack as device and operator: make e2e STACK_URL=https://... (default: a gateway of its own)
 	@STACK_URL="$(STACK_URL)" $(BIN)/python -m pytest tests/system/e2e
 
-prove: setup ## check the model of the dispatch with SPIN, and the code against it (QUICK=1, MUTATE=1, WRITE=1)
+prove: setup ## check the dispatch model with SPIN, and the code against the model (QUICK=1, MUTATE=1, WRITE=1)
 	@$(BIN)/python -m model.prove $(if $(QUICK),--quick) $(if $(MUTATE),--mutate) $(if $(WRITE),--write)
 
 openapi: setup ## write the API's reference: docs/openapi.json, and the console's copy
@@ -97,7 +99,7 @@ openapi: setup ## write the API's reference: docs/openapi.json, and the console'
 settings: setup ## write docs/settings.md
 	@$(BIN)/python -m local.settings_page
 
-pictures: setup $(VENV)/.extra ## make the README's pictures again, from a running stack (needs Debian's chromium)
+pictures: setup $(VENV)/.extra ## generate the README's pictures from a running stack (needs Debian's chromium)
 	@$(BIN)/python -m local.pictures
 
 lint: setup ## ruff: errors, imports, security, format; mypy: types; bandit: security
@@ -105,36 +107,37 @@ lint: setup ## ruff: errors, imports, security, format; mypy: types; bandit: sec
 	@$(BIN)/mypy
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive functions layers cli migrations
 
-format: setup ## let ruff write the format
+format: setup ## format the code with ruff
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-migrate: setup ## bring the schema of DATABASE_URL (or of the local server) to head
+migrate: setup ## upgrade the schema of DATABASE_URL (or of the local server) to head
 	@$(BIN)/python -m alembic upgrade head
 
 migration: setup ## write a new revision from the models: make migration m="what it does"
 	@test -n "$(m)" || { echo 'say what it does: make migration m="add devices.site"'; exit 2; }
 	@$(BIN)/python -m alembic revision --autogenerate -m "$(m)"
 
-downgrade: setup ## take the last revision back (or down to: make downgrade TO=base)
+downgrade: setup ## revert the last revision (or down to: make downgrade TO=base)
 	@$(BIN)/python -m alembic downgrade $(or $(TO),-1)
 
 check-schema: setup ## compare the database with the models, one line per difference
 	@$(BIN)/python -m local.check_schema
 
-adopt: setup ## take over a database of the old server (DRY_RUN=1 only looks)
+adopt: setup ## adopt a database of the old server (DRY_RUN=1 only inspects)
 	@$(BIN)/python -m migrations.adoption $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 # --- release
 
 ENV ?= dev
-# The certificates that sign Aurora's: a build input, fetched once, kept out of git, its hash pinned in requirements/.
+# The CA certificates for Aurora: a build input that is downloaded once and not in git; its hash is pinned in
+# requirements/.
 RDS_CA_BUNDLE ?= .aws-sam/rds-ca-bundle.pem
-# `make build-host` sets it to `host`: artifacts for this machine's processor and Python, to be run here.
+# `make build-host` sets it to `host`: artifacts for the local processor and Python, to be run locally.
 NEXMDM_BUILD ?= lambda
 BUILD := .venv-build
 CHECKOV := .venv-checkov
 SAM = SAM_CLI_TELEMETRY=0 $(BUILD)/bin/sam
-# Lambda's Python when this machine has it, so that the built artifacts run as they will.
+# Lambda's Python if it is installed, so that the built artifacts run as in Lambda.
 BUILD_PYTHON ?= $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null \
 	|| ls "$$(pyenv root 2>/dev/null)"/versions/3.13.*/bin/python3.13 2>/dev/null || echo $(PYTHON))
 
@@ -165,16 +168,16 @@ output: ## print an output of a deployed stack: make output ENV=dev NAME=ApiUrl
 logs: $(BUILD)/.installed ## follow a deployed stack's logs: make logs ENV=dev
 	@$(SAM) logs --config-env $(ENV) --tail --cw-log-group "$$($(call STACK_OUTPUT,FunctionLogGroup))"
 
-samples: setup ## put the device, tokens and command that events/ speak of into the database of DATABASE_URL (or the local one)
+samples: setup ## insert the device, tokens and command that events/ refer to into the database of DATABASE_URL (or the local one)
 	@$(BIN)/python -m local.samples
 
-invoke: setup ## run one function here: make invoke FUNCTION=cleanup (its event: events/cleanup.json, or EVENT=...)
+invoke: setup ## run one function locally: make invoke FUNCTION=cleanup (its event: events/cleanup.json, or EVENT=...)
 	@$(BIN)/python -m local.invoke $(FUNCTION) $(or $(EVENT),events/$(FUNCTION).json)
 
-ca-bundle: ## fetch the certificates that sign Aurora's and check them against the pinned hash (RDS_CA_BUNDLE names another file)
+ca-bundle: ## download the CA certificates for Aurora and check their pinned hash (RDS_CA_BUNDLE names another file)
 	@$(PYTHON) -m local.ca_bundle check $(RDS_CA_BUNDLE)
 
-pin-ca-bundle: ## fetch them anew, show what they are, and pin their hash: look, then commit it
+pin-ca-bundle: ## download them, print their thumbprints, and pin their hash: check, then commit it
 	@$(PYTHON) -m local.ca_bundle pin $(RDS_CA_BUNDLE)
 
 $(BUILD)/.installed: requirements/build.txt
@@ -192,7 +195,7 @@ $(CHECKOV)/.installed: requirements/checkov.txt
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate
 LOCKED := $(wildcard functions/*/requirements.in)
 
-lock: ## pin every requirements .in again (needs uv); what runs in Lambda is what the tests run on
+lock: ## pin all requirements again (needs uv); Lambda runs the same versions as the tests
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(foreach file,requirements/layer.in $(LOCKED),$(COMPILE) -c requirements/dev.txt $(file) -o $(file:.in=.txt) &&) true
 	$(COMPILE) -c requirements/dev.txt requirements/extra.in -o requirements/extra.txt
@@ -202,21 +205,23 @@ clean: ## remove the local database, builds and caches; keeps .venv
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m local.postgres stop; fi
 	rm -rf .nexmdm .aws-sam .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
-# --- what `sam build` calls for each function and layer, in a temporary copy of its folder; the result goes to ARTIFACTS_DIR
+# --- targets that `sam build` calls for each function and layer, in a temporary copy of its folder; output goes to
+# ARTIFACTS_DIR
 
 ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 HOST_PYTHON = $(ROOT)$(BUILD)/bin/python
 PIP = $(HOST_PYTHON) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary=:all:
 ifeq ($(NEXMDM_BUILD),lambda)
-# Amazon Linux 2023 has glibc 2.34. Every tag is named: pip takes an older release in silence where it finds no wheel.
+# Amazon Linux 2023 has glibc 2.34. All tags are listed, because pip silently chooses an older release if it finds no
+# wheel.
 PIP += --implementation cp --python-version 3.13 --platform manylinux2014_aarch64 --platform manylinux_2_17_aarch64 \
 	--platform manylinux_2_28_aarch64 --platform manylinux_2_34_aarch64
 endif
-# Nothing that changes without its sources: the layers' hashes decide what CloudFormation replaces.
+# Contains nothing that changes without its sources, because the layers' hashes decide what CloudFormation replaces.
 TIDY = find "$(ARTIFACTS_DIR)" -depth \( -name __pycache__ -o -name RECORD -o -name direct_url.json \) -exec rm -rf {} + ; rm -rf "$(ARTIFACTS_DIR)/bin" "$(ARTIFACTS_DIR)/python/bin"
 
-# Lambda's code is read-only, so without bytecode every cold start compiles it: 0.9 s in place of 0.2 for the heartbeat here.
-# By hash, unchecked: the same sources make the same artifact. Only Lambda's own Python can make what it will read.
+# Lambda's code is read-only, so without bytecode every cold start compiles it: 0.9 s instead of 0.2 s for the heartbeat function.
+# Unchecked hash-based bytecode, so that the same sources give the same artifact. Only Lambda's own Python version can create it.
 BYTECODE = if [ "$(NEXMDM_BUILD)" = host ] || $(HOST_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))'; \
 	then $(HOST_PYTHON) -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$(ARTIFACTS_DIR)" "$(ARTIFACTS_DIR)"; \
 	else echo "no python3.13 here: built without bytecode, cold starts will be slower"; fi

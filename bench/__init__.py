@@ -1,1 +1,1 @@
-"""`make bench`: what the product costs, as ratios against floors that are measured in the same run."""
+"""`make bench`: benchmarks of NexMDM as ratios to floors that are measured in the same run."""

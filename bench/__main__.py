@@ -1,11 +1,11 @@
-"""Measures every row of the table, prints it, writes JSON.
+"""Runs the benchmarks, prints their tables, and writes JSON.
 
-`--strict` ends with 1 when a bar is missed, `--compare` when a ratio is worse than in an earlier run's file.
+`--strict` exits with 1 if a bar is missed, `--compare` if a ratio is worse than in the file of an earlier run.
 
     python -m bench [--only SECTION ...] [--quick] [--rows 2000000] [--json FILE] [--strict] [--compare FILE]
 
-BENCH_ROWS does what --rows does. Each section has a database of its own on one embedded server, and each figure its
-floor, measured in turn with it; medians. `widths` is measured only when it is named: see docs/migrations.md.
+BENCH_ROWS is the default of --rows. Each section has its own database on one embedded server, and each figure a floor
+that is measured alternately with it; medians are compared. `widths` runs only if it is named: see docs/migrations.md.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from bench.stage import QUICK, Sizes, Stage
 from local.postgres import embedded
 
 SECTIONS = {
-    "processor_time": "Processor time of a heartbeat",
+    "processor_time": "CPU time of a heartbeat",
     "heartbeats": "Heartbeats",
     "commands": "Commands",
-    "recovery": "The whole fleet returns",
+    "recovery": "After an outage of the whole fleet",
     "growth": "Growth",
     "selectors": "Labels and selectors",
     "watching": "Alerts",
@@ -41,7 +41,7 @@ SECTIONS = {
     "targets": "Targets of the documents",
 }
 BY_NAME_ONLY = {
-    "operators": "Operators among a large fleet",
+    "operators": "Operators with a large fleet",
     "widths": "Width of a partition",
     "memory": "Memory of the heartbeat function",
 }
@@ -56,7 +56,7 @@ def main() -> int:
         except compare.Unreadable as error:
             print(f"bench: {error}", file=sys.stderr)
             return 2
-    # The verbs log each operation on standard output; the tables go where it led before.
+    # The verbs log each operation to standard output, so the tables use the original one.
     console = Console(file=os.fdopen(os.dup(1), "w"), width=140 if not sys.stdout.isatty() else None)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     begun, load = time.monotonic(), os.getloadavg()[0]
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def measure(server: str, sections: list[str], sizes: Sizes, console: Console) -> dict[str, list[Figure]]:
-    """A section that fails is said and does not stop the others."""
+    """Run the sections; a failing section is reported and does not stop the others."""
     titles, figures = SECTIONS | BY_NAME_ONLY, {}
     stage = Stage(server, sizes)
     stage.build()
@@ -92,14 +92,14 @@ def measure(server: str, sections: list[str], sizes: Sizes, console: Console) ->
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Fast and cheap, measured side by side.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Run the benchmarks.")
     rows = int(os.environ.get("BENCH_ROWS", str(Sizes().rows)))
     parser.add_argument("--only", nargs="+", choices=[*SECTIONS, *BY_NAME_ONLY], metavar="SECTION", help="some of them")
     parser.add_argument("--rows", type=int, default=rows, help="expired heartbeats (default: BENCH_ROWS or 2000000)")
-    parser.add_argument("--quick", action="store_true", help="small sizes: to see that all of it works, not how fast")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that everything works")
     parser.add_argument("--json", type=Path, default=embedded.STATE / "bench.json", metavar="FILE")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="end with 1 when a ratio is worse than in FILE")
-    parser.add_argument("--strict", action="store_true", help="end with 1 when a bar is missed")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="exit with 1 if a ratio is worse than in FILE")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
     return parser.parse_args()
 
 

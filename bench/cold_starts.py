@@ -1,8 +1,8 @@
-"""Cold starts as Lambda does them: initialised at full processor, the first answer at the share of a function's memory.
+"""Cold starts as in Lambda: initialization with a full CPU, the first response with the share of the function's memory.
 
-The artifacts are those of `make build-host`, each in a fresh process of the Python that they were built for, with
-nothing else to import. The database is behind a door with TLS and IAM tokens. The floor is a bare function that
-imports psycopg2 and msgspec, connects by TLS and runs SELECT 1 under the same limit.
+The artifacts are those of `make build-host`, each in a fresh process of the Python that they were built for, without
+other packages. The database is behind a front end with TLS and IAM tokens. The floor is a bare function that imports
+psycopg2 and msgspec, connects by TLS and runs SELECT 1 under the same limit.
 """
 
 import json
@@ -32,7 +32,7 @@ from tests.support import samples, webhook
 from tests.support.s3 import BUCKET, KEYS
 from tests.system.built import lambda_runtime
 
-# Says READY when it is initialised, and goes on when it is told to: then it has no more than its share of a processor.
+# Prints READY when it is initialized, and continues on request, when it is limited to its share of a CPU.
 PHASES = """
 import json, re, sys, time
 print("READY", flush=True)
@@ -56,7 +56,7 @@ def first():
     result = handler(event, context)
     return (result or {}).get("statusCode", 200)
 """
-# The token is made here: a bare function would be given a password.
+# The token is created beforehand, because a bare function would have a password.
 BARE = """
 import json, os, sys
 import msgspec, psycopg2
@@ -72,9 +72,9 @@ def first():
 """
 MEGABYTES = {"heartbeat": 60, "fcm_dispatch": 200}
 PEAK_MEGABYTES = {"heartbeat": 128}
-# Its answer goes to CloudFormation, and its work is a migration: no start to compare with others.
+# It responds to CloudFormation and runs a migration, so its start cannot be compared with others.
 LEFT_OUT = {"migrate"}
-# What devices wait for.
+# The functions that devices wait for.
 RULED = {"heartbeat"}
 
 
@@ -100,7 +100,7 @@ def _function(stage: Stage, function: Function, variables: dict[str, str]) -> li
             starts.append(runs.start(code))
     what = f"cold start of {function.name} at {function.memory} MB"
     against = "a bare function with psycopg2 and msgspec"
-    # The first of each found a cold disk.
+    # Without the first of each, which reads from a cold disk.
     ours, floor = ours[1:], floor[1:]
     first, bare = (median(start.first for start in starts) for starts in (ours, floor))
     note = f"under the limit of the processor ({runs.how})"
@@ -136,7 +136,7 @@ def _phases(starts: list["Start"]) -> str:
 
 
 class Start(NamedTuple):
-    """Milliseconds of each phase; `warm` of an answer after the first; peak in MB."""
+    """Milliseconds of each phase; `warm` of a later response; peak in MB."""
 
     init: float
     first: float
@@ -159,8 +159,8 @@ class Runs:
         self.how = ""
 
     def start(self, code: str, memory: int | None = None, warm: int = 0) -> Start:
-        """One environment, from a fresh process to its first answer and `warm` more."""
-        # A command of a new name each time, or it would be answered from its row without anything being loaded.
+        """One environment, from a new process to its first response and `warm` more."""
+        # A new request_id each time; otherwise the response comes from the existing row without loading anything.
         self._starts += 1
         event = self._event.replace("sample-1", f"start-{self._starts}")
         command = [str(lambda_runtime.PYTHON), "-c", code + PHASES, self._module, event, str(warm)]
@@ -182,7 +182,7 @@ class Runs:
 
 
 def _read_until(process: "subprocess.Popen[str]", word: str, begun: float) -> tuple[float, str]:
-    """(milliseconds until the line that begins so, the rest of it)"""
+    """Returns (milliseconds until a line with this prefix, the rest of the line)."""
     assert process.stdout
     assert process.stderr
     for line in process.stdout:
@@ -193,7 +193,7 @@ def _read_until(process: "subprocess.Popen[str]", word: str, begun: float) -> tu
 
 @contextmanager
 def _bare_login(stage: Stage) -> Iterator[None]:
-    """The one user whose password the door knows; it may do nothing but log in."""
+    """Create the only user with a password, which may only log in."""
     with fixture.connected(stage.server) as db:
         db.execute(f"CREATE ROLE {ADMIN} LOGIN")
     try:
@@ -205,7 +205,7 @@ def _bare_login(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def environment(stage: Stage) -> Iterator[dict[str, str]]:
-    """A database with what the sample events speak of, doubles of what functions call; the variables that name them."""
+    """A database with the objects of the sample events, and fakes of services; yields the variables that name them."""
     with ExitStack() as stack:
         url = stack.enter_context(stage.copy("cold"))
         address = stack.enter_context(s3.running())
@@ -225,7 +225,7 @@ def environment(stage: Stage) -> Iterator[dict[str, str]]:
         door = stack.enter_context(rds(url, folder))
         stack.enter_context(_bare_login(stage))
         name = url.partition("?")[0].rpartition("/")[2]
-        # Not by DATABASE_URL, but as in Lambda: TLS that checks the server, and a signed token for each login.
+        # Not with DATABASE_URL but as in Lambda: TLS that verifies the server, and a signed token for each login.
         del variables["DATABASE_URL"]
         tls = f"sslmode=verify-full&sslrootcert={door.ca_bundle}"
         login = f"{ADMIN}:{quote(ADMIN_PASSWORD, safe='')}@{door.host}:{door.port}"

@@ -1,4 +1,4 @@
-"""Commands: a known request_id beside one SELECT by primary key; 10,000 at once beside an INSERT of bare rows."""
+"""Commands: a known request_id compared with a SELECT by primary key; 10,000 at once with an INSERT of bare rows."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -19,7 +19,7 @@ from tests.support import api
 from tests.support.relay import relay
 
 SELECT = "SELECT * FROM fcm_dispatches WHERE request_id = %(request_id)s"
-# What the table wants at least; everything else takes its default.
+# The columns without a default.
 BARE = """
 INSERT INTO fcm_dispatches (request_id, device_id, action, expires_at)
 SELECT %(batch)s || ':' || id, id, 'ping', now() + interval '10 minutes' FROM devices
@@ -93,7 +93,7 @@ def _round_trips(url: str) -> Figure:
 
 
 def _bulk(stage: Stage, url: str) -> Figure:
-    """Each round its own batch of each, to the same devices; what is there grows for both alike."""
+    """Each round makes a batch of each kind for the same devices; the tables grow equally for both."""
     with fixture.connected(url) as db, closing(psycopg2.connect(url)) as floor:
         floor.autocommit = True
         fixture.fill_devices_up_to(url, stage.sizes.bulk)

@@ -1,7 +1,7 @@
-"""Two runs of the benchmark held against each other: `make bench COMPARE=ref.json`.
+"""Compares two benchmark runs: `make bench COMPARE=ref.json`.
 
-Only ratios and counts are compared, each of them measured beside its floor in one run: a machine that is slower as a
-whole changes neither. A ratio is worse when it is worse by more than 15 % beyond the larger spread of the two runs.
+Only ratios and counts are compared. Each ratio is to a floor of the same run, so a slower machine changes neither. A
+ratio is worse when it is worse by more than 15 % beyond the larger spread of the two runs.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ Figures = dict[str, list[Figure]]
 
 
 class Document(msgspec.Struct):
-    """What `make bench` writes, as far as it is compared."""
+    """The compared parts of the file that `make bench` writes."""
 
     figures: Figures
 
 
 class Unreadable(Exception):
-    """The reference is no file that `make bench` wrote."""
+    """The reference was not written by `make bench`."""
 
 
 class Finding(NamedTuple):
@@ -41,7 +41,7 @@ def read(path: Path) -> Figures:
     """The figures of a run.
 
     Raises:
-        Unreadable: there is no such file, or it is of another form.
+        Unreadable: there is no such file, or it has another format.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Document).figures
@@ -50,8 +50,8 @@ def read(path: Path) -> Figures:
 
 
 def worse(reference: Figures, now: Figures) -> Iterator[Finding]:
-    """The rows of `now` that are worse than in `reference`. A row that only one of them has a section for is left out;
-    one that is gone from a section which both measured is a finding, or a row could be lost without being seen."""
+    """The rows of `now` that are worse than in `reference`. Sections that only one run measured are ignored; a row
+    that is missing from a section which both measured is a finding, so that no row is lost unnoticed."""
     for section in reference.keys() & now.keys():
         rows = {figure.what: figure for figure in now[section]}
         for before in reference[section]:

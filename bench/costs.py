@@ -1,7 +1,7 @@
-"""What a stack costs a month, and a million heartbeats by part: `python -m bench.costs` prints the tables of
+"""The monthly cost of a stack and the cost of a million heartbeats: `python -m bench.costs` prints the tables of
 docs/costs.md.
 
-Prices and sizes are those of bench/prices.toml; what there is one of, template.yaml says.
+Prices and sizes are from bench/prices.toml; the numbers of resources are from template.yaml.
 """
 
 import tomllib
@@ -18,7 +18,7 @@ from local.template import Node
 Prices: TypeAlias = dict[str, Any]
 MONTH_SECONDS, MONTH_HOURS = 30 * 86_400, 730
 FLEETS = (100, 1_000, 10_000)
-INTERVAL, COMMANDS = 600, 4  # seconds between heartbeats; commands for a device and day, each acknowledged once
+INTERVAL, COMMANDS = 600, 4  # seconds between heartbeats; commands per device and day, each acknowledged once
 MEMORY_GB = 0.25
 
 
@@ -28,7 +28,7 @@ def prices() -> Prices:
 
 
 def tables() -> Iterator[str]:
-    """Lines of Markdown, an empty one between two tables."""
+    """Lines of Markdown, with an empty line between two tables."""
     yield from _fleets()
     yield ""
     yield from _fixed()
@@ -39,18 +39,18 @@ def tables() -> Iterator[str]:
 
 
 def nat_month() -> float:
-    """A NAT gateway with its public address, without what goes through it."""
+    """A NAT gateway with its public IP address, without traffic."""
     return float(MONTH_HOURS * (prices()["nat"]["hour"] + prices()["nat"]["public_ipv4_hour"]))
 
 
 def requests(devices: float) -> float:
-    """Millions a month."""
+    """Millions of requests per month."""
     return devices * (MONTH_SECONDS / INTERVAL + 30 * 2 * COMMANDS) / 1e6
 
 
 def record_bytes(*, former: bool = False, sample: int = 1) -> float:
-    """What CloudWatch counts of a heartbeat: the function's record and the gateway's. Formerly the function's was
-    Powertools' own, and Lambda wrote three more in the text format.
+    """The bytes that CloudWatch counts per heartbeat: the function's record and the gateway's. Formerly the function's
+    record was written by Powertools, and Lambda wrote three more in text format.
 
     Args:
         sample: HeartbeatLogSample.
@@ -71,14 +71,14 @@ def million_heartbeats(*, former: bool = False, sample: int = 1) -> dict[str, fl
     return {
         "HTTP API": p["http_api"]["million_requests"],
         "Lambda": p["lambda"]["million_requests"] + seconds * 1e6 * MEMORY_GB * p["lambda"]["gb_second"],
-        "logs, taken in": gb * p["logs"]["ingested_gb"],
-        "logs, kept": gb * p["logs"]["stored_gb_month"] * p["assumed"]["log_retention_months"],
+        "logs, ingested": gb * p["logs"]["ingested_gb"],
+        "logs, stored": gb * p["logs"]["stored_gb_month"] * p["assumed"]["log_retention_months"],
         "Aurora I/O": p["assumed"]["io_per_heartbeat"] * p["aurora"]["million_io"],
     }
 
 
 def month(devices: float) -> dict[str, float]:
-    """USD by part, of a prod stack at rest but for its fleet."""
+    """USD by part, of a prod stack with only the load of its fleet."""
     p, millions = prices(), requests(devices)
     per_million = million_heartbeats()
     heartbeats = devices * MONTH_SECONDS / INTERVAL / 1e6
@@ -91,7 +91,7 @@ def month(devices: float) -> dict[str, float]:
         "Lambda": millions * per_million["Lambda"] + schedules,
         "Aurora": 0.5 * MONTH_HOURS * p["aurora"]["unit_hour"],
         "storage, I/O": stored_gb * p["aurora"]["storage_gb_month"] + heartbeats * per_million["Aurora I/O"],
-        "logs": millions * (per_million["logs, taken in"] + per_million["logs, kept"]),
+        "logs": millions * (per_million["logs, ingested"] + per_million["logs, stored"]),
         "fixed": sum(cost for _, _, cost in fixed()),
     }
 
@@ -102,7 +102,7 @@ def _scheduled(every: float, seconds: float, gb: float) -> float:
 
 
 def fixed() -> list[tuple[str, int, float]]:
-    """(what, how many, USD a month) that a stack has whatever its fleet does; as the parameters' defaults have it."""
+    """(what, how many, USD a month) of the fixed costs of a stack, with the parameters' defaults."""
     p, resources = prices(), _resources()
     cloudwatch = p["cloudwatch"]
     found = [
@@ -116,7 +116,7 @@ def fixed() -> list[tuple[str, int, float]]:
 
 
 def _resources() -> Node:
-    """Those that are there without a parameter that is off by default."""
+    """The resources that exist with the parameters' defaults."""
     document = template.document()
     truth = by_default(document)
     return {
@@ -135,14 +135,14 @@ def _alarm_metrics(resources: Node) -> int:
     for each in resources.values():
         if each["Type"] == "AWS::CloudWatch::Alarm":
             metrics = each["Properties"].get("Metrics")
-            # A metric under a condition (Fn::If) is that of a function which is off by default.
+            # A conditional metric (Fn::If) belongs to a function that is off by default.
             read += 1 if metrics is None else sum("MetricStat" in metric for metric in metrics)
     return read
 
 
 def _fleets() -> Iterator[str]:
     parts = list(month(FLEETS[0]))
-    yield f"| devices | requests | {' | '.join(parts)} | together, USD |"
+    yield f"| devices | requests | {' | '.join(parts)} | total, USD |"
     yield "|---" * (len(parts) + 3) + "|"
     for devices in FLEETS:
         costs = month(devices)
@@ -155,7 +155,7 @@ def _fixed() -> Iterator[str]:
     yield "|---|---|---|"
     for what, number, cost in fixed():
         yield f"| {what} | {number} | {cost:.2f} |"
-    yield f"| together | | {sum(cost for _, _, cost in fixed()):.2f} |"
+    yield f"| total | | {sum(cost for _, _, cost in fixed()):.2f} |"
 
 
 def _million() -> Iterator[str]:
@@ -167,7 +167,7 @@ def _million() -> Iterator[str]:
     costs = [million_heartbeats(former=former, sample=n) for former, n in forms]
     for part in costs[0]:
         yield f"| {part} | {' | '.join(f'{cost[part]:.2f}' for cost in costs)} |"
-    yield f"| together | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"
+    yield f"| total | {' | '.join(f'{sum(cost.values()):.2f}' for cost in costs)} |"
 
 
 def _options() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One row of the table: what was measured, the floor of the same run, their ratio, and the bar for it."""
+"""One row of a table: the measurement, the floor of the same run, their ratio, and the bar for it."""
 
 from statistics import median, quantiles
 
@@ -10,9 +10,9 @@ ABSENT = "not measured"
 
 
 class Figure(msgspec.Struct, kw_only=True):
-    """floor, measured: in `unit`; None when there is none. bar: the ratio's bound in words, as `<= 1.4`.
+    """floor, measured: in `unit`; None if absent. bar: the limit of the ratio as text, such as `<= 1.4`.
 
-    spread: by what part of itself the ratio differed between the parts of the run.
+    spread: the relative difference of the ratio between parts of the run.
     """
 
     what: str
@@ -53,13 +53,13 @@ def at_least(
 def compared(
     what: str, against: str, floor: float, measured: float, unit: str, note: str = "", spread: float = 0
 ) -> Figure:
-    """A ratio that no bar was set for; of rates (a unit of `/s`) more is better."""
+    """A ratio without a bar; for rates (a unit of `/s`) more is better."""
     figure = _ruled("none", True, what, against, floor, measured, unit, note, spread)
     return msgspec.structs.replace(figure, lower_is_better=not unit.endswith("/s"))
 
 
 def counted(what: str, measured: float, exactly: float, unit: str, note: str = "") -> Figure:
-    """A count, which no noise excuses."""
+    """A count, which must be exact."""
     met = measured == exactly
     return Figure(what=what, against="counted", measured=measured, unit=unit, bar=f"= {exactly:g}", met=met, note=note)
 
@@ -73,7 +73,7 @@ def below(what: str, measured: float, limit: float, unit: str, note: str = "") -
 
 
 def absent(what: str, why: str) -> Figure:
-    """What could not be measured here, which is no success."""
+    """A row that could not be measured, which counts as missed."""
     return Figure(what=what, against="", bar=ABSENT, met=False, note=why)
 
 

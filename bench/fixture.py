@@ -1,7 +1,7 @@
-"""A database at head with devices and heartbeats that are past retention.
+"""A database at head with devices and heartbeats past their retention.
 
-Devices and heartbeats are made by INSERT .. SELECT generate_series, with triggers and foreign keys off: they take no
-part in what is measured. Everything that is measured goes through the product's own verbs.
+Devices and heartbeats are made by INSERT .. SELECT generate_series, without triggers and foreign keys, because creating
+them is not measured. Everything that is measured uses the product's own verbs.
 """
 
 import os
@@ -33,7 +33,7 @@ def connected(url: str) -> Iterator[Database]:
 
 
 def migrate(url: str) -> float:
-    """Bring an empty database to head as a person does; the seconds."""
+    """Migrate an empty database to head; return the seconds."""
     start = time.monotonic()
     environment = {**os.environ, "DATABASE_URL": url}
     command = [sys.executable, "-m", "alembic", "upgrade", "head"]
@@ -46,11 +46,11 @@ def token(n: int) -> str:
 
 
 def fill_devices_up_to(url: str, wanted: int) -> None:
-    """So many devices in all. Nobody has the tokens of those beyond LIVE_DEVICES."""
+    """Create devices up to this number. The tokens of those beyond LIVE_DEVICES are not known."""
     with connected(url) as db:
         db.execute("DELETE FROM devices WHERE substr(id, 6)::int > %(n)s", {"n": wanted})
         with db.transaction():
-            # The trigger that gives an FCM token to its latest device holds a lock for each row.
+            # The trigger for FCM tokens takes a lock for each row.
             db.execute("SET LOCAL session_replication_role = replica")
             db.execute(
                 "INSERT INTO devices (id, alias, token_id, fcm_token, confirmed_at)"
@@ -72,7 +72,7 @@ def fill_devices(url: str) -> None:
 
 
 def fill_expired(url: str, rows: int) -> None:
-    """`rows` heartbeats that are 2 to 4 days old, in partitions as they would have been made for them."""
+    """`rows` heartbeats that are 2 to 4 days old, in their regular partitions."""
     devices = max(1, rows // STEPS)
     config = Settings(database_url=url, heartbeat_retention_days=2 * RETENTION_DAYS)
     with connected(url) as db:
@@ -87,7 +87,7 @@ def fill_expired(url: str, rows: int) -> None:
 
 
 def fill_recent(url: str, devices: int, rows: int, days: int) -> None:
-    """The last status of every device, and `rows` heartbeats of the last `days`, evenly over devices and time."""
+    """The last status of every device, and `rows` heartbeats of the last `days`, distributed evenly."""
     with connected(url) as db:
         with db.transaction():
             db.execute("SET LOCAL session_replication_role = replica")

@@ -1,7 +1,8 @@
-"""A large fleet's data for what operators ask: 100,000 devices, 2 M heartbeats, 1 M commands, 1 M events.
+"""The data of a large fleet for operator requests: 100,000 devices, 2 M heartbeats, 1 M commands, 1 M events.
 
-Made by INSERT .. SELECT generate_series, with triggers and foreign keys off: how it came there is not what is measured.
-Values are spread as a fleet's are: a few devices warn, few commands are open, builds have an installation per device.
+Made by INSERT .. SELECT generate_series, without triggers and foreign keys, because its creation is not measured.
+Values are distributed as in a real fleet: a few devices have warnings, few commands are open, builds have an
+installation per device.
 """
 
 import msgspec
@@ -36,7 +37,7 @@ def fill(url: str, db: Database, sizes: Sizes) -> None:
     with db.transaction():
         db.execute("SET LOCAL session_replication_role = replica")
         for statement in (LABELS, *_STATEMENTS):
-            # By replacement: as parameters they would turn each `%` of a remainder into a placeholder.
+            # By replacement, because with parameters each modulo operator `%` would be a placeholder.
             for name, number in numbers.items():
                 statement = statement.replace(name, str(number))
             db.execute(statement)
@@ -45,7 +46,7 @@ def fill(url: str, db: Database, sizes: Sizes) -> None:
 
 
 def _site(n: int) -> str:
-    """The filter of one device in a hundred, as it is stored."""
+    """The stored filter for one device in a hundred."""
     return msgspec.json.encode(filters.stored(Filter(selector=f"site=s{n}"))).decode()
 
 
@@ -69,7 +70,7 @@ SELECT schedule_id, now() - day * interval '1 day', 'missed' FROM schedules, gen
 _NUMBERED = "(SELECT id, row_number() OVER (ORDER BY id) - 1 AS n FROM devices)"
 
 _STATEMENTS = (
-    # What differs between devices in their last status.
+    # The values in which devices differ in their last status.
     f"""
 UPDATE device_last_status l SET status = CASE WHEN n % 50 = 0 THEN 'warn' ELSE 'ok' END,
     battery_pct = n % 101, agent_version = '2.' || n % 5, unity_running = n % 20 > 0,
@@ -77,7 +78,7 @@ UPDATE device_last_status l SET status = CASE WHEN n % 50 = 0 THEN 'warn' ELSE '
 FROM {_NUMBERED} AS numbered WHERE numbered.id = l.device_id
 """,
     "UPDATE devices SET fcm_token = 'fcm-' || id WHERE fcm_token IS NULL",
-    # Nine commands in ten are bulk ones; one in a thousand is still open, one in a hundred failed.
+    # Nine commands in ten are from bulk commands; one in a thousand is open, one in a hundred failed.
     """
 INSERT INTO command_batches (request_id, payload_hash, selector, device_count, created_by, created_at)
 SELECT 'batch-' || n, md5(n::text), '{"filter": {"all": true}}', :per_batch, 'bench',
@@ -101,7 +102,7 @@ CROSS JOIN LATERAL (
 ) AS made
 JOIN {_NUMBERED} AS d ON d.n = c % :devices
 """,
-    # For those who cancel and send again.
+    # For requests that cancel and resend.
     """
 INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, state, fence, attempts, refused, expires_at,
     created_by)

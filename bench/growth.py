@@ -1,4 +1,5 @@
-"""What size costs: a heartbeat among 10,000 and 2 million rows, a page of the fleet among 1,000 and 100,000 devices."""
+"""The effect of size: a heartbeat with 10,000 and 2 million rows, a page of the fleet with 1,000 and 100,000
+devices."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -37,7 +38,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 
 def _fill(url: str, db: Database, devices: int, rows: int) -> None:
-    """Devices with their last status, and heartbeats of the last three days, in partitions made for them."""
+    """Devices with their last status, and heartbeats of the last three days, in their partitions."""
     partitions.ensure_partitions(db, fixture.settings(url, days=DAYS))
     fixture.fill_devices_up_to(url, devices)
     fixture.fill_recent(url, devices, rows, DAYS)
@@ -87,7 +88,7 @@ def _query(db: Database, skip: int) -> lists.DevicesQuery:
 
 
 def _bytes_of_a_row(db: Database) -> float:
-    """Table, indexes and what belongs to them, for each heartbeat."""
+    """The storage per heartbeat: table, indexes and related files."""
     sql = """
         SELECT sum(pg_total_relation_size(inhrelid)) / (SELECT count(*) FROM device_heartbeats)::float8 AS bytes
         FROM pg_inherits WHERE inhparent = 'device_heartbeats'::regclass"""

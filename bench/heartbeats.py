@@ -1,4 +1,4 @@
-"""Heartbeats: the verb and the handler beside their own statement through bare psycopg2; repeats; batches."""
+"""Heartbeats: the verb and the handler compared with their statement through bare psycopg2; repeats; batches."""
 
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -21,13 +21,13 @@ from tests.support import api
 from tests.support.relay import relay
 
 BUCKET = timedelta(seconds=10)
-DEVICES = 100  # of each side: enough that nobody's row is hot, few enough that their pages are
+DEVICES = 100  # per side: enough that no row is a hot spot, few enough that their pages are cached
 BATCH = 500
 WAY = "the same statement, bare psycopg2"
 
 
 class Statement:
-    """Runs nothing: keeps the statement that a verb would have run."""
+    """Records the statement of a verb instead of running it."""
 
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         self.sql, self.parameters = sql, dict(parameters)
@@ -48,12 +48,12 @@ def bare(connection: extensions.connection, sql: str, parameters: Parameters) ->
 
 
 def at_of(report: Report) -> datetime:
-    assert report.device_ts is not None  # load.report gives every one a time
+    assert report.device_ts is not None  # load.report sets a time for each
     return report.device_ts
 
 
 class Devices:
-    """Each side has devices of its own; each of its heartbeats is in a bucket that its device has not used yet."""
+    """Each side has its own devices; each heartbeat is in a bucket that its device has not used yet."""
 
     def __init__(self, first: int, apps: bool = False) -> None:
         self._first, self._count, self.apps = first, 0, apps
@@ -156,7 +156,7 @@ def _repeats(stage: Stage, url: str, db: Database) -> list[Figure]:
 
 
 def _written(db: Database, repeat: Callable[[], object]) -> tuple[int, int]:
-    """Rows that 200 repeats wrote, and bytes of WAL, by the server's own counts."""
+    """The rows and bytes of WAL that 200 repeats wrote, according to the server."""
     wal = []
     rows = _row_writes(db)
     for _ in range(5):
@@ -169,7 +169,7 @@ def _written(db: Database, repeat: Callable[[], object]) -> tuple[int, int]:
 
 
 def _end_others(db: Database) -> None:
-    """A session says seconds later what it wrote, or when it ends; what others wrote is not to be counted below."""
+    """End other sessions, because a session reports its writes only seconds later or when it ends."""
     db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                " AND pid <> pg_backend_pid()")  # fmt: skip
     while db.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"):
@@ -183,12 +183,12 @@ def _row_writes(db: Database) -> int:
 
 
 def _with_inventory(stage: Stage, url: str, db: Database, floor: Any) -> list[Figure]:
-    """The same bars for heartbeats that bring an app inventory which has not changed, and what it costs over none."""
+    """The same bars for heartbeats with an unchanged app inventory, and its cost compared with none."""
     config, first = fixture.settings(url), 8 * DEVICES + stage.sizes.rounds
     sides = {name: Devices(first + n * DEVICES, apps=name != "without") for n, name in enumerate(
         ("floor", "verb", "handler", "without"))}  # fmt: skip
     for devices in sides.values():
-        for _ in range(DEVICES):  # after these the inventory is known
+        for _ in range(DEVICES):  # after these the inventory is stored
             record.for_token(db, *_reports(devices), config)
 
     def prepare(_: int) -> dict[str, Callable[[], object]]:
@@ -227,7 +227,7 @@ def _apps_written(db: Database) -> int:
 
 
 def _batch(stage: Stage, url: str, db: Database) -> Figure:
-    """A batch of 500 beside 50 single ones in each round."""
+    """A batch of 500 compared with 50 single heartbeats in each round."""
     config, rounds = fixture.settings(url), max(3, stage.sizes.rounds // 25)
     singles = Devices(6 * DEVICES)
     begin = datetime.now(UTC) - timedelta(hours=40)

@@ -1,4 +1,4 @@
-"""A second process that posts heartbeats through the verb, on a connection of its own, at a steady pace."""
+"""A second process that records heartbeats through the verb, on a separate connection, at a steady pace."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ _processes = multiprocessing.get_context("spawn")
 
 
 class Load:
-    """Its heartbeats, as (monotonic second at which it was due, milliseconds until it was answered)."""
+    """Its heartbeats, as (monotonic second at which one was due, milliseconds until it was recorded)."""
 
     def __init__(self) -> None:
         self.posted: list[tuple[float, float]] = []
@@ -36,7 +36,7 @@ def running(url: str) -> Iterator[Load]:
     ours, theirs = _processes.Pipe()
     process = _processes.Process(target=_post, args=(url, stop, theirs), daemon=True)
     process.start()
-    ours.recv()  # connected, and its first heartbeats are behind it
+    ours.recv()  # connected, and its first heartbeats are done
     try:
         yield load
     finally:
@@ -46,7 +46,7 @@ def running(url: str) -> Iterator[Load]:
 
 
 def _post(url: str, stop: Any, results: Any) -> None:
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (a log record per heartbeat, as in Lambda; nobody reads it)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (a log record per heartbeat, as in Lambda; it is not read)
     posted, number, config = [], 0, fixture.settings(url)
     with fixture.connected(url) as db:
 
@@ -59,7 +59,7 @@ def _post(url: str, stop: Any, results: Any) -> None:
         due = time.monotonic()
         while not stop.is_set():
             number += 1
-            # Counted from when it was due: one that blocks does not hide the others that it keeps waiting.
+            # Measured from when it was due, so that a blocked heartbeat does not hide the delay of the following ones.
             due += 1 / PER_SECOND
             time.sleep(max(0, due - time.monotonic()))
             one()
@@ -70,12 +70,12 @@ def _post(url: str, stop: Any, results: Any) -> None:
 BODY = {"status": "ok", "battery_pct": 80, "network_type": "wifi", "uptime_s": 86_400, "unity_running": True}
 
 
-# As the agent reports the packages that it is told to watch.
+# The packages that the agent is configured to report.
 APPS = {f"com.example.app{n}": {"installed": True, "version_name": f"1.{n}.0", "version_code": n} for n in range(20)}
 
 
 def body(at: datetime, apps: bool = False) -> Body:
-    """apps: with an inventory, the same in each."""
+    """apps: include an inventory, the same in each report."""
     return {**BODY, **({"app_versions": APPS} if apps else {}), "timestamp_utc": at.isoformat()}
 
 

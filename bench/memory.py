@@ -1,7 +1,7 @@
-"""What memory buys the heartbeat function: `python -m bench --only memory`, the table of docs/costs.md.
+"""The effect of memory on the heartbeat function: `python -m bench --only memory`, the table of docs/costs.md.
 
-More memory is a larger share of a processor, paid for by the time that it is used. Each size is measured as cold
-starts are: initialised at full processor, then answering at the share of that size.
+More memory comes with a larger share of a CPU. Each size is measured like cold starts: initialized with a full CPU,
+then responding with the share of that size.
 """
 
 from statistics import median
@@ -22,7 +22,7 @@ def measure(stage: Stage) -> list[Figure]:
     usual: dict[str, float] = {}
     with environment(stage) as variables:
         runs = Runs(function, variables)
-        runs.start(OURS)  # finds a cold disk
+        runs.start(OURS)  # warms up the disk cache
         for size in sorted(SIZES, key=lambda size: size != function.memory):
             starts = [runs.start(OURS, size, WARM) for _ in range(stage.sizes.starts)]
             first, warm = (median(getattr(start, name) for start in starts) for name in ("first", "warm"))
@@ -35,6 +35,6 @@ def measure(stage: Stage) -> list[Figure]:
 
 
 def million(size: float, milliseconds: float) -> float:
-    """USD for a million answers of so long; Lambda counts whole milliseconds, at least one."""
+    """USD for a million responses of this duration; Lambda bills whole milliseconds, at least one."""
     seconds = max(round(milliseconds + 0.499), 1) / 1000
     return float(prices()["lambda"]["million_requests"] + 1e6 * seconds * size / 1024 * prices()["lambda"]["gb_second"])

@@ -1,7 +1,7 @@
-"""One request or more for each operator route of the template, as `bench.operators` asks them.
+"""At least one request for each operator route of the template, for `bench.operators`.
 
-A route without an entry fails `tests/bench/test_operators.py` and the measurement. `n` counts the rounds, so that each
-changes something of its own.
+A route without an entry fails `tests/bench/test_operators.py` and the measurement. `n` is the number of the round, so
+that each round changes different objects.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,10 @@ class Ask(msgspec.Struct, kw_only=True):
     """One request.
 
     Attributes:
-        path: and `body`: of round n; constant when they are not callable.
-        rows: the query of the ids of the devices that it is about: a request about many may take three times as long
-            as fetching those by primary key.
-        reads: what it may read as a whole: tables of a row for each device, for a request about all or nearly all.
-        most_seconds: a bound of its own, where one is set.
+        path, body: of round n; constant if not callable.
+        rows: the query for the ids of the affected devices; a request about many devices may take three times as long
+        as fetching them by primary key. reads: tables that it may read completely: those with a row per device, for a
+        request about almost all devices. most_seconds: an individual limit, if there is one.
     """
 
     path: str | Callable[[int], str]
@@ -50,7 +49,7 @@ def _device(n: int) -> str:
 
 
 FLEET = ("devices", "device_last_status")
-# What counting the installations of a build that every device has reads.
+# The tables that are read to count the installations of a build that every device has.
 INSTALLED = (*FLEET, "apk_installations", "device_apps")
 
 REQUESTS: dict[str, list[Ask]] = {
@@ -239,7 +238,7 @@ REQUESTS: dict[str, list[Ask]] = {
     "DELETE /v1/mutes/{mute_id}": [Ask(path=lambda n: f"/v1/mutes/{1 + n}")],
 }
 
-# What is not asked, and why: these speak to S3, whose time is not the database's. Their statements are by primary key.
+# Routes that are not measured, with the reason: they call S3. Their statements are by primary key.
 TO_S3 = {
     "POST /v1/apk/builds": "signs an upload",
     "POST /v1/apk/builds/{build_id}/complete": "reads the APK",

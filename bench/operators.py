@@ -1,10 +1,11 @@
-"""Operators never wait: each operator route of the template among 100,000 devices, 2 M heartbeats, 1 M commands, 1 M
-events. `make bench-operators`, or `python -m bench --only operators`; some minutes, most of them to make the data.
+"""Operator routes with a large fleet: 100,000 devices, 2 M heartbeats, 1 M commands, 1 M events.
 
-A request answers within 50 ms at p95, or within three times what fetching the devices that it is about by primary key
-takes, in turn with it. No statement reads a large table as a whole: the server's own counters say so, which see into
-functions as well. A request about all devices may read each of them once. The statements of each request and their
-plans are written to .nexmdm/operators.txt.
+`make bench-operators`, or `python -m bench --only operators`; it takes some minutes, mostly for creating the data.
+
+A request must respond within 50 ms at p95, or within three times the time of fetching the affected devices by primary
+key, measured alternately. No statement may read a large table completely, according to the server's own counters, which
+include statements in functions. A request about all devices may read each table once. The statements of each request
+and their plans are written to .nexmdm/operators.txt.
 """
 
 import time
@@ -29,8 +30,8 @@ from local.postgres.embedded import STATE
 from tests.support import api
 
 MS, TIMES = 50, 3
-MOST_MS = 5_000  # of one request in all its rounds: one that is slow need not be slow twenty times
-LARGE = 20_000  # rows, of a table that is not to be read as a whole
+MOST_MS = 5_000  # of one request in all its rounds, so that a slow request is not repeated twenty times
+LARGE = 20_000  # rows from which a table must not be read completely
 PLANS = STATE / "operators.txt"
 BY_KEY = """
 SELECT d.id, d.alias, l.last_seen_at FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
@@ -39,7 +40,7 @@ WHERE d.id = ANY (%(ids)s::text[]) AND d.deleted_at IS NULL
 
 
 def routes() -> list[str]:
-    """The operators' routes, as the template has them."""
+    """The operator routes of the template."""
     return [f"{route.method} {route.path}" for route in template.load().routes if route.authorizer == "AWS_IAM"]
 
 
@@ -49,12 +50,12 @@ def measure(stage: Stage) -> list[Figure]:
     with (
         stage.copy("operators") as url,
         fake_fcm() as variables,
-        # A bulk command is accepted by its request and sent by the sweep.
+        # The request only accepts a bulk command; the sweep sends it.
         pointed_at(url, **variables, BULK_INLINE_SECONDS="0"),
         fixture.connected(url) as db,
     ):
         fleet_data.fill(url, db, stage.sizes)
-        database.connection().execute("SELECT 1")  # a login is no part of a request
+        database.connection().execute("SELECT 1")  # the login is not part of a request
         PLANS.parent.mkdir(exist_ok=True)
         with PLANS.open("w") as plans:
             for route in routes():
@@ -123,7 +124,7 @@ Statement = tuple[str, Parameters]
 
 @contextmanager
 def _recorded() -> Iterator[list[Statement]]:
-    """What the function's database is asked meanwhile."""
+    """Record the statements of the function during the block."""
     statements: list[Statement] = []
     execute = Database.execute
 
@@ -136,7 +137,7 @@ def _recorded() -> Iterator[list[Statement]]:
 
 
 def _read(db: Database) -> dict[str, tuple[int, int]]:
-    """{large table: (how often it was read as a whole, how many rows that were)}"""
+    """Returns {large table: (number of sequential scans, number of rows read by them)}."""
     for one in (database.connection(), db):
         one.execute("SELECT pg_stat_force_next_flush()")
         one.execute("SELECT 1")
@@ -147,7 +148,7 @@ def _read(db: Database) -> dict[str, tuple[int, int]]:
 
 
 def _scanned(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]], ask: Ask) -> list[str]:
-    """The large tables of which more was read in a row than a page of it, and that may not be."""
+    """The large tables that were scanned beyond a page although they may not be."""
     return [
         table
         for table, (scans, rows) in sorted(after.items())
@@ -159,7 +160,7 @@ def _scanned(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int
 def _write_plans(db: Database, plans: Any, name: str, took: list[float], statements: list[Statement]) -> None:
     print(f"\n==== {name}: p50 {median(took):.1f} ms, p95 {percentile(took, 95):.1f} ms", file=plans)
     for sql, parameters in statements:
-        # A message of two statements, of which the first takes a lock, is explained by its last.
+        # For a message of two statements, of which the first takes a lock, the last is explained.
         last = sql.strip().rstrip(";").rpartition(";\n")[2]
         if not last.lstrip().upper().startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")):
             continue
@@ -174,7 +175,7 @@ def _write_plans(db: Database, plans: Any, name: str, took: list[float], stateme
 
 
 def main() -> None:
-    """What `make bench-operators` runs."""
+    """Run by `make bench-operators`."""
     import runpy
     import sys
 

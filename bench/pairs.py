@@ -1,4 +1,4 @@
-"""Timing several jobs side by side, one of each in turn, so that whatever else the machine does meets them alike."""
+"""Times several jobs alternately, so that other load on the machine affects them equally."""
 
 import random
 import time
@@ -18,7 +18,7 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Milliseconds of each job in each round; the order within a round is random.
 
-    prepare: makes the jobs of one round; what it does is not timed.
+    prepare: creates the jobs of one round; it is not timed.
     """
     took: Took = {}
     rng = random.Random(8)  # noqa: S311
@@ -35,7 +35,7 @@ def interleaved(
 
 
 def spread_of(floor: list[float], measured: list[float], of: Callable[[list[float]], float] = median) -> float:
-    """By what part of itself the ratio measured : floor differed between five parts of the run, up or down."""
+    """The relative difference of the ratio measured : floor between five parts of the run."""
     size = max(1, min(len(floor), len(measured)) // PARTS)
     starts = range(0, size * min(PARTS, len(floor)), size)
     ratios = [of(measured[n : n + size]) / of(floor[n : n + size]) for n in starts]

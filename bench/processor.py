@@ -1,11 +1,12 @@
-"""The share of a processor that Lambda gives a function by its memory: 1,769 MB are one processor, 256 MB are 0.145.
+"""Limits a process to the CPU share that Lambda gives a function by its memory: 1,769 MB are one CPU, 256 MB are 0.145.
 
 with share_of(256) as processor:
-    processor.hold(process.pid)    # from now on the process has no more than that
-    processor.how                  # what holds it: a control group of Linux, or signals
+    processor.hold(process.pid)    # from now on the process is limited to its share
+    processor.how                  # how it is limited: by a Linux control group, or by signals
 
-Root is needed for a control group. Where none can be made the process is stopped and continued, 20 ms in turn: the same
-share over time, but with its run in one piece of each period, which a control group lets it take whenever it likes.
+A control group needs root. If none can be created, the process is stopped and continued in periods of 20 ms: the share
+over time is the same, but the process runs in one piece per period, whereas with a control group it can run at any
+time.
 """
 
 import os

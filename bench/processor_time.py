@@ -1,9 +1,9 @@
-"""Processor time and log of a heartbeat in the function: the handler, event in to answer out, beside bare psycopg2.
+"""CPU time and log of a heartbeat in the function: the handler from event to response, compared with bare psycopg2.
 
-Both run in this process, fifty calls of each in turn, and what counts is the processor time of the process: waiting
-for the server costs nothing, and other work on the machine little. The floor runs the same statement with the same
+Both run in this process, alternating after fifty calls, and the CPU time of the process is measured: waiting for the
+server does not count, and other work on the machine has little effect. The floor runs the same statement with the same
 parameters on a plain connection and parses the same body with the standard library's json. As in a deployment, the
-server works on another processor than the function, where there are two.
+server uses another CPU than the function, if there are two.
 """
 
 import gc
@@ -36,7 +36,7 @@ from tests.support import api
 BLOCK = 50
 MOST = 1.5
 MOST_BYTES = 500
-# Names as long as in a stack of this name: Lambda's of the function, and of each invocation.
+# Names as long as in a deployed stack: of the function and of each invocation.
 CONTEXT = SimpleNamespace(
     aws_request_id=str(uuid.UUID(int=1)),
     function_name="nexmdm-prod-HeartbeatFunction-AbCdEfGhIjKl",
@@ -74,7 +74,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 @contextmanager
 def _apart(*servers: int) -> Iterator[None]:
-    """This process on one processor and the server's on the others."""
+    """Run this process on one CPU and the server on the others."""
     processors = os.sched_getaffinity(0)
     own = {min(processors)}
     try:
@@ -82,7 +82,7 @@ def _apart(*servers: int) -> Iterator[None]:
             for pid in servers:
                 os.sched_setaffinity(pid, processors - own)
             os.sched_setaffinity(0, own)
-    except PermissionError:  # the server is another user's, as it is when root starts it and this is not root
+    except PermissionError:  # the server belongs to another user, if root started it and this process is not root
         pass
     try:
         yield
@@ -103,7 +103,7 @@ def _devices(db: Database, name: str) -> list[str]:
 
 @contextmanager
 def _log() -> Iterator[TextIO]:
-    """A file that the function's records are written to meanwhile."""
+    """Redirect the function's records to a file during the block."""
     handler = logs.logger().registered_handler
     assert isinstance(handler, logging.StreamHandler)
     with tempfile.TemporaryFile("w") as file:
@@ -115,14 +115,14 @@ def _log() -> Iterator[TextIO]:
 
 
 def _in_turn(blocks: int, sides: list[list[str]], config: Any, connection: Any) -> dict[str, list[float]]:
-    """Seconds of processor time of each block of each side; the first one of each is not counted."""
+    """Seconds of CPU time of each block of each side, without the first."""
     took: dict[str, list[float]] = {"floor": [], "handler": []}
     begin = datetime.now(UTC) - timedelta(hours=20)
     for number in range(blocks + 1):
         at = begin + number * timedelta(seconds=config.heartbeat_bucket_seconds)
         jobs = {"floor": _floor(sides[0], at, config, connection), "handler": _handler(sides[1], at)}
         for name in sorted(jobs, reverse=bool(number % 2)):
-            # The function sets it when it connects; a plain connection waits in libpq.
+            # Set by the function when it connects; a plain connection waits in libpq.
             waiting = extensions.get_wait_callback()
             extensions.set_wait_callback(None if name == "floor" else waiting)
             gc.collect()

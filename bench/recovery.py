@@ -1,9 +1,10 @@
-"""The whole fleet returns after an hour's outage, scaled down: `python -m bench.recovery --devices 5000 --svg FILE`.
+"""Recovery after an hour's outage of the whole fleet, scaled down: `python -m bench.recovery --devices 5000 --svg
+FILE`.
 
-Each device has 7 reports in its queue. As the agent in the field does, it sends them one after the other, each over a
-connection of its own that it does not close before the queue is empty; what is refused waits and comes again. The
-server is the heartbeat handler itself in two processes, one request at a time each, as two Lambda environments; there
-is no gateway. The floor is the same statement from two processes. A reference agent sends its queue as one batch.
+Each device has 7 reports in its queue. Like the existing agent, it sends them one after the other, each over a separate
+connection that it does not close before the queue is empty; rejected reports are sent again later. The server is the
+real heartbeat handler in two processes with one request at a time each, like two Lambda environments; there is no
+gateway. The floor is the same statement from two processes. A reference agent sends its queue as one batch.
 """
 
 import argparse
@@ -38,7 +39,7 @@ PROCESSES = 2
 QUEUED = 7  # an hour and ten minutes at one report in ten minutes
 DAY = 143  # a day's
 DEVICES = 5_000
-OPEN = 64  # connections that a server process keeps open; no device has more than QUEUED
+OPEN = 64  # connections that a server process keeps open; a device has at most QUEUED
 _spawn = get_context("spawn")
 
 
@@ -58,7 +59,7 @@ class Drain(msgspec.Struct):
 
 
 class Drained(msgspec.Struct):
-    """All processes together. rows: what the database holds afterwards."""
+    """The results of all processes. rows: the number of rows in the database afterwards."""
 
     parts: list[Drain]
     rows: int
@@ -123,7 +124,7 @@ def _drained(stage: Stage, name: str, devices: int, queued: int, work: Any, thro
 
 
 def _run(work: Any, arguments: list[tuple[Any, ...]]) -> list[Drain]:
-    """Each in a process of its own; they begin together."""
+    """Run each part in a separate process, starting at the same time."""
     begin, pipes, running = _spawn.Barrier(len(arguments) + 1), [], []
     for given in arguments:
         ours, theirs = _spawn.Pipe()
@@ -142,7 +143,7 @@ def _run(work: Any, arguments: list[tuple[Any, ...]]) -> list[Drain]:
 
 @contextmanager
 def _servers(url: str | None) -> Iterator[list[int]]:
-    """The ports of as many processes; zeros when there is no url."""
+    """The ports of the server processes; zeros if there is no url."""
     if url is None:
         yield [0] * PROCESSES
         return
@@ -162,7 +163,7 @@ def _servers(url: str | None) -> Iterator[list[int]]:
 
 def _serve(url: str, ready: Any) -> None:
     os.environ["DATABASE_URL"] = url
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (a log record per heartbeat, as in Lambda; nobody reads it)
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (a log record per heartbeat, as in Lambda; it is not read)
     from functions.heartbeat.handler import handler
 
     context = type("Context", (), {"aws_request_id": "bench", "function_name": "heartbeat",
@@ -199,7 +200,7 @@ def _request(connection: socket.socket) -> tuple[str, str, str]:
 
 
 def _message(connection: socket.socket) -> tuple[bytes, bytes]:
-    """(head, body). Reading HTTP is no part of the handler or of the floor, so it has to cost little."""
+    """Read (head, body). HTTP parsing is part of neither the handler nor the floor, so it must be cheap."""
     data = connection.recv(65_536)
     while (end := data.find(b"\r\n\r\n")) < 0:
         data += connection.recv(65_536)
@@ -214,7 +215,7 @@ def _message(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _queue(number: int, queued: int) -> list[Body]:
-    """The reports of a device, oldest first, ten minutes apart; each phone's in seconds of its own."""
+    """The reports of a device, oldest first, ten minutes apart, with a different second for each phone."""
     end = datetime.now(UTC) - timedelta(seconds=number % 600)
     return [load.body(end - timedelta(seconds=600 * (queued - n))) for n in range(queued)]
 
@@ -230,7 +231,7 @@ def _in_batches(url: str, port: int, numbers: list[int], queued: int, begin: Any
 
 
 def _send(port: int, path: str, waiting: deque[tuple[int, list[bytes]]], count: Any, begin: Any, results: Any) -> None:
-    """Device after device. What is not accepted goes to the end of the queue, as a backoff does."""
+    """Drain device after device. A report that is not accepted goes to the end of the queue, like with a backoff."""
     statuses: Counter[int] = Counter()
     curve, accepted = [(0.0, 0)], 0
     begin.wait()
@@ -278,9 +279,9 @@ def _statements(url: str, port: int, numbers: list[int], queued: int, begin: Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.recovery", description="The whole fleet returns.")
+    parser = argparse.ArgumentParser(prog="python -m bench.recovery", description="Simulate the recovery of a fleet.")
     parser.add_argument("--devices", type=int, default=DEVICES, metavar="N", help=f"at most {fixture.LIVE_DEVICES}")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw how the queues drained")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write a chart of the drained queues")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="nexmdm-recovery-") as folder,

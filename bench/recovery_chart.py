@@ -15,7 +15,7 @@ text { font: 13px system-ui, sans-serif; fill: #17202c } .muted { stroke: #8290a
 
 
 def svg(lines: dict[str, list[Curve]], devices: int) -> str:
-    """Args: lines: by name, the curves of the processes that drained together: (seconds, accepted so far)."""
+    """The chart. lines: by name, the curves of parallel processes: (seconds, accepted so far)."""
     merged = {name: _merged(curves) for name, curves in lines.items()}
     seconds = max(points[-1][0] for points in merged.values())
     total = max(points[-1][1] for points in merged.values())
@@ -23,7 +23,7 @@ def svg(lines: dict[str, list[Curve]], devices: int) -> str:
 
 
 def _merged(curves: list[Curve]) -> Curve:
-    """One curve of what all of them had accepted, thinned to what a reader can see."""
+    """A single curve of the sum, thinned to a visible number of points."""
     steps = sorted((at, now - before) for curve in curves for (_, before), (at, now) in pairwise(curve))
     points, accepted = [(0.0, 0)], 0
     for at, count in steps:

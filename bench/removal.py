@@ -1,4 +1,4 @@
-"""How long removing expired heartbeats takes, and what a heartbeat feels of it: the cleanup beside a plain DELETE."""
+"""The duration of removing expired heartbeats and its effect on heartbeats: the cleanup compared with a DELETE."""
 
 import time
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from bench.pairs import spread_of
 from bench.stage import Stage
 
 CALM_SECONDS = 1
-FELT_MS = 150  # the documents' target for a heartbeat at any time
+FELT_MS = 150  # the documented limit for a heartbeat
 DELETE = "WITH gone AS (DELETE FROM device_heartbeats WHERE ts < now() - make_interval(days => %(days)s) RETURNING 1)"
 
 
-# Where a cleanup's time goes, by what stands in the statement.
+# The parts of a cleanup, by the text of the statement.
 PARTS = {"DROP TABLE": "summaries and drops", "count(*) AS n": "counts", "ctid": "rows of the partition that is cut"}
 
 
 class Profiled:
-    """A database that adds up what its statements took."""
+    """A database that sums the durations of its statements."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -41,7 +41,7 @@ class Profiled:
 
 
 class Removed(msgspec.Struct):
-    """seconds: of the removal, `vacuum` of what a DELETE leaves to do. idle, during: milliseconds of heartbeats."""
+    """seconds: of the removal; vacuum: of the VACUUM after a DELETE. idle, during: milliseconds of heartbeats."""
 
     rows: int
     seconds: float
@@ -51,12 +51,12 @@ class Removed(msgspec.Struct):
     parts: dict[str, float]
 
 
-# What removes, and then what makes the room usable again.
+# The removal, and then the step that makes the space usable again.
 Way = tuple[Callable[[Profiled, str], int], Callable[[Database], object]]
 
 
 def measure(stage: Stage) -> list[Figure]:
-    """Both ways in turn, each on a copy of the same database, with commits that wait for the disk, as they do."""
+    """Both methods alternately, each on a copy of the same database, with commits that wait for the disk, as usual."""
     ways: dict[str, Way] = {
         "cleanup": (_clean, lambda _: None),
         "delete": (_delete, lambda db: db.execute("VACUUM device_heartbeats")),
@@ -88,7 +88,7 @@ def _figures(stage: Stage, cleaned: list[Removed], deleted: list[Removed]) -> li
 
 
 def _felt(name: str, removals: list[Removed]) -> Figure:
-    """What heartbeats felt of a removal: as long as a drop's lock is held, a few milliseconds."""
+    """The effect of a removal on heartbeats, which lasts as long as a drop's lock, a few milliseconds."""
     during = [ms for each in removals for ms in each.during]
     note = f"{len(during)} heartbeats during, p99 {percentile(during, 99):.1f} ms"
     return below(f"heartbeat during a {name}, the slowest", spread(during)["max"], FELT_MS, "ms", note)
@@ -105,7 +105,7 @@ def _timed(stage: Stage, url: str, way: Way) -> Removed:
         end = time.monotonic()
         afterwards(db)
         vacuumed = time.monotonic()
-        time.sleep(CALM_SECONDS)  # until heartbeats that it held up are answered
+        time.sleep(CALM_SECONDS)  # until delayed heartbeats are recorded
     idle = posting.between(begun, start)
     return Removed(removed, end - start, vacuumed - end, idle, posting.between(start, end), profiled.seconds)
 

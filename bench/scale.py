@@ -1,7 +1,7 @@
-"""Cost and scale on paper: `python -m bench.scale [--devices 1000 100000 1000000] [--interval 600] [--commands 4]`.
+"""Estimates of cost and scale: `python -m bench.scale [--devices 1000 100000 1000000] [--interval 600] [--commands 4]`.
 
-Prints the two tables of docs/scale.md from the figures of `Model`: what so many devices need, and at how many devices
-each limit of the design is reached. A test holds the document against it.
+Prints the two tables of docs/scale.md from the figures of `Model`: the requirements for a number of devices, and the
+number of devices at which each limit is reached. A test compares the document with the output.
 """
 
 import argparse
@@ -16,23 +16,23 @@ DEVICES = (1_000, 100_000, 1_000_000)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """Measured by `make bench` on the machine of docs/scale.md, unless it says otherwise."""
+    """Measured by `make bench` on the machine of docs/scale.md, unless stated otherwise."""
 
     interval: float = 600  # seconds between a device's heartbeats: HEARTBEAT_INTERVAL_SECONDS
-    commands: float = 4  # for a device and day, each acknowledged once
+    commands: float = 4  # per device and day, each acknowledged once
     outage_seconds: float = 3_600  # after it every device drains its queue within RETRY_SECONDS: the design's peak
     retry_seconds: float = 300  # the agent's longest pause
     ttl_seconds: float = 600  # of a command
 
     statement_ms: float = prices()["measured"]["statement_ms"]  # a heartbeat's statement, p50
-    accept_us: float = 19  # a command of a bulk one
+    accept_us: float = 19  # one command of a bulk command
     row_bytes: float = prices()["measured"]["heartbeat_row_bytes"]
-    count_us: float = 0.1  # a row of a partition that is dropped
+    count_us: float = 0.1  # one row of a dropped partition
     sends_per_second: float = 320  # of one environment: 32 at once, 100 ms for FCM's answer (assumed); 600 measured
 
     handler_seconds: float = prices()["assumed"]["handler_seconds"]  # billed for a heartbeat
     unit_processors: float = 0.25  # of an Aurora capacity unit; from memory
-    busy: float = 0.5  # of its processors, when another unit is wanted
+    busy: float = 0.5  # share of its CPUs at which Aurora adds a unit
     units_at_rest: float = 0.5
     most_units: float = 256
 
@@ -50,7 +50,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def peak(self) -> float:
-        """How many times the usual rate after an outage."""
+        """The factor of the usual rate after an outage."""
         return (self.outage_seconds / self.interval + 1) * self.interval / self.retry_seconds
 
     def requests(self, devices: float) -> float:
@@ -58,7 +58,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return devices * (MONTH_SECONDS / self.interval + 30 * 2 * self.commands) / 1e6
 
     def units(self, rate: float) -> float:
-        """Aurora capacity units for so many heartbeats a second."""
+        """Aurora capacity units for this rate of heartbeats."""
         return max(self.units_at_rest, rate * self.statement_ms / 1000 / self.busy / self.unit_processors)
 
     def stored_gb(self, devices: float) -> float:
@@ -66,12 +66,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return devices * (2.25 * 86_400 / self.interval) * self.row_bytes / 1e9
 
     def partition_rows(self, devices: float) -> float:
-        """Heartbeats of six hours: what the cleanup counts and drops in one run."""
+        """Heartbeats of six hours, which the cleanup counts and drops in one run."""
         return devices * 6 * 3_600 / self.interval
 
 
 def needs(model: Model) -> dict[str, Callable[[float], str]]:
-    """What there is to say of a number of devices, by row of the table."""
+    """The rows of the table, as functions of the number of devices."""
     m, usd = model, costs(model)
     return {
         "heartbeats a second, usual": lambda d: _short(m.heartbeats(d)),
@@ -88,7 +88,7 @@ def needs(model: Model) -> dict[str, Callable[[float], str]]:
         "… sent by one sweep in, min": lambda d: _short(d / m.sends_per_second / m.sweep_share / 60),
         "… at FCM's quota in, min": lambda d: _short(d / m.fcm_per_minute),
         **{f"{name}, USD a month": partial(_shortly, part) for name, part in usd.items()},
-        "together, USD a month": lambda d: _short(sum(part(d) for part in usd.values())),
+        "total, USD a month": lambda d: _short(sum(part(d) for part in usd.values())),
     }
 
 
@@ -105,12 +105,12 @@ def costs(model: Model) -> dict[str, Callable[[float], float]]:
         "storage and I/O": lambda d: (
             m.stored_gb(d) * aurora["storage_gb_month"] + m.heartbeats(d) * MONTH_SECONDS / 1e6 * million["Aurora I/O"]
         ),
-        "logs": lambda d: m.requests(d) * (million["logs, taken in"] + million["logs, kept"]),
+        "logs": lambda d: m.requests(d) * (million["logs, ingested"] + million["logs, stored"]),
     }
 
 
 def limits(model: Model) -> list[tuple[str, float]]:
-    """At how many devices each limit is reached, the nearest first."""
+    """The number of devices at which each limit is reached, lowest first."""
     m = model
     peak_per_device = m.peak / m.interval
     found = {
@@ -147,7 +147,7 @@ def tables(model: Model, devices: tuple[int, ...]) -> Iterator[str]:
     for what, value in needs(model).items():
         yield f"| {what} | {' | '.join(value(count) for count in devices)} |"
     yield ""
-    yield "| limit, the nearest first | reached at |"
+    yield "| limit, lowest first | reached at |"
     yield "|---|---|"
     for what, count in limits(model):
         yield f"| {what} | {_short(count)} devices |"
@@ -158,7 +158,7 @@ def _whole(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """Two figures, as is worth saying of an estimate: 0.16, 17, 2,300, 23 k, 1.2 M."""
+    """A number with two significant digits: 0.16, 17, 2,300, 23 k, 1.2 M."""
     if value < 100:
         return f"{value:.2g}"
     rounded = float(f"{value:.2g}")
@@ -169,7 +169,7 @@ def _short(value: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.scale", description="What so many devices need.")
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description="Estimate the requirements of a fleet.")
     parser.add_argument("--devices", type=int, nargs="+", default=list(DEVICES), metavar="N")
     for name, default in (("interval", Model().interval), ("commands", Model().commands)):
         parser.add_argument(f"--{name}", type=float, default=default, help=f"(default: {default:g})")

@@ -1,7 +1,7 @@
-"""What a label selector costs among 100,000 devices: in a list, a preview and a bulk command.
+"""The cost of a label selector with 100,000 devices: in a list, a preview and a bulk command.
 
-A selector that an index answers and that matches 1 % is held against reading those rows by primary key; one that no
-index answers against one pass over the devices.
+A selector that uses an index and matches 1 % is compared with reading those rows by primary key; one without an index
+is compared with a scan of the devices.
 """
 
 from collections.abc import Callable
@@ -71,7 +71,7 @@ def _selective(stage: Stage, db: Database, name: str, selector: str) -> Figure:
 
 
 def _list(stage: Stage, db: Database, name: str, selector: str) -> Figure:
-    """A page of the largest size, against reading all that match with the same columns."""
+    """A page of the largest size, compared with reading the same columns of all matching rows."""
     ids, query = _ids(db, selector), DevicesQuery(limit=500, selector=selector)
     took = interleaved(
         _rounds(stage),

@@ -1,4 +1,5 @@
-"""Sending: the dispatch loop, with its claims and its books, beside the same messages posted by the same client."""
+"""Sending: the dispatch loop with its claims and records, compared with posting the same messages with the same
+client."""
 
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def measure(stage: Stage) -> list[Figure]:
     floor, ours = (1000 * stage.sizes.sends / median(took[name]) for name in ("floor", "drain"))
     stage.results["sends_per_second"] = ours
     what = f"sending {stage.sizes.sends:,} commands: claim, POST, settle"
-    way = f"the double, loaded by {sending.CONCURRENCY} threads of the same client"
+    way = f"the fake FCM, loaded by {sending.CONCURRENCY} threads of the same client"
     return [at_least(0.8, what, way, floor, ours, "/s", spread=spread_of(took["drain"], took["floor"]))]
 
 
@@ -76,7 +77,7 @@ def _drain(count: int, db: Database, config: settings.Settings, batch_id: str) -
 
 @contextmanager
 def fake_fcm() -> Iterator[dict[str, str]]:
-    """FCM's double as a process of its own, and the settings that lead to it."""
+    """Run the fake FCM in a separate process, with settings that name it."""
     with TemporaryDirectory(prefix="nexmdm-bench-fcm-") as folder:
         account = Path(folder) / "account.json"
         command = [sys.executable, "-m", "local.fcm", "--port", "0", "--account", str(account)]

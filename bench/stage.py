@@ -1,4 +1,4 @@
-"""What the sections of the benchmark share: one server, one database at head, and how much is measured."""
+"""The parts that all sections share: one server, one database at head, and the sizes."""
 
 import os
 import time
@@ -14,8 +14,8 @@ from tests.support.databases import url_of
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """rows: expired heartbeats, and those of the large table. rounds: how often a pair of statements is measured.
-    known: commands among which one is found."""
+    """rows: number of expired heartbeats, and of heartbeats in the large table. rounds: how often a pair of statements
+    is measured. known: number of commands among which one is found."""
 
     rows: int = 2_000_000
     small_rows: int = 10_000
@@ -66,7 +66,7 @@ QUICK = Sizes(
 
 
 class Stage(msgspec.Struct):
-    """migration_seconds: what bringing an empty database to head took. results: what a section leaves for another."""
+    """migration_seconds: the duration of migrating an empty database. results: passed from one section to another."""
 
     server: str
     sizes: Sizes
@@ -80,7 +80,7 @@ class Stage(msgspec.Struct):
     def build(self) -> None:
         with fixture.connected(self.server) as db:
             db.execute("CREATE DATABASE at_head")
-            # The planner counts with what it counts with on AWS.
+            # The planner uses the same cost settings as on AWS.
             parameters = template.document()["Resources"]["DatabaseParameters"]["Properties"]["Parameters"]
             db.execute(f"ALTER SYSTEM SET random_page_cost = {float(parameters['random_page_cost'])}")
             db.execute("SELECT pg_reload_conf()")
@@ -91,7 +91,7 @@ class Stage(msgspec.Struct):
 
     @contextmanager
     def copy(self, name: str, source: str = "at_head") -> Iterator[str]:
-        """The URL of a copy of a database that nobody uses, which DATABASE_URL names as well; dropped at the end."""
+        """Copy an unused database and set DATABASE_URL to the copy; yields its URL and drops it at the end."""
         with fixture.connected(self.server) as db:
             db.execute(f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY file_copy")
             db.execute("CHECKPOINT")  # what the copy wrote is not to be paid for by what is measured
@@ -104,7 +104,8 @@ class Stage(msgspec.Struct):
                 db.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def durable(self, on: bool) -> None:
-        """Whether a commit waits for the disk. Where both sides of a ratio commit, waiting would hide what differs."""
+        """Set whether a commit waits for the disk. If both sides of a ratio commit, waiting would hide the
+        difference."""
         with fixture.connected(self.server) as db:
             db.execute(f"ALTER SYSTEM SET fsync = {'on' if on else 'off'}")
             db.execute("SELECT pg_reload_conf()")
@@ -112,7 +113,7 @@ class Stage(msgspec.Struct):
 
 @contextmanager
 def pointed_at(url: str, **variables: str) -> Iterator[None]:
-    """DATABASE_URL and other settings for a while, as a function's environment has them."""
+    """Set DATABASE_URL and other settings during the block, as in a function's environment."""
     given = {"DATABASE_URL": url, **variables}
     before = {name: os.environ.get(name) for name in given}
     os.environ.update(given)

@@ -1,4 +1,4 @@
-"""The documents' targets, in milliseconds and seconds, with 100 devices at once: the least that is expected."""
+"""The documented service targets, in milliseconds and seconds, with 100 devices at once."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ def measure(stage: Stage) -> list[Figure]:
 
 
 def _heartbeats(stage: Stage, url: str) -> list[float]:
-    """Milliseconds of each: 100 devices, every one as often, over 16 connections at once."""
+    """Milliseconds of each heartbeat: 100 devices, each equally often, over 16 concurrent connections."""
     took: list[float] = []
     begin = datetime.now(UTC) - timedelta(hours=1)
     rounds = stage.sizes.crowd_rounds
@@ -59,7 +59,7 @@ def _share(url: str, number: int, rounds: int, begin: datetime, took: list[float
 
 
 def _idempotency(stage: Stage, db: Database) -> list[float]:
-    """Milliseconds of each repeat of a command whose request_id is known, among as many others."""
+    """Milliseconds of each repeat of a command with a known request_id, among many others."""
     known = stage.sizes.known
     commands = [
         Command(f"r-{n}", OneDevice(f"live-{n + 1}"), "ping", {}, 600, actor.operator("bench")) for n in range(known)

@@ -1,4 +1,4 @@
-"""How long the watch takes over 100,000 devices: each rule's statement, when nothing changes and when all does."""
+"""The duration of the watch with 100,000 devices: each rule's statement, if nothing changes and if everything does."""
 
 import time
 from statistics import median
@@ -17,9 +17,11 @@ APP = "io.unitynodes.unityapp"
 
 
 def measure(stage: Stage) -> list[Figure]:
-    """A usual fleet (one device in 100 is in each condition), looked at again and again, as every few minutes. In the
-    notes: for the first time; the whole fleet in five of them at once, as in an outage; all well again; the cool-down
-    over."""
+    """Evaluates a usual fleet (one device in 100 meets each condition) repeatedly, as every few minutes.
+
+    The notes have the first evaluation; the whole fleet in five conditions at once, as in an outage; the end of that;
+    and the end of the cool-down.
+    """
     with stage.copy("watched") as url, fixture.connected(url) as db:
         _fill(db, stage.sizes.devices)
         found = _look(db, url)
@@ -42,7 +44,7 @@ def measure(stage: Stage) -> list[Figure]:
         )
         for name in DECLARATIONS
     ]
-    figures[-1].note += f"; one notice of all of it {told:.1f} s"
+    figures[-1].note += f"; one notification of all of it {told:.1f} s"
     return figures
 
 
@@ -59,7 +61,7 @@ def _fill(db: Database, devices: int) -> None:
         db.execute("SET LOCAL session_replication_role = replica")
         for sql in (_BUILDS, _DEVICES, _STATUS, _APPS, _REPORTS):
             db.execute(sql, {"devices": devices, "app": APP})
-    # One rule for each condition: those that have no default one are added.
+    # One rule per condition; rules are added for conditions without a default one.
     db.execute("INSERT INTO alert_rules (name, condition) SELECT c, c FROM unnest(%(all)s) AS c ON CONFLICT DO NOTHING",
                {"all": [str(condition) for condition in DECLARATIONS]})  # fmt: skip
     for table in ("devices", "device_last_status", "device_heartbeats", "apk_versions", "device_apps"):
@@ -67,7 +69,7 @@ def _fill(db: Database, devices: int) -> None:
 
 
 def _look(db: Database, url: str) -> dict[str, float]:
-    """Seconds for each condition, whose one rule is the default one."""
+    """Seconds for each condition, with its default rule."""
     config = fixture.settings(url)
     took: dict[str, float] = {}
     for condition in DECLARATIONS:
@@ -77,7 +79,7 @@ def _look(db: Database, url: str) -> dict[str, float]:
     return took
 
 
-# Version 2 is rolled out to half of the fleet over version 1, which everybody else is offered.
+# Version 2 is rolled out to half of the fleet, replacing version 1, which is offered to the other half.
 _BUILDS = """
 INSERT INTO apk_versions (id, package_name, build_type, version_name, version_code, file_path, file_size, state, sha256,
     source, signer_fingerprint, object_version, is_current, replaces_id, staged_rollout_percent, promoted_at)

@@ -1,6 +1,6 @@
-"""What the width of a partition costs a heartbeat, and what dropping one takes: 24, 6 and 1 hours.
+"""The effect of the width of partitions on heartbeats, and the duration of a drop: 24, 6 and 1 hours.
 
-By name only (`python -m bench --only widths`): it shows a choice that was made, see docs/migrations.md.
+Runs only by name (`python -m bench --only widths`), because it documents a past decision, see docs/migrations.md.
 """
 
 import time
@@ -23,7 +23,7 @@ HOURS = (24, 6, 1)
 
 
 def measure(stage: Stage) -> list[Figure]:
-    """rows: expired ones, over two days, so that a wider partition holds more of them."""
+    """rows: expired rows over two days, so that a wider partition has more of them."""
     usual, rows = partitions.WIDTH, stage.sizes.rows // 2
     stage.durable(False)
     with ExitStack() as stack:
@@ -63,7 +63,7 @@ def _heartbeats(stage: Stage, databases: dict[int, Database], url: str) -> dict[
 
 
 def _figure(hours: int, db: Database, took: dict[str, list[float]], rows: int) -> Figure:
-    """The drop is of the fullest partition, with the count of its rows before it, which blocks nobody."""
+    """Drops the fullest partition, including the count of its rows, which does not block other sessions."""
     found = partitions.bounds(db)
     counts = {each.name: db.execute(f"SELECT count(*) AS n FROM {each.name}")[0]["n"] for each in found}
     full = max(counts, key=counts.__getitem__)

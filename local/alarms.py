@@ -1,4 +1,4 @@
-"""The alarms' topic on this machine, in the same moto server as S3, and somebody who reads what arrives on it."""
+"""The local alarm topic, in the same moto server as S3, and a reader of its messages."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ POLLED_EVERY = 1.0
 
 
 def make_topic(url: str) -> str:
-    """A topic, and a queue that keeps what is told on it; the topic's ARN."""
+    """Create a topic and a queue that receives its messages; return the topic's ARN."""
     sns, sqs = session().client("sns", endpoint_url=url), session().client("sqs", endpoint_url=url)
     topic = sns.create_topic(Name="alarms")["TopicArn"]
     queue = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
@@ -21,7 +21,7 @@ def make_topic(url: str) -> str:
 
 
 async def read(url: str, tell: Callable[[str], None]) -> None:
-    """Until cancelled: tell each line of each notice."""
+    """Pass each line of each notification to `tell`, until cancelled."""
     sqs = session().client("sqs", endpoint_url=url)
     queue = sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]
     while True:

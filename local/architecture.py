@@ -1,4 +1,4 @@
-"""The picture of the architecture, in the console's colours; light or dark as the reader's page is."""
+"""The architecture diagram as SVG in the console's colours, light or dark like the page that shows it."""
 
 from html import escape
 
@@ -39,7 +39,7 @@ ARROWS = (
 
 
 def svg() -> str:
-    """The picture as a document of its own."""
+    """The diagram as a standalone document."""
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 546" role="img" aria-label="Architecture of NexMDM">',
         f"<style>{STYLE}</style>",

@@ -1,10 +1,10 @@
-"""The certificates that sign Aurora's: fetched once, and used only when they are what was pinned.
+"""The CA certificates for Aurora: downloaded once, and used only if their hash is the pinned one.
 
 python -m local.ca_bundle check PATH   fetch the bundle to PATH when it is not there; fail unless its hash is the
 pinned one python -m local.ca_bundle pin PATH     fetch it anew, show what is in it, and pin its hash
 
 The pin is a file of this repository (requirements/rds-ca-bundle.sha256), so that a change of it is reviewed like any
-other. It needs nothing but Python: a build runs it before anything is installed.
+other. It needs only Python, because a build runs it before anything is installed.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", r
 
 
 def check(path: Path, url: str = URL, pin: Path = PIN) -> None:
-    """Leave the pinned bundle at the path, or nothing.
+    """Ensure that the path has the pinned bundle, or nothing.
 
     Raises:
-        SystemExit: nothing is pinned yet, or the bundle is another one.
+        SystemExit: no hash is pinned yet, or the bundle has another one.
     """
     if not pin.exists():
         raise SystemExit(
-            f"{pin.name}: no hash is pinned. Run `make pin-ca-bundle`, compare what it shows"
+            f"{pin.name}: no hash is pinned. Run `make pin-ca-bundle`, compare its output"
             " (docs/deploy.md#the-certificates-of-the-database), and commit the file that it writes."
         )
     pinned = pin.read_text().split()[0]
@@ -38,18 +38,18 @@ def check(path: Path, url: str = URL, pin: Path = PIN) -> None:
     if found != pinned:
         path.unlink(missing_ok=True)
         raise SystemExit(
-            f"{path}: the bundle's SHA-256 is {found}, pinned is {pinned}. AWS adds certificates now and then: look at"
-            " what changed with `make pin-ca-bundle` (docs/deploy.md#the-certificates-of-the-database)."
+            f"{path}: the bundle's SHA-256 is {found}, but {pinned} is pinned. AWS adds certificates occasionally:"
+            " check the changes with `make pin-ca-bundle` (docs/deploy.md#the-certificates-of-the-database)."
         )
     _write(path, content)
 
 
 def pin(path: Path, url: str = URL, pin: Path = PIN) -> None:
-    """Fetch the bundle, print its certificates, and pin it."""
+    """Download the bundle, print its certificates, and pin its hash."""
     content = _fetch(url)
     thumbprints = _thumbprints(content)
     if not thumbprints:
-        raise SystemExit(f"{url} answered no PEM certificates")
+        raise SystemExit(f"{url} did not return PEM certificates")
     _write(path, content)
     digest = hashlib.sha256(content).hexdigest()
     pin.write_text(f"{digest}  global-bundle.pem\n")
@@ -68,7 +68,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _thumbprints(content: bytes) -> list[str]:
-    """Those of the certificates, as `aws rds describe-certificates` gives them: SHA-1, in hexadecimal."""
+    """The certificates' thumbprints in the form of `aws rds describe-certificates`: SHA-1 in hexadecimal."""
     certificates = [ssl.PEM_cert_to_DER_cert(text.decode("ascii")) for text in _PEM.findall(content)]
     return [hashlib.sha1(certificate, usedforsecurity=False).hexdigest() for certificate in certificates]
 

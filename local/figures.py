@@ -1,4 +1,4 @@
-"""The numbers of a run: what the fleet and the operator counted beside what the database holds."""
+"""The figures of a run: the counts of the fleet and the operator, and those of the database."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,7 +29,7 @@ class LastStatus:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the database holds of a run. commands: {state: how many}; completed: how many were acknowledged."""
+    """The database's counts for a run. commands: {state: count}; completed: number of acknowledged commands."""
 
     rows: int = 0
     online: int = 0
@@ -52,7 +52,7 @@ class Figures:
 
     @property
     def consistent(self) -> bool:
-        """Whether the rows are the distinct buckets sent, give or take those whose answer was lost."""
+        """Whether the rows match the distinct buckets sent, allowing for those whose response was lost."""
         return self.expected <= self.stored.rows <= self.expected + self.uncertain
 
     @property
@@ -65,7 +65,7 @@ class Figures:
 
 
 class Database:
-    """Reads what a run shows, over a connection of its own that is opened again when it broke."""
+    """Reads the database's counts over a separate connection, which is reopened if it breaks."""
 
     def __init__(self, url: str, interval: float) -> None:
         self._url, self._online_seconds = url, 3 * interval
@@ -122,7 +122,7 @@ def gather(fleet: Fleet, operations: Operations, stored: Stored) -> Figures:
 
 
 def sent_twice(fake_fcm: FakeFcm) -> list[str]:
-    """The request_ids of which more than one message was accepted, or may have been: there must be none."""
+    """The request_ids with more than one message that was or may have been accepted; there must be none."""
     seen: dict[str, int] = {}
     for record in fake_fcm.requests():
         if record.outcome in ("200", *AMBIGUOUS):

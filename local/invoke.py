@@ -1,7 +1,8 @@
-"""One invocation of a function, as `sam local invoke`: `python -m local.invoke FUNCTION [EVENT.json]`.
+"""Invoke a function once, like `sam local invoke`: `python -m local.invoke FUNCTION [EVENT.json]`.
 
-FUNCTION is the handler's folder or the template's logical id; without an event it gets `{}`, with `-` what stdin holds.
-The result is JSON on stdout, what the function prints goes to stderr. Exit code 1 with the error when it fails.
+FUNCTION is the handler's folder or the template's logical id; the default event is `{}`, and `-` reads it from stdin.
+The result is JSON on stdout; the function's output goes to stderr. If the function fails, the exit code is 1 and the
+result is the error.
 """
 
 import argparse

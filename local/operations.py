@@ -1,4 +1,4 @@
-"""An operator at work: a command to a device every now and then, one to several at times, repeated when unanswered."""
+"""A simulated operator, who sends commands to one or several devices and repeats requests without a response."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ MANY = 5
 
 
 class Operations:
-    """every: seconds between commands. answers: how often each status was answered."""
+    """every: seconds between commands. answers: the number of responses by status."""
 
     def __init__(self, operator: Operator, fleet: Fleet, every: float) -> None:
         self._operator, self._fleet, self._every = operator, fleet, every
@@ -58,7 +58,7 @@ class Operations:
             await self._until_answered(f"/v1/devices/{self._rng.choice(device_ids)}/commands", body)
 
     async def _until_answered(self, path: str, body: Body) -> None:
-        """The same request_id each time: that is what it is for."""
+        """Repeat the request with the same request_id, which makes that safe."""
         while True:
             try:
                 await self._operator.call("POST", path, body)

@@ -1,4 +1,4 @@
-"""Calls of an operator: signed with the key pair by botocore, as the command line and every AWS tool would."""
+"""An operator's API calls, signed with the key pair by botocore, as the CLI and AWS tools do."""
 
 import json
 from typing import Any
@@ -17,13 +17,13 @@ def signed(keys: KeyPair, region: str = REGION) -> Signed:
 
 
 class Operator:
-    """What an operator does, over HTTP. Raises httpx.HTTPError when it cannot be done."""
+    """An operator's calls over HTTP. Raises httpx.HTTPError if a call fails."""
 
     def __init__(self, http: httpx.AsyncClient, keys: KeyPair) -> None:
         self._http, self._auth = http, signed(keys)
 
     async def enrollment_tokens(self, aliases: list[str], seconds: int = 3600) -> dict[str, str]:
-        """A token of one use for each alias: {alias: token}."""
+        """Create a single-use token for each alias: {alias: token}."""
         tokens: dict[str, str] = {}
         for start in range(0, len(aliases), 500):
             part = aliases[start : start + 500]
@@ -32,7 +32,7 @@ class Operator:
         return tokens
 
     async def online(self) -> dict[str, bool]:
-        """Of every device, by its id, whether the server calls it online."""
+        """Whether each device is online according to the server, by device id."""
         found: dict[str, bool] = {}
         cursor = ""
         while True:

@@ -1,4 +1,4 @@
-"""`python -m local.pictures`, which is `make pictures`: the README's pictures, out of a running `make run`.
+"""`make pictures`, `python -m local.pictures`: creates the README's pictures from a running `make run`.
 
 Needs Debian's Chromium and the packages of requirements/extra.txt. Writes docs/pictures: the console in light and dark,
 a terminal with real output, and the architecture.
@@ -81,7 +81,7 @@ def _terminal(environment: dict[str, str]) -> None:
 
 
 def _output(command: str, environment: dict[str, str]) -> str:
-    """What the command prints to a terminal."""
+    """The command's output to a terminal."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(command.split(), env=environment, cwd=ROOT, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
@@ -92,7 +92,7 @@ def _output(command: str, environment: dict[str, str]) -> str:
         process.wait()
     os.close(ours)
     text = b"".join(parts).decode().replace("\r\n", "\n")
-    return re.sub(r"[^\n]*\r", "", text).strip("\n")  # a progress line that was written over
+    return re.sub(r"[^\n]*\r", "", text).strip("\n")  # an overwritten progress line
 
 
 def _console(environment: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
-"""CI and an operator at work: builds of the agent published, rolled out to a tenth of the fleet, to all, rolled back.
+"""Simulated releases: builds of the agent are published, rolled out to a tenth of the fleet, then to all, rolled back.
 
-The builds are the signed samples of `tests/apks`. The S3 of this machine ends with a run, so what an earlier run
-published is withdrawn first.
+The builds are the signed samples of `tests/apks`. The local S3 is empty at each start, so builds that an earlier run
+published are withdrawn first.
 """
 
 import asyncio
@@ -24,23 +24,24 @@ PACKAGE = "com.nexmdm"
 
 
 class Releases:
-    """every: seconds between one step and the next. tell: is told each step in one line."""
+    """every: seconds between steps. tell: called with a line for each step."""
 
     def __init__(self, operator: Operator, every: float, tell: Callable[[str], None]) -> None:
         self._operator, self._every, self._tell = operator, every, tell
         self._signer = json.loads((SAMPLES / "fingerprints.json").read_text())["rsa"]
 
     async def run(self) -> None:
-        """Until cancelled. A step that is not answered is tried again: every one of them is safe to repeat.
+        """Run until cancelled. A step without a response is tried again, because every step is safe to repeat.
 
-        Whoever uses this stack by hand may publish and promote too; what then is refused ends the show, not the run.
+        A user of the stack may publish and promote builds too; if a step is then rejected, the simulated releases end,
+        not the run.
         """
         try:
             await self._show()
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in (409, 422):
                 raise
-            self._tell(f"the show of releases ends: {error.response.json()['detail']}")
+            self._tell(f"the simulated releases end: {error.response.json()['detail']}")
         await asyncio.Event().wait()
 
     async def _show(self) -> None:
@@ -51,7 +52,7 @@ class Releases:
         await self.step(second, "promote", staged_rollout_percent=0)
         await self.step(second, "rollout", staged_rollout_percent=10, install=True)
         await self.step(second, "rollout", staged_rollout_percent=100, install=True)
-        await self.step(second, "rollback", reason="the end of the show")
+        await self.step(second, "rollback", reason="the end of the simulated release")
 
     async def publish(self, version: int) -> int:
         content = (SAMPLES / f"agent-{version}.apk").read_bytes()
@@ -94,7 +95,7 @@ class Releases:
 
 
 def withdraw_earlier(database_url: str) -> None:
-    """The builds of earlier runs have lost their bytes: their names are free again."""
+    """Withdraw builds of earlier runs, whose files no longer exist, so that their versions can be declared again."""
     connection = psycopg2.connect(database_url)
     try:
         with connection, connection.cursor() as cursor:

@@ -1,9 +1,9 @@
-"""The whole system on this machine with a simulated fleet: `python -m local.run --devices 20`, which is `make run`.
+"""The whole system locally with a simulated fleet: `python -m local.run --devices 20`, or `make run`.
 
 PostgreSQL, migrations, S3, a fake FCM, the gateway, the fleet, an operator who sends commands, alerts, a console.
 Data and the devices' credentials stay in `.nexmdm/`. Ctrl-C stops everything; a run with `--minutes` ends by itself.
-Either way the exit code is 1 when the database's rows are not the distinct buckets that the fleet sent, when anything
-was answered 5xx, or when a command was sent or run twice.
+In both cases the exit code is 1 if the database's rows do not match the distinct buckets that the fleet sent, if a
+response was 5xx, or if a command was sent or run twice.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from local.gateway.supervisor import GatewayFailed, Supervisor
 from local.postgres import embedded
 from local.view import View
 
-# Of this machine's gateway and devices only, used when the environment names no others. They open nothing elsewhere.
+# Used if the environment has none. They are valid only for the local gateway and devices.
 LOCAL_KEYS = KeyPair("AKIALOCALOPERATOR", "local-operator-secret")
 LOCAL_HMAC_KEY = "local-command-key"
 console = Console()
@@ -71,7 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=embedded.STATE, metavar="DIR", help="of logs and credentials")
     parser.add_argument("--environments", type=int, default=4, help="processes per function (default: 4)")
     parser.add_argument("--sweep", type=float, default=5, help="seconds between sweeps of commands (default: 5)")
-    parser.add_argument("--watch", type=float, default=10, help="seconds between looks for alerts (default: 10)")
+    parser.add_argument("--watch", type=float, default=10, help="seconds between evaluations of alerts (default: 10)")
     parser.add_argument(
         "--misbehave",
         type=float,
@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
         const=0.3,
         default=0,
         metavar="SHARE",
-        help="let the fake FCM treat a share of the messages badly (0.3 when none is given)",
+        help="let the fake FCM misbehave for a share of the messages (0.3 by default)",
     )
     return parser.parse_args()
 
@@ -89,19 +89,19 @@ def _default_settings(options: argparse.Namespace) -> None:
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", LOCAL_KEYS.secret)
     os.environ.setdefault("COMMAND_HMAC_KEY", LOCAL_HMAC_KEY)
     os.environ.setdefault("HEARTBEAT_INTERVAL_SECONDS", str(max(10, round(options.interval))))
-    # A run is short: an alert that is over is told soon.
+    # A run is short, so the recovery of an alert is notified soon.
     os.environ.setdefault("ALERT_COOLDOWN_SECONDS", "30")
 
 
 @contextlib.contextmanager
 def _alone(state: Path) -> Iterator[None]:
-    """One run at a time: two fleets would take each other's devices over. The logs are of this run only."""
+    """Allow one run at a time, because two fleets would take over each other's devices. Logs are only of this run."""
     with open(state / "run.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(f"another run uses {state}") from None
-        for log in ("functions.log", "gateway.log"):  # they grow by megabytes an hour
+        for log in ("functions.log", "gateway.log"):  # they grow by megabytes per hour
             (state / log).unlink(missing_ok=True)
         yield
 
@@ -121,7 +121,7 @@ async def _run(options: argparse.Namespace) -> int:
     view = View(f"NexMDM · {options.devices} devices", console)
     fake_fcm = FakeFcm(options.misbehave)
     with _step("fake FCM"):
-        await _start_double(fake_fcm, options.state / "fcm-account.json")
+        await _start_fake_fcm(fake_fcm, options.state / "fcm-account.json")
     arguments = ["--environments", str(options.environments), "--log", str(options.state / "functions.log")]
     gateway = Supervisor(
         [*arguments, "--every", f"fcm_dispatch={options.sweep}", "--every", f"watch={options.watch}"],
@@ -143,7 +143,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _announced(file: Path, url: str) -> Iterator[None]:
-    """While this runs the file tells the `nexmdm` command where it is. A key pair of the environment is not copied."""
+    """Write the file from which `nexmdm` finds this run. A key pair from the environment is not copied to it."""
     stack = {"url": url, "region": s3.REGION, "pid": os.getpid()}
     if os.environ["AWS_ACCESS_KEY_ID"] == LOCAL_KEYS.key_id:
         stack |= {"access_key_id": LOCAL_KEYS.key_id, "secret_access_key": LOCAL_KEYS.secret}
@@ -162,8 +162,8 @@ def _use_s3(url: str) -> None:
     releases.withdraw_earlier(os.environ["DATABASE_URL"])
 
 
-async def _start_double(fake_fcm: FakeFcm, account: Path) -> None:
-    """The functions find it through their settings."""
+async def _start_fake_fcm(fake_fcm: FakeFcm, account: Path) -> None:
+    """Start the fake FCM, which the functions find through their settings."""
     _, url = await serve(fake_fcm)
     account.write_text(service_account(url))
     os.environ["FCM_ENDPOINT"] = url

@@ -1,4 +1,4 @@
-"""S3 on this machine: moto's server on a socket, in this process. What is stored ends with it."""
+"""A local S3: moto's server in this process. Its contents are lost when the process ends."""
 
 import logging
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ REGION: Literal["eu-west-1"] = "eu-west-1"
 
 
 def session() -> boto3.Session:
-    """Makes clients, with keys that open nothing elsewhere."""
+    """Creates clients, with keys that are valid only locally."""
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 
 @contextmanager
 def running() -> Iterator[str]:
     """The server's URL."""
-    # It would write every request down, signed addresses too.
+    # Its log would contain every request, including presigned URLs.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -31,7 +31,7 @@ def running() -> Iterator[str]:
 
 
 def make_bucket(url: str, name: str) -> None:
-    """A versioned one, as the template makes it."""
+    """Create a versioned bucket, like the template's."""
     client = session().client("s3", endpoint_url=url)
     client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})

@@ -1,7 +1,8 @@
-"""What events/*.json speak of, put into a database: `python -m local.samples`, which is `make samples`.
+"""Inserts the objects that events/*.json refer to into a database: `python -m local.samples`, or `make samples`.
 
-A device with a low battery, an enrollment token, a command that waits for its answer; without them `make invoke` and
-`sam local invoke` are answered 401 and 404. Putting them again changes nothing. Builds need S3 and are not among them.
+These are a device with a low battery, an enrollment token, and a command that waits for its answer; without them `make
+invoke` and `sam local invoke` get 401 and 404. Repeating it changes nothing. Builds are not included because they need
+S3.
 """
 
 import os
@@ -32,7 +33,7 @@ def put(db: Executor) -> None:
         " ON CONFLICT DO NOTHING",
         {"id": DEVICE},
     )
-    # Something for the watch to tell.
+    # Causes an alert for the watch.
     db.execute(
         "INSERT INTO device_last_status (device_id, last_ts, battery_pct) VALUES (%(id)s, now() - interval '1 h', 9)"
         " ON CONFLICT DO NOTHING",

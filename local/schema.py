@@ -1,4 +1,4 @@
-"""The schema of the local database: brought to head, with partitions for the coming days."""
+"""Prepares the local database: migrates it to head and creates partitions for the coming days."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class SchemaError(Exception):
-    """Says what went wrong and what to do."""
+    """The database cannot be used; the text says why and what to do."""
 
 
 def prepare() -> None:
-    """DATABASE_URL names a database that can be used: the one that was given, which its owner migrates, or the embedded
-    one at head, which then runs until this process ends.
+    """Set DATABASE_URL to a usable database: the given one, which its owner migrates, or the embedded one at head,
+    which runs until this process ends.
 
     Raises:
         SchemaError: it cannot.
@@ -28,7 +28,7 @@ def prepare() -> None:
 
 
 def migrate(url: str) -> None:
-    """`alembic upgrade head`, in a process of its own: neither Alembic nor the models stay in memory here."""
+    """Run `alembic upgrade head` in a separate process, so that Alembic and the models do not stay in memory."""
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         cwd=ROOT,
@@ -43,7 +43,7 @@ def migrate(url: str) -> None:
 
 
 def ensure_partitions() -> None:
-    """Of the database that DATABASE_URL names."""
+    """Check the schema of the database at DATABASE_URL."""
     import psycopg2
     from nexmdm.heartbeats import partitions
     from nexmdm.runtime import database, settings
@@ -53,7 +53,7 @@ def ensure_partitions() -> None:
     try:
         partitions.ensure_partitions(connection, settings.load())
     except psycopg2.errors.UndefinedTable:
-        raise SchemaError("the database has no schema yet; `make migrate` makes it") from None
+        raise SchemaError("the database has no schema yet; run `make migrate`") from None
     except Unavailable as error:
         raise SchemaError(f"the database cannot be reached: {error.__cause__ or error}") from None
     finally:

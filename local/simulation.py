@@ -1,4 +1,4 @@
-"""A fleet and an operator against a gateway: run them, show them, judge at the end what became of what they sent."""
+"""Runs a fleet and an operator against a gateway, shows their progress, and checks the results at the end."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ SHOWN_EVERY = 1.0
 
 
 async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: View, stop: asyncio.Event) -> int:
-    """Until `stop` or the end of the options' minutes; returns the exit code."""
+    """Run until `stop` or for the given minutes; return the exit code."""
     began = datetime.now(UTC)
     database = figures.Database(os.environ["DATABASE_URL"], float(os.environ["HEARTBEAT_INTERVAL_SECONDS"]))
     async with httpx.AsyncClient(base_url=url, timeout=40) as http:
@@ -44,7 +44,7 @@ async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: Vi
             await simulated.run(stop, options.minutes and options.minutes * 60)
             left = await simulated.settle(stop, options.sweep)
         last = await simulated.figures()
-        # Only this run's: an earlier one may have been stopped in the middle of a send.
+        # Only this run's commands, because an earlier run may have been stopped during a send.
         audit = read(Audit, await operator.call("GET", f"/v1/audit/commands?since={began:%Y-%m-%dT%H:%M:%SZ}"))
         await fleet.close()
     database.close()
@@ -54,7 +54,7 @@ async def run(options: argparse.Namespace, url: str, fake_fcm: FakeFcm, view: Vi
 def _fleet(options: argparse.Namespace, url: str, operator: Operator, database: figures.Database) -> Fleet:
     ledger = Ledger(int(os.environ.get("HEARTBEAT_BUCKET_SECONDS", "10")))
     if not database.has_rows_since(ledger.bucket(ledger.started)):
-        ledger.since = ledger.bucket(ledger.started)  # no earlier run wrote into the present bucket: it counts
+        ledger.since = ledger.bucket(ledger.started)  # counts the current bucket if no earlier run wrote to it
     return Fleet(
         url,
         options.devices,
@@ -79,7 +79,7 @@ class _Simulation:
         return figures.gather(fleet, operations, await asyncio.to_thread(self._database.read, *known))
 
     async def run(self, stop: asyncio.Event, seconds: float | None) -> None:
-        """A signal ends it, the end of the time, or an error in the fleet or the operator, which is raised."""
+        """Run until a signal, the end of the time, or an error in the fleet or the operator, which is raised."""
         tasks = [asyncio.create_task(part) for part in self._parts()]
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait({waiting, *tasks}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -95,11 +95,11 @@ class _Simulation:
         return (self._fleet.run(), self._operations.run(), self._releases.run(), told, self._show())
 
     async def settle(self, stop: asyncio.Event, sweep: float) -> int:
-        """Devices send what they still hold, commands reach an end; returns how many requests were never answered.
+        """Let devices send their queues and commands settle; return the number of requests without a response.
 
-        After Ctrl-C nothing is waited for but the devices.
+        After Ctrl-C it waits only for the devices.
         """
-        self._view.tell("stopping: devices send what they still hold")
+        self._view.tell("stopping: devices send their queued reports")
         interrupted = stop.is_set()
         left = await self._fleet.drain(DRAIN_SECONDS)
         if not interrupted:
@@ -120,7 +120,7 @@ class _Simulation:
             try:
                 self._view.show(await self.figures())
             except psycopg2.Error as error:
-                self._view.tell(f"the database does not answer: {str(error).splitlines()[0]}")
+                self._view.tell(f"the database does not respond: {str(error).splitlines()[0]}")
             await asyncio.sleep(SHOWN_EVERY)
 
 
@@ -130,7 +130,7 @@ def _judge(last: Figures, left: int, audit: Audit, fake_fcm: FakeFcm, view: View
     if not last.consistent:
         wrong.append(f"{last.stored.rows} rows, but {last.expected} distinct buckets were sent")
     if last.server_errors:
-        wrong.append(f"{last.server_errors} requests were answered 5xx; the logs say why")
+        wrong.append(f"{last.server_errors} requests got 5xx; see the logs")
     if twice := figures.sent_twice(fake_fcm):
         wrong.append(f"sent twice: {', '.join(twice)}")
     if twice := [request_id for (_, request_id), count in ledger.ran.items() if count > 1]:
@@ -138,13 +138,13 @@ def _judge(last: Figures, left: int, audit: Audit, fake_fcm: FakeFcm, view: View
     if first := audit.first:
         wrong.append(f"the audit of {audit.checked} commands: {first.request_id} breaks {first.rule}")
     if ledger.corrupt:
-        wrong.append(f"{ledger.corrupt} downloads were not the bytes of their build")
+        wrong.append(f"{ledger.corrupt} downloads differed from their build")
     if ledger.messages_refused:
         wrong.append(f"devices refused {ledger.messages_refused} messages: signature or time")
     view.print(line(last))
     view.print(f"audit: {audit.checked} commands, {audit.violations} violations")
     if left:
-        view.print(f"{left} requests were never answered")
+        view.print(f"{left} requests got no response")
     for what in wrong:
         view.print(f"WRONG: {what}", style="bold red")
     return 1 if wrong else 0

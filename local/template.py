@@ -1,4 +1,4 @@
-"""What template.yaml declares, as far as one machine needs it: functions, routes and schedules."""
+"""The functions, routes and schedules that template.yaml declares, for the local stack."""
 
 import re
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Schedule:
-    """every: seconds; None for a cron expression, which one machine does not keep. input: the event, JSON text."""
+    """every: seconds; None for a cron expression, which the local stack ignores. input: the event as JSON text."""
 
     name: str
     function: Function
@@ -57,10 +57,10 @@ class Template:
     schedules: list[Schedule]
 
     def function(self, name: str) -> Function:
-        """By folder name or logical id.
+        """Find a function by folder name or logical id.
 
         Raises:
-            LookupError: names the functions there are.
+            LookupError: there is none; names the existing functions.
         """
         for function in self.functions.values():
             if name in (function.name, function.logical_id):
@@ -69,7 +69,7 @@ class Template:
 
 
 def document(path: Path = TEMPLATE) -> Node:
-    """The whole template, intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
+    """The whole template, with intrinsics as {"Ref": ..}, {"Fn::Sub": ..}."""
     whole: Node = yaml.load(path.read_text(), Loader=_CloudFormationLoader)
     return whole
 
@@ -129,7 +129,7 @@ def _rate(expression: str) -> int | None:
 
 
 class _CloudFormationLoader(yaml.SafeLoader):
-    """`!Ref X` becomes {"Ref": "X"}, `!Sub X` {"Fn::Sub": "X"}, and so on: never an error, never resolved."""
+    """`!Ref X` becomes {"Ref": "X"}, `!Sub X` {"Fn::Sub": "X"}, and so on, without resolving them."""
 
 
 def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, object]:
@@ -141,7 +141,7 @@ def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, 
     elif isinstance(node, yaml.MappingNode):
         value = loader.construct_mapping(node, deep=True)
     else:
-        raise TypeError(f"{tag} stands before a {type(node).__name__}")
+        raise TypeError(f"{tag} cannot be applied to a {type(node).__name__}")
     return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
 
 

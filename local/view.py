@@ -1,4 +1,4 @@
-"""What a run shows: a live table on a terminal, a plain line every few seconds anywhere else."""
+"""The display of a run: a live table on a terminal, otherwise a plain line every few seconds."""
 
 import time
 from collections import deque
@@ -16,7 +16,7 @@ LINE_SECONDS = 5
 
 
 class View:
-    """A context manager. `tell` is for what happens, `show` for the numbers as they stand."""
+    """A context manager. `tell` prints events, `show` updates the figures."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self._title = title
@@ -61,7 +61,7 @@ class View:
         enrolled = f"{len(now.fleet.device_ids)} enrolled of {len(now.fleet.devices)}"
         table.add_row("devices", f"{enrolled}, [green]{stored.online}[/] online")
         table.add_row("heartbeats", f"{ledger.accepted} accepted, {ledger.deduplicated} deduplicated")
-        table.add_row("refused", f"{ledger.rejected} rejected, {_alarming(now.server_errors)} answered 5xx")
+        table.add_row("refused", f"{ledger.rejected} rejected, {_alarming(now.server_errors)} got 5xx")
         table.add_row("network", f"{ledger.unreachable} unreachable, {ledger.retries} retries, {now.waiting} waiting")
         table.add_row("rows", f"{rows} in the database, {now.expected} distinct buckets sent")
         table.add_row("latency", _latency(now))

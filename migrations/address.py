@@ -1,4 +1,4 @@
-"""Which database: DATABASE_URL, or DATABASE_HOST in Lambda, or the embedded server of this machine without either."""
+"""The database to migrate: DATABASE_URL, or DATABASE_HOST in Lambda, or else the local embedded server."""
 
 import os
 

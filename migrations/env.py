@@ -1,6 +1,6 @@
-"""How Alembic runs: one run at a time, one transaction per revision, no writer kept waiting, no session state.
+"""The Alembic environment: one run at a time, one transaction per revision, short locks, no session state.
 
-`config.attributes["seconds"]` bounds how long a run waits for another one and for locks (the migrate function sets it).
+`config.attributes["seconds"]` limits how long a run waits for another one and for locks (the migrate function sets it).
 """
 
 import re
@@ -22,8 +22,9 @@ from migrations.address import url
 from migrations.guard import Guard
 from migrations.retry import until_locks_are_free
 
-# A writer that queues behind a revision waits at most for its lock wait and the rest of that statement: 2 s. Were both
-# the same, the statement's end would come first, and that is an error which is not tried again.
+# A writer that is queued behind a revision waits at most 2 s, for the revision's lock wait and the rest of that
+# statement. If both timeouts were equal, the statement timeout would end it first, which is an error that is not
+# retried.
 TIMEOUTS = "SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '2s'"
 
 
@@ -35,7 +36,7 @@ def is_ours(obj: object, name: str | None, type_: str, reflected: bool, compare_
 def run() -> None:
     if context.is_offline_mode():
         raise SystemExit(
-            "--sql cannot be had: the revisions read the catalog. Use `make adopt DRY_RUN=1` to only look."
+            "--sql is not supported: the revisions read the catalog. Use `make adopt DRY_RUN=1` to only inspect."
         )
     engine = create_engine(url(), poolclass=NullPool, hide_parameters=True)
     try:
@@ -44,8 +45,8 @@ def run() -> None:
         refused = isinstance(error.orig, psycopg2.Error) and error.orig.pgcode is None
         if context.config.attributes or not refused:
             raise
-        # Somebody at a terminal, and a database that cannot be reached.
-        raise SystemExit(f"migrate: the database of DATABASE_URL does not answer: {str(error.orig).strip()}") from None
+        # Run from a terminal, and the database cannot be reached.
+        raise SystemExit(f"migrate: the database of DATABASE_URL does not respond: {str(error.orig).strip()}") from None
 
 
 def _run(engine: Engine) -> None:
@@ -57,13 +58,13 @@ def _run(engine: Engine) -> None:
     if guard and _at_head(engine):
         with engine.begin() as connection:
             grants.ensure(connection)
-        # A schema without partitions would put every heartbeat into the default one until the first cleanup.
+        # Without partitions every heartbeat would go to the default one until the first cleanup.
         partitions.ensure_partitions(database.Database(settings.load().dsn), settings.load())
 
 
 def _migrate(engine: Engine, guard: Guard | None, done: list[str]) -> None:
     def applied(ctx: object, step: MigrationInfo, heads: object, run_args: object) -> None:
-        # Still the only run? Asked inside the revision's transaction, which rolls back when it is not.
+        # Checks that this is still the only run, inside the revision's transaction, which rolls back if it is not.
         if guard:
             guard.check()
         done.append(str(step))
@@ -83,7 +84,7 @@ def _migrate(engine: Engine, guard: Guard | None, done: list[str]) -> None:
 
 
 def _set_timeouts(connection: Connection) -> None:
-    """For the transaction only: behind a pooler the next one may belong to somebody else."""
+    """Set timeouts only for the transaction: behind a pooler, the next one may belong to another client."""
     connection.exec_driver_sql(TIMEOUTS)
 
 

@@ -1,8 +1,8 @@
-"""One run at a time: a connection of its own holds a lock for as long as the run takes.
+"""Allows one run at a time: a separate connection holds a lock for the duration of the run.
 
-The lock belongs to a transaction, since a pooler may give the session to somebody else afterwards. Others ask again in
-short transactions and never wait inside the lock: a waiter's snapshot would make CREATE INDEX CONCURRENTLY, which waits
-for every older snapshot, hang for ever.
+The lock belongs to a transaction, because a pooler may give the session to another client afterwards. Other runs try
+again in short transactions and never block on the lock: the snapshot of a blocked session would make CREATE INDEX
+CONCURRENTLY, which waits for every older snapshot, hang forever.
 """
 
 import sys
@@ -28,7 +28,7 @@ class Guard:
                 self._connection.close()
                 raise SystemExit(f"another migration has been running for {self._seconds:.0f} s; try again later")
             if not told:
-                print("another migration is running; waiting for its end", file=sys.stderr, flush=True)
+                print("another migration is running; waiting until it ends", file=sys.stderr, flush=True)
                 told = True
             time.sleep(ASK_AGAIN_SECONDS)
         return self
@@ -37,7 +37,7 @@ class Guard:
         self._connection.close()
 
     def check(self) -> None:
-        """Raises when the lock's connection was lost, and with it the lock."""
+        """Raise an error if the connection, and with it the lock, was lost."""
         self._connection.exec_driver_sql("SELECT 1")
 
     def _taken(self) -> bool:

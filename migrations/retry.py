@@ -1,4 +1,4 @@
-"""A revision that does not get its lock in time is rolled back, lets the writers pass, and is tried again."""
+"""Retries a revision that does not get a lock in time, after rolling it back and letting writers proceed."""
 
 import random
 import sys
@@ -16,8 +16,8 @@ def until_locks_are_free(attempt: Callable[[], None], seconds: float, *, repeata
     """Run `attempt` again, after growing pauses, for as long as it fails for want of a lock.
 
     Args:
-        seconds: after so long the error is raised.
-        repeatable: whether a second run would do what is left of the first.
+        seconds: how long to retry before the error is raised.
+        repeatable: whether a second run completes the work of the first.
     """
     deadline = time.monotonic() + seconds
     pause = 0.25
@@ -28,6 +28,6 @@ def until_locks_are_free(attempt: Callable[[], None], seconds: float, *, repeata
             locked = getattr(error.orig, "pgcode", None) in LOCKED
             if not (locked and repeatable()) or time.monotonic() + pause > deadline:
                 raise
-        print(f"a lock was not to be had; trying again in about {pause:.2g} s", file=sys.stderr, flush=True)
+        print(f"a lock could not be acquired; trying again in about {pause:.2g} s", file=sys.stderr, flush=True)
         time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (spreads retries, keeps no secret)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

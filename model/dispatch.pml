@@ -1,33 +1,33 @@
-/* One command for one device, from its acceptance to its end: the state machine of `fcm_dispatches`, and everything
- * that can happen around it. `make prove` checks it with SPIN; model/README.md says what that proves and what not.
+/* One command for one device, from its acceptance to its end: the state machine of `fcm_dispatches` and its
+ * environment. `make prove` checks it with SPIN; model/README.md says what that proves and what it does not prove.
  *
  * WHAT IS CHECKED. Every order of the steps below, exhaustively, within these bounds (the defaults; each run of
  * `make prove` prints its own):
  *
  *     COMMANDS   commands of one device
- *     SENDERS    sending processes that hold a claim at the same time, at work, frozen or about to crash
+ *     SENDERS    sending processes that hold a claim at the same time: working, frozen or about to crash
  *     ATTEMPTS   claims of one command
- *     RESENDS    resends that operators decide on for one command; each may be asked for any number of times
- *     CLIENTS    requests with one request_id; each may be repeated any number of times, the second has another payload
+ *     RESENDS    resends of one command by operators; each may be requested any number of times
+ *     CLIENTS    requests with one request_id; each may be repeated any number of times; the second has another payload
  *     TOKENS     FCM registration tokens that the device reports
- *     TAKEOVERS, RESTORES, RETENTIONS   how often the device is enrolled again, the database goes back to a snapshot,
+ *     TAKEOVERS, RESTORES, RETENTIONS   how often the device is enrolled again, the database is restored from a snapshot,
  *                and the row is removed by retention
- *     UNTIL, SECRETS, FOREIGN   1: commands that are repeated until answered, that hold a secret parameter, and those
- *                of record_fcm_dispatch, are tried too
+ *     UNTIL, SECRETS, FOREIGN   1: also includes commands that are repeated until answered, that have a secret
+ *                parameter, and those of record_fcm_dispatch
  *
  * WHAT IS LEFT OUT.
- *   - Time is not counted. A lease, a wait, an end of life passes at any moment, but in the order that the lengths
- *     guarantee: a holder knows that its time is over before the database says so, and FCM has dropped a message
- *     before `fcm_expires_at` passes.
- *   - A statement is one step: PostgreSQL runs it as a whole or not at all. A crash is possible between any two steps.
- *     The text of a message, its signature and its size are not modelled; neither is the list of commands in a page.
- *   - A sender looks at its lease and posts in one step. With FROZEN it may stop between the two for any time; then
+ *   - Durations. A lease, a wait or a time to live may end at any moment, but in the order that their lengths guarantee:
+ *     a holder knows that its time is over before the database does, and FCM has dropped a message before
+ *     `fcm_expires_at` passes.
+ *   - Partial statements. A statement is one step, because PostgreSQL executes it completely or not at all; a crash is
+ *     possible between any two steps. The text, signature and size of a message, and lists of commands, are not modelled.
+ *   - A sender checks its lease and posts in one step. With FROZEN it may stop between the two for any time; then
  *     only D1 and the audit are checked, because an overlap of two messages (D6) cannot be excluded.
- *   - FCM accepts, refuses, asks to wait, is silent with or without having the message, delivers a message twice, and
- *     drops one at any time until its ttl. It does not deliver after the ttl.
- *   - A device is one row. A deleted device is one without an FCM token: the claims ask for both in the same way.
+ *   - FCM accepts, rejects, asks to wait, does not respond whether or not it has the message, delivers a message twice,
+ *     and drops one at any time until its ttl. It does not deliver after the ttl.
+ *   - A device is one row. A deleted device is modelled as one without an FCM token, because claims treat both alike.
  *   - After a restore nothing is claimed until `after_restore` has run, and a request that was accepted after the
- *     snapshot is not repeated: docs/operations.md asks for both.
+ *     snapshot is not repeated: docs/operations.md requires both.
  *   - Retention removes a row days after its last claim; no sender is frozen for so long.
  */
 
@@ -68,7 +68,7 @@
 #define FOREIGN 0
 #endif
 
-/* Where nothing waits for FCM to drop a message, a message is one that the device may answer, and is not counted. */
+/* If nothing waits for FCM to drop a message, messages are not counted; there is only one that the device may answer. */
 #define MESSAGES (UNTIL || RETENTIONS)
 
 #define JUMP 8          /* after_restore adds it to the fence; the code adds 1000000. More than ATTEMPTS + TAKEOVERS. */
@@ -84,7 +84,7 @@
 #define EXPIRED   7
 #define CANCELLED 8
 
-/* What a moment of the row is: not set, to come, passed. */
+/* The values of a timestamp column: not set, in the future, in the past. */
 #define UNSET   0
 #define COMING  1
 #define PASSED  2
@@ -94,16 +94,16 @@
 #define KEPT   1
 #define WIPED  2
 
-/* What a sender knows: nothing claimed, claimed and not posted, and then what became of its POST. */
+/* What a sender knows: nothing claimed, claimed but not posted, or the result of its POST. */
 #define IDLE    0
 #define HOLDS   1
 #define OK      2   /* 200 */
 #define REFUSED 3   /* 400, 403, 404 */
-#define GONE    4   /* 404 UNREGISTERED: the FCM token is forgotten */
+#define GONE    4   /* 404 UNREGISTERED: the FCM token is cleared */
 #define LATER   5   /* 429, no connection, or not posted at all: certainly not accepted */
-#define SILENT  6   /* a lost answer, 5xx: FCM may have it */
+#define SILENT  6   /* a lost response, 5xx: FCM may have it */
 
-/* What FCM did with the message of the row's latest claim, which no row says: for the properties only. */
+/* What FCM did with the message of the row's latest claim, which is not in any row; only for the properties. */
 #define NOTHING   0
 #define NOT_TAKEN 1
 #define TAKEN     2
@@ -113,10 +113,10 @@ typedef Row {
     byte state;
     byte fence;
     byte attempts;
-    byte refused;       /* answers that say: certainly not accepted */
+    byte refused;       /* responses that mean: certainly not accepted */
     byte resends;       /* entries of `audit` */
     byte repeats;       /* entries of `audit` */
-    byte keys;          /* of the resends, a bit each */
+    byte keys;          /* of the resends, one bit each */
     byte truth;         /* not a column: see NOTHING */
     unsigned lease : 2;     /* lease_until */
     unsigned next : 2;      /* next_at */
@@ -127,7 +127,7 @@ typedef Row {
     bit seen;           /* the device has been heard from after fcm_expires_at, a minute ago or more */
     bit delivery;       /* 1: until_answered */
     bit own;            /* created_by is set: not one of record_fcm_dispatch */
-    bit heard;          /* fcm_status is FCM's answer to the latest claim */
+    bit heard;          /* fcm_status is FCM's response to the latest claim */
     bit payload;        /* which of two payload hashes */
     bit restored;       /* `audit` has a restore */
     bit former          /* not a column: accepted before the device was enrolled again */
@@ -139,7 +139,7 @@ typedef Slot {
     byte command;
     byte token;
     byte turn;
-    bit late;           /* its own clock says that the lease or the life is over */
+    bit late;           /* by its own clock, the lease or the time to live is over */
     bit blank           /* the secret parameter was wiped when it claimed */
 }
 
@@ -148,13 +148,13 @@ Slot slot[SENDERS];
 byte token;             /* devices.fcm_token: 0 is NULL, else its number */
 byte reported;          /* how many tokens the device has reported */
 
-/* What no table says. A turn is one permission to send: the acceptance, each resend that an operator decided on, each
- * repeat of a command that is sent until it is answered. */
+/* State that is not in any table. A turn is one permission to send: the acceptance, each resend by an operator, each
+ * repeat of an until_answered command. */
 byte turn[COMMANDS];
-byte used[COMMANDS];        /* the turns in which FCM accepted a POST, or perhaps did: a bit each */
-byte decided[COMMANDS];     /* the resends that have had their turn: a bit each */
+byte used[COMMANDS];        /* the turns in which FCM accepted or may have accepted a POST, one bit each */
+byte decided[COMMANDS];     /* the resends that have had their turn, one bit each */
 byte live[COMMANDS];        /* messages that FCM may still deliver */
-bit answered[COMMANDS];     /* the device has answered, whatever the database remembers of it */
+bit answered[COMMANDS];     /* the device has answered, even if the database does not know it */
 bit knows[COMMANDS];        /* the device has the request_id, from FCM or from pending_commands */
 bit covered[COMMANDS];      /* fcm_expires_at is not before any message's end */
 bit barred[COMMANDS];       /* accepted after the snapshot: its client no longer repeats it */
@@ -168,7 +168,7 @@ byte snap_token;
 bit taken;
 #endif
 
-#ifdef WALK             /* A random search ends after so many steps: a walk. */
+#ifdef WALK             /* A random search ends after this many steps: a walk. */
 byte walked;
 #define COUNT walked++; assert(walked < WALK)
 #else
@@ -200,7 +200,7 @@ byte walked;
 #define underway(c) (may_post(0, c) && slot[0].fence == row[c].fence)
 #endif
 
-/* What GET /v1/audit/commands holds each row against. */
+/* The rules that GET /v1/audit/commands checks for each row. */
 #define audited(c) ( \
     row[c].attempts <= 1 + row[c].resends + row[c].repeats + row[c].refused && \
     row[c].refused <= row[c].attempts && row[c].attempts <= row[c].fence && \
@@ -239,7 +239,7 @@ inline wipe(c) {
 
 inline new_turn(c) { turn[c]++ }
 
-/* A command that was not there: its row, and nothing known of it. */
+/* A new command: its row, and no further state. */
 inline create(c, p, until_answered, secret_parameter, by_us) {
     row[c].own = by_us; row[c].payload = p; row[c].delivery = until_answered; row[c].secret = secret_parameter;
     row[c].state = ACCEPTED;
@@ -254,7 +254,7 @@ inline accept(c, p, until_answered, secret_parameter) {
     }
 }
 
-/* The client's request for a request_id that is known: 422 to another payload, 409 while it is being sent, else 200. */
+/* A request with a known request_id: 422 for another payload, 409 while it is being sent, otherwise 200. */
 inline replay(c, p) {
     d_step {
         STEP("replay", c, p, 0, 0, 0);
@@ -269,7 +269,7 @@ inline replay(c, p) {
     }
 }
 
-/* What every claim does to the row. The sender holds it from here on. */
+/* The effect of every claim on the row. From here on the sender holds it. */
 inline hold(s, c) {
     assert(!row[c].done);                                                           /* D2_answered_is_not_sent */
     assert(!row[c].over);                                                           /* D3_expired_is_not_sent */
@@ -353,13 +353,13 @@ inline resend(s, c, k) {
         STEP("resend", c, s, k, 0, 0);
         if :: (decided[c] >> k) & 1 :: else -> new_turn(c); decided[c] = decided[c] | (1 << k) fi;
         row[c].keys = row[c].keys | (1 << k); row[c].resends++; row[c].over = 0;
-        row[c].former = 0; answered[c] = 0;     /* Decided for the device, and with the row, as they are now. */
+        row[c].former = 0; answered[c] = 0;     /* The decision applies to the device and the row in their current state. */
         hold(s, c);
         DONE(c); check(c)
     }
 }
 
-/* record_fcm_dispatch: accepted and claimed at once, by code that sends by itself. */
+/* record_fcm_dispatch: accepted and claimed at once, by code that sends the message itself. */
 inline claim_new(s, c) {
     d_step {
         STEP("claim_new", c, s, 0, 0, 0);
@@ -386,7 +386,7 @@ inline post(s, answer, message) {
         :: else
         fi;
 #ifdef NO_RETRIES_OFF
-        /* The client library sends it again when the answer is lost. */
+        /* The client library sends it again if the response is lost. */
         if
         :: answer == SILENT ->
             assert(((used[c0] >> slot[s].turn) & 1) == 0)                           /* D1_at_most_once */
@@ -410,7 +410,7 @@ inline post(s, answer, message) {
     }
 }
 
-/* The sender found out in time that its time is over: nothing leaves. */
+/* The sender has noticed that its time is over, and sends nothing. */
 inline give_up(s) {
     d_step {
         c0 = slot[s].command;
@@ -443,7 +443,7 @@ inline crash(s) {
 #define same_token(s) (token == slot[s].token)
 #endif
 
-/* `again`: the database's answer is lost, so the same statement runs once more. */
+/* `again`: the database's response is lost, so the same statement runs again. */
 inline settle(s, again) {
     d_step {
         c0 = slot[s].command;
@@ -471,7 +471,7 @@ inline settle(s, again) {
             fi;
             row[c0].lease = UNSET; row[c0].heard = 1;
             if
-            :: row[c0].truth == NOTHING && slot[s].fence == row[c0].fence ->        /* It went back with a restore. */
+            :: row[c0].truth == NOTHING && slot[s].fence == row[c0].fence ->        /* The row was reset by a restore. */
                 row[c0].truth = (slot[s].has == OK -> TAKEN : (slot[s].has == SILENT -> PERHAPS : NOT_TAKEN))
             :: else
             fi;
@@ -517,7 +517,7 @@ inline expire(c) {
     }
 }
 
-/* A command that is sent until it is answered keeps its state at its end; only its secrets go. */
+/* An until_answered command keeps its state when it expires; only its secrets are wiped. */
 #define can_forget_secrets(c) ((row[c].state == SENT || row[c].state == UNKNOWN) && row[c].delivery && row[c].over && \
     row[c].secret == KEPT)
 inline forget_secrets(c) {
@@ -528,7 +528,7 @@ inline forget_secrets(c) {
     }
 }
 
-/* Also what would be sent again by itself. */
+/* Includes commands that would be sent again automatically. */
 #define may_be_cancelled(c) (waits(c) || row[c].state == UNKNOWN || \
     (row[c].state == SENT && row[c].delivery && !row[c].done && !row[c].over))
 #ifdef NO_CANCEL_GUARD
@@ -544,7 +544,7 @@ inline cancel(c) {
     }
 }
 
-/* The device's answer: by FCM, by the list of pending commands, from a queue, in any order. The first one stays. */
+/* The device's answer, after FCM or pending_commands, possibly queued, in any order. The first one is kept. */
 inline acknowledge(c) {
     d_step {
         STEP("acknowledge", c, 0, 0, 0, 0);
@@ -558,7 +558,7 @@ inline acknowledge(c) {
     }
 }
 
-/* The device is enrolled again. Messages that FCM holds for the former token reach nothing that this model follows. */
+/* The device is enrolled again. Messages that FCM has for the former token reach no device in this model. */
 #define taken_over(c) (waits(c) || row[c].state == SENDING || row[c].state == UNKNOWN || \
     (row[c].state == SENT && !row[c].done))
 inline inherit(c) {
@@ -589,7 +589,7 @@ inline take_over() {
     }
 }
 
-/* A heartbeat lists what is pending and says that the device is there. */
+/* A heartbeat lists pending commands and shows that the device is online. */
 #define listed(c) (!row[c].over && !row[c].done && row[c].own && (waits(c) || row[c].state == UNKNOWN || \
     (row[c].state == SENT && row[c].delivery)))
 inline heartbeat(c) {
@@ -656,7 +656,7 @@ inline go_back(c) {
     STEP("restore", c, 0, 0, 0, 0);
     if :: snap[c].state == NONE && row[c].state != NONE -> barred[c] = 1 :: else fi;
     copy(row[c], snap[c]);
-    /* What an operator decides from here on is a new decision. */
+    /* Resends that operators decide on from here on are new decisions. */
     decided[c] = row[c].keys; covered[c] = 0;
     DONE(c)
 }
@@ -712,7 +712,7 @@ inline after_restore() {
 }
 #endif
 
-/* --- who does what, and when it is possible ----------------------------------------------------------------------- */
+/* --- the processes, and when their steps are possible ----------------------------------------------------------------------- */
 
 #if COMMANDS > 1
 #define ANY(option) option(0) option(1)
@@ -721,10 +721,10 @@ inline after_restore() {
 #endif
 
 #define calm !restoring
-/* Senders are alike: the second one is needed only beside the first. */
+/* Senders are symmetric, so the second one starts only while the first is active. */
 #define free_to_claim(s, c) (calm && slot[s].has == IDLE && (s == 0 || slot[0].has != IDLE) && row[c].attempts < ATTEMPTS && !locked(c))
 
-/* Requests of operators' programs. The second client means another command by the same request_id. */
+/* Requests of operators' programs. The second client uses the same request_id for another command. */
 #if UNTIL && SECRETS
 #define KINDS(c, p) if :: accept(c, p, 0, NEVER) :: accept(c, p, 1, NEVER) :: accept(c, p, 0, KEPT) \
     :: accept(c, p, 1, KEPT) fi
@@ -744,7 +744,7 @@ proctype Client(bit p) {
     od
 }
 
-/* An operator by hand. */
+/* An operator. */
 #define CANCEL(c) :: atomic { calm && can_cancel(c) -> cancel(c) }
 proctype Operator() {
     do
@@ -752,7 +752,7 @@ proctype Operator() {
     od
 }
 
-/* A handler, the sweep or an operator's resend: whatever claims, posts and settles. It may stop for ever at any point. */
+/* A handler, the sweep or a resend: any process that claims, posts and settles. It may stop forever at any point. */
 #define CLAIM(c) \
     :: atomic { free_to_claim(s, c) && can_claim(c) -> claim(s, c) } \
     :: atomic { free_to_claim(s, c) && can_repeat(c) -> repeat(s, c) }
@@ -781,7 +781,7 @@ proctype Sender(byte s) {
         :: post(s, GONE, 0)
         :: post(s, LATER, 0)
         :: post(s, SILENT, 0)
-        :: post(s, SILENT, 1)       /* FCM has it, and says nothing */
+        :: post(s, SILENT, 1)       /* FCM has it, but does not respond */
         fi }
     :: atomic { slot[s].has == HOLDS && slot[s].late -> give_up(s) }
     :: atomic { slot[s].has > HOLDS -> settle(s, 0) }
@@ -820,7 +820,7 @@ proctype Device() {
 #else
 #define can_end(c) (row[c].state != NONE && !row[c].over)
 #endif
-/* Its life is over, and every holder of it knows. */
+/* It has expired, and every holder knows it. */
 inline time_over(c) {
     d_step {
         STEP("time_over", c, 0, 0, 0, 0);
@@ -883,7 +883,7 @@ init {
     }
 }
 
-/* --- what holds over time, when sweeps and time go on (weak fairness) ------------------------------------------------ */
+/* --- temporal properties, if sweeps and time continue (weak fairness) ------------------------------------------------ */
 
 #define open(c) (waits(c) || row[c].state == SENDING)
 
@@ -891,7 +891,7 @@ init {
 ltl D3_every_command_ends { [] (open(0) -> <> !open(0)) }
 ltl D2_answer_is_kept { [] (row[0].done -> [] row[0].done) }
 ltl D5_cancelled_is_final { [] (row[0].state == CANCELLED -> [] (row[0].state == CANCELLED)) }
-/* With FOREVER, in which no life ends: what nothing but an answer can end is sent again. */
+/* With FOREVER, in which no command expires: a command that only an answer can end is sent again. */
 ltl D6_sent_again { [] ((row[0].delivery && row[0].state == SENT && row[0].attempts < ATTEMPTS && token != 0) ->
     <> (row[0].done || row[0].state != SENT || token == 0)) }
 #endif

@@ -1,4 +1,4 @@
-"""The protections of the dispatch, each taken away in turn: model/mutants.toml."""
+"""Removes each protection of the dispatch in turn: model/mutants.toml."""
 
 import tomllib
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from model import spin
 
 
 class Mutant(NamedTuple):
-    """A protection that is taken away; the names are those of mutants.toml."""
+    """A removed protection; the names are those of mutants.toml."""
 
     name: str
     without: list[str]
@@ -19,7 +19,7 @@ class Mutant(NamedTuple):
     uncommitted: bool = False
 
     def counterexample(self) -> spin.Verdict:
-        """The shortest way to the harm, in the model."""
+        """The shortest counterexample in the model."""
         without = [*self.without, *(["ONLY_MESSAGES"] if self.only_messages else [])]
         return spin.check(spin.Run(self.name, self.bounds), without=without, shortest=True)
 

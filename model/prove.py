@@ -1,9 +1,9 @@
-"""Check the model of the dispatch with SPIN, and hold the code against it on PostgreSQL: `make prove`.
+"""Check the dispatch model with SPIN, and compare the code with it on PostgreSQL: `make prove`.
 
 make prove            every run of runs.toml, and thousands of steps on the real database
 make prove QUICK=1    the runs that are marked quick, and a sample of the steps
-make prove MUTATE=1   then take each protection away in turn, in the model and in the code
-make prove WRITE=1    choose the steps of `make test` anew, after a change of the model
+make prove MUTATE=1   then remove each protection in turn, in the model and in the code
+make prove WRITE=1    select new steps for `make test`, after a change of the model
 """
 
 import argparse
@@ -38,7 +38,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m model.prove", description="Check the model, and the code with it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m model.prove", description="Check the model, and compare the code with it."
+    )
     for name in ("quick", "mutate", "write"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser.parse_args()
@@ -67,7 +69,7 @@ def _told(run: Run, verdict: Verdict) -> str:
 
 
 def _replays(quick: bool) -> bool:
-    """The steps of the state graph with the real statements on the real database."""
+    """Run the steps of the state graph with the real statements on a real database."""
     chosen = steps.stored() if quick else steps.chosen(SEED, walks=40, most=12)
     walked = sum(map(len, chosen.walks))
     kinds = len({step.name for step in chosen.single})
@@ -83,7 +85,7 @@ def _replays(quick: bool) -> bool:
 
 
 def _mutants() -> bool:
-    print("each protection taken away, in the model and in the code:", flush=True)
+    print("each protection removed, in the model and in the code:", flush=True)
     return _pytest("-s", "tests/system/model/mutants")
 
 

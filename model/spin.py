@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 MODEL = HERE / "dispatch.pml"
 LIMIT_SECONDS = 900
-# Depth and the size of the table of states: enough for every run, and no state is left out when it overflows.
+# Depth and size of the state table: enough for every run; an overflow does not omit states.
 SEARCH = ["-E", "-m200000", "-w26"]
 
 
 class Row(NamedTuple):
-    """A dispatch as the model abstracts it, and its device's FCM token; dispatch.pml says what each means."""
+    """A dispatch in the model, and its device's FCM token; dispatch.pml describes the fields."""
 
     state: int
     fence: int
@@ -72,7 +72,7 @@ class Run(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """violated: the text of the assertion or the formula, None when everything holds."""
+    """violated: the text of the assertion or the formula, None if everything holds."""
 
     states: int
     transitions: int
@@ -101,7 +101,7 @@ def properties() -> set[str]:
 
 
 def formulas() -> set[str]:
-    """The names of what holds over time."""
+    """The names of the temporal properties."""
     return set(re.findall(r"^ltl (\w+)", MODEL.read_text(), re.MULTILINE))
 
 
@@ -109,8 +109,8 @@ def check(run: Run, *, without: Iterable[str] = (), shortest: bool = False) -> V
     """Search every state of a run.
 
     Args:
-        without: protections that are taken away, by their names in the model: NO_FENCE, ...
-        shortest: search breadth first, so that a counterexample is as short as can be.
+        without: protections to remove, by their names in the model: NO_FENCE, ...
+        shortest: search breadth first, to find the shortest counterexample.
     """
     defines = [*run.defines, *(f"-D{name}" for name in without)]
     options = ["-DBFS"] if shortest else []
@@ -146,20 +146,20 @@ def check(run: Run, *, without: Iterable[str] = (), shortest: bool = False) -> V
 
 
 def walks(run: Run, seed: int, count: int, length: int = 120) -> list[list[Step]]:
-    """Random walks through the model: the first path of a search that takes its turns by chance."""
+    """Random walks through the model: the first path of a randomized search."""
     defines = [*run.defines, f"-DWALK={length}"]
     found = []
     with _compiled(defines, ["-DSAFETY", "-DT_RAND", "-DP_RAND"]) as pan:
         for n in range(count):
             pan.run(f"-RS{seed * 1000 + n + 1}", *SEARCH)
             steps = list(_steps(pan.trail(defines).splitlines()))
-            # A client may repeat itself for ever: the first repeat says it all.
+            # A client may repeat forever; the first repeat is enough.
             found.append([step for before, step in zip([None, *steps], steps, strict=False) if step != before])
     return found
 
 
 def edges(run: Run) -> set[Step]:
-    """Every step of every state of the run, told by what the row is before and after it."""
+    """Every step of every state of the run, identified by the row before and after it."""
     found: set[tuple[str, str, str]] = set()
     with _compiled(run.defines, ["-DSAFETY", "-DNOREDUCE", "-DPRINTF"]) as pan, pan.start(*SEARCH) as process:
         assert process.stdout is not None
@@ -198,7 +198,7 @@ class _Pan:
 
 
 class _compiled:
-    """A searcher for these bounds, in a folder that goes with it."""
+    """Compile a searcher for these bounds in a temporary folder."""
 
     def __init__(self, defines: list[str], options: list[str]) -> None:
         self._defines, self._options = defines, options
@@ -263,7 +263,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _found(pattern: str, output: str) -> str:
     match = re.search(pattern, output)
     if match is None:
-        raise RuntimeError(f"SPIN said something else:\n{output[-3000:]}")
+        raise RuntimeError(f"unexpected output of SPIN:\n{output[-3000:]}")
     return match[1]
 
 
@@ -271,6 +271,6 @@ def _property(simulated: str) -> str:
     """The name of the property that a trail violates: the comment behind the assertion at which it ends."""
     at = re.search(r"dispatch\.pml:(\d+), Error: assertion violated", simulated)
     if at is None:
-        raise RuntimeError(f"the trail ends at no assertion:\n{simulated[-2000:]}")
+        raise RuntimeError(f"the trail does not end at an assertion:\n{simulated[-2000:]}")
     lines = MODEL.read_text().splitlines()[int(at[1]) - 1 :]
     return _found(r"/\* (\w+) \*/", "\n".join(lines[:3]))

@@ -1,4 +1,4 @@
-"""The steps that the tests take on the real database, chosen from the model's state graph: model/steps.txt."""
+"""The steps that tests run on the real database, selected from the model's state graph: model/steps.txt."""
 
 import hashlib
 import os
@@ -15,11 +15,11 @@ FILE = spin.HERE / "steps.txt"
 TABLE = tomllib.loads((spin.HERE / "transitions.toml").read_text())
 TRANSITIONS = {entry["step"]: entry for entry in TABLE["transition"]}
 STATES = ("none", "accepted", "sending", "sent", "failed", "retry_wait", "unknown", "expired", "cancelled")
-# What is a statement, and so may be tried on every row.
+# Steps that are statements, which can be tried on every row.
 STATEMENTS = ("claim", "repeat", "resend", "end_lease", "expire", "forget_secrets", "cancel", "acknowledge", "retire")
 # Statements that do the work of two transitions at once.
 TOGETHER = ({"claim", "repeat"}, {"expire", "forget_secrets"})
-# What only counts: rows that differ in nothing else are alike to every statement.
+# Counters; rows that differ only in these are equivalent for every statement.
 COUNTERS = ("fence", "attempts", "refused", "resends", "repeats", "restored")
 # `fcm`: FCM may still deliver the message.
 COMING = 1
@@ -40,9 +40,9 @@ class Steps(NamedTuple):
     """Steps for the tests.
 
     Attributes:
-        digest: of the model that they come from.
-        single: one step each from a row that is put there.
-        refused: statements tried on a row at which the model has no such step: nothing may change.
+        digest: of the model that they were selected from.
+        single: one step each, from an inserted row.
+        refused: statements tried on a row for which the model has no such step; they must change nothing.
         walks: from an empty table, step by step.
     """
 
@@ -53,11 +53,11 @@ class Steps(NamedTuple):
 
 
 def chosen(seed: int, *, walks: int, most: int | None = None) -> Steps:
-    """Steps of the model's state graph: one for all that do the same to rows that are alike.
+    """Select steps of the model's state graph, one for all steps with the same effect on equivalent rows.
 
     Args:
-        seed: decides which of the rows that are alike stands for them, and what is left out.
-        most: how many steps of a kind, told by its name, its argument and the states that it leads from and to.
+        seed: determines which of several equivalent rows is selected, and which are omitted.
+        most: the number of steps of a kind, identified by name, argument, and the states before and after.
     """
     graph = spin.edges(GRAPH)
     restored = {step for step in spin.edges(RESTORED) if step.name == "after_restore"}
@@ -96,7 +96,7 @@ def _alike(row: Row) -> Row:
 
 
 def _refused(graph: set[Step], seed: int) -> list[Step]:
-    """Statements on rows at which the model does not have them, where no bound of the search is the reason."""
+    """Statements on rows for which the model has no such step, unless a bound of the search is the reason."""
     possible = {(step.name, step.before) for step in graph}
     bounds = GRAPH.bounds
     found = []
@@ -105,7 +105,7 @@ def _refused(graph: set[Step], seed: int) -> list[Step]:
             both = next((group for group in TOGETHER if name in group), {name})
             if any((other, row) in possible for other in both) or name == "acknowledge":
                 continue
-            # Retention removes one row in the search, and none that a sender holds.
+            # Retention removes one row in the search, and none that a sender has claimed.
             if name == "retire" and _is_over(row):
                 continue
             claims = name in ("claim", "repeat", "resend")
@@ -122,7 +122,7 @@ def _is_over(row: Row) -> bool:
 
 
 def write(steps: Steps, file: Path = FILE) -> None:
-    """Keep them for the tests, which need no SPIN."""
+    """Store the steps for tests, which then do not need SPIN."""
     lines = [steps.digest, "# single", *(step.line() for step in steps.single)]
     lines += ["# refused", *(step.line() for step in steps.refused)]
     for walk in steps.walks:
@@ -132,7 +132,7 @@ def write(steps: Steps, file: Path = FILE) -> None:
 
 @cache
 def stored() -> Steps:
-    """The steps that the tests take: MODEL_STEPS names another file than the repository's."""
+    """Load the steps for tests; MODEL_STEPS can name a different file."""
     digest, *lines = Path(os.environ.get("MODEL_STEPS", FILE)).read_text().splitlines()
     parts: list[tuple[str, list[Step]]] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""Alerts, the rules that open them, and mutes, for operators."""
+"""Operator routes for alerts, alert rules and mutes."""
 
 from typing import Annotated
 
@@ -16,28 +16,29 @@ Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 @routes("GET /v1/alerts")
 def list_alerts(request: Request, query: evaluation.AlertsQuery) -> Page[evaluation.Alert]:
-    """List alerts about devices, newest first: what is wrong, since when, when it was told and when it was over."""
+    """List alerts about devices, newest first, with the times at which they began, were notified and recovered."""
     return evaluation.list_alerts(database.connection(), query, settings.load())
 
 
 @routes("POST /v1/alerts/{alert_id}/ack")
 def acknowledge_alert(request: Request, body: evaluation.Acknowledgement) -> evaluation.Alert:
-    """Mark an open alert as known; a later note replaces an earlier one."""
+    """Acknowledge an open alert; a later note replaces an earlier one."""
     alert_id = _id(request, "alert_id")
     return evaluation.acknowledge(database.connection(), request.actor, alert_id, body.note)
 
 
 @routes("GET /v1/alert-rules")
 def list_rules(request: Request, query: PageQuery) -> Page[rules.Rule]:
-    """List the alert rules by name."""
+    """List alert rules, sorted by name."""
     return rules.list_rules(database.connection(), query)
 
 
 @routes("POST /v1/alert-rules", status=201, problems=(409,))
 def create_rule(request: Request, body: rules.NewRule) -> rules.Rule:
-    """Add an alert rule.
+    """Create an alert rule.
 
-    Per device and condition one rule applies: the lowest `priority`, then one with a filter, then the first by name.
+    One rule applies per device and condition: the one with the lowest `priority`, then one with a filter, then the
+    first by name.
     """
     return rules.create(database.connection(), request.actor, body)
 
@@ -50,25 +51,25 @@ def show_rule(request: Request) -> rules.Rule:
 
 @routes("PATCH /v1/alert-rules/{name}")
 def change_rule(request: Request, body: rules.RuleChange) -> rules.Rule:
-    """Change an alert rule; null takes its filter, threshold or quiet hours away."""
+    """Change an alert rule; null removes its filter, threshold or quiet hours."""
     return rules.change(database.connection(), request.actor, request.path["name"], body)
 
 
 @routes("DELETE /v1/alert-rules/{name}", status=204)
 def delete_rule(request: Request) -> None:
-    """Remove an alert rule; its open alerts recover unless another rule covers their devices."""
+    """Delete an alert rule; its open alerts recover unless another rule applies to their devices."""
     rules.delete(database.connection(), request.actor, request.path["name"])
 
 
 @routes("GET /v1/mutes")
 def list_mutes(request: Request, query: PageQuery) -> Page[mutes.Mute]:
-    """List the mutes that are in force, newest first."""
+    """List active mutes, newest first."""
     return mutes.list_mutes(database.connection(), query)
 
 
 @routes("POST /v1/mutes", status=201)
 def create_mute(request: Request, body: mutes.NewMute) -> mutes.Mute:
-    """Mute alerts of some devices until a time: they open and recover without a notification."""
+    """Mute alerts of some devices until a given time: they open and recover without notifications."""
     return mutes.create(database.connection(), request.actor, body)
 
 

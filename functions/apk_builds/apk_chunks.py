@@ -1,7 +1,7 @@
 """Reads the chunks and string pools that Android's binary XML and resource tables are made of (ResourceTypes.h).
 
-A chunk is type, header size and size, in 2, 2 and 4 bytes. Android's reader is lenient where a chunk is odd; what it
-would take in a way that another reader does not is refused here.
+A chunk is type, header size and size, in 2, 2 and 4 bytes. Android's reader tolerates malformed chunks; those that
+other readers would interpret differently are rejected here.
 """
 
 import struct
@@ -14,7 +14,7 @@ STRING_POOL = 0x0001
 _HEADER = struct.Struct("<HHI")
 _POOL = struct.Struct("<IIIII")
 _UTF8, _SORTED = 0x100, 0x001
-_LONGEST_STRING = 0x7FFF  # of what is read here; longer ones are encoded in several ways
+_LONGEST_STRING = 0x7FFF  # in characters; longer strings have more than one encoding
 NO_INDEX = 0xFFFFFFFF
 
 
@@ -31,7 +31,7 @@ def read(data: memoryview, at: int, what: str) -> Chunk:
     """Read the chunk at an offset.
 
     Raises:
-        BuildRefused: it reaches beyond `data`, or its size is no multiple of 4.
+        BuildRefused: it extends beyond `data`, or its size is not a multiple of 4.
     """
     if len(data) - at < _HEADER.size:
         raise BuildRefused(what, "whole chunks", f"{len(data) - at} bytes at {at}")
@@ -58,7 +58,7 @@ def walk(data: memoryview, at: int, what: str, most: int) -> Iterator[Chunk]:
 
 
 class Strings:
-    """A string pool. Strings are decoded when they are asked for."""
+    """A string pool. Strings are decoded on request."""
 
     def __init__(self, chunk: Chunk, what: str) -> None:
         """Raises: BuildRefused: its parts do not lie inside it one after the other."""
@@ -87,7 +87,7 @@ class Strings:
         """Decode a string.
 
         Raises:
-            BuildRefused: there is none, or its length, end or encoding is wrong.
+            BuildRefused: it does not exist, or its length, end or encoding is wrong.
         """
         if not 0 <= index < self.count:
             raise BuildRefused(self._what, f"one of {self.count} strings", f"number {index}")
@@ -108,7 +108,7 @@ class Strings:
         raw = bytes(self._content[at : at + size])
         if len(raw) != size or self._content[at + size] != 0:
             return None
-        # aapt2 writes what is beyond the basic plane as two surrogates of three bytes each.
+        # aapt2 writes characters beyond the basic plane as two surrogates of three bytes each.
         wide = raw.decode(errors="surrogatepass").encode("utf-16-le", "surrogatepass")
         return wide.decode("utf-16-le") if len(wide) == 2 * units else None
 

@@ -1,7 +1,7 @@
-"""Reads the entries of an APK as strictly as Android (libziparchive), and refuses what other readers take otherwise.
+"""Reads the entries of an APK as strictly as Android (libziparchive), and rejects entries that others read differently.
 
-Python's zipfile is not used: it renames entries by extra fields from 3.13 on, takes the last of two entries with one
-name, and looks at a local header only when an entry is opened. Here the central directory and the local headers must
+Python's zipfile is not used: it renames entries by extra fields from 3.13 on, uses the last of two entries with one
+name, and checks a local header only when an entry is opened. Here the central directory and the local headers must
 agree, names must be unique and plain, and the bytes before the signing block must belong to entries without a gap.
 """
 
@@ -25,7 +25,7 @@ _HAS_DESCRIPTOR = 0x0008
 _KNOWN_FLAGS = 0x0006 | _HAS_DESCRIPTOR | 0x0800
 _ENCRYPTED = 0x2041
 
-# Extra fields by which other readers take another size, name or content.
+# Extra fields that change size, name or content for other readers.
 _REFUSED_EXTRAS = {
     0x0001: "ZIP64 sizes",
     0x0017: "strong encryption",
@@ -67,7 +67,7 @@ def read(apk: Apk) -> dict[str, Entry]:
     """Read every entry, by name.
 
     Raises:
-        BuildRefused: the archive is one that Android refuses, or that two readers could read differently.
+        BuildRefused: Android rejects the archive, or two readers could read it differently.
     """
     listed = sorted(_directory(apk), key=lambda entry: entry.offset)
     entries: dict[str, Entry] = {}
@@ -89,10 +89,10 @@ def read(apk: Apk) -> dict[str, Entry]:
 
 
 def content(apk: Apk, entry: Entry, max_bytes: int) -> memoryview:
-    """Read an entry whole: without a copy when it is stored.
+    """Read a whole entry, without a copy if it is stored.
 
     Raises:
-        BuildRefused: it is larger than `max_bytes`, or it is not what its size and checksum say.
+        BuildRefused: it is larger than `max_bytes`, or does not match its size and checksum.
     """
     if entry.size > max_bytes:
         raise BuildRefused("zip", f"{entry.name} of at most {max_bytes} bytes", str(entry.size))
@@ -168,7 +168,7 @@ def _local(apk: Apk, entry: _Listed, name: str) -> int:
     if local_name != entry.name:
         raise BuildRefused("zip", f"a local header of {name!r}", f"one of {local_name[:200]!r}")
     sizes, listed = (crc, compressed_size, size), (entry.crc, entry.compressed_size, entry.size)
-    # With a data descriptor the local header may leave out what comes after the data, and only then.
+    # Only with a data descriptor may the local header omit the values that follow the data.
     pairs = zip(sizes, listed, strict=True)
     same = all(a in (0, b) for a, b in pairs) if entry.flags & _HAS_DESCRIPTOR else sizes == listed
     if (flags, method) != (entry.flags, entry.method) or not same:
@@ -203,9 +203,9 @@ def _check_extra(extra: memoryview, name: bytes) -> None:
 def _check_gap(apk: Apk, at: int, end: int, name: str, unlisted: int) -> int:
     """Check the bytes between two entries. Returns `unlisted` and the number of virtual entries among them.
 
-    Only zipflinger's virtual entries may stand there: a local header without a name, and zeros. The build tools of
-    Android Studio leave them where a file was replaced by a smaller one. When apksigner signs an APK again, the zeros
-    before the earlier signing block stay where they were, and its own files follow them.
+    Only zipflinger's virtual entries are allowed: a local header without a name, and zeros. The build tools of Android
+    Studio leave them where a file was replaced by a smaller one. When apksigner signs an APK again, the zeros before
+    the earlier signing block remain, followed by its own files.
     """
     if end < at:
         raise BuildRefused("zip", "entries that do not overlap", f"{name!r} begins inside the one before it")

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from nexmdm.runtime.errors import BuildRefused
 
 MAGIC = b"APK Sig Block 42"
-CHUNK = 1024 * 1024  # of the content digest: the scheme's, not ours to choose
+CHUNK = 1024 * 1024  # of the content digest, as defined by the scheme
 MAX_BLOCK_BYTES = 4 * 1024 * 1024  # real ones have a few kilobytes
-# Both limits hold before a single entry is read. The end record counts entries in 16 bits.
+# Both limits are checked before any entry is read. The end record counts entries in 16 bits.
 MAX_ENTRIES = 0xFFFF
 MAX_DIRECTORY_BYTES = 16 * 1024 * 1024
 
@@ -30,7 +30,7 @@ class Apk(NamedTuple):
     """The parts of a file. Entries end where the signing block begins.
 
     Attributes:
-        entry_count: what the end record says; at most MAX_ENTRIES.
+        entry_count: from the end record; at most MAX_ENTRIES.
         pairs: (id, value) of the signing block, in order.
     """
 
@@ -46,7 +46,7 @@ def parse(data: memoryview) -> Apk:
     """Find the parts of an APK.
 
     Raises:
-        BuildRefused: it is no ZIP of one plain end record, or it has no signing block.
+        BuildRefused: it is not a ZIP with one plain end record, or it has no signing block.
     """
     end_start = len(data) - _END_RECORD.size
     if end_start < 0 or data[end_start : end_start + 4] != _END:
@@ -69,7 +69,8 @@ def parse(data: memoryview) -> Apk:
 
 
 def content_digests(apk: Apk, names: Iterable[str]) -> dict[str, bytes]:
-    """{hash name: digest} over everything but the signing block, in chunks of 1 MiB, as schemes v2 and v3 want it."""
+    """{hash name: digest} over everything except the signing block, in chunks of 1 MiB, as defined by schemes v2 and
+    v3."""
     wanted = tuple(names)
     end = bytearray(apk.data[apk.end_start :])
     # The digest is that of the file without its signing block: the directory would begin where the block does.

@@ -1,8 +1,8 @@
-"""Reads the facts of an APK's manifest as Android reads them, and checks that a phone would install it.
+"""Reads an APK's manifest like Android, and checks that a phone would install the APK.
 
 Part of Android finds an attribute by its resource id and part by its namespace and name; an attribute that only one of
-them would find is refused. Numbers must be written out: Android's installer takes a version code that refers to a
-resource for 0, and refuses the next version as a downgrade. Runs only after the signature of the file was verified.
+them would find is refused. Numbers must be literals: Android's installer reads a version code that refers to a resource
+as 0, and rejects the next version as a downgrade. This runs only after the file's signature was verified.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from functions.apk_builds.apk_xml import BOOLEAN, INTEGERS, REFERENCE, STRING, A
 NAME = "AndroidManifest.xml"
 MAX_BYTES = 4 * 1024 * 1024
 
-# What is read, with the ids of android.R.attr; id 0: without id and namespace.
+# The attributes that are read, with the ids of android.R.attr; id 0: without id and namespace.
 _IDS = {
     "package": 0,
     "split": 0,
@@ -41,15 +41,15 @@ _SINCE_ANDROID_11 = 30
 
 
 class Manifest(NamedTuple):
-    """What a manifest says.
+    """The facts of a manifest.
 
     Attributes:
-        split: the name of the split of an app that this file is; None for a base APK.
-        version_name: resolved, when it refers to a resource; None when there is none.
-        min_sdk: 1 when the manifest does not say.
-        target_sdk: min_sdk when the manifest does not say.
+        split: the name of the split if this file is one; None for a base APK.
+        version_name: resolved if it refers to a resource; None if there is none.
+        min_sdk: 1 if the manifest does not set it.
+        target_sdk: min_sdk if the manifest does not set it.
         shared_user_id: None when there is none.
-        needs_splits: the attributes that say that it is or needs one; empty for an APK that stands alone.
+        needs_splits: the attributes that say that it is or needs a split; empty for a standalone APK.
     """
 
     package_name: str
@@ -68,7 +68,7 @@ def read(apk: Apk) -> Manifest:
     """Read an APK's archive and manifest, and check that phones install it.
 
     Raises:
-        BuildRefused: archive or manifest cannot be read without doubt, or Android would refuse to install the file.
+        BuildRefused: archive or manifest cannot be read unambiguously, or Android would refuse to install the file.
     """
     entries = apk_entries.read(apk)
     manifest = facts(apk, entries)
@@ -77,10 +77,10 @@ def read(apk: Apk) -> Manifest:
 
 
 def facts(apk: Apk, entries: dict[str, Entry]) -> Manifest:
-    """Read the manifest alone.
+    """Read only the manifest.
 
     Raises:
-        BuildRefused: there is none, or it cannot be read without doubt.
+        BuildRefused: there is none, or it cannot be read unambiguously.
     """
     if NAME not in entries:
         raise BuildRefused("manifest", f"an {NAME}", "none")
@@ -117,7 +117,7 @@ def facts(apk: Apk, entries: dict[str, Entry]) -> Manifest:
 
 
 class _Reader:
-    """Reads attributes, and resolves those that refer to a resource."""
+    """Reads attributes, and resolves references to resources."""
 
     def __init__(self, apk: Apk, entries: dict[str, Entry]) -> None:
         entry = entries.get(apk_resources.NAME)
@@ -174,7 +174,7 @@ class _Reader:
 
 
 def _check_name(attribute: Attribute, by_id: str | None) -> None:
-    """One attribute for those who look for the id, and for those who look for namespace and name."""
+    """Check that readers find the same attribute by id and by namespace and name."""
     id_ = _IDS.get(attribute.name)
     namespace = apk_xml.ANDROID if id_ else None
     if by_id not in (attribute.name, None) or attribute.id != id_ or attribute.namespace != namespace:
@@ -190,7 +190,7 @@ def _only(elements: list[Element], name: str) -> Element | None:
 
 
 def check_installable(manifest: Manifest, entries: dict[str, Entry]) -> None:
-    """Check what Android's installer checks on every phone.
+    """Check the conditions that Android's installer checks on every phone.
 
     Raises:
         BuildRefused: phones would refuse to install the file.

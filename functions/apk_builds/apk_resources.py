@@ -1,8 +1,8 @@
-"""Resolves a reference of the manifest in resources.arsc, as Android does for what may not depend on the device.
+"""Resolves references of the manifest in resources.arsc, as Android does for values that may not depend on the device.
 
-Only a resource that has one value, for every configuration, resolves: Android takes a version name that varies by
-language or density for none at all. Plain and sparse types are read; compact entries and 16-bit offsets, which no
-Android before 14 reads, are refused.
+Only a resource with one value for every configuration is resolved: Android ignores a version name that varies by
+language or density. Plain and sparse types are supported; compact entries and 16-bit offsets, which Android before 14
+cannot read, are rejected.
 """
 
 import struct
@@ -28,7 +28,7 @@ _NOT_CONFIGURATION = 0x60000000  # public, and staged for a coming version
 
 
 class Table:
-    """A resource table whose chunks were checked. Values are read when a reference is resolved."""
+    """A resource table with validated chunks. Values are read when a reference is resolved."""
 
     def __init__(self, data: memoryview) -> None:
         """Raises: BuildRefused: it is not one string pool and packages of whole chunks; no phone installs that."""
@@ -46,7 +46,7 @@ class Table:
         """Follow a reference to its value.
 
         Raises:
-            BuildRefused: it leads to nothing, to a resource of the phone's own, or to one that varies.
+            BuildRefused: it refers to nothing, to a resource of the phone, or to one that varies.
         """
         for _ in range(MAX_STEPS):
             value = self._only_value(id_)
@@ -77,7 +77,7 @@ class Table:
         return values[0][1]
 
     def _chunks(self, package: int, type_: int, name: str) -> list[Chunk]:
-        """What describes one type of a package."""
+        """The chunks that describe one type of a package."""
         found = [chunks for id_, chunks in self._packages if id_ == package]
         if len(found) != 1:
             raise _refused(f"one package of {name}", str(len(found)))
@@ -120,7 +120,7 @@ def _checked(package: Chunk) -> Iterator[Chunk]:
 
 
 def _entries(chunk: Chunk, least_header: int, entry_bytes: int) -> int:
-    """How many entries a type has; they lie inside it."""
+    """The number of entries of a type, which must be inside it."""
     if chunk.header_size < least_header or not chunk.data[8]:
         raise _refused("types with a number and a whole header", f"a header of {chunk.header_size} bytes")
     (count,) = struct.unpack_from("<I", chunk.data, 12)
@@ -130,7 +130,7 @@ def _entries(chunk: Chunk, least_header: int, entry_bytes: int) -> int:
 
 
 def _is_default(chunk: Chunk) -> bool:
-    """Whether a chunk of values is for every configuration: all after the size of its description is zero."""
+    """Whether a chunk of values applies to every configuration: its description is zero after the size."""
     (size,) = struct.unpack_from("<I", chunk.data, 20)
     if chunk.header_size != 20 + size:
         raise _refused(f"a header of {20 + size} bytes before values", str(chunk.header_size))

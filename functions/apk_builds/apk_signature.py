@@ -1,12 +1,13 @@
-"""APK Signature Schemes v2 and v3, verified: the signature over the signed data, and the digests of the contents.
+"""Verification of APK Signature Schemes v2 and v3: the signature over the signed data, and the content digests.
 
-Why this is written here: of what the package index has, apksigtool is AGPL, alpha and of 2021, apkverify cannot be
-installed and knows no v3, androguard and pyaxmlparser read certificates but verify no content digest. The formats are
-those of https://source.android.com/docs/security/features/apksigning/v2 and /v3; cryptography does the mathematics.
+No package on the index fits: apksigtool is AGPL-licensed, alpha and from 2021; apkverify cannot be installed and does
+not support v3; androguard and pyaxmlparser read certificates but verify no content digests. The formats are those of
+https://source.android.com/docs/security/features/apksigning/v2 and /v3; cryptography does the mathematics.
 
-Stricter than Android where that costs nothing: every signature and every digest must be one that is verified here,
-where Android picks the strongest and ignores the others; one signer, the same in every scheme; no signing key rotation.
-What the schemes do not protect, as padding in the signing block, is covered by the declared SHA-256 of the whole file.
+The checks are stricter than Android's: every signature and every digest must be of a kind that is verified here,
+whereas Android picks the strongest and ignores the others; there must be one signer, the same in every scheme; signing
+key rotation is not allowed. Parts that the schemes do not protect, such as padding in the signing block, are covered by
+the declared SHA-256 of the whole file.
 """
 
 import struct
@@ -25,7 +26,7 @@ from functions.apk_builds.apk_file import Apk, content_digests
 V2, V3, V3_1 = 0x7109871A, 0xF05368C0, 0x1B93AD61
 NAMES = {V2: "v2", V3: "v3", V3_1: "v3.1"}
 
-STRIPPING_PROTECTION = 0xBEEFF00D  # of v2: the number of a newer scheme that must be there too
+STRIPPING_PROTECTION = 0xBEEFF00D  # attribute of v2: the number of a newer scheme that must also be present
 ROTATION = {0x3BA06F8C: "proof of rotation", 0x559F8B02: "minimum SDK of a rotation", 0xC2A6B3BA: "rotation"}
 
 _SHA256, _SHA512 = hashes.SHA256(), hashes.SHA512()
@@ -55,7 +56,7 @@ ALGORITHMS = {
 
 
 class Signer(NamedTuple):
-    """What one scheme's only signer signed. certificate: DER. digests: {algorithm id: content digest}."""
+    """The data of one scheme's only signer. certificate: DER. digests: {algorithm id: content digest}."""
 
     certificate: bytes
     digests: dict[int, bytes]
@@ -67,10 +68,10 @@ class Signer(NamedTuple):
 
 
 def verify(apk: Apk) -> str:
-    """The SHA-256 (hex) of the one certificate that signed the APK, after everything it signed was verified.
+    """Verify the APK's signatures and contents; return the SHA-256 (hex) of the only signer's certificate.
 
     Raises:
-        BuildRefused: says what was expected and what was found.
+        BuildRefused: with what was expected and what was found.
     """
     signers = {id_: _signer(id_, value) for id_, value in _blocks(apk).items()}
     if V2 in signers:
@@ -114,7 +115,7 @@ def _signer(id_: int, value: memoryview) -> Signer:
     certificates = signed.nested()
     inner_range = (signed.number(), signed.number()) if id_ == V3 else None
     attributes = _attributes(signed.nested())
-    # What follows is signed, and Android reads no further: some versions of apksigner write an empty field.
+    # Further signed data is ignored by Android; some versions of apksigner write an empty field.
     if not certificates:
         raise BuildRefused("signature", f"a certificate in {NAMES[id_]}", "none")
     signer = Signer(certificates.content(), digests, attributes)
@@ -185,7 +186,7 @@ def _check_certificate(certificate: bytes, public_key: bytes) -> None:
 
 
 def _check_stripping(signers: dict[int, Signer]) -> None:
-    """v2 says which newer scheme it was made beside: without it somebody took it away."""
+    """v2 names the newer scheme that the APK was also signed with; if that is missing, it was stripped."""
     value = signers[V2].attributes.get(STRIPPING_PROTECTION)
     if value is None:
         return
@@ -212,7 +213,7 @@ def _hex(ids: dict[int, bytes]) -> str:
 
 
 class Fields:
-    """Fields read in order: numbers of 4 bytes, contents behind their length. None reaches beyond its parent."""
+    """Reads fields in order: numbers of 4 bytes, and contents preceded by their length, within their parent."""
 
     def __init__(self, data: memoryview, what: str) -> None:
         self._data, self._what, self._at = data, what, 0
@@ -221,7 +222,7 @@ class Fields:
         return self._at < len(self._data)
 
     def rest(self) -> Iterator[None]:
-        """Iterates while something is left to read."""
+        """Iterates while data is left to read."""
         while self:
             yield
 

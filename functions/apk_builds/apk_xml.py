@@ -1,7 +1,9 @@
-"""Walks a binary XML document as strictly as aapt2 writes it; Android's own reader is more lenient (ResXMLTree).
+"""Reads a binary XML document strictly in the form that aapt2 writes; Android's own reader (ResXMLTree) is more
+lenient.
 
 Android finds an attribute by its resource id in some places and by namespace and name in others, and its search by id
-counts on sorted attributes. `Element.attributes` holds what both find; an element on which they differ is refused.
+relies on sorted attributes. `Element.attributes` has the attributes that both find; an element for which they differ is
+rejected.
 """
 
 import struct
@@ -37,7 +39,7 @@ class Value(NamedTuple):
 
 
 class Attribute(NamedTuple):
-    """`id` is 0 and `namespace` None when there is none."""
+    """`id` is 0 and `namespace` None if there is none."""
 
     namespace: str | None
     name: str
@@ -54,8 +56,8 @@ def elements(content: memoryview, depths: dict[str, int]) -> list[Element]:
     """Read the elements of these names, in the order of the document. The root has the depth 1.
 
     Raises:
-        BuildRefused: the document is not as aapt2 writes one, or one of the names stands at another depth: aapt2 reads
-            an <application> wherever it stands, Android only inside the root.
+        BuildRefused: aapt2 would not write such a document, or one of the names is at another depth: aapt2 reads an
+        <application> anywhere, Android only inside the root.
     """
     document = apk_chunks.read(content, 0, WHAT)
     if (document.type, document.header_size) != (_XML, 8) or len(document.data) != len(content):
@@ -89,7 +91,7 @@ class _Walk:
     def __init__(self, strings: Strings, ids: list[int], depths: dict[str, int]) -> None:
         self._strings, self._ids, self._depths = strings, ids, depths
         self._names: dict[int, str] = {}
-        self._open: list[tuple[int, int]] = []  # namespace and name of the elements that are not closed yet
+        self._open: list[tuple[int, int]] = []  # namespace and name of the open elements
         self._namespaces: list[tuple[int, int]] = []
         self._root_is_over = False
 
@@ -173,7 +175,7 @@ class _Walk:
 
 
 def _check_order(attributes: list[Attribute], element: str) -> None:
-    """Android's search by id needs ascending ids, and takes the first of two that are the same."""
+    """Android's search by id needs ascending ids, and uses the first of two equal ones."""
     ids = [attribute.id for attribute in attributes]
     with_id = [id_ for id_ in ids if id_]
     if with_id != sorted(set(with_id)) or ids[: len(with_id)] != with_id:

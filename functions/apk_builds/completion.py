@@ -1,4 +1,4 @@
-"""Completing a build: its bytes are looked at, then it is published or refused. No transaction is open meanwhile."""
+"""Completing a build: its file is verified, then it is published or refused. No transaction is open meanwhile."""
 
 import time
 
@@ -13,10 +13,10 @@ from nexmdm.runtime.settings import Settings
 
 
 def complete(db: Database, config: Settings, build: StoredBuild, actor: Actor) -> None:
-    """Publish a declared build, or refuse it. A build that was decided keeps its answer.
+    """Publish or refuse a declared build. For a decided build, repeat the decision.
 
     Raises:
-        BuildRefused: it is not what was declared, now or when it was completed before.
+        BuildRefused: the file differs from the declaration, now or when it was completed before.
         Conflict: nothing was uploaded, or the build was withdrawn.
     """
     if build.state in (BuildState.PUBLISHED, BuildState.AWAITING_SIGNER):
@@ -25,7 +25,7 @@ def complete(db: Database, config: Settings, build: StoredBuild, actor: Actor) -
         raise BuildRefused.again(build.refusal or "")
     if build.state != BuildState.DECLARED:
         raise Conflict(f"The build is {build.state}.")
-    # Loaded when a build is completed only: boto3 is 280 ms of a cold start, the manifest's parser 180 ms.
+    # Imported here because boto3 takes 280 ms and the manifest's parser 180 ms, and only this route needs them.
     from functions.apk_builds import storage, verification
 
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Builds for operators and CI: published in two steps, promoted, rolled out in stages, rolled back, looked at."""
+"""Build routes for operators and CI: publishing in two steps, promotion, rollouts, rollback, downloads, signers."""
 
 import uuid
 from typing import Annotated, Literal
@@ -31,7 +31,7 @@ Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 class Promotion(Struct, forbid_unknown_fields=True):
-    """`filter`: offer it to these devices only. `expect_target_hash`: of a preview of this filter."""
+    """`filter`: offer it only to these devices. `expect_target_hash`: of a preview of this filter."""
 
     staged_rollout_percent: Percent = 100
     filter: Filter | None = None
@@ -39,12 +39,12 @@ class Promotion(Struct, forbid_unknown_fields=True):
 
 
 class Rollout(Struct, forbid_unknown_fields=True):
-    """To whom the current build is offered: a percentage, or devices for a pilot, or stages that go on by themselves.
+    """The rollout of the current build: a percentage, devices for a pilot, or stages that advance automatically.
 
     Attributes:
-        filter: offer it to these devices only; left out, the rollout's filter stays, and {"all": true} takes it away.
+        filter: offer it only to these devices; if absent, the rollout's filter stays, and {"all": true} removes it.
         expect_target_hash: of a preview of the filter, without the percentage.
-        device_ids: asked to install it, beside the percentage.
+        device_ids: asked to install it, in addition to the percentage.
     """
 
     staged_rollout_percent: Percent | None = None
@@ -57,10 +57,10 @@ class Rollout(Struct, forbid_unknown_fields=True):
     window: plans.Window | None = None
 
     def check(self) -> None:
-        """Check what a schema cannot say.
+        """Check constraints that a schema cannot express.
 
         Raises:
-            Invalid: members are missing, or do not go together.
+            Invalid: members are missing or conflict.
         """
         members = ("staged_rollout_percent", "device_ids", "stages")
         given = [name for name in members if getattr(self, name) is not None]
@@ -68,10 +68,11 @@ class Rollout(Struct, forbid_unknown_fields=True):
             path = f"$.{(given or ['staged_rollout_percent'])[0]}"
             raise Invalid(path, "give one of staged_rollout_percent, device_ids and stages")
         if self.window is not None and self.stages is None:
-            raise Invalid("$.window", "is for stages")
+            raise Invalid("$.window", "is only allowed with stages")
         if self.device_ids is not None and self.filter is not None:
             raise Invalid(
-                "$.filter", "cannot stand beside device_ids: a filter says of which devices the percentage is"
+                "$.filter",
+                "cannot be combined with device_ids: a filter selects the devices that a percentage refers to",
             )
 
 
@@ -91,7 +92,7 @@ class PinnedSigners(Struct, forbid_unknown_fields=True):
 def declare(request: Request, body: Declaration) -> Response[DeclaredBuild]:
     """Declare a build: the first step of publishing.
 
-    PUT the file to `upload_url` with `upload_headers`, then complete. Declaring the same build again answers 200.
+    PUT the file to `upload_url` with `upload_headers`, then complete. Declaring the same build again returns 200.
     """
     db, config = database.connection(), settings.load()
     bucket, most = urls.bucket(config), config.apk_max_bytes
@@ -104,9 +105,9 @@ def declare(request: Request, body: Declaration) -> Response[DeclaredBuild]:
 def complete(request: Request) -> Build:
     """Complete a build: the second step of publishing.
 
-    Size, checksum, signatures, signer and manifest of the uploaded file are compared with what was declared. A
-    refusal says what was looked at, what was expected and what was found. The first build of a package ends as
-    `awaiting_signer`: an operator pins its signer by promoting it, or with PUT …/signers. Safe to repeat.
+    Size, checksum, signatures, signer and manifest of the uploaded file are compared with the declaration. A refusal
+    says what was checked, expected and found. The first build of a package becomes `awaiting_signer`: an operator pins
+    its signer by promoting it, or with PUT …/signers. Safe to repeat.
     """
     build = _build(request)
     completion.complete(database.connection(), settings.load(), build, request.actor)
@@ -128,7 +129,7 @@ def show(request: Request) -> Build:
 
 @routes("DELETE /v1/apk/builds/{build_id}", status=204, problems=(409,))
 def withdraw(request: Request) -> None:
-    """Withdraw a build that was declared and not published."""
+    """Withdraw a declared build that was not published."""
     publishing.withdraw(database.connection(), request.path["build_id"], request.actor)
 
 
@@ -136,7 +137,7 @@ def withdraw(request: Request) -> None:
 def promote(request: Request, body: Promotion) -> Build:
     """Make a published build the current one of its package and build type.
 
-    One that is `awaiting_signer` is published first: promoting it pins its signer.
+    A build in `awaiting_signer` is published first: promoting it pins its signer.
     """
     rollouts.promote(database.connection(), _build(request), _audience(body), request.actor)
     return _shown(request)
@@ -146,11 +147,11 @@ def promote(request: Request, body: Promotion) -> Build:
 def roll_out(
     request: Request, body: Rollout
 ) -> Annotated[Response[Build], 200] | Annotated[Response[InstallingBuild], 202]:
-    """Offer the current build to a percentage of the fleet or of what a filter selects, to named devices, or in stages.
+    """Offer the current build to a percentage of the fleet or of a filter's devices, to named devices, or in stages.
 
-    With `install` it also sends install_apk to those of the cohort who neither have the build nor were asked within a
-    day, and answers 202; `device_ids` are asked so beside the percentage. `stages` make a plan that goes on by itself,
-    inside its `window`; a percentage set by hand ends it.
+    With `install`, install_apk is also sent to the cohort's devices that neither have the build nor were asked within a
+    day, and the response is 202. `device_ids` are asked in addition to the percentage. `stages` create a plan that
+    advances automatically, within its `window`; setting a percentage by hand ends it.
     """
     build, db, config, actor = _build(request), database.connection(), settings.load(), request.actor
     body.check()
@@ -173,7 +174,7 @@ def roll_out(
 
 @routes("GET /v1/apk/builds/{build_id}/installations", caller="operator")
 def list_installations(request: Request, query: InstallationsQuery) -> Page[Installation]:
-    """List a build's installations, newest first: which device, how it stands, and what went wrong."""
+    """List a build's installations, newest first, with device, status and error."""
     return installations.list_installations(database.connection(), request.path["build_id"], query)
 
 
@@ -186,23 +187,23 @@ def pause(request: Request, body: Why) -> Build:
 
 @routes("POST /v1/apk/builds/{build_id}/resume", problems=(409,))
 def resume(request: Request) -> Build:
-    """Offer a paused build again; failures are counted from here."""
+    """Offer a paused build again; failures are counted from now on."""
     rollouts.resume(database.connection(), _build(request), request.actor)
     return _shown(request)
 
 
 @routes("POST /v1/apk/builds/{build_id}/rollback", problems=(409,))
 def roll_back(request: Request, body: Why) -> Build:
-    """Make what this build replaced current again."""
+    """Make the build current again that this build replaced."""
     rollouts.roll_back(database.connection(), _build(request), body.reason, request.actor)
     return _shown(request)
 
 
 @routes("GET /v1/apk/builds/{build_id}/download", statuses={302: REDIRECT}, problems=(409,))
 def download(request: Request, query: DownloadQuery) -> Response[DownloadAddress]:
-    """Get the address of a published build, as an operator or CI.
+    """Get the download URL of a published build, as an operator or CI.
 
-    Signed for 300 s, after the row that records it was committed.
+    The URL is valid for 300 s; it is signed after the row that records it was committed.
     """
     build = _build(request)
     downloads.issue_to_operator(database.connection(), build, query.source, request.operator, request.source_ip)
@@ -220,9 +221,9 @@ def list_signers(request: Request) -> Signers:
 
 @routes("PUT /v1/apk/packages/{package_name}/signers")
 def replace_signers(request: Request, body: PinnedSigners) -> Signers:
-    """Make these certificates the ones that may sign a package.
+    """Replace the certificates that may sign a package.
 
-    Builds that awaited a signer are published, or refused when theirs is none of these.
+    Builds that awaited a signer are published, or refused if their signer is not among these.
     """
     package_name = _package_name(request)
     return Signers(signers.replace(database.connection(), package_name, body.fingerprints, request.actor))
@@ -246,7 +247,7 @@ def _counted(request: Request) -> StoredBuild:
 
 
 def _shown(request: Request) -> Build:
-    """The build as it is now."""
+    """The current state of the build."""
     return shown.found(database.connection(), _counted(request), settings.load())
 
 

@@ -17,7 +17,7 @@ CHUNK = 1024 * 1024
 
 
 class Upload(NamedTuple):
-    """The newest version of an object; `chunks` can be read once."""
+    """The newest version of an object; `chunks` can be read only once."""
 
     version: str
     size: int
@@ -26,12 +26,12 @@ class Upload(NamedTuple):
 
 @contextmanager
 def upload(config: Settings, key: str) -> Iterator[Upload]:
-    """What was PUT to a declared build's address. Version and bytes come with one answer: no later PUT gets between.
+    """The uploaded file of a declared build. Version and bytes come from one response, so no later PUT can interfere.
 
     Raises:
-        Conflict: nothing was.
-        Unavailable: S3 does not answer.
-        SettingsError: the bucket keeps no versions.
+        Conflict: nothing was uploaded.
+        Unavailable: S3 does not respond.
+        SettingsError: the bucket is not versioned.
     """
     bucket = urls.bucket(config)
     try:
@@ -44,9 +44,9 @@ def upload(config: Settings, key: str) -> Iterator[Upload]:
     except ClientError as error:
         if error.response["Error"]["Code"] == "NoSuchKey":
             raise Conflict("Nothing was uploaded yet: PUT the file to upload_url, then complete.") from None
-        raise Unavailable("S3 refused to hand the file over. Try again.") from error
+        raise Unavailable("S3 did not return the file. Try again.") from error
     except BotoCoreError as error:
-        raise Unavailable("S3 does not answer. Try again.") from error
+        raise Unavailable("S3 does not respond. Try again.") from error
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,7 @@
-"""Is an uploaded file the build that was declared? One pass over the bytes from S3, spooled to the function's own disk.
+"""Verifies that an uploaded file is the declared build, in one pass over the bytes from S3, spooled to local disk.
 
-First size and SHA-256 of all of it, then its signature, then the manifest inside: nothing of a file is parsed before
-its bytes are those that were declared, and no manifest before its signature is good.
+First size and SHA-256, then the signature, then the manifest: a file is parsed only if its bytes are the declared ones,
+and a manifest only if the signature is valid.
 """
 
 import mmap
@@ -21,23 +21,23 @@ from functions.apk_builds.apk_file import Apk
 
 
 class OtherBytes(BuildRefused):
-    """Not the declared file: the right one can still be uploaded."""
+    """The file is not the declared one, which can still be uploaded."""
 
 
-# The first Android that verifies only signatures of scheme v2, and of scheme v3.
+# The first Android versions that verify signatures of scheme v2, and of scheme v3.
 _V2_SINCE, _V3_SINCE = 24, 28
 
 
 def verify(chunks: Iterable[bytes], build: StoredBuild, pinned: list[str]) -> ManifestFacts:
-    """Verify that the file is what `build` declares; returns what its manifest says beside that.
+    """Verify that the file is the one that `build` declares; return further facts from its manifest.
 
     Raises:
-        OtherBytes: another size or checksum.
-        BuildRefused: the declared bytes are not what they were said to be.
+        OtherBytes: the size or checksum differs.
+        BuildRefused: the file's contents differ from the declaration.
     """
     with tempfile.TemporaryFile(prefix="apk-") as spool:
         _spool(chunks, build, spool)
-        # Unmapped with its last view: a refusal still refers to where it was raised.
+        # Unmapped with its last view, because the traceback of a refusal still refers to the data.
         data = memoryview(mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
         apk = apk_file.parse(data)
         fingerprint = apk_signature.verify(apk)
@@ -53,7 +53,8 @@ def verify(chunks: Iterable[bytes], build: StoredBuild, pinned: list[str]) -> Ma
 
 
 def _signed_since(apk: Apk, entries: dict[str, Entry]) -> int:
-    """The first Android that finds a signature it knows. Before 7 that is JAR signing, which is not verified here."""
+    """The first Android version that finds a signature it supports. Before 7 that is JAR signing, which is not
+    verified."""
     if any(name.startswith("META-INF/") and name.endswith(".SF") for name in entries):
         return 1
     return _V2_SINCE if apk_signature.V2 in {id_ for id_, _ in apk.pairs} else _V3_SINCE

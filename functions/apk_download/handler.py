@@ -1,6 +1,6 @@
-"""What devices fetch: the release they are offered, a build by its id, and whether there is an update at all.
+"""Downloads for devices: the offered release, a build by its id, and the check for updates.
 
-An answer here is an address, never bytes; it is signed after the row that records it was committed.
+A response contains a URL, never the file; the URL is signed after the row that records it was committed.
 """
 
 from typing import Annotated
@@ -20,7 +20,7 @@ PackageName = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class DownloadQuery(Struct):
-    """`token` is an enrollment token's: Android's provisioning fetches a bare address."""
+    """`token` is an enrollment token, because Android's provisioning downloads a plain URL."""
 
     package_name: PackageName | None = None
     installation_id: str | None = None
@@ -28,7 +28,7 @@ class DownloadQuery(Struct):
 
 
 class UpdateQuery(Struct):
-    """`device_id` is what the agent believes; its token says who it is."""
+    """`device_id` is what the agent sends; the device is identified by its token."""
 
     current_version_code: Annotated[int, Meta(ge=0)] = 0
     package_name: PackageName | None = None
@@ -38,11 +38,11 @@ class UpdateQuery(Struct):
 @routes("GET /v1/apk/download/latest", caller="download", statuses={302: REDIRECT}, problems=(404, 429))
 @routes("GET /v1/apk/download-latest", caller="download", statuses={302: REDIRECT}, problems=(404, 429))
 def latest(request: Request, query: DownloadQuery) -> Response[None]:
-    """Get the address of the release that the caller is offered.
+    """Get the download URL of the release that is offered to the caller.
 
-    A device authenticates with its token, a fresh phone with an enrollment token of scope `apk_download`, which
-    Android's provisioning sends in the query. The address is signed for 300 s, after the row that records it was
-    committed.
+    A device authenticates with its token, a factory-reset phone with an enrollment token of scope `apk_download`, which
+    Android's provisioning sends in the query. The URL is valid for 300 s; it is signed after the row that records it
+    was committed.
     """
     config, credential = settings.load(), _credential(request, query)
     agent, interval = config.agent_package, config.heartbeat_interval_seconds
@@ -52,10 +52,10 @@ def latest(request: Request, query: DownloadQuery) -> Response[None]:
 
 @routes("GET /v1/apk/download/{build_id}", caller="download", statuses={302: REDIRECT}, problems=(404, 429))
 def by_id(request: Request, query: DownloadQuery) -> Response[None]:
-    """Get the address of one published build.
+    """Get the download URL of a published build.
 
-    A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package.
-    One that is paused or rolled back is not given. After 20 addresses within an hour a device gets 429.
+    A device gets a build that it is offered or was asked to install, an enrollment token a build of the agent's
+    package. A paused or rolled back build is not available. After 20 URLs within an hour a device gets 429.
     """
     credential = _credential(request, query)
     build_id, config = publishing.number(request.path["build_id"]), settings.load()
@@ -65,7 +65,7 @@ def by_id(request: Request, query: DownloadQuery) -> Response[None]:
 
 @routes("GET /v1/agent/update", caller="device", statuses={200: (), 304: ()})
 def update(request: Request, query: UpdateQuery) -> Response[Update]:
-    """Ask whether there is a newer build for this device."""
+    """Check whether there is a newer build for this device."""
     config = settings.load()
     package_name, interval = query.package_name or config.agent_package, config.heartbeat_interval_seconds
     build = downloads.update_for(database.connection(), request.device_token, package_name, interval)

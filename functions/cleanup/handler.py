@@ -1,4 +1,4 @@
-"""The scheduled cleanup. The event may say {"dry_run": true}: then it only counts."""
+"""The scheduled cleanup. With the event {"dry_run": true} it only counts."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from msgspec import Struct, to_builtins
 from nexmdm.retention import run
 from nexmdm.runtime import database, invocations, logs, metrics, settings
 
-# What the last step may still take, and writing metrics and log.
+# Reserved for the last step, and for writing metrics and logs.
 MARGIN_SECONDS = 10
 
 

@@ -1,4 +1,4 @@
-"""What devices report outside of heartbeats: their FCM registration token, and what became of what they were asked."""
+"""Device reports outside heartbeats: the FCM registration token, and results of commands and installations."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -19,11 +19,11 @@ routes = Routes()
 handler = routes.handle
 T = TypeVar("T")
 
-# A server's own request_ids of bulk commands hold a device's id, so they are longer than what callers may choose.
+# The request_ids of a bulk command's dispatches contain a device id, so they are longer than callers may choose.
 CommandId = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
-# Text that is cleaned and cut at its limit.
+# Text that is cleaned and truncated at its limit.
 Output = Annotated[str, Meta(max_length=2048, extra={"clean": True})]
 Error = Annotated[str, Meta(max_length=1024, extra={"clean": True})]
 Message = Annotated[str, Meta(max_length=2048, extra={"clean": True})]
@@ -38,14 +38,14 @@ class Ok(Struct):
 
 
 class OkMessage(Struct):
-    """The report was recorded, in words."""
+    """The report was recorded, with a message."""
 
     message: str
     ok: Literal[True] = True
 
 
 class InstallationAccepted(Struct):
-    """`new_status` is the status as it stands."""
+    """`new_status` is the resulting status."""
 
     installation_id: int
     new_status: str
@@ -53,14 +53,14 @@ class InstallationAccepted(Struct):
 
 
 class FcmTokenReport(Struct):
-    """The FCM registration token is never cut; one that does not fit is refused."""
+    """The FCM registration token is never truncated; an invalid one is rejected."""
 
     fcm_token: FcmToken
     device_id: Name | None = None
 
 
 class Ack(Struct):
-    """`type` is checked by hand: the agent's contract wants 400 for a wrong one, and for no identifier."""
+    """`type` is checked by the handler, because the agent expects 400 for a wrong type or a missing identifier."""
 
     type: Annotated[str, Meta(max_length=50, extra_json_schema={"enum": list(ACK_TYPES)})] | None = None
     request_id: CommandId | None = None
@@ -70,7 +70,7 @@ class Ack(Struct):
 
 
 class ActionResult(Struct):
-    """`outcome` is the agent's own word. Its `action` and `finished_at` are not read."""
+    """`outcome` is the agent's own term. `action` and `finished_at` are not read."""
 
     request_id: CommandId
     outcome: ShortText | None = None
@@ -79,7 +79,7 @@ class ActionResult(Struct):
 
 
 class RemoteExecAck(Struct):
-    """`correlation_id` names the command; `exec_id` does when it is missing."""
+    """`correlation_id` identifies the command, or `exec_id` if it is missing."""
 
     status: Literal["OK", "FAILED", "TIMEOUT", "DENIED"]
     correlation_id: CommandId | None = None
@@ -103,7 +103,7 @@ class InstallationUpdate(Struct):
 def fcm_token(request: Request, body: FcmTokenReport) -> OkMessage:
     """Report the FCM registration token of the device.
 
-    It belongs to the latest device that reports it; another device that had it loses it.
+    It belongs to the device that reported it last, and is removed from any other device.
     """
     request.device_id = registry.set_fcm_token(
         database.connection(), request.device_token, body.device_id, body.fcm_token
@@ -115,7 +115,7 @@ def fcm_token(request: Request, body: FcmTokenReport) -> OkMessage:
 def ack(request: Request, body: Ack) -> Ok:
     """Acknowledge a command.
 
-    Give request_id or correlation_id. The first answer of a device stays; repeating it is harmless.
+    Give request_id or correlation_id. The first answer of a device is kept; repeating it is harmless.
     """
     request_id = body.request_id or body.correlation_id
     if request_id is None:
@@ -125,7 +125,7 @@ def ack(request: Request, body: Ack) -> Ok:
     report = Report(request_id, body.status or "OK", body.message or body.type)
     known = _acknowledged(request, report, request.path["device_id"])
     if request.device_id != request.path["device_id"]:
-        raise Forbidden("The token is another device's.")
+        raise Forbidden("The token belongs to another device.")
     return _found(known, Ok())
 
 
@@ -140,7 +140,7 @@ def action_result(request: Request, body: ActionResult) -> OkMessage:
 def remote_exec_ack(request: Request, body: RemoteExecAck) -> Ok:
     """Report the result of a remote execution.
 
-    2,048 characters of output and 1,024 of error are kept.
+    The first 2,048 characters of output and 1,024 of error are stored.
     """
     request_id = body.correlation_id or body.exec_id
     if request_id is None:
@@ -152,9 +152,9 @@ def remote_exec_ack(request: Request, body: RemoteExecAck) -> Ok:
 
 @routes("POST /v1/apk/installation/update", caller="device", problems=(404,))
 def installation_update(request: Request, body: InstallationUpdate) -> InstallationAccepted:
-    """Report how an installation goes.
+    """Report the progress of an installation.
 
-    A late report never takes a status back; `new_status` is the status as it stands.
+    A late report never reverts a status; `new_status` is the resulting status.
     """
     progress = Progress(body.installation_id, body.status, body.download_progress, body.error_message)
     status = installations.report(database.connection(), request.device_token, progress, settings.load())
@@ -162,7 +162,7 @@ def installation_update(request: Request, body: InstallationUpdate) -> Installat
 
 
 def _acknowledged(request: Request, report: Report, claimed: str | None) -> bool:
-    """Record the answer; whether the device has such a command."""
+    """Record the answer; return whether the device has such a command."""
     request.device_id, known = single.acknowledge(database.connection(), request.device_token, report, claimed)
     return known
 

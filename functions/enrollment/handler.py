@@ -1,4 +1,4 @@
-"""Enrollment tokens for operators. What a device does with one is functions/registration."""
+"""Operator routes for enrollment tokens. Devices use them in functions/registration."""
 
 from typing import Annotated, Literal
 
@@ -31,9 +31,9 @@ class TokenIds(Struct, forbid_unknown_fields=True):
 
 @routes("POST /v1/enroll-tokens", statuses={201: NOT_STORED})
 def create_tokens(request: Request, body: NewTokens) -> Response[NewEnrollmentTokens]:
-    """Make an enrollment token for each alias. Devices that register with one get its labels.
+    """Create an enrollment token for each alias. Devices that register with one get its labels.
 
-    The raw tokens are in this answer and nowhere else, ever.
+    The secrets are only in this response and are never stored.
     """
     made = tokens.create_tokens(
         database.connection(),
@@ -45,7 +45,7 @@ def create_tokens(request: Request, body: NewTokens) -> Response[NewEnrollmentTo
         labels=body.labels,
         actor=request.actor,
     )
-    # The only answer that holds the secrets: nothing on the way may keep it.
+    # The only response with the secrets, so no intermediary may cache it.
     return Response(NewEnrollmentTokens(made), headers={"Cache-Control": "no-store"})
 
 
@@ -63,7 +63,7 @@ def revoke_token(request: Request) -> None:
 
 @routes("POST /v1/enroll-tokens/batch-delete")
 def revoke_tokens(request: Request, body: TokenIds) -> Revoked:
-    """Revoke those of the tokens that exist."""
+    """Revoke the existing ones among these tokens."""
     return Revoked(tokens.revoke_tokens(database.connection(), body.token_ids, request.actor))
 
 

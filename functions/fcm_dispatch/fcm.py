@@ -1,8 +1,8 @@
-"""One POST to FCM, and what became of it. firebase-admin builds and validates the message; we post it ourselves.
+"""One POST to FCM and its result. firebase-admin builds and validates the message; this module posts it.
 
-firebase-admin's own `send()` posts a message again by itself: on 500, 503 and 429, on a lost answer, on 401, on a
-redirect. FCM has no idempotency key, so every one of those may reach the device twice. Here one session posts, with
-retries, redirects and refreshing off, and a test counts POSTs at a socket.
+firebase-admin's own `send()` repeats a POST on 500, 503 and 429, after a lost response, on 401, and on a redirect. FCM
+has no idempotency key, so each repetition may reach the device twice. This module posts with a session that has
+retries, redirects and refreshing turned off, and a test counts the POSTs at a socket.
 """
 
 import json
@@ -27,7 +27,7 @@ from nexmdm.runtime import logs, secrets, settings
 from requests.adapters import HTTPAdapter
 
 _PERMANENT = {400, 403, 404}
-_KEPT_CHARACTERS = 2000  # of an answer, for people who look for the cause
+_KEPT_CHARACTERS = 2000  # of a response, for finding the cause of a failure
 
 _POOL_SIZE = 32  # sending.CONCURRENCY
 _NOT_AUTHORIZED = "NO_ACCESS_TOKEN"
@@ -36,8 +36,8 @@ _NOT_AUTHORIZED = "NO_ACCESS_TOKEN"
 class Account(Credentials):
     """The service account's OAuth token, renewed by one thread at a time.
 
-    The service account's own credentials would ask another Google host, in a thread of its own, which regions the
-    account may call. FCM has none, and a thread does not live through a frozen environment.
+    The service account's own credentials would query another Google host, in a separate thread, for the regions that
+    the account may use. FCM has no regions, and a thread does not survive a frozen execution environment.
     """
 
     def __init__(self, certificate: credentials.Certificate) -> None:
@@ -46,21 +46,21 @@ class Account(Credentials):
         self._renewing = threading.Lock()
 
     def refresh(self, request: Any) -> None:
-        """Fetch a token, unless another thread has done so meanwhile."""
+        """Fetch a token, unless another thread has done so in the meantime."""
         with self._renewing:
             if not self.valid:
                 self._source.refresh(request)
                 self.token, self.expiry = self._source.token, self._source.expiry
 
     def forget(self, refused: str) -> None:
-        """Have the next request fetch a new token in place of this one, unless another thread has done so."""
+        """Make the next request fetch a new token, unless another thread has already replaced this one."""
         with self._renewing:
             if self.token and compare_digest(self.token, refused):
                 self.token = None
 
 
 class Service(Struct, frozen=True):
-    """Where and how messages are posted in this environment."""
+    """The URL and session for posting messages in this environment."""
 
     url: str
     account: Account
@@ -74,7 +74,7 @@ class Service(Struct, frozen=True):
 
 
 class Prepared(Struct, frozen=True):
-    """A message as it is posted, and the registration token that it goes to."""
+    """A message ready to be posted, and the registration token that it is sent to."""
 
     body: bytes
     token: str
@@ -85,13 +85,13 @@ def service() -> Service:
     """The service of this environment; its OAuth token is kept across invocations.
 
     Raises:
-        settings.SettingsError: FCM_SERVICE_ACCOUNT is not set, or holds no service account.
+        settings.SettingsError: FCM_SERVICE_ACCOUNT is not set, or is not a service account.
     """
     config = settings.load()
     try:
         certificate = credentials.Certificate(secrets.service_account(config))
     except ValueError:
-        # Its text may quote the key.
+        # The error's text may quote the key.
         raise settings.SettingsError(
             "FCM_SERVICE_ACCOUNT is wrong: it holds a service account whose private key cannot be read"
         ) from None
@@ -116,8 +116,8 @@ def _once(session: requests.Session) -> requests.Session:
 
 
 def drop_idle_connections() -> None:
-    """Begin an invocation without connections of the one before: a frozen environment does not see them close, and a
-    POST into a dead one would have to be called unknown."""
+    """Close connections of the previous invocation: a frozen environment does not notice when they are closed, and the
+    result of a POST on a dead connection would be unknown."""
     if service.cache_info().currsize:
         service().close_idle()
 
@@ -126,7 +126,7 @@ def message(data: dict[str, str], fcm_token: str | None, ttl_seconds: int) -> Pr
     """The message, built and validated by firebase-admin.
 
     Raises:
-        ValueError: it would be refused. Nothing was sent.
+        ValueError: FCM would reject the message. Nothing was sent.
     """
     if fcm_token is None:
         raise ValueError("the device has no FCM registration token")
@@ -137,15 +137,15 @@ def message(data: dict[str, str], fcm_token: str | None, ttl_seconds: int) -> Pr
 
 
 def send(prepared: Prepared, *, keep_answer: bool = True) -> Result:
-    """POST one message, once. Never raises, whatever FCM and the network do.
+    """POST one message, once. Never raises, regardless of FCM and the network.
 
     Args:
-        keep_answer: False for a message with a secret in it, which the text of FCM's answer may quote.
+        keep_answer: False for a message with a secret, which FCM's response may quote.
     """
     start = time.perf_counter()
     result, refused = _post(prepared)
     if refused is not None:
-        # The cached OAuth token is no longer good. FCM took nothing, so one more POST with a fresh token is safe.
+        # The cached OAuth token is no longer valid. FCM accepted nothing, so another POST with a new token is safe.
         service().account.forget(refused)
         again, _ = _post(prepared)
         result = result if again.fcm_status == _NOT_AUTHORIZED else again
@@ -162,7 +162,7 @@ def send(prepared: Prepared, *, keep_answer: bool = True) -> Result:
 
 
 def _post(prepared: Prepared) -> tuple[Result, str | None]:
-    """What became of one POST, and the OAuth token that it was refused for."""
+    """The result of one POST, and the OAuth token if FCM rejected it."""
     fcm = service()
     try:
         response = fcm.session.post(
@@ -177,7 +177,7 @@ def _post(prepared: Prepared) -> tuple[Result, str | None]:
     except requests.RequestException as error:
         return _unanswered(error), None
     except Exception as error:
-        # Where it broke is not known, so neither is whether the message had left.
+        # It is not known where the error occurred, and so whether the message was sent.
         logs.failure(error)
         return Result(outcome="unknown", fcm_status="BROKEN", error_msg=f"Sending broke: {type(error).__name__}."), None
     if response.status_code == 200:
@@ -187,7 +187,7 @@ def _post(prepared: Prepared) -> tuple[Result, str | None]:
 
 
 def _taken(response: requests.Response) -> Result:
-    """FCM answered 200, which stands for a message that was taken when it has a name."""
+    """The result of a 200 response, which means that the message was accepted if it has a name."""
     try:
         name = response.json()["name"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -200,7 +200,7 @@ def _taken(response: requests.Response) -> Result:
 
 
 def _storable(text: str) -> str:
-    """As PostgreSQL takes it: no NUL, no half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    """Text that PostgreSQL can store: without NUL and unpaired surrogates, which JSON allows but UTF-8 does not."""
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
@@ -209,7 +209,7 @@ def _unreadable() -> Result:
 
 
 def _refused(response: requests.Response) -> Result:
-    """FCM, or something before it, answered other than 200."""
+    """The result of a response other than 200, from FCM or a proxy before it."""
     code, status = response.status_code, _status(response)
     result = Result(
         outcome="unknown",
@@ -223,12 +223,12 @@ def _refused(response: requests.Response) -> Result:
     elif code in (401, 429):
         result.outcome = "retry_wait"
         result.retry_after = _retry_after(response)
-    # 5xx: FCM staff confirm 503s whose message was delivered. 3xx: who knows what stands there.
+    # 5xx: FCM staff confirm that messages were delivered despite a 503. 3xx: the meaning is unknown.
     return result
 
 
 def _unanswered(cause: requests.RequestException) -> Result:
-    """No answer that could be read. Certainly not accepted only when no connection was made."""
+    """The result without a readable response. Certainly not accepted only if no connection was established."""
     text = type(cause).__name__
     if _never_connected(cause):
         return Result(outcome="retry_wait", fcm_status="NOT_CONNECTED", error_msg=f"No connection to FCM: {text}.")
@@ -241,14 +241,14 @@ def _never_connected(cause: requests.RequestException) -> bool:
     reason = getattr(cause.args[0], "reason", None) if cause.args else None
     if isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.NameResolutionError):
         return True
-    # Only what ends the handshake: a TLS error later may come after the message was taken.
+    # Only errors during the handshake: a later TLS error may occur after the message was accepted.
     return isinstance(reason, urllib3.exceptions.SSLError) and isinstance(
         reason.args[0] if reason.args else None, ssl.SSLCertVerificationError
     )
 
 
 def _status(response: requests.Response) -> str:
-    """FCM's own word for an error: `details[].errorCode`, else `error.status`, else the HTTP code."""
+    """FCM's code for an error: `details[].errorCode`, or else `error.status`, or else the HTTP status."""
     try:
         error = response.json()["error"]
         codes = [detail.get("errorCode") for detail in error.get("details", [])]
@@ -258,9 +258,10 @@ def _status(response: requests.Response) -> str:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that FCM asks to wait, given as seconds or as a date; at most a day.
+    """The Retry-After in seconds, given as seconds or as a date; at most a day.
 
-    None when it asks for nothing, or for a time that is over: then our own backoff, or a sweep would try without pause.
+    None if it is absent or in the past: then our own backoff applies, because otherwise a sweep would retry without
+    pause.
     """
     value = response.headers.get("Retry-After")
     if value is None:

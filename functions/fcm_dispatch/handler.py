@@ -1,4 +1,4 @@
-"""Commands in, messages out: accept, send, sweep; show, cancel and resend."""
+"""Commands and schedules: accept, send, show, cancel and resend; and the sweep."""
 
 import time
 from collections.abc import Callable
@@ -35,14 +35,14 @@ from functions.fcm_dispatch import sending
 routes = Routes()
 
 REPLAYED = {"Idempotency-Replayed": "true"}
-# Accepted, or known and answered as it stands.
+# Accepted, or already known and returned in its current state.
 ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
 Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
-    """`params` are the action's. The idempotency key is `request_id` here or the Idempotency-Key header."""
+    """`params` are the action's parameters. The idempotency key is `request_id` or the Idempotency-Key header."""
 
     action: str
     params: Params = {}
@@ -52,10 +52,10 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class BulkBody(CommandBody, kw_only=True):
-    """A command for the devices named, or for those that the filter selects when it comes.
+    """A command for the named devices, or for those that the filter selects when the request arrives.
 
     Attributes:
-        expect_target_hash: `target_hash` of a preview; nothing is sent when the devices are other ones now.
+        expect_target_hash: `target_hash` of a preview; nothing is sent if the devices have changed since.
     """
 
     device_ids: DeviceIds | None = None
@@ -69,15 +69,16 @@ class ResendBody(Struct, forbid_unknown_fields=True):
 
 
 def handler(event: dict[str, object], context: Any) -> Any:
-    """An HTTP request, or the schedule that sweeps."""
+    """Handle an HTTP request or the scheduled sweep."""
     return routes.handle(event, context) if "routeKey" in event else sweep(event, context)
 
 
 @invocations.named
 def sweep(event: dict[str, object], context: Any) -> dict[str, int]:
-    """End passed leases, expire what is over, send what is due. Two at once do no harm.
+    """End expired leases, expire overdue commands, send due ones. Two concurrent sweeps do no harm.
 
-    {"after_restore": true} sends nothing: what is open in a restored database becomes `unknown` (docs/operations.md).
+    {"after_restore": true} sends nothing; it marks open commands of a restored database as `unknown`
+    (docs/operations.md).
     """
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
@@ -92,7 +93,7 @@ def sweep(event: dict[str, object], context: Any) -> dict[str, int]:
         def left() -> float:
             return float(context.get_remaining_time_in_millis() / 1000)
 
-        # What is due comes first: whatever happens to schedules, it is sent.
+        # Due commands come first, so that they are sent regardless of errors in schedules.
         report["sent"] = sending.drain(db, config, left)
         report["started"] = schedules.start_due(db, itself, config, left() / 4)
         report["relaunched"] = relaunch.relaunch(db, itself, config)
@@ -110,8 +111,9 @@ def sweep(event: dict[str, object], context: Any) -> dict[str, int]:
 def command_device(request: Request, body: CommandBody) -> Response[Dispatch]:
     """Send a command to one device.
 
-    Once per request_id: the same key with the same command answers 200 with the command as it stands now. The command
-    is committed before FCM is asked; what cannot be sent now is sent by the sweep until `ttl_seconds` is over.
+    A command is created once per request_id: repeating the key with the same command returns 200 with the current
+    state. The command is committed before it is sent to FCM; if it cannot be sent now, the sweep sends it until
+    `ttl_seconds` have passed.
     """
     device_id = request.path["device_id"]
     command = _command(request, body, OneDevice(device_id))
@@ -132,8 +134,8 @@ def command_device(request: Request, body: CommandBody) -> Response[Dispatch]:
 def command_many(request: Request, body: BulkBody) -> Response[Batch]:
     """Send a command to many devices.
 
-    Either `device_ids` or `filter`, evaluated once. What is not sent within the call is sent by the sweep. The
-    members' request_ids are `request_id:device_id`.
+    Give either `device_ids` or `filter`, which is evaluated once. Commands that are not sent within the request are
+    sent by the sweep. The request_ids of the individual commands are `request_id:device_id`.
     """
     selector = targets.canonical(Targets(device_ids=body.device_ids, filter=body.filter))
     command = _command(request, body, Selected(selector))
@@ -156,30 +158,31 @@ def list_commands(request: Request, query: CommandsQuery) -> Page[Dispatch]:
 
 @routes("GET /v1/commands/{request_id}")
 def show_command(request: Request) -> Dispatch | Batch:
-    """Show a command, or a bulk command with a count for each state."""
+    """Show a command, or a bulk command with the number of devices in each state."""
     db, request_id = database.connection(), request.path["request_id"]
     return batches.show(db, request_id) or single.show(db, request_id)
 
 
 @routes("GET /v1/commands/{request_id}/result")
 def show_result(request: Request) -> CommandResult:
-    """Show what one device was asked and answered, in full.
+    """Show a device's command and its answer, in full.
 
-    Shell commands, and what a shell answered, are shown here alone; the viewer policy denies this route. Secret
-    parameters stay masked.
+    Shell commands and their output are shown only by this route, which the viewer policy denies. Secret parameters stay
+    masked.
     """
     return single.result(database.connection(), request.path["request_id"])
 
 
 @routes("GET /v1/audit/commands")
 def audit_commands(request: Request, query: AuditQuery) -> Audit:
-    """Hold the history of every command against the state machine, and name the first that breaks a rule."""
+    """Check the history of every command against the state machine, and name the first that breaks a rule."""
     return audit.audit(database.connection(), query)
 
 
 @routes("POST /v1/commands/{request_id}/cancel", problems=(409,))
 def cancel_command(request: Request) -> Dispatch | Batch:
-    """Cancel what may still be sent and is not being sent now."""
+    """Cancel a command that may still be sent and is not being sent now; for a bulk command, all such commands in
+    it."""
     db, request_id = database.connection(), request.path["request_id"]
     if batches.show(db, request_id) is None:
         return single.cancel(db, request_id, request.actor)
@@ -191,8 +194,8 @@ def cancel_command(request: Request) -> Dispatch | Batch:
 def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
     """Send a command again under the same request_id.
 
-    For one whose outcome nobody knows, or that failed, expired or was never answered. Who, when and why is kept in
-    `audit`. An `Idempotency-Key` makes a retry of this call harmless.
+    For a command whose outcome is unknown, or that failed, expired or was not answered. `audit` records who resent it,
+    when, and the reason. An `Idempotency-Key` makes it safe to retry this request.
     """
     request_id = request.path["request_id"]
     key = request.idempotency_key(RequestId)
@@ -202,7 +205,7 @@ def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
         return Response(row, 200, REPLAYED)
     sending.prepare()
     if request.remaining_seconds <= sending.send_budget_seconds(config):
-        raise Unavailable("This call has no time left to send. Try again.", retry_after=1)
+        raise Unavailable("There was not enough time left to send. Try again.", retry_after=1)
     claim = queue.claim_again(
         db,
         request_id,
@@ -220,43 +223,44 @@ def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
 
 @routes("POST /v1/schedules", status=201, problems=(409,))
 def create_schedule(request: Request, body: NewSchedule) -> Schedule:
-    """Add a recurring or a one-time command.
+    """Create a schedule for a recurring or one-time command.
 
     It runs at the instants of `cron` in `timezone`, or once at `at`; the minute sweep starts it. Each run is a bulk
-    command whose filter is evaluated then. A local time that daylight saving skips runs at the first instant after the
-    gap, one that comes twice runs the first time; when minutes or hours begin with `*`, each real instant counts.
+    command whose filter is evaluated when the run starts. A local time that daylight saving skips runs at the first
+    instant after the gap, and a repeated one runs the first time; if minutes or hours begin with `*`, each real instant
+    counts.
     """
     return schedules.create(database.connection(), body, request.actor, settings.load())
 
 
 @routes("GET /v1/schedules")
 def list_schedules(request: Request, query: PageQuery) -> Page[Schedule]:
-    """List schedules by name, with their next runs and their last one."""
+    """List schedules, sorted by name, with their next runs and their last run."""
     return schedules.list_schedules(database.connection(), query)
 
 
 @routes("GET /v1/schedules/{name}")
 def show_schedule(request: Request) -> Schedule:
-    """Show a schedule, with its next runs and its last one."""
+    """Show a schedule with its next runs and its last run."""
     return schedules.show(database.connection(), request.path["name"])
 
 
 @routes("PATCH /v1/schedules/{name}")
 def change_schedule(request: Request, body: ScheduleChange) -> Schedule:
-    """Change a schedule, or switch it off and on. The next run is computed anew from now."""
+    """Change, enable or disable a schedule. Its next run is recomputed from now."""
     return schedules.change(database.connection(), request.path["name"], body, request.actor, settings.load())
 
 
 @routes("DELETE /v1/schedules/{name}", status=204)
 def delete_schedule(request: Request) -> Response[None]:
-    """Remove a schedule. Commands that it has sent stay."""
+    """Delete a schedule. Commands that it has sent are kept."""
     schedules.delete(database.connection(), request.path["name"], request.actor)
     return Response(status=204)
 
 
 @routes("POST /v1/schedules/{name}/run", statuses=ONCE, problems=(409,), key=RequestId)
 def run_schedule(request: Request) -> Response[Run]:
-    """Run a schedule now, once for each Idempotency-Key. Its next run stays as it is."""
+    """Run a schedule now, once per Idempotency-Key. Its next run is not affected."""
     db, config = database.connection(), settings.load()
     run, new = schedules.run_now(db, request.path["name"], request.idempotency_key(RequestId), request.actor, config)
     if new and run.request_id:
@@ -272,24 +276,26 @@ def list_runs(request: Request, query: PageQuery) -> Page[Run]:
 
 
 def _command(request: Request, body: CommandBody, target: Target) -> Command[Target]:
-    """The command that a body asks for, under its idempotency key.
+    """The requested command with its idempotency key.
 
     Raises:
         Malformed: no key was given.
-        Invalid: a field is wrong, or two different keys were given.
+        Invalid: a field is invalid, or two different keys were given.
         Forbidden: the action is switched off.
     """
     if body.action == "remote_exec_shell" and not settings.load().remote_exec_shell_enabled:
         raise Forbidden("remote_exec_shell is switched off. Set REMOTE_EXEC_SHELL_ENABLED to allow it.")
     key = request.idempotency_key(RequestId, body.request_id)
     if key is None:
-        raise Malformed("Give an `Idempotency-Key` header or a `request_id`, so that a retry is not a second command.")
+        raise Malformed(
+            "Give an `Idempotency-Key` header or a `request_id`, so that a retry does not create a second command."
+        )
     params = actions.parameters(body.action, body.params)
     return Command(key, target, body.action, params, body.ttl_seconds, request.actor, body.delivery)
 
 
 def _inline_seconds(request: Request, config: settings.Settings) -> Callable[[], float]:
-    """What is left of a bulk call: it sends for BULK_INLINE_SECONDS, then the sweep goes on."""
+    """The remaining time of a bulk request, which sends for BULK_INLINE_SECONDS before the sweep takes over."""
     stop = time.monotonic() + config.bulk_inline_seconds + sending.send_budget_seconds(config)
     return lambda: min(request.remaining_seconds, stop - time.monotonic())
 

@@ -1,7 +1,7 @@
-"""Claim, send, settle: the loop that single commands, bulk commands and the sweep share.
+"""The loop of claiming, sending and settling, shared by single commands, bulk commands and the sweep.
 
-No transaction is open and no statement runs while a POST is under way: claims are committed before it and settled after
-it, by the thread that owns the database connection. Worker threads only talk to FCM.
+No transaction is open during a POST: claims are committed before it and settled after it, by the thread that owns the
+database connection. Worker threads only call FCM.
 """
 
 import time
@@ -20,12 +20,12 @@ CLAIM_AT_LEAST = 8
 
 
 def send_budget_seconds(config: Settings) -> float:
-    """What must be left of an invocation before a send is started: connect, read, and settle."""
+    """The time that must remain before a send is started: for connecting, reading and settling."""
     return 2 * config.fcm_timeout_seconds + 2
 
 
 def prepare() -> None:
-    """Load Firebase, its credential and the HMAC key before anything is claimed: a lease is for sending.
+    """Load Firebase, its credentials and the HMAC key before anything is claimed, to save the lease for sending.
 
     Raises:
         SettingsError: there is no usable service account. Nothing was claimed.
@@ -38,15 +38,15 @@ def prepare() -> None:
 
 
 def send(db: Executor, claim: Claim, config: Settings) -> str | None:
-    """Send what was claimed and settle it; returns the new state, None when the fence was lost meanwhile."""
+    """Send a claimed command and settle it; return the new state, or None if the fence was lost in the meantime."""
     return _settle(db, [(claim, _post(claim, _hmac_key(config)))])[0]
 
 
 def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float], batch_id: str | None = None) -> int:
-    """Claim and send what is due, `CONCURRENCY` at a time, while the time lasts; returns how many were sent.
+    """Claim and send due commands, `CONCURRENCY` at a time, while time remains; return how many were sent.
 
     Raises:
-        Unavailable: the database failed. What was under way then has come back, and was settled as far as that went.
+        Unavailable: the database failed. All running POSTs have finished, and were settled as far as possible.
     """
     key, budget, sent, outage = _hmac_key(config), send_budget_seconds(config), 0, None
     with ThreadPoolExecutor(CONCURRENCY) as pool:
@@ -56,10 +56,10 @@ def drain(db: Executor, config: Settings, remaining_seconds: Callable[[], float]
         while more or flying:
             left = remaining_seconds()
             more = more and outage is None and left > budget
-            # The next ones wait in the pool while the books are kept, if there is time for two after each other.
+            # If there is time for two rounds, the next commands are queued while results are recorded.
             free = (2 * CONCURRENCY if left > 2 * budget else CONCURRENCY) - len(flying)
             try:
-                # Several at a time: a claim for each place that becomes free would be a commit for each message.
+                # Claims several at a time, because a claim per free worker would be a commit per message.
                 if more and free >= CLAIM_AT_LEAST:
                     claims = claim_due(db, free, config.dispatch_lease_seconds, batch_id)
                     flying |= {pool.submit(_post, claim, key): claim for claim in claims}
@@ -83,13 +83,13 @@ def _post(claim: Claim, hmac_key: str | None) -> Result:
     from functions.fcm_dispatch import fcm
 
     if time.time() >= claim.until:
-        # This environment was frozen between claim and POST. Nothing left; the row may be `unknown` to others by now.
+        # This environment was frozen between claim and POST. Nothing was sent, but the row may be `unknown` by now.
         return Result(outcome="retry_wait", fcm_status="TOO_LATE", error_msg="Its lease or life ended before the POST.")
     try:
         data = message.build(claim, hmac_key)
         prepared = fcm.message(data, claim.fcm_token, claim.ttl_seconds)
     except Exception as error:
-        # A defect of ours. Nothing left, and it must not look as if something had.
+        # A defect in NexMDM. Nothing was sent, and the result must say so.
         logs.failure(error)
         why = f"The message could not be built: {type(error).__name__}."
         return Result(outcome="retry_wait", fcm_status="NOT_BUILT", error_msg=why)
@@ -101,5 +101,5 @@ def _hmac_key(config: Settings) -> str | None:
 
 
 def load_firebase() -> None:
-    """Load the client that messages are sent with, before the first one is sent."""
+    """Load the client before the first message is sent."""
     from functions.fcm_dispatch import fcm  # noqa: F401

@@ -19,7 +19,8 @@ MOST_HEARTBEATS = 500
 
 
 class HeartbeatBatch(msgspec.Struct):
-    """A queue that is drained after an outage. Its items are read one by one, so that none loses the others."""
+    """A queue that is drained after an outage. Its items are parsed separately, so that an invalid one affects no
+    other."""
 
     heartbeats: Annotated[
         Raw,
@@ -37,9 +38,9 @@ class HeartbeatBatch(msgspec.Struct):
 def heartbeat(request: Request, body: HeartbeatBody) -> HeartbeatRecorded:
     """Report one heartbeat.
 
-    At most one row per device and bucket is kept, the first; a later report of the same bucket still updates the last
-    status. Unknown members are ignored, a value that does not fit is taken as null, -1 stands for an unknown number,
-    and `device_id` gives way to the token's device.
+    At most one row per device and bucket is stored, the first; a later report in the same bucket still updates the last
+    status. Unknown members are ignored, an invalid value is treated as null, -1 means an unknown number, and the
+    token's device takes precedence over `device_id`.
     """
     config = settings.load()
     report = reported.report(body, config.unity_package, request.dropped)
@@ -56,7 +57,7 @@ def heartbeat(request: Request, body: HeartbeatBody) -> HeartbeatRecorded:
 def heartbeat_batch(request: Request, body: HeartbeatBatch) -> BatchRecorded:
     """Report a queue of up to 500 heartbeats, oldest first.
 
-    `results` are in the queue's order; an item that is rejected, because it is no object, loses no other.
+    `results` are in the queue's order; an item that is rejected because it is not an object does not affect the others.
     """
     config = settings.load()
     read = [_read(item, n, request) for n, item in enumerate(lenient.items(body.heartbeats, MOST_HEARTBEATS, LIST))]

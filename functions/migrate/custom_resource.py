@@ -1,7 +1,7 @@
-"""The answer that CloudFormation waits for: one PUT of JSON to the event's ResponseURL.
+"""The response that CloudFormation waits for: one PUT of JSON to the event's ResponseURL.
 
-An event is data, and its URL is where the outcome of a deploy goes: only https at a host of AWS is answered. (The way
-there is S3's gateway endpoint, whose policy in template.yaml lets the functions into CloudFormation's bucket.)
+The event is untrusted input, so the response is sent only to https URLs at hosts of AWS. (It passes through S3's
+gateway endpoint, whose policy in template.yaml allows CloudFormation's bucket.)
 """
 
 import json
@@ -22,18 +22,18 @@ AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn")
 
 
 class NoAnswer(Named):
-    """The event's ResponseURL is not CloudFormation's: nothing was sent there."""
+    """The event's ResponseURL does not belong to CloudFormation; nothing was sent."""
 
 
 class Answer:
-    """Given once, whoever is first; the address is presigned and is not logged."""
+    """The response, sent only once, by the first caller. Its URL is presigned and is not logged."""
 
     def __init__(self, event: Event, physical_id: str) -> None:
         """Raises:
-        NoAnswer: the event names a host that is not AWS's.
+        NoAnswer: the event's URL is not at a host of AWS.
         """
         if not _may_be_told(event["ResponseURL"]):
-            raise NoAnswer("ResponseURL is no https URL of AWS")
+            raise NoAnswer("ResponseURL is not an https URL of AWS")
         self._event = event
         self._physical_id = event.get("PhysicalResourceId") or physical_id
         self._given = threading.Lock()
@@ -52,7 +52,7 @@ class Answer:
             "PhysicalResourceId": self._physical_id,
             **{name: self._event[name] for name in ("StackId", "RequestId", "LogicalResourceId")},
         }
-        # S3 signed the address without a content type, so none may be sent.
+        # S3 signed the URL without a content type, so none may be sent.
         request = urllib.request.Request(  # noqa: S310 (CloudFormation gives the address)
             self._event["ResponseURL"], data=json.dumps(body).encode(), method="PUT", headers={"Content-Type": ""}
         )
@@ -67,7 +67,7 @@ class Answer:
 
 
 def _may_be_told(url: str) -> bool:
-    """Whether it is https at AWS's own port, or the host (with its port) that RESPONSE_HOST names."""
+    """Whether the URL is https at the default port of an AWS host, or at the host and port in RESPONSE_HOST."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port

@@ -1,8 +1,8 @@
-"""Brings the schema to head inside the deploy, as CloudFormation's custom resource, and makes partitions ahead.
+"""Migrates the schema during the deploy, as a custom resource of CloudFormation, and creates future partitions.
 
-Create and Update migrate. Delete does nothing, and nothing ever downgrades: a database that is ahead of this code (a
-rollback after a migration) is left as it is, since every revision fits the release before it. A failure is told to
-CloudFormation with its cause: a person who deploys reads the stack's events before any log.
+Create and Update migrate. Delete does nothing, and nothing ever downgrades: a database that is newer than this code (a
+rollback after a migration) is not changed, because every revision works with the previous release. A failure is
+reported to CloudFormation with its cause, because people who deploy read the stack's events before any log.
 """
 
 import threading
@@ -18,15 +18,15 @@ from nexmdm.schema import roles
 from functions.migrate import custom_resource, reason
 from functions.migrate.schema import upgrade
 
-# Left for answering CloudFormation, which would otherwise wait for an hour.
+# Reserved for the response to CloudFormation, which would otherwise wait for an hour.
 MARGIN_SECONDS = 15
-# For a database that resumes: 15 s, or more after a day.
+# For a database that is resuming, which takes 15 s, or more after a day.
 PATIENCE_SECONDS = 120
 PHYSICAL_ID = "nexmdm-schema"
 
 
 class MigrationFailed(Named):
-    """The schema was not brought to head; the text is what CloudFormation was told."""
+    """The migration failed; the text is the reason that was reported to CloudFormation."""
 
 
 @invocations.named
@@ -47,7 +47,7 @@ def handler(event: dict[str, object], context: Any) -> dict[str, object]:
         logs.failure(error)
         logs.logger().error("migration failed", extra={"cause": cause})
         answer.failed(f"{cause} (log stream {getattr(context, 'log_stream_name', '')} has more)")
-        # Without the chain, which Lambda would report with all its texts: a driver's may quote a value.
+        # Without the exception chain, whose texts Lambda would report; a driver's text may quote a value.
         raise MigrationFailed(cause) from None
     finally:
         late.cancel()
@@ -68,7 +68,7 @@ def _seconds_left(context: Any) -> float:
 
 
 def _migrations() -> Path:
-    """The folder of the package `migrations`: a layer's in Lambda, beside `functions` on one machine."""
+    """The folder of the package `migrations`: in a layer in Lambda, next to `functions` in a checkout."""
     package = find_spec("migrations")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("the package `migrations` is not on the path")

@@ -1,7 +1,7 @@
-"""Why a migration failed, in a sentence for CloudFormation's `Reason`, which is often all that a person gets to read.
+"""The reason of a failed migration for CloudFormation's `Reason`, which is often the only text that people read.
 
-Only texts that cannot hold a secret are quoted: our own, libpq's and the server's primary message. The text of another
-error may quote the value that could not be read, so only its type is told.
+Only texts that cannot contain a secret are quoted: our own, libpq's and the server's primary message. The text of
+another error may quote the invalid value, so only its type is given.
 """
 
 import re
@@ -13,10 +13,10 @@ from nexmdm.runtime.errors import Problem
 from psycopg2.extensions import parse_dsn
 from sqlalchemy.exc import DBAPIError
 
-# CloudFormation takes 4,096 bytes for the whole answer.
+# CloudFormation accepts 4,096 bytes for the whole response.
 LONGEST = 1_000
 _MINE = re.compile(r"/(migrations|functions|nexmdm)/")
-# A value that was refused stands in the message of these SQLSTATE classes: data exceptions and broken constraints.
+# Messages in these SQLSTATE classes, data exceptions and constraint violations, quote the rejected value.
 _QUOTING_CLASSES = {"22", "23"}
 
 
@@ -64,11 +64,11 @@ def _text(error: BaseException) -> str:
 def _database_text(error: psycopg2.Error) -> str:
     kind = type(error).__name__
     if error.pgcode is None:
-        # libpq's own words. It quotes a DSN that it cannot read as it is, with the password.
+        # libpq's own message. It quotes a DSN that it cannot parse, including the password.
         text = str(error).strip()
         if not isinstance(error, psycopg2.OperationalError) or "://" in text:
             return kind
-        # With a wait callback psycopg2 loses the words in which libpq says whom it asked.
+        # With a wait callback, psycopg2 drops the part of libpq's message that names the server.
         server = _server()
         return f"{kind}: {text}" if server.partition(":")[0] in text else f"{kind}: {server}: {text}"
     message = error.diag.message_primary or ""

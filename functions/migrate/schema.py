@@ -1,4 +1,4 @@
-"""`alembic upgrade head`, but for a database that is ahead of this code."""
+"""`alembic upgrade head`, except for a database that is newer than this code."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 
 def upgrade(migrations: Path, seconds: float) -> str:
-    """Bring the schema to head and return its revision.
+    """Upgrade the schema to head and return its revision.
 
     Args:
         seconds: how long to wait for another run, and for locks.
@@ -23,7 +23,7 @@ def upgrade(migrations: Path, seconds: float) -> str:
     config.attributes["seconds"] = seconds
     current = _current()
     if current is not None and not _known(config, current):
-        return current  # a later release has been here; its schema serves this code too
+        return current  # a later release has migrated it; its schema works with this code too
     command.upgrade(config, "head")
     return str(ScriptDirectory.from_config(config).get_current_head())
 

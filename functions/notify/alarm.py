@@ -1,10 +1,10 @@
-"""A CloudWatch alarm as it arrives on a topic, in words."""
+"""Describes a CloudWatch alarm that arrives on a topic."""
 
 import json
 
 
 def in_words(text: str) -> tuple[str, str] | None:
-    """(title, text) of an alarm, or None when the message is something else."""
+    """(title, text) of an alarm, or None if the message is not an alarm."""
     try:
         alarm = json.loads(text)
     except ValueError:
@@ -12,7 +12,7 @@ def in_words(text: str) -> tuple[str, str] | None:
     if not isinstance(alarm, dict) or "AlarmName" not in alarm:
         return None
     title = f"{alarm.get('NewStateValue', 'ALARM')}: {alarm['AlarmName']}"
-    # The reason of an alarm is a sentence about datapoints; of one that is over it says nothing new.
+    # An alarm's reason is a sentence about data points, which is not useful when the alarm is over.
     texts = [alarm.get("AlarmDescription")]
     if alarm.get("NewStateValue") != "OK":
         texts.append(alarm.get("NewStateReason"))

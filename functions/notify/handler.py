@@ -1,7 +1,7 @@
-"""Posts what arrives on the topic to webhooks: alerts to the routes of their rules, all else to WEBHOOK_URL.
+"""Posts messages from the topic to webhooks: alerts to the routes of their rules, everything else to WEBHOOK_URL.
 
-It keeps nothing and tries nothing twice: it fails, Lambda tries again, and what failed for good is in the dead letters.
-One webhook that fails does not keep the others from being posted to.
+It stores nothing and retries nothing: if it fails, Lambda retries, and permanent failures go to the dead letters. A
+failing webhook does not prevent posts to the others.
 """
 
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ Event: TypeAlias = dict[str, Any]
 
 @invocations.named
 def handler(event: Event, context: Any) -> dict[str, int]:
-    """{"posted": how many requests were made}"""
+    """Handle an SNS event. Returns {"posted": number of requests}."""
     logs.begin(context.aws_request_id, context.function_name)
     known = targets.load(settings.load())
     requests = [each for record in event["Records"] for each in targets.requests(known, message.of(record["Sns"]))]

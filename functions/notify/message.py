@@ -1,4 +1,4 @@
-"""What arrived on the topic: a notification of the watch, a CloudWatch alarm, or any other text."""
+"""Messages from the topic: a notification of the watch, a CloudWatch alarm, or any other text."""
 
 from typing import Any, Literal, TypeAlias
 
@@ -12,7 +12,7 @@ Notification: TypeAlias = dict[str, Any]
 
 
 class Group(Struct):
-    """What changed under one alert rule; see nexmdm.alerts.notifications."""
+    """The changes of one alert rule; see nexmdm.alerts.notifications."""
 
     condition: str
     rule: str
@@ -24,7 +24,7 @@ class Group(Struct):
 
 
 class Message(Struct, kw_only=True):
-    """routes: names of NOTIFICATION_ROUTES; empty for WEBHOOK_URL."""
+    """routes: names from NOTIFICATION_ROUTES; empty for WEBHOOK_URL."""
 
     subject: str
     text: str

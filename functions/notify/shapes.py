@@ -1,6 +1,6 @@
-"""The bodies that each kind of webhook takes, out of one message.
+"""The request bodies for each kind of webhook.
 
-slack      https://api.slack.com/messaging/webhooks; Mattermost and Rocket.Chat take it too
+slack      https://api.slack.com/messaging/webhooks; Mattermost and Rocket.Chat accept it too
 discord    https://discord.com/developers/docs/resources/webhook#execute-webhook
 pagerduty  https://developer.pagerduty.com/docs/send-alert-event, one incident per alert rule
 json       the message as data, signed: docs/operations.md
@@ -18,13 +18,13 @@ import msgspec
 
 from functions.notify.message import Message
 
-LONGEST = {"slack": 3_000, "discord": 1_900}  # Discord refuses more than 2,000 characters, Slack cuts at 4,000
+LONGEST = {"slack": 3_000, "discord": 1_900}  # Discord rejects more than 2,000 characters, Slack truncates at 4,000
 SIGNATURE = "X-NexMDM-Signature"
 Bodies = Iterator[tuple[bytes, dict[str, str]]]
 
 
 def of_host(url: str) -> Literal["slack", "discord"]:
-    """discord for Discord's hosts, slack for every other."""
+    """The shape for a host: discord for Discord's hosts, slack for every other."""
     host = (urlsplit(url).hostname or "").removeprefix("canary.").removeprefix("ptb.")
     return "discord" if host in ("discord.com", "discordapp.com") else "slack"
 
@@ -35,16 +35,17 @@ def slack(message: Message, _key: str) -> Bodies:
 
 
 def discord(message: Message, _key: str) -> Bodies:
-    # `[a text](an address)` hides where it leads, and an agent's version is what the device says it is.
+    # Escapes `[text](URL)`, which hides its target, because devices choose parts of the text, such as the agent's
+    # version.
     message = msgspec.structs.replace(message, text=message.text.replace("](", "] ("))
     content = f"**{message.subject}**\n{_cut(message, 'discord')}"
-    # An alias may read @everyone.
+    # An alias may contain @everyone.
     yield _json({"content": content, "allowed_mentions": {"parse": []}}), {}
 
 
 def pagerduty(message: Message, key: str) -> Bodies:
     """One event per rule: `trigger` when alerts opened, `resolve` when the last one recovered. A message without groups
-    (an alarm of CloudWatch) triggers an incident of its own subject."""
+    (a CloudWatch alarm) triggers an incident for its subject."""
     for group in message.groups:
         event = {"routing_key": key, "dedup_key": f"{message.stack}:{group.rule}"[:255]}
         if group.notice == "opened":
@@ -65,7 +66,7 @@ def pagerduty(message: Message, key: str) -> Bodies:
 
 
 def signed_json(message: Message, key: str) -> Bodies:
-    """The message as it is; the signature covers the time and the body, so that a receiver can refuse a replay."""
+    """The message as JSON; the signature covers the time and the body, so that a receiver can reject a replay."""
     body = msgspec.json.encode(message)
     yield body, {SIGNATURE: signature(key, int(time.time()), body)}
 
@@ -90,7 +91,7 @@ def _cut(message: Message, shape: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As Slack wants it: an alias may read <!channel>."""
+    """Text escaped for Slack, because an alias may contain <!channel>."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -1,6 +1,6 @@
-"""Where notifications go: the named routes of NOTIFICATION_ROUTES, and WEBHOOK_URL for what names none.
+"""The targets of notifications: the named routes in NOTIFICATION_ROUTES, and WEBHOOK_URL for those without a route.
 
-A URL and a key are secrets: they are in no error and no log.
+URLs and keys are secrets and never appear in errors or logs.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Target(Struct, forbid_unknown_fields=True):
 
 
 class Targets(Struct):
-    """routes: by name. default: for what names no route; None: nothing is posted then."""
+    """routes: by name. default: for notifications without a route; None: they are not posted."""
 
     routes: dict[str, Target]
     default: Target | None
@@ -40,7 +40,7 @@ def load(config: Settings) -> Targets:
     """The targets of the settings.
 
     Raises:
-        SettingsError: none is set, or NOTIFICATION_ROUTES is no such document.
+        SettingsError: neither is set, or NOTIFICATION_ROUTES is not a valid document.
     """
     if config.webhook_url is None and config.notification_routes is None:
         raise SettingsError(
@@ -54,7 +54,7 @@ def load(config: Settings) -> Targets:
 
 
 def requests(known: Targets, message: Message) -> Iterator[Request]:
-    """The requests that one message makes.
+    """The requests for one message.
 
     Raises:
         SettingsError: it names a route that NOTIFICATION_ROUTES does not have.
@@ -68,7 +68,7 @@ def requests(known: Targets, message: Message) -> Iterator[Request]:
         if name in known.routes:
             yield from _of(known.routes[name], message)
     if missing:
-        # Posted nowhere else, so that a typing error shows; after the others, which are not to wait for it.
+        # Not posted to a default, so that a typing error is noticed; last, so that the other routes are not delayed.
         yield Request(error=f"NOTIFICATION_ROUTES has no route {missing[0]!r}, which an alert rule names")
 
 

@@ -1,7 +1,7 @@
-"""POSTs to webhooks. Their URLs are secrets and are in no error and no log.
+"""POSTs to webhooks. Their URLs are secrets and never appear in errors or logs.
 
-urllib3 comes with the runtime's boto3: one POST, no redirect followed, no retry, bounded in time. It costs 25 ms of a
-cold start (measured); urllib, which costs nothing more, would follow a redirect with a GET and call it a success.
+urllib3 is part of the runtime's boto3. It makes one POST without redirects and retries, with a time limit, and adds 25
+ms to a cold start (measured). urllib would add none, but follows a redirect with a GET and reports success.
 """
 
 from functools import lru_cache
@@ -14,11 +14,11 @@ TIMEOUT = urllib3.Timeout(connect=5, read=10)
 
 
 class NotPosted(Named):
-    """Says what was answered, never to whom it was posted."""
+    """A POST failed; the text has the status, never the URL."""
 
 
 class Request(Struct):
-    """One POST; error: it cannot be made, and why."""
+    """One POST; error: the reason if it cannot be made."""
 
     url: str = ""
     body: bytes = b""
@@ -27,10 +27,10 @@ class Request(Struct):
 
 
 def post_all(requests: list[Request]) -> None:
-    """Make every request, also when one fails.
+    """Make every request, even if one fails.
 
     Raises:
-        NotPosted: at least one was not taken, or it is not known.
+        NotPosted: at least one was not accepted, or its result is not known.
     """
     failed = [error for request in requests if (error := _post(request)) is not None]
     if failed:

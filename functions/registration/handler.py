@@ -1,7 +1,7 @@
 """POST /v1/register: a device enrolls with an enrollment token.
 
-A function of its own, because anyone can call it: it logs in to the database as a role that cannot make a token.
-GET /healthz is here for the same reason.
+This is a separate function because it can be called without AWS credentials: it logs in to the database as a role that
+cannot create tokens. GET /healthz is here for the same reason.
 """
 
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ handler = routes.handle
 
 
 class Registration(Struct):
-    """The alias comes in the body (started by ADB) or in the query (QR scan)."""
+    """The alias is in the body (started by ADB) or in the query (QR scan)."""
 
     alias: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     hardware_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
@@ -28,8 +28,8 @@ class Registration(Struct):
 def register(request: Request, body: Registration, query: Registration) -> Registered:
     """Enroll a device with an enrollment token of scope `register`.
 
-    The alias comes in the body or in the query. The same token, alias and hardware_id give the same device again
-    until its first authenticated call; a token made for an alias takes the device of that alias over.
+    The alias is in the body or in the query. Until the device's first authenticated call, the same token, alias and
+    hardware_id return the same device; a token that was created for an alias takes over the device with that alias.
     """
     alias = body.alias or query.alias
     if alias is None:
@@ -43,7 +43,7 @@ class HealthQuery(Struct):
 
 
 class Health(Struct, omit_defaults=True):
-    """`database` is there when it was asked."""
+    """`database` is present if it was checked."""
 
     status: Literal["ok"]
     database: Literal["ok"] | None = None
@@ -51,10 +51,10 @@ class Health(Struct, omit_defaults=True):
 
 @routes("GET /healthz", caller="anyone")
 def health(request: Request, query: HealthQuery) -> Health:
-    """Say that the API answers; with `?deep=1`, that its database does too.
+    """Check that the API responds; with `?deep=1`, that its database does too.
 
-    Needs no credential. Without `deep` it costs no database call. It has a limit of its own: more than 5 calls a second
-    are answered 429.
+    No credentials are needed. Without `deep` the database is not called. The route has its own limit: more than 5 calls
+    a second get 429.
     """
     if not query.deep:
         return Health("ok")

@@ -1,4 +1,4 @@
-"""The scheduled watch: find what changed about the fleet, tell it. Two at once find and tell it once."""
+"""The scheduled watch: evaluates alert rules and sends notifications. Two concurrent runs open and notify once."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from functions.watch import topic
 
 @invocations.named
 def handler(_event: dict[str, object], context: Any) -> dict[str, object]:
-    """{"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": of how many alerts}"""
+    """Returns {"conditions": {condition: {"opened", "recovered"} or {"error"}}, "told": number of notified alerts}."""
     logs.begin(context.aws_request_id, context.function_name)
     database.begin(context)
     db, config = database.connection(), settings.load()
@@ -19,7 +19,7 @@ def handler(_event: dict[str, object], context: Any) -> dict[str, object]:
         found = evaluation.evaluate(db, config)
         history.record_hour(db, config)
         report = {"conditions": to_builtins(found), "told": _tell(db, config)}
-        # A run that finds a notification under the lease of one that failed has not succeeded either.
+        # A run that finds a notification under the lease of a failed run has not succeeded either.
         complete = not any(each.error is not UNSET for each in found.values()) and not notifications.waiting(db)
         metrics.count("WatchSucceeded", int(complete))
         return report
@@ -28,7 +28,7 @@ def handler(_event: dict[str, object], context: Any) -> dict[str, object]:
 
 
 def _tell(db: database.Executor, config: settings.Settings) -> int:
-    """One message for each set of routes. No transaction is open while the topic is called."""
+    """Send one message per set of routes. No transaction is open while the topic is called."""
     told = 0
     while notification := notifications.claim(db, config.powertools_service_name):
         try:

@@ -1,6 +1,6 @@
-"""The SNS topic that alerts are told to. The one place of this function that knows boto3.
+"""The SNS topic for alerts. The only module of this function that uses boto3.
 
-Its own retries are off: a repeat must be known as one, so it is the next run that tries again.
+boto3's retries are off: a repeat must be marked as such, so only the next run tries again.
 """
 
 from functools import lru_cache
@@ -14,21 +14,21 @@ from nexmdm.runtime.settings import Settings
 
 
 class NotTaken(Named):
-    """The topic certainly does not have the notification; the text says why."""
+    """SNS certainly does not have the notification; the text says why."""
 
 
 def publish(config: Settings, notification: Notification) -> None:
-    """Hand the notification over; without ALERT_TOPIC_ARN it is a log record.
+    """Publish the notification; without ALERT_TOPIC_ARN, write it to the log.
 
     Raises:
-        NotTaken: SNS refused it, or was not reached.
-        Exception: anything else of boto3's: SNS may have it.
+        NotTaken: SNS rejected it or could not be reached.
+        Exception: any other error of boto3; SNS may have it.
     """
     if config.alert_topic_arn is None:
         logs.logger().warning("alert", extra={"subject": notification.subject, "text": notification.text})
         return
     region = config.alert_topic_arn.split(":")[3]
-    # Loaded here and not above: it costs a quarter of a second, and most runs have nothing to tell.
+    # Imported here because it takes a quarter of a second, and most runs have nothing to send.
     from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 
     try:
@@ -39,7 +39,7 @@ def publish(config: Settings, notification: Notification) -> None:
             MessageAttributes={
                 # For a subscription's filter policy.
                 "condition": {"DataType": "String.Array", "StringValue": _array(notification.conditions)},
-                # For functions/notify: what the text says, as data.
+                # The content of the text as data, for functions/notify.
                 "notification": {"DataType": "String", "StringValue": msgspec.json.encode(notification).decode()},
             },
         )
@@ -48,7 +48,7 @@ def publish(config: Settings, notification: Notification) -> None:
             raise
         raise NotTaken(f"SNS says {error.response['Error']['Code']}") from None
     except (ConnectTimeoutError, EndpointConnectionError, NoCredentialsError) as error:
-        raise NotTaken(f"SNS was not asked: {type(error).__name__}") from None
+        raise NotTaken(f"SNS could not be reached: {type(error).__name__}") from None
 
 
 def _array(conditions: list[str]) -> str:

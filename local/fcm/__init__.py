@@ -1,7 +1,7 @@
-"""A double of Firebase Cloud Messaging on a real socket: `python -m local.fcm --port 9100`.
+"""A fake of Firebase Cloud Messaging on a real socket: `python -m local.fcm --port 9100`.
 
-It speaks FCM v1 and the OAuth token endpoint, records each request with its outcome, delivers messages to whoever
-listens, and misbehaves for a device token as it is told, in answers and on the socket itself.
+It speaks FCM v1 and the OAuth token endpoint, records each request with its outcome, delivers messages to listeners,
+and can be made to misbehave for a registration token, in responses and on the socket.
 """
 
 from local.fcm.behaviours import Behaviour

@@ -1,4 +1,4 @@
-"""`python -m local.fcm`: the double as a process. Prints `listening on URL`, then serves until it is stopped."""
+"""`python -m local.fcm`: runs the fake as a process. Prints `listening on URL`, then serves until it is stopped."""
 
 import argparse
 import asyncio
@@ -12,10 +12,12 @@ from local.fcm.server import serve
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m local.fcm", description="A double of Firebase Cloud Messaging.")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser = argparse.ArgumentParser(prog="python -m local.fcm", description="A fake of Firebase Cloud Messaging.")
+    parser.add_argument("--host", default="127.0.0.1", help="the IP address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=9100, help="0 for any free one (default: 9100)")
-    parser.add_argument("--misbehave", type=float, default=0, metavar="SHARE", help="of messages treated badly")
+    parser.add_argument(
+        "--misbehave", type=float, default=0, metavar="SHARE", help="share of messages for which it misbehaves"
+    )
     parser.add_argument("--account", type=Path, metavar="FILE", help="write a service account for it here")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(parser.parse_args()))

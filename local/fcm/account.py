@@ -1,4 +1,4 @@
-"""A service account of its own for the double: nothing that Google would know."""
+"""A service account for the fake, which is not known to Google."""
 
 import json
 from functools import cache
@@ -7,7 +7,7 @@ PROJECT = "nexmdm-local"
 
 
 def service_account(url: str, project: str = PROJECT) -> str:
-    """The JSON of a service account whose token endpoint is the double at `url`."""
+    """The JSON of a service account whose token endpoint is the fake at `url`."""
     return json.dumps(
         {
             "type": "service_account",

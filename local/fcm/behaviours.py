@@ -1,4 +1,4 @@
-"""How the double can treat a message: answers in FCM's own words, and faults on the socket."""
+"""The fake's behaviours: FCM's responses, and faults on the socket."""
 
 import json
 import random
@@ -18,7 +18,7 @@ ERRORS: dict[str, tuple[int, str, str | None]] = {
     "500": (500, "INTERNAL", "INTERNAL"),
     "503": (503, "UNAVAILABLE", "UNAVAILABLE"),
 }
-# half: half an answer. nothing: the end of the stream without one. silence: neither, until the caller gives up.
+# half: half a response. nothing: the stream ends without one. silence: neither, until the caller gives up.
 FAULTS = ("half", "nothing", "reset", "silence")
 KINDS = ("200", *ERRORS, "502", "redirect", *FAULTS)
 # After these FCM may or may not have accepted the message.
@@ -27,9 +27,10 @@ AMBIGUOUS = ("500", "502", "503", *FAULTS)
 
 @dataclass(frozen=True)
 class Behaviour:
-    """kind: one of KINDS. delivered: whether the device gets the message; by default after 200 and half an answer only.
+    """kind: one of KINDS. delivered: whether the device gets the message; by default only after 200 and half a
+    response.
 
-    retry_after: seconds, for 429 and 503. times: how many messages it holds for; None is for ever.
+    retry_after: seconds, for 429 and 503. times: the number of messages that it applies to; None for all.
     """
 
     kind: str = "200"
@@ -39,7 +40,7 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"behaviour: {self.kind!r} is none of {', '.join(KINDS)}")
+            raise ValueError(f"behaviour: {self.kind!r} is not one of {', '.join(KINDS)}")
 
     @property
     def delivers(self) -> bool:
@@ -55,7 +56,7 @@ class Reply:
 
 
 def reply(behaviour: Behaviour, project: str) -> Reply | None:
-    """What is answered; None for a fault, half an answer excepted, which is the half of a good one."""
+    """The response; None for a fault, except for half a response, which is half of a good one."""
     kind = behaviour.kind
     headers = (("Retry-After", str(behaviour.retry_after)),) if behaviour.retry_after is not None else ()
     if kind in ("200", "half"):
@@ -70,9 +71,9 @@ def reply(behaviour: Behaviour, project: str) -> Reply | None:
 
 
 def at_random(rng: random.Random, share: float) -> Behaviour:
-    """With probability `share` something that passes, delivered or not where FCM leaves that open; else good.
+    """With probability `share` a transient fault, delivered or not where FCM leaves that open; otherwise good.
 
-    Errors that end a device's registration are left out: a fleet would have none left in the end.
+    Errors that end a device's registration are excluded, because the fleet would eventually have none left.
     """
     if rng.random() >= share:
         return Behaviour()
@@ -87,6 +88,6 @@ def json_reply(status: int, document: object, headers: tuple[tuple[str, str], ..
 
 def _error(code: int, status: str, error_code: str | None, headers: tuple[tuple[str, str], ...]) -> Reply:
     details = [{"@type": FCM_ERROR, "errorCode": error_code}] if error_code else []
-    message = f"The double answers {status}."
+    message = f"The fake responds with {status}."
     error = {"code": code, "message": message, "status": status, "details": details}
     return json_reply(code, {"error": error}, headers)

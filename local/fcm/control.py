@@ -1,10 +1,10 @@
-"""The double's control over HTTP, for those in other processes.
+"""HTTP routes that control the fake, for other processes.
 
-PUT /control/behaviours/{token}  [{kind, delivered?, retry_after?, times?}, ..]; token `*` is every other one
+PUT /control/behaviours/{token}  [{kind, delivered?, retry_after?, times?}, ..]; token `*` means all others
 DELETE /control                  forget behaviours, requests and deliveries
-GET /control/requests?after=N    what arrived: number, at, token, message, outcome, delivered, answered_at
-GET /control/messages?after=N&wait=S   what devices received; waits up to S seconds for the first one
-PUT /control/misbehave           {share}: at random from now on
+GET /control/requests?after=N    received requests: number, at, token, message, outcome, delivered, answered_at
+GET /control/messages?after=N&wait=S   messages that devices received; waits up to S seconds for the first one
+PUT /control/misbehave           {share}: random faults from now on
 """
 
 import asyncio
@@ -20,7 +20,7 @@ LONGEST_WAIT = 60
 
 
 async def answer(fake_fcm: FakeFcm, method: str, target: str, body: bytes) -> Reply | None:
-    """None when it is no control route."""
+    """The response; None if this is not a control route."""
     address = urlsplit(target)
     query = dict(parse_qsl(address.query))
     try:

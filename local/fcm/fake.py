@@ -1,4 +1,4 @@
-"""What the double knows: how to treat each device token, what was asked of it, what it delivered."""
+"""The fake's state: behaviours per registration token, received requests, and deliveries."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Message: TypeAlias = dict[str, Any]
 
 @dataclass
 class Record:
-    """One request. at: seconds since 1970. outcome: the behaviour's kind, or what the double said before it."""
+    """One request. at: seconds since 1970. outcome: the behaviour's kind, or an earlier error."""
 
     number: int
     at: float
@@ -48,10 +48,10 @@ class Delivery:
 
 
 class FakeFcm:
-    """May be told and asked from any thread.
+    """Can be used from any thread.
 
-    on_message: called in a thread with the record of a message that has arrived, before anything is decided or
-    answered; it may block. on_delivery: called with what a device receives.
+    on_message: called in a thread with the record of a received message, before anything is decided or sent; it may
+    block. on_delivery: called with each message that a device receives.
     """
 
     def __init__(self, misbehave: float = 0.0, seed: int | None = None) -> None:
@@ -65,12 +65,13 @@ class FakeFcm:
         self._access: dict[str, float] = {}
         self._changed = threading.Condition()
 
-    # --- told and asked by tests
+    # --- used by tests
 
     def behave(self, token: str, *behaviours: Behaviour | str) -> None:
-        """What the coming messages to a device token meet, in order; the last holds on unless it says `times`.
+        """Set the behaviours for the next messages to a registration token, in order; the last one stays unless it has
+        `times`.
 
-        token: `*` is for every token without its own, `/token` for the OAuth endpoint.
+        token: `*` applies to every token without its own behaviours, `/token` to the OAuth endpoint.
         """
         given = [Behaviour(entry) if isinstance(entry, str) else entry for entry in behaviours]
         last = len(given) - 1
@@ -81,24 +82,24 @@ class FakeFcm:
             ]
 
     def forget(self) -> None:
-        """Behaviours, requests and deliveries; access tokens stay good."""
+        """Forget behaviours, requests and deliveries; access tokens stay valid."""
         with self._changed:
             self._behaviours.clear()
             self._records.clear()
             self._deliveries.clear()
 
     def revoke_access(self) -> None:
-        """Every access token given so far is refused with 401."""
+        """Reject every access token issued so far with 401."""
         self._access.clear()
 
     def requests(self, after: int = 0, path: str | None = None) -> list[Record]:
-        """path: `/token`, or None for the messages."""
+        """The received requests. path: `/token`, or None for messages."""
         with self._changed:
             wanted = TOKEN if path == TOKEN else None
             return [r for r in self._records if r.number > after and (r.path == TOKEN) == (wanted == TOKEN)]
 
     def posts(self, request_id: str) -> list[Record]:
-        """The messages that carried a request_id, in the order of their arrival."""
+        """The messages with a request_id, in order of arrival."""
         return [record for record in self.requests() if record.data.get("request_id") == request_id]
 
     def deliveries(self, after: int = 0) -> list[Delivery]:
@@ -106,19 +107,19 @@ class FakeFcm:
             return [delivery for delivery in self._deliveries if delivery.number > after]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
-        """Until something that the double saw makes it true.
+        """Wait until a request makes the condition true.
 
         Raises:
-            TimeoutError: it did not.
+            TimeoutError: it did not become true.
         """
         with self._changed:
             if not self._changed.wait_for(condition, seconds):
-                raise TimeoutError("the double did not see it")
+                raise TimeoutError("the fake did not see it")
 
-    # --- asked by the server
+    # --- used by the server
 
     def grant(self, assertion_given: bool) -> Reply:
-        """An access token for a signed assertion, whose signature is not looked at."""
+        """An access token for a signed assertion, whose signature is not checked."""
         behaviour = self._next_behaviour(TOKEN)
         self._record(TOKEN, {}, None, {}).outcome = behaviour.kind
         if behaviour.kind != "200":
@@ -130,7 +131,7 @@ class FakeFcm:
         return json_reply(200, {"access_token": access, "expires_in": ACCESS_SECONDS, "token_type": "Bearer"})
 
     async def receive(self, path: str, headers: dict[str, str], body: bytes) -> tuple[Record, Behaviour]:
-        """A message has arrived: record it, run the hook, decide, deliver."""
+        """Handle a received message: record it, run the hook, decide, deliver."""
         message = _message(body)
         record = self._record(path, headers, message.get("token") if message else None, message or {})
         if self.on_message:

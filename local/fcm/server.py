@@ -1,4 +1,4 @@
-"""The double's sockets. HTTP is parsed by h11 over plain asyncio streams, so that an answer can break off anywhere."""
+"""The fake's server. HTTP is parsed by h11 over asyncio streams, so that a response can break off anywhere."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ LONGEST_SILENCE = 300
 
 
 async def serve(fake_fcm: FakeFcm, port: int = 0, host: str = "127.0.0.1") -> tuple[asyncio.Server, str]:
-    """Returns the server, which is listening, and its URL."""
+    """Start the server; return it and its URL."""
     server = await asyncio.start_server(lambda r, w: _Connection(fake_fcm, r, w).run(), host, port)
     return server, f"http://{host}:{server.sockets[0].getsockname()[1]}"
 
 
 @contextlib.contextmanager
 def running(fake_fcm: FakeFcm, port: int = 0) -> Iterator[str]:
-    """Serve in a thread of its own; yields the URL."""
+    """Serve in a separate thread; yields the URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fcm-double", daemon=True)
     thread.start()
@@ -82,7 +82,7 @@ class _Connection:
                 return None
 
     async def _answer(self, request: h11.Request, body: bytes) -> bool:
-        """False when the connection is over."""
+        """Respond to a request; return False when the connection has ended."""
         target = request.target.decode()
         path = target.partition("?")[0]
         if request.method == b"POST" and (send := SEND.fullmatch(path)):

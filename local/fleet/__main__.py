@@ -1,8 +1,8 @@
-"""`python -m local.fleet --url URL --devices 20`: a fleet against any server, with a line of counts now and then.
+"""`python -m local.fleet --url URL --devices 20`: runs a fleet against any server and prints counts regularly.
 
-A load run is `python -m local.fleet --devices 100 --minutes 2 --report`: without a URL against a gateway of its own, on
-the database that DATABASE_URL names or the embedded one. It ends with 1 when anything was answered 5xx or refused, or
-when the rows of that database are not exactly the buckets that were sent.
+A load run is `python -m local.fleet --devices 100 --minutes 2 --report`: without a URL it uses its own gateway, with
+the database at DATABASE_URL or the embedded one. It exits with 1 if a response was 5xx or a rejection, or if the rows
+of that database are not exactly the buckets that were sent.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
         "--profile",
         choices=[*BOTH, "both"],
         default="both",
-        help="of the agents: as they are in the field, as docs/device.md wants them, or half and half (default: both)",
+        help="of the agents: the existing one, one that follows docs/device.md, or half of each (default: both)",
     )
     parser.add_argument("--fcm", metavar="URL", help="a fake FCM (local.fcm) whose messages the devices receive")
     parser.add_argument(
@@ -66,8 +66,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--odd",
         action="store_true",
-        help="devices send odd values, lose their clocks, are wiped, share tokens; ends with 1 when a report was"
-        " refused or a device looks offline",
+        help="devices send unusual values, have wrong clocks, are wiped, share tokens; exits with 1 if a report was"
+        " rejected or a device looks offline",
     )
     parser.add_argument("--environments", type=int, default=4, help="of its own gateway, per function (default: 4)")
     parser.add_argument("--prefix", default="sim", help="of the aliases (default: sim)")
@@ -121,7 +121,7 @@ async def _judge_odd(fleet: Fleet, http: httpx.AsyncClient) -> int:
 
 
 async def _until_it_ends(options: argparse.Namespace, fleet: Fleet) -> int:
-    """A signal or the minutes end it; returns how many reports are left unsent."""
+    """Run until a signal or the end of the time; return the number of unsent reports."""
     running = asyncio.create_task(fleet.run())
     aside = [asyncio.create_task(_tell(fleet))]
     if options.fcm:
@@ -139,7 +139,7 @@ async def _until_it_ends(options: argparse.Namespace, fleet: Fleet) -> int:
 
 @contextlib.asynccontextmanager
 async def _server(options: argparse.Namespace) -> AsyncIterator[str]:
-    """The URL of the server: the one that was given, or a gateway of this run's own."""
+    """The URL of the server: the given one, or that of a gateway started for this run."""
     if options.report or options.odd or not options.url:
         os.environ.setdefault("DATABASE_URL", embedded.url())
     if options.url:
@@ -161,17 +161,17 @@ def _pace(options: argparse.Namespace) -> Pace:
     interval = options.interval or (10 if options.report or options.odd else 600)
     return Pace(
         interval=interval,
-        # A server of this run's own announces its default; a reference agent then keeps the pace of the others.
+        # The run's own server announces its default interval, so the reference agents use the same pace as the others.
         announced_scale=1.0 if options.url else interval / 600,
         backoff_scale=options.backoff,
-        # An exact repeat is not seen; an odd fleet sends none, so that every accepted report must be.
+        # Exact repeats do not update last_seen_at. An odd fleet sends none, so every accepted report must be visible.
         duplicate_share=0 if options.odd else options.duplicates,
         offline_share=options.offline,
     )
 
 
 def _ledger(options: argparse.Namespace) -> Ledger:
-    """A line of counts shows the latest latencies, a report all of them."""
+    """Keep the latest latencies for a line of counts, all of them for a report."""
     bucket_seconds = int(os.environ.get("HEARTBEAT_BUCKET_SECONDS", "10"))
     return Ledger(bucket_seconds, latencies=deque()) if options.report else Ledger(bucket_seconds)
 

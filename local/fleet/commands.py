@@ -1,4 +1,4 @@
-"""How an agent takes a message from FCM: it checks the signature and notes what it ran."""
+"""How an agent handles a message from FCM: it checks the signature and records the commands that it ran."""
 
 import hashlib
 import hmac
@@ -18,18 +18,18 @@ SIGNED_PARAMETERS = {
 
 @dataclass
 class Run:
-    """One command that a phone ran. succeeded: None while it is being run."""
+    """One command that a phone ran. succeeded: None while it is running."""
 
     action: str
     succeeded: bool | None = None
 
 
 class Inbox:
-    """Takes messages and hands on those that are genuine.
+    """Receives messages and passes on the genuine ones.
 
     Args:
-        keys: the HMAC keys of the device, primary and rotation; without one nothing is checked, as in the agent.
-        handle: is called with the request_id and the data of a genuine message.
+        keys: the HMAC keys of the device, primary and rotation; without a key nothing is checked, as in the agent.
+        handle: called with the request_id and the data of a genuine message.
     """
 
     def __init__(self, ledger: Ledger, keys: tuple[str, ...], handle: Callable[[str, dict[str, str]], None]) -> None:
@@ -44,7 +44,7 @@ class Inbox:
             self._ledger.messages_refused += 1
 
     def _is_genuine(self, device_id: str, data: dict[str, str]) -> bool:
-        """The agent checks the time only when it has a key, and hashes its own id, not the message's."""
+        """Check a message. The agent checks the time only if it has a key, and uses its own id, not the message's."""
         if not self.keys:
             return True
         try:

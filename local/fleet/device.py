@@ -1,4 +1,4 @@
-"""What the two kinds of agents have in common: a phone, an outbox, a network that comes and goes, an FCM inbox."""
+"""The common parts of both kinds of agents: a phone, an outbox, an unreliable network, an FCM inbox."""
 
 import asyncio
 import contextlib
@@ -21,20 +21,20 @@ from local.fleet.pace import Pace
 from local.fleet.phone import Phone
 from local.fleet.storage import Body, Credentials, Storage, Stored
 
-FCM_KEEPS_SECONDS = 240  # the server's FCM ttl: what a phone without network did not get by then, it never gets
-LOOKS_SECONDS = 1  # between two looks of a phone whose image another phone has
-MOST_REFUSALS = 5  # responses 401 in a row after which an agent forgets its credentials
+FCM_KEEPS_SECONDS = 240  # the server's FCM ttl: a phone that is without network for longer never gets the message
+LOOKS_SECONDS = 1  # between checks of a phone whose image another phone also has
+MOST_REFUSALS = 5  # number of consecutive 401 responses after which an agent discards its credentials
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the devices of a fleet share.
+    """The context that the devices of a fleet share.
 
     Args:
-        token_for: gives an enrollment token made for an alias, None when there is none at present.
-        hmac_keys: primary and rotation key of those that are told one.
-        attended: a person enrolls a phone again that has lost its credentials.
-        odd: phones have something odd about them; see `local.fleet.odd`.
+        token_for: returns an enrollment token for an alias, or None if there is none at present.
+        hmac_keys: primary and rotation key of phones that receive them.
+        attended: a person re-enrolls phones that have lost their credentials.
+        odd: phones behave unusually; see `local.fleet.odd`.
     """
 
     ledger: Ledger
@@ -47,12 +47,12 @@ class Context:
 
 
 class Device(ABC):
-    """One phone. `ran` holds the commands that it ran, by request_id."""
+    """One phone. `ran` has the commands that it ran, by request_id."""
 
     profile: ClassVar[str]
 
     def __init__(self, alias: str, link: Link, context: Context, twin: bool = False) -> None:
-        """twin: the second phone with one image; it has the credentials of the first."""
+        """twin: this is the second phone with the same image and credentials."""
         self.alias = alias
         self.outbox = Outbox()
         self.ran: dict[str, Run] = {}
@@ -88,10 +88,10 @@ class Device(ABC):
 
     @property
     def busy(self) -> bool:
-        """Something waits to be sent, or is being done."""
+        """Whether something is waiting to be sent or running."""
         return bool(len(self.outbox) or self._tasks)
 
-    # --- what happens to it
+    # --- events
 
     @abstractmethod
     async def run(self) -> None:
@@ -99,32 +99,32 @@ class Device(ABC):
 
     @abstractmethod
     async def enroll(self, token: str) -> Response | None:
-        """Register with an enrollment token and keep the credentials that are answered."""
+        """Register with an enrollment token and store the returned credentials."""
 
     @abstractmethod
     async def report(self) -> None:
-        """Take a heartbeat now and send what waits."""
+        """Create a heartbeat now and send waiting reports."""
 
     @abstractmethod
     async def send_waiting(self) -> None:
-        """Try everything that waits once."""
+        """Try to send every waiting report once."""
 
     @abstractmethod
     def restart(self) -> None:
-        """The agent's process ends and starts again; what it held in memory is gone."""
+        """Restart the agent's process, which loses its memory."""
 
     @abstractmethod
     def _handle(self, request_id: str, data: dict[str, str]) -> None:
-        """A genuine message."""
+        """Handle a genuine message."""
 
     def go_offline(self, seconds: float | None = None) -> None:
-        """The network goes away, for some seconds or until `go_online`."""
+        """Lose the network, for some seconds or until `go_online`."""
         self._online.clear()
         if seconds is not None:
             self._returns = asyncio.get_running_loop().call_later(seconds, self.go_online)
 
     def go_online(self) -> None:
-        """The network is back: FCM delivers what it still holds, and what waited becomes due."""
+        """Regain the network: FCM delivers what it still has, and waiting reports become due."""
         if self._returns:
             self._returns.cancel()
         self._online.set()
@@ -135,7 +135,8 @@ class Device(ABC):
                 self.receive(data)
 
     def spend_offline(self, seconds: float, interval: float) -> None:
-        """The phone has been without network for `seconds` until now, and took a heartbeat every `interval`."""
+        """Simulate that the phone was without network for the last `seconds` and created a heartbeat every
+        `interval`."""
         self.outbox.age(seconds)
         self._held = [(at - seconds, data) for at, data in self._held]
         ago = seconds
@@ -144,14 +145,14 @@ class Device(ABC):
             ago -= interval
 
     def receive(self, data: dict[str, str]) -> None:
-        """A message from FCM, which keeps it while the device has no network."""
+        """Receive a message from FCM, which keeps it while the device has no network."""
         if not self.online:
             self._held.append((time.monotonic(), data))
         elif known := self.credentials:
             self._inbox.receive(known.device_id, data)
 
     def factory_reset(self) -> None:
-        """Everything on the phone is gone; it stays where it is and can be enrolled again."""
+        """Wipe the phone, which can then be enrolled again."""
         for task in self._tasks:
             task.cancel()
         self._context.storage.erase(self.alias)
@@ -170,7 +171,7 @@ class Device(ABC):
         return item
 
     def queue_heartbeat(self, ping_request_id: str | None = None, ago: float = 0.0) -> Item | None:
-        """Nothing before the enrollment: the body names the device."""
+        """Whether it can send; not before enrollment, because the body names the device."""
         known = self.credentials
         if known is None:
             return None
@@ -184,7 +185,7 @@ class Device(ABC):
         return self.queue("/v1/heartbeat", body, taken_at=taken_at)
 
     async def drain(self) -> None:
-        """After `run`: take no more heartbeats, return when nothing waits."""
+        """After `run`: create no more heartbeats, return when nothing is waiting."""
         self.go_online()
         while self.busy:
             if self.credentials is None and not self._tasks:
@@ -195,12 +196,12 @@ class Device(ABC):
                 await asyncio.sleep(0.05)
 
     async def settled(self) -> None:
-        """Wait until everything that it does by itself is done."""
+        """Wait until all its background tasks are done."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def give_up(self) -> None:
-        """What is still being done is not any more: the network is gone for good."""
+        """Stop all background tasks, because the network is gone permanently."""
         if self._returns:
             self._returns.cancel()
         tasks = list(self._tasks)
@@ -231,7 +232,7 @@ class Device(ABC):
         self._context.storage.save()
 
     async def until_enrolled(self) -> None:
-        """In an attended fleet a person enrolls the phone, with the same token while no response comes."""
+        """In an attended fleet, enroll the phone, with the same token until there is a response."""
         token, attempts = None, 0
         while self.credentials is None:
             if self._twin or not self._context.attended:
@@ -250,7 +251,7 @@ class Device(ABC):
                 await asyncio.sleep(pause(attempts, self._rng) * self._pace.backoff_scale)
 
     def keep_credentials(self, response: Response) -> Credentials:
-        """Store what a successful registration was answered."""
+        """Store the response of a successful registration."""
         answer, earlier = response.json(), self.credentials
         fcm_token = earlier.fcm_token if earlier else f"{self.alias}:APA91b{uuid.uuid4().hex}"
         known = self.stored.credentials = Credentials(answer["device_id"], answer["device_token"], fcm_token)
@@ -260,12 +261,12 @@ class Device(ABC):
         return known
 
     def note(self, request_id: str, action: str, succeeded: bool | None = True) -> None:
-        """It runs a command. succeeded: None when that is not known yet."""
+        """Record that it runs a command. succeeded: None if not known yet."""
         known = self.credentials
         if known:
             self._ledger.ran[(known.device_id, request_id)] += 1
         self.ran[request_id] = Run(action, succeeded)
 
     def finish(self, request_id: str, succeeded: bool) -> None:
-        """It knows what became of a command that it runs."""
+        """Record the result of a command that it runs."""
         self.ran[request_id].succeeded = succeeded

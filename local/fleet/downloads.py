@@ -1,4 +1,4 @@
-"""How a phone fetches a build: by the server's route, which redirects to the storage."""
+"""How a phone downloads a build: by the server's route, which redirects to the storage."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -12,10 +12,10 @@ class DownloadError(Exception):
 
 
 async def by_redirect(link: FieldLink, ledger: Ledger, device_token: str, data: dict[str, str]) -> None:
-    """As the agent in the field: its HTTP client follows the redirect and takes the device token along.
+    """Like the existing agent, whose HTTP client follows the redirect and also sends the device token there.
 
     Raises:
-        DownloadError: it was refused, or the bytes are not those of the build.
+        DownloadError: it was rejected, or the bytes are not those of the build.
     """
     got = await link.send("GET", data["download_url"], None, credential(device_token, "X-Device-Token"))
     if got is None or got.status != 200 or got.redirect is None:
@@ -26,13 +26,13 @@ async def by_redirect(link: FieldLink, ledger: Ledger, device_token: str, data: 
 async def in_ranges(
     link: Link, ledger: Ledger, device_token: str, data: dict[str, str], halfway: Callable[[], None]
 ) -> None:
-    """As over a network that broke once: two ranges; the storage never sees the device token.
+    """As after an interrupted connection: in two ranges, without sending the device token to the storage.
 
     Args:
-        halfway: is called between the two.
+        halfway: called between the two.
 
     Raises:
-        DownloadError: it was refused, or the bytes are not those of the build.
+        DownloadError: it was rejected, or the bytes are not those of the build.
     """
     got = await link.send("GET", data["download_url"], None, credential(device_token, "X-Device-Token"))
     if got is None or got.status != 302:

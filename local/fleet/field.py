@@ -1,8 +1,8 @@
-"""The agent in the field, as it really behaves.
+"""The existing agent, with its actual behaviour.
 
-Each fact is one of the contract's: what it never answers, which acknowledgements it only queues, the installation that
-it reports as completed too early, the connection per queued item, the five 401s after which it stops. It reads neither
-`next_heartbeat_seconds` nor `pending_commands`, and never asks for an update.
+Each detail is one that docs/device.md describes: commands that it never answers, acknowledgements that it only queues,
+installations that it reports as completed too early, one connection per queued item, stopping after five 401s. It reads
+neither `next_heartbeat_seconds` nor `pending_commands`, and never asks for an update.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ ACK = "/v1/devices/{device_id}/ack"
 
 
 class FieldDevice(Device):
-    """A phone with the agent in the field.
+    """A phone with the existing agent.
 
     Attributes:
         by_qr_code: it is configured by its QR form, which carries the alias unencoded and no HMAC key.
@@ -67,7 +67,7 @@ class FieldDevice(Device):
         return await self.configure(extras)
 
     async def configure(self, extras: dict[str, str]) -> Response | None:
-        """Take the QR form's fields or the broadcast's extras. Without server_url and admin_key nothing happens.
+        """Apply the QR form's fields or the broadcast's extras. Without server_url and admin_key nothing happens.
 
         With two broadcasts in a row the upload of the FCM token begins after the first registration, with its device
         token, and arrives after the second one.
@@ -97,13 +97,13 @@ class FieldDevice(Device):
         body = json.dumps({"alias": alias}).encode()
         return await self._link.send("POST", "/v1/register", body, {"X-Admin-Key": token})
 
-    # --- the service that every heartbeat, ping and wake starts
+    # --- the service that is started by every heartbeat, ping and wake
 
     async def report(self) -> None:
         await self.start_service(heartbeat=True)
 
     async def start_service(self, heartbeat: bool, ping_request_id: str | None = None) -> None:
-        """Report the pending installation, whatever became of it; then a heartbeat, with all that is queued."""
+        """Report the pending installation, regardless of its result; then send a heartbeat and the whole queue."""
         if self.credentials is None:
             return
         await self._installer.report_pending()
@@ -112,7 +112,7 @@ class FieldDevice(Device):
             await self.send_waiting()
 
     async def send_waiting(self) -> None:
-        """Try what is queued and due, one after the other, each over a new connection. Responses stay open."""
+        """Try due items one after the other, each over a new connection. Responses are never closed."""
         async with self._draining:
             for item in self.outbox.all():
                 known = self.credentials
@@ -133,7 +133,7 @@ class FieldDevice(Device):
         self._seen.clear()
 
     def _settle(self, item: Item, response: Response | None) -> None:
-        """Everything that is not 2xx is tried again, a 410 and a 422 too, until the outbox drops it."""
+        """Retry after everything that is not 2xx, even 410 and 422, until the outbox drops the item."""
         if response is not None and response.is_success:
             self.outbox.remove(item)
             return
@@ -149,7 +149,7 @@ class FieldDevice(Device):
     async def fire_and_forget(
         self, path: str, body: Body, header: str = "X-Device-Token", device_token: str | None = None
     ) -> Response | None:
-        """Send it once. Without a network, or when it is refused, it is lost."""
+        """Send it once. Without a network, or if it is rejected, it is lost."""
         known = self.credentials
         if known is None or not self.online:
             return None
@@ -191,7 +191,7 @@ class FieldDevice(Device):
         self.restart()
 
     def _list_packages(self, request_id: str, data: dict[str, str]) -> None:
-        """The list goes to a route that no server ever had."""
+        """Send the list to a route that no server ever had."""
         self.spawn(self.fire_and_forget(self._own_path("packages"), {"packages": []}))
 
     def _remote_control(self, request_id: str, data: dict[str, str]) -> None:
@@ -208,7 +208,7 @@ class FieldDevice(Device):
         self._acknowledge(request_id, "LAUNCH_APP_ACK", installed, message)
 
     def _wifi_connect(self, request_id: str, data: dict[str, str]) -> None:
-        """Through a shell: what it expands is not what the operator typed, and the phone is cut off."""
+        """Join the network through a shell: if the shell expands the values, the phone is cut off."""
         words = [shell.quoted(data.get(name, "")) for name in ("ssid", "password")]
         arrived = [self._shell(word) for word in words]
         self._acknowledge(request_id, "WIFI_CONNECT_ACK", True, "Connected")
@@ -220,7 +220,7 @@ class FieldDevice(Device):
         self.spawn(self._installer.install(request_id, data))
 
     def _remote_exec(self, request_id: str, data: dict[str, str]) -> None:
-        """Answered at once, and never again."""
+        """Answer at once, and only once."""
         succeeded = data.get("type") != "launch_app" or self.phone.has(data.get("package_name", ""))
         self.finish(request_id, succeeded)
         body = {
@@ -235,7 +235,7 @@ class FieldDevice(Device):
         self.spawn(self.fire_and_forget("/v1/remote-exec/ack", body))
 
     def _acknowledge(self, request_id: str, kind: str, succeeded: bool, message: str) -> None:
-        """Only queued: it leaves with the next heartbeat."""
+        """Only queue the answer, which is sent with the next heartbeat."""
         self.finish(request_id, succeeded)
         status = "OK" if succeeded else "ERROR"
         self.queue(ACK, {"correlation_id": request_id, "type": kind, "status": status, "message": message})

@@ -1,4 +1,4 @@
-"""How the agent in the field installs a build, and what it says about it."""
+"""How the existing agent installs a build and reports about it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,9 +14,9 @@ REPORT = "/v1/apk/installation/update"
 
 
 class FieldInstaller:
-    """It notes the installation before the download. Whatever starts the service next reports it as completed, in the
-    middle of the download or before a refused installation; it goes on until one such report is accepted. A report
-    that is lost is not repeated.
+    """Records the installation before the download. The next start of the service reports it as completed, even in the
+    middle of the download or before a rejected installation, until one such report is accepted. A lost report is not
+    repeated.
 
     Args:
         send: sends a report once.
@@ -57,7 +57,7 @@ class FieldInstaller:
         self._device.finish(request_id, True)
         self._ledger.installed += 1
         if data["package_name"] == AGENT:
-            self._device.restart()  # the new version's process begins; it reports what is pending
+            self._device.restart()  # the new version's process starts and reports what is pending
         else:
             await self._report(number, "completed", 100)
 

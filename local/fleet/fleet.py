@@ -16,7 +16,7 @@ from local.fleet.reference import ReferenceDevice
 from local.fleet.storage import Storage
 
 TokensFor = Callable[[list[str]], Awaitable[dict[str, str]]]
-MOST_CONNECTIONS = 64  # of all reference agents together; each request of an agent in the field has its own
+MOST_CONNECTIONS = 64  # of all reference agents together; the existing agent uses one per request
 TWIN_EVERY = 10
 BOTH = ("field", "reference")
 
@@ -25,12 +25,12 @@ class Fleet:
     """A fleet against one server.
 
     Args:
-        tokens_for: gives {alias: enrollment token}.
-        profiles: of the agents, in turn.
-        keep: a file where what phones store stays between runs.
-        hmac_keys: the primary and rotation key of phones that are given one.
+        tokens_for: returns {alias: enrollment token}.
+        profiles: of the agents, assigned in turn.
+        keep: a file that preserves the phones' storage between runs.
+        hmac_keys: the primary and rotation key of phones that receive them.
         attended: a person enrolls a phone again that has lost its credentials.
-        odd: phones send odd values, lose their clocks, are wiped and share tokens; one in ten has a twin.
+        odd: phones send unusual values, have wrong clocks, are wiped and share tokens; one in ten has a twin.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Fleet:
             self._device(profiles[number % len(profiles)], f"{prefix}-{number + 1:04}", context)
             for number in range(count)
         ]
-        # Two phones with one image: the same credentials, another model and uptime.
+        # Two phones with one image: the same credentials, but a different model and uptime.
         self.twins = [
             FieldDevice(device.alias, FieldLink(self._single, self.ledger), context, twin=True)
             for device in (self.devices[::TWIN_EVERY] if odd else ())
@@ -72,7 +72,7 @@ class Fleet:
                 tasks.create_task(device.run())
 
     async def drain(self, seconds: float) -> int:
-        """After `run` was cancelled: send what waits, for at most `seconds`; returns how much is left."""
+        """After `run` was cancelled: send waiting reports for at most `seconds`; return how many are left."""
         tasks = [asyncio.create_task(device.drain()) for device in self.devices if device.busy]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
@@ -88,7 +88,7 @@ class Fleet:
         await self._single.aclose()
 
     def deliver(self, fcm_token: str, data: dict[str, str]) -> None:
-        """A message to the device that holds the FCM token now; to none when no device does."""
+        """Deliver a message to the device that has the FCM token now, if there is one."""
         for device in self.devices:
             if device.credentials and device.credentials.fcm_token == fcm_token:
                 device.receive(data)
@@ -104,18 +104,18 @@ class Fleet:
             case "reference":
                 return ReferenceDevice(alias, Link(self._pooled, self.ledger), context)
             case _:
-                raise ValueError(f"no profile is named {profile!r}; there are {' and '.join(BOTH)}")
+                raise ValueError(f"no profile is named {profile!r}; the profiles are {' and '.join(BOTH)}")
 
 
 class _Tokens:
-    """Tokens fetched for many at once at the start, and one by one for those who start over."""
+    """Enrollment tokens, fetched for all devices at the start, and individually for re-enrollments."""
 
     def __init__(self, tokens_for: TokensFor) -> None:
         self._tokens_for = tokens_for
         self._waiting: dict[str, str] = {}
 
     async def fetch(self, aliases: list[str]) -> None:
-        with contextlib.suppress(httpx.TransportError):  # then each device asks for itself
+        with contextlib.suppress(httpx.TransportError):  # then each device fetches its own
             self._waiting |= await self._tokens_for(aliases) if aliases else {}
 
     async def one(self, alias: str) -> str | None:

@@ -23,7 +23,7 @@ class _Messages(Struct):
 
 
 async def follow(double_url: str, deliver: Callable[[str, dict[str, str]], None]) -> None:
-    """Hand over every message that the double delivers from now on. Until cancelled; an outage is waited out."""
+    """Deliver every message of the fake from now on, until cancelled; outages are waited out."""
     async with httpx.AsyncClient(base_url=double_url, timeout=WAIT_SECONDS + 10) as http:
         last = await _last(http)
         while True:

@@ -1,8 +1,9 @@
-"""The life of a fleet in a few minutes: `python -m local.fleet.journey --devices 50 --profile field`.
+"""The life cycle of a fleet in a few minutes: `python -m local.fleet.journey --devices 50 --profile field`.
 
-Enrollment, a command of every action, a rollout with failures, deletions, factory resets, an hour offline. After each
-part every status that the server shows is compared with what the phones know; it ends with 1 when one of them is a lie.
-Hours pass in a moment: the database becomes older. It wants an empty one of its own (DATABASE_URL, as a superuser).
+It covers enrollment, a command of every action, a rollout with failures, deletions, factory resets, and an hour
+offline. After each part, every status that the server shows is compared with the phones; it exits with 1 if one is
+false. Hours are simulated by making the database's contents older, so it needs its own empty database (DATABASE_URL, as
+a superuser).
 """
 
 import argparse
@@ -37,8 +38,7 @@ from local.operator_api import Operator
 
 INTERVAL = 600.0
 HMAC_KEY = "journey-command-key"
-# One of each action that the API offers, but remote_exec_shell, which is off by default, and install_apk, which a
-# rollout sends.
+# One command for each action except remote_exec_shell, which is off by default, and install_apk, which a rollout sends.
 ACTIONS: dict[str, Params] = {
     "ping": {},
     "ring": {"duration": 5},
@@ -54,7 +54,7 @@ ACTIONS: dict[str, Params] = {
     "remote_control": {"command": "home"},
     "remote_exec_fcm": {"type": "launch_app", "package_name": UNITY},
 }
-# What no shell on a phone may see: each of them must be refused.
+# Values that must not reach a phone's shell: each must be rejected.
 REFUSED: list[tuple[str, Params]] = [
     ("wifi_connect", {"ssid": "$(reboot)", "password": "12345678", "security_type": "wpa2"}),
     ("wifi_connect", {"ssid": "site", "password": "pa`id`ss", "security_type": "wpa2"}),
@@ -66,7 +66,7 @@ Tell = Callable[[str], None]
 
 
 class Journey:
-    """A fleet, its operator and their server, part by part. `lies` holds what was found."""
+    """Runs the parts with a fleet, an operator and their server. `lies` has the false statuses."""
 
     def __init__(self, fleet: Fleet, operator: Operator, database_url: str, tell: Tell) -> None:
         self._fleet, self._operator, self._url, self._tell = fleet, operator, database_url, tell
@@ -98,7 +98,7 @@ class Journey:
                 await self._send(device, action, params)
         for action, params in REFUSED:
             if await self._send(devices[0], action, params) != 422:
-                self.lies.append(f"{action} {params} was not refused")
+                self.lies.append(f"{action} {params} was not rejected")
         await self._all(lambda device: device.settled())
         await self._report()
         if executed := self._fleet.ledger.shell_executions:
@@ -112,7 +112,7 @@ class Journey:
         build_id = await release.publish(1)
         await release.step(build_id, "promote", staged_rollout_percent=100)
         await release.step(build_id, "rollout", staged_rollout_percent=100, install=True)
-        # In the middle of it phones wake, and those in the field then report what is not true yet.
+        # Phones wake during the installation, and the existing agent then reports it as completed too early.
         for device in self._fleet.devices[::2]:
             await self._send(device, "wake", {})
         await self._all(lambda device: device.settled())
@@ -150,13 +150,13 @@ class Journey:
         await self._report(deleted)
         for device in deleted:
             if device.profile == "field" and device.credentials is None:
-                self.lies.append(f"{device.alias} was deleted just now and was answered 401, not 410")
+                self.lies.append(f"{device.alias} was just deleted but got 401 instead of 410")
         await asyncio.to_thread(pass_time, self._url, 25 * 3600)
         for _ in range(6):  # one report each: five 401s end it
             for device in deleted:
                 device.outbox.all_due()
             await self._report(deleted)
-        self.lies += [f"{d.alias} was deleted a day ago and has not stopped" for d in deleted if d.credentials]
+        self.lies += [f"{d.alias} was deleted a day ago but has not stopped" for d in deleted if d.credentials]
         await self._report()
 
     async def _reset(self) -> None:
@@ -164,11 +164,11 @@ class Journey:
         again = [*self._fleet.devices[3::10], *self._fleet.devices[2::10]]
         for device in self._fleet.devices[3::10]:
             device.go_offline()
-            await self._send(device, "reboot", {})  # waits for a phone that will be another one
+            await self._send(device, "reboot", {})  # waits for a phone that will be replaced
             device.factory_reset()
             device.go_online()
         tokens = await self._operator.enrollment_tokens([device.alias for device in again])
-        # A deleted device is another one from now on; one that is taken over stays, and what was open is cancelled.
+        # A deleted device becomes a new one; one that is taken over stays, and its open commands are cancelled.
         resets = self._fleet.devices[3::10]
         self._earlier |= {request_id for request_id, device in self._sent.items() if device in resets}
         for device in again:
@@ -176,7 +176,7 @@ class Journey:
         await self._all(lambda device: device.settled())
         await self._report()
 
-    # --- what they have in common
+    # --- common steps
 
     async def _check(self, part: str) -> None:
         before = len(self.lies)
@@ -187,7 +187,7 @@ class Journey:
         rows = await asyncio.to_thread(_installations, self._url)
         self.lies += truth.lies_about_installations(rows, devices)
         if errors := self._fleet.ledger.server_errors:
-            self.lies.append(f"{errors} requests of phones were answered 5xx")
+            self.lies.append(f"{errors} requests of phones got 5xx")
         self.lies = list(dict.fromkeys(self.lies))
         statuses = ", ".join(
             f"{count} {status}" for status, count in sorted(Counter(row.status for row in rows).items())
@@ -198,7 +198,7 @@ class Journey:
         )
 
     async def _report(self, devices: Sequence[Device] | None = None) -> None:
-        """Each has its next heartbeat: what was queued leaves with it."""
+        """Let each phone send its next heartbeat, with its queue."""
         await self._all(lambda device: device.report(), devices)
         await self._all(lambda device: device.settled(), devices)
 
@@ -234,7 +234,7 @@ WHERE d.deleted_at IS NULL AND i.initiated_at > coalesce(d.taken_over_at, '-infi
 
 
 async def travel(devices: int, profiles: Sequence[str], database_url: str, tell: Tell) -> list[str]:
-    """Run a whole journey against a gateway of its own; returns the lies."""
+    """Run the whole journey with its own gateway; return the false statuses."""
     with tempfile.TemporaryDirectory(prefix="nexmdm-journey-") as folder, s3.running() as storage:
         s3.make_bucket(storage, releases.BUCKET)
         fake_fcm = FakeFcm()
@@ -285,11 +285,13 @@ def main() -> None:
     profiles = BOTH if options.profile == "both" else (options.profile,)
     url = os.environ.get("DATABASE_URL")
     if url is None:
-        sys.exit("local.fleet.journey: DATABASE_URL must name an empty database of its own: its clock is turned")
+        sys.exit(
+            "local.fleet.journey: DATABASE_URL must name a separate, empty database, because its timestamps are changed"
+        )
     schema.migrate(url)
     lies = asyncio.run(travel(options.devices, profiles, url, lambda text: print(text, flush=True)))
     print(*(f"LIE: {lie}" for lie in lies), sep="\n" if lies else "", flush=True)
-    print(f"{len(lies)} lies" if lies else "good: no status was a lie", flush=True)
+    print(f"{len(lies)} false statuses" if lies else "good: no status was false", flush=True)
     sys.exit(1 if lies else 0)
 
 

@@ -1,4 +1,4 @@
-"""What the fleet sent and what it was answered, so that a run can be compared with the rows in the database."""
+"""The fleet's requests and responses, so that a run can be compared with the rows in the database."""
 
 import re
 import time
@@ -13,13 +13,12 @@ Key = tuple[str, int]  # device id, start of the bucket in seconds since 1970
 class Ledger:
     """bucket_seconds: the server's HEARTBEAT_BUCKET_SECONDS. Buckets count from `since`, the first whole one, on.
 
-    accepted, deduplicated and rejected count heartbeats (a refused registration too); server_errors any
-    request; unreachable requests without an answer; latencies are those of the last heartbeats, in seconds, and of all
-    of them when they are given an endless deque.
-    Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose bytes were not the build's.
-    `shell_executions` are what parameters of commands made the shell of a phone run; `refusals` counts requests of any
-    kind that were answered 4xx, by (route, status); `last_accepted` is when the last accepted heartbeat of a device was
-    sent, by its id.
+    accepted, deduplicated and rejected count heartbeats (and rejected registrations); server_errors counts any request;
+    unreachable counts requests without a response; latencies are those of the last heartbeats, in seconds, or of all of
+    them with an unbounded deque. Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose
+    bytes were not the build's. `shell_executions` has the commands that parameters made a phone's shell execute;
+    `refusals` counts requests that got 4xx, by (route, status); `last_accepted` is when the last accepted heartbeat of
+    a device was sent, by its id.
     """
 
     bucket_seconds: int = 10
@@ -56,7 +55,7 @@ class Ledger:
         return int(taken_at // self.bucket_seconds) * self.bucket_seconds
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """Any request of a device got an answer."""
+        """Record the response to any request of a device."""
         self.statuses[status] += 1
         if path.startswith("/v1/heartbeat"):
             self.latencies.append(seconds)
@@ -78,20 +77,20 @@ class Ledger:
             self._stored.add(key)
 
     def heartbeat_uncertain(self, device_id: str, taken_at: float) -> None:
-        """It was sent and no answer, or a server error, came back: it may be stored or not."""
+        """Record a heartbeat without a response or with a server error, which may or may not be stored."""
         key = (device_id, self.bucket(taken_at))
         if key[1] >= self.since and key not in self._stored:
             self._uncertain.add(key)
 
     @property
     def stored(self) -> set[Key]:
-        """The rows that the database must hold of the buckets from `since` on."""
+        """The rows that the database must have for the buckets from `since` on."""
         self._forget_old()
         return self._stored
 
     @property
     def uncertain(self) -> set[Key]:
-        """Those that it may hold."""
+        """The rows that it may have."""
         return self._uncertain
 
     @property
@@ -103,7 +102,7 @@ class Ledger:
         return len(self.uncertain)
 
     def percentile(self, share: float) -> float | None:
-        """Of the latencies that are kept, in seconds."""
+        """A percentile of the stored latencies, in seconds."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
 

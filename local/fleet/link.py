@@ -1,4 +1,4 @@
-"""A phone's HTTP calls. None stands for no response; the agent tries again later."""
+"""A phone's HTTP calls. None means no response; the agent tries again later."""
 
 import json
 import time
@@ -26,7 +26,7 @@ class Response(NamedTuple):
         return 200 <= self.status < 300
 
     def json(self) -> Any:
-        """The body's JSON, or an empty object when it is none."""
+        """The body's JSON, or an empty object if it is not JSON."""
         try:
             return json.loads(self.content)
         except ValueError:
@@ -39,7 +39,7 @@ class Response(NamedTuple):
 
 
 class Link:
-    """Calls over connections that are kept and used again; redirects are not followed."""
+    """Calls over persistent connections; redirects are not followed."""
 
     def __init__(self, http: httpx.AsyncClient, ledger: Ledger) -> None:
         self._http, self._ledger = http, ledger
@@ -68,11 +68,11 @@ class Link:
 
 
 class FieldLink(Link):
-    """Calls as the HTTP client of the agent in the field makes them.
+    """Calls like those of the existing agent's HTTP client.
 
-    It follows redirects (a 301 or 302 turns its POST into a GET, a 308 does not) and takes `X-Device-Token` along to
-    any host. It repeats a request once by itself after 408 and after 503 with `Retry-After: 0`. Each request has a
-    connection of its own that stays open until `collect_garbage`, because responses are never closed.
+    It follows redirects (a 301 or 302 turns its POST into a GET, a 308 does not) and sends `X-Device-Token` to any
+    host. It repeats a request once after 408 and after 503 with `Retry-After: 0`. Each request uses a separate
+    connection that stays open until `collect_garbage`, because responses are never closed.
     """
 
     def __init__(self, http: httpx.AsyncClient, ledger: Ledger) -> None:

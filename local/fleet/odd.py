@@ -1,7 +1,7 @@
-"""Phones with something odd about them: odd values, lost clocks, factory resets, shared tokens.
+"""Phones that behave unusually: odd values, wrong clocks, factory resets, shared tokens.
 
-Public bug reports of people who run such fleets are where the values come from. None of them may make a report be
-refused, and none may make a phone that reports look offline.
+The values come from public bug reports about such fleets. None of them may cause a report to be rejected, or a
+reporting phone to look offline.
 """
 
 import random
@@ -32,7 +32,7 @@ def _set(*path: str, value: Any) -> Change:
     return change
 
 
-# What a phone may say in a heartbeat.
+# Odd values in a heartbeat.
 VALUES: dict[str, Change] = {
     "battery 101": _set("battery", "pct", value=101),
     "battery 85.7": _set("battery", "pct", value=85.7),
@@ -76,7 +76,7 @@ VALUES: dict[str, Change] = {
     "an id that is none": _set("device_id", value=17),
 }
 
-# And in its other reports: the member that such a report has, and what it may say there.
+# Odd values in other reports: a member that identifies the kind of report, and the value.
 REPORT_VALUES: dict[str, tuple[str, Change]] = {
     "a message of 1,001 characters": ("message", _set("message", value="x" * 1001)),
     "a message with NUL": ("message", _set("message", value="no\0")),
@@ -90,15 +90,15 @@ REPORT_VALUES: dict[str, tuple[str, Change]] = {
     "battery 101 in an ack": ("correlation_id", _set("battery", value=101)),
 }
 
-# Seconds by which a clock is wrong: after a battery has run flat, in another century, a day or an hour ahead.
+# Seconds by which a clock is wrong: after an empty battery, in another century, a day or an hour ahead.
 CLOCKS = (-47 * 3600.0, -9_999 * float(DAY), 1.0 * DAY, 3600.0, -300.0)
 
 
 class Odd:
-    """What is odd about one phone.
+    """The unusual behaviour of one phone.
 
     Args:
-        share: of reports that hold one odd value.
+        share: the share of reports with one odd value.
     """
 
     def __init__(self, rng: random.Random, share: float) -> None:
@@ -118,29 +118,29 @@ class Odd:
             self.used.append(name)
 
     def clock(self) -> float:
-        """An offset for the phone's clock; mostly none, sometimes a wrong one for the next report."""
+        """An offset for the phone's clock in the next report, usually 0."""
         return self._rng.choice(CLOCKS) if self._rng.random() < self._share else 0.0
 
     def is_wiped(self) -> bool:
-        """Whether the phone is reset to its factory state now."""
+        """Whether the phone is now reset to factory settings."""
         wiped = self._rng.random() < self._share / 5
         self.wiped += wiped
         return wiped
 
     def shares_a_token(self) -> bool:
-        """Whether the next heartbeat carries the FCM token of another phone, as after a restored backup."""
+        """Whether the next heartbeat has the FCM token of another phone, as after a restored backup."""
         return self._rng.random() < self._share / 2
 
 
 @dataclass(frozen=True)
 class OddReport:
-    """How an odd fleet fared.
+    """The result of a run with an odd fleet.
 
     Args:
         used: how often each odd value was sent.
-        refused: requests answered 4xx, by (route, status).
+        refused: requests that got 4xx, by (route, status).
         unseen: devices whose last accepted heartbeat did not move `last_seen_at`, or that never reported.
-        offline: devices that the server calls offline.
+        offline: devices that are offline according to the server.
     """
 
     used: Counter[str]
@@ -153,19 +153,19 @@ class OddReport:
         if not self.used:
             yield "no odd value was sent, so nothing was proved"
         for (route, status), count in sorted(self.refused.items()):
-            yield f"{count} requests to {route} were answered {status}"
+            yield f"{count} requests to {route} got {status}"
         if self.unseen:
             yield f"the server did not see what these reported last: {', '.join(self.unseen)}"
         if self.offline:
-            yield f"the server calls these offline: {', '.join(self.offline)}"
+            yield f"these are offline according to the server: {', '.join(self.offline)}"
 
     def lines(self) -> Iterator[str]:
         kinds, values = len(self.used), self.used.total()
-        yield f"odd values     {values} of {kinds} kinds; {self.wiped} phones reset to their factory state"
+        yield f"odd values     {values} of {kinds} kinds; {self.wiped} phones reset to factory settings"
         failures = list(self.failures())
         yield from (f"FAILED: {failure}" for failure in failures)
         if not failures:
-            yield "good: 0 refused reports, every device online"
+            yield "good: 0 rejected reports, every device online"
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""What a device has still to send: 24 hours, 500 items and 10 MB at the most, oldest heartbeats dropped first."""
+"""A device's queue of unsent items: at most 24 hours, 500 items and 10 MB; the oldest heartbeats are dropped first."""
 
 import random
 import time
@@ -12,7 +12,7 @@ FIRST_PAUSE, LONGEST_PAUSE, JITTER = 2.0, 300.0, 0.25
 
 @dataclass(eq=False)
 class Item:
-    """One request. `taken_at`: the device's clock when a heartbeat was made, seconds since 1970; else None."""
+    """One request. `taken_at`: the device's time of a heartbeat, in seconds since 1970; otherwise None."""
 
     path: str
     content: bytes
@@ -35,12 +35,12 @@ class Outbox:
         return len(self._items)
 
     def add(self, item: Item) -> list[Item]:
-        """Returns what had to be dropped for it."""
+        """Add an item; return the items that had to be dropped for it."""
         self._items.append(item)
         return self._trim()
 
     def coalesce(self, bucket_seconds: int) -> None:
-        """Drop the waiting heartbeats of the last item's bucket: the agent in the field queues one per bucket."""
+        """Drop the waiting heartbeats of the last item's bucket: the existing agent queues one per bucket."""
         *earlier, last = self._items
         bucket = _bucket(last, bucket_seconds)
         kept = [item for item in earlier if not (item.is_heartbeat and _bucket(item, bucket_seconds) == bucket)]
@@ -66,16 +66,16 @@ class Outbox:
         return [item for item in self._items if item.is_heartbeat and item.not_before <= now][:count]
 
     def next_due(self) -> float | None:
-        """Seconds until something may be tried; None when nothing waits."""
+        """Seconds until an item may be tried; None if none is waiting."""
         return max(0.0, min(item.not_before for item in self._items) - time.monotonic()) if self._items else None
 
     def all_due(self) -> None:
-        """The network is back: what waited is drained now."""
+        """Make all items due, because the network is back."""
         for item in self._items:
             item.not_before = 0.0
 
     def age(self, seconds: float) -> None:
-        """Time passes: what waits is older by it."""
+        """Make waiting items older by the elapsed time."""
         for item in self._items:
             item.created -= seconds
             item.not_before -= seconds
@@ -98,5 +98,5 @@ def _bucket(item: Item, seconds: int) -> int:
 
 
 def pause(attempts: int, rng: random.Random) -> float:
-    """Seconds before the next try after `attempts` failed ones: 2 s × 2^n up to 300 s, 0 to 25 % more."""
+    """Seconds until the next attempt after `attempts` failed ones: 2 s × 2^n up to 300 s, plus 0 to 25 %."""
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts - 1, 10)) * (1 + rng.uniform(0, JITTER))

@@ -1,6 +1,6 @@
-"""The phone under the agent: its battery, network, clock and apps, and the heartbeat that describes them.
+"""The simulated phone: its battery, network, clock and apps, and the heartbeat that describes them.
 
-The heartbeat is nested, without nulls, and some whole numbers are written 85.0, as the agent in the field does.
+The heartbeat is nested, without nulls, and some whole numbers are written as 85.0, as by the existing agent.
 """
 
 import random
@@ -13,21 +13,21 @@ from local.fleet.storage import App, Body, Stored
 AGENT = "com.nexmdm"
 AGENT_VERSION = "1.0.7"
 UNITY = "io.unitynodes.unityapp"
-# These pass through an untyped map on the device, where a whole number can become a floating one.
+# These pass through an untyped map on the device, where a whole number can become a floating-point number.
 UNTYPED = ("battery", "system", "memory", "network")
 MODELS = [("Pixel 6a", "Google", "14", 34), ("SM-A155F", "samsung", "13", 33), ("moto g24", "motorola", "12", 32)]
 
 
 class Phone:
-    """A phone with an agent on it. Changes a little with every heartbeat.
+    """A phone with an agent. Its values change a little with every heartbeat.
 
     Args:
-        stored: what it keeps; its apps are read and written here.
+        stored: its persistent storage, which includes its apps.
 
     Attributes:
         clock_offset: seconds by which its clock is wrong.
         has_unity: whether the monitored app is installed.
-        hides_processes: Android mounts /proc with hidepid, so the agent's process check always says false.
+        hides_processes: Android mounts /proc with hidepid, so the agent's process check always returns false.
         install_error: why this phone refuses to install packages; None installs them.
         cut_off: its network settings are wrong; nothing reaches it until it is set up by hand.
     """
@@ -56,12 +56,13 @@ class Phone:
         return app.version_name if app else AGENT_VERSION
 
     def version_code(self, package: str) -> int | None:
-        """Of what is installed of a package; None when nothing is, or when it came with the phone."""
+        """The installed version of a package; None if it is not installed, or came with the phone."""
         app = self._stored.apps.get(package)
         return app.version_code if app else None
 
     def install(self, package: str, version_code: int, version_name: str) -> None:
-        """Raises ValueError: Android refuses it, for its own reason or because a newer version is installed."""
+        """Install a package. Raises ValueError if Android rejects it, for example because a newer version is
+        installed."""
         if self.install_error:
             raise ValueError(self.install_error)
         if (self.version_code(package) or 0) > version_code:
@@ -90,8 +91,8 @@ class Phone:
         """A new body.
 
         Args:
-            ping_request_id: makes it the answer to that ping.
-            ago: seconds before now at which it was made.
+            ping_request_id: makes the heartbeat the answer to that ping.
+            ago: its age in seconds.
         """
         self._age()
         rng = self._rng
@@ -173,7 +174,7 @@ class Phone:
 
 
 def timestamp(seconds: float) -> str:
-    """ISO 8601 with milliseconds and Z, as the agent writes it."""
+    """ISO 8601 with milliseconds and Z, in the agent's format."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,8 +1,8 @@
-"""An agent that follows docs/device.md to the letter.
+"""An agent that follows docs/device.md exactly.
 
-It keeps the request_ids of commands where they survive a restart, runs what `pending_commands` lists, drains its queue
-in batches, heeds `next_heartbeat_seconds` and `Retry-After`, repeats each report until it is accepted, and does not
-repeat what was refused.
+It stores the request_ids of commands persistently, runs commands listed in `pending_commands`, drains its queue in
+batches, follows `next_heartbeat_seconds` and `Retry-After`, repeats each report until it is accepted, and does not
+repeat rejected ones.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ LATER = (429, 503)
 
 
 class ReferenceDevice(Device):
-    """A phone with an agent of our own.
+    """A phone with the reference agent.
 
     Attributes:
         next_heartbeat_seconds: what the server announced last.
@@ -43,7 +43,7 @@ class ReferenceDevice(Device):
         self.next_heartbeat_seconds: float | None = None
         self.deleted = False
 
-    # --- its life
+    # --- lifecycle
 
     async def run(self) -> None:
         self.report_interrupted()
@@ -114,7 +114,7 @@ class ReferenceDevice(Device):
                 await self._something_to_send.wait()
 
     async def _send_next(self) -> bool:
-        """Try what is due; False when nothing is. Several heartbeats leave in one batch."""
+        """Try due items; False if there are none. Several heartbeats are sent as one batch."""
         known = self.credentials
         batch = self.outbox.due_heartbeats(self._batch)
         if known is None or not self.online:
@@ -129,7 +129,8 @@ class ReferenceDevice(Device):
         return True
 
     def _settle(self, items: list[Item], response: Response | None) -> None:
-        """Drop what was accepted or refused for good; the rest waits as long as the server and the backoff want."""
+        """Drop items that were accepted or rejected permanently; the rest wait as required by the server and the
+        backoff."""
         status = response.status if response else None
         if response is not None and response.is_success:
             self._heed(response)
@@ -167,7 +168,7 @@ class ReferenceDevice(Device):
     # --- commands
 
     def _handle(self, request_id: str, data: dict[str, str]) -> None:
-        """Write the request_id down, then run it. One that was written down before is not run again."""
+        """Store the request_id, then run the command. A stored one is not run again."""
         if request_id in self.stored.commands:
             self._ledger.messages_repeated += 1
             self._report_again(request_id)
@@ -200,7 +201,8 @@ class ReferenceDevice(Device):
                 self._finish(request_id, [self._result(request_id, action, succeeded=True)])
 
     def report_interrupted(self) -> None:
-        """After a restart: what was written down and not finished was not run, or nobody knows. It is not run now."""
+        """After a restart: commands that were stored but not finished may or may not have run, and are not run
+        again."""
         for request_id, command in self.stored.commands.items():
             if command.reports is None and self.credentials:
                 action = command.data.get("action", "")
@@ -209,7 +211,7 @@ class ReferenceDevice(Device):
                 self._finish(request_id, [self._failure(request_id, action, command.data)])
 
     def _finish(self, request_id: str, reports: list[Report | Literal["ping"]]) -> None:
-        """Keep what there is to report, and report it until it is accepted."""
+        """Store a report, and send it until it is accepted."""
         self.stored.commands[request_id].reports = reports
         self.save()
         self._report_again(request_id)
@@ -285,7 +287,7 @@ class ReferenceDevice(Device):
         return Report(INSTALLATION, body, "X-Device-Token")
 
     def _failure(self, request_id: str, action: str, data: dict[str, str]) -> Report:
-        """Of a command that a restart interrupted, by the route of its kind."""
+        """The report on a command that a restart interrupted, by the route for its action."""
         match action:
             case "install_apk":
                 number = int(data["installation_id"])

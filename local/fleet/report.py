@@ -1,4 +1,4 @@
-"""The judgement of a load run: what devices felt, and every row of the database against every bucket that was sent."""
+"""The result of a load run: latencies and errors, and the comparison of all rows with all buckets that were sent."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,14 +8,14 @@ import psycopg2
 
 from local.fleet.ledger import Key, Ledger
 
-SHOWN = 5  # of the keys that are wrong
+SHOWN = 5  # maximum number of wrong keys to print
 
 
 @dataclass(frozen=True)
 class Report:
-    """Milliseconds for a heartbeat's answer; counts of heartbeats; (device id, bucket) of rows that are wrong.
+    """Milliseconds of a heartbeat's response; counts of heartbeats; (device id, bucket) of wrong rows.
 
-    missing: accepted, and not in the database. surplus: in the database, and never sent, or there more than once.
+    missing: accepted but not in the database. surplus: in the database but never sent, or more than once.
     """
 
     p50: float
@@ -33,26 +33,26 @@ class Report:
     surplus: list[Key]
 
     def failures(self) -> Iterator[str]:
-        """What is wrong, in words; nothing when the run was good."""
+        """Descriptions of the problems; none if the run was good."""
         if not self.sent_buckets:
             yield "no heartbeat was accepted, so nothing was proved"
         if self.errors:
-            yield f"{self.errors} requests were answered 5xx or not at all"
+            yield f"{self.errors} requests got 5xx or no response"
         if self.rejected:
-            yield f"{self.rejected} heartbeats were refused"
+            yield f"{self.rejected} heartbeats were rejected"
         if self.unsent:
             yield f"{self.unsent} reports were never accepted"
         if self.missing:
             yield f"{len(self.missing)} accepted heartbeats have no row: {_some(self.missing)}"
         if self.surplus:
-            yield f"{len(self.surplus)} rows are too many: {_some(self.surplus)}"
+            yield f"{len(self.surplus)} rows are superfluous: {_some(self.surplus)}"
 
     def lines(self) -> Iterator[str]:
-        yield f"heartbeats     {self.accepted} accepted ({self.deduplicated} as duplicates), {self.rejected} refused"
+        yield f"heartbeats     {self.accepted} accepted ({self.deduplicated} as duplicates), {self.rejected} rejected"
         yield f"answered in    p50 {self.p50:.0f} ms, p95 {self.p95:.0f} ms, p99 {self.p99:.0f} ms"
-        yield f"errors         {self.errors} (5xx or no answer), {self.unsent} reports unsent"
-        yield f"sent           {self.sent_buckets} distinct buckets, {self.uncertain_buckets} more without an answer"
-        yield f"database       {self.rows} rows, {len(self.missing)} missing, {len(self.surplus)} too many"
+        yield f"errors         {self.errors} (5xx or no response), {self.unsent} reports unsent"
+        yield f"sent           {self.sent_buckets} distinct buckets, {self.uncertain_buckets} more without a response"
+        yield f"database       {self.rows} rows, {len(self.missing)} missing, {len(self.surplus)} superfluous"
         failures = list(self.failures())
         yield from (f"FAILED: {failure}" for failure in failures)
         if not failures:

@@ -1,4 +1,4 @@
-"""How a heartbeat or another report leaves a phone, and what the ledger learns of it."""
+"""Sends heartbeats and other reports of a phone, and records them in the ledger."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ class Sender:
         self._link, self._ledger, self._duplicate_share, self._rng = link, ledger, duplicate_share, rng
 
     async def send(self, item: Item, credentials: Credentials) -> Response | None:
-        """One item by the route of its own. Of two responses the successful one is returned."""
+        """Send one item by its own route. Of two responses the successful one is returned."""
         twice = item.is_heartbeat and self._rng.random() < self._duplicate_share
         self._ledger.duplicated += twice
         responses = await asyncio.gather(*[self._attempt(item, credentials) for _ in range(1 + twice)])

@@ -1,7 +1,7 @@
-"""The shell that the agent in the field builds command lines for, with the escaping that it does and no more.
+"""The shell for which the existing agent builds command lines, with exactly the escaping that the agent does.
 
 The agent escapes backslash and double quote in `ssid` and `password`, and nothing in the package names of
-apply_battery_whitelist. Nothing is executed here: what would have been is returned.
+apply_battery_whitelist. Nothing is executed; the commands that would have been executed are returned.
 """
 
 import re
@@ -13,7 +13,7 @@ OPERATORS = re.compile(r"[;&|<>()\n\r`$ \t]")
 
 
 class Word(NamedTuple):
-    """What the called program receives, and what the shell executed on the way."""
+    """The arguments that the called program receives, and the commands that the shell executed."""
 
     value: str
     executed: tuple[str, ...] = ()
@@ -29,6 +29,6 @@ def quoted(value: str) -> Word:
 
 
 def unquoted(value: str) -> Word:
-    """A value that stands in the command line as it is."""
+    """A value that is inserted into the command line unchanged."""
     operator = OPERATORS.search(value)
     return Word(value[: operator.start()], (value[operator.start() :],)) if operator else Word(value)

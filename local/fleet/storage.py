@@ -1,4 +1,4 @@
-"""What a phone keeps when its agent restarts: its enrollment, its installed apps, the commands it has run."""
+"""A phone's persistent storage: its enrollment, its installed apps, the commands that it has run."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-# What the file holds of a phone.
+# The data of a phone in the file.
 Json: TypeAlias = dict[str, Any]
 # The JSON body of a phone's request, in the agent's form: docs/device.md.
 Body: TypeAlias = dict[str, Any]
@@ -14,7 +14,7 @@ Body: TypeAlias = dict[str, Any]
 
 @dataclass
 class Report:
-    """A request that says what became of a command."""
+    """A request that reports the result of a command."""
 
     path: str
     body: Body
@@ -23,7 +23,7 @@ class Report:
 
 @dataclass
 class Command:
-    """A command that was written down. reports: None until it was run; `ping` is reported by a heartbeat."""
+    """A stored command. reports: None until it was run; `ping` is reported by a heartbeat."""
 
     data: dict[str, str]
     reports: list[Report | Literal["ping"]] | None = None
@@ -61,7 +61,7 @@ class Storage:
     """The storage of every phone of a fleet, by alias.
 
     Args:
-        path: a file that keeps it between runs and that only its owner can read; None keeps it in memory.
+        path: a file that preserves it between runs and that only its owner can read; None keeps it in memory.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -75,7 +75,7 @@ class Storage:
         return self._stored.setdefault(alias, Stored())
 
     def other_fcm_token(self, alias: str) -> str | None:
-        """The FCM token of another phone of the fleet, as a restored backup brings it."""
+        """The FCM token of another phone of the fleet, as after a restored backup."""
         others = (stored.credentials for other, stored in self._stored.items() if other != alias)
         return next((credentials.fcm_token for credentials in others if credentials), None)
 
@@ -95,7 +95,7 @@ class Storage:
 
 
 def _stored(values: Json) -> Stored:
-    """Files written before the phones had more than credentials hold these alone; they are read too."""
+    """Read a file. Older files contain only credentials."""
     if "device_token" in values:
         return Stored(credentials=Credentials(**values))
     credentials = values["credentials"]

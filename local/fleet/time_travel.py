@@ -1,4 +1,4 @@
-"""Time that passes in a moment: every instant that a database holds becomes older."""
+"""Simulates the passage of time by making every timestamp in a database older."""
 
 from contextlib import closing
 
@@ -13,14 +13,14 @@ WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND data_type = 'tim
     AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = format('public.%I', table_name)::regclass)
 GROUP BY table_name
 """
-AWAY = "100 years"  # so that no row meets another on the way, where an instant is part of a key
+AWAY = "100 years"  # avoids temporary conflicts where a timestamp is part of a key
 
 
 def pass_time(database_url: str, seconds: float) -> None:
-    """Let so much time pass for everything that the database remembers. Needs a superuser: triggers stay silent.
+    """Make everything in the database older by this many seconds. Needs a superuser, because triggers are disabled.
 
     Raises:
-        psycopg2.Error: the database cannot be reached, or refuses it.
+        psycopg2.Error: the database cannot be reached, or rejects it.
     """
     with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")

@@ -1,4 +1,4 @@
-"""What the server says of a fleet, compared with what the phones know. A lie is a status that a phone could refute."""
+"""Compares what the server shows about a fleet with the phones. A lie is a status that contradicts the phone."""
 
 from collections.abc import Container, Iterable, Iterator
 
@@ -9,36 +9,36 @@ from local.fleet.device import Device
 from local.operator_api import Operator
 
 FINISHED = ("completed", "failed")
-# What an acknowledgement's or a report's success and failure are called in a command's result.
+# The results of a command that mean success and failure, from acknowledgements and reports.
 SUCCESS = ("ok", "success", "completed", "OK")
 
 
 async def lies_about_devices(operator: Operator, living: Iterable[Device], gone: Iterable[str]) -> list[str]:
-    """Who is online, and who exists.
+    """Check which devices are online and which exist.
 
     Args:
-        living: enrolled devices; each knows whether it has a network. One that has must have reported lately.
-        gone: ids of deleted devices.
+        living: enrolled devices, which know whether they have a network. Those with a network must have reported
+        recently. gone: ids of deleted devices.
     """
     online = await operator.online()
-    found = [f"{device_id} was deleted and is still listed" for device_id in gone if device_id in online]
+    found = [f"{device_id} was deleted but is still listed" for device_id in gone if device_id in online]
     for device in living:
         known = device.credentials
         if known is None or known.device_id not in online:
-            found.append(f"{device.alias} is enrolled and is not listed")
+            found.append(f"{device.alias} is enrolled but is not listed")
         elif online[known.device_id] != device.online:
             says = "online" if online[known.device_id] else "silent"
-            found.append(f"{device.alias} is called {says} and {'has' if device.online else 'has no'} network")
+            found.append(f"{device.alias} is shown as {says} but {'has' if device.online else 'has no'} network")
     return found
 
 
 async def lies_about_commands(operator: Operator, sent: dict[str, Device], earlier: Container[str]) -> list[str]:
-    """What became of commands.
+    """Check the results of commands.
 
     Args:
         sent: {request_id: the device that it went to}.
-        earlier: request_ids sent to a phone before it was enrolled again. What was still open of them is cancelled,
-            also when the phone had run it and never said so.
+        earlier: request_ids sent to a phone before it was enrolled again. Open ones are cancelled, even if the phone
+        had run the command without reporting it.
     """
     found = []
     for request_id, device in sent.items():
@@ -49,7 +49,7 @@ async def lies_about_commands(operator: Operator, sent: dict[str, Device], earli
 
 
 class _Told(Struct):
-    """What the server says of a command."""
+    """The lies about one command."""
 
     request_id: str
     action: str
@@ -63,23 +63,23 @@ def _about(command: _Told, device: Device, earlier: bool) -> Iterator[str]:
     run = device.ran.get(command.request_id)
     settled = command.completed_at is not None
     if settled and run is None:
-        yield f"says {command.result!r}, and the phone never ran it"
+        yield f"has the result {command.result!r}, but the phone never ran it"
     if settled and device.profile == "field" and command.answered == "never":
-        yield f"says {command.result!r}, and this agent never answers it"
+        yield f"has the result {command.result!r}, but this agent never answers it"
     if earlier and not settled and command.state != "cancelled":
-        yield f"is {command.state}, and the phone it was for is gone"
+        yield f"is {command.state}, but its phone was replaced"
     if run is None:
         return
     if not earlier and command.state in ("failed", "expired", "cancelled", "accepted", "retry_wait"):
-        yield f"is {command.state}, and the phone ran it"
+        yield f"is {command.state}, but the phone ran it"
     if settled and run.succeeded is not None and (command.result in SUCCESS) != run.succeeded:
-        yield f"says {command.result!r}, and it {'succeeded' if run.succeeded else 'failed'}"
+        yield f"has the result {command.result!r}, but it {'succeeded' if run.succeeded else 'failed'}"
     if settled and run.succeeded is None:
-        yield f"says {command.result!r}, and the phone is still at it"
+        yield f"has the result {command.result!r}, but the phone is still running it"
 
 
 class Installation(Struct):
-    """One that the database holds."""
+    """An installation in the database."""
 
     device_id: str
     package_name: str
@@ -98,5 +98,5 @@ def lies_about_installations(rows: Iterable[Installation], devices: dict[str, De
         if runs != (row.status == "completed"):
             installed = device.phone.version_code(row.package_name)
             what = f"{row.package_name} {row.version_code}"
-            found.append(f"{what} on {device.alias} is called {row.status}; the phone has {installed}")
+            found.append(f"{what} on {device.alias} is shown as {row.status}, but the phone has {installed}")
     return found

@@ -1,4 +1,4 @@
-"""`python -m local.gateway`: serve the template's routes on this machine."""
+"""`python -m local.gateway`: serves the template's routes locally."""
 
 from local.gateway.server import main
 

@@ -1,7 +1,7 @@
-"""The HTTP API of template.yaml on this machine: `python -m local.gateway [--port 8000] [--host 127.0.0.1]`.
+"""The HTTP API of template.yaml, locally: `python -m local.gateway [--port 8000] [--host 127.0.0.1]`.
 
-Serves the template's routes and no others by invoking their functions in execution environments, and says itself what
-an HTTP API says itself, in its form: 404, 403, 413, 500 and 503. Prints one line, `listening on http://HOST:PORT`.
+Serves exactly the template's routes by invoking their functions in execution environments, and returns the errors of an
+HTTP API in the same format: 404, 403, 413, 500 and 503. Prints one line, `listening on http://HOST:PORT`.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ INTEGRATION_SECONDS = 30
 
 
 class Gateway:
-    """An ASGI application. keys: who may call operator routes; output: where the handlers print, None for stderr."""
+    """An ASGI application. keys: key pairs that may call operator routes; output: for handlers' prints, None for
+    stderr."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class Gateway:
         await reply(scope, receive, send)
 
     async def invoke(self, function: Function, event: Any) -> Any:
-        """One invocation; an `Outcome`. What failed is told on stderr."""
+        """Invoke a function once; return an `Outcome`. Errors are printed to stderr."""
         if function.name not in self._environments:
             self._environments[function.name] = Environments(function, self._limit, self._output)
         outcome = await self._environments[function.name].invoke(event)
@@ -85,7 +86,7 @@ class Gateway:
         self._running.add(invocation)
         invocation.add_done_callback(self._running.discard)
         try:
-            # Shielded: a function goes on when the API has stopped waiting for it.
+            # Shielded, because a function continues when the API has stopped waiting for it.
             outcome = await asyncio.wait_for(asyncio.shield(invocation), self._integration_seconds)
         except TimeoutError:
             return own_answer(503, "Service Unavailable")
@@ -94,13 +95,13 @@ class Gateway:
 
 
 def key_pair() -> signature.KeyPair | None:
-    """The key pair of the environment, which may call operator routes."""
+    """The key pair from the environment, which may call operator routes."""
     key_id, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     return signature.KeyPair(key_id, secret, os.environ.get("AWS_SESSION_TOKEN")) if key_id and secret else None
 
 
 def required_key_pair() -> signature.KeyPair:
-    """The same of a process that was started with one."""
+    """The key pair from the given environment variables."""
     keys = key_pair()
     if keys is None:
         raise LookupError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set")
@@ -108,7 +109,8 @@ def required_key_pair() -> signature.KeyPair:
 
 
 async def _body(received: Received) -> bytes | None:
-    """None when it is too long. The rest of a moderate one is read and dropped, so that its sender sees the answer."""
+    """The body; None if it is too long. The rest of a moderately long one is discarded, so that the client gets the
+    response."""
     parts, size = [], 0
     announced = received.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > LONGEST_DRAIN:

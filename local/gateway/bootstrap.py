@@ -1,8 +1,8 @@
-"""What runs inside an execution environment: import the handler once, then one invocation after the other.
+"""Runs inside an execution environment: imports the handler once, then handles one invocation after the other.
 
-Started by `local.gateway.environment`, never by hand. Messages are JSON behind a length of four bytes, over a socket
-whose number is the first argument. The process ends itself when its standard input is closed, which happens however its
-parent ends: none is left behind a gateway that was killed.
+Started by `local.gateway.environment`, never by hand. Messages are JSON preceded by a length of four bytes, over a
+socket whose number is the first argument. The process ends when its standard input is closed, which happens however its
+parent ends, so a killed gateway leaves no processes behind.
 """
 
 import importlib
@@ -25,7 +25,7 @@ Error: TypeAlias = dict[str, Any]
 
 
 class Context:
-    """The context object of Lambda's Python runtime, as far as one machine knows its values."""
+    """The context object of Lambda's Python runtime, with the values that are known locally."""
 
     identity = None
     client_context = None
@@ -60,7 +60,8 @@ def serve(channel: socket.socket, handler_name: str) -> None:
 
 
 def _invoke(handler: Any, invocation: Message) -> Message:
-    """An exception is an answer. SystemExit and KeyboardInterrupt end the process, as they do in Lambda."""
+    """Run the handler. An exception is returned as an error; SystemExit and KeyboardInterrupt end the process, as in
+    Lambda."""
     try:
         result = handler(invocation["event"], Context(invocation))
         json.dumps(result)
@@ -74,7 +75,7 @@ def _invoke(handler: Any, invocation: Message) -> Message:
 
 
 def described(error: BaseException) -> Error:
-    """An exception in the form in which Lambda returns it."""
+    """An exception in the format in which Lambda returns it."""
     return {
         "errorMessage": str(error),
         "errorType": type(error).__name__,
@@ -88,7 +89,7 @@ def send(channel: socket.socket, message: Message) -> None:
 
 
 def receive(channel: socket.socket) -> Message | None:
-    """The next message, or None when the other side has gone."""
+    """The next message, or None if the other side has closed the connection."""
     head = _exactly(channel, LENGTH.size)
     text = head and _exactly(channel, LENGTH.unpack(head)[0])
     return json.loads(text) if text else None
@@ -111,6 +112,6 @@ def _end_with_the_parent() -> NoReturn:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -1,4 +1,4 @@
-"""Execution environments as Lambda has them: processes with one invocation at a time, thrown away when broken.
+"""Execution environments as in Lambda: processes with one invocation at a time, discarded when they fail.
 
 pool = Environments(function, limit=4)
 outcome = await pool.invoke(event)      # Outcome(result=...) or Outcome(error=...)
@@ -22,22 +22,22 @@ from local.postgres import logins
 from local.template import Function
 
 ROOT = Path(__file__).resolve().parents[2]
-INIT_SECONDS = 10  # Lambda's own limit for an environment's start
+INIT_SECONDS = 10  # Lambda's limit for the initialization of an environment
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an invocation came to: `error` is None, or {errorMessage, errorType, stackTrace?} as Lambda words it."""
+    """The outcome of an invocation: `error` is None, or {errorMessage, errorType, stackTrace?} in Lambda's format."""
 
     result: Any = None
     error: Error | None = None
 
 
 class Environments:
-    """The environments of one function. When `limit` of them are busy, an invocation waits for one.
+    """The environments of one function. If `limit` of them are busy, an invocation waits for one.
 
-    output: where the handlers' stdout and stderr go; None is this process's stderr.
-    variables: environment variables over those of this process.
+    output: for the handlers' stdout and stderr; None for this process's stderr.
+    variables: environment variables in addition to those of this process.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Environments:
     async def invoke(self, event: Any, request_id: str | None = None) -> Outcome:
         async with self._places:
             while self._idle:
-                environment = self._idle.pop()  # the one used last is the warmest
+                environment = self._idle.pop()  # the most recently used one is the warmest
                 if environment.alive():
                     break
                 self._discard(environment)
@@ -88,7 +88,7 @@ class Environments:
 
 
 class _Environment:
-    """One process. `broken` when it must not be used again."""
+    """One process. `broken` means that it must not be used again."""
 
     def __init__(self, function: Function, output: IO[bytes] | None, variables: dict[str, str]) -> None:
         self._function = function
@@ -168,7 +168,7 @@ class _Environment:
 
 
 def _with_login(variables: dict[str, str]) -> dict[str, str]:
-    """The same with the database login of the function, where the database has it."""
+    """The variables with the function's database login, if the database has that role."""
     url, login = variables.get("DATABASE_URL"), variables.get("DATABASE_USER")
     return {**variables, "DATABASE_URL": logins.url_of(url, login)} if url and login else variables
 
@@ -178,7 +178,7 @@ def _timed_out(seconds: float) -> str:
 
 
 def _lambda_variables(function: Function) -> dict[str, str]:
-    """The variables that Lambda's Python runtime sets itself; a region only when none is given."""
+    """The variables that Lambda's Python runtime sets; a region only if none is given."""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "eu-west-1"
     return {
         "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info.major}.{sys.version_info.minor}",

@@ -1,7 +1,7 @@
-"""HTTP requests as events of payload format 2.0, and results as HTTP responses, as an HTTP API makes them.
+"""Converts HTTP requests to events of payload format 2.0, and results to HTTP responses, like an HTTP API.
 
-Where the documentation is silent, what was measured by others on the real service: paths arrive decoded, and every body
-whose type is not in `_is_text` (a missing one and form data too) is base64.
+Where the documentation is silent, it follows published measurements of the real service: paths are decoded, and every
+body whose type is not in `_is_text` (including a missing type and form data) is base64.
 """
 
 import base64
@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote
 
 from local.template import Route
 
-# What the gateway calls a function with, and parts of it:
+# The event that the gateway passes to a function, and its parts:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 Event: TypeAlias = dict[str, Any]
 ACCOUNT = "000000000000"
@@ -27,7 +27,7 @@ WITHOUT_BODY = {204, 304}
 
 @dataclass(frozen=True)
 class Request:
-    """As received: `target` is the path, not decoded; header names are in lower case, repeated ones repeated."""
+    """The request as received: `target` is the undecoded path; header names are in lower case and may be repeated."""
 
     method: str
     target: str
@@ -54,12 +54,12 @@ class Response:
 
 
 def own_answer(status: int, message: str) -> Response:
-    """The form of everything that an HTTP API says itself."""
+    """A response of the HTTP API itself."""
     return Response(status, [("content-type", "application/json")], f'{{"message":"{message}"}}'.encode())
 
 
 def event(request: Request, route: Route, parameters: dict[str, str], caller: Event | None) -> Event:
-    """The event of format 2.0. Keys without a value are absent, as they are in the real one.
+    """The event of format 2.0. Keys without a value are absent, as in the real event.
 
     caller: requestContext.authorizer.iam of an IAM route.
     """
@@ -84,7 +84,7 @@ def event(request: Request, route: Route, parameters: dict[str, str], caller: Ev
 
 
 def response(result: Any) -> Response | None:
-    """What a function's result means; None when it is malformed, which the API answers with its own 500."""
+    """The response for a function's result; None if it is malformed, for which the API returns its own 500."""
     if not isinstance(result, dict) or "statusCode" not in result:
         text = result if isinstance(result, str) else json.dumps(result)
         return Response(200, [("content-type", "application/json")], text.encode())

@@ -1,4 +1,4 @@
-"""Which of the template's routes an HTTP API chooses for a request."""
+"""Chooses the template's route for a request, like an HTTP API."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from local.template import Route
 
 
 class Routes:
-    """Static segments win over variables: POST /v1/enroll-tokens/batch-delete is never a {token_id}."""
+    """Static segments take precedence over variables: POST /v1/enroll-tokens/batch-delete is never a {token_id}."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = sorted(
@@ -15,7 +15,7 @@ class Routes:
         )
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-        """The route and its path parameters; None is a 404, for an unknown method of a known path too."""
+        """The route and its path parameters; None means 404, also for an unknown method of a known path."""
         segments = path.split("/")
         for route, pattern in self._routes:
             if route.method in (method, "ANY") and (parameters := _match(pattern, segments)) is not None:

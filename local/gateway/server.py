@@ -1,4 +1,4 @@
-"""The gateway as a process: its options, the database it needs, schedules, signals, the line it prints."""
+"""The gateway as a process: options, database, schedules, signals, and the line that it prints."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ def main() -> None:
     options = _options()
     try:
         listener = listen(options.host, options.port, "choose another with --port")
-        # What functions tell devices is this server's address, not the one in a request's Host header.
+        # Functions use this server's URL for devices, not the one in a request's Host header.
         os.environ.setdefault("PUBLIC_URL", _url(listener))
         schema.prepare()
         with contextlib.ExitStack() as stack:
@@ -43,7 +43,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: 8000)")
     parser.add_argument("--environments", type=int, default=4, metavar="N", help="processes per function (default: 4)")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="where the functions print (default: stderr)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="file for the functions' output (default: stderr)")
     parser.add_argument("--template", type=Path, default=template.TEMPLATE, help=argparse.SUPPRESS)
     parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input is closed")
     parser.add_argument(
@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="FUNCTION=SECONDS",
-        help="fire a function's schedules this often instead of at the template's rate",
+        help="run a function's schedules at this interval instead of the template's rate",
     )
     return parser.parse_args()
 
@@ -60,7 +60,7 @@ async def _serve(options: argparse.Namespace, listener: socket.socket, output: I
     declared = template.load(options.template)
     keys = application.key_pair()
     if keys is None:
-        print("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set: operator routes answer 403", file=sys.stderr)
+        print("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set: operator routes return 403", file=sys.stderr)
     gateway = application.Gateway(declared, keys, options.environments, output)
     rates = dict(entry.split("=") for entry in options.every)
     schedules = [
@@ -84,7 +84,7 @@ def _stop_at_end_of_stdin() -> None:
 
 
 async def serve(gateway: application.Gateway, listener: socket.socket) -> None:
-    """Until SIGINT or SIGTERM; no environment is left afterwards."""
+    """Serve until SIGINT or SIGTERM; ends all environments."""
     try:
         await _Server(gateway).serve_on(listener)
     finally:
@@ -99,7 +99,7 @@ async def _fire(gateway: application.Gateway, schedule: Schedule, every: float) 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says where it listens and ends without a traceback on SIGINT and SIGTERM."""
+    """A uvicorn server that prints its URL and ends without a traceback on SIGINT and SIGTERM."""
 
     def __init__(self, gateway: application.Gateway) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Who signed a request: AWS Signature Version 4 for `execute-api`, recomputed with botocore's own signer."""
+"""Verifies AWS Signature Version 4 for `execute-api`, recomputing it with botocore's signer."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ AUTHORIZATION = re.compile(
 
 @dataclass(frozen=True)
 class KeyPair:
-    """The one key pair that may sign. With a token (temporary credentials), requests must carry that token."""
+    """The only valid key pair. With a token (temporary credentials), requests must contain that token."""
 
     key_id: str
     secret: str
@@ -32,7 +32,7 @@ class KeyPair:
 
 
 def caller(request: Request, keys: KeyPair | None, now: datetime | None = None) -> Event | None:
-    """requestContext.authorizer.iam of a well-signed request; None is a 403, whatever was wrong."""
+    """requestContext.authorizer.iam of a correctly signed request; None means 403, for any error."""
     claim = AUTHORIZATION.fullmatch(request.header("authorization") or "")
     if keys is None or claim is None or claim["service"] != SERVICE or claim["key"] != keys.key_id:
         return None
@@ -58,7 +58,7 @@ def _signature(request: Request, keys: KeyPair, region: str, signed: list[str], 
             return None
         for value in values:
             headers.add_header(name, value)
-    # Only path and query of it are signed, the host is among the headers; as received it may be none at all.
+    # Only its path and query are signed, and the host is a header; the received URL may have no host.
     url = f"http://gateway{request.target}" + (f"?{request.query}" if request.query else "")
     again = AWSRequest(method=request.method, url=url, data=request.body)
     again.context["timestamp"] = stamp
@@ -89,7 +89,7 @@ def _fresh(stamp: str, now: datetime) -> bool:
 
 
 def _body_is_the_signed_one(request: Request) -> bool:
-    """The signature is recomputed over the body as received; a hash in a header may only repeat it."""
+    """The signature is recomputed for the received body; a hash in a header must match it."""
     claimed = request.header("x-amz-content-sha256")
     return claimed is None or hmac.compare_digest(claimed.encode(), hashlib.sha256(request.body).hexdigest().encode())
 

@@ -1,4 +1,4 @@
-"""The gateway as a child of `local.run`: started again when it dies, stopped with its parent however that ends."""
+"""Runs the gateway as a child of `local.run`: restarts it when it dies, and stops it however the parent ends."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ AGAIN_SECONDS = 1.0
 
 
 class GatewayFailed(Exception):
-    """It did not come up; says why."""
+    """The gateway did not start; the text says why."""
 
 
 class Supervisor:
-    """tell: is told in one line when the gateway died and came back. logs: where its own words go."""
+    """tell: called with a line when the gateway died and was restarted. logs: for its output."""
 
     def __init__(self, arguments: list[str], logs: Path, tell: Callable[[str], None]) -> None:
         self._arguments, self._logs, self._tell = arguments, logs, tell
@@ -25,17 +25,17 @@ class Supervisor:
         self.url = ""
 
     async def start(self, port: int) -> str:
-        """Returns its URL.
+        """Start the gateway and return its URL.
 
         Raises:
-            GatewayFailed: with the end of what it said.
+            GatewayFailed: with the end of its output.
         """
         await self._start(port)
         self._watching = asyncio.create_task(self._keep())
         return self.url
 
     async def stop(self) -> None:
-        """Requests under way are answered first."""
+        """Stop the gateway after running requests."""
         if self._watching:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -55,7 +55,7 @@ class Supervisor:
         self.url = line.removeprefix("listening on ").strip()
 
     async def _spawn(self, port: int, logs: IO[bytes]) -> asyncio.subprocess.Process:
-        # A session of its own: Ctrl-C is answered by the parent. Its standard input ends when the parent does.
+        # A separate session, because the parent handles Ctrl-C. Its standard input is closed when the parent ends.
         return await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "local.gateway", "--port", str(port), "--until-stdin-closes", *self._arguments],
             cwd=ROOT,
@@ -70,12 +70,10 @@ class Supervisor:
         while True:
             assert self._process is not None
             code = await self._process.wait()
-            self._tell(
-                f"the gateway ended ({f'signal {-code}' if code < 0 else f'exit code {code}'}), starting it again"
-            )
+            self._tell(f"the gateway ended ({f'signal {-code}' if code < 0 else f'exit code {code}'}), restarting it")
             while True:
                 await asyncio.sleep(AGAIN_SECONDS)
                 with contextlib.suppress(GatewayFailed):
                     await self._start(port)
                     break
-            self._tell("the gateway is back")
+            self._tell("the gateway is running again")

@@ -1,7 +1,7 @@
-"""The API's reference: OpenAPI 3.1 out of template.yaml, the types that validate, and the handlers' docstrings.
+"""The API reference: an OpenAPI 3.1 document generated from template.yaml, the types and the handlers' docstrings.
 
-A new route is a docstring on its function, an entry in `operations`, and `make openapi`; tests say what is missing.
-Nothing of this is in what is deployed.
+A new route needs a docstring and annotations on its handler, and `make openapi`; tests check that nothing is missing.
+This package is not deployed.
 """
 
 from typing import Any, TypeAlias

@@ -1,4 +1,4 @@
-"""`python -m local.openapi` writes the API's description, and what forms are made of, where they are read."""
+"""`python -m local.openapi` writes the OpenAPI document and the data for the console's forms."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ FILES = (
 
 
 def written() -> dict[Path, str]:
-    """{file: what it should hold}"""
+    """Returns {file: content}."""
     api = _text(document.build())
     return dict(zip(FILES, (api, api, _text(forms.actions()), _text(forms.conditions())), strict=True))
 

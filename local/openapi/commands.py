@@ -1,4 +1,4 @@
-"""The body of a command, by action: a JSON Schema for each action's parameters where the struct takes any object."""
+"""The body of a command, by action: a JSON Schema for each action's parameters, for which the struct has any object."""
 
 import copy
 
@@ -12,7 +12,7 @@ REF = "#/components/schemas/{}"
 
 
 def by_action(body: Schema) -> Schema:
-    """One alternative for each kind of parameters that the body's `action` may have, and for each way to deliver it."""
+    """One alternative for each kind of parameters of an `action`, and for each way of delivery."""
     groups: dict[tuple[type, bool], list[Action]] = {}
     for action in ACTIONS.values():
         groups.setdefault((action.parameters, action.repeat is not None), []).append(action)
@@ -31,7 +31,7 @@ def by_action(body: Schema) -> Schema:
 
 
 def by_choice(parameters: type[Parameters], schema: Schema) -> Schema:
-    """Parameters whose CHOICE decides which others there are: one alternative for each set of others."""
+    """Parameters whose CHOICE decides about the others: one alternative for each set of others."""
     if parameters.CHOICE is None:
         return schema
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
@@ -43,7 +43,7 @@ def by_choice(parameters: type[Parameters], schema: Schema) -> Schema:
         alternative["properties"][parameters.CHOICE]["enum"] = choices
         for name in parameters.depending():
             if name in needed:
-                # Null is as good as absent, so what is needed is not null.
+                # Null means absent, so a required parameter must not be null.
                 alternative["properties"][name] = next(
                     option for option in schema["properties"][name]["anyOf"] if option.get("type") != "null"
                 )
@@ -55,7 +55,7 @@ def by_choice(parameters: type[Parameters], schema: Schema) -> Schema:
 
 
 def either_devices_or_filter(body: Schema) -> Schema:
-    """A bulk command names its devices one way or the other."""
+    """A bulk command has either device_ids or a filter."""
     return {**body, "oneOf": [_targeted(option, target) for option in body["oneOf"] for target in _TARGETS]}
 
 

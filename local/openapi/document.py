@@ -1,4 +1,4 @@
-"""The document: paths out of template.yaml and `operations`, schemas out of msgspec, words out of docstrings."""
+"""The document: paths from template.yaml and `operations`, schemas from msgspec, texts from docstrings."""
 
 import inspect
 import re
@@ -21,27 +21,27 @@ from local.template import Route
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REF = "#/components/schemas/{name}"
-# The gateway says these too, of itself.
+# Statuses that the gateway also returns itself.
 SAID_BY_THE_GATEWAY = {404, 413, 429, 500, 503}
 
 INTRODUCTION = """\
-Devices, operators and CI speak JSON over HTTPS. Errors are RFC 9457 problem documents whose `detail` names the field
-and the limit; what API Gateway says itself (no such route, no valid signature, too large, too many requests) is
-`{"message": ...}`. Lists are pages: `?limit=&cursor=` in, `items` and `next_cursor` out, which is null on the last
-one. Where a number or a boolean is wanted, its text is taken too. Members that this version does not know are ignored
-in what devices send, refused in what operators send, and to be ignored in answers.
+Devices, operators and CI use JSON over HTTPS. Errors are RFC 9457 problem documents whose `detail` names the field and
+the limit; errors of API Gateway itself (no such route, no valid signature, too large, too many requests) are
+`{"message": ...}`. Lists are paginated: `?limit=&cursor=` in the request, `items` and `next_cursor` in the response,
+which is null on the last page. Numbers and booleans may also be given as text. Unknown members are ignored in requests
+of devices, rejected in requests of operators, and should be ignored in responses.
 """
 
 HEADERS: dict[str, Schema] = {
-    "Location": {"description": "where the file is, for 300 s", "required": True, "schema": {"type": "string"}},
+    "Location": {"description": "the URL of the file, valid for 300 s", "required": True, "schema": {"type": "string"}},
     "X-APK-SHA256": {
-        "description": "of the file, in hex",
+        "description": "SHA-256 of the file, in hex",
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     },
     "Cache-Control": {"required": True, "schema": {"const": "no-store"}},
     "Idempotency-Replayed": {
-        "description": "the key was known: this is the command as it stands now",
+        "description": "the key was already used; this is the current state of its command",
         "required": True,
         "schema": {"const": "true"},
     },
@@ -134,7 +134,7 @@ def _parameters(route: Route, operation: Operation) -> list[Schema]:
 
 
 def _of_a_query(member: Schema) -> Schema:
-    """A query has no null: what may be null may be absent."""
+    """A query string has no null: a nullable parameter is optional."""
     options = [option for option in member.get("anyOf", [member]) if option.get("type") != "null"]
     extra = {name: value for name, value in member.items() if name == "default" and value is not None}
     return {**options[0], **extra}
@@ -167,12 +167,12 @@ def _answered(status: int, answer: Answer) -> Schema:
 
 
 WORDS = {
-    200: "done; with Idempotency-Replayed, what was done before",
+    200: "done; with Idempotency-Replayed, the earlier result",
     201: "made",
     202: "accepted",
     204: "done",
-    302: "the address of the file",
-    304: "nothing newer, or nothing for this device",
+    302: "the URL of the file",
+    304: "there is no newer build, or none for this device",
 }
 
 
@@ -222,7 +222,7 @@ def _components(types: list[type]) -> dict[str, Schema]:
 
 
 def portable(node: Any) -> Any:
-    """Patterns as every JSON Schema implementation reads them: Python's ends of text are `$` in ECMA 262."""
+    """Patterns in the syntax of ECMA 262, in which Python's end of text is `$`."""
     if isinstance(node, dict):
         return {
             key: re.sub(r"(\\Z|\(\?!\[\\s\\S\]\))$", "$", value) if key == "pattern" else portable(value)

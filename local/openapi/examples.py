@@ -1,4 +1,4 @@
-"""Examples out of events/: the bodies and queries of the sample requests, by route."""
+"""Examples from events/: the bodies and queries of the sample requests, by route."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def bodies(route_key: str) -> Schema:
 
 
 def parameters(route_key: str) -> dict[str, str]:
-    """{name: value} of the query and path parameters of the route's first sample."""
+    """{name: value} of the query and path parameters in the route's first sample."""
     for event in _samples().values():
         if _is(event, route_key, "rawPath"):
             return {**event.get("queryStringParameters", {}), **event.get("pathParameters", {})}

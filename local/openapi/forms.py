@@ -1,6 +1,6 @@
-"""What the console's forms are made of, and the names that the CLI completes, out of the declarations.
+"""The data for the console's forms and the CLI's completion, generated from the declarations.
 
-`actions.json` tells the actions of commands, `conditions.json` the conditions of alert rules.
+`actions.json` has the actions of commands, `conditions.json` the conditions of alert rules.
 """
 
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from nexmdm.commands.actions import ACTIONS, Action, Parameters
 
 from local.openapi import Schema
 
-# What the console makes its forms of, by name.
+# The data for the console's forms, by name.
 Forms: TypeAlias = dict[str, Any]
 LIMITS = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
 
@@ -21,7 +21,7 @@ def actions() -> Forms:
 
 
 def conditions() -> Forms:
-    """Each with its title; with the unit and the bounds of its threshold when it takes one."""
+    """Each condition with its title, and with the unit and bounds of its threshold if it has one."""
     return {
         name.value: {"title": told.title}
         | ({"unit": told.unit, "least": told.least, "most": told.most} if told.unit is not None else {})
@@ -43,7 +43,7 @@ def _action(action: Action) -> Forms:
 
 
 def _parameter(parameters: type[Parameters], name: str, declared: Schema, required: bool) -> Forms:
-    # An optional parameter is declared as one of its type and null.
+    # An optional parameter is declared as a union of its type and null.
     own = next(option for option in declared.get("anyOf", [declared]) if option.get("type") != "null")
     about = {**declared, **own}
     found = {"type": own.get("type", "string"), "label": about.get("title", name.replace("_", " ").capitalize())}

@@ -1,4 +1,4 @@
-"""Each route of template.yaml: what it takes, what it answers, and what it refuses beside what every route may."""
+"""The operations of template.yaml's routes: their inputs, responses, and specific errors."""
 
 from functools import cache
 from importlib import import_module
@@ -15,15 +15,14 @@ WITHOUT_A_BODY = (204, 304)
 
 
 class Answer(Struct, frozen=True):
-    """types: of the body, any of them; none for no body."""
+    """types: the alternatives of the body; none for no body."""
 
     types: tuple[type, ...] = ()
     headers: tuple[str, ...] = ()
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """body, query, key (of an Idempotency-Key): the types that the handler validates with. problems: statuses of its
-    own."""
+    """body, query, key (of an Idempotency-Key): the types used for validation. problems: specific statuses."""
 
     caller: str
     answers: dict[int, Answer]
@@ -35,7 +34,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 @cache
 def operations() -> dict[str, Operation]:
-    """{route key: what it takes and answers}, for every route of template.yaml."""
+    """{route key: its operation}, for every route of template.yaml."""
     return {route.key: _declared(route.key, route.function.name) for route in template.load().routes}
 
 
@@ -54,7 +53,7 @@ def _declared(route_key: str, function: str) -> Operation:
 
 
 def _types(returns: Any, status: int) -> tuple[Any, ...]:
-    """The types of the body, any of them: out of `T`, `T | U`, `Response[T]`, `Annotated[Response[T], status]`."""
+    """The alternatives of the body, from `T`, `T | U`, `Response[T]` or `Annotated[Response[T], status]`."""
     if status in WITHOUT_A_BODY or returns in (None, NoneType):
         return ()
     origin = get_origin(returns)
@@ -69,7 +68,7 @@ def _types(returns: Any, status: int) -> tuple[Any, ...]:
 
 
 def refusals(route_key: str) -> set[int]:
-    """The statuses of the problems that a route may answer with."""
+    """The statuses of the problems that a route may return."""
     operation = operations()[route_key]
     found = {500, 503, *operation.problems, *security.PROBLEMS[operation.caller]}
     if operation.body:

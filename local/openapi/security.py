@@ -1,15 +1,15 @@
-"""Who may call, and how they say so; with the statuses of those who may not."""
+"""Who may call a route, how callers authenticate, and the statuses of rejected callers."""
 
 from local.openapi import Schema
 
 SCHEMES: Schema = {
-    "deviceBearer": {"type": "http", "scheme": "bearer", "description": "the device token that registering gave"},
+    "deviceBearer": {"type": "http", "scheme": "bearer", "description": "the device token from the registration"},
     "deviceToken": {"type": "apiKey", "in": "header", "name": "X-Device-Token", "description": "the same token"},
     "enrollmentKey": {
         "type": "apiKey",
         "in": "header",
         "name": "X-Admin-Key",
-        "description": "an enrollment token, where the agent keeps the old server's admin key",
+        "description": "an enrollment token, in the header that the agent used for the old server's admin key",
     },
     "enrollmentQr": {"type": "apiKey", "in": "header", "name": "X-Admin", "description": "the same, after a QR scan"},
     "enrollmentBearer": {"type": "http", "scheme": "bearer", "description": "an enrollment token"},
@@ -17,13 +17,13 @@ SCHEMES: Schema = {
         "type": "apiKey",
         "in": "query",
         "name": "token",
-        "description": "an enrollment token of scope apk_download: Android's provisioning fetches a bare address",
+        "description": "an enrollment token of scope apk_download: Android's provisioning downloads a plain URL",
     },
     "operator": {
         "type": "apiKey",
         "in": "header",
         "name": "Authorization",
-        "description": "AWS Signature Version 4 for `execute-api`; who may call which route is IAM's to say",
+        "description": "AWS Signature Version 4 for `execute-api`; IAM policies decide who may call which route",
         "x-amazon-apigateway-authtype": "awsSigv4",
     },
 }

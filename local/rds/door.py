@@ -1,12 +1,12 @@
-"""RDS's front door: TLS, IAM tokens in place of passwords, then the PostgreSQL behind it.
+"""A front end like that of RDS: TLS, IAM tokens as passwords, and the PostgreSQL behind it.
 
 with rds(url, folder) as door:
     door.host, door.port, door.ca_bundle
     door.logins     # [(user, password or token), ...], refused ones too
 
-A token is recomputed with KEY's secret, and refused when it is another's, for another user or host, or too old. A
-password is the administrator's; with `server`, that PostgreSQL decides on it, and on who may come with a token
-(local.rds.server).
+A token is recomputed with KEY's secret, and rejected if it was made with another key, for another user or host, or is
+too old. Only the administrator has a password; with `server`, that PostgreSQL checks it, and which users may log in
+with a token (local.rds.server).
 """
 
 import datetime as dt
@@ -79,7 +79,7 @@ class Door:
                 self.logins.append((user, given))
                 is_token = "Action=connect" in given
                 if not (is_token or self._passwords) and user == ADMIN and given == ADMIN_PASSWORD:
-                    is_token = True  # no server is there to decide
+                    is_token = True  # there is no server to decide
                 elif (is_token or not self._passwords) and not self._good(user, given):
                     secured.sendall(_error("28P01", f'PAM authentication failed for user "{user}"'))
                     return
@@ -105,7 +105,7 @@ class Door:
         return False
 
     def _signature(self, token: str, stamp: str) -> str:
-        """What KEY makes of the token's query for this host and port, whatever host it names."""
+        """The token that KEY produces for the query with this host and port, regardless of the host that it names."""
         signed = token.partition("?")[2].rpartition("&X-Amz-Signature=")[0]
         login = AWSRequest("GET", f"https://{self.host}:{self.port}/?{signed}")
         login.context["timestamp"] = stamp
@@ -145,7 +145,7 @@ def certificates(folder: Path) -> None:
 
 
 def _startup(connection: socket.socket) -> tuple[bytes, int]:
-    """A message of the time before authentication: all of it, and its code."""
+    """A message from before authentication, and its code."""
     head = exactly(connection, 8)
     length, code = struct.unpack(">II", head)
     return head + exactly(connection, length - 8), code
@@ -162,7 +162,7 @@ def _error(code: str, text: str) -> bytes:
 
 
 def _hand_over(server: socket.socket, secured: ssl.SSLSocket, password: bytes) -> None:
-    """The password, when the server asks for it; otherwise what it says in place of asking."""
+    """The password if the server asks for it; otherwise the server's message."""
     kind, body = _message(server)
     if kind == b"R" and struct.unpack(">I", body[:4]) == (3,):
         server.sendall(b"p" + struct.pack(">I", len(password) + 4) + password)
@@ -171,7 +171,7 @@ def _hand_over(server: socket.socket, secured: ssl.SSLSocket, password: bytes) -
 
 
 def _relay(secured: ssl.SSLSocket, server: socket.socket, *, as_rds_superuser: bool) -> None:
-    """Answers flow in a thread of their own; ends when either side does."""
+    """Relay data in both directions, with a thread for responses, until either side ends."""
 
     def answers() -> None:
         with suppress(OSError):
@@ -195,10 +195,10 @@ def _relay(secured: ssl.SSLSocket, server: socket.socket, *, as_rds_superuser: b
 
 
 def exactly(connection: socket.socket, size: int) -> bytes:
-    """So many bytes.
+    """Read exactly this many bytes.
 
     Raises:
-        EOFError: the connection ended before.
+        EOFError: the connection ended early.
     """
     read = b""
     while len(read) < size:

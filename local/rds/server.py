@@ -1,14 +1,16 @@
-"""A PostgreSQL 16 that is as strict about logins as RDS.
+"""A PostgreSQL 16 with the login rules of RDS.
 
-* The administrator is no superuser: CREATEROLE and CREATEDB. RDS lets it grant `rds_iam` though it is no member of that
-  role, which PostgreSQL does not: the door has such a GRANT run by a function of the superuser's.
-* Since PostgreSQL 16, the maker of a role becomes a member of it.
-* A real pg_hba.conf asks for membership in `rds_iam`, inherited ones included. RDS hands what such a member gives to
-  PAM, which takes tokens: here its password is rejected, and a token that the door has checked comes another way.
+* The administrator is not a superuser, but has CREATEROLE and CREATEDB. RDS lets it grant `rds_iam` although it is not
+  a member of that role, which PostgreSQL does not allow: the front end runs such a GRANT with a function of the
+  superuser.
+* Since PostgreSQL 16, the creator of a role becomes a member of it.
+* A real pg_hba.conf checks membership in `rds_iam`, including inherited membership. RDS passes such a member's password
+  to PAM, which accepts tokens: here the password is rejected, and a token that the front end has checked uses another
+  connection.
 
 with aurora() as server:
-    server.socket, server.port   # where checked tokens, and where passwords are taken to
-    server.run("CREATE ...")     # as the superuser, whom RDS keeps to itself
+    server.socket, server.port   # for checked tokens, and for passwords
+    server.run("CREATE ...")     # as the superuser, which RDS does not expose
 """
 
 import socket
@@ -36,10 +38,10 @@ END $$
 VERSION = 16
 RULES = """
 local all postgres              trust
-# A token that was checked: good for members of rds_iam alone.
+# A checked token: only valid for members of rds_iam.
 local all +rds_iam              trust
 local all all                   reject
-# A password: RDS hands it to PAM when the user is a member of rds_iam, and PAM takes tokens alone.
+# A password: RDS passes it to PAM if the user is a member of rds_iam, and PAM accepts only tokens.
 host  all +rds_iam 127.0.0.1/32 reject
 host  all all      127.0.0.1/32 password
 """
@@ -50,7 +52,7 @@ class Server:
         self.socket, self.port = folder, port
 
     def run(self, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        """The rows of the last statement, run by the superuser."""
+        """Run statements as the superuser; return the rows of the last."""
         with closing(psycopg2.connect(host=str(self.socket), port=self.port, user="postgres", dbname=database)) as own:
             own.autocommit = True
             with own.cursor() as cursor:
@@ -59,10 +61,10 @@ class Server:
                 return cursor.fetchall() if cursor.description else []
 
     def begin_anew(self) -> None:
-        """An empty database and no role but those that Aurora begins with."""
+        """Recreate an empty database, with only the roles that a new Aurora has."""
         self.run(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
         kept = "'postgres', 'rds_iam', 'pgserver'"
-        # Who was made by another goes first: roles cannot go while they are granted by one of them.
+        # Roles created by another role are dropped first, because roles cannot be dropped while grants of theirs exist.
         others = f"rolname NOT IN ({kept}) AND rolname NOT LIKE 'pg\\_%'"
         roles = self.run(f"SELECT rolname FROM pg_roles WHERE {others} ORDER BY oid DESC")
         self.run(*(f'DROP OWNED BY "{role}" CASCADE' for (role,) in roles))
@@ -93,7 +95,7 @@ def aurora() -> Iterator[Server]:
 
 
 def _free_port() -> int:
-    """PostgreSQL takes no port 0."""
+    """A free port, because PostgreSQL does not accept port 0."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

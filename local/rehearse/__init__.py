@@ -1,1 +1,1 @@
-"""What can be known of a deploy without an account: `make rehearse`, which is `python -m local.rehearse`."""
+"""Checks of a deploy without an account: `make rehearse`, or `python -m local.rehearse`."""

@@ -1,7 +1,8 @@
-"""The rehearsal of a deploy: `python -m local.rehearse --calls FILE`, after the plays that `make rehearse` has run.
+"""The rehearsal of a deploy: `python -m local.rehearse --calls FILE`, after the simulations that `make rehearse` has
+run.
 
-Expands the template, checks it for every combination of parameters, and prints what it covered and what only AWS can
-tell. Exits 1 with one line per finding.
+Expands the template, checks it for every combination of parameters, and prints what was covered and what only AWS can
+tell. Exits with 1 and one line per finding.
 """
 
 import argparse
@@ -14,32 +15,33 @@ from local.rehearse import expand, limits, network, permissions, references, rou
 from local.rehearse.conditions import combinations
 from local.template import Node
 
-# docs/deploy.md has the same list, and a test holds it against this one.
+# docs/deploy.md has the same list, and a test compares both.
 ONLY_AWS_CAN_TELL = (
-    "a deploy itself: the order and the time of resources, quotas, whether a name or a version of an engine is still"
-    " offered",
-    "IAM's own judgement of the policies and trust policies, and how long a new one takes to count",
-    "logins by IAM at the real RDS and through RDS Proxy, and that RDS lets its administrator grant `rds_iam`: the"
-    " rehearsal's PostgreSQL 16 has RDS's rules as its documentation gives them",
-    "that FCM, Google's OAuth, Secrets Manager and SNS answer over IPv6 from the VPC, as their documentation says",
-    "a database made from a snapshot, and how long one takes to resume",
+    "a deploy itself: the order and duration of resource creation, quotas, whether a resource name is free and an"
+    " engine version is still offered",
+    "how IAM evaluates the policies and trust policies, and how long a new one takes to become effective",
+    "IAM logins with the real RDS and through RDS Proxy, and that the RDS administrator may grant `rds_iam`: the"
+    " rehearsal's PostgreSQL 16 follows the rules in the RDS documentation",
+    "that FCM, Google's OAuth, Secrets Manager and SNS can be reached over IPv6 from the VPC, as their documentation"
+    " says",
+    "creating a database from a snapshot, and how long a paused one takes to resume",
     "deliveries of EventBridge Scheduler, SNS and CloudWatch alarms, and real Slack and Discord",
-    "arm64: artifacts for it are built and looked at, the ones that run here are for this machine's processor",
-    "what AWS bills",
+    "arm64: artifacts for it are built and inspected, but those that run locally are built for the local processor",
+    "what AWS charges",
 )
-SERVICES = {"rds-db": "rds"}  # what IAM calls a login is asked of the database itself
+SERVICES = {"rds-db": "rds"}  # the IAM action of a login is a call to the database itself
 
 
 def rehearse(document: Node, calls: dict[str, set[str]]) -> tuple[list[str], list[str]]:
-    """(lines about what was covered, findings)"""
+    """Returns (lines about what was covered, findings)."""
     parameters, truths = combinations(document)
     checks = [
         (f"references in {parameters:,} combinations of parameters, {len(truths):,} of conditions", "references"),
         ("limits of AWS's services", "limits"),
-        ("actions that functions ask for or may do", "actions"),
-        ("functions' ways to database, S3 and internet, each in every combination", "ways"),
+        ("actions that functions request or are allowed", "actions"),
+        ("functions' routes to database, S3 and internet, each in every combination", "ways"),
         ("routes, from the API to the handler", "routes"),
-        ("hosts of AWS, by their documented names", "hosts"),
+        ("AWS hosts, by their documented names", "hosts"),
     ]
     found = {
         "references": references.check(document, truths),
@@ -57,18 +59,18 @@ def _hosts(calls: dict[str, set[str]]) -> tuple[int, list[str]]:
     asked = {action.partition(":")[0] for actions in calls.values() for action in actions}
     missing = sorted(service for service in asked if SERVICES.get(service, service) not in endpoints.NAMES)
     return len(asked), [
-        f"{service} is asked and has no documented name in nexmdm.runtime.endpoints" for service in missing
+        f"{service} is called but has no documented name in nexmdm.runtime.endpoints" for service in missing
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.rehearse", description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=Path, required=True, help="what the plays wrote down")
+    parser.add_argument("--calls", type=Path, required=True, help="the calls recorded by the simulations")
     calls = permissions.recorded(parser.parse_args().calls)
     covered, findings = rehearse(expand.expanded(), calls)
     print("covered:", *covered, sep="\n")
     played = "create, update, delete and failures of the schema's custom resource; every function's sample events"
-    print(f"played:   {played}, built, on a PostgreSQL 16 with RDS's rules")
+    print(f"simulated: {played}, built, on a PostgreSQL 16 with RDS's rules")
     print("only AWS can tell:", *(f"  * {line}" for line in ONLY_AWS_CAN_TELL), sep="\n")
     if findings:
         sys.exit("\n".join(["findings:", *findings]))

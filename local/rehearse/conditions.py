@@ -1,4 +1,4 @@
-"""Which conditions of the template hold together, for every combination of the parameters that people use."""
+"""The conditions of the template that hold together, for every combination of the relevant parameters."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -6,7 +6,7 @@ from typing import Any
 
 from local.template import Node
 
-# Per parameter what a condition may depend on; the others take any value without a resource coming or going.
+# The values of each parameter that conditions depend on; other parameters do not affect which resources exist.
 CHOICES: dict[str, list[Any]] = {
     "Stage": ["dev", "prod"],
     "Schedules": ["on", "off"],
@@ -32,7 +32,7 @@ def parameters_of_conditions(document: Node) -> set[str]:
 
 
 def combinations(document: Node) -> tuple[int, set[Truth]]:
-    """How many combinations of parameters there are, and the different sets of conditions that hold in one of them."""
+    """The number of combinations of parameters, and the different sets of conditions that hold in them."""
     names = sorted(parameters_of_conditions(document))
     found, count = set(), 0
     for values in product(*(CHOICES[name] for name in names)):
@@ -43,7 +43,7 @@ def combinations(document: Node) -> tuple[int, set[Truth]]:
 
 
 def by_default(document: Node) -> Truth:
-    """What holds when every parameter has its default."""
+    """The conditions that hold if every parameter has its default."""
     given = {name: parameter.get("Default", "") for name, parameter in document["Parameters"].items()}
     return frozenset(name for name in document["Conditions"] if _holds(name, document["Conditions"], given))
 

@@ -1,4 +1,4 @@
-"""The template as CloudFormation gets it: SAM's transform, run offline by the SAM CLI's own Python."""
+"""The template as CloudFormation receives it: SAM's transform, run offline with the SAM CLI's own Python."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from local import template
 from local.template import Node
 
 PYTHON = template.TEMPLATE.parent / ".venv-build" / "bin" / "python"
-# SAM takes artifacts in S3 only, where `sam deploy` has put them.
+# SAM accepts only artifacts in S3, to which `sam deploy` uploads them.
 _TRANSFORM = """
 import json, sys
 from samtranslator.translator.transform import transform
@@ -26,7 +26,7 @@ MANAGED = ("AWSLambdaBasicExecutionRole", "AWSLambdaVPCAccessExecutionRole", "AW
 
 def expanded(python: Path = PYTHON) -> Node:
     """Raises:
-    RuntimeError: SAM does not take the template; the text says what it said.
+    RuntimeError: SAM rejects the template; the text has its message.
     """
     given = json.dumps(template.document(), default=str)
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""What AWS takes at most of each thing, as its documentation has it; over one of these a deploy fails half-way."""
+"""AWS's documented limits; exceeding one makes a deploy fail halfway."""
 
 import json
 import re
@@ -47,6 +47,6 @@ def _measured(document: Node) -> Iterator[tuple[str, int, int]]:
 
 
 def _characters(policy: Any) -> int:
-    """IAM does not count white space; an ARN's parts that are filled in later are counted as 80 each."""
+    """The size that IAM counts, without white space; parts of ARNs that are filled in later count as 80 each."""
     text = re.sub(r"\s", "", json.dumps(policy))
     return len(re.sub(r'\{"(?:Ref|Fn::\w+)":[^{}]*\}', '"' + "x" * 80 + '"', text))

@@ -1,4 +1,4 @@
-"""From a function to what it asks: security groups on both sides, a route, and S3's endpoint policy."""
+"""The network path from a function to its targets: security groups on both sides, a route, and S3's endpoint policy."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ def check(document: Node, truths: set[Truth], calls: dict[str, set[str]]) -> tup
                 continue
             properties = _chosen(each["Properties"], truth)
             network = properties.get("VpcConfig")
-            if network is None:  # outside of the VPC: the internet is there, the database is not
+            if network is None:  # outside the VPC: the internet can be reached, the database cannot
                 if any(action.startswith("rds-db:") for action in calls.get(name, ())):
-                    wrong.add(f"{name} is outside of the VPC and logs in to the database")
+                    wrong.add(f"{name} is outside the VPC but logs in to the database")
                 continue
             count += 1
             [group] = [each["Ref"] for each in network["SecurityGroupIds"]]
@@ -35,7 +35,7 @@ def check(document: Node, truths: set[Truth], calls: dict[str, set[str]]) -> tup
 
 
 def _once(wrong: set[str]) -> list[str]:
-    """Each finding once, with the shortest combination that shows it."""
+    """Each finding once, with the shortest combination that causes it."""
     found: dict[str, list[str]] = {}
     for finding in sorted(wrong, key=lambda text: (len(text), text)):
         found.setdefault(finding.partition(" (")[0], []).append(finding)
@@ -80,7 +80,7 @@ def _ways_out(resources: Node, name: str, group: str, asked: set[str], truth: Tr
     out = resources[group]["Properties"]["SecurityGroupEgress"]
     for family, everywhere in (("CidrIpv6", "::/0"), ("CidrIp", "0.0.0.0/0")):
         if not any(_covers(rule, HTTPS) and rule.get(family) == everywhere for rule in out):
-            wrong.add(f"{group} lets nothing out to {everywhere}")
+            wrong.add(f"{group} allows no traffic to {everywhere}")
     routes = [each["Properties"] for each in resources.values() if each["Type"] == "AWS::EC2::Route"]
     table = {"Ref": "RouteTable"}
     by_ipv6 = any(
@@ -88,9 +88,9 @@ def _ways_out(resources: Node, name: str, group: str, asked: set[str], truth: Tr
     )
     by_nat = any(route["RouteTableId"] == table and "NatGatewayId" in route for route in routes)
     if not by_ipv6 and not by_nat:
-        wrong.add(f"{name} has no way to the internet ({_name(truth)})")
+        wrong.add(f"{name} has no route to the internet ({_name(truth)})")
     if "WithNat" in truth and not by_nat:
-        wrong.add("Egress=nat makes no route through the NAT gateway")
+        wrong.add("Egress=nat creates no route through the NAT gateway")
     endpoint = _chosen(resources["S3Endpoint"]["Properties"], truth)
     if table not in endpoint["RouteTableIds"]:
         wrong.add("S3's endpoint is not in the functions' route table")
@@ -99,11 +99,11 @@ def _ways_out(resources: Node, name: str, group: str, asked: set[str], truth: Tr
         for statement in endpoint["PolicyDocument"]["Statement"]
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
-    # What the role does not allow in this combination is not asked for in it: an export that is off.
+    # Actions that the role does not allow in this combination are not requested in it, such as an export that is off.
     of_s3 = {action for action in asked if action.startswith("s3:")}
     for action in sorted(of_s3 & _allowed(resources, name, truth) if of_s3 - open_ else ()):
         if action not in open_:
-            wrong.add(f"{name} asks for {action}, which S3's endpoint does not let through ({_name(truth)})")
+            wrong.add(f"{name} requests {action}, which S3's endpoint does not allow ({_name(truth)})")
     return wrong
 
 
@@ -121,7 +121,7 @@ def _present(resources: Node, truth: Truth) -> Node:
 
 
 def _chosen(node: Any, truth: Truth) -> Any:
-    """With every Fn::If decided, and what becomes AWS::NoValue left out."""
+    """The value with every Fn::If resolved and without AWS::NoValue."""
     if isinstance(node, list):
         return [value for each in node if (value := _chosen(each, truth)) is not None]
     if not isinstance(node, dict):

@@ -1,21 +1,21 @@
-"""Each function may do what it asks of AWS, and nothing else: its role against the calls that were written down."""
+"""Compares each function's role with its recorded AWS calls: the role must allow these and nothing else."""
 
 from collections import defaultdict
 from pathlib import Path
 
 from local.template import Node
 
-# What SAM attaches by itself, for Lambda's service: log records, network interfaces (denied to the code), traces.
+# Policies that SAM attaches for Lambda's service: log records, network interfaces (denied to the code), traces.
 FOR_LAMBDA = {"AWSLambdaBasicExecutionRole", "AWSLambdaVPCAccessExecutionRole", "AWSXrayWriteOnlyAccess"}
-# Allowed without a call of the function's own that could be written down.
+# Allowed without a call of the function that could be recorded.
 BESIDES = {
-    "sqs:SendMessage": "Lambda's service hands a failed invocation to the dead letters as the function's role",
-    "s3:ListBucket": "without it S3 answers 403 for an upload that is not there, and not 404",
+    "sqs:SendMessage": "Lambda's service sends a failed invocation to the dead letters with the function's role",
+    "s3:ListBucket": "without it S3 responds with 403 instead of 404 for a missing upload",
 }
 
 
 def recorded(path: Path) -> dict[str, set[str]]:
-    """{function: the actions that it asked for}, of the file that tests/support/aws_calls writes."""
+    """{function: requested actions}, from the file that tests/support/aws_calls writes."""
     found: dict[str, set[str]] = defaultdict(set)
     for line in path.read_text().splitlines():
         function, action = line.split()
@@ -31,18 +31,18 @@ def check(document: Node, calls: dict[str, set[str]]) -> tuple[int, list[str]]:
         wrong += problems
         asked = calls.get(name, set())
         count += len(asked | allowed)
-        wrong += [f"{name} asks for {action}, which its role does not allow" for action in sorted(asked - allowed)]
+        wrong += [f"{name} requests {action}, which its role does not allow" for action in sorted(asked - allowed)]
         wrong += [
-            f"{name} may do {action}, which it was not seen to ask for"
+            f"{name} is allowed {action}, which it was not observed to request"
             for action in sorted(allowed - asked)
             if action not in BESIDES
         ]
-    wrong += [f"{name} asks for something and is no function" for name in sorted(set(calls) - functions)]
+    wrong += [f"{name} made calls but is not a function" for name in sorted(set(calls) - functions)]
     return count, wrong
 
 
 def allowed_to(resources: Node, function: str) -> tuple[set[str], list[str]]:
-    """The actions that the function's role allows, and what is wrong with its policies."""
+    """The actions that the function's role allows, and problems with its policies."""
     role = resources[f"{function}Role"]["Properties"]
     documents, wrong = [], []
     for policy in role.get("Policies", []):
@@ -52,7 +52,7 @@ def allowed_to(resources: Node, function: str) -> tuple[set[str], list[str]]:
         if isinstance(arn, dict):
             documents.append(resources[arn["Ref"]]["Properties"]["PolicyDocument"])
         elif arn.rpartition("/")[2] not in FOR_LAMBDA:
-            wrong.append(f"{function} has AWS's policy {arn}")
+            wrong.append(f"{function} has the AWS policy {arn}")
     allowed = set()
     for statement in (each for document in documents for each in document["Statement"]):
         if statement["Effect"] != "Allow":

@@ -1,5 +1,5 @@
-"""Whatever the template refers to is there, in every combination of parameters in which it is referred to; in no
-circle."""
+"""Checks that everything the template refers to exists in every combination of parameters that uses it, without
+cycles."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _NAMED = re.compile(r"\$\{([^!}][^}]*)\}")
 
 
 class Reference(NamedTuple):
-    """when: the conditions on the way to it, {name: whether it holds}."""
+    """when: the conditions on the path to it, {name: whether it holds}."""
 
     source: str
     target: str
@@ -21,7 +21,7 @@ class Reference(NamedTuple):
 
 
 def check(document: Node, truths: set[Truth]) -> tuple[int, list[str]]:
-    """How many references were looked at, and what is wrong with them."""
+    """The number of checked references, and the problems found."""
     wrong, count = [], 0
     resources, parameters = document["Resources"], document["Parameters"]
     graph: dict[str, set[str]] = {name: set() for name in resources}
@@ -30,14 +30,14 @@ def check(document: Node, truths: set[Truth]) -> tuple[int, list[str]]:
         if reference.target in parameters or reference.target.startswith("AWS::"):
             continue
         if reference.target not in resources:
-            wrong.append(f"{reference.source} refers to {reference.target}, which is not there")
+            wrong.append(f"{reference.source} refers to {reference.target}, which does not exist")
             continue
         if reference.source in graph:
             graph[reference.source].add(reference.target)
         needed = resources[reference.target].get("Condition")
         if needed and any(needed not in truth for truth in truths if _fits(truth, reference.when)):
             when = ", ".join(f"{name} is {value}" for name, value in reference.when.items()) or "always"
-            wrong.append(f"{reference.source} refers to {reference.target} ({when}), which is there if {needed} only")
+            wrong.append(f"{reference.source} refers to {reference.target} ({when}), which exists only if {needed}")
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

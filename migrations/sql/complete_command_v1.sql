@@ -1,8 +1,8 @@
--- Record what a device answered to a command, once; returns whether this answer was the first.
+-- Records a device's answer to a command, once; returns whether this answer was the first.
 --
--- The answer may come before the sender has recorded its own, and in any order; the first one stays. Nothing leaves the
--- states failed and cancelled; every other state becomes sent. False also means that the device has no such command.
--- p_action, when given, must be the command's action: a heartbeat settles pings and nothing else.
+-- The answer may arrive before the sender has recorded FCM's response, and in any order; the first one is kept. The
+-- states failed and cancelled do not change; every other state becomes sent. False also means that the device has no
+-- such command. If p_action is given it must be the command's action: a heartbeat settles only pings.
 CREATE FUNCTION complete_command_v1(
     p_request_id text, p_device_id text, p_result text, p_message text, p_action text DEFAULT NULL
 ) RETURNS boolean LANGUAGE sql VOLATILE AS $function$

@@ -1,6 +1,6 @@
--- What uses a group, so that it cannot be deleted: the rollouts of current builds, and of those that they fall back on
--- for devices that are not offered them. A group that only an older build names may go; that build would then be offered
--- to no device. A table that keeps a filter gets a branch here.
+-- The uses of a group that prevent its deletion: among others, the rollouts of current builds, and of the builds that
+-- they fall back on for devices that are not offered them. A group that only an older build names may be deleted; that
+-- build is then offered to no device. Every table that stores a filter needs a branch here.
 CREATE OR REPLACE VIEW device_group_uses AS
 WITH RECURSIVE build AS (
     SELECT id, replaces_id, is_current, package_name, version_name, rollout_filter,

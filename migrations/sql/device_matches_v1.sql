@@ -1,7 +1,7 @@
--- Whether a living device fits a stored filter (nexmdm.devices.filters.stored), the group's own filter included. No
--- filter fits every device. A group that is gone and a member that is not known here fit none: a filter that is not
--- understood must not reach more devices. nexmdm.devices.filters.where says the same for a list of devices; a test
--- holds the two equal.
+-- Whether an enrolled device matches a stored filter (nexmdm.devices.filters.stored), including the group's own filter.
+-- NULL matches every device. A deleted group and an unknown member match none, so that a filter that is not understood
+-- does not reach more devices. nexmdm.devices.filters.where does the same for sets of devices; a test checks that both
+-- agree.
 CREATE FUNCTION device_matches(for_device text, wanted jsonb, interval_seconds double precision) RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $$

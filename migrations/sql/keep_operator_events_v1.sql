@@ -1,4 +1,4 @@
--- Refuses to change an event, for every role. Removing old ones is retention's, whose role alone may delete.
+-- Rejects changes of events for every role. Retention removes old events; only its role may delete.
 CREATE FUNCTION keep_operator_events_v1() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp

@@ -1,5 +1,5 @@
--- The value of a label as `<` and `>` of a selector compare it: Go's strconv.ParseInt(value, 10, 64), as Kubernetes
--- does it. NULL for everything that this does not take.
+-- The value of a label for the operators `<` and `>` of selectors, as in Kubernetes: Go's strconv.ParseInt(value, 10,
+-- 64). NULL for every value that this function rejects.
 CREATE FUNCTION label_integer(value text) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

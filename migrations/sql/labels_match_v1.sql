@@ -1,6 +1,6 @@
 -- Whether labels meet every requirement of a parsed selector: [{"key", "operator", "values"}, ..]. The operators are
--- those of nexmdm.devices.selectors.Operator; one that is not known here matches nothing,
--- as NULL does. No requirement at all matches everything.
+-- those of nexmdm.devices.selectors.Operator; an unknown one matches nothing, like NULL. An empty list matches
+-- everything.
 CREATE FUNCTION labels_match(labels jsonb, requirements jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

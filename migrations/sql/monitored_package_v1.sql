@@ -1,6 +1,6 @@
--- The package of the app that is watched on a device: the device's own, else that of the first group by name (in the
--- order of its bytes) that has one and that the device fits now, else the default. Whoever asks which app is watched
--- asks here.
+-- The package of the app that is monitored on a device: the device's own, or else that of the first group by name (in
+-- byte order) that names one and that the device belongs to now, or else the default. All code that needs a device's
+-- monitored app uses this function.
 CREATE FUNCTION monitored_package_v1(
     p_device_id text, p_own text, p_default text, p_interval_seconds double precision
 ) RETURNS text

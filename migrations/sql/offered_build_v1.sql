@@ -1,6 +1,7 @@
--- The release build of a package that a device is offered, or null: the current one, else what it replaced, and so on;
--- the first that is published, not paused, and whose rollout reaches the device. Version codes only fall along this
--- chain. nexmdm/alerts/condition_agent_outdated.sql walks it for all devices at once; a test holds the two equal.
+-- The release build of a package that is offered to a device, or null: the current build, or else the one that it
+-- replaced, and so on; the first that is published, not paused, and whose rollout reaches the device. Version codes
+-- only decrease along this chain. nexmdm/alerts/condition_agent_outdated.sql evaluates it for all devices at once; a
+-- test checks that both agree.
 CREATE FUNCTION offered_build_v1(p_device_id text, p_package_name text, p_interval_seconds double precision)
 RETURNS integer
 LANGUAGE sql STABLE

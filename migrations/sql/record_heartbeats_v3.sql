@@ -1,15 +1,17 @@
--- Record the heartbeats of one device: authentication, at most one row per device and bucket, the last status, a changed
--- FCM registration token, the app inventory, the answer to a ping and the list of pending commands, in one round trip.
+-- Records the heartbeats of one device: authentication, at most one row per device and bucket, the last status, a
+-- changed FCM registration token, the app inventory, the answer to a ping and the list of pending commands, in one
+-- round trip.
 --
--- The device is the one that holds `p_token_id`; a caller that knows the device already gives `p_device_id` and leaves
--- the token null. `p_reports` is an array of reports as nexmdm.heartbeats.body writes them. `p_oldest` and `p_newest`
--- bound the buckets in which the reports' own times can fall. Calling it again with the same reports changes nothing.
+-- The device is the one with `p_token_id`; a caller that has already identified the device passes `p_device_id` and a
+-- null token. `p_reports` is an array of reports as written by nexmdm.heartbeats.body. `p_oldest` and `p_newest` limit
+-- the buckets of the reports' own times. Calling it again with the same reports changes nothing.
 --
 -- No row: no device has the token, or it was deleted more than 24 hours ago. `deleted`: it was deleted less than 24
--- hours ago, and nothing was recorded. `created` are the positions, from 1, of the reports that became rows.
+-- hours ago, and nothing was recorded. `created` has the positions, from 1, of the reports that became rows.
 --
--- The settings give one plan to every call: it does not depend on the parameters. Index scans also while a partition is
--- new and empty, since the plan is kept while it fills; and nothing here is worth compiling.
+-- With these settings every call uses the same plan, regardless of the parameters: with index scans even while a
+-- partition is new and empty, because the plan is kept while it fills, and without JIT compilation, which does not pay
+-- off.
 CREATE FUNCTION record_heartbeats_v3(
     p_token_id text, p_device_id text, p_reports json, p_oldest timestamptz, p_newest timestamptz,
     p_bucket_seconds int, p_retention_days int, p_interval_seconds int
@@ -23,7 +25,7 @@ AS $function$
 #variable_conflict use_column
 DECLARE
     own text;
-    -- Once for all: in the statement it would read the whole array again for each of its reports.
+    -- Computed once: inside the statement, it would read the whole array again for each report.
     alone bool := json_array_length(p_reports) = 1;
     may_be_stored bool;
     stored timestamptz[] := '{}';
@@ -33,7 +35,7 @@ DECLARE
     registered_at timestamptz;
     registration text;
 BEGIN
-    -- Step 1: who is it? Using the newest token for the first time retires the older ones in here.
+    -- Step 1: authenticate. Using the newest token for the first time invalidates the older ones.
     IF p_token_id IS NOT NULL THEN
         SELECT d.id, l.last_ts >= p_oldest INTO own, may_be_stored
         FROM authenticate_device_v1(p_token_id) d LEFT JOIN device_last_status l ON l.device_id = d.id;
@@ -45,9 +47,9 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Step 2: which of the buckets hold a row already? Repeats are stopped before the insert: a conflict would still
-    -- consume a sequence value. Nothing is stored of a bucket that begins after the device's last report, so nearly
-    -- every heartbeat goes without looking at partitions.
+    -- Step 2: find the buckets that already have a row. Repeats are excluded before the insert, because a conflict
+    -- would still consume a sequence value. A bucket that begins after the device's last report has no row, so almost
+    -- all heartbeats do not have to read partitions.
     IF may_be_stored THEN
         stored := ARRAY(
             SELECT h.bucket
@@ -60,7 +62,7 @@ BEGIN
 
     -- Step 3: record, in one statement.
     WITH device AS MATERIALIZED (
-        -- Still the token's device? It may have been taken over since step 1.
+        -- Checks that the token is still the device's, which may have been taken over since step 1.
         SELECT d.id, d.deleted_at, d.model AS known_model, d.fcm_token AS known_fcm_token, l.last_ts, l.last_seen_at, l.uptime_s AS last_uptime_s,
             coalesce(l.received_at, l.last_seen_at) AS last_received_at, l.device_ts AS last_device_ts,
             l.boot_at AS last_boot_at, l.earlier_boot_at, l.earlier_model
@@ -88,24 +90,24 @@ BEGIN
             fcm_token, ping_request_id, apps, apps_hash,
             model, manufacturer, android_version, sdk_int, patch_level, build_id, is_device_owner, n)
         CROSS JOIN LATERAL (SELECT CASE
-            -- An exact repeat of the last report, whatever time that one was given.
+            -- An exact repeat of the last report, regardless of the time that was stored for it.
             WHEN r.device_ts = device.last_device_ts AND r.uptime_s = device.last_uptime_s THEN device.last_ts
-            -- A clock that was set back: the uptime went on by the time that has passed, the clock did not. Reports
-            -- that were reordered, or queued before a reboot, have an uptime that does not fit.
+            -- A clock that was set back: the uptime has advanced by the elapsed time, but the clock has not. In reports
+            -- that were reordered, or queued before a reboot, the uptime does not match.
             WHEN alone
              AND r.device_ts < device.last_ts - interval '120 seconds'
              AND r.uptime_s > device.last_uptime_s
              AND abs(r.uptime_s - device.last_uptime_s
                      - extract(epoch FROM statement_timestamp() - device.last_received_at)) <= 120
             THEN statement_timestamp()
-            -- A queue keeps its own time when that is plausible; else the receive time stands in for it.
+            -- Queued reports keep their own time if it is plausible; otherwise the receive time is used.
             WHEN r.device_ts >= statement_timestamp() - make_interval(days => p_retention_days)
              AND r.device_ts <= statement_timestamp() + interval '5 minutes' THEN r.device_ts
             ELSE statement_timestamp() END AS ts) AS at
         WHERE device.deleted_at IS NULL
     ), newest AS MATERIALIZED (
         SELECT report.*,
-            -- When the phone started, by its own clock. Two phones on one token go back and forth between two starts.
+            -- When the phone started, by its own clock. Two phones with one token alternate between two start times.
             CASE WHEN device_ts >= timestamptz '2010-01-01 00:00:00+00' AND uptime_s BETWEEN 0 AND 1000000000
                 THEN device_ts - make_interval(secs => uptime_s) END AS boot_at
         FROM report ORDER BY ts DESC, n DESC LIMIT 1
@@ -125,8 +127,8 @@ BEGIN
         ON CONFLICT (device_id, bucket) DO NOTHING
         RETURNING bucket
     ), advanced AS (
-        -- The last status never goes backwards. A report that is older never reaches the upsert, since a conflict whose
-        -- WHERE is false still locks the row; that WHERE is for races.
+        -- The last status is never replaced by an older one. Older reports are excluded before the upsert, because a
+        -- conflict whose WHERE is false still locks the row; that WHERE handles races.
         INSERT INTO device_last_status AS l (device_id, last_ts, last_seen_at, received_at, device_ts,
             boot_at, earlier_boot_at, earlier_model, token_shared_at, apps_hash, apps_changed_at,
             status, ip, battery_pct, plugged, temp_c, network_type, ssid, carrier, signal_dbm, uptime_s, ram_used_mb,
@@ -173,8 +175,8 @@ BEGIN
     ), fact AS (
         SELECT newest.* FROM newest, advanced
     ), described AS (
-        -- A newer report may bring new facts about the device; newer than the row itself, since a racing report may have
-        -- changed it.
+        -- A newer report may have new facts about the device. It is compared with the row itself, which a concurrent
+        -- report may have changed.
         UPDATE devices d SET
             model = coalesce(fact.model, d.model),
             manufacturer = coalesce(fact.manufacturer, d.manufacturer),
@@ -200,8 +202,8 @@ BEGIN
         ARRAY(SELECT min(n) FROM report JOIN inserted USING (bucket)
               WHERE ts IS DISTINCT FROM last_ts GROUP BY bucket),
         EXISTS (SELECT FROM advanced),
-        -- What may still be delivered, and what is repeated until it is answered; soonest end of life first, so that
-        -- commands which an agent never reports do not starve an urgent one.
+        -- Commands that may still be delivered or are repeated until answered. Those that expire soonest come first, so
+        -- that commands which an agent never reports do not displace an urgent one.
         (SELECT json_agg(p) FROM (
             SELECT request_id, device_id, action, payload, secrets FROM (
                 SELECT request_id, device_id, action, payload, secrets, expires_at FROM fcm_dispatches
@@ -230,22 +232,23 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Step 4: nothing newer, yet the server heard from the device. A repeat changes nothing, unless the device has been
-    -- silent for an interval: then even a repeat (a clock that stands still) is a sign of life. A statement of its own,
-    -- since a report that lost a race to a newer one is to find the row as the other left it.
+    -- Step 4: there is nothing newer, but the server heard from the device. A repeat changes nothing, unless the device
+    -- has been silent for an interval: then even a repeat (from a clock that stands still) shows that it is online.
+    -- This is a separate statement, so that a report that lost a race to a newer one sees the row as the other left it.
     IF heard THEN
         UPDATE device_last_status l SET last_seen_at = greatest(l.last_seen_at, statement_timestamp())
         WHERE l.device_id = own;
     END IF;
 
-    -- Step 5: a report that answers a ping completes it.
+    -- Step 5: a report that answers a ping completes its command.
     IF pings <> '{}' THEN
         PERFORM complete_command_v1(ping, own, 'OK', NULL, 'ping') FROM unnest(pings) AS ping;
     END IF;
 
-    -- Step 6: a newer FCM registration token. Every report locks the row of the last status before the device's, so this
-    -- is a statement of its own, after step 3. Newer than the row itself: a racing report may have changed it. A token
-    -- that FCM called UNREGISTERED is not taken again, and a report without one clears none.
+    -- Step 6: store a newer FCM registration token. Every report locks the row of the last status before the device's
+    -- row, so this is a separate statement after step 3. The report is compared with the row itself, which a concurrent
+    -- report may have changed. A token that FCM reported as UNREGISTERED is not accepted again, and a report without a
+    -- token clears none.
     IF registration IS NOT NULL THEN
         UPDATE devices d SET fcm_token = registration, fcm_token_at = registered_at
         WHERE d.id = own AND d.deleted_at IS NULL
@@ -255,8 +258,8 @@ BEGIN
           AND coalesce(registered_at > d.fcm_token_at, true);
     END IF;
 
-    -- Step 7: the app inventory, only when its hash changed. The row of the last status is locked since step 3, so that
-    -- two calls of one device take turns. An entry that could not be read (`installed` null) changes nothing.
+    -- Step 7: store the app inventory, only if its hash changed. The row of the last status has been locked since step
+    -- 3, which serializes calls of one device. An invalid entry (`installed` null) changes nothing.
     IF inventory IS NOT NULL THEN
         WITH reported AS MATERIALIZED (
             SELECT * FROM json_to_recordset(inventory)

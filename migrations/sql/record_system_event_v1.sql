@@ -1,6 +1,6 @@
--- Adds the event of something that a device caused. The role of the functions that devices reach may not insert into
--- operator_events; it may call this, which runs with its owner's rights, takes only the actions listed here, and always
--- names the system as the actor.
+-- Adds an event that a device caused. The role of the device functions may not insert into operator_events, but it may
+-- call this function, which runs with its owner's rights, accepts only the actions listed here, and always names the
+-- system as the actor.
 CREATE FUNCTION record_system_event_v1(
     p_function text, p_action text, p_object text, p_request_id text, p_before jsonb, p_after jsonb
 ) RETURNS void

@@ -1,9 +1,9 @@
 -- How the version of a package that a device last reported compares with a build: -1 lower or not installed, 0 the same,
--- 1 higher; null when no report names the package. The agent reports its own version by name alone: the version code is
--- that of the build of this name, and a name that no build has counts as lower.
+-- 1 higher; null if no report names the package. The agent reports only the name of its own version: the version code
+-- is that of the build with this name, and an unknown name counts as lower.
 --
--- One row, always. It returns a table because the planner puts such a function into the statement that reads it, as
--- joins; a function that returns a value is called, and planned, for each device.
+-- Always returns one row. It returns a table because the planner can inline such a function as joins; a function that
+-- returns a value is called, and planned, for each device.
 CREATE FUNCTION reported_version_v2(
     p_device_id text, p_package text, p_version_code bigint, p_version_name text, p_agent_package text
 ) RETURNS TABLE (version integer) LANGUAGE sql STABLE AS $function$

@@ -1,5 +1,5 @@
--- Whether a rollout reaches a device: it is in the cohort of the percentage, and fits the filter. A caller that is no
--- device yet (null) is reached by what everybody is offered.
+-- Whether a rollout reaches a device: it is in the cohort of the percentage, and matches the filter. A caller that is
+-- not a device yet (null) is reached by rollouts to all devices.
 CREATE FUNCTION rollout_reaches_v1(
     p_build_id integer, p_percent integer, p_filter jsonb, p_device_id text, p_interval_seconds double precision
 ) RETURNS boolean

@@ -1,8 +1,8 @@
--- Store the FCM registration token that a device reports on the token's own route; true when the row changed.
+-- Stores the FCM registration token that a device reports on the route for tokens; true if the row changed.
 --
--- False: it is stored already, or the device was deleted or taken over since the caller authenticated. The trigger of
--- devices.fcm_token takes the token from another device. A token that FCM called UNREGISTERED is taken here, since the
--- agent calls this route when FCM has given it a token.
+-- False: it is already stored, or the device was deleted or taken over since the caller authenticated. The trigger of
+-- devices.fcm_token removes the token from another device. A token that FCM reported as UNREGISTERED is accepted here,
+-- because the agent calls this route when it has received a token from FCM.
 CREATE FUNCTION store_fcm_token_v1(p_device_id text, p_token_id text, p_fcm_token text) RETURNS bool
 LANGUAGE plpgsql
 AS $function$

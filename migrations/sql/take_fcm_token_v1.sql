@@ -1,7 +1,7 @@
--- Trigger of devices.fcm_token: an FCM registration token belongs to one device, the latest to report it.
+-- Trigger of devices.fcm_token: an FCM registration token belongs to one device, the last to report it.
 --
--- Phones restored from one backup report the same token. The lock makes two that report it at once take turns, so that
--- the later of them sees, and clears, what the earlier one stored.
+-- Phones restored from one backup report the same token. The lock serializes concurrent reports, so that the later one
+-- sees, and clears, the token of the earlier one.
 CREATE FUNCTION take_fcm_token_v1() RETURNS trigger
 LANGUAGE plpgsql
 AS $function$

@@ -1,5 +1,5 @@
--- What names a set of devices: the SHA-256 (hex) of their ids in byte order, joined by newlines; of no device the
--- SHA-256 of nothing.
+-- The hash of a set of devices: the SHA-256 (hex) of their ids in byte order, joined by newlines; for an empty set,
+-- that of the empty string.
 CREATE FUNCTION target_hash(device_ids text[]) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$

@@ -20,7 +20,7 @@ def test_the_documents_tables_are_what_the_script_prints():
 
 def test_longer_interval_costs_less():
     usual, longer = (needs(Model(interval=interval)) for interval in (600, 3600))
-    for what in ("heartbeats a second, usual", "requests a month, million", "together, USD a month"):
+    for what in ("heartbeats a second, usual", "requests a month, million", "total, USD a month"):
         assert usual[what](1e6) != longer[what](1e6)
     assert Model().requests(1e6) > 4 * Model(interval=3600).requests(1e6)
 

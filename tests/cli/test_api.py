@@ -88,5 +88,5 @@ def test_unrepeatable_request_is_not_retried_when_its_outcome_is_unknown(told, a
 def test_tokens_are_not_created_twice_after_a_lost_response(run, data, stack):
     with relay(stack.url) as line:
         lost = run("enroll", "create", "lost-token", "--url", line.url, code=6)
-    assert "Whether it was done is not known" in lost.stderr
+    assert "It is not known whether the request was executed" in lost.stderr
     assert [t["alias"] for t in data("enroll", "list", "--limit", "500")].count("lost-token") == 1

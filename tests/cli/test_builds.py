@@ -96,7 +96,7 @@ def test_download_verifies_the_received_bytes(data, run, player, operator):
 
 
 def test_withdraw_accepts_only_declared_builds(run, player):
-    assert "only one that is declared" in run("builds", "withdraw", player, code=4).stderr
+    assert "only a declared build" in run("builds", "withdraw", player, code=4).stderr
 
 
 def test_signers_are_pinned_and_listed(data, run, player):
@@ -142,10 +142,10 @@ def test_pilot_devices_are_named_by_alias_and_listed(current, data, run, stack):
     stack.enroll("pilot")
     asked = data("builds", "rollout", current, "--to", "pilot", "--no-wait")["install"]
     assert (asked["device_count"], asked["newer_devices"]) == (1, 0)
-    assert "Nobody is asked: all 1 devices" in run("builds", "rollout", current, "--to", "pilot", "--no-wait").stderr
+    assert "No device is asked: all 1 devices" in run("builds", "rollout", current, "--to", "pilot", "--no-wait").stderr
     assert data("builds", "installations", current)[0]["alias"] == "pilot"
     assert "pilot" in run("builds", "installations", current, "--status", "pending").stdout
-    assert "No installation fits" in run("builds", "installations", current, "--status", "failed").stderr
+    assert "No installation matches" in run("builds", "installations", current, "--status", "failed").stderr
     assert "There is no device" in run("builds", "rollout", current, "--to", "nobody", code=3).stderr
 
 
@@ -166,10 +166,10 @@ def test_rollout_accepts_stages_and_a_window(current, data, run):
         "window"
     ]
     assert window == {"timezone": "Europe/Berlin", "days": ["fri", "sat"], "from": "22:00", "to": "04:00"}
-    assert "is no stage" in run("builds", "rollout", current, "--stage", "x", code=2).stderr
-    assert "is no window" in run("builds", "rollout", current, *stages, "--window", "night", code=2).stderr
-    assert "Give a percentage, or --to, or --stage" in run("builds", "rollout", current, code=2).stderr
-    assert "Nobody is asked: no device" in run("builds", "rollout", current, "0", "--install", "--no-wait").stderr
+    assert "is not a stage" in run("builds", "rollout", current, "--stage", "x", code=2).stderr
+    assert "is not a window" in run("builds", "rollout", current, *stages, "--window", "night", code=2).stderr
+    assert "Give a percentage, --to or --stage" in run("builds", "rollout", current, code=2).stderr
+    assert "No device is asked: no device" in run("builds", "rollout", current, "0", "--install", "--no-wait").stderr
 
 
 def test_last_version_code_needs_force(run):

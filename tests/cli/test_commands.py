@@ -54,7 +54,7 @@ def test_cancel(data, run, stack, phone):
     request_id = waiting(data, stack, phone)
     assert data("commands", "cancel", request_id)["state"] == "cancelled"
     sent = data("send", "ping", "--to", "cmd-a")["request_id"]
-    assert "only what may still be sent" in run("commands", "cancel", sent, code=4).stderr
+    assert "only a command that may still be sent" in run("commands", "cancel", sent, code=4).stderr
 
 
 def test_show_follows_a_command_that_is_retried(data, stack, phone):

@@ -51,7 +51,7 @@ def test_output_to_a_pipe_is_not_truncated(run, phones):
     assert table[1].endswith(phones[0].device_id)
     assert not any(line.endswith(" ") for line in table)
     nothing = run("devices", "list", "--alias-prefix", "nobody")
-    assert (nothing.stdout, nothing.stderr) == ("", "No device fits.\n")
+    assert (nothing.stdout, nothing.stderr) == ("", "No device matches.\n")
 
 
 def test_show_by_alias_and_by_id(data, run, phones):
@@ -85,7 +85,7 @@ def test_watch_shows_changes(run):
 def test_device_is_renamed(data, run, phones):
     assert data("devices", "rename", "dev-003", "renamed")["alias"] == "renamed"
     assert "alias" in run("devices", "rename", "renamed", "dev-004", code=4).stderr
-    assert run("devices", "rename", "renamed", "dev-003").stdout == "renamed is dev-003 now\n"
+    assert run("devices", "rename", "renamed", "dev-003").stdout == "renamed is now dev-003\n"
 
 
 def test_delete_asks_or_needs_yes_without_a_terminal(run, data, stack):

@@ -276,7 +276,7 @@ def test_script_sets_up_a_phone_and_may_run_twice(kit, data, operator, alias):
     device = data("devices", "show", alias)
     again = execute(script, environment).stdout
     twice = adb.phone(bin_)
-    assert "was done with this token" in again
+    assert "already done with this token" in again
     changes = {"installed", "device_owner", "settings", "extras", "registered"}
     assert {name: twice[name] for name in changes} == {name: once[name] for name in changes}
     assert sum(words[:2] == ["am", "broadcast"] for words in twice["ran"]) == 1
@@ -349,7 +349,7 @@ def test_rotate_keys_prints_a_line_for_each_phone(run, data, stack, enrolled, ch
         (("--all", "--hmac-primary-key", "old"), 2, "Give both keys"),
         (KEYS, 2, "Choose devices"),
         (("--all", "rotate-1", *KEYS), 2, "Choose devices"),
-        (("--alias-prefix", "no such", *KEYS), 3, "No device fits"),
+        (("--alias-prefix", "no such", *KEYS), 3, "No device matches"),
     ],
 )
 def test_rotate_keys_names_what_is_missing(run, options, code, said):

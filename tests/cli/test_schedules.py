@@ -32,7 +32,7 @@ def test_schedule_is_created_changed_run_and_deleted(data, run):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("x", "ping", "--cron", "0 3 * * *"), 2, "Which devices?"),
+        (("x", "ping", "--cron", "0 3 * * *"), 2, "No filter was given"),
         (("x", "ping", "--all"), 2, "--cron or --at"),
         (("x", "ping", "--all", "--cron", "0 3 30 2 *"), 4, "$.cron"),
         (("x", "ping", "--all", "--cron", "0 3 * * *", "-z", "Mars/Olympus"), 4, "$.timezone"),

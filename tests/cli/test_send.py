@@ -32,7 +32,7 @@ def test_command_to_one_device_is_followed_until_it_answers(run, data, phone):
 def test_action_without_an_answer_is_done_when_it_is_sent(run, data, phone):
     phone.answer = None
     done = run("send", "reboot", "--to", "send-a")
-    assert "sent; this agent does not report what became of it" in done.stdout
+    assert "sent; the agent does not report the result of this action" in done.stdout
     assert data("send", "reboot", "--to", "send-a")["completed_at"] is None
 
 
@@ -116,7 +116,7 @@ def test_send_accepts_parameters(data, run, operator, stack):
         (("ring", "duration:=x", "--to", "send-a"), 2, "duration"),
         (("wifi_connect", "ssid=@nowhere", "--to", "send-a"), 2, "ssid"),
         (("ping", "--to", "send-"), 3, "There are send-a, send-b, send-c."),
-        (("ping", "--alias-prefix", "nobodys", "--yes"), 3, "No device fits."),
+        (("ping", "--alias-prefix", "nobodys", "--yes"), 3, "No device matches."),
         (("ring", "duration=500", "--to", "send-a"), 4, "$.params.duration"),
         (("fly", "--to", "send-a"), 4, "$.action"),
         (("ping", "--to", "send-a", "--request-id", "a b"), 4, "Idempotency-Key"),
@@ -134,7 +134,7 @@ def test_given_request_id_is_sent_once(data, run, stack):
         assert data("send", "ping", "--to", "send-a", "--request-id", request_id)["result"] == "success"
     assert len(stack.fake_fcm.posts(request_id)) == 1
     assert (
-        "stands for another command" in run("send", "wake", "--to", "send-a", "--request-id", request_id, code=4).stderr
+        "belongs to another command" in run("send", "wake", "--to", "send-a", "--request-id", request_id, code=4).stderr
     )
 
 
@@ -154,7 +154,7 @@ def test_command_explains_how_to_continue_when_every_response_is_lost(run, stack
     monkeypatch.setattr("nexmdm_cli.api.TRIES", 2)
     with relay(stack.url, lose=99) as line:
         lost = run("send", "ping", "--to", "send-a", "--url", line.url, code=6).stderr
-    key = lost.split("Run it again as ")[1].split()[0]
+    key = lost.split("Repeat it with the id ")[1].split()[0]
     assert "--request-id" in lost
     again = run("send", "ping", "--to", "send-a", "--request-id", key)
     assert "success" in again.stdout

@@ -37,11 +37,11 @@ def local(home, stack):
 
 def test_missing_stack_is_reported(home):
     failed = nexmdm("devices", "list", code=2)
-    assert "Which stack?" in failed.stderr
+    assert "No stack was given" in failed.stderr
     assert all(way in failed.stderr for way in ("--url", "NEXMDM_URL", "nexmdm use", "make run"))
     assert "make run" in nexmdm("devices", "list", "--local", code=6).stderr
     for url in ("abc", "ftp://x", "https://", "http://[::"):
-        assert "begins with https://" in nexmdm("devices", "list", "--url", url, code=2).stderr
+        assert "must begin with https://" in nexmdm("devices", "list", "--url", url, code=2).stderr
 
 
 def test_running_local_stack_is_found_without_configuration(local, stack):
@@ -52,7 +52,7 @@ def test_running_local_stack_is_found_without_configuration(local, stack):
 
 def test_ended_local_stack_is_ignored(local, stack):
     announce(local.parent.parent, stack.url, pid=2**22 - 1)
-    assert "Which stack?" in nexmdm("devices", "list", code=2).stderr
+    assert "No stack was given" in nexmdm("devices", "list", code=2).stderr
 
 
 def test_file_of_another_user_is_ignored(local, monkeypatch):
@@ -102,7 +102,7 @@ def test_profile_signs_and_the_url_gives_the_region(home, monkeypatch):
         stack = find(given)
         assert (stack.auth._credentials.access_key, stack.auth._region) == ("AKIAFLEET", "ap-southeast-2")
         monkeypatch.setenv("AWS_PROFILE", "fleet")
-    with pytest.raises(Failure, match="In which region"):
+    with pytest.raises(Failure, match="The region of"):
         find(Choice(url="https://mdm.example"))
     assert find(Choice(url="https://mdm.example", region="eu-west-3")).auth._region == "eu-west-3"
 
@@ -135,7 +135,7 @@ def test_credentials_without_access_are_reported(operator, monkeypatch):
 
 def test_url_that_is_not_a_stack_is_reported(operator, stack):
     failed = nexmdm("devices", "list", "--url", f"{stack.url}/stage", code=3)
-    assert "has no such route. Is it the address of a NexMDM stack" in failed.stderr
+    assert "has no such route. Is it the URL of a NexMDM stack" in failed.stderr
 
 
 class Website(BaseHTTPRequestHandler):

@@ -50,13 +50,13 @@ def test_invalid_selector_is_shown_with_its_column(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("label", "site=x"), 2, "Which devices?"),
-        (("label", "site=x", "--to", "tgt-1", "-l", "fleet"), 2, "Which devices?"),
+        (("label", "site=x"), 2, "No devices were given"),
+        (("label", "site=x", "--to", "tgt-1", "-l", "fleet"), 2, "No devices were given"),
         (("label", "site", "--to", "tgt-1"), 2, "KEY=VALUE"),
         (("label", "a=1", "a-", "--to", "tgt-1"), 4, "$.set.a"),
         (("label", "A=1", "--to", "tgt-1"), 4, "$.set"),
-        (("label", "a=1", "-l", "fleet=nobodys", "--yes"), 3, "No device fits."),
-        (("delete",), 2, "Which devices?"),
+        (("label", "a=1", "-l", "fleet=nobodys", "--yes"), 3, "No device matches."),
+        (("delete",), 2, "No devices were given"),
     ],
 )
 def test_invalid_target_is_named(run, arguments, code, said):
@@ -108,7 +108,7 @@ def test_groups_are_created_listed_and_deleted(data, run):
     assert "--selector fleet=tgt --silent" in run("groups", "list").stdout
     assert aliases(data("devices", "list", "--group", "tgt")) == ["tgt-1", "tgt-2", "tgt-3"]
     assert data("send", "wake", "--group", "tgt", "--dry-run")["device_count"] == 3
-    assert "Which devices?" in run("groups", "set", "tgt", code=2).stderr
+    assert "No filter was given" in run("groups", "set", "tgt", code=2).stderr
     run("groups", "delete", "tgt", "--yes")
     run("groups", "show", "tgt", code=3)
 

@@ -71,7 +71,7 @@ def test_arguments_are_utf_8_in_the_c_locale(operator):
     assert json.loads(ended.stdout)["items"][0]["alias"] == "Zürich"
     other = process("enroll", "create", b"Z\xfcrich", **plain)
     assert (other.returncode, other.stdout) == (2, b"")
-    assert other.stderr == b"error: The command line is not UTF-8.\n"
+    assert other.stderr == b"error: The command line is not valid UTF-8.\n"
 
 
 @pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])

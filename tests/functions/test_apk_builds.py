@@ -303,7 +303,7 @@ def test_invalid_pins_are_refused(bucket: Bucket):
 def test_version_below_the_current_one_is_refused(bucket: Bucket):
     promoted(3)
     document = offer(sample("agent-2")).problem(422)
-    assert document["detail"] == "version_code: expected at least 3, which is the current build's, found 2"
+    assert document["detail"] == "version_code: expected at least 3, that of the current build, found 2"
 
 
 # --- published bytes
@@ -342,7 +342,7 @@ def test_unavailable_s3_returns_503_and_decides_nothing(bucket: Bucket, monkeypa
     settings.load.cache_clear()
     storage._client.cache_clear()
     document = complete(declared.json["build_id"])
-    assert document.problem(503)["detail"] == "S3 does not answer. Try again."
+    assert document.problem(503)["detail"] == "S3 does not respond. Try again."
     assert "retry-after" in document.headers
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.url)
     settings.load.cache_clear()
@@ -429,9 +429,7 @@ def test_shared_user_id_cannot_change(bucket: Bucket, db: Database):
     published(1)
     db.execute("UPDATE apk_versions SET shared_user_id = 'com.nexmdm.all'")
     document = offer(sample("agent-2")).problem(422)
-    assert document["detail"] == (
-        "sharedUserId: expected com.nexmdm.all, which is that of the builds before it, found none"
-    )
+    assert document["detail"] == ("sharedUserId: expected com.nexmdm.all, that of the earlier builds, found none")
     db.execute("UPDATE apk_versions SET min_sdk = NULL, shared_user_id = NULL")
     assert offer(sample("agent-3"), 3).json["state"] == "published"
 

@@ -257,7 +257,7 @@ def test_download_counts_as_the_first_authenticated_call(bucket: Bucket, device:
 
 def test_download_without_a_build_returns_404(bucket: Bucket, device: Device, db: Database):
     published(2)
-    assert "no release of com.nexmdm" in fetch(device.token).problem(404)["detail"]
+    assert "No release of com.nexmdm" in fetch(device.token).problem(404)["detail"]
     assert rows(db) == []
 
 

@@ -195,7 +195,7 @@ def test_partition_is_not_dropped_if_its_upload_fails(covered, url, db, device, 
     answer = handler({}, CONTEXT)
     error = answer["policies"]["heartbeats"]["error"]
     assert error.startswith(f"NotWritten: s3://{BUCKET}/device_heartbeats/day=")
-    assert "Its rows stay; the next cleanup writes it again." in error
+    assert "Its rows were kept; the next cleanup writes it again." in error
     assert any(getattr(record, "reason", None) == error.removeprefix("NotWritten: ") for record in caplog.records)
     assert (answer["complete"], answer["policies"]["enrollment_tokens"]["done"]) == (False, True)
     assert rows(db) == before

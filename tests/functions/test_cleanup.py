@@ -154,7 +154,7 @@ def test_failed_export_removes_nothing(bucket, old_downloads: int, db: Database,
     answer = handler({}, context())
     error = answer["policies"]["apk_downloads"]["error"]
     assert error.startswith("NotWritten: s3://no-such-bucket/apk_download_events/")
-    assert error.endswith(" was not written (NoSuchBucket). Its rows stay; the next cleanup writes it again.")
+    assert error.endswith(" was not written (NoSuchBucket). Its rows were kept; the next cleanup writes it again.")
     assert answer["policies"]["enrollment_tokens"]["done"] is True
     assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
 

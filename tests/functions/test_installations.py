@@ -285,6 +285,6 @@ def test_rollback_names_devices_that_run_a_newer_version(bucket: Bucket, db: Dat
     device = Asked(db, promoted(2, percent=0))
     call("POST", "/v1/heartbeat", {"device_id": device.id, "app_version": "2.0"}, token=device.token)
     assert act(device.build_id, "rollback", reason="it hangs").json["warnings"] == [
-        "1 device runs version code 2 or a newer one. Android refuses a lower versionCode: to bring the earlier code"
-        " back to them, publish it under a version code above 2."
+        "1 device runs version code 2 or a newer one. Android rejects a lower versionCode: to return to the"
+        " earlier code, publish it under a version code above 2."
     ]

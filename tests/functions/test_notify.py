@@ -41,7 +41,7 @@ def test_cloudwatch_alarm_is_posted_in_words(webhook: Webhook):
     handler(samples.load("notify-alarm"), CONTEXT)
     assert webhook.posted[0]["text"].splitlines() == [
         "*ALARM: nexmdm-prod-DispatchesUnknown-1A2B3C*",
-        "Commands whose outcome nobody knows: docs/operations.md#dispatchesunknown",
+        "There are commands with an unknown outcome: docs/operations.md#dispatchesunknown",
         "Threshold Crossed: 1 datapoint [2.0 (01/01/26 00:00:00)] was greater than the threshold (0.0).",
         "EU (Ireland) 2026-01-01T00:05:12.345+0000",
     ]

@@ -50,7 +50,7 @@ def test_dangling_reference_is_found(document):
 def test_reference_to_a_conditional_resource_is_found(document):
     document["Outputs"]["ApkBucketName"]["Value"] = {"Fn::Sub": "${ExportBucket.Arn}/x"}
     [wrong] = references.check(document, combinations(document)[1])[1]
-    assert wrong == "output ApkBucketName refers to ExportBucket (always), which is there if WithExport only"
+    assert wrong == "output ApkBucketName refers to ExportBucket (always), which exists only if WithExport"
 
 
 def test_condition_on_the_path_of_a_reference_is_respected(document):
@@ -110,9 +110,9 @@ def test_role_with_exactly_the_needed_rights_passes():
 @pytest.mark.parametrize(
     ("asked", "wrong"),
     [
-        ({*ASKED, "s3:PutObject"}, "WatchFunction asks for s3:PutObject, which its role does not allow"),
-        ({*ASKED, "rds-db:connect/nexmdm_owner"}, "asks for rds-db:connect/nexmdm_owner, which"),
-        ({"sns:Publish"}, "WatchFunction may do rds-db:connect/nexmdm_app, which it was not seen to ask for"),
+        ({*ASKED, "s3:PutObject"}, "WatchFunction requests s3:PutObject, which its role does not allow"),
+        ({*ASKED, "rds-db:connect/nexmdm_owner"}, "requests rds-db:connect/nexmdm_owner, which"),
+        ({"sns:Publish"}, "WatchFunction is allowed rds-db:connect/nexmdm_app, which it was not observed to request"),
     ],
 )
 def test_role_with_missing_or_surplus_rights_is_found(asked: set[str], wrong: str):
@@ -152,13 +152,13 @@ def as_functions(document: dict[str, Any]) -> dict[str, Any]:
         (lambda r: r.pop("DatabaseFromFunctions"), "cannot reach DatabaseCluster"),
         (lambda r: r.pop("FunctionsToProxy"), "cannot reach DatabaseProxyEndpoint"),
         (lambda r: r.pop("DatabaseFromProxy"), "cannot reach DatabaseProxyEndpoint"),
-        (lambda r: r.pop("EgressRoute"), "has no way to the internet"),
+        (lambda r: r.pop("EgressRoute"), "has no route to the internet"),
         (lambda r: r.pop("NatRoute"), "no route through the NAT gateway"),
         (lambda r: r["S3Endpoint"]["Properties"].update(RouteTableIds=[]), "S3's endpoint is not in"),
         (lambda r: r["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"].pop(0), "s3:GetObjectVersion, which"),
         (
             lambda r: r["FunctionSecurityGroup"]["Properties"]["SecurityGroupEgress"].pop(0),
-            "FunctionSecurityGroup lets nothing out to ::/0",
+            "FunctionSecurityGroup allows no traffic to ::/0",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_blocked_network_path_is_found(document, change, wrong: str | None):
 def test_service_without_a_documented_host_is_found():
     assert _hosts({"WatchFunction": {"sns:Publish", "rds-db:connect/nexmdm_app"}})[1] == []
     [found] = _hosts({"WatchFunction": {"sqs:SendMessage"}})[1]
-    assert found.startswith("sqs is asked")
+    assert found.startswith("sqs is called")
 
 
 def test_document_matches_the_output_of_the_rehearsal():

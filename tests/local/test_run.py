@@ -72,7 +72,7 @@ def test_bounded_run_ends_with_its_verdict(start, db, tmp_path):
     db.execute("INSERT INTO devices (id, alias, created_at) VALUES ('q', 'quiet', now() - interval '1 hour')")
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15", "--watch", "1")
     assert run.end() == 0, run.lines
-    assert any("alert: Silent: quiet (never heard)" in line for line in run.lines), run.lines
+    assert any("alert: Silent: quiet (never heard from)" in line for line in run.lines), run.lines
     assert any(re.match(r"console: http://127\.0\.0\.1:\d+/start#code=[\w-]+$", line) for line in run.lines)
     last = next(line for line in reversed(run.lines) if not line.startswith("audit:"))
     assert "online 5/5" in last
@@ -85,7 +85,7 @@ def test_killed_gateway_is_restarted_and_nothing_is_lost(start):
     run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15")
     run.wait_for("accepted 0")
     run.gateway().kill()
-    run.wait_for("the gateway is back")
+    run.wait_for("the gateway is running again")
     assert run.end() == 0, run.lines
 
 

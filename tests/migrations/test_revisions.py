@@ -134,7 +134,7 @@ def test_revision_that_waits_for_a_lock_lets_writers_pass_and_retries(empty: str
                           VALUES (1, '1', 1, 'x', 1, 'adopted')""")
     writer.commit()
     writer.close()
-    assert "a lock was not to be had" in run.stderr.readline()
+    assert "a lock could not be acquired" in run.stderr.readline()
     reader.close()
     assert run.wait() == 0
     assert rows(empty, "SELECT version_num FROM alembic_version") == [("e8a41f63d7c2",)]
@@ -226,5 +226,5 @@ def test_failed_revision_leaves_nothing_and_earlier_ones_are_kept(empty: str, tm
 def test_unreachable_database_is_reported_in_one_line(empty: str):
     done = alembic("postgresql://nobody@127.0.0.1:9/none", "upgrade", "head")
     assert done.returncode == 1
-    assert done.stderr.startswith("migrate: the database of DATABASE_URL does not answer: ")
+    assert done.stderr.startswith("migrate: the database of DATABASE_URL does not respond: ")
     assert "Traceback" not in done.stderr

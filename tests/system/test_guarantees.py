@@ -36,7 +36,7 @@ def test_named_properties_are_exactly_the_checked_ones():
 
 def test_each_command_guarantee_names_its_test():
     rows = [line.split("|") for line in DOCUMENT.splitlines() if line.startswith("| ") and "::" not in line]
-    about_tests = [row for row in rows if row[1].strip() not in ("promise", "rule") and len(row) > 4]
+    about_tests = [row for row in rows if row[1].strip() not in ("guarantee", "rule") and len(row) > 4]
     assert about_tests == []
 
 

@@ -167,7 +167,7 @@ def test_largest_reserved_concurrency_fits_into_an_account(document):
     said = (ROOT / "docs" / "deploy.md").read_text()
     assert f"{number} functions ({number - 1} without `Webhook`)" in said
     assert f"(quota − 100) / {number}, rounded down: {900 // number} with a quota of 1,000" in said
-    assert f"less than {100 + number}. The template refuses more than\n{most}." in said
+    assert f"less than {100 + number}. The\ntemplate accepts at most {most}." in said
 
 
 def test_lambda_logs_json_and_only_relevant_records(document):

@@ -1,1 +1,1 @@
-"""`nexmdm`, the operator's command, and the console. Speaks to the API as anybody could."""
+"""The operators' CLI `nexmdm` and the console. Both use only the public API."""

@@ -1,4 +1,4 @@
-"""Devices by what people call them: an alias, or an id."""
+"""Look up devices by alias or id."""
 
 import os
 import uuid
@@ -10,10 +10,10 @@ from nexmdm_cli.resources import Device
 
 
 def find(api: Api, name: str) -> Device:
-    """The living device with this alias, else with this id.
+    """The enrolled device with this alias, or else with this id.
 
     Raises:
-        Failure: there is none; says which aliases begin like it.
+        Failure: there is none; suggests aliases that begin with the same characters.
     """
     beginning = list(api.pages(Device, "/v1/devices", {"alias": name}, limit=5))
     exact = next((device for device in beginning if device.alias == name), None)
@@ -22,21 +22,21 @@ def find(api: Api, name: str) -> Device:
     if _is_id(name):
         return api.read(Device, "GET", path("devices", name))
     like = ", ".join(device.alias for device in beginning)
-    hint = f"There are {like}." if like else "`nexmdm devices list` prints those there are."
+    hint = f"There are {like}." if like else "`nexmdm devices list` lists all devices."
     raise Failure(f"There is no device {name!r}.", Code.NOT_FOUND, hint)
 
 
 def aliases(api: Api) -> dict[str, str]:
-    """{id: alias} of the first page of devices, which is all of a small fleet; for tables, at the price of one call."""
+    """{id: alias} of the first page of devices, which covers a small fleet with a single call; for tables."""
     return {device.device_id: device.alias for device in api.pages(Device, "/v1/devices", limit=PAGE)}
 
 
 def complete(incomplete: str) -> list[str]:
-    """Aliases for shell completion; nothing when the stack cannot be asked."""
+    """Aliases for shell completion; none if the stack cannot be reached."""
     try:
         api = Api(stack.find(stack.Choice(url=os.environ.get("NEXMDM_URL"))))
         return [device.alias for device in api.pages(Device, "/v1/devices", {"alias": incomplete or None}, limit=50)]
-    except Exception:  # a completion that raises would print into the person's command line
+    except Exception:  # an exception during completion would be printed into the user's command line
         return []
 
 

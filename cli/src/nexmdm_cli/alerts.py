@@ -1,4 +1,4 @@
-"""`nexmdm alerts` and `nexmdm ack`: what is wrong with which device, as the watch function found it."""
+"""`nexmdm alerts` and `nexmdm ack`: the alerts that the watch function opened."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ def _detail(alert: Alert) -> str:
 
 
 def _state(alert: Alert) -> str:
-    """`open, muted, known`: the state, whether a mute kept it from being told, whether an operator acknowledged it."""
+    """For example `open, muted, known`: the state, whether the alert is muted, and whether it was acknowledged."""
     marks = [alert.state]
     marks += ["muted"] if alert.muted else []
     marks += ["known"] if alert.acked_at else []
@@ -48,17 +48,17 @@ def add_to(app: typer.Typer) -> None:
 def alerts(
     session: Session,
     condition: Annotated[
-        str | None, typer.Option(help="Only this one: silent, low_battery, app_down, clock_wrong, ...")
+        str | None, typer.Option(help="Only this condition: silent, low_battery, app_down, clock_wrong, ...")
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Alias or id.", autocompletion=addresses.complete)
     ] = None,
     selector: Selector = None,
     group: InGroup = None,
-    history: Annotated[bool, typer.Option("--history", help="Also those that have recovered.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None,
+    history: Annotated[bool, typer.Option("--history", help="Include recovered alerts.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number; all by default.")] = None,
 ) -> None:
-    """List open alerts, newest first: devices silent, low on battery, without their app, behind the rollout."""
+    """List open alerts, newest first: silent devices, low batteries, apps that are down, outdated agents and more."""
     device_id = addresses.find(session.api, device).device_id if device else None
     query = {
         **Narrow(selector, group).query(),
@@ -72,8 +72,8 @@ def alerts(
 def ack(
     session: Session,
     alert_id: Annotated[int, typer.Argument(min=1, help="The alert's id, from `nexmdm alerts`.", metavar="ALERT_ID")],
-    note: Annotated[str | None, typer.Option("--note", "-m", help="What is being done about it.")] = None,
+    note: Annotated[str | None, typer.Option("--note", "-m", help="What is being done about the alert.")] = None,
 ) -> None:
-    """Acknowledge an open alert, so that others see that it is known."""
+    """Acknowledge an open alert, so that other operators see that it is being handled."""
     alert = session.api.read(Alert, "POST", path("alerts", str(alert_id), "ack"), {"note": note})
     session.out.fields(alert, [("device", alert.alias), ("condition", alert.condition), ("state", _state(alert))])

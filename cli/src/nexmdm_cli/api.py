@@ -1,4 +1,4 @@
-"""Calls of the API: signed, retried while that can help and cannot be done twice, failures in words."""
+"""API calls: signed, retried where that is useful and safe, with readable failures."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from nexmdm_cli.resources import Document, Page, R, read
 from nexmdm_cli.signing import UnusableCredentials
 from nexmdm_cli.stack import Stack, unusable
 
-# API Gateway answers after 30 s at the latest.
+# API Gateway responds after 30 s at the latest.
 TIMEOUT = httpx.Timeout(35, connect=5)
 TRIES = 6
 LONGEST_WAIT = 15.0
 PAGE = 500
-IS_IT_ONE = "Is it the address of a NexMDM stack of this version?"
-NOT_SENT = "The request cannot be written: its path, body or idempotency key holds what HTTP does not carry."
+IS_IT_ONE = "Is it the URL of a NexMDM stack of this version?"
+NOT_SENT = "The request cannot be sent: its path, body or idempotency key contains characters that HTTP does not allow."
 # The JSON object that a request carries.
 Body: TypeAlias = dict[str, Any]
 # Parameters of a query string; None is left out.
@@ -34,9 +34,9 @@ class Api:
         self.stack = stack
         try:
             self._http = httpx.Client(base_url=stack.url, auth=stack.auth, timeout=TIMEOUT)
-        except (ValueError, httpx.InvalidURL):  # quoted by neither: a proxy's address may hold a password
+        except (ValueError, httpx.InvalidURL):  # the error is not quoted, because a proxy's URL may contain a password
             names = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
-            raise Failure(f"The proxy of {names} cannot be used.", Code.USAGE, "It is http://host:port.") from None
+            raise Failure(f"The proxy in {names} cannot be used.", Code.USAGE, "Set it to http://host:port.") from None
 
     def close(self) -> None:
         self._http.close()
@@ -51,21 +51,21 @@ class Api:
         key: str | None = None,
         repeatable: bool = True,
     ) -> Any:
-        """The answer's JSON, None when it is empty.
+        """The response's JSON, or None if the response is empty.
 
         Args:
-            key: the idempotency key; the same one goes with every try.
-            repeatable: False when a second try after a lost answer would do it twice.
+            key: the idempotency key, the same for every attempt.
+            repeatable: False if repeating the request after a lost response would execute it twice.
 
         Raises:
-            Failure: it was refused, or nothing came of it after several tries.
+            Failure: it was rejected, or did not succeed after several attempts.
         """
         answer = self._answered(method, path, body, query, key, repeatable)
         document = _document(answer)
         if not answer.is_success and answer.status_code != 302:
             raise self._refusal(answer, document if isinstance(document, dict) else {})
         if document is None and answer.content:
-            raise Failure(f"{self.stack.url} answers, and not with JSON.", Code.NOT_FOUND, IS_IT_ONE)
+            raise Failure(f"{self.stack.url} responds, but not with JSON.", Code.NOT_FOUND, IS_IT_ONE)
         return document
 
     def read(
@@ -110,15 +110,17 @@ class Api:
         headers = {"Idempotency-Key": key} if key else {}
         for attempt in range(TRIES):
             try:
-                # An empty `params` would take away the query that the path has.
+                # An empty `params` would remove the query string of the path.
                 answer = self._http.request(method, path, json=body, params=parameters or None, headers=headers)
             except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError):
-                # h11 and httpx quote the header in question, which may be a credential.
+                # h11 and httpx quote the offending header, which may be a credential.
                 raise Failure(NOT_SENT, Code.USAGE, "Remove line breaks and characters that are not text.") from None
-            except UnusableCredentials as error:  # renewed ones; the first were looked at when they were found
+            except (
+                UnusableCredentials
+            ) as error:  # after a renewal; the first credentials were checked when they were found
                 raise Failure(f"{error}.", Code.NOT_ALLOWED) from None
             except httpx.ConnectError as error:
-                if attempt >= 2:  # nothing listens; that seldom changes within seconds
+                if attempt >= 2:  # no server is listening, which seldom changes within seconds
                     raise self._unreachable(error, key) from None
                 wait = 0.2
             except httpx.TransportError as error:
@@ -138,18 +140,18 @@ class Api:
         why = str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError):
             return Failure(
-                f"{self.stack.url} cannot be reached: {why}", Code.UNAVAILABLE, "Check the address and the network."
+                f"{self.stack.url} cannot be reached: {why}", Code.UNAVAILABLE, "Check the URL and the network."
             )
-        hint = "Whether it was done is not known; look before you do it again."
+        hint = "It is not known whether the request was executed; check before you repeat it."
         if key:
             hint = (
-                f"Whether it was taken is not known. Run it again as {key} (--request-id, of a resend --resend-id): it"
-                " is not sent twice."
+                f"It is not known whether the request was accepted. Repeat it with the id {key} (--request-id, or for a"
+                " resend --resend-id): it is not executed twice."
             )
-        return Failure(f"{self.stack.url} took the request and gave no answer: {why}", Code.UNAVAILABLE, hint)
+        return Failure(f"{self.stack.url} accepted the request but did not respond: {why}", Code.UNAVAILABLE, hint)
 
     def _refusal(self, answer: httpx.Response, document: Document) -> Failure:
-        """RFC 9457's detail, which names the field; the gateway's own answers have a `message`."""
+        """The RFC 9457 detail, which names the field; the gateway's own errors have a `message`."""
         status = answer.status_code
         detail = document.get("detail") or document.get("message") or document.get("Message") or answer.reason_phrase
         code = FAMILIES.get(status, Code.REFUSED if status < 500 else Code.UNAVAILABLE)
@@ -160,20 +162,20 @@ class Api:
         if status in (401, 403) and not ours:
             if "expired" in detail.lower():
                 option = f" --profile {self.stack.profile}" if self.stack.profile else ""
-                return f"Run `aws sso login{option}`, or renew the credentials another way."
+                return f"Run `aws sso login{option}`, or renew the credentials in another way."
             return (
-                "The credentials are not those of this stack's operators: check --profile and --region, and attach"
-                " OperatorPolicyArn of the stack's outputs."
+                "The credentials are not those of an operator of this stack: check --profile and --region, and attach"
+                " the policy OperatorPolicyArn from the stack's outputs."
             )
         if status == 404 and not ours:
             return f"{self.stack.url} has no such route. {IS_IT_ONE}"
         if status >= 500:
-            return "Try again in a moment; docs/operations.md says what to look at."
+            return "Try again in a moment; docs/operations.md says what to check."
         return None
 
 
 def _document(answer: httpx.Response) -> Any:
-    """None when there is no JSON in it."""
+    """None if the response is not JSON."""
     try:
         return answer.json()
     except ValueError:
@@ -181,12 +183,12 @@ def _document(answer: httpx.Response) -> Any:
 
 
 def path(*parts: object) -> str:
-    """A path of these segments, whatever characters they hold."""
+    """A path with these segments, percent-encoded."""
     return "/v1/" + "/".join(quote(str(part), safe="") for part in parts)
 
 
 def _worth_another_try(answer: httpx.Response, repeatable: bool) -> bool:
-    """What says itself when to come back was not done; a bare 502, 503 or 504 may have been."""
+    """A response with Retry-After was not executed; a 502, 503 or 504 without one may have been."""
     if "retry-after" in answer.headers:
         return answer.status_code in (409, 429, 503)
     return answer.status_code == 429 or (repeatable and answer.status_code in (502, 503, 504))

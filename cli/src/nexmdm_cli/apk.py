@@ -1,4 +1,4 @@
-"""What an APK says of itself: package, version, debuggable, signer. Needs pyaxmlparser, the extra `apk`."""
+"""Reads package, version, debuggable flag and signer of an APK. Needs pyaxmlparser, the extra `apk`."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nexmdm_cli.failures import Code, Failure
 
 @dataclass(frozen=True)
 class Described:
-    """As the API's declaration of a build takes it; None is not known."""
+    """The members of a build's declaration; None means unknown."""
 
     package_name: str | None
     version_name: str | None
@@ -20,17 +20,17 @@ class Described:
 
 
 def describe(file: Path, given: Described) -> Described:
-    """What the person gave, and out of the file what they did not.
+    """The given values, completed with those in the file.
 
     Raises:
-        Failure: it cannot be read, or lacks something; names the options.
+        Failure: the file cannot be read or lacks a value; names the options to use.
     """
     if all(vars(given).values()):
         return given
     read = _read(file)
     merged = Described(**{name: value or getattr(read, name) for name, value in vars(given).items()})
     if missing := [f"--{name.replace('_', '-')}" for name, value in vars(merged).items() if not value]:
-        raise Failure(f"{file.name} does not say it all.", Code.USAGE, f"Give {', '.join(missing)}.")
+        raise Failure(f"{file.name} does not contain all values.", Code.USAGE, f"Give {', '.join(missing)}.")
     return merged
 
 
@@ -55,12 +55,12 @@ def _read(file: Path) -> Described:
             build_type="debug" if debuggable else "release",
             signer_fingerprint=_signer(apk.get_certificates_der_v3() or apk.get_certificates_der_v2()),
         )
-    except Exception as error:  # whatever a parser finds in a file that is no APK
+    except Exception as error:  # anything may be raised for a file that is not an APK
         raise Failure(f"{file.name} cannot be read as an APK: {error}", Code.USAGE) from None
 
 
 def _resolved(apk: Any, version_name: str) -> str | None:
-    """The text of a version name that refers to a resource, `@7F030001`; None when it varies with the phone."""
+    """The text of a version name that refers to a resource, `@7F030001`; None if it depends on the phone."""
     if not version_name.startswith("@"):
         return version_name
     found = apk.get_android_resources().get_resolved_res_configs(int(version_name[1:], 16))
@@ -68,5 +68,5 @@ def _resolved(apk: Any, version_name: str) -> str | None:
 
 
 def _signer(certificates: list[bytes]) -> str | None:
-    """The fingerprint of the one signer; several are refused by the API anyway."""
+    """The fingerprint of the only signer; the API rejects several signers anyway."""
     return hashlib.sha256(certificates[0]).hexdigest() if len(certificates) == 1 else None

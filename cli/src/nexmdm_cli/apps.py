@@ -1,4 +1,4 @@
-"""`nexmdm apps`: what is installed where."""
+"""`nexmdm apps`: installed apps, by package or by device."""
 
 from typing import Annotated
 
@@ -50,7 +50,7 @@ def list_apps(
     package: Package = None,
     chosen: Narrow = NARROW,
 ) -> None:
-    """List installed apps, a line for each version.
+    """List installed apps, one line per version.
 
     \b
     nexmdm apps list io.unitynodes.unityapp
@@ -62,12 +62,12 @@ def list_apps(
         for app in session.api.pages(FleetApp, "/v1/apps", query)
         for version in app.document["versions"]
     )
-    session.out.table(versions, FLEET, "No app fits.")
+    session.out.table(versions, FLEET, "No app matches.")
 
 
 @command(app)
 def device(session: Session, device: Device) -> None:
-    """List the apps of one device, those that were removed included."""
+    """List the apps of one device, including removed ones."""
     device_id = addresses.find(session.api, device).device_id
     found = session.api.pages(DeviceApp, path("devices", device_id, "apps"))
-    session.out.table(found, OF_DEVICE, "The device reported no app.")
+    session.out.table(found, OF_DEVICE, "The device has reported no apps.")

@@ -1,4 +1,4 @@
-"""`nexmdm builds`: publish, roll out in stages, roll back, look at, fetch."""
+"""`nexmdm builds`: publish, roll out in stages, roll back, inspect and download builds."""
 
 import contextlib
 import itertools
@@ -28,10 +28,10 @@ from nexmdm_cli.resources import (
 from nexmdm_cli.selection import DryRun, Filter, InGroup, Narrow, Prefix, Selector, Yes
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out and back, fetch them.")
+app = typer.Typer(no_args_is_help=True, help="Publish builds, roll them out or back, download them.")
 
 BuildId = Annotated[int, typer.Argument(help="The build's id.", metavar="BUILD_ID")]
-Reason = Annotated[str, typer.Option(help="Why; it is kept with who and when.")]
+Reason = Annotated[str, typer.Option(help="The reason, which is recorded.")]
 File = Annotated[Path, typer.Argument(help="The signed APK.", exists=True, dir_okay=False, metavar="FILE.apk")]
 STYLES = {"published": "green", "refused": "red", "declared": "yellow", "awaiting_signer": "yellow"}
 
@@ -46,7 +46,7 @@ INSTALLATIONS: list[Column[Installation]] = [
 
 
 def _stage(text: str) -> Body:
-    """`5:24:90` is 5 percent, for 24 hours at least, and until 90 percent of those who were asked have it."""
+    """`5:24:90` is 5 percent, for at least 24 hours, and until 90 percent of the asked devices have the build."""
     names = ("percent", "hold_hours", "min_completed_percent")
     parts = text.split(":")
     try:
@@ -54,7 +54,7 @@ def _stage(text: str) -> Body:
         return dict(zip(names[: len(values)], values, strict=True))
     except ValueError:
         raise Failure(
-            f"{text!r} is no stage.", Code.USAGE, "Give percent:hours, such as 5:24; the last is 100."
+            f"{text!r} is not a stage.", Code.USAGE, "Give percent:hours, such as 5:24; the last stage is 100."
         ) from None
 
 
@@ -64,18 +64,20 @@ def _window(text: str) -> Body:
         begin, end = hours.split("-")
     except ValueError:
         hint = "Give days, hours and a time zone: 'fri,sat 22:00-04:00 Europe/Berlin'."
-        raise Failure(f"{text!r} is no window.", Code.USAGE, hint) from None
+        raise Failure(f"{text!r} is not a window.", Code.USAGE, hint) from None
     return {"days": days.split(","), "from": begin, "to": end, "timezone": timezone}
 
 
 def _say_who_is_not_asked(session: Session, asked: InstallCommands) -> None:
-    """A percentage of few devices may be nobody, and Android installs nothing over a newer version."""
+    """Explain why no or fewer devices are asked: the cohort may be empty, or have newer versions."""
     if not asked.cohort_devices:
-        session.out.note("Nobody is asked: no device is within this percentage.")
+        session.out.note("No device is asked: no device is within this percentage.")
     elif not asked.request_id:
-        session.out.note(f"Nobody is asked: all {asked.cohort_devices} devices run the build or were asked already.")
+        session.out.note(f"No device is asked: all {asked.cohort_devices} devices run the build or were already asked.")
     if asked.newer_devices:
-        session.out.note(f"{asked.newer_devices} run a newer version and are not asked: Android would refuse.")
+        session.out.note(
+            f"{asked.newer_devices} run a newer version and are not asked: Android would reject the build."
+        )
 
 
 def _plan(build: Build) -> str:
@@ -113,23 +115,28 @@ COLUMNS: list[Column[Build]] = [
 def publish(
     session: Session,
     file: File,
-    package_name: Annotated[str | None, typer.Option(help="Instead of what the manifest says.")] = None,
-    version_name: Annotated[str | None, typer.Option(help="Instead of what the manifest says.")] = None,
-    version_code: Annotated[int | None, typer.Option(min=1, help="Instead of what the manifest says.")] = None,
-    build_type: Annotated[str | None, typer.Option(help="release or debug, instead of the manifest's flag.")] = None,
+    package_name: Annotated[str | None, typer.Option(help="Overrides the manifest.")] = None,
+    version_name: Annotated[str | None, typer.Option(help="Overrides the manifest.")] = None,
+    version_code: Annotated[int | None, typer.Option(min=1, help="Overrides the manifest.")] = None,
+    build_type: Annotated[str | None, typer.Option(help="release or debug; overrides the manifest's flag.")] = None,
     signer_fingerprint: Annotated[
-        str | None, typer.Option(help="SHA-256 of the signer's certificate; pin it here rather than believe the file.")
+        str | None, typer.Option(help="SHA-256 of the signer's certificate; give it to avoid trusting the file.")
     ] = None,
-    ci_run_id: Annotated[str | None, typer.Option(envvar="GITHUB_RUN_ID", help="The run that built it.")] = None,
+    ci_run_id: Annotated[str | None, typer.Option(envvar="GITHUB_RUN_ID", help="The CI run that built it.")] = None,
     git_sha: Annotated[str | None, typer.Option(envvar="GITHUB_SHA", help="The commit that it was built from.")] = None,
-    notes: Annotated[str | None, typer.Option(help="What is new; devices are told.")] = None,
-    wifi_only: Annotated[bool, typer.Option("--wifi-only/--any-network", help="How devices may fetch it.")] = True,
-    must_install: Annotated[bool, typer.Option("--must-install", help="Devices are told that they must.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Take a version code that no build can follow.")] = False,
+    notes: Annotated[str | None, typer.Option(help="Release notes; sent to devices.")] = None,
+    wifi_only: Annotated[
+        bool, typer.Option("--wifi-only/--any-network", help="Over which networks devices may download it.")
+    ] = True,
+    must_install: Annotated[
+        bool, typer.Option("--must-install", help="Mark the build as mandatory for devices.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Accept a version code that no build can follow.")] = False,
 ) -> None:
-    """Publish an APK: declare what it is, upload it, have it verified. Every step may be repeated.
+    """Publish an APK: declare it, upload it, have it verified. Every step may be repeated.
 
-    What is not given is read from the file (pyaxmlparser, the extra `apk`); the API verifies it either way.
+    Values that are not given are read from the file (with pyaxmlparser, the extra `apk`); the API verifies them in any
+    case.
 
     \b
     nexmdm builds publish agent.apk
@@ -158,29 +165,31 @@ def publish(
     if build.state == "awaiting_signer":
         session.out.note(
             f"{build.package_name} has no pinned signer yet. `nexmdm builds promote {build.build_id}` pins this"
-            " one and publishes the build; `nexmdm builds signers` pins another."
+            " build's signer and publishes the build; `nexmdm builds signers` pins another signer."
         )
 
 
 @command(app, "list")
 def list_builds(
     session: Session,
-    package_name: Annotated[str | None, typer.Option(help="Only of this package.")] = None,
+    package_name: Annotated[str | None, typer.Option(help="Only builds of this package.")] = None,
     build_type: Annotated[str | None, typer.Option(help="Only release or debug.")] = None,
     state: Annotated[
         str | None, typer.Option(help="declared, awaiting_signer, published, refused, withdrawn or adopted.")
     ] = None,
-    current: Annotated[bool | None, typer.Option("--current/--not-current", help="Only what is rolled out.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    current: Annotated[
+        bool | None, typer.Option("--current/--not-current", help="Only current builds, or only others.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 50,
 ) -> None:
     """List builds, newest first."""
     query = {"package_name": package_name, "build_type": build_type, "state": state, "current": current}
-    session.out.table(session.api.pages(Build, "/v1/apk/builds", query, limit), COLUMNS, "No build fits.")
+    session.out.table(session.api.pages(Build, "/v1/apk/builds", query, limit), COLUMNS, "No build matches.")
 
 
 @command(app)
 def show(session: Session, build_id: BuildId) -> None:
-    """Show a build: what it is, how its rollout goes, who did what."""
+    """Show a build with its rollout and its audit."""
     _print(session, _find(session, build_id))
 
 
@@ -188,10 +197,10 @@ def show(session: Session, build_id: BuildId) -> None:
 def stats(
     session: Session,
     build_id: BuildId,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
 ) -> None:
-    """Show how installations of a build go."""
+    """Show the statistics of a build's installations."""
     with contextlib.suppress(KeyboardInterrupt):
         for look in itertools.count() if watch else range(1):
             if look:
@@ -205,14 +214,14 @@ def stats(
 def promote(
     session: Session,
     build_id: BuildId,
-    percent: Annotated[int, typer.Option(min=0, max=100, help="Of the devices to offer it to.")] = 100,
+    percent: Annotated[int, typer.Option(min=0, max=100, help="Percentage of the devices to offer it to.")] = 100,
     selector: Selector = None,
     group: InGroup = None,
     alias_prefix: Prefix = None,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Make a published build current of its package; with a filter for these devices only."""
+    """Make a published build the current one of its package; with a filter, only for the matching devices."""
     target = _audience(session, build_id, Narrow(selector, group, None, alias_prefix).body(), yes=yes, dry_run=dry_run)
     if target is not None:
         _print(session, _change(session, build_id, "promote", {"staged_rollout_percent": percent, **target}))
@@ -222,18 +231,18 @@ Stages = Annotated[
     list[str] | None,
     typer.Option(
         "--stage",
-        help="A stage of a rollout that goes on by itself: percent, hours it holds, least percent completed.",
+        help="A stage of an automatic rollout: percent, hours to hold, minimum percent completed.",
         metavar="P[:H[:C]]",
     ),
 ]
 
 
 def _how(session: Session, percent: int | None, to: list[str], stages: list[str], window: str | None) -> Body:
-    """The part of the body that says to how many, to whom, or in which stages."""
+    """The part of the body that selects the devices: a percentage, named devices, or stages."""
     if sum((percent is not None, bool(to), bool(stages))) != 1:
-        raise Failure("Say to whom.", Code.USAGE, "Give a percentage, or --to, or --stage.")
+        raise Failure("No target was given.", Code.USAGE, "Give a percentage, --to or --stage.")
     if window and not stages:
-        raise Failure("A window is for stages.", Code.USAGE, "Give --stage too.")
+        raise Failure("--window applies only to stages.", Code.USAGE, "Give --stage too.")
     if to:
         return {"device_ids": [addresses.find(session.api, alias).device_id for alias in to]}
     if stages:
@@ -242,7 +251,7 @@ def _how(session: Session, percent: int | None, to: list[str], stages: list[str]
 
 
 def _follow(session: Session, build: InstallingBuild, timeout: float | None) -> None:
-    """Print a build that was rolled out; follow the install command, if it has one, for `timeout` seconds."""
+    """Print a build after a rollout; follow its install command, if there is one, for `timeout` seconds."""
     asked, sent = build.install, None
     if timeout is not None and asked and asked.request_id:
         sent = resources.command(build.document["install"])
@@ -260,13 +269,14 @@ def rollout(
     session: Session,
     build_id: BuildId,
     percent: Annotated[
-        int | None, typer.Argument(min=0, max=100, help="Of the devices to offer it to.", metavar="[PERCENT]")
+        int | None,
+        typer.Argument(min=0, max=100, help="Percentage of the devices to offer it to.", metavar="[PERCENT]"),
     ] = None,
     to: Annotated[
         list[str] | None,
         typer.Option(
             "--to",
-            help="Ask this device to install it, beside the percentage; once or more.",
+            help="Ask this device to install it, in addition to the percentage; may be repeated.",
             metavar="ALIAS",
             autocompletion=addresses.complete,
         ),
@@ -279,9 +289,11 @@ def rollout(
     selector: Selector = None,
     group: InGroup = None,
     alias_prefix: Prefix = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Every device: takes the rollout's filter away.")] = False,
-    install: Annotated[bool, typer.Option("--install", help="And tell those devices to install it now.")] = False,
-    request_id: Annotated[str | None, typer.Option(help="Name the install command yourself.", metavar="ID")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every device; removes the rollout's filter.")] = False,
+    install: Annotated[bool, typer.Option("--install", help="Also ask those devices to install it now.")] = False,
+    request_id: Annotated[
+        str | None, typer.Option(help="Choose the install command's request id.", metavar="ID")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the install command until it is sent.")] = True,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to follow it for.")] = 120,
     dry_run: DryRun = False,
@@ -289,8 +301,8 @@ def rollout(
 ) -> None:
     """Offer the current build to a percentage of the fleet, or of the devices that a filter selects.
 
-    A filter stays until another one, or --all, is given. With stages the rollout goes on by itself; pausing makes it
-    wait, a percentage given by hand ends it.
+    A filter stays until another one, or --all, is given. With stages the rollout advances by itself; pausing it makes
+    it wait, and setting a percentage by hand ends the stages.
 
     \b
     nexmdm builds rollout 7 100 -l stage=pilot
@@ -320,40 +332,40 @@ def list_installations(
     status: Annotated[
         str | None, typer.Option(help="pending, downloading, installing, completed, failed or unknown.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 100,
 ) -> None:
-    """List a build's installations, newest first: which device, how it stands, and what went wrong.
+    """List a build's installations, newest first, with their devices, statuses and errors.
 
     \b
     nexmdm builds installations 7 --status failed
     """
     route = path("apk", "builds", build_id, "installations")
     session.out.table(
-        session.api.pages(Installation, route, {"status": status}, limit), INSTALLATIONS, "No installation fits."
+        session.api.pages(Installation, route, {"status": status}, limit), INSTALLATIONS, "No installation matches."
     )
 
 
 @command(app)
 def pause(session: Session, build_id: BuildId, reason: Reason = "by hand") -> None:
-    """Offer a build to nobody until it is resumed."""
+    """Stop offering a build until it is resumed."""
     _print(session, _change(session, build_id, "pause", {"reason": reason}))
 
 
 @command(app)
 def resume(session: Session, build_id: BuildId) -> None:
-    """Go on with a paused rollout."""
+    """Resume a paused rollout."""
     _print(session, _change(session, build_id, "resume"))
 
 
 @command(app)
 def rollback(session: Session, build_id: BuildId, reason: Reason = "by hand") -> None:
-    """Make current again what this build replaced."""
+    """Make the build current again that this build replaced."""
     _print(session, _change(session, build_id, "rollback", {"reason": reason}))
 
 
 @command(app)
 def withdraw(session: Session, build_id: BuildId) -> None:
-    """Give back the name of a build that was declared and will not be published."""
+    """Withdraw a declared build that will not be published, so that its version can be declared again."""
     session.api.call("DELETE", path("apk", "builds", build_id))
     if session.out.as_json:
         return session.out.json({"build_id": build_id, "state": "withdrawn"})
@@ -366,11 +378,13 @@ def download(
     build_id: BuildId,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to; default PACKAGE-CODE-TYPE.apk here.", metavar="FILE"),
+        typer.Option(
+            "--output", "-o", help="The output file; default PACKAGE-CODE-TYPE.apk in this folder.", metavar="FILE"
+        ),
     ] = None,
     source: Annotated[str, typer.Option(help="manual or ci, for the record.")] = "manual",
 ) -> None:
-    """Fetch a build's verified bytes; the download is on record."""
+    """Download a build's verified file; the download is recorded."""
     build = _find(session, build_id)
     route = path("apk", "builds", build_id, "download")
     address = session.api.read(DownloadAddress, "GET", route, query={"source": source})
@@ -387,14 +401,14 @@ def signers(
     package_name: Annotated[str, typer.Argument(help="The package.", metavar="PACKAGE")],
     pin: Annotated[
         list[str] | None,
-        typer.Option("--pin", help="Make these, and only these, the certificates that may sign it (SHA-256)."),
+        typer.Option("--pin", help="Replace the certificates that may sign it (SHA-256)."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """List who may sign a package, or pin others."""
+    """List the signers of a package, or pin others."""
     route = path("apk", "packages", package_name, "signers")
     if pin:
-        session.confirm(f"Only {', '.join(pin)} may sign {package_name} from now on?", yes)
+        session.confirm(f"From now on allow only {', '.join(pin)} to sign {package_name}?", yes)
         found = session.api.items(Signer, "PUT", route, {"fingerprints": pin})
     else:
         found = session.api.items(Signer, "GET", route)
@@ -407,7 +421,7 @@ def signers(
 
 
 def _audience(session: Session, build_id: int, filter_: FilterDocument, *, yes: bool, dry_run: bool) -> Body | None:
-    """What of the body says to whom; None after a dry run, which shows the devices, whatever the percentage."""
+    """The part of the body that selects the devices; None after a dry run, which shows all devices of the filter."""
     if dry_run:
         shown = filter_ or _find(session, build_id).rollout_filter or {"all": True}
         return selection.agreed(session, {"filter": shown}, "", yes=True, dry_run=True)

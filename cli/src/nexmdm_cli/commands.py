@@ -1,4 +1,4 @@
-"""`nexmdm commands`: what became of what was sent."""
+"""`nexmdm commands`: the state and results of sent commands."""
 
 import re
 import secrets
@@ -27,7 +27,7 @@ Id = Annotated[str, typer.Argument(help="The command's request id.", metavar="RE
 
 
 def _instant(since: str) -> str:
-    """`24h` is an instant 24 hours ago; anything else is for the server to read."""
+    """Convert `24h` to the instant 24 hours ago; the server parses anything else."""
     match = re.fullmatch(r"(\d+)([smhd])", since)
     if match is None:
         return since
@@ -57,8 +57,10 @@ def list_commands(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Alias or id.", autocompletion=addresses.complete)
     ] = None,
-    batch: Annotated[str | None, typer.Option(help="The members of this bulk command.", metavar="REQUEST_ID")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    batch: Annotated[
+        str | None, typer.Option(help="Only the commands of this bulk command.", metavar="REQUEST_ID")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 50,
 ) -> None:
     """List commands, newest first.
 
@@ -70,18 +72,18 @@ def list_commands(
     query = {"state": state, "device_id": device_id, "batch": batch}
     rows = list(session.api.pages(Dispatch, "/v1/commands", query, limit))
     aliases = addresses.aliases(session.api) if rows and not session.out.as_json else {}
-    session.out.table(rows, _columns(aliases), "No command fits.")
+    session.out.table(rows, _columns(aliases), "No command matches.")
 
 
 @command(app)
 def show(
     session: Session,
     request_id: Id,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it settles.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait until it settles.")] = False,
     until_sent: UntilSent = False,
     timeout: Timeout = 60,
 ) -> None:
-    """Show a command; of a bulk command a count for each state."""
+    """Show a command; for a bulk command, the number of devices in each state."""
     row = resources.command(session.api.call("GET", path("commands", request_id)))
     if follow:
         row = following.follow(session.api, session.out, row, until_sent=until_sent, timeout=timeout)
@@ -96,15 +98,15 @@ def export(
     batch: Annotated[str, typer.Argument(help="The bulk command's request id.", metavar="REQUEST_ID")],
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout, for a spreadsheet.")] = False,
 ) -> None:
-    """Write what became of a bulk command on each device, as CSV, or with --json as a list.
+    """Write the results of a bulk command for each device, as CSV or with --json as a list.
 
-    What a shell answered is not among it: `nexmdm commands result` shows that of one device.
+    The output of shell commands is not included: `nexmdm commands result` shows it for one device.
 
     \b
     nexmdm commands export REQUEST_ID --csv > results.csv
     """
     if not as_csv and not session.out.as_json:
-        raise Failure("Which form?", Code.USAGE, "Say --csv or --json.")
+        raise Failure("No format was given.", Code.USAGE, "Give --csv or --json.")
     session.api.call("GET", path("commands", batch))  # an unknown one is an error, not an empty table
     rows = list(session.api.pages(Dispatch, "/v1/commands", {"batch": batch}))
     aliases = addresses.aliases(session.api)
@@ -119,10 +121,10 @@ def export(
 def audit(
     session: Session,
     since: Annotated[
-        str | None, typer.Option(help="Only what was accepted since: 24h, 30m, 2d, or an instant.", metavar="WHEN")
+        str | None, typer.Option(help="Only commands accepted since then: 24h, 30m, 2d, or an instant.", metavar="WHEN")
     ] = None,
 ) -> None:
-    """Check that every command's history is one that the state machine allows; exit code 1 names the first that is not.
+    """Check every command's history against the state machine; on a violation, name the first and exit with 1.
 
     \b
     nexmdm commands audit
@@ -138,7 +140,7 @@ def audit(
 
 @command(app)
 def result(session: Session, request_id: Id) -> None:
-    """Show what one device was asked and answered in full, shell commands included. Viewers may not."""
+    """Show a device's command and its full answer, including shell commands. Viewers may not."""
     row = session.api.read(CommandResult, "GET", path("commands", request_id, "result"))
     pairs = [
         ("request id", row.request_id),
@@ -155,7 +157,7 @@ def result(session: Session, request_id: Id) -> None:
 
 @command(app)
 def cancel(session: Session, request_id: Id) -> None:
-    """Cancel a command that has not been sent; of a bulk command what is left of it."""
+    """Cancel a command that has not been sent; for a bulk command, its unsent rest."""
     row = resources.command(session.api.call("POST", path("commands", request_id, "cancel")))
     session.out.fields(row, following.pairs(row))
 
@@ -164,16 +166,16 @@ def cancel(session: Session, request_id: Id) -> None:
 def resend(
     session: Session,
     request_id: Id,
-    reason: Annotated[str, typer.Option(help="Why; it is kept with who and when.")],
+    reason: Annotated[str, typer.Option(help="The reason, which is recorded.")],
     ttl: Ttl = None,
     wait: Wait = True,
     until_sent: UntilSent = False,
     timeout: Timeout = 60,
     resend_id: Annotated[
-        str | None, typer.Option("--resend-id", help="Name this resend yourself: with the same id it is done once.")
+        str | None, typer.Option("--resend-id", help="Choose an id for this resend; it is executed once per id.")
     ] = None,
 ) -> None:
-    """Send a command again that failed, expired, or of which nobody knows; the device runs a request id once."""
+    """Send a failed, expired or unknown command again; a device runs each request id once."""
     body: Body = {"reason": reason}
     if ttl is not None:
         body["ttl_seconds"] = ttl

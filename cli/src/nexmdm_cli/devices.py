@@ -1,4 +1,4 @@
-"""`nexmdm devices`: the fleet, one device, its history."""
+"""`nexmdm devices`: the fleet, single devices and their history."""
 
 import contextlib
 import itertools
@@ -88,7 +88,7 @@ HEARTBEATS: list[Column[Heartbeat]] = [
     Column("QUEUE", lambda h: shown(h.queue_depth)),
 ]
 
-# Label, field, unit, and what the lowest and the highest bar stand for (None: the least and the greatest value).
+# Label, field, unit, and the values of the lowest and the highest bar (None: the minimum and the maximum).
 CHARTS: list[tuple[str, str, str, float | None, float | None]] = [
     ("battery", "battery_pct", " %", 0, 100),
     ("temperature", "temp_c", " °C", None, None),
@@ -102,9 +102,9 @@ def list_devices(
     session: Session,
     chosen: Narrow = NARROW,
     status: Status = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all without it.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number; all by default.")] = None,
 ) -> None:
-    """List devices by alias; every page of them.
+    """List all devices, sorted by alias.
 
     \b
     nexmdm devices list --silent
@@ -112,18 +112,18 @@ def list_devices(
     nexmdm devices list --alias-prefix lobby- --json | jq -r '.[].device_id'
     """
     query = {**chosen.query(), "status": status}
-    session.out.table(session.api.pages(Device, "/v1/devices", query, limit), COLUMNS, "No device fits.")
+    session.out.table(session.api.pages(Device, "/v1/devices", query, limit), COLUMNS, "No device matches.")
 
 
 def _identity(row: Device) -> list[tuple[str, Text]]:
-    """What says that two phones pass for one, or one for two."""
+    """Signs that two phones share one identity, or one phone has two."""
     found = []
     if row.token_shared_at:
         said = f"two phones use this device's token, last seen {when(row.token_shared_at)}"
         found.append(("duplicate", Text(said, "red")))
     if row.hardware_id_shared_with:
         others = ", ".join(clean(alias) for alias in row.hardware_id_shared_with)
-        found.append(("duplicate", Text(f"its hardware id is also that of {others}", "red")))
+        found.append(("duplicate", Text(f"{others} has the same hardware id", "red")))
     return found
 
 
@@ -170,14 +170,16 @@ def watch(
     session: Session,
     chosen: Narrow = NARROW,
     status: Status = None,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
-    times: Annotated[int | None, typer.Option(min=1, help="End after so many looks; without it at Ctrl-C.")] = None,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
+    times: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many updates; by default at Ctrl-C.")
+    ] = None,
 ) -> None:
-    """Watch devices live, as many as the terminal has lines. With --json: one line for each look."""
+    """Watch devices live, as many as fit into the terminal. With --json: one line per update."""
     query = {**chosen.query(), "status": status}
     live = session.out.is_terminal and not session.out.as_json
     view = Live(console=session.out.console, auto_refresh=False) if live else None
-    # As many devices as fit; a pipe gets all of them.
+    # As many devices as fit into the terminal; a pipe gets all of them.
     lines = max(session.out.console.height - 4, 1) if live else None
     with view or contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):
         for look in range(times) if times else itertools.count():
@@ -195,21 +197,21 @@ def watch(
 def heartbeats(
     session: Session,
     device: Name,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 20,
 ) -> None:
     """List a device's heartbeats, newest first."""
     device_id = addresses.find(session.api, device).device_id
     rows = session.api.pages(Heartbeat, path("devices", device_id, "heartbeats"), limit=limit)
-    session.out.table(rows, HEARTBEATS, "No heartbeat within retention.")
+    session.out.table(rows, HEARTBEATS, "No heartbeat within the retention period.")
 
 
 @command(app)
 def history(
     session: Session,
     device: Name,
-    days: Annotated[int, typer.Option(min=1, max=90, help="So many days back.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=90, help="Number of days.")] = 7,
 ) -> None:
-    """Show how a device fared, hour by hour: battery, temperature, signal, memory. Kept for 90 days.
+    """Show a device's hourly battery, temperature, signal and memory. The history is kept for 90 days.
 
     nexmdm devices history lobby --days 30
     """
@@ -232,7 +234,7 @@ def history(
 
 
 def _chart(hours: list[DevicePoint | None], field: str, unit: str, low: float | None, high: float | None) -> str:
-    """Bars of the hours' last values; the least and the greatest of all, and the last one."""
+    """Bars of the last value of each hour, followed by minimum, maximum and last value."""
     ranges: list[Range | None] = [getattr(point, field) if point else None for point in hours]
     least = [each.min for each in ranges if each and each.min is not None]
     greatest = [each.max for each in ranges if each and each.max is not None]
@@ -248,12 +250,12 @@ def _chart(hours: list[DevicePoint | None], field: str, unit: str, low: float | 
 def rename(
     session: Session, device: Name, alias: Annotated[str, typer.Argument(help="The new alias.", metavar="ALIAS")]
 ) -> None:
-    """Give a device another alias."""
+    """Change a device's alias."""
     found = addresses.find(session.api, device)
     renamed = session.api.call("PATCH", path("devices", found.device_id), {"alias": alias})
     if session.out.as_json:
         return session.out.json(renamed)
-    session.out.line(clean(f"{found.alias} is {alias} now"))
+    session.out.line(clean(f"{found.alias} is now {alias}"))
 
 
 @command(app)
@@ -261,15 +263,16 @@ def monitor(
     session: Session,
     device: Name,
     package: Annotated[
-        str | None, typer.Argument(help="The app to watch; without it its group's, or the stack's.", metavar="PACKAGE")
+        str | None,
+        typer.Argument(help="The app to monitor; by default its group's, or the stack's.", metavar="PACKAGE"),
     ] = None,
 ) -> None:
-    """Watch another app on a device than the one that its group or UNITY_PACKAGE names."""
+    """Monitor a different app on a device than its group or UNITY_PACKAGE names."""
     found = addresses.find(session.api, device)
     changed = session.api.call("PATCH", path("devices", found.device_id), {"monitored_package": package})
     if session.out.as_json:
         return session.out.json(changed)
-    session.out.line(clean(f"{found.alias}: watching {package or 'the app of its group, else of UNITY_PACKAGE'}"))
+    session.out.line(clean(f"{found.alias}: monitoring {package or 'the app of its group or UNITY_PACKAGE'}"))
 
 
 @command(app)
@@ -284,7 +287,7 @@ def label(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Set and remove labels of devices; on all of them or on none.
+    """Set and remove labels of devices, all or nothing.
 
     \b
     nexmdm devices label site=berlin role=till --to till-1 --to till-2
@@ -293,7 +296,7 @@ def label(
     to_set, to_remove = labels.changes(changes)
     target = _target(session, to or [], chosen.body())
     words = ", ".join([*(f"{key}={value}" for key, value in to_set.items()), *(f"{key}-" for key in to_remove)])
-    # Devices that were named one by one are not asked about.
+    # No confirmation for devices that were named individually.
     body = selection.agreed(
         session, target, clean(f"Label {words} on"), yes=yes or "device_ids" in target, dry_run=dry_run
     )
@@ -316,15 +319,15 @@ def delete(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Delete devices: their tokens end, their aliases are free again, their history stays for retention."""
+    """Delete devices: their tokens become invalid, their aliases are free, their history is kept for retention."""
     target = _target(session, devices or [], chosen.body())
     preview = session.api.read(Preview, "POST", "/v1/devices/preview", target)
     if dry_run:
         return selection.show(session, preview)
     if not preview.device_count:
-        raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
+        raise Failure("No device matches.", Code.NOT_FOUND, "Try the same filter with `nexmdm devices list`.")
     names = f"{selection.count(preview.device_count)} ({selection.sample(preview)})"
-    session.confirm(f"Delete {names}? To come back, a device has to be enrolled again.", yes)
+    session.confirm(f"Delete {names}? A deleted device must be enrolled again to come back.", yes)
     body = {**target, "expect_target_hash": preview.target_hash}
     done = session.api.call("POST", "/v1/devices/delete", body)
     if session.out.as_json:
@@ -338,7 +341,7 @@ def export(
     chosen: Narrow = NARROW,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout, for a spreadsheet and for import.")] = False,
 ) -> None:
-    """Write the devices with their labels as CSV, or with --json as a list.
+    """Write all devices with their labels as CSV, or with --json as a list.
 
     \b
     nexmdm devices export --csv > devices.csv
@@ -347,7 +350,7 @@ def export(
     if session.out.as_json:
         return session.out.json([row.document for row in rows])
     if not as_csv:
-        raise Failure("Which form?", Code.USAGE, "Say --csv or --json.")
+        raise Failure("No format was given.", Code.USAGE, "Give --csv or --json.")
     session.out.document(tabular.written(rows))
 
 
@@ -355,17 +358,17 @@ def export(
 def import_devices(
     session: Session,
     file: Annotated[str, typer.Argument(help="The file; - is stdin.", metavar="FILE")],
-    as_csv: Annotated[bool, typer.Option("--csv", help="The file is CSV, as export writes it.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line and change nothing.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The file is CSV, as written by export.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every line without changing anything.")] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Take the lines that are right, in several requests when there are many.")
+        bool, typer.Option("--partial", help="Import the valid lines, in several requests if there are many.")
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Set aliases and labels of devices out of a CSV file, all or nothing.
+    """Set aliases and labels of devices from a CSV file, all or nothing.
 
-    A line finds its device by device_id, or without one by alias. `labels` holds all labels of the device as one JSON
-    object; an empty cell leaves them as they are. Other columns are ignored.
+    A line identifies its device by device_id, or by alias if there is none. `labels` contains all labels of the device
+    as one JSON object; an empty cell leaves them unchanged. Other columns are ignored.
 
     \b
     nexmdm devices export --csv > devices.csv
@@ -379,13 +382,13 @@ def import_devices(
     parts = list(tabular.chunks(rows))
     if len(parts) > 1 and not partial:
         raise Failure(
-            "The file is too large for one request, which takes 1 MiB and 10,000 lines.",
+            "The file is too large for one request, which is limited to 1 MiB and 10,000 lines.",
             Code.REFUSED,
-            "With --partial it is sent in several; each of them is all or nothing.",
+            "With --partial it is sent in several requests; each is applied completely or not at all.",
         )
     if errors and not partial:
         raise _lines(errors)
-    # What the file would do is known before the first part of it is done.
+    # The whole file is checked before its first part is imported.
     checked = [_import(session, part, True, partial, errors) for part in parts]
     changed = sum(done.changed for done, _ in checked)
     if not dry_run and changed:
@@ -404,7 +407,7 @@ def import_devices(
 def _import(
     session: Session, part: list[Line], dry_run: bool, partial: bool, errors: list[str]
 ) -> tuple[Imported, list[Line]]:
-    """What the API answers, and the lines that it took; lines that are wrong are added to `errors`."""
+    """The API's response and the imported lines; invalid lines are added to `errors`."""
     while part:
         body = {"devices": [row for _, row in part], "dry_run": dry_run}
         try:
@@ -428,7 +431,7 @@ def _import(
 def _lines(errors: list[str]) -> Failure:
     shown_errors = errors[:20]
     more = [f"and {len(errors) - 20} more"] if len(errors) > 20 else []
-    heading = f"{len(errors)} line{'s are' if len(errors) != 1 else ' is'} wrong:"
+    heading = f"{len(errors)} invalid line{'s' if len(errors) != 1 else ''}:"
     return Failure("\n".join([heading, *shown_errors, *more]), Code.REFUSED)
 
 
@@ -439,7 +442,7 @@ def _target(session: Session, names: list[str], conditions: FilterDocument) -> B
         Failure: neither or both were given.
     """
     if bool(names) == bool(conditions):
-        raise Failure("Which devices?", Code.USAGE, f"Name them, or give a filter: {selection.OPTIONS}.")
+        raise Failure("No devices were given.", Code.USAGE, f"Name them, or give a filter: {selection.OPTIONS}.")
     if conditions:
         return {"filter": conditions}
     return {"device_ids": [addresses.find(session.api, name).device_id for name in names]}

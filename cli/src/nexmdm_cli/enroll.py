@@ -1,4 +1,4 @@
-"""`nexmdm enroll`: tokens, and the QR codes that bring a phone in."""
+"""`nexmdm enroll`: enrollment tokens, and the QR codes and scripts that enroll phones."""
 
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,7 +17,7 @@ from nexmdm_cli.selection import Prefix
 from nexmdm_cli.session import Session, command
 
 app = typer.Typer(
-    no_args_is_help=True, help="Make enrollment tokens with their QR codes and scripts; list and revoke them."
+    no_args_is_help=True, help="Create enrollment tokens with QR codes and scripts; list and revoke tokens."
 )
 
 Seconds = Annotated[int, typer.Option("--expires-in", min=60, help="Seconds for which the tokens are valid.")]
@@ -29,13 +29,13 @@ Folder = Annotated[
     Path | None, typer.Option("--png", help="Also write the codes as PNG into this folder.", metavar="DIR")
 ]
 ServerUrl = Annotated[
-    str | None, typer.Option(help="The address that phones use, when it is not the one you use.", metavar="https://…")
+    str | None, typer.Option(help="The URL that phones use, if it differs from yours.", metavar="https://…")
 ]
 HmacKey = Annotated[
     str | None, typer.Option(envvar="NEXMDM_HMAC_PRIMARY_KEY", help="COMMAND_HMAC_KEY of the stack, for the ADB line.")
 ]
 NextHmacKey = Annotated[
-    str | None, typer.Option(envvar="NEXMDM_HMAC_ROTATION_KEY", help="The key that comes after it, for the ADB line.")
+    str | None, typer.Option(envvar="NEXMDM_HMAC_ROTATION_KEY", help="The key that will replace it, for the ADB line.")
 ]
 Component = Annotated[
     str,
@@ -45,21 +45,23 @@ ScriptFolder = Annotated[
     Path | None,
     typer.Option(
         "--script",
-        help="Also write a shell script for each alias into this folder: it sets up a phone at the cable with adb.",
+        help="Also write a shell script per alias to this folder; it sets up a phone connected by cable.",
         metavar="DIR",
     ),
 ]
 Disable = Annotated[
     Path | None,
     typer.Option(
-        "--disable-packages", help="Packages that the scripts disable on the phone, one a line.", metavar="FILE"
+        "--disable-packages",
+        help="A file with packages that the scripts disable on the phone, one per line.",
+        metavar="FILE",
     ),
 ]
 # Google lets only approved device policy controllers install apps while a phone is provisioned by QR code.
 ALLOWLIST = (
     "Android may refuse this code: Google lets only approved agents (its DPC allowlist) install apps while a phone is"
-    " provisioned by QR code, and a build of your own is not on that list unless Google has accepted it. The way that"
-    " works for every agent is a cable: `nexmdm enroll create ALIAS --script DIR`, or on a phone without accounts"
+    " provisioned by QR code, and a build of your own is not on that list unless Google has accepted it. With a cable"
+    " every agent works: `nexmdm enroll create ALIAS --script DIR`, or on a phone without accounts"
     " `adb install agent.apk` and `adb shell dpm set-device-owner {component}`. How to appeal: docs/device.md."
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -74,36 +76,36 @@ COLUMNS: list[Column[EnrollmentToken]] = [
     Column("ISSUED", lambda t: ago(t.issued_at)),
     Column("NOTE", lambda t: t.note or "", wide=True, flexible=True),
 ]
-MOST_TOKENS = 500  # in one call
+MOST_TOKENS = 500  # per call
 
 
 @command(app)
 def create(
     session: Session,
-    aliases: Annotated[list[str], typer.Argument(help="What the devices will be called.", metavar="ALIAS")],
+    aliases: Annotated[list[str], typer.Argument(help="The aliases of the devices.", metavar="ALIAS")],
     expires_in: Seconds = 1800,
     uses: Annotated[int, typer.Option(min=1, help="How many devices may use each token.")] = 1,
-    note: Annotated[str | None, typer.Option(help="Kept with the tokens.")] = None,
+    note: Annotated[str | None, typer.Option(help="A note that is stored with the tokens.")] = None,
     label: Label = None,
     png: Folder = None,
     script: ScriptFolder = None,
     disable_packages: Disable = None,
     device_owner: Annotated[
-        bool, typer.Option("--device-owner", help="Also Android's provisioning code for factory-reset phones.")
+        bool, typer.Option("--device-owner", help="Also print Android's provisioning code for factory-reset phones.")
     ] = False,
-    wifi_ssid: Annotated[str | None, typer.Option(help="Wi-Fi in the provisioning code.")] = None,
+    wifi_ssid: Annotated[str | None, typer.Option(help="The WiFi network in the provisioning code.")] = None,
     wifi_password: Annotated[str | None, typer.Option(envvar="NEXMDM_WIFI_PASSWORD", help="Its password.")] = None,
     hmac_primary_key: HmacKey = None,
     hmac_rotation_key: NextHmacKey = None,
     admin_component: Component = qr.ADMIN_COMPONENT,
     server_url: ServerUrl = None,
 ) -> None:
-    """Make a token for each alias and print what brings the phone in: a QR code for the agent, and a line for adb.
+    """Create a token for each alias and print a QR code for the agent and a command line for adb.
 
-    For a factory-reset phone at a cable, --script writes a shell script that does everything: it installs the agent's
-    current build, makes it device owner, grants what it needs and enrolls it. --device-owner makes the code for phones
-    without a cable: tap the welcome screen six times; then the agent scans the alias's own code. Android accepts that
-    code only for agents that Google has approved.
+    For a factory-reset phone connected by cable, --script writes a shell script that does everything: it installs the
+    agent's current build, makes it device owner, grants the permissions it needs and enrolls it. --device-owner prints
+    a code for phones without a cable: tap the welcome screen six times to scan it; then the agent scans the code of the
+    alias. Android accepts the provisioning code only for agents that Google has approved.
 
     \b
     nexmdm enroll create lobby
@@ -132,7 +134,7 @@ def create(
     )
     made = _Made(tokens, contents, codes.get("device-owner"), files, scripts, png)
     if out.as_json:
-        # A password that was given is not repeated.
+        # A given password is not printed again.
         masked = {name: "***" if name == "PASSWORD" else value for name, value in wifi.items()}
         owner = {"qr_content": qr.device_owner(phone, masked)} if phone else None
         items = [{**token.document, "qr_content": contents[token.token_id]} for token in tokens]
@@ -143,7 +145,8 @@ def create(
 
 
 class _Made(NamedTuple):
-    """What `create` made: tokens, what their codes hold by token id, and the files with pictures and scripts."""
+    """The results of `create`: tokens, the contents of their codes by token id, and the files with images and
+    scripts."""
 
     tokens: list[NewEnrollmentToken]
     contents: dict[str, str]
@@ -154,10 +157,10 @@ class _Made(NamedTuple):
 
 
 def _print_made(session: Session, url: str, component: str | None, keys: dict[str, str], made: _Made) -> None:
-    """Print what to scan and type; `component` is the agent's when it becomes device owner by the first code."""
+    """Print the codes and command lines; `component` is set if the first code makes the agent device owner."""
     out = session.out
     if httpx.URL(url).host in LOOPBACK:
-        out.note(f"A phone cannot reach {url}: it is this machine's own. --server-url names another address.")
+        out.note(f"A phone cannot reach {url}, which is local to this machine. Give another URL with --server-url.")
     if component and made.device_owner:
         out.note(ALLOWLIST.format(component=component))
         _show(session, "1. On the welcome screen of a factory-reset phone", made.device_owner, made.png)
@@ -184,12 +187,12 @@ def rotate_keys(
     expires_in: Seconds = 86_400,
     server_url: ServerUrl = None,
 ) -> None:
-    """Make the adb lines that give phones another HMAC key.
+    """Print adb command lines that install a new HMAC key on phones.
 
-    The agent in the field takes a key only when it registers, so each phone costs an enrollment token for its alias and
-    is enrolled again: its device stays, its open commands are cancelled. Give every phone the new key as rotation key
+    The existing agent accepts a key only when it registers, so each phone needs an enrollment token for its alias and
+    is enrolled again: its device is kept, its open commands are cancelled. Give every phone the new key as rotation key
     while COMMAND_HMAC_KEY is still the old one, then change COMMAND_HMAC_KEY. A phone that was enrolled by QR code has
-    no key and checks nothing; after its line it does.
+    no key and does not check signatures until its line has been run.
 
     \b
     nexmdm enroll rotate-keys --all --hmac-primary-key OLD --hmac-rotation-key NEW
@@ -199,7 +202,7 @@ def rotate_keys(
     keys = _keys(hmac_primary_key, hmac_rotation_key)
     if "hmac_primary_key" not in keys or "hmac_rotation_key" not in keys:
         raise Failure(
-            "Give both keys: --hmac-primary-key is COMMAND_HMAC_KEY as it is now, --hmac-rotation-key the new one.",
+            "Give both keys: --hmac-primary-key is the current COMMAND_HMAC_KEY, --hmac-rotation-key the new one.",
             Code.USAGE,
         )
     aliases = _aliases(api, devices or [], alias_prefix, everyone)
@@ -217,23 +220,23 @@ def rotate_keys(
         out.line(Text(f"# {clean(alias)}"))
         out.line(Text(line))
     out.note(
-        f"{len(lines)} phones. When each line has run on its phone, set COMMAND_HMAC_KEY to the new key:"
-        " docs/operations.md says how."
+        f"{len(lines)} phones. After running each line for its phone, set COMMAND_HMAC_KEY to the new key;"
+        " see docs/operations.md."
     )
 
 
 @command(app, "list")
-def list_tokens(session: Session, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50) -> None:
-    """List tokens, newest first. Their secrets are stored nowhere."""
+def list_tokens(session: Session, limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 50) -> None:
+    """List tokens, newest first. Their secrets are not stored anywhere."""
     session.out.table(
-        session.api.pages(EnrollmentToken, "/v1/enroll-tokens", limit=limit), COLUMNS, "There is no token."
+        session.api.pages(EnrollmentToken, "/v1/enroll-tokens", limit=limit), COLUMNS, "There are no tokens."
     )
 
 
 @command(app)
 def revoke(
     session: Session,
-    token_ids: Annotated[list[str], typer.Argument(help="Ids of `enroll list`.", metavar="TOKEN_ID")],
+    token_ids: Annotated[list[str], typer.Argument(help="Ids from `enroll list`.", metavar="TOKEN_ID")],
 ) -> None:
     """Revoke tokens, effective on the next call."""
     revoked = session.api.read(Revoked, "POST", "/v1/enroll-tokens/batch-delete", {"token_ids": token_ids}).revoked
@@ -250,25 +253,25 @@ def revoke(
 
 def _tokens(api: Api, wanted: Body) -> list[NewEnrollmentToken]:
     body = {name: value for name, value in wanted.items() if value is not None}
-    # The secrets are in this one answer: a second try would make other tokens.
+    # The secrets are only in this response: a second attempt would create other tokens.
     return api.items(NewEnrollmentToken, "POST", path("enroll-tokens"), body, repeatable=False)
 
 
 def _agent(api: Api, component: str) -> Build:
-    """The build that a new phone fetches. No token is made when it could not have it."""
+    """The build that a new phone downloads. If there is none, no token is created."""
     package_name = component.partition("/")[0]
     query = {"package_name": package_name, "build_type": "release", "current": True}
     current = next(api.pages(Build, "/v1/apk/builds", query, limit=1), None)
     if current is None:
         raise Failure(
-            f"No build of {package_name} is promoted, so a new phone would have nothing to fetch.",
+            f"No build of {package_name} is promoted, so a new phone would have nothing to download.",
             Code.NOT_FOUND,
             "`nexmdm builds publish agent.apk`, then `nexmdm builds promote ID`.",
         )
     number = current.build_id
     if current.paused_at:
         raise Failure(
-            f"The rollout of {package_name} {current.version_name} is paused, so a new phone would not be given it.",
+            f"The rollout of {package_name} {current.version_name} is paused, so no new phone would be offered it.",
             Code.REFUSED,
             f"`nexmdm builds resume {number}`, or promote another build.",
         )
@@ -283,7 +286,7 @@ def _agent(api: Api, component: str) -> Build:
 
 
 def _provisioning(api: Api, url: str, component: str, agent: Build, wanted: Body) -> qr.Agent:
-    """What a factory-reset phone is told besides its Wi-Fi."""
+    """The provisioning values of a factory-reset phone, except for its WiFi network."""
     token = _tokens(api, {**wanted, "aliases": ["device owner"], "scope": "apk_download"})[0].token
     return qr.Agent(
         component=component,
@@ -303,7 +306,7 @@ def _scripts(
     disabled: list[str],
     folder: Path,
 ) -> list[str]:
-    """The scripts that were written. One token lets all of them fetch the agent, each at most twice."""
+    """Write the scripts and return their files. One token lets each of them download the agent at most twice."""
     uses = {"uses_allowed": min(2 * len(tokens), 100_000)}
     fetch = _tokens(api, {**wanted, **uses, "aliases": ["enrollment scripts"], "scope": "apk_download"})[0].token
     package_name = component.partition("/")[0]
@@ -336,7 +339,7 @@ def _scripts(
 
 
 def _aliases(api: Api, devices: list[str], alias_prefix: str | None, everyone: bool) -> list[str]:
-    """Of the devices that were chosen."""
+    """The aliases of the chosen devices."""
     if sum((bool(devices), alias_prefix is not None, everyone)) != 1:
         raise Failure("Choose devices: name them, or give --alias-prefix, or --all.", Code.USAGE)
     if devices:
@@ -344,12 +347,12 @@ def _aliases(api: Api, devices: list[str], alias_prefix: str | None, everyone: b
     query = {"alias": alias_prefix} if alias_prefix is not None else {}
     found = [device.alias for device in api.pages(Device, "/v1/devices", query)]
     if not found:
-        raise Failure("No device fits.", Code.NOT_FOUND, "See `nexmdm devices list`.")
+        raise Failure("No device matches.", Code.NOT_FOUND, "See `nexmdm devices list`.")
     return found
 
 
 def _keys(primary: str | None, rotation: str | None) -> dict[str, str]:
-    """The keys that were given, as the agent's extras are called."""
+    """The given keys, under the names of the agent's extras."""
     given = {"hmac_primary_key": inputs.secret(primary or ""), "hmac_rotation_key": inputs.secret(rotation or "")}
     return {name: key for name, key in given.items() if key}
 
@@ -362,16 +365,16 @@ def _packages(file: Path | None) -> list[str]:
 
 
 def _folder_for(folder: Path | None, option: str) -> None:
-    """Make it before any token: a folder that cannot be written to must not cost one."""
+    """Create the folder before any token, so that a folder that is not writable wastes none."""
     try:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failure(f"{option}: the folder cannot be made: {error.strerror}.", Code.USAGE) from None
+        raise Failure(f"{option}: the folder cannot be created: {error.strerror}.", Code.USAGE) from None
 
 
 def _saved(codes: dict[str, str], folder: Path) -> tuple[list[str], OSError | None]:
-    """The files that were written, and why not all were. The tokens exist, and are shown whatever becomes of these."""
+    """The written files, and the error if not all could be written. The tokens exist and are shown in any case."""
     files: list[str] = []
     try:
         files.extend(str(qr.save(content, folder, name)) for name, content in codes.items())

@@ -1,4 +1,4 @@
-"""`nexmdm events`: who changed what, operators and the system itself."""
+"""`nexmdm events`: the log of changes by operators and by the system itself."""
 
 import json
 import time
@@ -47,22 +47,24 @@ def add_to(app: typer.Typer) -> None:
 
 def events(
     session: Session,
-    actor: Annotated[str | None, typer.Option(help="An ARN, or its beginning and *; system:* for the system.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="An ARN, or a prefix followed by *; system:* for the system.")
+    ] = None,
     action: Annotated[str | None, typer.Option(help="Such as command.send, or build.*")] = None,
     about: Annotated[str | None, typer.Option("--object", help="Such as device:ID, or build:*")] = None,
     since: Annotated[str | None, typer.Option(help="An instant: 2026-12-24T18:00:00Z")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones until Ctrl-C.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; 100 without it.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events until Ctrl-C.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number; 100 by default.")] = 100,
 ) -> None:
-    """List what was changed, newest first; with --follow oldest first, and then what comes."""
+    """List changes, newest first; with --follow, oldest first, followed by new ones."""
     query = {"actor": actor, "action": action, "object": about, "since": since}
     if not follow:
-        session.out.table(session.api.pages(Event, "/v1/events", query, limit), COLUMNS, "Nothing was changed.")
+        session.out.table(session.api.pages(Event, "/v1/events", query, limit), COLUMNS, "There are no events.")
         return
     newest = 0
     rows = list(session.api.pages(Event, "/v1/events", query, limit))
     while True:
-        # Newest first: what is new stands before the first one that was shown.
+        # Newest first: new events come before the first one that was shown.
         for event in reversed([row for row in rows if row.event_id > newest]):
             session.out.stream(event.document) if session.out.as_json else session.out.line(_line(event))
             newest, query["since"] = event.event_id, event.at

@@ -1,4 +1,4 @@
-"""What a person is told when something does not work, and the exit codes that scripts read."""
+"""Failures with messages for people, and exit codes for scripts."""
 
 from enum import IntEnum
 
@@ -6,21 +6,21 @@ from enum import IntEnum
 class Code(IntEnum):
     """Exit codes; 0 is success, 130 is Ctrl-C."""
 
-    FAILED = 1  # it was done, and did not come out well: a command failed or did not settle, `status` found something
-    USAGE = 2  # the command line is wrong, or names no stack
+    FAILED = 1  # a command failed or did not settle, or `status` found a problem
+    USAGE = 2  # invalid command line, or no stack was given
     NOT_FOUND = 3  # there is no such device, command, build, token or route
-    REFUSED = 4  # the API refuses it: a wrong value, a conflict, a build that is not what it was declared to be
-    NOT_ALLOWED = 5  # no credentials, expired ones, or ones that may not do this
-    UNAVAILABLE = 6  # no answer, or 5xx, after retries
+    REFUSED = 4  # rejected by the API: an invalid value, a conflict, or a build that differs from its declaration
+    NOT_ALLOWED = 5  # missing or expired credentials, or missing permission
+    UNAVAILABLE = 6  # no response, or 5xx, after retries
 
 
 class Failure(Exception):
-    """Ends the command with a sentence on stderr.
+    """Ends the command with a message on stderr.
 
     Args:
         message: what is wrong, naming the field or the limit.
         hint: what to do about it.
-        errors: {path, detail} of each field that the API refused.
+        errors: {path, detail} of each field that the API rejected.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The fields that the API's document gives a label: what a device reports beyond what a page shows in its own way."""
+"""The device fields that have a label in the OpenAPI document; other fields are shown by code of their own."""
 
 import json
 from functools import cache

@@ -10,18 +10,18 @@ from nexmdm_cli.output import Output, clean, shown, when
 from nexmdm_cli.resources import Batch, Dispatch, Document, InstallCommands, command
 
 OPEN = ("accepted", "sending", "retry_wait")
-# Words of the agent for what did not work; everything else that it answers is success.
+# The agent's results that mean failure; all others mean success.
 BAD_RESULTS = {"error", "failed", "failure", "timeout", "denied"}
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
-# Seconds after which a ping fetches an answer that the device has queued: the app starts within two, WiFi within ten.
+# Seconds after which a ping fetches a queued answer: an app starts within two seconds, WiFi connects within ten.
 PINGS_AFTER = (2.0, 12.0, 30.0)
-UNREPORTED = "sent; this agent does not report what became of it"
+UNREPORTED = "sent; the agent does not report the result of this action"
 # A command that was asked for, for one device or for many.
 Sent: TypeAlias = Dispatch | Batch
 
 
 def is_settled(row: Sent) -> bool:
-    """The device has answered, never does, or will not be asked; of a bulk command: nothing is left to send."""
+    """The device has answered, never answers, or will not receive it; for a bulk command, nothing is left to send."""
     if isinstance(row, Batch):
         return not any(row.states.get(state) for state in OPEN)
     if row.state == "sent" and row.answered == "never":
@@ -30,15 +30,15 @@ def is_settled(row: Sent) -> bool:
 
 
 def is_sent(row: Sent) -> bool:
-    """FCM has answered, whatever it answered."""
+    """FCM has responded, with any result."""
     return is_settled(row) or (isinstance(row, Dispatch) and row.state not in OPEN)
 
 
 def follow(api: Api, out: Output, row: Sent, *, until_sent: bool, timeout: float, fetch: bool = False) -> Sent:
-    """The row as it stands when it has settled, or when the time is over.
+    """The row when it has settled, or after the timeout.
 
     Args:
-        fetch: send a ping when the answer waits for the device's next heartbeat, which a ping brings about.
+        fetch: send a ping if the answer comes with the device's next heartbeat, because a ping triggers one.
     """
     start, pause = time.monotonic(), FIRST_PAUSE
     pings = list(PINGS_AFTER) if fetch else []
@@ -66,7 +66,7 @@ def _waits_for_heartbeat(row: Dispatch) -> bool:
 
 
 def said(row: Sent) -> str:
-    """Where a command stands, in a line."""
+    """The state of a command, in one line."""
     if isinstance(row, Batch):
         return counted(row)
     if row.completed_at:
@@ -87,13 +87,13 @@ def counted(row: Batch | InstallCommands) -> str:
 
 
 def judge(row: Sent, until_sent: bool = False) -> None:
-    """Nothing when it came out well.
+    """Return if the command succeeded.
 
     Raises:
-        Failure: it failed, or has not settled.
+        Failure: it failed or has not settled.
     """
     request_id = row.request_id
-    look = f"Look again with `nexmdm commands show {request_id}`."
+    look = f"Check again with `nexmdm commands show {request_id}`."
     if isinstance(row, Batch):
         bad = {
             state: count
@@ -101,7 +101,7 @@ def judge(row: Sent, until_sent: bool = False) -> None:
             if state in ("failed", "expired", "cancelled", "unknown")
         }
         if not is_settled(row):
-            raise Failure(f"Not all are sent yet: {said(row)}.", hint=look)
+            raise Failure(f"Not all commands are sent yet: {said(row)}.", hint=look)
         if bad:
             counts = ", ".join(f"{count} {state}" for state, count in bad.items())
             raise Failure(
@@ -120,14 +120,14 @@ def judge(row: Sent, until_sent: bool = False) -> None:
 def _advice(row: Dispatch, look: str) -> str:
     resend = f"`nexmdm commands resend {row.request_id} --reason …`"
     return {
-        "unknown": f"FCM may have it. Ask the device whether it ran, then {resend} sends it again.",
-        "failed": f"Mend what FCM says, then {resend} sends it again.",
+        "unknown": f"FCM may have it. Check whether the device ran it; if not, {resend} sends it again.",
+        "failed": f"Fix the cause that FCM names, then {resend} sends it again.",
         "expired": f"The device was not reached in time; {resend} sends it again.",
     }.get(row.state, look)
 
 
 def pairs(row: Sent) -> list[tuple[str, str]]:
-    """What `Output.fields` shows of a command, or of a bulk command."""
+    """The fields of a command or a bulk command for `Output.fields`."""
     if isinstance(row, Batch):
         return [
             ("request id", row.request_id),
@@ -163,7 +163,7 @@ def pairs(row: Sent) -> list[tuple[str, str]]:
 
 
 def _selected(selector: Document) -> str:
-    """In words; ids are many, so they are counted."""
+    """A description of the selector; ids are counted, because there may be many."""
     if "device_ids" in selector:
         return f"{len(selector['device_ids'])} named devices"
     conditions = selector.get("filter", selector)

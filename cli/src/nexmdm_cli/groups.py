@@ -1,4 +1,4 @@
-"""`nexmdm groups`: names for filters."""
+"""`nexmdm groups`: named filters."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from nexmdm_cli.selection import (
 )
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Make, show and delete groups: names for filters.")
+app = typer.Typer(no_args_is_help=True, help="Create, show and delete groups, which are named filters.")
 
 Name = Annotated[str, typer.Argument(help="The group.", autocompletion=complete_group, metavar="NAME")]
 
@@ -31,7 +31,7 @@ ORDER = ("selector", "group", "alias_prefix", "online", "agent_version")
 
 
 def described(filter_: FilterDocument) -> str:
-    """A filter as the options that make it."""
+    """A filter as CLI options."""
     names = {"selector": "--selector", "group": "--group", "alias_prefix": "--alias-prefix"}
     words = []
     for name in [*(name for name in ORDER if name in filter_), *(name for name in filter_ if name not in ORDER)]:
@@ -56,13 +56,13 @@ COLUMNS: list[Column[Group]] = [
 
 @command(app, "list")
 def list_groups(session: Session) -> None:
-    """List groups with the number of devices in each now."""
-    session.out.table(session.api.pages(Group, "/v1/groups"), COLUMNS, "There is no group.")
+    """List groups with their current number of devices."""
+    session.out.table(session.api.pages(Group, "/v1/groups"), COLUMNS, "There are no groups.")
 
 
 @command(app)
 def show(session: Session, name: Name) -> None:
-    """Show a group: its filter, and how many devices fit it now."""
+    """Show a group: its filter, and how many devices match it now."""
     _print(session, session.api.read(Group, "GET", path("groups", name)))
 
 
@@ -77,10 +77,10 @@ def set_group(
     everyone: Everyone = False,
     monitored_package: Annotated[
         str | None,
-        typer.Option(help="The app to watch on its devices; without it the group names none.", metavar="PACKAGE"),
+        typer.Option(help="The app to monitor on its devices; by default none.", metavar="PACKAGE"),
     ] = None,
 ) -> None:
-    """Make a group, or replace its filter and its watched app. The filter is evaluated whenever the group is used.
+    """Create a group, or replace its filter and its monitored app. The filter is evaluated whenever the group is used.
 
     \b
     nexmdm groups set pilot -l stage=pilot
@@ -90,14 +90,14 @@ def set_group(
     """
     filter_ = Filter(selector, None, online, alias_prefix, agent_version, everyone).body()
     if not filter_:
-        raise Failure("Which devices?", Code.USAGE, f"Give a filter: {OPTIONS.replace('--group, ', '')}.")
+        raise Failure("No filter was given.", Code.USAGE, f"Give one: {OPTIONS.replace('--group, ', '')}.")
     body = {"filter": filter_} | ({"monitored_package": monitored_package} if monitored_package else {})
     _print(session, session.api.read(Group, "PUT", path("groups", name), body))
 
 
 @command(app)
 def delete(session: Session, name: Name, yes: Yes = False) -> None:
-    """Delete a group that nothing uses. Its devices stay as they are."""
+    """Delete an unused group. Its devices are not changed."""
     session.confirm(f"Delete the group {clean(name)}?", yes)
     session.api.call("DELETE", path("groups", name))
     if session.out.as_json:
@@ -114,6 +114,6 @@ def _print(session: Session, group: Group) -> None:
             ("watched app", group.monitored_package or ""),
             ("fits now", count(group.device_count)),
             ("changed", f"{when(group.updated_at)} by {group.updated_by}"),
-            ("made", f"{when(group.created_at)} by {group.created_by}"),
+            ("created", f"{when(group.created_at)} by {group.created_by}"),
         ],
     )

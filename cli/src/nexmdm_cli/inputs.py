@@ -1,4 +1,4 @@
-"""Values that stand in a file or come on stdin, as people and editors write them."""
+"""Values from a file or stdin, as written by people and editors."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def content(name: str) -> bytes:
 
 
 def secret(value: str) -> str:
-    """A secret without the white space, byte order mark and quotes that come along when it is pasted."""
+    """A secret without the white space, byte order mark and quotes that pasting can add."""
     stripped = value.strip().strip(BYTE_ORDER_MARK).strip()
     quoted = len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
     return secret(stripped[1:-1]) if quoted else stripped

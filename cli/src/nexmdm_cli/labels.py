@@ -20,12 +20,12 @@ def changes(given: list[str]) -> tuple[dict[str, str], list[str]]:
         elif not sign and len(text) > 1 and text.endswith("-"):
             to_remove.append(text[:-1])
         else:
-            raise Failure(f"{text!r} is no label.", Code.USAGE, "Write KEY=VALUE to set one, KEY- to remove it.")
+            raise Failure(f"{text!r} is not a label.", Code.USAGE, "Give KEY=VALUE to set a label, KEY- to remove one.")
     return to_set, to_remove
 
 
 def only_set(given: list[str]) -> dict[str, str]:
-    """Labels of something new.
+    """Labels to set on a new object.
 
     Raises:
         Failure: one of them is not KEY=VALUE.

@@ -1,18 +1,19 @@
-"""A listening socket for a server of this machine."""
+"""A listening socket for a local server."""
 
 import os
 import socket
 
 
 def listen(host: str, port: int, again: str) -> socket.socket:
-    """Listen on an address. It names its protocol, or asyncio would not set TCP_NODELAY: 40 ms for each answer.
+    """Listen on a host and port. The socket names its protocol; otherwise asyncio would not set TCP_NODELAY, which
+    costs 40 ms per response.
 
     Raises:
-        OSError: the address is taken; the text ends with `again`, what to do about it.
+        OSError: the port is in use; the text ends with `again`, which says what to do.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    if os.name == "posix":  # elsewhere it would let another program take the port over
+    if os.name == "posix":  # on other systems it would let another program take over the port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,6 +1,6 @@
 """The stack of `make run` on this machine, and the checkout that it runs from.
 
-`local.run` writes `.nexmdm/stack.json` for its owner's eyes only and removes it at its end.
+`local.run` writes `.nexmdm/stack.json`, readable only by its owner, and removes it when it ends.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 STACK_FILE = Path(".nexmdm") / "stack.json"
 LOOPBACK = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:\d+)?/?\Z")
-# Where this file stands when the command is installed editable, as `make setup` does.
+# The location of this file in an editable installation, as made by `make setup`.
 OWN_CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -29,22 +29,22 @@ class LocalStack(Struct):
 
 def running() -> LocalStack | None:
     """The stack that runs; None when none does."""
-    if os.name != "posix":  # `make run` needs it too
+    if os.name != "posix":  # `make run` needs POSIX too
         return None
     for folder in _folders():
         file = folder / STACK_FILE
-        # Another person's file could point elsewhere.
+        # Another user's file could name a different server.
         if file.is_file() and file.stat().st_uid == os.getuid():
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # it is being written
                 stack = msgspec.json.decode(file.read_bytes(), type=LocalStack)
-                # A file that came with somebody's repository could name their own server.
+                # A file from a cloned repository could name a server of its author.
                 if LOOPBACK.match(stack.url) and _alive(stack.pid):
                     return stack
     return None
 
 
 def checkout() -> Path | None:
-    """The checkout around the current folder, else the one that this command is installed from."""
+    """The checkout that contains the current folder, or else the one that this command is installed from."""
     return next((folder for folder in _folders() if (folder / "local" / "check_schema.py").is_file()), None)
 
 

@@ -1,4 +1,4 @@
-"""`nexmdm`: the program, and what belongs to no noun."""
+"""The `nexmdm` program, and its commands that are in no group."""
 
 import json
 from importlib.metadata import version
@@ -29,10 +29,10 @@ from nexmdm_cli.session import Session, command, prose
 from nexmdm_cli.terminal import Group
 
 HELP = """\
-Enroll, command, publish to and watch a fleet of Android devices.
+Enroll, command, update and monitor a fleet of Android devices.
 
-A stack is named by --url, NEXMDM_URL, `nexmdm use`, or a running `make run`. Requests are signed with the AWS
-credentials that you already have: --profile, AWS_PROFILE, SSO, the environment.
+The stack is chosen by --url, NEXMDM_URL, `nexmdm use`, or a running `make run`. Requests are signed with your AWS
+credentials: --profile, AWS_PROFILE, SSO, or the environment.
 
 \b
 nexmdm use https://abc123.execute-api.eu-west-1.amazonaws.com --profile fleet
@@ -44,13 +44,13 @@ nexmdm builds publish agent.apk
 EXIT_CODES = """\b
 Exit codes
 0  done
-1  it did not come out well: a command failed or did not settle, `status` found
-   something wrong
-2  the command line is wrong, or names no stack
+1  failure: a command failed or did not settle, or `status` found a problem
+2  invalid command line, or no stack was given
 3  no such device, command, build, token or route
-4  refused: a wrong value, a conflict, a build that is not what it was declared
-5  no credentials, expired ones, or ones that may not do this
-6  unreachable or unavailable, after retries
+4  rejected: an invalid value, a conflict, or a build that differs from its
+   declaration
+5  missing or expired credentials, or missing permission
+6  unreachable or unavailable after retries
 130  interrupted
 """
 
@@ -95,12 +95,12 @@ def nexmdm(
 @command(app, of_stack=False)
 def use(
     session: Session,
-    url: Annotated[str | None, typer.Argument(help="The stack's address.", metavar="[https://…]")] = None,
-    profile: Annotated[str | None, typer.Option(help="The AWS profile that signs.")] = None,
-    region: Annotated[str | None, typer.Option(help="The stack's region, when its address does not say it.")] = None,
-    forget: Annotated[bool, typer.Option("--forget", help="Forget what was saved.")] = False,
+    url: Annotated[str | None, typer.Argument(help="The stack's URL.", metavar="[https://…]")] = None,
+    profile: Annotated[str | None, typer.Option(help="The AWS profile to sign with.")] = None,
+    region: Annotated[str | None, typer.Option(help="The stack's region, if its URL does not contain it.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Remove the saved values.")] = False,
 ) -> None:
-    """Save the stack to speak to; without an address show what is saved."""
+    """Save the stack to use; without a URL, show the saved one."""
     if forget:
         stack.saved_file().unlink(missing_ok=True)
     elif url:
@@ -113,14 +113,14 @@ def use(
 @command(app)
 def console(
     session: Session,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any free one.")] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 selects a free port.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
 ) -> None:
-    """Serve the console on this machine, for this machine's browser, until Ctrl-C."""
-    from nexmdm_cli.console import serve  # a web server, which no other command needs
+    """Serve the console to browsers on this machine, until Ctrl-C."""
+    from nexmdm_cli.console import serve  # imports a web server, which no other command needs
 
     found = session.api.stack
-    session.out.note(f"The console of {found.url}; Ctrl-C ends it.")
+    session.out.note(f"Serving the console of {found.url}; stop it with Ctrl-C.")
     serve(found.url, found.auth, port=port, open_browser=browser)
 
 
@@ -139,8 +139,8 @@ def api(
     nexmdm api POST /v1/enroll-tokens -d '{"aliases": ["lobby"]}'
     """
     if not route.startswith("/") or route.startswith("//"):
-        # The signature, and with it the session token, would go to another host.
-        raise Failure("PATH is a path of this stack.", Code.USAGE, "It begins with /, as /v1/devices does.")
+        # The signature and the session token would be sent to another host.
+        raise Failure("PATH must be a path of this stack.", Code.USAGE, "It begins with /, such as /v1/devices.")
     repeatable = method.upper() in ("GET", "PUT", "DELETE") or key is not None
     session.out.json(session.api.call(method.upper(), route, _document(data), key=key, repeatable=repeatable))
 
@@ -149,7 +149,7 @@ def _document(data: str | None) -> object:
     if data is None:
         return None
     try:
-        # As bytes JSON says its encoding itself, byte order mark included.
+        # From bytes, the JSON parser detects the encoding and the byte order mark.
         return json.loads(inputs.content(data[1:]) if data.startswith("@") else data)
     except OSError as error:
         raise Failure(f"--data: the file cannot be read: {error.strerror}", Code.USAGE) from None

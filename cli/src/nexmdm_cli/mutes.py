@@ -1,4 +1,4 @@
-"""`nexmdm mutes`: devices whose alerts are not told for a while."""
+"""`nexmdm mutes`: suppress notifications for some devices for a while."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -14,7 +14,7 @@ from nexmdm_cli.resources import Mute
 from nexmdm_cli.selection import FILTER, Filter
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Mute alerts while a site is worked on.")
+app = typer.Typer(no_args_is_help=True, help="Mute alerts, for example during maintenance of a site.")
 
 COLUMNS: list[Column[Mute]] = [
     Column("MUTE ID", lambda m: str(m.mute_id)),
@@ -28,15 +28,15 @@ COLUMNS: list[Column[Mute]] = [
 
 @command(app, "list")
 def list_mutes(session: Session) -> None:
-    """List the mutes that are in force."""
+    """List the active mutes."""
     session.out.table(session.api.pages(Mute, "/v1/mutes"), COLUMNS, "Nothing is muted.")
 
 
 @command(app)
 def create(
     session: Session,
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why, for those who look later.")],
-    hours: Annotated[float, typer.Option(min=0.01, max=8760, help="For how long.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="The reason, which is recorded.")],
+    hours: Annotated[float, typer.Option(min=0.01, max=8760, help="Duration in hours.")],
     condition: Annotated[str | None, typer.Option(help="Only this condition.")] = None,
     chosen: Filter = FILTER,
 ) -> None:
@@ -47,7 +47,7 @@ def create(
     """
     filter_ = chosen.body()
     if not filter_:
-        raise Failure("Which devices?", Code.USAGE, f"Give a filter: {selection.OPTIONS}.")
+        raise Failure("No filter was given.", Code.USAGE, f"Give one: {selection.OPTIONS}.")
     until = datetime.now(UTC) + timedelta(hours=hours)
     body = {"filter": filter_, "until": until.isoformat(), "reason": reason, "condition": condition}
     mute = session.api.read(Mute, "POST", "/v1/mutes", body)

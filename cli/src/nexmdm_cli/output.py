@@ -1,4 +1,4 @@
-"""What goes to stdout and stderr: tables and fields for people, JSON for scripts, notes beside both on stderr."""
+"""Output: tables and fields for people or JSON for scripts on stdout, notes on stderr."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nexmdm_cli.resources import Document, R, Resource
 
-WIDE = 110  # terminal columns from which the wide ones are shown
+WIDE = 110  # terminal width from which wide columns are shown
 GAP = 2
 NARROWEST = 8
 
@@ -24,9 +24,9 @@ class Column(Generic[R]):
     """One column of a table.
 
     Attributes:
-        show: from a row to its text.
-        wide: left out of a narrow terminal.
-        flexible: cut when the terminal is narrow; the others are whole.
+        show: returns the text for a row.
+        wide: omitted in a narrow terminal.
+        flexible: truncated in a narrow terminal; other columns are not.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Column(Generic[R]):
 
 
 class Output:
-    """as_json: stdout holds JSON and nothing else."""
+    """as_json: write only JSON to stdout."""
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -48,7 +48,7 @@ class Output:
         return self.console.is_terminal
 
     def note(self, text: str) -> None:
-        """Beside the result, for people."""
+        """Print a note for people on stderr."""
         self.notes.print(Text(clean(text)), soft_wrap=True)
 
     def error(self, message: str, hint: str | None) -> None:
@@ -60,11 +60,11 @@ class Output:
         _write(json.dumps(value, ensure_ascii=False, indent=2))
 
     def document(self, text: str) -> None:
-        """A whole document, such as CSV, as `json` writes one."""
+        """Print a whole document, such as CSV."""
         _write(text.removesuffix("\n"))
 
     def stream(self, value: Any) -> None:
-        """One of many: a line of JSON, or what rich prints."""
+        """Print one of several values: as a line of JSON, or with rich."""
         if self.as_json:
             _write(json.dumps(value, ensure_ascii=False))
         else:
@@ -72,11 +72,11 @@ class Output:
             sys.stdout.flush()
 
     def line(self, text: str | Text) -> None:
-        """A line that is never broken."""
+        """Print a line without wrapping it."""
         self.console.print(text, soft_wrap=True)
 
     def table(self, rows: Iterable[R], columns: list[Column[R]], nothing: str) -> None:
-        """nothing: what to say, on stderr, when there are no rows."""
+        """nothing: the note for an empty table."""
         rows = list(rows)
         if self.as_json:
             return self.json([row.document for row in rows])
@@ -98,7 +98,7 @@ class Output:
         return table
 
     def fields(self, row: Resource | Document, pairs: Sequence[tuple[str, str | Text]]) -> None:
-        """One thing: a line for each of its fields that holds something."""
+        """Print one object: a line for each field that is not empty."""
         if self.as_json:
             return self.json(row.document if isinstance(row, Resource) else row)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
@@ -111,7 +111,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Says on stderr what is happening; the function that it gives changes what is said."""
+        """Show progress on stderr; the yielded function changes the text."""
         if self.notes.is_terminal:
             spinner = "line" if self.notes.options.ascii_only else "dots"
             with self.notes.status(Text(clean(text)), spinner=spinner) as status:
@@ -130,7 +130,7 @@ class Output:
     def _print(self, table: Any) -> None:
         if self.is_terminal:
             return self.console.print(table)
-        # In a pipe nothing is cut, and no line ends in blanks.
+        # In a pipe nothing is truncated, and lines have no trailing blanks.
         wide = Console(file=sys.stdout, width=10_000, highlight=False, no_color=True)
         with wide.capture() as captured:
             wide.print(table)
@@ -138,13 +138,13 @@ class Output:
 
 
 def _write(document: str) -> None:
-    """Lines of UTF-8, whatever the terminal's encoding: scripts read it.
+    """Write UTF-8 regardless of the terminal's encoding, because scripts read it.
 
-    Controls, C1 among them, lone surrogates and what changes the direction of writing are escaped.
+    Control characters including C1, unpaired surrogates and bidirectional controls are escaped.
     """
     line = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in document) + "\n"
     binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:  # a stream of text that a caller put in its place
+    if binary is None:  # a text stream that a caller has substituted
         sys.stdout.write(line)
         return
     sys.stdout.flush()
@@ -153,12 +153,12 @@ def _write(document: str) -> None:
 
 
 def clean(text: str) -> str:
-    """Without what a terminal would obey: names come from people and devices."""
+    """Remove terminal control characters, because names come from people and devices."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
 def ago(instant: str | None) -> str:
-    """How long ago, in one unit."""
+    """The elapsed time, in one unit."""
     if instant is None:
         return "never"
     seconds = max(0, (datetime.now(UTC) - datetime.fromisoformat(instant)).total_seconds())
@@ -169,7 +169,7 @@ def ago(instant: str | None) -> str:
 
 
 def when(instant: str | None) -> str:
-    """The instant in this machine's time, and how long ago."""
+    """The instant in local time, and how long ago it was."""
     if instant is None:
         return ""
     local = datetime.fromisoformat(instant).astimezone()
@@ -178,7 +178,7 @@ def when(instant: str | None) -> str:
 
 
 def duration(seconds: int | None) -> str:
-    """In days and hours, or hours and minutes."""
+    """A duration in days and hours, or hours and minutes."""
     if seconds is None:
         return ""
     minutes = seconds // 60
@@ -187,7 +187,7 @@ def duration(seconds: int | None) -> str:
 
 
 def shown(value: Any, unit: str = "") -> str:
-    """A value as people read it: yes, no, or nothing."""
+    """A value for people: booleans as yes and no, null as nothing."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -198,7 +198,7 @@ def shown(value: Any, unit: str = "") -> str:
 
 
 def _fit(widths: list[int], flexible: list[int], room: int) -> None:
-    """Make the widest of the flexible columns narrower, as long as that is needed and leaves something of it."""
+    """Narrow the widest flexible columns until the table fits or they have reached their minimum."""
     while flexible and sum(widths) + GAP * (len(widths) - 1) > room:
         widest = max(flexible, key=widths.__getitem__)
         if widths[widest] <= NARROWEST:

@@ -1,4 +1,4 @@
-"""QR codes: what they hold, as the agent and Android's provisioning read it; in the terminal and as PNG."""
+"""QR codes for the agent and for Android's provisioning, in the terminal and as PNG."""
 
 import base64
 import hashlib
@@ -21,19 +21,20 @@ RECEIVER = "com.nexmdm/.ConfigReceiver"
 ADMIN_COMPONENT = "com.nexmdm/.NexDeviceAdminReceiver"
 EXTRA = "android.app.extra.PROVISIONING_"
 BLOCKS = "█▀▄"
-QUIET = 2  # modules around a code in the terminal; a PNG has the standard's four
+QUIET = 2  # width of the border in the terminal; a PNG has the four modules of the standard
 
 
 def enrollment(server: str, token: str, alias: str) -> str:
-    """What the agent scans. The alias is percent-encoded where the agent, which puts it into a query as it is, would
-    cut or change it.
+    """The content that the agent scans. Characters of the alias that are special in a query string are percent-encoded,
+    because the agent inserts it into one unchanged.
     """
     in_query = re.sub("[&#+%]", lambda found: quote(found[0]), alias)
     return _document({"server_url": server, "admin_key": token, "alias": in_query})
 
 
 def adb_line(server: str, token: str, alias: str, hmac_keys: dict[str, str]) -> str:
-    """The same for a phone at a cable. adb hands its words to a second shell, so they are quoted for both."""
+    """The same for a phone connected by cable. adb passes its arguments to a second shell, so they are quoted for
+    both."""
     extras = {"server_url": server, "admin_key": token, "alias": alias, **hmac_keys}
     words = ["am", "broadcast", "-a", "com.nexmdm.CONFIGURE", "-n", RECEIVER]
     for name, value in extras.items():
@@ -54,7 +55,7 @@ class Agent(NamedTuple):
 
 
 def device_owner(agent: Agent, wifi: dict[str, str]) -> str:
-    """What a factory-reset phone scans to fetch the agent and make it its device owner.
+    """The content that a factory-reset phone scans to download the agent and make it device owner.
 
     Args:
         wifi: SSID, PASSWORD and SECURITY_TYPE, for a phone that has no network yet.
@@ -70,15 +71,15 @@ def device_owner(agent: Agent, wifi: dict[str, str]) -> str:
 
 
 def download_url(server: str, token: str, package_name: str) -> str:
-    """Where a phone without credentials fetches the agent: Android takes a bare URL."""
+    """The URL from which a phone without credentials downloads the agent; Android accepts only a plain URL."""
     return f"{server}/v1/apk/download/latest?{urlencode({'token': token, 'package_name': package_name})}"
 
 
 def draw(out: Output, content: str) -> bool:
-    """Print the code when the terminal is wide enough; whether it was.
+    """Print the code if the terminal is wide enough; return whether it was.
 
-    Two modules stand above each other in a character, or side by side two characters each where the encoding has no
-    blocks.
+    A character shows two modules, one above the other; if the encoding has no block characters, two characters show one
+    module.
     """
     code = segno.make_qr(content, error="l")
     compact = can_show(BLOCKS)
@@ -91,7 +92,7 @@ def draw(out: Output, content: str) -> bool:
         lines = drawn.getvalue().splitlines()
     else:
         lines = ["".join("  " if dark else "##" for dark in row) for row in code.matrix_iter(border=QUIET)]
-    # Scanners want dark on light, whatever the terminal's colours are: a light # stands on light ground.
+    # Scanners need dark on light regardless of the terminal's colours, so a light # is printed on a light background.
     style = "bright_white on black"
     for line in lines:
         text = Text(line, style)
@@ -101,21 +102,21 @@ def draw(out: Output, content: str) -> bool:
 
 
 def save(content: str, folder: Path, name: str) -> Path:
-    """A PNG that only its owner can read: the code holds a secret."""
+    """Write a PNG that only its owner can read, because the code contains a secret."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.png"
-    file.unlink(missing_ok=True)  # an earlier one could be open to others
+    file.unlink(missing_ok=True)  # an existing file could be readable by others
     with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as png:
         segno.make_qr(content, error="m").save(png, kind="png", scale=8, border=4)
     return file
 
 
 def file_name(alias: str) -> str:
-    """One for each alias, whatever characters it holds, and never outside of its folder."""
+    """A file name that is unique per alias and never leaves its folder."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", alias)[:100]
     return f"enroll-{plain}" + ("" if plain == alias else f"-{hashlib.sha256(alias.encode()).hexdigest()[:8]}")
 
 
 def _document(values: dict[str, str]) -> str:
-    """Short, because every byte makes the code larger; ASCII, because scanners guess at any other encoding."""
+    """Compact, because every byte makes the code larger; ASCII, because scanners guess any other encoding."""
     return json.dumps(values, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""What the API answers, as far as this command reads it.
+"""The API's responses, with the members that the CLI reads.
 
 An answer may come from a stack of another version: members that are not named here are kept for --json in `document`,
 words that are not known are text like any other, and what an earlier version did not have is absent. Each Struct has
@@ -12,24 +12,24 @@ from msgspec import Struct
 
 from nexmdm_cli.failures import Code, Failure
 
-# A JSON object as it was answered, or as it is printed.
+# A JSON object as received, or as printed.
 Document: TypeAlias = dict[str, Any]
 # A number as it was written: 85 is shown as 85, and 85.0 as 85.0.
 Number: TypeAlias = int | float
 # A filter of devices: members of the API's Filter.
 FilterDocument: TypeAlias = dict[str, Any]
-# Parameters of a command, as its action takes them.
+# The parameters of a command, as defined by its action.
 Params: TypeAlias = dict[str, Any]
-# What an alert or an event says, by name.
+# The values of an alert or an event, by name.
 Details: TypeAlias = dict[str, Any]
 
 
 class Resource(Struct, kw_only=True, dict=True):
-    """An object that the API answers. One that stands in another has no document of its own."""
+    """An object in the API's responses. A nested object has no document of its own."""
 
     @property
     def document(self) -> Document:
-        """The whole object, as it was answered."""
+        """The whole object, as received."""
         document: Document = self.__dict__["document"]
         return document
 
@@ -38,7 +38,7 @@ R = TypeVar("R", bound=Resource)
 
 
 def read(type_: type[R], document: object) -> R:
-    """The object in an answer.
+    """The object in a response.
 
     Raises:
         Failure: the answer is no such object.
@@ -60,7 +60,7 @@ class Page(Resource):
 
 
 class Device(Resource):
-    """A living device. What it reports beyond these members is in the document, see `fields`."""
+    """An enrolled device. Further reported fields are in the document, see `fields`."""
 
     device_id: str
     alias: str
@@ -111,7 +111,7 @@ class Heartbeat(Resource):
 
 
 class Range(Struct):
-    """Values of one hour; all are None when nothing was reported."""
+    """Values of one hour; all are None if nothing was reported."""
 
     min: Number | None = None
     max: Number | None = None
@@ -167,7 +167,7 @@ class FleetSummary(Resource):
 
 
 class Point(Resource):
-    """The fleet at one time; an average when a point stands for a day."""
+    """The fleet at one time, or the average of a day."""
 
     online: Number
 
@@ -239,7 +239,7 @@ class Dispatch(Resource):
 
 
 class Batch(Resource):
-    """A bulk command, with how many of its members are in each state."""
+    """A bulk command, with the number of its commands in each state."""
 
     request_id: str
     device_count: int
@@ -250,7 +250,7 @@ class Batch(Resource):
 
 
 def command(document: Document) -> Dispatch | Batch:
-    """A command, or a bulk command: only this one counts states."""
+    """A command or a bulk command; only the latter has counts of states."""
     return read(Batch, document) if "states" in document else read(Dispatch, document)
 
 
@@ -279,7 +279,7 @@ class Audit(Resource):
 
 
 class Statistics(Struct):
-    """Counts of installations. The document may hold others."""
+    """Counts of installations. The document may have others."""
 
     completed: int
     failed: int
@@ -331,7 +331,7 @@ class DeclaredBuild(Resource):
 
 
 class InstallCommands(Resource):
-    """The bulk command that a rollout made; without a `request_id` nobody was asked."""
+    """The bulk command of a rollout; without a `request_id` no device was asked."""
 
     device_count: int
     states: dict[str, int]
@@ -377,7 +377,7 @@ class EnrollmentToken(Resource):
 
 
 class NewEnrollmentToken(Resource):
-    """A token that was made just now, with its secret."""
+    """A new token with its secret."""
 
     token_id: str
     alias: str

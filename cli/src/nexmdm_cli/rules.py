@@ -1,4 +1,4 @@
-"""`nexmdm alert-rules`: which condition is watched for on which devices, and where it is told."""
+"""`nexmdm alert-rules`: conditions, the devices that they apply to, and where notifications are sent."""
 
 import re
 from dataclasses import dataclass
@@ -14,22 +14,27 @@ from nexmdm_cli.resources import Rule
 from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Make, show, change and delete alert rules.")
+app = typer.Typer(no_args_is_help=True, help="Create, show, change and delete alert rules.")
 
 Name = Annotated[str, typer.Argument(help="The rule.", metavar="NAME")]
-Threshold = Annotated[float | None, typer.Option(help="In the condition's unit; without it, its setting's.")]
-Lasting = Annotated[int | None, typer.Option("--for", help="How many seconds it must have been so.", metavar="SECONDS")]
+Threshold = Annotated[float | None, typer.Option(help="In the condition's unit; by default from the setting.")]
+Lasting = Annotated[
+    int | None, typer.Option("--for", help="How long the condition must have lasted.", metavar="SECONDS")
+]
 Severity = Annotated[str | None, typer.Option(help="info, warning or critical.")]
-Route = Annotated[list[str] | None, typer.Option("--route", help="Where it is told; may be given again.")]
-Priority = Annotated[int | None, typer.Option(help="The lowest of a device's rules applies. [100]")]
+Route = Annotated[list[str] | None, typer.Option("--route", help="A notification route; may be repeated.")]
+Priority = Annotated[
+    int | None, typer.Option(help="Of a device's rules, the one with the lowest number applies. [100]")
+]
 Quiet = Annotated[
-    str | None, typer.Option("--quiet", help="Hold notifications: 22:00-06:00@Europe/Berlin.", metavar="FROM-TO@ZONE")
+    str | None,
+    typer.Option("--quiet", help="Hold back notifications: 22:00-06:00@Europe/Berlin.", metavar="FROM-TO@ZONE"),
 ]
 
 
 @dataclass(frozen=True)
 class RuleOptions:
-    """What a rule may say beside its condition and filter."""
+    """The options of a rule apart from its condition and filter."""
 
     threshold: Threshold = None
     lasting: Lasting = None
@@ -66,9 +71,9 @@ COLUMNS: list[Column[Rule]] = [
 
 @command(app, "list")
 def list_rules(session: Session) -> None:
-    """List alert rules. Per device and condition one applies: the lowest priority, then one with a filter."""
+    """List alert rules. One applies per device and condition: the lowest priority first, then rules with a filter."""
     session.out.table(
-        session.api.pages(Rule, "/v1/alert-rules"), COLUMNS, "There is no alert rule: nothing is watched for."
+        session.api.pages(Rule, "/v1/alert-rules"), COLUMNS, "There are no alert rules, so no alerts are opened."
     )
 
 
@@ -86,7 +91,7 @@ def create(
     given: RuleOptions = RULE_OPTIONS,
     chosen: Filter = FILTER,
 ) -> None:
-    """Watch for a condition; without a filter on every device.
+    """Create an alert rule; without a filter it applies to every device.
 
     \b
     nexmdm alert-rules create tills-battery low_battery --threshold 30 -l role=till --severity critical
@@ -104,23 +109,23 @@ def change(
     given: RuleOptions = RULE_OPTIONS,
     chosen: Filter = FILTER,
 ) -> None:
-    """Change an alert rule; what is not given stays."""
+    """Change an alert rule; options that are not given stay unchanged."""
     filter_ = chosen.body()
     body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:
-        raise Failure("What is to change?", Code.USAGE, "Give --threshold, --for, --severity, --route or a filter.")
+        raise Failure("No change was given.", Code.USAGE, "Give --threshold, --for, --severity, --route or a filter.")
     _print(session, session.api.read(Rule, "PATCH", path("alert-rules", name), body))
 
 
 @command(app)
 def enable(session: Session, name: Name) -> None:
-    """Switch an alert rule on."""
+    """Enable an alert rule."""
     _print(session, session.api.read(Rule, "PATCH", path("alert-rules", name), {"enabled": True}))
 
 
 @command(app)
 def disable(session: Session, name: Name) -> None:
-    """Switch an alert rule off; its open alerts recover."""
+    """Disable an alert rule; its open alerts recover."""
     _print(session, session.api.read(Rule, "PATCH", path("alert-rules", name), {"enabled": False}))
 
 
@@ -137,7 +142,7 @@ def _hours(text: str | None) -> dict[str, str] | None:
         return None
     found = re.fullmatch(r"(\d\d:\d\d)-(\d\d:\d\d)@(\S+)", text)
     if not found:
-        raise Failure(f"--quiet: {text!r} is not FROM-TO@ZONE.", Code.USAGE, "Such as 22:00-06:00@Europe/Berlin.")
+        raise Failure(f"--quiet: {text!r} is not FROM-TO@ZONE.", Code.USAGE, "Example: 22:00-06:00@Europe/Berlin.")
     return {"from": found[1], "to": found[2], "timezone": found[3]}
 
 
@@ -148,7 +153,7 @@ def _print(session: Session, rule: Rule) -> None:
         [
             ("name", rule.name),
             ("condition", rule.condition),
-            ("threshold", shown(rule.threshold) or "as the setting says"),
+            ("threshold", shown(rule.threshold) or "from the setting"),
             ("for", duration(rule.for_seconds)),
             ("severity", rule.severity),
             ("priority", str(rule.priority)),

@@ -1,4 +1,4 @@
-"""`nexmdm schedules`: commands that are sent by themselves, again and again or once."""
+"""`nexmdm schedules`: commands that are sent automatically, repeatedly or once."""
 
 import secrets
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.send import Ttl, UntilAnswered, complete_action, parameters_of
 from nexmdm_cli.session import Session, command
 
-app = typer.Typer(no_args_is_help=True, help="Make, show, change, run and delete schedules.")
+app = typer.Typer(no_args_is_help=True, help="Create, show, change, run and delete schedules.")
 
 Name = Annotated[str, typer.Argument(help="The schedule.", metavar="NAME")]
 Cron = Annotated[str | None, typer.Option(help="Minute hour day month weekday, such as '0 3 * * *'.")]
@@ -28,7 +28,7 @@ STYLES = {"started": "green", "missed": "red", "empty": "yellow"}
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """When a schedule runs, and how long its commands are good for."""
+    """When a schedule runs, and how long its commands are valid."""
 
     cron: Cron = None
     at: At = None
@@ -68,7 +68,7 @@ RUNS: list[Column[Run]] = [
 @command(app, "list")
 def list_schedules(session: Session) -> None:
     """List schedules with their next and their last run."""
-    session.out.table(session.api.pages(Schedule, "/v1/schedules"), COLUMNS, "There is no schedule.")
+    session.out.table(session.api.pages(Schedule, "/v1/schedules"), COLUMNS, "There are no schedules.")
 
 
 @command(app)
@@ -78,11 +78,11 @@ def show(session: Session, name: Name) -> None:
 
 
 @command(app)
-def runs(
-    session: Session, name: Name, limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20
-) -> None:
-    """List the runs of a schedule, newest first. The commands of one: nexmdm commands list --batch REQUEST_ID."""
-    session.out.table(session.api.pages(Run, path("schedules", name, "runs"), {}, limit), RUNS, "It has not run yet.")
+def runs(session: Session, name: Name, limit: Annotated[int, typer.Option(min=1, help="Maximum number.")] = 20) -> None:
+    """List the runs of a schedule, newest first. For the commands of a run: nexmdm commands list --batch REQUEST_ID."""
+    session.out.table(
+        session.api.pages(Run, path("schedules", name, "runs"), {}, limit), RUNS, "The schedule has not run yet."
+    )
 
 
 @command(app)
@@ -97,7 +97,7 @@ def create(
     chosen: Filter = FILTER,
     until_answered: UntilAnswered = False,
 ) -> None:
-    """Send a command by itself: again and again (--cron), or once (--at). The filter is evaluated at each run.
+    """Create a schedule that sends a command repeatedly (--cron) or once (--at). The filter is evaluated at each run.
 
     \b
     nexmdm schedules create nightly remote_exec_fcm type=reboot --cron '0 3 * * *' -z Europe/Berlin -l site=berlin
@@ -105,9 +105,9 @@ def create(
     """
     filter_ = chosen.body()
     if not filter_:
-        raise Failure("Which devices?", Code.USAGE, f"Give a filter: {selection.OPTIONS}.")
+        raise Failure("No filter was given.", Code.USAGE, f"Give one: {selection.OPTIONS}.")
     if (given.cron is None) == (given.at is None):
-        raise Failure("When?", Code.USAGE, "Give either --cron or --at.")
+        raise Failure("No time was given.", Code.USAGE, "Give either --cron or --at.")
     what = {"name": name, "action": action, "params": parameters_of(parameters or [])}
     body = {**what, "filter": filter_, **given.body()}
     if until_answered:
@@ -122,23 +122,23 @@ def change(
     given: ScheduleOptions = SCHEDULE_OPTIONS,
     chosen: Filter = FILTER,
 ) -> None:
-    """Change when a schedule runs, or for which devices. The next run is computed anew from now."""
+    """Change a schedule's times or devices. Its next run is recomputed from now."""
     filter_ = chosen.body()
     body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:
-        raise Failure("What is to change?", Code.USAGE, "Give --cron, --at, --timezone, --ttl or a filter.")
+        raise Failure("No change was given.", Code.USAGE, "Give --cron, --at, --timezone, --ttl or a filter.")
     _print(session, session.api.read(Schedule, "PATCH", path("schedules", name), body))
 
 
 @command(app)
 def enable(session: Session, name: Name) -> None:
-    """Switch a schedule on; runs that it missed meanwhile are not made up for."""
+    """Enable a schedule; runs that it missed in the meantime are not made up."""
     _print(session, session.api.read(Schedule, "PATCH", path("schedules", name), {"enabled": True}))
 
 
 @command(app)
 def disable(session: Session, name: Name) -> None:
-    """Switch a schedule off."""
+    """Disable a schedule."""
     _print(session, session.api.read(Schedule, "PATCH", path("schedules", name), {"enabled": False}))
 
 
@@ -147,10 +147,10 @@ def run(
     session: Session,
     name: Name,
     run_id: Annotated[
-        str | None, typer.Option("--run-id", help="Name this run yourself: with the same id it is done once.")
+        str | None, typer.Option("--run-id", help="Choose an id for this run; it is executed once per id.")
     ] = None,
 ) -> None:
-    """Run a schedule now; its next run stays as it is."""
+    """Run a schedule now; its next run is not affected."""
     made = session.api.read(Run, "POST", path("schedules", name, "run"), key=run_id or secrets.token_hex(8))
     pairs = [
         ("status", made.status),
@@ -162,10 +162,10 @@ def run(
 
 @command(app)
 def delete(session: Session, name: Name, yes: Yes = False) -> None:
-    """Remove a schedule. Commands that it has sent stay."""
+    """Delete a schedule. Commands that it has sent are kept."""
     session.confirm(f"Delete the schedule {name}?", yes)
     session.api.call("DELETE", path("schedules", name))
-    session.out.note(f"{name} is deleted.")
+    session.out.note(f"Deleted {name}.")
 
 
 def _print(session: Session, row: Schedule) -> None:
@@ -183,7 +183,7 @@ def _print(session: Session, row: Schedule) -> None:
         ("last request", (last and last.request_id) or ""),
         ("last states", _states(last) if last else ""),
         ("delivery", row.delivery.replace("_", " ")),
-        ("gives up after", f"{row.ttl_seconds} s"),
+        ("expires after", f"{row.ttl_seconds} s"),
         ("by", row.created_by),
     ]
     session.out.fields(row, pairs)

@@ -1,4 +1,4 @@
-"""Whom a command is about: the options of the filter, their completion, the preview and the question before acting."""
+"""Selecting devices: the filter options, their completion, the preview and the confirmation."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from nexmdm_cli.session import Session
 
 def complete_selector(incomplete: str) -> list[str]:
     """Keys and values of the labels in use, for the last requirement of a selector."""
-    # What is finished stays: all up to the last comma outside of parentheses.
+    # Keeps the finished part: everything up to the last comma outside parentheses.
     done = re.match(r"(?:[^,()]*(?:\([^()]*\))?[^,()]*,)*", incomplete)
     before = done[0] if done else ""
     begun = incomplete[len(before) :]
@@ -47,19 +47,19 @@ InGroup = Annotated[
     str | None,
     typer.Option("--group", help="Only devices of this group.", autocompletion=complete_group, metavar="NAME"),
 ]
-Online = Annotated[bool | None, typer.Option("--online/--silent", help="Only devices heard from lately, or not.")]
-Prefix = Annotated[str | None, typer.Option("--alias-prefix", help="Only aliases that begin so.")]
-Version = Annotated[str | None, typer.Option("--agent-version", help="Only devices with this agent.")]
+Online = Annotated[bool | None, typer.Option("--online/--silent", help="Only online devices, or only silent ones.")]
+Prefix = Annotated[str | None, typer.Option("--alias-prefix", help="Only aliases that begin with this.")]
+Version = Annotated[str | None, typer.Option("--agent-version", help="Only devices with this agent version.")]
 Everyone = Annotated[bool, typer.Option("--all", help="Every device.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which devices it would be.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the affected devices.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 OPTIONS = "--selector, --group, --online, --silent, --alias-prefix, --agent-version, --all"
 
 
 @dataclass(frozen=True)
 class Narrow:
-    """The options of a filter. `@command` takes the fields as options of the command."""
+    """The options of a filter. `@command` makes each field an option of the command."""
 
     selector: Selector = None
     group: InGroup = None
@@ -99,11 +99,11 @@ class Filter(Narrow):
         """The filter in a body; empty when no option was given.
 
         Raises:
-            Failure: --all does not stand alone.
+            Failure: --all is combined with other options.
         """
         given = super().body()
         if self.everyone and given:
-            raise Failure("--all stands alone.", Code.USAGE)
+            raise Failure("--all cannot be combined with other filters.", Code.USAGE)
         return {"all": True} if self.everyone else given
 
 
@@ -111,23 +111,23 @@ NARROW, FILTER = Narrow(), Filter()  # defaults
 
 
 def agreed(session: Session, target: Body, doing: str, *, yes: bool, dry_run: bool) -> Body | None:
-    """What of the body says to whom, once the person agreed; None after a dry run, which prints the preview.
+    """The part of the body that selects the devices, after a confirmation; None after a dry run, which only previews.
 
-    Without --yes the call then holds to the devices that were shown.
+    Without --yes, the request is bound to the devices that were shown.
 
     Args:
         target: {"filter": ...} or {"device_ids": ...}.
-        doing: what is about to happen, `Send ping to`; the devices follow.
+        doing: the beginning of the question, such as `Send ping to`, which the devices follow.
 
     Raises:
-        Failure: no device fits, or the person does not agree.
+        Failure: no device matches, or the user does not confirm.
     """
     preview = session.api.read(Preview, "POST", "/v1/devices/preview", target)
     if dry_run:
         show(session, preview)
         return None
     if not preview.device_count:
-        raise Failure("No device fits.", Code.NOT_FOUND, "Look with the same filter: `nexmdm devices list`.")
+        raise Failure("No device matches.", Code.NOT_FOUND, "Try the same filter with `nexmdm devices list`.")
     session.confirm(f"{doing} {count(preview.device_count)} ({sample(preview)})?", yes)
     return target if yes else {**target, "expect_target_hash": preview.target_hash}
 
@@ -144,7 +144,7 @@ def show(session: Session, preview: Preview) -> None:
 
 
 def sample(preview: Preview) -> str:
-    """The first aliases, and that there are more."""
+    """The first aliases, and whether there are more."""
     more = preview.device_count - len(preview.sample)
     return ", ".join([*map(clean, preview.sample), *([f"{more} more"] if more > 0 else [])])
 
@@ -154,9 +154,9 @@ def count(devices: int) -> str:
 
 
 def _asked(type_: type[R], route: str) -> list[R]:
-    """The items of a route for shell completion; none when the stack cannot be asked."""
+    """The items of a route for shell completion; none if the stack cannot be reached."""
     try:
         api = Api(stack.find(stack.Choice(url=os.environ.get("NEXMDM_URL"))))
         return api.items(type_, "GET", route)
-    except Exception:  # a completion that raises would print into the person's command line
+    except Exception:  # an exception during completion would be printed into the user's command line
         return []

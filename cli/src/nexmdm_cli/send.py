@@ -1,4 +1,4 @@
-"""`nexmdm send`: an action to one device, to some, or to those that fit a filter, followed until it settles."""
+"""`nexmdm send`: send an action to devices by name or filter, and follow it until it settles."""
 
 import json
 import secrets
@@ -21,14 +21,14 @@ ACTIONS_FILE = Path(__file__).parent / "console" / "assets" / "actions.json"
 Actions: TypeAlias = dict[str, Any]
 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it until it settles.")]
-UntilSent = Annotated[bool, typer.Option("--until-sent", help="Settled is: FCM took it; do not wait for the device.")]
+UntilSent = Annotated[bool, typer.Option("--until-sent", help="Wait only until FCM accepted it, not for the device.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds to follow it for.")]
 Ttl = Annotated[
-    int | None, typer.Option("--ttl", min=1, max=86_400, help="Seconds after which it is not sent any more. [600]")
+    int | None, typer.Option("--ttl", min=1, max=86_400, help="Seconds after which it is no longer sent. [600]")
 ]
 RequestId = Annotated[
     str | None,
-    typer.Option(help="Name it yourself: with the same id the same command is never sent twice.", metavar="ID"),
+    typer.Option(help="Choose the request id; a command is never sent twice with the same id.", metavar="ID"),
 ]
 
 
@@ -42,7 +42,7 @@ UntilAnswered = Annotated[
 
 
 def actions() -> Actions:
-    """The declared actions with their parameters, as the API's sources say; the API refuses others."""
+    """The declared actions with their parameters, generated from the API's sources; the API rejects others."""
     actions: Actions = json.loads(ACTIONS_FILE.read_text(encoding="utf-8"))
     return actions
 
@@ -80,9 +80,10 @@ def send(
 ) -> None:
     """Send an action to devices and follow it until it settles.
 
-    One device: until it answered, or until it is sent when this agent never answers the action. launch_app and
-    wifi_connect are answered with the next heartbeat, so a ping is sent after them. Several, or a filter: until all are
-    sent, with a count for each state. Exit code 1 when one failed, or when it has not settled after --timeout.
+    A command to one device is followed until the device answers, or until it is sent if the agent never answers the
+    action. launch_app and wifi_connect are answered with the next heartbeat, so a ping is sent after them. A command to
+    several devices is followed until all are sent, with the number of devices in each state. The exit code is 1 if a
+    command failed or has not settled after --timeout.
 
     \b
     nexmdm send ping --to lobby
@@ -99,7 +100,7 @@ def send(
         body["delivery"] = "until_answered"
     conditions = chosen.body()
     if bool(to) == bool(conditions):
-        raise Failure("To whom?", Code.USAGE, f"Give either --to, or a filter: {selection.OPTIONS}.")
+        raise Failure("No devices were given.", Code.USAGE, f"Give either --to, or a filter: {selection.OPTIONS}.")
     found = _target(session, action, to or [], conditions, yes=yes, dry_run=dry_run)
     if found is None:
         return
@@ -116,7 +117,7 @@ def send(
 def _target(
     session: Session, action: str, to: list[str], conditions: FilterDocument, *, yes: bool, dry_run: bool
 ) -> tuple[str, Body] | None:
-    """The route, and what of the body says to whom; None after a dry run."""
+    """The route, and the part of the body that selects the devices; None after a dry run."""
     device_ids = [addresses.find(session.api, name).device_id for name in to]
     target: Body = {"filter": conditions} if conditions else {"device_ids": device_ids}
     if conditions or dry_run:
@@ -128,16 +129,16 @@ def _target(
 
 
 def parameters_of(given: list[str]) -> Params:
-    """{name: value} of NAME=VALUE; the API makes numbers out of texts where an action wants them."""
+    """{name: value} of NAME=VALUE; the API converts texts to numbers where an action requires them."""
     parameters: Params = {}
     for number, text in enumerate(given, 1):
         name, sign, value = text.partition("=")
         if not sign or not name.strip(":"):
-            # It is not repeated: it may be a password whose name was forgotten.
+            # The text is not quoted, because it may be a password whose name was forgotten.
             raise Failure(
                 f"Parameter {number} is not NAME=VALUE.",
                 Code.USAGE,
-                "Write NAME=VALUE, NAME=@FILE or NAME:=JSON; devices go to --to.",
+                "Give NAME=VALUE, NAME=@FILE or NAME:=JSON; name devices with --to.",
             )
         try:
             if name.endswith(":"):
@@ -148,11 +149,11 @@ def parameters_of(given: list[str]) -> Params:
             else:
                 parameters[name] = value
         except OSError as error:
-            # Without the name of the file: a password may begin with @.
+            # The file is not named, because a password may begin with @.
             raise Failure(
                 f"{name}: the file after @ cannot be read: {error.strerror}.",
                 Code.USAGE,
-                f"A value that begins with @ is written as JSON: {name}:='\"@...\"'.",
+                f"Write a value that begins with @ as JSON: {name}:='\"@...\"'.",
             ) from None
         except ValueError as error:
             raise Failure(f"{name.rstrip(':')}: {error}", Code.USAGE) from None

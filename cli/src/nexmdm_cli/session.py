@@ -1,4 +1,4 @@
-"""What every command has: options that name the stack, `--json`, an API client, failures that become exit codes."""
+"""The parts that all commands share: options for the stack, `--json`, an API client, and exit codes for failures."""
 
 import functools
 import inspect
@@ -15,15 +15,15 @@ from nexmdm_cli.output import Output
 from nexmdm_cli.stack import Choice
 
 F = TypeVar("F", bound=Callable[..., None])
-_PANEL = "Every command takes"
+_PANEL = "Common options"
 Url = Annotated[
     str | None,
-    typer.Option(envvar="NEXMDM_URL", help="The stack's address.", rich_help_panel=_PANEL, metavar="https://…"),
+    typer.Option(envvar="NEXMDM_URL", help="The stack's URL.", rich_help_panel=_PANEL, metavar="https://…"),
 ]
 Local = Annotated[bool, typer.Option("--local", help="The stack of `make run`.", rich_help_panel=_PANEL)]
-Profile = Annotated[str | None, typer.Option(help="The AWS profile that signs.", rich_help_panel=_PANEL)]
+Profile = Annotated[str | None, typer.Option(help="The AWS profile to sign with.", rich_help_panel=_PANEL)]
 Region = Annotated[str | None, typer.Option(help="The stack's AWS region.", rich_help_panel=_PANEL)]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else.", rich_help_panel=_PANEL)]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.", rich_help_panel=_PANEL)]
 
 
 class Session:
@@ -41,21 +41,21 @@ class Session:
             self.api.close()
 
     def confirm(self, question: str, yes: bool) -> None:
-        """Go on only when the person says so.
+        """Continue only after confirmation.
 
         Raises:
-            Failure: they do not, or nobody can be asked.
+            Failure: the user declined, or there is no terminal to ask on.
         """
         if yes:
             return
         if self.out.as_json or not self.out.notes.is_terminal:
-            raise Failure(f"{question} Nobody is there to answer.", Code.USAGE, "Say so with --yes.")
+            raise Failure(f"{question} There is no terminal to confirm it on.", Code.USAGE, "Confirm with --yes.")
         if not typer.confirm(question, err=True):
-            raise Failure("Nothing was done.")
+            raise Failure("Nothing was changed.")
 
 
 def prose(text: str) -> str:
-    """A docstring as `--help` takes it: paragraphs without their line breaks; examples, after `\\b`, as they are."""
+    """A docstring formatted for `--help`: paragraphs are unwrapped; examples, after `\\b`, are unchanged."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(
         part.replace("\b\n", "\b\nExamples\n") if part.startswith("\b") else " ".join(part.split())
@@ -64,7 +64,7 @@ def prose(text: str) -> str:
 
 
 def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
-    """The parameter as typer sees it, or what it stands for."""
+    """The options that a parameter stands for."""
     group = parameter.annotation
     if not is_dataclass(group):
         return [parameter]
@@ -78,10 +78,10 @@ def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 
 def command(app: typer.Typer, name: str | None = None, *, of_stack: bool = True, **options: Any) -> Callable[[F], F]:
-    """`app.command`, with the options that every command takes.
+    """`app.command` with the common options of every command.
 
-    The decorated function gets a `Session` first. A parameter whose type is a dataclass stands for the options that are
-    its fields. of_stack: whether it speaks to a stack; else only --json is added.
+    The decorated function gets a `Session` first. Each field of a parameter whose type is a dataclass becomes an
+    option. of_stack: whether the command uses a stack; if not, only --json is added.
     """
 
     def add(function: F) -> F:

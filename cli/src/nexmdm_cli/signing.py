@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 for httpx, by botocore's signer: the credentials that a person already has open the API."""
+"""AWS Signature Version 4 for httpx with botocore's signer and the user's AWS credentials."""
 
 import re
 from collections.abc import Generator
@@ -12,22 +12,22 @@ from botocore.exceptions import NoCredentialsError
 
 from nexmdm_cli import inputs
 
-# What an HTTP header takes; AWS's own are letters, digits and + / = within it.
+# The characters that an HTTP header allows; AWS credentials consist of letters, digits and + / =.
 VISIBLE = re.compile(r"[!-~]+")
 NAMES = {"access_key": "AWS_ACCESS_KEY_ID", "secret_key": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"}
 SERVICE = "execute-api"
 
 
 class UnusableCredentials(ValueError):
-    """Credentials that no header can carry; says which of them, never its value."""
+    """A credential contains characters that a header cannot contain; names the credential, never its value."""
 
 
 def as_pasted(credentials: Any) -> ReadOnlyCredentials:
-    """botocore's credentials without what comes along when they are pasted: white space, line breaks, quotes.
+    """botocore's credentials without the white space, line breaks and quotes that pasting can add.
 
     Raises:
         NoCredentialsError: there are none.
-        UnusableCredentials: one of them holds something else that is not ASCII.
+        UnusableCredentials: one of them contains other characters that are not ASCII.
     """
     if credentials is None:
         raise NoCredentialsError
@@ -36,17 +36,17 @@ def as_pasted(credentials: Any) -> ReadOnlyCredentials:
     for name, value in values.items():
         if value and not VISIBLE.fullmatch(value):
             raise UnusableCredentials(
-                f"{NAMES[name]} (or {NAMES[name].lower()} of the profile) holds a line break, a blank or a character"
+                f"{NAMES[name]} (or {NAMES[name].lower()} of the profile) contains a line break, a blank or a character"
                 " that is not ASCII"
             )
     return ReadOnlyCredentials(**values)
 
 
 class Signed(httpx.Auth):
-    """Signs each request as it goes out.
+    """Signs each outgoing request.
 
     Args:
-        credentials: botocore's, plain or refreshed by themselves (SSO, assumed roles).
+        credentials: botocore's, static or automatically refreshed (SSO, assumed roles).
         region: of the API.
     """
 

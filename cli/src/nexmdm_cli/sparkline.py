@@ -1,4 +1,4 @@
-"""A row of numbers as bars in one line of text."""
+"""A series of numbers as bars in one line of text."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ WIDTH = 56
 
 
 def sparkline(values: Sequence[float | None], low: float | None = 0, high: float | None = None) -> str:
-    """At most 56 bars, each the mean of its values; a space where there is none.
+    """At most 56 bars, each the mean of its values; a space where there are no values.
 
     Args:
-        low: what the lowest bar stands for; None: the least value.
-        high: what the highest bar stands for; None: the greatest mean.
+        low: the value of the lowest bar; None: the minimum.
+        high: the value of the highest bar; None: the greatest mean.
     """
     length = -(-len(values) // WIDTH)
     parts = [values[n : n + length] for n in range(0, len(values), length)] if values else []

@@ -1,4 +1,4 @@
-"""Which stack a command speaks to, and who signs: the AWS credentials that the person already has."""
+"""The stack that a command uses, and the AWS credentials that requests are signed with."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ EXECUTE_API = re.compile(r"\.execute-api\.([a-z0-9-]+)\.amazonaws\.com")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a person said about the stack; None is not said."""
+    """The user's options for the stack; None means not given."""
 
     url: str | None = None
     profile: str | None = None
@@ -41,7 +41,7 @@ def saved_file() -> Path:
 
 
 def save(choice: Choice) -> None:
-    """What `nexmdm use` remembers; it holds no secret."""
+    """Save the choice for `nexmdm use`; it contains no secret."""
     saved_file().parent.mkdir(parents=True, exist_ok=True)
     kept = {name: value for name, value in asdict(choice).items() if value and name != "local"}
     saved_file().write_text(json.dumps(kept, indent=2) + "\n")
@@ -54,25 +54,27 @@ def saved() -> Choice:
     try:
         return Choice(**json.loads(file.read_bytes()))
     except (ValueError, TypeError):
-        raise Failure(f"{file} is not what `nexmdm use` writes.", Code.USAGE, "Run `nexmdm use --forget`.") from None
+        raise Failure(
+            f"{file} was not written by `nexmdm use`, or is damaged.", Code.USAGE, "Run `nexmdm use --forget`."
+        ) from None
 
 
 def find(choice: Choice) -> Stack:
-    """--local, --url, NEXMDM_URL, what `nexmdm use` saved, a running `make run`: the first of them.
+    """The first of: --local, --url, NEXMDM_URL, the stack saved by `nexmdm use`, a running `make run`.
 
     Raises:
-        Failure: none of them is there, or nobody can sign.
+        Failure: none is available, or there are no credentials.
     """
     local = local_stack.running()
     if choice.local:
         if local is None:
-            raise Failure("No local stack runs.", Code.UNAVAILABLE, "Start one with `make run`.")
+            raise Failure("No local stack is running.", Code.UNAVAILABLE, "Start one with `make run`.")
         return _local(local)
     kept = saved() if choice.url is None else Choice()
     url = choice.url or kept.url or (local.url if local else None)
     if url is None:
         raise Failure(
-            "Which stack? No address was given and no local one runs.",
+            "No stack was given, and no local stack is running.",
             Code.USAGE,
             "Give --url, set NEXMDM_URL, run `nexmdm use https://…` once, or start `make run`.",
         )
@@ -87,16 +89,16 @@ def find(choice: Choice) -> Stack:
 
 
 def checked(url: str) -> str:
-    """The address without a slash at its end.
+    """The URL without a trailing slash.
 
     Raises:
-        Failure: it is none.
+        Failure: it is not a valid URL.
     """
     with contextlib.suppress(httpx.InvalidURL):
         parsed = httpx.URL(url)
         if parsed.scheme in ("http", "https") and parsed.host:
             return url.rstrip("/")
-    raise Failure(f"{url!r} is no address of a stack.", Code.USAGE, "It begins with https:// and names a host.")
+    raise Failure(f"{url!r} is not the URL of a stack.", Code.USAGE, "It must begin with https:// and name a host.")
 
 
 def _local(stack: LocalStack) -> Stack:
@@ -108,7 +110,7 @@ def _local(stack: LocalStack) -> Stack:
 
 
 def _session(profile: str | None) -> Any:
-    # botocore takes a quarter of a second to load: only when its own search for credentials is needed.
+    # botocore takes a quarter of a second to load, so it is imported only when its search for credentials is needed.
     from botocore.session import Session
 
     return Session(profile=profile)
@@ -125,7 +127,7 @@ def _credentials(session: Any, profile: str | None) -> Any:
     except BotoCoreError as error:
         raise unusable(error, profile) from None
     except UnusableCredentials as error:
-        raise Failure(f"{error}.", Code.NOT_ALLOWED, "Set it again, without what was pasted along.") from None
+        raise Failure(f"{error}.", Code.NOT_ALLOWED, "Set it again without additional characters.") from None
     raise Failure(
         "No AWS credentials were found.",
         Code.NOT_ALLOWED,
@@ -135,11 +137,11 @@ def _credentials(session: Any, profile: str | None) -> Any:
 
 
 def unusable(error: Exception, profile: str | None) -> Failure:
-    """Why botocore has no credentials, and the command that mends it."""
+    """The reason why botocore has no credentials, and the command that fixes it."""
     from botocore.exceptions import ProfileNotFound
 
     if isinstance(error, ProfileNotFound):
-        return Failure(f"{error}.", Code.NOT_ALLOWED, "`aws configure list-profiles` prints those there are.")
+        return Failure(f"{error}.", Code.NOT_ALLOWED, "`aws configure list-profiles` lists the profiles.")
     text = " ".join(str(error).split())
     option = f" --profile {profile or os.environ['AWS_PROFILE']}" if profile or os.environ.get("AWS_PROFILE") else ""
     sso = "SSO" in type(error).__name__ or "sso" in text.lower() or "token" in text.lower()
@@ -149,9 +151,9 @@ def unusable(error: Exception, profile: str | None) -> Failure:
 
 def _region(given: str | None, url: str, session: Any) -> str:
     of_api = EXECUTE_API.search(httpx.URL(url).host)
-    # botocore itself reads AWS_DEFAULT_REGION and the profile only.
+    # botocore itself reads only AWS_DEFAULT_REGION and the profile.
     ambient = os.environ.get("AWS_REGION") or session.get_config_variable("region")
     region = given or (of_api and of_api[1]) or ambient
     if region is None:
-        raise Failure(f"In which region is {url}?", Code.USAGE, "Give --region or set AWS_REGION.")
+        raise Failure(f"The region of {url} is not known.", Code.USAGE, "Give --region or set AWS_REGION.")
     return region

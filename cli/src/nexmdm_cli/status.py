@@ -1,4 +1,4 @@
-"""`nexmdm status`: the fleet in a few lines, and whether anything is wrong."""
+"""`nexmdm status`: a summary of the fleet and its health."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -23,17 +23,19 @@ def add_to(app: typer.Typer) -> None:
 def status(
     session: Session,
     max_silent: Annotated[
-        float, typer.Option(min=0, max=100, help="Percent of the devices that may be silent.", metavar="PERCENT")
+        float, typer.Option(min=0, max=100, help="Percentage of devices that may be silent.", metavar="PERCENT")
     ] = 10,
     selector: Selector = None,
     group: InGroup = None,
-    history: Annotated[bool, typer.Option("--history", help="Also devices online over the last week.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also show the number of online devices over the last week.")
+    ] = False,
 ) -> None:
-    """Show the fleet and its health, or with a filter that of some of its devices.
+    """Show the fleet and its health, or with a filter those of some devices.
 
-    Exit code 1 when something is wrong, so that a monitor can run it.
-    Wrong is: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
-    Alerts, low battery and apps that are down are shown, and are not wrong by themselves.
+    The exit code is 1 if there is a problem, so that a monitor can run it.
+    Problems are: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
+    Alerts, low batteries and apps that are down are shown, but are not problems by themselves.
     """
     api, out = session.api, session.out
     chosen = Narrow(selector, group).query()
@@ -61,7 +63,7 @@ def status(
 
 
 def _history(api: Api, group: str | None) -> History:
-    """Hour by hour, the last week; of the whole fleet or of one group."""
+    """The last week by hour, for the whole fleet or for one group."""
     begin = (datetime.now(UTC) - timedelta(days=7)).isoformat()
     return api.read(History, "GET", "/v1/fleet/history", query={"from": begin, "group": group})
 
@@ -82,7 +84,7 @@ def _wrong(fleet: FleetSummary, unknown: int, paused: list[Build], max_silent: f
 
 
 def _open_alerts(api: Api, chosen: Query) -> int | None:
-    """None on a stack of a version that had none."""
+    """None if the stack's version has no alerts."""
     try:
         return sum(1 for _ in api.pages(Alert, "/v1/alerts", {**chosen, "open": True}, limit=MOST))
     except Failure as failure:

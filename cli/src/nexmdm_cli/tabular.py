@@ -1,4 +1,4 @@
-"""CSV. Devices: device_id, alias, labels (one JSON column), and what an import ignores; other rows as they are."""
+"""CSV files: devices with device_id, alias, labels (one JSON column) and informational columns, and other tables."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from nexmdm_cli.resources import Device, Document
 
 WRITTEN = ("device_id", "alias", "labels")
 READ_ONLY = ("online", "last_seen_at", "agent_version", "manufacturer", "model", "android_version", "created_at")
-# What a spreadsheet may take for the beginning of a formula: OWASP's list, with the wide forms of the signs.
+# Characters that begin a formula in a spreadsheet: OWASP's list, and the full-width forms of its characters.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 MAX_BODY_BYTES = 1024 * 1024
 MAX_ROWS = 10_000
@@ -21,7 +21,7 @@ Line: TypeAlias = tuple[int, Body]
 
 
 def written(devices: Iterable[Device]) -> str:
-    """The devices as a CSV document with a heading, as `read` takes it."""
+    """The devices as a CSV document with a header line, which `read` can parse."""
     rows = (
         {**device.document, "labels": json.dumps(device.labels, ensure_ascii=False, sort_keys=True)}
         for device in devices
@@ -30,9 +30,10 @@ def written(devices: Iterable[Device]) -> str:
 
 
 def table(rows: Iterable[Document], columns: Sequence[str]) -> str:
-    """Rows as a CSV document with a heading. Every CSV file is written here.
+    """Rows as a CSV document with a header line. Every CSV file is written by this function.
 
-    As OWASP says, each text is made safe by `_defused` and stands in quotes: a line break in it begins no new row.
+    As OWASP recommends, each text is escaped by `_defused` and quoted, so that a line break in it does not begin a new
+    row.
     """
     text = io.StringIO()
     text.write(",".join(columns) + "\n")
@@ -44,30 +45,30 @@ def table(rows: Iterable[Document], columns: Sequence[str]) -> str:
 
 
 def _defused(value: str) -> str:
-    """The text, with an apostrophe before it when a spreadsheet would take it for a formula: some come from phones.
+    """The text with a leading apostrophe if a spreadsheet would read it as a formula; some texts come from phones.
 
-    One that begins with apostrophes and then like a formula gets one more, so `_original` takes away what was added.
+    A text that begins with apostrophes followed by a formula gets one more, so that `_original` can remove it.
     """
     return f"'{value}" if value.lstrip("'").startswith(FORMULA) else value
 
 
 def _original(cell: str) -> str:
-    """The text that `_defused` wrote as this cell."""
+    """The original text of a cell written by `_defused`."""
     return cell[1:] if cell.startswith("'") and _defused(cell) != cell else cell
 
 
 def read(document: bytes) -> tuple[list[Line], list[str]]:
-    """([(line, row for the API)], [what is wrong with a line]).
+    """Parse a file into ([(line, row for the API)], [errors of lines]).
 
     Raises:
-        Failure: it is no CSV with the columns of an export.
+        Failure: it is not a CSV file with the columns of an export.
     """
     try:
         text = document.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Failure(f"The file is not UTF-8 at byte {error.start}.", Code.USAGE, "Save it as UTF-8.") from None
     heading = text.partition("\n")[0]
-    # What spreadsheets write where the comma is the decimal sign.
+    # The separator that spreadsheets use where the comma is the decimal separator.
     separator = ";" if ";" in heading and "," not in heading else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns = reader.fieldnames or []
@@ -83,7 +84,7 @@ def read(document: bytes) -> tuple[list[Line], list[str]]:
         for row in reader:
             line = reader.line_num
             if None in row:
-                errors.append(f"line {line}: it has more cells than the first line has names")
+                errors.append(f"line {line}: the line has more cells than the first line has names")
                 continue
             try:
                 rows.append((line, _row(row)))
@@ -95,7 +96,7 @@ def read(document: bytes) -> tuple[list[Line], list[str]]:
 
 
 def chunks(rows: list[Line]) -> Iterator[list[Line]]:
-    """The rows in parts that one request can carry."""
+    """The rows in parts that fit into one request."""
     part: list[Line] = []
     size = 0
     for row in rows:
@@ -114,6 +115,6 @@ def _row(row: dict[str, str | None]) -> Body:
     if row.get("labels"):
         labels = json.loads(row["labels"] or "")
         if not isinstance(labels, dict):
-            raise ValueError('it is no JSON object such as {"site": "berlin"}')
+            raise ValueError('it is not a JSON object such as {"site": "berlin"}')
         found["labels"] = labels
     return found

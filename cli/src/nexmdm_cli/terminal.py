@@ -1,6 +1,6 @@
-"""Arguments, stdout and stderr of any terminal: what its encoding lacks is written in ASCII, nothing raises.
+"""Arguments, stdout and stderr in any encoding: characters that it lacks are written in ASCII instead of raising.
 
-A command must not fail to print what the server has already done: the secret of a new token is shown only once.
+A command must not fail while it prints the result of a change: the secret of a new token is shown only once.
 """
 
 import codecs
@@ -14,13 +14,13 @@ from typer.core import TyperGroup
 from nexmdm_cli.failures import Code
 
 ERRORS = "nexmdm_cli.in_ascii"
-# What this command itself prints; other characters come from people and devices, and are written as escapes.
+# Characters that the CLI itself prints; others come from people and devices, and are written as escapes.
 IN_ASCII = {"…": "...", "–": "-", "—": "--", "•": "*", "�": "?"}
 UNDECODED = re.compile("[\ud800-\udfff]")
 
 
 def in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """The handler of characters that an encoding lacks: a look-alike, or the escape that Python writes."""
+    """An encoding error handler that writes a similar ASCII character, or Python's escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -31,7 +31,7 @@ codecs.register_error(ERRORS, in_ascii)
 
 
 def can_show(text: str) -> bool:
-    """Whether stdout's encoding has all of these characters."""
+    """Whether stdout's encoding has all these characters."""
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except UnicodeEncodeError:
@@ -40,7 +40,7 @@ def can_show(text: str) -> bool:
 
 
 def decoded(arguments: list[str]) -> list[str]:
-    """Arguments as UTF-8, where Python took them for ASCII (the C locale with its UTF-8 mode off).
+    """Decode arguments as UTF-8 if Python decoded them as ASCII (C locale, UTF-8 mode off).
 
     Raises:
         UnicodeError: one of them is not UTF-8.
@@ -49,7 +49,7 @@ def decoded(arguments: list[str]) -> list[str]:
 
 
 class Group(TyperGroup):
-    """Typer's, for every terminal."""
+    """Typer's group, made to work in every terminal encoding."""
 
     def main(self, args: Any = None, *others: Any, **options: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -58,6 +58,6 @@ class Group(TyperGroup):
         try:
             args = decoded(list(sys.argv[1:] if args is None else args))
         except UnicodeError:
-            print("error: The command line is not UTF-8.", file=sys.stderr)
+            print("error: The command line is not valid UTF-8.", file=sys.stderr)
             sys.exit(Code.USAGE)
         return super().main(args, *others, **options)

@@ -1,4 +1,4 @@
-"""Files to and from the addresses that the API signs, with a progress bar on stderr."""
+"""Uploads to and downloads from presigned URLs, with a progress bar on stderr."""
 
 import contextlib
 import hashlib
@@ -23,10 +23,10 @@ def sha256_of(file: Path) -> str:
 
 
 def upload(out: Output, file: Path, url: str, headers: dict[str, str]) -> None:
-    """PUT the file; again from its start when the connection breaks.
+    """PUT the file; start again if the connection breaks.
 
     Raises:
-        Failure: the store refuses it, or cannot be reached.
+        Failure: S3 rejects it or cannot be reached.
     """
     for attempt in range(TRIES):
         with _bar(out, f"uploading {file.name}", file.stat().st_size) as advance:
@@ -37,14 +37,14 @@ def upload(out: Output, file: Path, url: str, headers: dict[str, str]) -> None:
                 if attempt == TRIES - 1:
                     raise _broken(error) from None
     if answer.is_error:
-        raise Failure(f"The store refused the upload ({answer.status_code}): {answer.text[:300]}", Code.REFUSED)
+        raise Failure(f"S3 rejected the upload ({answer.status_code}): {answer.text[:300]}", Code.REFUSED)
 
 
 def download(out: Output, url: str, file: Path, size: int, sha256: str) -> None:
-    """Fetch into the file; it appears under its name only when its bytes are the right ones.
+    """Download into the file, which appears under its name only after its bytes are verified.
 
     Raises:
-        Failure: it cannot be fetched, or is something else.
+        Failure: it cannot be downloaded, or has a different checksum.
     """
     part = file.with_name(f"{file.name}.part")
     digest = hashlib.sha256()
@@ -55,13 +55,13 @@ def download(out: Output, url: str, file: Path, size: int, sha256: str) -> None:
             _bar(out, f"fetching {file.name}", size) as advance,
         ):
             if answer.is_error:
-                raise Failure(f"The store refused the download ({answer.status_code}).", Code.REFUSED)
+                raise Failure(f"S3 rejected the download ({answer.status_code}).", Code.REFUSED)
             for chunk in answer.iter_bytes(CHUNK):
                 digest.update(chunk)
                 target.write(chunk)
                 advance(len(chunk))
         if digest.hexdigest() != sha256:
-            raise Failure(f"What came has the SHA-256 {digest.hexdigest()}, not {sha256}.")
+            raise Failure(f"The downloaded file has the SHA-256 {digest.hexdigest()}, not {sha256}.")
         os.replace(part, file)
     except httpx.TransportError as error:
         raise _broken(error) from None
@@ -92,4 +92,4 @@ def _bar(out: Output, text: str, size: int) -> Iterator[Callable[[int], object]]
 
 def _broken(error: Exception) -> Failure:
     why = str(error) or type(error).__name__
-    return Failure(f"The store of builds cannot be reached: {why}", Code.UNAVAILABLE, "Run it again.")
+    return Failure(f"S3 cannot be reached: {why}", Code.UNAVAILABLE, "Run the command again.")

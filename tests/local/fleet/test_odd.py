@@ -83,7 +83,7 @@ def seen(url):
         (200, True, False, True, None),
         (50, True, False, True, "did not see"),
         (200, False, False, True, "offline"),
-        (200, True, True, True, "1 requests to /v1/heartbeat were answered 422"),
+        (200, True, True, True, "1 requests to /v1/heartbeat got 422"),
         (200, True, False, False, "nothing was proved"),
     ],
 )

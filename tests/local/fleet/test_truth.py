@@ -42,10 +42,10 @@ def phone(drive):
     [
         ({"an-id": True}, True, [], None),
         ({"an-id": False}, False, [], None),
-        ({"an-id": True}, False, [], "is called online and has no network"),
-        ({"an-id": False}, True, [], "is called silent and has network"),
+        ({"an-id": True}, False, [], "is shown as online but has no network"),
+        ({"an-id": False}, True, [], "is shown as silent but has network"),
         ({}, True, [], "is not listed"),
-        ({"an-id": True, "old": False}, True, ["old"], "old was deleted and is still listed"),
+        ({"an-id": True, "old": False}, True, ["old"], "old was deleted but is still listed"),
     ],
 )
 def test_lies_about_devices(fake_server, ask, phone, listed, network, gone, lie):
@@ -69,12 +69,12 @@ SILENT = {**SENT, "action": "ring", "answered": "never"}
         (SILENT, Run("ring", True), False, None),
         ({**ANSWERED, "result": "ERROR"}, Run("launch_app", False), False, None),
         (ANSWERED, None, False, "the phone never ran it"),
-        (ANSWERED, Run("launch_app", False), False, "says 'OK', and it failed"),
-        ({**ANSWERED, "result": "FAILED"}, Run("launch_app", True), False, "and it succeeded"),
-        (ANSWERED, Run("launch_app", None), False, "is still at it"),
+        (ANSWERED, Run("launch_app", False), False, "has the result 'OK', but it failed"),
+        ({**ANSWERED, "result": "FAILED"}, Run("launch_app", True), False, "but it succeeded"),
+        (ANSWERED, Run("launch_app", None), False, "is still running it"),
         ({**ANSWERED, "answered": "never"}, Run("ring", True), False, "never answers it"),
-        ({**SILENT, "state": "expired"}, Run("ring", True), False, "is expired, and the phone ran it"),
-        (SILENT, Run("ring", True), True, "the phone it was for is gone"),
+        ({**SILENT, "state": "expired"}, Run("ring", True), False, "is expired, but the phone ran it"),
+        (SILENT, Run("ring", True), True, "its phone was replaced"),
         ({**SILENT, "state": "cancelled"}, Run("ring", True), True, None),
     ],
 )

@@ -99,7 +99,7 @@ def test_device_is_silent_after_three_intervals(db: Database, device: Device):
     assert evaluate(db) == opened("silent")
     heard = datetime.now(UTC) - timedelta(minutes=31)
     assert tell(db).text in {
-        f"Silent: lobby (last heard {at:%Y-%m-%d %H:%M} UTC)" for at in (heard, heard - timedelta(minutes=1))
+        f"Silent: lobby (last heard from {at:%Y-%m-%d %H:%M} UTC)" for at in (heard, heard - timedelta(minutes=1))
     }
     assert evaluate(db) == {}
 
@@ -108,7 +108,7 @@ def test_silence_of_a_device_that_never_reported_counts_from_enrollment(db: Data
     assert evaluate(db) == {}
     db.execute("UPDATE devices SET created_at = now() - interval '31 minutes'")
     assert evaluate(db) == opened("silent")
-    assert tell(db).text == "Silent: lobby (never heard)"
+    assert tell(db).text == "Silent: lobby (never heard from)"
 
 
 @pytest.mark.parametrize(("percent", "found"), [(15, {}), (14, opened("low_battery"))])
@@ -223,7 +223,7 @@ def test_agent_behind_its_rollout_opens_an_alert(db: Database, device: Device):
     assert evaluate(db) == {}
     build(db, 3, "3.0")
     assert evaluate(db) == opened("agent_outdated")
-    assert tell(db).text == "Agent behind the rollout: lobby (2.4.1, offered 3.0)"
+    assert tell(db).text == "Agent outdated: lobby (2.4.1, offered 3.0)"
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,16 @@ def test_every_missing_right_is_found(connection):
     for role, privilege, column, table in DECLARED:
         what = f"{privilege} ({column})" if column else privilege
         lines = without(connection, f"REVOKE {what} ON {table} FROM {role}")
-        expected = f"{table}: {role} lacks a right; mend: GRANT {what} ON TABLE {table} TO {role}"
+        expected = f"{table}: {role} lacks a right; fix: GRANT {what} ON TABLE {table} TO {role}"
         assert expected in lines
 
 
 def test_every_surplus_right_is_found(connection):
     for role, privilege, table in UNDECLARED:
         lines = without(connection, f"GRANT {privilege} ON {table} TO {role}")
-        assert lines == [f"{table}: {role} has a right too many; mend: REVOKE {privilege} ON TABLE {table} FROM {role}"]
+        assert lines == [
+            f"{table}: {role} has an additional right; fix: REVOKE {privilege} ON TABLE {table} FROM {role}"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_every_surplus_right_is_found(connection):
 def test_unlisted_right_is_found_on_any_object(connection, statement):
     lines = without(connection, statement)
     assert len(lines) == 1, lines
-    assert "mend: " in lines[0]
+    assert "fix: " in lines[0]
 
 
 def test_role_created_later_gets_its_rights(connection):

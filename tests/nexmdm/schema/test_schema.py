@@ -144,7 +144,7 @@ def test_missing_future_partitions_are_found(url: str, connection: Connection):
     )
     lines = found(connection)
     assert len(lines) == 9
-    assert all("is missing; mend: run the cleanup function" in line for line in lines)
+    assert all("is missing; fix: run the cleanup function" in line for line in lines)
 
 
 def test_expected_revision_is_the_head():
@@ -161,4 +161,4 @@ def test_check_leaves_nothing_behind(connection: Connection):
 
 def test_missing_function_is_found(connection: Connection):
     (line,) = without(connection, "DROP FUNCTION record_heartbeats_v1")
-    assert line.startswith("record_heartbeats_v1: the function is missing; mend:")
+    assert line.startswith("record_heartbeats_v1: the function is missing; fix:")

@@ -21,7 +21,7 @@ def test_no_status_is_false(url, profile, devices):
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "good: no status was a lie" in ended.stdout
+    assert "good: no status was false" in ended.stdout
 
 
 def test_every_action_is_sent():

@@ -18,4 +18,4 @@ def test_no_odd_report_is_refused_and_every_device_is_online(url):
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "good: 0 refused reports, every device online" in ended.stdout
+    assert "good: 0 rejected reports, every device online" in ended.stdout

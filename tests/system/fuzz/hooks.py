@@ -30,43 +30,43 @@ TOKEN_ID, ENROLMENT_TOKEN = os.environ["FUZZ_TOKEN_ID"], os.environ["FUZZ_ENROLM
 # Rules that JSON Schema cannot express, by the API's own words. A request that fits its schema is answered, or refused
 # with one of these and nothing else.
 RULES = (
-    "holds a NUL character or half a surrogate pair",  # PostgreSQL cannot store either
+    "contains a NUL character or an unpaired surrogate",  # PostgreSQL cannot store either
     "is not a cursor of this list",  # opaque
     "Give an `Idempotency-Key` header or a `request_id`",  # either place is accepted
     "differs from the Idempotency-Key header",
     "is missing: send it in the body or as ?alias=",
     "Send request_id or correlation_id",
     "type: it must be one of",  # null counts as absent, and the agent's contract requires one
-    "is empty; to mean every device",
-    "is true and stands alone",
+    "is empty; to select every device",
+    "must be true and the only member",
     "there are no such devices",
     "selects no device",
-    "stands for another command",
-    "bytes; FCM takes 4096",  # of the whole message
+    "belongs to another command",
+    "bytes; FCM accepts at most 4096",  # of the whole message
     "APK_MAX_BYTES allows",  # a setting
     "the limit is 1048576",  # bytes of the whole body
-    "is not before `to`",  # two instants
-    "takes no threshold",  # the condition
-    "is of the last stage, after which nothing comes",
-    "is missing: how long this percentage stands",  # for every other stage
+    "must be before `to`",  # two instants
+    "which has no threshold",  # the condition
+    "must be absent in the last stage",
+    "is missing: give the minimum time before the next stage",  # for every other stage
     "$.cron: ",  # a grammar of its own
-    "is missing: give target_hash",  # as the preview of a filter returns it
+    "is missing; set it to target_hash",  # as the preview of a filter returns it
     "give labels to set or to remove",
     "$.correlation_id: is missing or does not fit",  # null counts as absent here too
-    "is no label key",  # a grammar of its own: docs/targets.md
+    "is not a label key",  # a grammar of its own: docs/targets.md
     "asks for more than 10000 points",  # of a fleet's history, from two instants and a step
     "there is no group",  # depends on existing groups
-    "a group names no other group",
+    "a group's filter cannot name another group",
     "there is no time zone",  # IANA's list
     "give alias, labels or monitored_package",  # one of several members
     "give either device_ids or filter",
-    "give device_id, or alias",
+    "set device_id, or alias",
     "give one of staged_rollout_percent, device_ids and stages",
     "give cron for a recurring command, or at",
     "$.at: Invalid RFC3339",  # a local time without an offset is allowed here
-    "is over; give a time to come",  # depends on the clock
+    "is in the past; give a time in the future",  # depends on the clock
     "no build could ever follow it",
-    "which cannot be seen",  # Unicode's categories
+    "contains the invisible character",  # Unicode's categories
     "Request Entity Too Large",  # the gateway's
 )
 

@@ -1,6 +1,7 @@
-"""The console: a local web page that talks to the API with the operator's own credentials.
+"""The console: a local web page that calls the API with the operator's own credentials.
 
-No admin page is on the internet: it is served on this machine's loopback to whoever holds the token of this start.
+No admin page is exposed to the internet: the console listens on the loopback interface, and requires a token that is
+created at each start.
 """
 
 from nexmdm_cli.console.server import running, serve

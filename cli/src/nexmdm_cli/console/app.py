@@ -1,4 +1,4 @@
-"""The console's routes: page and assets for whoever is here, the API and enrollment codes for who holds the token."""
+"""The console's routes: the page and its assets without a token; the API and enrollment codes with the token."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from nexmdm_cli.console.problems import problem
 CODE_HEADER = "x-console-code"
 EXCHANGE = "/console/token"
 ASSETS = Path(__file__).resolve().parent / "assets"
-# Each is a place in the page, which reads its own address.
+# Each is a view of the page, which reads its own URL.
 PAGES = (
     "/",
     "/devices",
@@ -51,7 +51,7 @@ def application(forwarding: Forwarding, entry: Entry, authority: str, token: str
         code = request.headers.get(CODE_HEADER, "")
         given = entry.exchange(code)
         if given is None:
-            return problem(401, "Not authenticated", "The code was used before, or is not this console's.")
+            return problem(401, "Not authenticated", "The code was already used, or belongs to another console.")
         return JSONResponse({"token": given})
 
     async def forward(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What a phone is told when it is enrolled, as a QR code to scan off the screen, and as a line for adb."""
+"""Enrollment of a phone, as a QR code on the screen and as a command line for adb."""
 
 import io
 import json
@@ -15,7 +15,7 @@ LONGEST = 2000
 
 
 async def agent(request: Request) -> Response:
-    """{server, token, alias} -> {svg, adb}: what the agent scans, and the same for a phone at a cable."""
+    """{server, token, alias} -> {svg, adb}: the code that the agent scans, and the same as an adb command line."""
     told = await _told(request, "server", "token", "alias")
     if isinstance(told, Response):
         return told
@@ -23,7 +23,7 @@ async def agent(request: Request) -> Response:
 
 
 async def device_owner(request: Request) -> Response:
-    """{server, token, signer_fingerprint} -> {svg}: what a factory-reset phone scans on its welcome screen."""
+    """{server, token, signer_fingerprint} -> {svg}: the code that a factory-reset phone scans on its welcome screen."""
     told = await _told(request, "server", "token", "signer_fingerprint")
     if isinstance(told, Response):
         return told
@@ -44,12 +44,12 @@ async def _told(request: Request, *names: str) -> dict[str, str] | Response:
     except (ValueError, TypeError, KeyError, RecursionError):
         return problem(422, "Invalid field", f"Send a JSON object with {', '.join(names)}.")
     if not all(isinstance(value, str) for value in told.values()) or sum(map(len, told.values())) > LONGEST / 2:
-        return problem(422, "Invalid field", f"A code holds texts of {LONGEST // 2} characters together.")
+        return problem(422, "Invalid field", f"The texts of a code may have {LONGEST // 2} characters in total.")
     return told
 
 
 def _svg(content: str) -> str:
-    """Dark on white in either theme, with the quiet zone that scanners want."""
+    """Dark on white in both themes, with the quiet zone that scanners need."""
     image = io.BytesIO()
     segno.make_qr(content, error="m").save(image, kind="svg", scale=5, border=4, light="#fff", svgclass=None)
     return image.getvalue().decode()

@@ -1,8 +1,8 @@
-"""How a browser gets the token of this start: a one-time code, in a file that only its owner can read.
+"""How a browser gets the session token: by a one-time code, in a file that only its owner can read.
 
-A browser is started with its address as an argument, which every user of the machine can read in the process list.
-So it is started with the address of a file, and the file sends it on with the code. The code is exchanged for the
-token once; from then on the file holds the next one, for another browser.
+A browser is started with a URL as an argument, which every user of the machine can read in the process list. So it is
+started with the URL of a file, and the file redirects it to the console with the code. A code can be exchanged for the
+token once; after that the file contains the next code, for another browser.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ PAGE = """\
 <p><a href="{url}">Open the console</a></p>
 </html>
 """
-PATH = "/start"  # the one path that a page of another origin may lead to
+PATH = "/start"  # the only path that a page of another origin may link to
 
 
 class Address(NamedTuple):
     """How to open the console.
 
     Attributes:
-        url: with a one-time code of its own.
-        file: leads to the console every time that it is opened.
+        url: contains a one-time code.
+        file: redirects to the console each time it is opened.
     """
 
     url: str
@@ -38,11 +38,11 @@ class Address(NamedTuple):
 
 
 class Entry:
-    """A context manager: the file is there while it lasts.
+    """A context manager; the file exists as long as it is active.
 
     Args:
         authority: host and port of the console.
-        token: what a code is exchanged for.
+        token: the token that a code can be exchanged for.
     """
 
     def __init__(self, authority: str, token: str) -> None:
@@ -51,7 +51,7 @@ class Entry:
         self._of_file = ""
 
     def __enter__(self) -> Address:
-        # 0700: what is in it is for its owner, whatever the umask.
+        # Mode 0700, so that only its owner can read it, regardless of the umask.
         self._folder = tempfile.TemporaryDirectory(prefix="nexmdm-console-")
         self._file = Path(self._folder.name) / "console.html"
         self._write()
@@ -61,12 +61,14 @@ class Entry:
         self._folder.cleanup()
 
     def exchange(self, code: str) -> str | None:
-        """The token, for a code that was not used before."""
+        """The token, if the code has not been used before."""
         if code not in self._codes:
             return None
         self._codes.remove(code)
         if code == self._of_file:
-            with contextlib.suppress(OSError):  # a cleaner of temporary folders took it; this browser goes on
+            with contextlib.suppress(
+                OSError
+            ):  # the file may have been cleaned up with temporary files; this browser can continue
                 self._write()
         return self._token
 
@@ -76,7 +78,7 @@ class Entry:
         return code
 
     def _url(self, code: str) -> str:
-        # In the fragment: no server, log or Referer ever sees it.
+        # In the fragment, so that no server, log or Referer header contains it.
         return f"{self._base}#code={code}"
 
     def _write(self) -> None:

@@ -1,4 +1,4 @@
-"""What the page asks the API for, signed with the operator's credentials: only /v1/, only the headers that it needs."""
+"""Forwards the page's requests to the API, signed with the operator's credentials: only /v1/, only needed headers."""
 
 import re
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -11,11 +11,11 @@ from starlette.responses import Response
 from nexmdm_cli.console.problems import problem
 from nexmdm_cli.signing import UnusableCredentials
 
-# Longer than an HTTP API waits for its function, which is 30 s.
+# Longer than the 30 s that an HTTP API waits for its function.
 TIMEOUT = httpx.Timeout(35, connect=5)
 LONGEST_BODY = 1024 * 1024
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-# One segment after the other, none of them a dot or hiding a slash: what is signed is what was looked at.
+# Segments without dot segments or encoded slashes, so that the signed path is the one that was checked.
 PATH = re.compile(r"/v1(?:/(?!\.{1,2}(?:/|$))(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%(?!00|2[efEF]|5[cC])[0-9A-Fa-f]{2})+)+")
 QUERY = re.compile(r"(?:[A-Za-z0-9._~:@!$&'()*+,;=/?-]|%[0-9A-Fa-f]{2})*")
 SENT = ("content-type", "idempotency-key")
@@ -37,14 +37,14 @@ class Forwarding:
         await self._http.aclose()
 
     async def __call__(self, request: Request) -> Response:
-        """The API's answer, or a problem document that says why there is none."""
+        """The API's response, or a problem document that says why there is none."""
         path = request.scope["raw_path"].decode("latin-1").partition("?")[0].removeprefix("/api")
         query = request.scope["query_string"].decode("latin-1")
         if not PATH.fullmatch(path) or not QUERY.fullmatch(query):
             return problem(404, "Not found", "Only paths below /v1/ are forwarded to the API.")
         body = await _body(request)
         if body is None:
-            return problem(413, "Body too large", f"The API takes bodies of up to {LONGEST_BODY} bytes.")
+            return problem(413, "Body too large", f"The API accepts bodies of up to {LONGEST_BODY} bytes.")
         headers = {name: request.headers[name] for name in SENT if name in request.headers}
         try:
             answer = await self._http.request(
@@ -52,11 +52,11 @@ class Forwarding:
             )
         except httpx.TimeoutException:
             return problem(
-                504, "No answer", f"{self.api_url} did not answer in time. What was asked for may still be done."
+                504, "No response", f"{self.api_url} did not respond in time. The request may still be executed."
             )
         except (httpx.LocalProtocolError, UnicodeEncodeError):
-            # h11 quotes the header in question, which may be a credential.
-            return problem(400, "Not sent", "A header of the request holds what HTTP does not carry.")
+            # h11 quotes the offending header, which may be a credential.
+            return problem(400, "Not sent", "A header of the request contains characters that HTTP does not allow.")
         except UnusableCredentials as error:
             return problem(502, "No credentials", f"The request cannot be signed: {error}.")
         except httpx.HTTPError as error:
@@ -68,7 +68,7 @@ class Forwarding:
 
 
 async def _body(request: Request) -> bytes | None:
-    """None when it is too long, or whoever sent it has gone."""
+    """The request's body; None if it is too long or the client has disconnected."""
     parts, size = [], 0
     try:
         async for part in request.stream():

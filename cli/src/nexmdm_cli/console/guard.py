@@ -1,8 +1,8 @@
-"""Who may ask the console for anything: its own page, on this machine, holding the token of this start.
+"""Access control of the console: only its own page, on this machine, with the session token, may make requests.
 
-Another page in the same browser cannot: `Host` must be this server's address (DNS rebinding), `Origin` and
-`Sec-Fetch-Site` must be this server's own, and signing needs the token in a header, which no other page can read or
-send. It is not a cookie: a browser shows a cookie of 127.0.0.1 to every port of 127.0.0.1.
+Another page in the same browser cannot: `Host` must be this server's authority (against DNS rebinding), `Origin` and
+`Sec-Fetch-Site` must be this server's own, and signing requires the token in a header, which no other page can read or
+send. The token is not a cookie, because a browser sends cookies of 127.0.0.1 to all its ports.
 """
 
 import secrets
@@ -32,10 +32,10 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        authority: the only `Host`.
-        secret: paths that want the token begin with one of these.
-        exchange: the one of them that gives it.
-        start: the page that another origin's may lead to, as the file of the one-time code does.
+        authority: the only allowed `Host`.
+        secret: prefixes of the paths that require the token.
+        exchange: the path that returns the token for a code.
+        start: the page that other origins may link to, as the file with the one-time code does.
     """
 
     def __init__(
@@ -59,21 +59,21 @@ class Guard:
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         if headers.getlist("host") != [self._authority]:
-            return problem(421, "Misdirected request", f"This console is http://{self._authority} and nothing else.")
+            return problem(421, "Misdirected request", f"This console is only available as http://{self._authority}.")
         if any(origin != f"http://{self._authority}" for origin in headers.getlist("origin")):
-            return problem(403, "Forbidden", "Another page's request is not answered.")
+            return problem(403, "Forbidden", "Requests from other pages are not allowed.")
         own = scope["path"].startswith(self._secret)
-        # `none` is a person who typed the address or followed it from a terminal.
+        # `none` means that the user typed the URL or opened it from a terminal.
         allowed = ("same-origin",) if own else ("same-origin", "none")
         led_here = scope["path"] == self._start and headers.getlist("sec-fetch-mode") == ["navigate"]
         if not led_here and any(site not in allowed for site in headers.getlist("sec-fetch-site")):
-            return problem(403, "Forbidden", "Another page's request is not answered.")
+            return problem(403, "Forbidden", "Requests from other pages are not allowed.")
         given = headers.get(HEADER, "").encode("latin-1")
         wants_token = own and scope["path"] != self._exchange
         if wants_token and not secrets.compare_digest(given, self._token):
             return problem(
                 401,
                 "Not authenticated",
-                "The token is not this console's. Open the file that it named after `again:` when it started.",
+                "The token is not this console's. Open the file that was printed after `again:` when it started.",
             )
         return None

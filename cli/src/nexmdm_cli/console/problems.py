@@ -1,4 +1,4 @@
-"""The console's own refusals, in the form of the API's: RFC 9457 problem documents."""
+"""The console's own errors, in the same format as the API's: RFC 9457 problem documents."""
 
 from starlette.responses import JSONResponse
 

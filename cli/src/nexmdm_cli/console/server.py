@@ -1,4 +1,4 @@
-"""The console as a listening server: on its own until Ctrl-C, or beside others in a running event loop."""
+"""The console's server: standalone until Ctrl-C, or in a running event loop."""
 
 import asyncio
 import contextlib
@@ -19,23 +19,23 @@ from nexmdm_cli.listening import listen
 
 
 def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0, open_browser: bool = True) -> None:
-    """Serve the console until Ctrl-C; prints its address, which holds a one-time code, and the file for the next time.
+    """Serve the console until Ctrl-C; print its URL, which contains a one-time code, and the file for later use.
 
     Args:
-        api_url: of the API, without `/v1`.
-        auth: signs what the page asks for.
-        port: 0 takes any free one.
+        api_url: the API's URL, without `/v1`.
+        auth: signs the page's requests.
+        port: 0 selects a free one.
 
     Raises:
-        ValueError: the host is not on this machine's loopback.
-        OSError: the address is in use.
+        ValueError: the host is not a loopback address.
+        OSError: the port is in use.
     """
 
     async def until_interrupted() -> None:
         async with running(api_url, auth, host=host, port=port) as address:
             print(f"console: {address.url}\nagain: {address.file.as_uri()}", flush=True)
             if open_browser:
-                # Not the address itself: a browser's arguments can be read by every user of this machine.
+                # Not the URL itself, because every user of this machine can read a browser's arguments.
                 await asyncio.to_thread(webbrowser.open, address.file.as_uri())
             await asyncio.Event().wait()
 
@@ -45,7 +45,7 @@ def serve(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int 
 
 @contextlib.asynccontextmanager
 async def running(api_url: str, auth: httpx.Auth, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Address]:
-    """The console in the running event loop while the block lasts; yields how to open it."""
+    """Run the console in the current event loop for the duration of the block; yields how to open it."""
     listener = _listen(host, port)
     token = secrets.token_urlsafe(32)
     authority = _authority(listener)
@@ -69,18 +69,18 @@ def _listen(host: str, port: int) -> socket.socket:
     except ValueError:
         loopback = False
     if not loopback:
-        raise ValueError(f"host: {host!r} is not on this machine's loopback; use 127.0.0.1 or ::1")
+        raise ValueError(f"host: {host!r} is not a loopback address; use 127.0.0.1 or ::1")
     return listen(address, port, "choose another port for the console")
 
 
 def _authority(listener: socket.socket) -> str:
-    """What a browser on this machine writes into `Host`."""
+    """The `Host` header that a browser on this machine sends."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that leaves signals to whoever runs it and prints nothing."""
+    """A uvicorn server that does not handle signals and prints nothing."""
 
     def __init__(self, application: ASGIApp) -> None:
         super().__init__(

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Sets up the phone at the cable: installs the agent, makes it device owner, grants what it needs, enrolls it.
-# Made by `nexmdm enroll create --script`. It holds secrets: keep it to yourself and delete it afterwards.
-# Safe to run twice: each step first looks whether it is done. ANDROID_SERIAL chooses among several phones.
+# Sets up a phone connected by cable: installs the agent, makes it device owner, grants its permissions, enrolls it.
+# Created by `nexmdm enroll create --script`. It contains secrets: keep it private and delete it afterwards.
+# Safe to run twice: each step first checks whether it is done. ANDROID_SERIAL selects one of several phones.
 set -eu
 
 # --- values
@@ -12,7 +12,7 @@ fail() {
   exit 1
 }
 
-# adb hands its words to the phone's shell, so each is quoted for that one.
+# adb passes its arguments to the phone's shell, so each is quoted for that shell.
 phone() {
   line=''
   for word in "$@"; do
@@ -36,10 +36,10 @@ else
   if ! [ -f "$APK" ] || [ "$(sha256 "$APK")" != "$SHA256" ]; then
     command -v curl >/dev/null || fail 'curl is missing'
     curl --fail --silent --show-error --location --output "$APK" "$DOWNLOAD_URL" ||
-      fail 'the agent could not be fetched: the link may have expired; make a new script'
+      fail 'the agent could not be downloaded: the link may have expired; create a new script'
   fi
-  [ "$(sha256 "$APK")" = "$SHA256" ] || fail "$APK is not the build that was promoted; delete it and run this again"
-  adb install -r "$APK" </dev/null || fail 'the phone refused the agent; its message is above'
+  [ "$(sha256 "$APK")" = "$SHA256" ] || fail "$APK is not the promoted build; delete it and run this script again"
+  adb install -r "$APK" </dev/null || fail 'the phone rejected the agent; see its message above'
 fi
 
 say '2. Device owner'
@@ -48,16 +48,16 @@ if phone dumpsys device_policy | grep -A 5 'Device Owner' | grep -q "$PACKAGE/";
 else
   phone dpm set-device-owner "$ADMIN_COMPONENT" ||
     fail 'the phone refused: remove every account (Settings, Passwords & accounts), or reset it and skip the accounts'
-  # dpm ends with 0 on some phones although it refused.
+  # On some phones dpm exits with 0 although it failed.
   phone dumpsys device_policy | grep -A 5 'Device Owner' | grep -q "$PACKAGE/" ||
-    fail 'the phone did not make the agent device owner: reset it to its factory state and skip the accounts'
+    fail 'the agent did not become device owner: reset the phone to factory settings and skip the accounts'
 fi
 
 say '3. Usage access, notifications, and no Doze'
 phone appops set "$PACKAGE" GET_USAGE_STATS allow
 phone appops set "$PACKAGE" RUN_ANY_IN_BACKGROUND allow
 phone dumpsys deviceidle whitelist "+$PACKAGE" >/dev/null
-# What an older Android does not know is no reason to stop.
+# Permissions that an older Android does not know are skipped.
 phone pm grant "$PACKAGE" android.permission.POST_NOTIFICATIONS 2>/dev/null || say '   no permission for notifications before Android 13'
 phone cmd notification allow_dnd "$PACKAGE" 2>/dev/null || say '   access to Do Not Disturb could not be granted'
 listener=$(phone dumpsys package "$PACKAGE" | grep -o "$PACKAGE/[A-Za-z0-9_.]*NotificationListener[A-Za-z0-9_]*" | head -n 1 || true)
@@ -72,14 +72,14 @@ done
 
 say "5. Enroll as $ALIAS"
 if [ "$(phone settings get global nexmdm_enrollment_token)" = "$TOKEN_ID" ]; then
-  say '   was done with this token; to enroll it again, make a new script'
+  say '   already done with this token; to enroll the phone again, create a new script'
 else
   set -- am broadcast -a com.nexmdm.CONFIGURE -n "$RECEIVER" \
     --es server_url "$SERVER_URL" --es admin_key "$ADMIN_KEY" --es alias "$ALIAS"
   if [ -n "$HMAC_PRIMARY_KEY" ]; then set -- "$@" --es hmac_primary_key "$HMAC_PRIMARY_KEY"; fi
   if [ -n "$HMAC_ROTATION_KEY" ]; then set -- "$@" --es hmac_rotation_key "$HMAC_ROTATION_KEY"; fi
-  phone "$@" >/dev/null || fail 'the phone did not take the configuration'
+  phone "$@" >/dev/null || fail 'the phone did not accept the configuration'
   phone settings put global nexmdm_enrollment_token "$TOKEN_ID"
 fi
 
-say "Done. Its first heartbeat comes within some seconds: nexmdm devices show '$ALIAS'"
+say "Done. The first heartbeat arrives within seconds: nexmdm devices show '$ALIAS'"

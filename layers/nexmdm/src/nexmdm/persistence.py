@@ -1,7 +1,7 @@
-"""The persistence layer's documented calls, for code that brings a SQLAlchemy `Session`.
+"""The documented persistence calls, for code that has a SQLAlchemy `Session`.
 
-Each call is durable when it returns, logs one `db_operation` record and does what the functions do: the same SQL, the
-same constraints.
+Each call is committed when it returns, logs one `db_operation` record, and uses the same SQL and constraints as the
+functions.
 """
 
 from typing import Literal
@@ -32,9 +32,9 @@ def record_fcm_dispatch(
     """Claim a request_id before sending it to FCM.
 
     Returns:
-        created (bool) and dispatch (the row). `created` means: the caller holds the claim and sends now, by itself,
-        then calls `record_fcm_result`; a row that is not settled within the lease becomes `unknown`. Without
-        `created` somebody else has claimed it: do not send.
+        created (bool) and dispatch (the row). If `created` is true, the caller holds the claim: it sends the message
+        now and then calls `record_fcm_result`; a row that is not settled within the lease becomes `unknown`. If
+        `created` is false, another caller has claimed it: do not send.
 
     Raises:
         UnknownDevice: there is no such device.
@@ -49,7 +49,7 @@ def record_fcm_dispatch(
         fcm_status=fcm_status,
         retries=retries,
     )
-    # What the caller does next is talk to FCM: no transaction stays open meanwhile.
+    # The caller calls FCM next, so no transaction may stay open.
     dispatch = own.read(FcmDispatch, request_id)
     if dispatch is None:
         raise UnknownDevice(f"There is no device {device_id!r}.")
@@ -66,10 +66,10 @@ def record_fcm_result(
     error_msg: str | None = None,
     response_json: str | None = None,
 ) -> FcmDispatch:
-    """Settle a claim of `record_fcm_dispatch`; returns the row as it stands. A second result changes nothing.
+    """Settle a claim of `record_fcm_dispatch`; return the current row. A second result changes nothing.
 
     Raises:
-        ValueError: fcm_status is none of sent, failed, unknown.
+        ValueError: fcm_status is not sent, failed or unknown.
         NotFound: there is no such request_id.
     """
     if fcm_status not in ("sent", "failed", "unknown"):
@@ -83,7 +83,7 @@ def record_fcm_result(
         error_msg=error_msg,
         response_json=response_json,
     )
-    # A claim made there has fence 1; an operator's resend since then holds a higher one, and this result is too late.
+    # A claim by that call has fence 1. After an operator's resend the fence is higher, and this result is too late.
     own = SessionDatabase(db)
     queue.settle(own, [Answer(request_id, 1, result)])
     dispatch = own.read(FcmDispatch, request_id)
@@ -98,7 +98,7 @@ def record_heartbeat_with_bucketing(
     """Record a heartbeat, at most one row per device and bucket.
 
     Args:
-        heartbeat_data: the flat form (status, battery_pct, plugged, ...) or the agent's nested one.
+        heartbeat_data: the flat form (status, battery_pct, plugged, ...) or the agent's nested form.
         bucket_seconds: 1..86400.
 
     Returns:
@@ -106,7 +106,7 @@ def record_heartbeat_with_bucketing(
 
     Raises:
         UnknownDevice: there is no such device.
-        Invalid: a field does not hold what it should.
+        Invalid: a field has an invalid value.
     """
     if not 1 <= bucket_seconds <= 86_400:
         raise ValueError(f"bucket_seconds is {bucket_seconds}; it must be 1..86400")
@@ -122,7 +122,7 @@ def record_heartbeat_with_bucketing(
 
 
 def cleanup_old_heartbeats(db: Session, retention_days: int = 2) -> int:
-    """Remove heartbeats whose time is more than `retention_days` ago; return how many went."""
+    """Remove heartbeats whose time is more than `retention_days` ago; return how many."""
     own, config = SessionDatabase(db), settings.load()
     return policies.removed(
         own,
@@ -139,7 +139,7 @@ def cleanup_old_fcm_dispatches(db: Session, retention_days: int = 2) -> int:
 
 
 def cleanup_old_apk_downloads(db: Session, retention_days: int = 7) -> int:
-    """Remove download events more than `retention_days` old; return how many went."""
+    """Remove download events more than `retention_days` old; return how many."""
     own, config = SessionDatabase(db), settings.load()
     return policies.removed(
         own, "apk_download_events", retention_days, lambda before: export.downloads(own, before, config)
@@ -150,10 +150,10 @@ def run_all_retention_cleanups(db: Session) -> dict[str, int]:
     """Run the three cleanups with the retention of the settings.
 
     Returns:
-        {"heartbeats": n, "fcm_dispatches": n, "apk_downloads": n}, how many rows went.
+        {"heartbeats": n, "fcm_dispatches": n, "apk_downloads": n}, the numbers of removed rows.
 
     Raises:
-        ExceptionGroup: what stopped one or more of them; the others were run all the same.
+        ExceptionGroup: the errors of the cleanups that failed; the others were completed.
     """
     days = policies.retention_days(settings.load())
     counts, errors = {}, []
@@ -180,11 +180,11 @@ def record_apk_download(
     admin_user: str | None = None,
     ip: str | None = None,
 ) -> ApkDownloadEvent:
-    """Record that an address to download a build was given out; returns the event.
+    """Record that a download URL of a build was issued; return the event.
 
     Args:
-        token_id: of the enrollment token that asked, or
-        admin_user: the operator or CI who did; exactly one of the two.
+        token_id: of the enrollment token that was used, or
+        admin_user: the operator or CI; give exactly one of the two.
 
     Raises:
         Invalid: both or neither of the two are given, or the source is unknown.

@@ -1,4 +1,4 @@
-// What the watch has found about devices. An API that has no alerts answers 404, and the page says nothing of them.
+// Alerts that the watch has opened. An API without alerts responds with 404, and the page then shows none.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -10,7 +10,7 @@ import { setQuery } from "/assets/router.js";
 import { Table } from "/assets/table.js";
 import { Badge, Dialog, Field, Form, Page, Tabs, When } from "/assets/ui.js";
 
-/** {items, next_cursor} of the newest open alerts, of one device or of all; null when the API has none to tell. */
+/** {items, next_cursor} of the newest open alerts, of one device or of all; null if the API does not have alerts. */
 export function useAlerts(device = {}) {
   const query = new URLSearchParams({ open: true, ...device });
   return usePoll(
@@ -23,7 +23,7 @@ export function useAlerts(device = {}) {
 async function newest(query, signal) {
   try {
     const page = await call("GET", `/v1/alerts?${query}`, { signal });
-    // What has not lasted as long as its rule asks for is no alert yet.
+    // A pending alert has not lasted as long as its rule requires, and is not shown yet.
     return { ...page, items: page.items.filter((alert) => alert.state !== "pending") };
   } catch (problem) {
     if (problem.status === 404) return null;
@@ -31,13 +31,13 @@ async function newest(query, signal) {
   }
 }
 
-/** How many of the open alerts nobody has muted, for the navigation. */
+/** The number of open alerts that are not muted, for the navigation. */
 export function alertsTally({ items, next_cursor: more }) {
   const loud = items.filter((alert) => !alert.muted).length;
   return loud ? ` (${loud}${more ? "+" : ""})` : "";
 }
 
-/** What an alert says: the condition in the colour of its severity, or that it is over, is only coming, or is muted. */
+/** A badge for an alert: its condition in the colour of its severity, or whether it is recovered, pending or muted. */
 const Condition = ({ alert }) => html`
   <span class="state">
     <${Badge} name=${alert.recovered_at ? "over" : (SEVERITY_TONES[alert.severity] ?? "warn")} label=${conditionLabel(alert.condition)} />
@@ -88,7 +88,7 @@ const acknowledgement = (onAsk) => ({
   `,
 });
 
-const table = (alerts, columns, empty = "Nothing is wrong with any device.") => html`
+const table = (alerts, columns, empty = "There are no open alerts.") => html`
   <${Table} caption="Alerts" columns=${columns} rows=${alerts} empty=${empty}
     id=${(alert) => alert.alert_id ?? `${alert.device_id} ${alert.condition}`} />
 `;
@@ -135,7 +135,7 @@ export function Alerts({ query }) {
           </select>
         </label>
       </form>
-      ${list.data && table(list.data.items, columns, some || over ? "There is no such alert." : undefined)}
+      ${list.data && table(list.data.items, columns, some || over ? "No alert matches." : undefined)}
       <${Older} list=${list} />
       ${acked && html`<${Acknowledge} alert=${acked} onDone=${done} onClose=${() => setAcked(null)} />`}
     <//>
@@ -152,7 +152,7 @@ function Acknowledge({ alert, onDone, onClose }) {
       <p><strong>${alert.alias}</strong>: ${conditionLabel(alert.condition)}. It stays open until the condition is over.</p>
       <${Form} submit="Acknowledge" onSubmit=${submit} onCancel=${onClose}>
         <${Field} label="Note" name="note" type="textarea" maxlength="1000" defaultValue=${alert.ack_note ?? ""}
-          hint="What you found, or who takes care of it." />
+          hint="What you found, or who is working on it." />
       <//>
     <//>
   `;

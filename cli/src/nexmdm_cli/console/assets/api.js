@@ -1,11 +1,11 @@
-// The API, through this page's own server, which signs what goes there.
+// The API, called through this page's own server, which signs the requests.
 
 const TOKEN = "nexmdm-console-token";
 
-/** What went wrong, in the words of the problem document that said so. */
+/** An error with the text of its problem document. */
 export class Problem extends Error {
   constructor(status, said, retryAfter) {
-    super(said.detail ?? said.message ?? said.title ?? `The API answered ${status}.`);
+    super(said.detail ?? said.message ?? said.title ?? `The API responded with ${status}.`);
     this.status = status;
     this.title = said.title ?? (status ? `Answer ${status}` : "No answer");
     this.code = said.code;
@@ -14,19 +14,19 @@ export class Problem extends Error {
   }
 }
 
-/** The address that opened the console has a one-time code in its fragment: exchanged for the token, which is kept for
- * this origin. Whether there was one. */
+/** Exchange the one-time code in the URL's fragment for the token, which is stored for this origin; return whether
+ * there was a code. */
 export async function takeToken() {
   const found = /^#code=([\w-]+)$/.exec(location.hash);
   if (!found) return false;
   history.replaceState(null, "", location.pathname === "/start" ? "/" : location.pathname + location.search);
   const answer = await fetch("/console/token", { method: "POST", headers: { "X-Console-Code": found[1] } });
-  // A code that was used before leaves the token that is here: a page opened again from the browser's history.
+  // A used code, as when the page is reopened from the browser's history, leaves the stored token unchanged.
   if (answer.ok) localStorage.setItem(TOKEN, (await answer.json()).token);
   return true;
 }
 
-/** The answer's JSON, null when it has no body. `key` is an Idempotency-Key. Throws Problem. */
+/** The response's JSON, or null if it has no body. `key` is an Idempotency-Key. Throws Problem. */
 export async function call(method, path, { body, key, signal } = {}) {
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -35,7 +35,7 @@ export async function call(method, path, { body, key, signal } = {}) {
   return answer.status === 204 ? null : answer.json();
 }
 
-/** Every page of a list, one after the other. */
+/** All pages of a list, one after the other. */
 export async function* pages(path, query, signal) {
   let cursor = null;
   do {
@@ -48,13 +48,13 @@ export async function* pages(path, query, signal) {
 
 const refused = (method, url) => ({
   title: "Not allowed",
-  detail: `Your AWS credentials may not call ${method} ${url.replace(/^\/api|\?.*$/g, "")}. It takes the permission execute-api:Invoke.`,
+  detail: `Your AWS credentials may not call ${method} ${url.replace(/^\/api|\?.*$/g, "")}. This requires the permission execute-api:Invoke.`,
 });
 
-/** What this console talks to: {api_url}. */
+/** The API of this console: {api_url}. */
 export const about = () => ask("/console/about").then((answer) => answer.json());
 
-/** The console's own answer, or a Problem. */
+/** The response of the console's own server, or a Problem. */
 export async function ask(url, { headers, ...options } = {}) {
   let answer;
   try {
@@ -64,11 +64,11 @@ export async function ask(url, { headers, ...options } = {}) {
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, { detail: "The console itself does not answer. Is `nexmdm console` still running?" });
+    throw new Problem(0, { detail: "The console's server does not respond. Is `nexmdm console` still running?" });
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
-  // What IAM refuses does not reach the API, so it comes without a problem document.
+  // A request that IAM rejects does not reach the API, so the response has no problem document.
   if (answer.status === 403 && !said.title) throw new Problem(403, refused(options.method ?? "GET", url));
   throw new Problem(answer.status, said, answer.headers.get("Retry-After"));
 }

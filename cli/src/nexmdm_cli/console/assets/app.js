@@ -1,4 +1,4 @@
-// The page's frame: navigation, theme, and which page an address means.
+// The page's frame: navigation, theme, and routing from URLs to pages.
 
 import { html, render, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { Alerts, alertsTally, useAlerts } from "/assets/alerts.js";
@@ -40,7 +40,7 @@ const PLACES = {
 };
 
 const Nowhere = () =>
-  html`<${Page} title="Not found"><${Empty}>There is no such page. <a href="/">To the fleet</a><//><//>`;
+  html`<${Page} title="Not found"><${Empty}>There is no such page. <a href="/">Go to the fleet</a><//><//>`;
 
 function App() {
   const { path, query } = useAddress();
@@ -73,7 +73,7 @@ function Navigation({ place }) {
     ["api-reference", "API"],
   ];
   const bar = useRef();
-  // On a phone the bar is wider than the screen.
+  // On a phone the navigation bar is wider than the screen.
   useEffect(
     () => bar.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }),
     [place, links.length],
@@ -110,7 +110,7 @@ function Theme() {
   `;
 }
 
-// The address of a console that was started again, pasted over the old one, changes only the fragment.
+// Pasting the URL of a restarted console over the old one changes only the fragment.
 addEventListener("hashchange", async () => (await takeToken()) && location.reload());
-await takeToken().catch(() => false); // without an answer the page itself says so
+await takeToken().catch(() => false); // if there is no response, the page shows that
 render(html`<${App} />`, document.getElementById("app"));

@@ -1,4 +1,4 @@
-// What is installed where: a page with a bar for each version, and the apps of one device.
+// Installed apps: a page with a bar per version, and the apps of one device.
 
 import { html } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
@@ -61,7 +61,7 @@ export function DeviceApps({ id }) {
     <${Section} title="Apps" actions=${data && count(data.items.length, "app")}>
       ${data && html`
         <${Table} caption="Apps by package" columns=${COLUMNS} rows=${data.items} id=${(app) => app.package}
-          empty="The device has reported no app." />
+          empty="The device has reported no apps." />
       `}
     <//>
   `;

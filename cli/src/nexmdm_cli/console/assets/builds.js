@@ -1,4 +1,4 @@
-// Builds: what was published, what the fleet is offered, and how far a rollout has come.
+// Builds: published builds, the builds offered to the fleet, and the progress of rollouts.
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
@@ -37,7 +37,7 @@ const COLUMNS = [
 
 const table = (builds, columns) => html`
   <${Table} caption="Builds" columns=${columns} rows=${builds} id=${(build) => build.build_id}
-    empty=${html`No build was published yet: <code>nexmdm builds publish FILE.apk</code> publishes one.`} />
+    empty=${html`No build has been published yet. Publish one with <code>nexmdm builds publish FILE.apk</code>.`} />
 `;
 
 export const CurrentBuilds = ({ builds }) => table(builds, COLUMNS.slice(0, 3));
@@ -93,7 +93,7 @@ export function Build({ id }) {
   `;
 }
 
-/** What can be done with a build as it stands. */
+/** The actions that a build's state allows. */
 function Possible({ build, onAsk }) {
   const button = (name, label, tone = "") =>
     html`<button type="button" class=${tone} onClick=${() => onAsk(name)}>${label}</button>`;
@@ -115,7 +115,7 @@ const Rollout = ({ build }) => html`
     <p class="state">
       <${Badge} name=${standing(build)} />
       ${!build.is_current && build.paused_reason && ` ${build.paused_reason}`}
-      ${build.is_current && build.paused_at && ` nobody is offered it: ${build.paused_reason}`}
+      ${build.is_current && build.paused_at && ` paused: ${build.paused_reason}`}
       ${build.is_current && !build.paused_at && ` offered to ${offered(build)} % of ${build.rollout_filter ? described(build.rollout_filter) : "the fleet"}`}
       ${build.refusal && ` ${build.refusal}`}
     </p>
@@ -143,12 +143,12 @@ const INSTALLATION_COLUMNS = [
     cell: (one) => html`<a href="/devices/${one.device_id}">${one.alias}</a>`,
   },
   { key: "status", label: "Status", cell: (one) => html`<${Badge} name=${one.status} />` },
-  { key: "error", label: "What went wrong", cell: (one) => one.error ?? NONE },
+  { key: "error", label: "Error", cell: (one) => one.error ?? NONE },
   { key: "asked", label: "Asked", kind: "wide", cell: (one) => html`<${When} at=${one.initiated_at} />` },
   { key: "ended", label: "Ended", kind: "wide", cell: (one) => (one.ended_at ? html`<${When} at=${one.ended_at} />` : NONE) },
 ];
 
-/** Which devices were asked to install the build, and who failed and why. */
+/** The devices that were asked to install the build, with statuses and errors. */
 function Devices({ build }) {
   const [status, setStatus] = useState("failed");
   const poll = usePoll(
@@ -161,13 +161,13 @@ function Devices({ build }) {
     <${Section} title="Installations">
       <label>Show <select value=${status} onChange=${(event) => setStatus(event.target.value)}>
         <option value="failed">failed</option>
-        <option value="unknown">without an end</option>
+        <option value="unknown">unknown</option>
         <option value="installing">installing</option>
         <option value="completed">completed</option>
         <option value="">all</option>
       </select></label>
       <${Table} caption="Installations" columns=${INSTALLATION_COLUMNS} rows=${poll.data.items}
-        id=${(one) => one.installation_id} empty="No installation of this kind." />
+        id=${(one) => one.installation_id} empty="No installation matches." />
     <//>
   `;
 }
@@ -194,7 +194,7 @@ const About = ({ build }) => html`
   <//>
 `;
 
-/** A dialog that asks for what an action needs and does it. */
+/** A dialog that asks for the inputs of an action and performs it. */
 function Ask({ title, text, submit, danger, disabled, onSubmit, onDone, onClose, children }) {
   const done = async (form) => {
     await onSubmit(form);
@@ -208,7 +208,7 @@ function Ask({ title, text, submit, danger, disabled, onSubmit, onDone, onClose,
   `;
 }
 
-/** The filter of a rollout's fields, and its preview; {} leaves the rollout's filter as it is. */
+/** The filter from a rollout's fields, and its preview; {} leaves the rollout's filter unchanged. */
 function useAudience(build) {
   const [filter, setFilter] = useState(build.rollout_filter ?? {});
   const [again, setAgain] = useState(0);
@@ -220,7 +220,7 @@ function useAudience(build) {
   };
   const post = async (path, body, key) => {
     try {
-      // Devices that enroll meanwhile are no reason to refuse what is meant for all.
+      // A rollout to all devices is not rejected because devices enroll in the meantime.
       const expected = asked.all ? {} : { expect_target_hash: preview.target_hash };
       const sent = { ...body, filter: asked, ...expected };
       return await call("POST", path, { body: sent, ...(key && { key }) });
@@ -252,7 +252,7 @@ function Promote({ build, ...ask }) {
   const { post, fields, ready } = useAudience({});
   return html`
     <${Ask} ...${ask} title="Promote ${build.version_name}" submit="Promote" disabled=${!ready}
-      text="It becomes current for a share of the devices; the rest keeps being offered what it replaces."
+      text="It becomes current for a share of the devices; the others are still offered the build that it replaces."
       onSubmit=${(form) => post(`${address(build)}/promote`, share(form))}>
       <${Percent} value="10" />
       ${fields}
@@ -272,7 +272,7 @@ function RollOut({ build, ...ask }) {
       text="A larger share only adds devices; a smaller one stops offering it to those that have not installed it.">
       <${Percent} value=${build.staged_rollout_percent} />
       ${fields}
-      <${Check} name="install" label="Ask devices to install it now, those that neither have it nor were asked" />
+      <${Check} name="install" label="Ask devices that neither have it nor were already asked to install it now" />
     <//>
   `;
 }
@@ -288,13 +288,13 @@ const reasoned =
 
 const Resume = ({ build, ...ask }) => html`
   <${Ask} ...${ask} title="Resume ${build.version_name}" submit="Resume"
-    text="It is offered again; failed installations are counted from here."
+    text="It is offered again; failed installations are counted from now on."
     onSubmit=${() => call("POST", `${address(build)}/resume`, { body: {} })} />
 `;
 
 const Withdraw = ({ build, ...ask }) => html`
   <${Ask} ...${ask} title="Withdraw ${build.version_name}" submit="Withdraw" danger
-    text="Its name and version code are free again. It was never offered to a device."
+    text="Its version code can be declared again. It was never offered to a device."
     onSubmit=${() => call("DELETE", address(build))} />
 `;
 
@@ -303,12 +303,12 @@ const DIALOGS = {
   rollout: RollOut,
   resume: Resume,
   withdraw: Withdraw,
-  pause: reasoned("pause", "Pause", "Pause", "Nobody is offered it any more until it is resumed."),
+  pause: reasoned("pause", "Pause", "Pause", "It is not offered to devices until it is resumed."),
   rollback: reasoned(
     "rollback",
     "Roll back",
     "Roll back",
-    "What it replaced is current again; this build is not handed out any more.",
+    "The build that it replaced becomes current again; this build can no longer be downloaded.",
     true,
   ),
 };

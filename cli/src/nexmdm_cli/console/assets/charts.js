@@ -1,4 +1,4 @@
-// A value over time, drawn by uPlot in the page's colours; said in words for those who do not see it.
+// A value over time, drawn by uPlot in the page's colours, with a text description for screen readers.
 
 import { html, useEffect, useMemo, useRef } from "/assets/vendor/preact-htm.module.js";
 import { time, withUnit } from "/assets/format.js";
@@ -7,9 +7,9 @@ import { series } from "/assets/history.js";
 const HEIGHT = 150;
 
 /**
- * rows: oldest first; name: of the column; min, max: of the axis when the value has bounds; at: how the time of a value
- * is written; latest: the word before the last value; seconds: how far back the axis goes, else as far as the rows;
- * none: what is said without values; together: charts of this name point at the same time.
+ * rows: oldest first; name: of the column; min, max: of the axis if the value has bounds; at: formats the time of a
+ * value; latest: the word before the last value; seconds: the length of the axis, by default that of the rows; none: the
+ * text if there are no values; together: charts with this name share their cursor.
  */
 export function Chart({
   title,
@@ -21,14 +21,14 @@ export function Chart({
   seconds,
   at = time,
   latest = "now",
-  none = "No heartbeat of this time has it.",
+  none = "No heartbeat in this period has this value.",
   together = "device",
 }) {
   const canvas = useRef();
   const pointed = useRef();
   const drawn = useRef();
   const data = useMemo(() => series(rows, name), [rows, name]);
-  // Of hours the lowest is the lowest of their minima, not of the values that they ended with.
+  // For hourly rows the minimum is that of their minima, not of their last values.
   const [lows, highs, values] = useMemo(
     () => [1, 2, 3].map((n) => (data[n] ?? data[1]).filter((value) => value !== null)),
     [data],
@@ -85,7 +85,7 @@ export function Chart({
   `;
 }
 
-// Not Math.min(...values): a two-day history may have more values than a call takes arguments.
+// Not Math.min(...values): a two-day history may have more values than a call can have arguments.
 const lowest = (values) => values.reduce((a, b) => (b < a ? b : a));
 const highest = (values) => values.reduce((a, b) => (b > a ? b : a));
 const say = (value, unit) => withUnit(value, unit, Number.isInteger(value) ? 0 : 1);
@@ -110,7 +110,7 @@ function options(element, [min, max], point, { together, banded, seconds }) {
       { ...axis, values: dates, space: 60, size: 34 },
       { ...axis, size: 46 },
     ],
-    // Between the lowest and the highest of each hour.
+    // The band between minimum and maximum of each hour.
     ...(banded && { bands: [{ series: [2, 1], fill: colour("--band") }] }),
     series: [{}, ...(banded ? [EDGE, EDGE] : []), { stroke: colour("--accent"), width: 1.5, points: { show: few } }],
   };
@@ -118,14 +118,14 @@ function options(element, [min, max], point, { together, banded, seconds }) {
 
 const EDGE = { stroke: "transparent", points: { show: false } };
 
-// A line of few points shows nothing of one that stands alone.
+// A line does not show an isolated point.
 const FEW = 30;
 const few = ({ data }, n) => data[n].filter((value) => value !== null).length < FEW;
 
 const ALONE = 300;
 /**
- * The axis of time: what was chosen by dragging; the last `seconds` until now; else from the first value to the last, with
- * room around a lone one, for which uPlot would take years.
+ * The time axis: the range chosen by dragging; or the last `seconds`; or from the first value to the last, with a margin
+ * around a single value, for which uPlot would show years.
  */
 const axisOf = (seconds) => ({ data: [times] }, from, to) => {
   const [first, last] = [times[0], times.at(-1)];
@@ -143,7 +143,7 @@ const padded = (_, low, high) => {
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat([], { month: "short", day: "numeric" });
 
-/** Hours and minutes, seconds when ticks are closer than that, with the day below where it changes. */
+/** Hours and minutes, with seconds if the ticks are close, and the day below where it changes. */
 function dates(_, ticks, _axis, _space, step) {
   let before = null;
   return ticks.map((tick) => {

@@ -1,13 +1,13 @@
-// What a phone is told when it is enrolled. The console composes it, as the command line does.
+// Enrollment codes. The console's server creates them, as the CLI does.
 
 import { ask, call, Problem } from "/assets/api.js";
 
 const AGENT = "com.nexmdm";
 
-/** {svg, adb}: the code that the agent scans, and the same as a command for a phone on a cable. */
+/** {svg, adb}: the code that the agent scans, and the same as an adb command line. */
 export const forAgent = (server, { token, alias }) => composed("agent", { server, token, alias });
 
-/** {svg}: the code with which a factory-reset phone makes the agent its device owner. */
+/** {svg}: the code that makes the agent device owner of a factory-reset phone. */
 export async function forNewPhone(server, { token }) {
   const { items } = await call("GET", `/v1/apk/builds?package_name=${AGENT}&build_type=release&current=true`);
   if (!items.length)

@@ -1,4 +1,4 @@
-// Commands: what became of them, and what can still be done about it.
+// Commands: their states and results, and the actions that remain possible.
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -14,13 +14,13 @@ const STATES = ["accepted", "sending", "sent", "retry_wait", "unknown", "failed"
 const OPEN = ["accepted", "sending", "retry_wait"];
 const TONES = { sent: "good", failed: "bad", unknown: "warn", retry_wait: "warn", accepted: "busy", sending: "busy" };
 const MEANS = {
-  accepted: "Waits to be sent.",
-  sending: "Is being sent at this moment.",
-  retry_wait: "Was certainly not delivered; is tried again by itself.",
-  unknown: "Nobody can know whether it arrived. Ask the device, then cancel or resend it.",
-  failed: "Will not be sent again by itself.",
-  expired: "Its time was over before it could be sent.",
-  cancelled: "Was taken back.",
+  accepted: "Waiting to be sent.",
+  sending: "Being sent at this moment.",
+  retry_wait: "Certainly not delivered; it is sent again automatically.",
+  unknown: "It is not known whether it arrived. Check the device, then cancel or resend it.",
+  failed: "It is not sent again automatically.",
+  expired: "It expired before it could be sent.",
+  cancelled: "Cancelled before it was sent.",
 };
 
 const address = (id) => `/v1/commands/${encodeURIComponent(id)}`;
@@ -29,12 +29,12 @@ const wentWrong = (command) => /fail|error|timeout|denied/i.test(command.result 
 const meaning = (command) => {
   if (done(command)) return `The device answered${command.result ? `: ${command.result}` : ""}.`;
   if (command.state !== "sent") return MEANS[command.state];
-  if (command.answered === "never") return "Sent; this agent does not report what became of it.";
+  if (command.answered === "never") return "Sent; the agent does not report the result of this action.";
   const again = command.delivery === "until_answered" ? " It is sent again until the device answers or it expires." : "";
-  return `FCM took it; the device has not answered yet.${again}`;
+  return `FCM accepted it; the device has not answered yet.${again}`;
 };
 
-/** Seconds until a command is looked at again; null when nothing changes any more. */
+/** Seconds until the next refresh of a command; null when it no longer changes. */
 function soon(command) {
   if (!command) return 2;
   const batch = "states" in command;
@@ -47,7 +47,7 @@ function soon(command) {
 
 const useCommand = (id) => usePoll(`command ${id}`, (signal) => call("GET", address(id), { signal }), soon);
 
-/** Where it stands in a word; when the device answered, whether it could do it. */
+/** The state as a badge; after the device's answer, whether the action succeeded. */
 function State({ command }) {
   if (!done(command)) return html`<${Badge} name=${command.state} />`;
   return wentWrong(command)
@@ -55,7 +55,7 @@ function State({ command }) {
     : html`<${Badge} name="done" />`;
 }
 
-/** How a command stands, live. */
+/** The state of a command, live. */
 export function CommandState({ id }) {
   const { data, error } = useCommand(id);
   return html`${error && html`<${Notice} problem=${error} />`}<${Standing} command=${data} />`;
@@ -94,7 +94,7 @@ const COLUMNS = [
   { key: "by", label: "By", kind: "wide", cell: (command) => who(command.created_by) },
 ];
 
-export function CommandsTable({ commands, without, empty = "No command was sent within the retained time." }) {
+export function CommandsTable({ commands, without, empty = "No command was sent within the retention period." }) {
   const columns = COLUMNS.filter(({ key }) => key !== without);
   return html`
     <${Table} caption="Commands" columns=${columns} rows=${commands} id=${(command) => command.request_id} empty=${empty} />
@@ -153,7 +153,7 @@ export function Command({ id }) {
   `;
 }
 
-/** What can be done in the state that the command is in. */
+/** The actions that the command's state allows. */
 function Possible({ command, onAsk }) {
   const states = command.states ?? { [command.state]: 1 };
   const repeats = command.delivery === "until_answered" && states.sent && !done(command);
@@ -196,10 +196,10 @@ const CommandFacts = ({ command }) => html`
 
 const NOT_ANSWERED = {
   with_heartbeat: "with the device's next heartbeat",
-  never: "this agent never answers this action",
+  never: "the agent never answers this action",
 };
 
-/** What a shell was asked and answered. It is fetched when an operator asks for it; viewers may not. */
+/** The full command and answer, loaded on request; viewers may not see them. */
 function Answer({ id }) {
   const [shown, setShown] = useState(null);
   const [problem, setProblem] = useState(null);
@@ -234,7 +234,7 @@ const Members = ({ batch }) => html`
   <//>
 `;
 
-/** Who did what, when and why. */
+/** The audit: who did what, when, and the reason. */
 export function Audit({ entries }) {
   if (!entries?.length) return null;
   return html`
@@ -254,7 +254,7 @@ export function Audit({ entries }) {
 
 const Cancel = ({ command, onDone, onClose }) => html`
   <${Dialog} title="Cancel the command" onClose=${onClose}>
-    <p>What was not sent yet is taken back. What is being sent or was delivered is not.</p>
+    <p>Messages that have not been sent are cancelled. Messages that are being sent or were delivered are not.</p>
     <${Form} submit="Cancel the command" danger onSubmit=${async () => {
       await call("POST", `${address(command.request_id)}/cancel`, { body: {} });
       onDone();
@@ -271,10 +271,10 @@ function Resend({ command, onDone, onClose }) {
   };
   return html`
     <${Dialog} title="Resend the command" onClose=${onClose}>
-      <p>The device may have received it already. Who resends, when and why is kept with the command.</p>
+      <p>The device may have received it already. The command's audit records who resent it, when, and the reason.</p>
       <${Form} submit="Resend" danger onSubmit=${submit}>
         <${Field} label="Reason" name="reason" required maxlength="500" />
-        <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+        <${Field} label="Expires after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
       <//>
     <//>
   `;

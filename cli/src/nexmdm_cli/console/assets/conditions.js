@@ -1,4 +1,4 @@
-// The conditions that the watch looks for, in words.
+// The conditions of alerts, with texts.
 
 import { html } from "/assets/vendor/preact-htm.module.js";
 import { ago, duration, withUnit } from "/assets/format.js";
@@ -13,21 +13,21 @@ export const ALERT_TABS = [
   ["/alerts/mutes", "Mutes"],
 ];
 
-/** {name: {title, unit, least, most}}, as the API declares them; without a unit there is no threshold. */
+/** {name: {title, unit, least, most}} as declared by the API; without a unit there is no threshold. */
 export const CONDITIONS = await (await fetch("/assets/conditions.json")).json();
 
 export const conditionLabel = (name) => CONDITIONS[name]?.title ?? name.replaceAll("_", " ");
 
-/** What an alert's detail adds to its condition, for those that say something. */
+/** The text of an alert's detail, for conditions that have one. */
 const DETAILS = {
-  silent: (d) => (d.last_seen_at ? `last heard ${ago(d.last_seen_at)}` : "never heard"),
+  silent: (d) => (d.last_seen_at ? `last heard from ${ago(d.last_seen_at)}` : "never heard from"),
   low_battery: (d) => withUnit(d.battery_pct, "%"),
   high_temperature: (d) => withUnit(d.temp_c, "°C", 1),
   app_down: (d) => d.package,
   app_background: (d) => `${d.package}, ${duration(d.foreground_seconds)}`,
   queue_growing: (d) => `${d.queue_depth} waiting`,
   agent_outdated: (d) => `${d.agent_version}, offered ${d.offered}`,
-  duplicate_identity: (d) => (d.same_hardware ? `same hardware as ${d.same_hardware}` : "one token"),
+  duplicate_identity: (d) => (d.same_hardware ? `same hardware as ${d.same_hardware}` : "shared token"),
   clock_wrong: (d) => `by ${duration(Math.abs(d.seconds))}`,
 };
 
@@ -39,7 +39,7 @@ export const withUnitOf = (condition, value) => {
   return `${value} ${SYMBOLS[unit] ?? unit ?? ""}`.trim();
 };
 
-/** The options of a choice among the conditions; first: what choosing none means. */
+/** The options of a choice of conditions; first: the text for choosing none. */
 export const conditionOptions = (chosen, first) => html`
   ${first && html`<option value="">${first}</option>`}
   ${Object.entries(CONDITIONS).map(([name, { title }]) => html`<option value=${name} selected=${name === chosen}>${title}</option>`)}

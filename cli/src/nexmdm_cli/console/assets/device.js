@@ -1,4 +1,4 @@
-// One device: how it is, how it was, what it was told.
+// One device: its status, its history and its commands.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { DeviceAlerts, useAlerts } from "/assets/alerts.js";
@@ -73,7 +73,7 @@ const Status = ({ device }) => html`
       ],
       ["Running for", duration(device.uptime_s)],
       ["Queued heartbeats", device.queue_depth ?? NONE],
-      ["Reached by FCM", yesNo(device.has_fcm_token)],
+      ["Reachable by FCM", yesNo(device.has_fcm_token)],
     ]} />
   <//>
 `;
@@ -82,7 +82,7 @@ const Commands = ({ id }) => html`
   <${Section} title="Commands"><${CommandsList} list=${useCommands({ device_id: id }, { first: 20 })} without="device" /><//>
 `;
 
-/** [label, value] of the fields that the API's document gives a label, such as the WiFi network. */
+/** [label, value] of the fields with a label in the OpenAPI document, such as the WiFi network. */
 function useLabelled(device) {
   const { data } = usePoll("labelled fields", labelledFields, () => null);
   return Object.entries(data ?? {}).map(([name, { title, "x-unit": unit }]) => {
@@ -98,17 +98,17 @@ async function labelledFields(signal) {
   return Object.fromEntries(members.filter(([, told]) => told.title));
 }
 
-/** What says that two phones pass for one, or one for two. */
+/** Signs that two phones share one identity, or one phone has two. */
 const identity = (device) => [
   ...(device.token_shared_at
     ? [["Duplicate", html`two phones use this device's token, last seen <${When} at=${device.token_shared_at} />`]]
     : []),
   ...(device.hardware_id_shared_with?.length
-    ? [["Duplicate", `its hardware id is also that of ${device.hardware_id_shared_with.join(", ")}`]]
+    ? [["Duplicate", `${device.hardware_id_shared_with.join(", ")} has the same hardware id`]]
     : []),
 ];
 
-/** The app that is watched, and where it comes from. */
+/** The monitored app, and where it is set. */
 const watched = (device) =>
   device.monitored_package ?? `${device.effective_monitored_package}, of its group or the setting`;
 
@@ -161,7 +161,7 @@ function History({ id }) {
   return html`<${Section} title="History" actions=${buttons}><${Shown} id=${id} asTable=${asTable} /><//>`;
 }
 
-/** Every heartbeat of the retained time. */
+/** All heartbeats of the retention period. */
 function Recent({ id, asTable }) {
   const { data, error } = usePoll(`heartbeats ${id}`, (signal, show) => heartbeats(id, signal, show));
   const rows = data?.items ?? [];
@@ -172,12 +172,12 @@ function Recent({ id, asTable }) {
       : "";
   return html`
     <p class="muted">${error ? error.message : about}</p>
-    ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retained time.<//>`}
+    ${data?.complete && !rows.length && html`<${Empty}>No heartbeat within the retention period.<//>`}
     ${rows.length > 0 && (asTable ? html`<${HeartbeatTable} rows=${rows} />` : html`<div class="charts">${charts(rows)}</div>`)}
   `;
 }
 
-/** What is kept of each hour when its heartbeats are gone: lowest, highest and last. */
+/** Hourly minimum, maximum and last values, which are kept after the heartbeats are removed. */
 function Quarter({ id, asTable }) {
   const { data, error } = usePoll(`hours ${id}`, (signal) => hours(id, signal), 300);
   const about = !data
@@ -187,12 +187,12 @@ function Quarter({ id, asTable }) {
       : "";
   return html`
     <p class="muted">${error ? error.message : about}</p>
-    ${data && !data.length && html`<${Empty}>No hour of the last 90 days was kept. They are kept as heartbeats are cleaned up.<//>`}
+    ${data && !data.length && html`<${Empty}>There are no hourly values yet. They are written when heartbeats are removed, and kept for 90 days.<//>`}
     ${data?.length > 0 && (asTable ? html`<${HoursTable} rows=${data} />` : html`<div class="charts">${charts(data, HOURLY)}</div>`)}
   `;
 }
 
-const HOURLY = { at: instant, latest: "last", seconds: QUARTER_DAYS * 86_400, none: "No report of this time has it." };
+const HOURLY = { at: instant, latest: "last", seconds: QUARTER_DAYS * 86_400, none: "No report in this period has this value." };
 
 const charts = (rows, more) => SERIES.map(([title, unit, name, range]) => html`
   <${Chart} key=${name} title=${title} unit=${unit} rows=${rows} name=${name} ...${range} ...${more} />

@@ -1,4 +1,4 @@
-// All devices: searched, filtered and sorted here, since ten thousand of them are a few megabytes.
+// All devices, searched, filtered and sorted in the page, because ten thousand of them are only a few megabytes.
 
 import { html, useEffect, useMemo, useState } from "/assets/vendor/preact-htm.module.js";
 import { count, number, withUnit } from "/assets/format.js";
@@ -11,7 +11,7 @@ import { Send } from "/assets/send.js";
 import { sorted, Table } from "/assets/table.js";
 import { Badge, Page, When } from "/assets/ui.js";
 
-// As GET /v1/fleet/summary counts them.
+// The same rules as GET /v1/fleet/summary.
 const LOW_BATTERY_PCT = 15;
 const SHOW = {
   online: ["Online", (device) => device.online],
@@ -102,10 +102,10 @@ export function Battery({ device }) {
   `;
 }
 
-const NOBODY = html`No device is enrolled yet. <a href="/enroll">Enroll the first one</a>.`;
+const NO_DEVICES = html`No device is enrolled yet. <a href="/enroll">Enroll the first one</a>.`;
 
 export function Devices({ query }) {
-  // What the API filters by; the rest is filtered here.
+  // Filters that the API applies; the others are applied here.
   const asked = Object.fromEntries(["selector", "group"].flatMap((name) => (query.get(name) ? [[name, query.get(name)]] : [])));
   const key = Object.keys(asked).length ? `devices ${JSON.stringify(asked)}` : "devices";
   const poll = usePoll(key, (signal, show) => everyDevice(signal, show, asked, key));
@@ -126,7 +126,7 @@ export function Devices({ query }) {
   );
   const selected = useMemo(() => items.filter((device) => chosen.has(device.device_id)), [items, chosen]);
   const select = { chosen, onChange: setChosen, id: (device) => device.device_id, name: (device) => device.alias };
-  // All that the page's filter selects, when nothing is chosen one by one and nothing is filtered here.
+  // Everything that the API's filter selects, unless devices are chosen individually or filtered here.
   const whole = !selected.length && key !== "devices" && !filter.text && !filter.show && !filter.version;
   const target = selected.length
     ? { device_ids: selected.map((device) => device.device_id) }
@@ -156,7 +156,7 @@ export function Devices({ query }) {
         <${Table} caption="Devices" columns=${COLUMNS} rows=${rows} id=${select.id} select=${select}
           sort=${sort} onSort=${(to) => setQuery({ sort: to, page: null })}
           page=${Number(query.get("page")) || 1} onPage=${(page) => setQuery({ page: page > 1 ? page : null })}
-          empty=${items.length ? "No device fits this filter." : NOBODY} />
+          empty=${items.length ? "No device matches this filter." : NO_DEVICES} />
       `}
       ${doing === "send" && html`
         <${Send} devices=${selected} filter=${target.filter} about=${whole && described(asked)} onClose=${close} />
@@ -182,7 +182,7 @@ function Filters({ filter, items, asked, problem }) {
   );
   if (filter.version && !versions.includes(filter.version)) versions.push(filter.version);
   const [text, setText] = useState(filter.text);
-  // Browsers limit how often a page may write its address.
+  // Browsers limit how often a page may change its URL.
   useEffect(() => {
     const written = setTimeout(() => text !== filter.text && setQuery({ q: text, page: null }), 150);
     return () => clearTimeout(written);
@@ -195,7 +195,7 @@ function Filters({ filter, items, asked, problem }) {
       <${GroupChoice} value=${asked.group ?? ""} onChange=${(group) => setQuery({ group, page: null })} />
       <label>
         Search
-        <input type="search" value=${text} placeholder="alias, model, address, id"
+        <input type="search" value=${text} placeholder="alias, model, IP address, id"
           onInput=${(event) => setText(event.target.value)} />
       </label>
       <label>

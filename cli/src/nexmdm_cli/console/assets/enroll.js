@@ -1,4 +1,4 @@
-// Enrollment: tokens are made, shown once as QR codes, listed and revoked.
+// Enrollment: tokens are created, shown once as QR codes, listed and revoked.
 
 import { html, useEffect, useState } from "/assets/vendor/preact-htm.module.js";
 import { about, call, pages } from "/assets/api.js";
@@ -12,7 +12,7 @@ import { Badge, Dialog, Field, Form, Notice, Page, Section, When } from "/assets
 const LOOPBACK = /^https?:\/\/(127\.|localhost|\[::1\])/;
 // Google lets only approved device policy controllers install apps while a phone is provisioned by QR code.
 const ALLOWLIST =
-  "The way that works for every agent is a cable: nexmdm enroll create ALIAS --script DIR, or adb shell dpm" +
+  "With a cable every agent works: nexmdm enroll create ALIAS --script DIR, or adb shell dpm" +
   " set-device-owner on a phone without accounts. Android may refuse this code: only agents on Google's DPC allowlist" +
   " are installed from it. docs/device.md says how to appeal.";
 const HOURS = [
@@ -40,7 +40,7 @@ export function Enroll() {
       ${made && html`<${Made} tokens=${made} onClose=${() => setMade(null)} />`}
       ${poll.data && html`
         <${Table} caption="Enrollment tokens" columns=${[...COLUMNS, revokeColumn(setRevoking)]}
-          rows=${poll.data} id=${(token) => token.token_id} empty="No token was made yet." />
+          rows=${poll.data} id=${(token) => token.token_id} empty="No token has been created yet." />
       `}
       ${making && html`<${New} onMade=${(tokens) => {
           setMade(tokens);
@@ -51,7 +51,7 @@ export function Enroll() {
   `;
 }
 
-/** The newest five hundred: what is older is history. */
+/** The newest five hundred tokens. */
 async function newest(signal) {
   for await (const items of pages("/v1/enroll-tokens", {}, signal)) return items;
 }
@@ -93,7 +93,7 @@ const revokeColumn = (onRevoke) => ({
 
 const Revoke = ({ token, onDone, onClose }) => html`
   <${Dialog} title="Revoke the token of ${token.alias}" onClose=${onClose}>
-    <p>It cannot be used from the next call on. Devices that registered with it stay.</p>
+    <p>It becomes invalid with the next call. Devices that registered with it stay enrolled.</p>
     <${Form} submit="Revoke" danger onCancel=${onClose} onSubmit=${async () => {
       await call("DELETE", `/v1/enroll-tokens/${encodeURIComponent(token.token_id)}`);
       onDone();
@@ -122,7 +122,7 @@ function New({ onMade, onClose }) {
   return html`
     <${Dialog} title="New enrollment tokens" onClose=${onClose}>
       <${Form} submit="Make tokens" onSubmit=${submit}>
-        <${Field} label="Aliases" name="aliases" type="textarea" required hint="One on each line, a token for each." />
+        <${Field} label="Aliases" name="aliases" type="textarea" required hint="One per line; each gets its own token." />
         <${Field} label="For" name="scope" required>
           <option value="register">registering a device</option>
           <option value="apk_download">setting up a factory-reset phone (downloads the agent)</option>
@@ -132,14 +132,14 @@ function New({ onMade, onClose }) {
         <//>
         <${Field} label="Uses" name="uses" type="number" required min="1" max="100000" value="1" />
         <${Field} label="Labels" name="labels" type="textarea" placeholder="site=berlin"
-          hint="One a line, KEY=VALUE. Devices that register get them." />
+          hint="One per line, KEY=VALUE. Devices that register get them." />
         <${Field} label="Note" name="note" maxlength="1000" />
       <//>
     <//>
   `;
 }
 
-/** The tokens just made: nobody can see them again. */
+/** The new tokens, which cannot be shown again. */
 function Made({ tokens, onClose }) {
   const { data } = usePoll("about", about, () => null);
   const [server, setServer] = useState(null);
@@ -147,9 +147,9 @@ function Made({ tokens, onClose }) {
   return html`
     <${Section} title="${count(tokens.length, "token")} made"
       actions=${html`<button type="button" onClick=${onClose}>Done</button>`}>
-      <p class="notice plain" role="status">The tokens are shown this once. Scan them now, or copy them.</p>
-      <${Field} label="Address of the API, as devices reach it" name="server" required value=${address}
-        hint=${LOOPBACK.test(address) ? "A phone cannot reach this one: it is this machine's own." : ""}
+      <p class="notice plain" role="status">The tokens are shown only once. Scan or copy them now.</p>
+      <${Field} label="URL of the API for devices" name="server" required value=${address}
+        hint=${LOOPBACK.test(address) ? "A phone cannot reach this URL, which is local to this machine." : ""}
         onInput=${(event) => setServer(event.target.value)} />
       <ul class="codes">
         ${address && tokens.map((token) => html`<${Code} key=${token.token_id} token=${token} server=${address} />`)}
@@ -179,7 +179,7 @@ function Code({ token, server }) {
   }, [token, server]);
   const how =
     token.scope === "register"
-      ? `Scan in the agent; ${count(token.uses_allowed, "use")}`
+      ? `Scan with the agent; ${count(token.uses_allowed, "use")}`
       : "Scan after tapping the welcome screen six times";
   return html`
     <li>

@@ -1,4 +1,4 @@
-// Who changed what: operators, and the system by itself.
+// The log of changes, by operators and by the system itself.
 
 import { html, useEffect, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -17,7 +17,7 @@ const LONG = 120;
 const linked = (to) => (id) => html`<a class="name" href="${to}${encodeURIComponent(id)}">${id}</a>`;
 const named = (to, text) => () => html`<a href=${to}>${text}</a>`;
 
-/** What an event was about, as a link to it; kind: what stands before the colon. */
+/** The object of an event as a link; kind: the part before the colon. */
 const OBJECTS = {
   device: (id) => html`<${DeviceName} id=${id} />`,
   devices: named("/devices", "several devices"),
@@ -50,7 +50,7 @@ function said(name, value) {
 
 const EMPTY = ["null", "{}", "[]"];
 
-/** [[name, text]]: what was different afterwards, without what something new has not and something removed had not. */
+/** [[name, text]]: the changed values, without the null values of a created or deleted object. */
 function changes({ before, after }) {
   const names = [...new Set([...Object.keys(after ?? {}), ...Object.keys(before ?? {})])];
   return names.flatMap((name) => {
@@ -67,7 +67,7 @@ const Changes = ({ of }) => html`
   <ul class="changes">${of.map(([name, text]) => html`<li><span class="muted">${words(name)}</span> ${text}</li>`)}</ul>
 `;
 
-/** In one line; what is longer opens. */
+/** One line; longer texts can be expanded. */
 function Change({ event }) {
   const all = changes(event);
   if (!all.length) return NONE;
@@ -85,7 +85,7 @@ const filtered = (name, value, text) => html`
   <a class="plain" href="/events?${new URLSearchParams({ [name]: value })}" title="Only ${value}">${text}</a>
 `;
 
-/** An assumed role's session says which person it was. */
+/** The session of an assumed role identifies the person. */
 const person = (event) => event.session ?? who(event.actor);
 
 const COLUMNS = [
@@ -109,25 +109,25 @@ const EventsTable = ({ events, without = [], empty }) => html`
     id=${(event) => event.event_id} empty=${empty} />
 `;
 
-/** The last events about one thing, such as device:ID. */
+/** The last events of one object, such as device:ID. */
 export function LatestEvents({ object }) {
   const query = new URLSearchParams({ object });
   const { data, error } = usePoll(`latest events ${object}`, (signal) =>
     call("GET", `/v1/events?${query}&limit=${SHOWN_ON_A_PAGE}`, { signal }),
   );
   return html`
-    <${Section} title="Events" actions=${html`<a href="/events?${query}">All its events</a>`}>
+    <${Section} title="Events" actions=${html`<a href="/events?${query}">All events</a>`}>
       ${error && html`<p class="muted">${error.message}</p>`}
       ${data && html`
-        <${EventsTable} events=${data.items} without=${["object", "ip"]} empty="Nothing was changed within the retained time." />
+        <${EventsTable} events=${data.items} without=${["object", "ip"]} empty="There are no changes within the retention period." />
       `}
     <//>
   `;
 }
 
 const FILTERS = ["actor", "action", "object", "since"];
-const NOTHING = "Nothing was changed within the retained time.";
-const NO_FIT = "No event fits this filter. A * at the end stands for any ending, as in build.*";
+const NOTHING = "There are no changes within the retention period.";
+const NO_FIT = "No event matches this filter. Use a * at the end for a prefix, as in build.*";
 
 export function Events({ query }) {
   const asked = Object.fromEntries(FILTERS.map((name) => [name, query.get(name) ?? ""]));

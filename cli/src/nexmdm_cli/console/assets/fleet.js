@@ -1,4 +1,4 @@
-// The fleet at a glance; every figure leads to the devices behind it.
+// An overview of the fleet; every figure links to the devices that it counts.
 
 import { html, useMemo } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
@@ -39,7 +39,7 @@ export function Fleet({ query }) {
 }
 
 function Figures({ fleet, chosen }) {
-  // Links carry the filter on.
+  // Links keep the filter.
   const to = (show) => `/devices?${[show && `show=${show}`, chosen].filter(Boolean).join("&")}`;
   const figures = [
     ["Devices", fleet.devices, to(""), ""],
@@ -70,7 +70,7 @@ const RANGES = {
   quarter: { label: "Quarter", days: 91, step: "day" },
 };
 
-/** How many devices were online over time: of the fleet or of a group, by the hours that the watch has kept. */
+/** The number of online devices over time, of the fleet or of a group, from the hourly values of the watch. */
 function Online({ group, selector, range }) {
   const { days, step } = RANGES[range] ?? RANGES.day;
   const { data, error } = usePoll(`history ${range} ${group}`, (signal) => history(days, step, group, signal), 60);
@@ -86,10 +86,10 @@ function Online({ group, selector, range }) {
   return html`
     <${Section} title="Online over time" actions=${buttons}>
       ${error && html`<p class="muted">${error.message}</p>`}
-      ${selector && html`<p class="muted">Kept for the whole fleet and for groups, not for labels: this is ${group ? `the group ${group}` : "the whole fleet"}.</p>`}
+      ${selector && html`<p class="muted">The history exists for the whole fleet and for groups, not for labels. This is ${group ? `the group ${group}` : "the whole fleet"}.</p>`}
       ${data && html`
         <${Chart} key=${range} title="Online" unit="devices" rows=${rows} name="online" min=${0} max=${most} together="fleet" latest="last" seconds=${days * 86_400}
-          at=${step === "day" ? date : instant} none="Nothing was kept of this time yet. The watch keeps one figure an hour." />
+          at=${step === "day" ? date : instant} none="There are no values for this period yet. The watch writes one per hour." />
       `}
     <//>
   `;
@@ -101,7 +101,7 @@ function history(days, step, group, signal) {
   return call("GET", `/v1/fleet/history?${query}`, { signal });
 }
 
-/** A day's mean stands at its noon. */
+/** A day's mean is drawn at noon. */
 const middle = (at, step) => (step === "day" ? new Date(Date.parse(at) + DAY / 2).toISOString() : at);
 
 function Versions({ fleet }) {

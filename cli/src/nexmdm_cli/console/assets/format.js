@@ -1,4 +1,4 @@
-// How values are written.
+// Formatting of values.
 
 const numbers = new Intl.NumberFormat("en");
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
@@ -24,7 +24,7 @@ export const withUnit = (value, unit, digits = 0) =>
   value == null ? NONE : `${Number(value).toFixed(digits)} ${unit}`;
 export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 
-/** Seconds as people say them: 40 s, 12 min, 5 h, 3 d. */
+/** A duration for people: 40 s, 12 min, 5 h, 3 d. */
 export function duration(seconds) {
   if (seconds == null) return NONE;
   const whole = Math.max(0, Math.round(seconds));
@@ -45,29 +45,29 @@ export function bytes(size) {
 
 export const date = (when) => day.format(new Date(when));
 
-/** Day and time; the year when it is not this one. */
+/** Day and time, with the year if it is not the current one. */
 export function instant(when) {
   if (!when) return NONE;
   const at = new Date(when);
   return (at.getFullYear() === new Date().getFullYear() ? thisYear : anyYear).format(at);
 }
 
-/** What a datetime-local input shows for an instant, in this browser's time zone; empty for none. */
+/** The value of a datetime-local input for an instant, in the browser's time zone; empty for none. */
 export function localInput(when) {
   const at = new Date(when);
   if (!when || Number.isNaN(at.getTime())) return "";
   return new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
 }
 
-/** The instant that a datetime-local input says, for the API; null for none. */
+/** The instant of a datetime-local input, for the API; null for none. */
 export const fromLocal = (text) => (text ? new Date(text).toISOString() : null);
 
-/** A part of a whole in percent; a few are not none, and nearly all are not all. */
+/** A share in percent; only exact values are shown as 0 % and 100 %. */
 export function share(part, whole) {
   const exact = percent(part, whole);
   if (exact > 0 && exact < 1) return "< 1 %";
   return exact > 99 && exact < 100 ? "> 99 %" : `${Math.round(exact)} %`;
 }
 
-/** The last part of an ARN is who it is. */
+/** The last part of an ARN, which identifies the caller. */
 export const who = (arn) => (arn ? arn.replace(/^arn:aws[\w-]*:(?:iam|sts)::\d+:(?:user|assumed-role)\//, "") : NONE);

@@ -1,4 +1,4 @@
-// Groups: names for filters, with the number of devices in each now.
+// Groups: named filters, with their current number of devices.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -49,7 +49,7 @@ export function Groups() {
     <${Page} title="Groups" poll=${poll} actions=${actions}>
       ${poll.data && html`
         <${Table} caption="Groups" columns=${columns(setAsked)} rows=${poll.data} id=${(group) => group.name}
-          empty="No group was made yet. A group is a name for a filter, such as all tills in Berlin." />
+          empty="There are no groups yet. A group is a named filter, such as all tills in Berlin." />
       `}
       ${asked.edit && html`<${Edit} group=${asked.edit} onClose=${close} />`}
       ${asked.remove && html`<${Remove} group=${asked.remove} onClose=${close} />`}
@@ -73,7 +73,7 @@ function Edit({ group, onClose }) {
         `}
         ${fields}
         <${Field} label="Watched app" name="monitored_package" defaultValue=${group.monitored_package ?? ""} maxlength="255"
-          hint="A package name, for devices without an app of their own to watch. Empty: this group names none." />
+          hint="A package name, for devices that do not set their own monitored app. Leave it empty to set none." />
       <//>
     <//>
   `;
@@ -81,7 +81,7 @@ function Edit({ group, onClose }) {
 
 const Remove = ({ group, onClose }) => html`
   <${Dialog} title="Delete the group ${group.name}" onClose=${onClose}>
-    <p>Its devices stay as they are. A group that something uses cannot be deleted.</p>
+    <p>Its devices are not changed. A group that is in use cannot be deleted.</p>
     <${Form} submit="Delete" danger onCancel=${onClose} onSubmit=${async () => {
       await call("DELETE", address(group.name));
       onClose();

@@ -1,5 +1,5 @@
-// A device's heartbeats over the retained time: fetched once, then only what came since. What a device queued while it
-// was offline and sends later is older than that: it is there when the page is loaded anew.
+// A device's heartbeats over the retention period: all are loaded once, then only newer ones. Heartbeats that a device
+// queued while it was offline are older, and appear when the page is reloaded.
 
 import { call, pages } from "/assets/api.js";
 import { known } from "/assets/poll.js";
@@ -29,7 +29,7 @@ export async function hours(id, signal) {
 }
 
 /**
- * [seconds, values] for a chart, with a hole where the device was silent for long. Of hours, whose values are
+ * [seconds, values] for a chart, with a gap where the device was silent for long. For hours, whose values are
  * {min, max, last}, it is [seconds, min, max, last].
  */
 export function series(rows, name) {

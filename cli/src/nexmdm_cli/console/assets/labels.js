@@ -1,4 +1,4 @@
-// Changing labels: of one device, of those selected, of those that a filter selects.
+// Changing labels of one device, of selected devices, or of the devices of a filter.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -6,7 +6,7 @@ import { count } from "/assets/format.js";
 import { PreviewLine, useLabels, usePreview } from "/assets/selector.js";
 import { Dialog, Field, Form, Notice } from "/assets/ui.js";
 
-/** {set, remove} of lines KEY=VALUE and KEY-. */
+/** {set, remove} from lines KEY=VALUE and KEY-. */
 export function changes(text) {
   const set = {};
   const remove = [];
@@ -41,7 +41,7 @@ export function EditLabels({ target, onDone, onClose }) {
       <${Form} submit=${`Change labels of ${preview ? count(preview.device_count, "device") : "…"}`}
         disabled=${!preview?.device_count} onSubmit=${submit}>
         <${Field} label="Labels" name="changes" type="textarea" required placeholder="site=berlin"
-          hint=${`One a line: KEY=VALUE sets it, KEY- removes it.${keys.length ? ` In use: ${keys.slice(0, 12).join(", ")}.` : ""}`} />
+          hint=${`One per line: KEY=VALUE sets a label, KEY- removes one.${keys.length ? ` In use: ${keys.slice(0, 12).join(", ")}.` : ""}`} />
       <//>
     <//>
   `;
@@ -65,7 +65,7 @@ export function DeleteDevices({ target, onDone, onClose }) {
   return html`
     <${Dialog} title="Delete devices" onClose=${onClose}>
       ${problem ? html`<${Notice} problem=${problem} />` : html`<${PreviewLine} preview=${preview} />`}
-      <p>They will be refused from now on and have to be enrolled again to come back. Their aliases are free again.</p>
+      <p>Their tokens become invalid and they must be enrolled again to come back. Their aliases are free again.</p>
       <${Form} submit=${`Delete ${preview ? count(preview.device_count, "device") : "…"}`} danger
         disabled=${!preview?.device_count} onCancel=${onClose} onSubmit=${submit} />
     <//>

@@ -1,4 +1,4 @@
-// Lists that the API gives by pages: the newest are asked for again and again, older ones when somebody wants them.
+// Paginated lists: the newest items are refreshed regularly, older pages are loaded on request.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -7,8 +7,8 @@ import { usePoll } from "/assets/poll.js";
 const MOST_PER_PAGE = 500;
 
 /**
- * The newest of a list, live. query: {name: value}; what is empty is not asked for.
- * Returns the poll of {items, next_cursor}, with `older`, which fetches more when there are more.
+ * The newest items of a list, live. query: {name: value}; empty values are left out.
+ * Returns the poll of {items, next_cursor}, with `older`, which loads the next page if there is one.
  */
 export function useList(path, query = {}, { first = 100, more = 200 } = {}) {
   const [wanted, setWanted] = useState(first);

@@ -1,4 +1,4 @@
-// Mutes: for some devices, until some time, alerts open and recover without a notification.
+// Mutes: alerts of some devices open and recover without notifications until a given time.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -56,9 +56,9 @@ export function Mutes() {
     <${Page} title="Mutes" poll=${list} actions=${actions}>
       <${Tabs} label="Alerts, rules and mutes" tabs=${ALERT_TABS} />
       ${list.data && html`
-        <${Table} caption="Mutes in force, newest first" columns=${columns((end) => setAsked({ end }))} rows=${list.data.items}
+        <${Table} caption="Active mutes, newest first" columns=${columns((end) => setAsked({ end }))} rows=${list.data.items}
           id=${(mute) => mute.mute_id}
-          empty="Nothing is muted. A mute keeps the alerts of some devices quiet for a time, such as while a site is rebuilt." />
+          empty="There are no mutes. A mute suppresses the notifications of some devices for a time, such as during construction work." />
         <${Older} list=${list} />
       `}
       ${asked.create && html`<${Create} onDone=${done} onClose=${close} />`}
@@ -82,11 +82,11 @@ function Create({ onDone, onClose }) {
   };
   return html`
     <${Dialog} title="New mute" onClose=${onClose}>
-      <p>Alerts of these devices open and recover without a notification. They are still listed.</p>
+      <p>Alerts of these devices open and recover without notifications. They are still listed.</p>
       <${Form} submit="Mute" disabled=${!ready} onSubmit=${submit}>
         <${Field} label="Reason" name="reason" required maxlength="500" />
         <${Field} label="Until" name="until" type="datetime-local" required defaultValue=${inAnHour}
-          hint="In this browser's time zone, ${here}." />
+          hint="In the browser's time zone, ${here}." />
         <${Field} label="Condition" name="condition">${conditionOptions(null, "Every condition")}<//>
         ${fields}
       <//>

@@ -1,15 +1,15 @@
-// Devices are known by their ids; people know them by their aliases.
+// The API identifies devices by id; people know them by alias.
 
 import { html } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
 import { known, usePoll } from "/assets/poll.js";
 
-/** Every device that the filter selects, as far as it has come: {items, complete}. key: under which it is polled. */
+/** The devices of a filter, as far as they are loaded: {items, complete}. key: the key of the poll. */
 export async function everyDevice(signal, show, filter = {}, key = "devices") {
   const items = [];
   for await (const page of pages("/v1/devices", filter, signal)) {
     items.push(...page);
-    // A refresh takes the place of what is shown only as a whole.
+    // A refresh replaces the shown devices only when it is complete.
     if (!known(key)) show({ items: items.slice(), complete: false });
   }
   return { items, complete: true };
@@ -17,7 +17,7 @@ export async function everyDevice(signal, show, filter = {}, key = "devices") {
 
 const aliases = new Map();
 
-/** A device's name as a link to it: from the list when it was loaded, else asked for once. */
+/** A device's name as a link to it: from the list if that is loaded, or else requested once. */
 export function DeviceName({ id }) {
   const { data } = usePoll(
     `alias ${id}`,

@@ -1,8 +1,8 @@
-// Reading an OpenAPI 3.1 document.
+// Functions that read an OpenAPI 3.1 document.
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
 
-/** What `$ref` stands for, within the document. */
+/** Resolve a `$ref` within the document. */
 export function resolve(value, document) {
   if (!value?.$ref) return value;
   const path = value.$ref
@@ -40,7 +40,7 @@ const LIMITS = [
   ["maxItems", "at most", "items"],
 ];
 
-/** A type and its limits in words: `integer, from 1, to 500, default 100`. */
+/** A text for a type and its limits: `integer, from 1, to 500, default 100`. */
 export function describe(given, document) {
   const schema = resolve(given, document) ?? {};
   const words = [

@@ -1,4 +1,4 @@
-// Live data: asked for again and again while somebody looks, less often when it is slow or fails.
+// Live data: refreshed regularly while the page is visible, less often if requests are slow or fail.
 
 import { useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 
@@ -6,12 +6,12 @@ const seen = new Map();
 const LONGEST_WAIT = 300;
 
 /**
- * Data under a key; what was known under it before is shown at once.
+ * Data under a key; earlier data with the same key is shown immediately.
  *
- * load(signal, show): resolves to the data; may show parts of it on the way.
- * seconds: between one answer and the next question, or a function of the data; null ends it.
- * Returns {data, error, at, next, refresh}: `at` is when the data came, `next` when it is asked for again, refresh()
- * asks at once for everything that the page shows.
+ * load(signal, show): resolves to the data; may show parts of it while loading.
+ * seconds: between a response and the next request, or a function of the data; null stops polling.
+ * Returns {data, error, at, next, refresh}: `at` is when the data was received, `next` the time of the next request;
+ * refresh() reloads everything on the page immediately.
  */
 export function usePoll(key, load, seconds = 10) {
   const [state, setState] = useState({ key, ...seen.get(key) });
@@ -44,7 +44,7 @@ export function usePoll(key, load, seconds = 10) {
       }
       const usual = usualWait(running.current.seconds, seen.get(key)?.data);
       if (usual === null || document.hidden) return show({ next: null });
-      // What took long is asked for less often: at most a tenth of the time is spent on it.
+      // Slow requests are made less often, so that they take at most a tenth of the time.
       const took = (performance.now() - started) / 1000;
       const wait = Math.min(LONGEST_WAIT, Math.max(usual * 2 ** failures, asked, 10 * took));
       show({ next: new Date(Date.now() + wait * 1000) });
@@ -72,8 +72,8 @@ export function usePoll(key, load, seconds = 10) {
 
 const usualWait = (seconds, data) => (typeof seconds === "function" ? seconds(data) : seconds);
 
-/** Ask again for everything that the page shows: what was done on it may have changed any of it. */
+/** Reload everything on the page, because an action may have changed any of it. */
 const refresh = () => dispatchEvent(new Event("refresh"));
 
-/** What was known under a key before, without asking. */
+/** The earlier data under a key, without a request. */
 export const known = (key) => seen.get(key)?.data;

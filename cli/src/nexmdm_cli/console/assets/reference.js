@@ -1,4 +1,4 @@
-// The API reference: the OpenAPI 3.1 document that comes with this package, made readable.
+// The API reference, rendered from the OpenAPI 3.1 document in this package.
 
 import { html, useEffect, useState } from "/assets/vendor/preact-htm.module.js";
 import { Problem } from "/assets/api.js";
@@ -10,7 +10,7 @@ import { Page, Section } from "/assets/ui.js";
 async function read(signal) {
   const answer = await fetch("/assets/openapi.json", { signal });
   if (!answer.ok)
-    throw new Problem(answer.status, { detail: "The API description did not come with this installation." });
+    throw new Problem(answer.status, { detail: "The OpenAPI document is missing from this installation." });
   return answer.json();
 }
 
@@ -52,7 +52,7 @@ export function Reference() {
   `;
 }
 
-/** What stands in backticks is code. */
+/** Renders text in backticks as code. */
 const inline = (text) => text?.split("`").map((part, n) => (n % 2 ? html`<code>${part}</code>` : part));
 
 const Prose = ({ text }) => text && html`
@@ -100,11 +100,11 @@ function Operation({ of: { id, method, path, operation }, document }) {
   `;
 }
 
-/** Who may call it: the security schemes that it names. */
+/** The security schemes of an operation. */
 function caller(operation, document) {
   const needs = operation.security ?? document.security ?? [];
   const names = needs.map((need) => Object.keys(need).join(" and ")).filter(Boolean);
-  return names.length ? `authenticated by ${names.join(" or ")}` : "no credential";
+  return names.length ? `authenticated by ${names.join(" or ")}` : "no credentials";
 }
 
 const Parameters = ({ list, document }) => html`
@@ -129,7 +129,7 @@ const Content = ({ of: { content = {} }, document }) =>
       .map(({ value }) => html`<pre>${JSON.stringify(value, null, 2)}</pre>`)}
   `);
 
-/** A schema as a list of its properties, or in a line when it has none. `seen` ends what refers to itself. */
+/** A schema as a list of its properties, or one line if it has none. `seen` stops recursion. */
 function Schema({ schema: given, document, seen }) {
   const name = given.$ref;
   if (seen.includes(name)) return html`<span class="muted">${name.split("/").at(-1)}, as above</span>`;

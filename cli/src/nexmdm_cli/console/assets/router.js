@@ -1,4 +1,4 @@
-// Places in the page are addresses: links are plain <a>, and what a person sees can be sent to somebody else.
+// Every view has a URL, so links are plain <a> elements and a view can be shared.
 
 import { useEffect, useState } from "/assets/vendor/preact-htm.module.js";
 
@@ -11,7 +11,7 @@ export function go(to, { replace = false } = {}) {
   if (!replace) scrollTo(0, 0);
 }
 
-/** Change parameters of the present address; null takes one away. */
+/** Change parameters of the current URL; null removes one. */
 export function setQuery(changes) {
   const query = new URLSearchParams(location.search);
   for (const [name, value] of Object.entries(changes)) {

@@ -1,4 +1,4 @@
-// Alert rules: what is watched for, on which devices, and where it is told.
+// Alert rules: conditions, the devices that they apply to, and where notifications are sent.
 
 import { html, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -89,7 +89,7 @@ export function Rules({ query }) {
       </p>
       ${list.data && html`
         <${Table} caption="Alert rules" columns=${columns(setAsked)} rows=${rows} id=${(rule) => rule.name}
-          empty=${only ? "There is no rule of this name any more." : "No rule was made yet: nothing is watched for."} />
+          empty=${only ? "There is no rule with this name any more." : "There are no rules, so no alerts are opened."} />
         <${Older} list=${list} />
       `}
       ${asked.edit && html`<${Edit} rule=${asked.edit} ...${common} />`}
@@ -99,7 +99,7 @@ export function Rules({ query }) {
   `;
 }
 
-/** What the form says of a rule, besides its name and condition, which stay. */
+/** The values in the form, except for name and condition, which cannot be changed. */
 function written(form, filter, unit) {
   const [from, to] = [form.get("quiet_from"), form.get("quiet_to")];
   return {
@@ -121,7 +121,7 @@ function written(form, filter, unit) {
 function Edit({ rule, onDone, onClose }) {
   const made = Boolean(rule.name);
   const [condition, setCondition] = useState(rule.condition ?? "silent");
-  // Quiet hours are both of their ends, or none.
+  // Quiet hours need both a start and an end.
   const [hours, setHours] = useState({ from: rule.quiet_hours?.from ?? "", to: rule.quiet_hours?.to ?? "" });
   const both = Boolean(hours.from || hours.to);
   const end = (name) => ({
@@ -156,15 +156,15 @@ function Edit({ rule, onDone, onClose }) {
             defaultValue=${rule.threshold ?? ""} hint="Empty: the default of this deployment." />
         `}
         <${Field} label="Must last (seconds)" name="for_seconds" type="number" required min="0" max="604800"
-          defaultValue=${rule.for_seconds ?? 0} hint="How long it must have been so before the alert opens." />
+          defaultValue=${rule.for_seconds ?? 0} hint="How long the condition must last before the alert opens." />
         <${Field} label="Severity" name="severity" required>
           ${SEVERITIES.map((name) => html`<option value=${name} selected=${name === (rule.severity ?? "warning")}>${name}</option>`)}
         <//>
         ${fields}
         <${Field} label="Routes" name="routes" maxlength="640" defaultValue=${(rule.routes ?? []).join(", ")}
-          hint="Names of notification routes, with commas between them. Empty: the alarm topic alone." />
+          hint="Names of notification routes, separated by commas. Empty: only the alarm topic." />
         <${Field} label="Priority" name="priority" type="number" required min="0" max="10000" defaultValue=${rule.priority ?? 100}
-          hint="The lowest of a device's rules for one condition applies." />
+          hint="Of a device's rules for one condition, the one with the lowest number applies." />
         <fieldset>
           <legend>Quiet hours <span class="muted">(optional)</span></legend>
           <div class="row">
@@ -172,7 +172,7 @@ function Edit({ rule, onDone, onClose }) {
             <${Field} label="To" ...${end("to")} />
           </div>
           <${Field} label="Time zone" name="quiet_timezone" maxlength="64" defaultValue=${rule.quiet_hours?.timezone ?? here}
-            hint="Notifications are held, and told at the end if the alert is still open." />
+            hint="Notifications are held back, and sent afterwards if the alert is still open." />
         </fieldset>
         <${Check} name="enabled" label="Enabled" defaultChecked=${rule.enabled ?? true} />
       <//>
@@ -187,7 +187,7 @@ function Turn({ rule, onDone, onClose }) {
       <p>
         ${rule.enabled
           ? "Its open alerts recover, unless another rule covers their devices."
-          : "From the next look on its devices are watched again."}
+          : "It applies again from the next evaluation on."}
       </p>
       <${Form} submit=${what} onCancel=${onClose} onSubmit=${async () => {
         await call("PATCH", address(rule.name), { body: { enabled: !rule.enabled } });

@@ -1,4 +1,4 @@
-// Schedules: commands that are sent by themselves. Instants are shown in this browser's time zone.
+// Schedules: commands that are sent automatically. Instants are shown in the browser's time zone.
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
@@ -59,7 +59,7 @@ export function Schedules() {
     <${Page} title="Schedules" poll=${poll} actions=${actions}>
       ${poll.data && html`
         <${Table} caption="Schedules" columns=${COLUMNS} rows=${poll.data} id=${(schedule) => schedule.name}
-          empty="There is no schedule. One sends a command by itself, such as every night at three." />
+          empty="There are no schedules. A schedule sends a command automatically, such as every night at 3:00." />
       `}
       ${making && html`<${Create} onDone=${made} onClose=${() => setMaking(false)} />`}
     <//>
@@ -75,7 +75,7 @@ function Create({ onDone, onClose }) {
   `;
 }
 
-// The API keeps a schedule's parameters to show them, so it takes no secrets.
+// The API stores and shows a schedule's parameters, so a schedule cannot have secrets.
 const withoutSecrets = (actions) =>
   Object.entries(actions).filter(([, { params }]) => !Object.values(params).some((spec) => spec.secret && spec.required));
 
@@ -114,18 +114,18 @@ function Compose({ actions, onDone }) {
       <//>
       <${Parameters} action=${action} params=${params} variant=${variant} onVariant=${setVariant} />
       <${Field} label="Runs" name="runs" required onChange=${(event) => setOnce(event.target.value === "once")}>
-        <option value="cron" selected=${!once}>Again and again</option>
+        <option value="cron" selected=${!once}>Repeatedly</option>
         <option value="once" selected=${once}>Once</option>
       <//>
       ${once
         ? html`<${Field} key="at" label="At" name="at" type="datetime-local" required hint="In the time zone below." />`
         : html`
           <${Field} key="cron" label="Cron" name="cron" required maxlength="100"
-            hint="Minute, hour, day, month, weekday: 0 3 * * * is every night at three." />
+            hint="Minute, hour, day, month, weekday: 0 3 * * * is every night at 3:00." />
         `}
       <${Field} label="Time zone" name="timezone" required maxlength="64" defaultValue=${here} hint="Such as Europe/Berlin." />
       ${fields}
-      <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
+      <${Field} label="Expires after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
       <${Repeat} repeat=${repeat} />
     <//>
   `;
@@ -149,13 +149,13 @@ export function Schedule({ id }) {
     <button type="button" class="danger" onClick=${() => setAsking("delete")}>Delete</button>
   `;
   const asked = schedule && {
-    run: ["Run the schedule now", "Its next run stays as it is.", act("POST", "/run", { key: key.current })],
+    run: ["Run the schedule now", "Its next run is not affected.", act("POST", "/run", { key: key.current })],
     switch: [
       schedule.enabled ? "Disable the schedule" : "Enable the schedule",
-      schedule.enabled ? "It does not run until it is enabled again." : "Runs that were missed are not made up for.",
+      schedule.enabled ? "It does not run until it is enabled again." : "Missed runs are not made up.",
       act("PATCH", "", { body: { enabled: !schedule.enabled } }),
     ],
-    delete: ["Delete the schedule", "Commands that it has sent stay.", act("DELETE", "")],
+    delete: ["Delete the schedule", "Commands that it has sent are kept.", act("DELETE", "")],
   }[asking];
   return html`
     <${Page} title=${id} poll=${poll} actions=${actions} back=${{ to: "/schedules", label: "← Schedules" }}>
@@ -210,7 +210,7 @@ function Runs({ name }) {
       ${error && html`<${Notice} problem=${error} />`}
       ${latest && html`<${CommandState} id=${latest} />`}
       ${data && html`
-        <${Table} caption="Runs" columns=${RUN_COLUMNS} rows=${data.items} id=${(run) => run.scheduled_for} empty="It has not run yet." />
+        <${Table} caption="Runs" columns=${RUN_COLUMNS} rows=${data.items} id=${(run) => run.scheduled_for} empty="The schedule has not run yet." />
       `}
     <//>
   `;

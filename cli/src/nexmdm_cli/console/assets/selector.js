@@ -1,4 +1,4 @@
-// Who is meant: a label selector that helps while it is typed, groups, labels as chips, and the preview of a filter.
+// Choosing devices: a label selector with completion, groups, labels as chips, and the preview of a filter.
 
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
@@ -7,7 +7,7 @@ import { usePoll } from "/assets/poll.js";
 import { Field } from "/assets/ui.js";
 
 const MOST_SUGGESTED = 8;
-// What a selector can write; other values are matched by their key.
+// The values that a selector can contain; others are matched by key.
 const WRITABLE = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$/;
 
 const labelsInUse = (signal) => call("GET", "/v1/labels", { signal }).then((answer) => answer.items);
@@ -22,7 +22,7 @@ async function everyGroup(signal) {
 
 export const useGroups = () => usePoll("groups", everyGroup, 30);
 
-/** The devices page of those that a label selects. */
+/** A link to the devices with a label. */
 export const selecting = (key, value) =>
   `/devices?selector=${encodeURIComponent(WRITABLE.test(value) ? `${key}=${value}` : key)}`;
 
@@ -31,7 +31,7 @@ export const Labels = ({ of }) =>
     .sort()
     .map(([key, value]) => html`<a class="chip" key=${key} href=${selecting(key, value)}>${key}=${value}</a> `);
 
-/** A filter in words. */
+/** A description of a filter. */
 export function described(filter) {
   const words = [];
   if (filter.all) words.push("every device");
@@ -49,7 +49,7 @@ function appWords({ package: name, version_code_below: below, missing }) {
   return below == null ? `app ${name}` : `app ${name} below ${below}`;
 }
 
-/** [[what the whole text would be, what is shown]] for the last requirement of a selector. */
+/** [[complete text, shown text]] of the completions for the last requirement of a selector. */
 function suggestions(text, labels) {
   const before = /^(?:[^,()]*(?:\([^()]*\))?[^,()]*,)*/.exec(text)[0];
   const begun = text.slice(before.length).trimStart();
@@ -68,7 +68,7 @@ function suggestions(text, labels) {
     .map((label) => [`${before}${negated}${label.key}`, `${negated}${label.key} (${number(label.device_count)})`]);
 }
 
-/** onChange gets the text when typing pauses. problem: of the request that used it. */
+/** onChange receives the text when typing pauses. problem: of the request that used it. */
 export function SelectorField({ value, onChange, problem, label = "Labels" }) {
   const labels = useLabels();
   const [text, setText] = useState(value);
@@ -144,7 +144,7 @@ export function GroupChoice({ value, onChange, label = "Group" }) {
   `;
 }
 
-/** What a filter selects now: {preview, problem}; again when `again` changes. */
+/** The preview of a filter: {preview, problem}; reloaded when `again` changes. */
 export function usePreview(target, again = 0) {
   const [state, setState] = useState({});
   const asked = useRef(false);
@@ -158,7 +158,7 @@ export function usePreview(target, again = 0) {
         (preview) => setState({ preview }),
         (problem) => problem.name !== "AbortError" && setState({ problem }),
       );
-    // Not for every letter that is typed.
+    // Not for every keystroke.
     const paused = setTimeout(ask, asked.current ? 250 : 0);
     asked.current = true;
     return () => {
@@ -170,7 +170,7 @@ export function usePreview(target, again = 0) {
 }
 
 export function PreviewLine({ preview }) {
-  if (!preview) return html`<p class="muted" role="status">Looking which devices these are …</p>`;
+  if (!preview) return html`<p class="muted" role="status">Loading the devices …</p>`;
   const more = preview.device_count - preview.sample.length;
   const names = preview.sample.join(", ") + (more > 0 ? ` and ${number(more)} more` : "");
   return html`
@@ -181,11 +181,11 @@ export function PreviewLine({ preview }) {
 const SHOWN = ["selector", "group", "alias_prefix", "online"];
 
 /**
- * The devices that a form is about: {filter, fields, ready, problem}.
+ * The devices of a form: {filter, fields, ready, problem}.
  *
- * initial: the filter that is edited; what the fields do not show of it stays as it is.
- * every: whether nothing chosen means every device, as {all: true}; else a filter has to be chosen.
- * group: whether a group may be named.
+ * initial: the filter to edit; its parts that no field shows stay unchanged.
+ * every: whether an empty choice means every device, as {all: true}; otherwise a filter is required.
+ * group: whether a group may be chosen.
  */
 export function useFilter(initial, { every = true, group = true } = {}) {
   const [chosen, setChosen] = useState(() => {

@@ -1,4 +1,4 @@
-// Sending a command, to one device or to many, and watching it settle.
+// Sending a command to one device or to many, and following it until it settles.
 
 import { html, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call } from "/assets/api.js";
@@ -10,10 +10,10 @@ import { Dialog, Field, Form, Notice } from "/assets/ui.js";
 
 const knownActions = (signal) => fetch("/assets/actions.json", { signal }).then((answer) => answer.json());
 
-/** What can be sent: {action: {about, answered, params, disruptive, repeat}}; undefined until it is loaded. */
+/** The available actions: {action: {about, answered, params, disruptive, repeat}}; undefined until loaded. */
 export const useActions = () => usePoll("actions", knownActions, () => null).data;
 
-/** devices: [{device_id, alias}], or filter: whom it selects, which `about` says in words. */
+/** devices: [{device_id, alias}]; or filter, with `about` as its description. */
 export function Send({ devices, filter, about, onClose }) {
   const actions = useActions();
   const [sent, setSent] = useState(null);
@@ -38,7 +38,7 @@ export function Send({ devices, filter, about, onClose }) {
 function Compose({ actions, devices, filter, onSent }) {
   const [action, setAction] = useState("ping");
   const [variant, setVariant] = useState("");
-  // One key for one thing asked: a second try after a lost answer is not a second command.
+  // One key per request, so that a second attempt after a lost response does not create a second command.
   const asked = useRef({});
   const [again, setAgain] = useState(0);
   const { preview, problem } = usePreview(filter && { filter }, again);
@@ -49,7 +49,7 @@ function Compose({ actions, devices, filter, onSent }) {
     const [path, target] = filter ? ["/v1/commands", { filter }] : targetOf(devices);
     const what = JSON.stringify([path, target, body]);
     if (asked.current.what !== what) asked.current = { what, key: crypto.randomUUID() };
-    // It goes to the devices that were shown, or to none.
+    // It is sent to the devices that were shown, or to none.
     const expected = filter ? { expect_target_hash: preview.target_hash } : {};
     try {
       const sent = await call("POST", path, { body: { ...body, ...target, ...expected }, key: asked.current.key });
@@ -72,7 +72,7 @@ function Compose({ actions, devices, filter, onSent }) {
         ${Object.keys(actions).map((name) => html`<option value=${name} selected=${name === action}>${name}</option>`)}
       <//>
       <${Parameters} action=${action} params=${params} variant=${variant} onVariant=${setVariant} />
-      <${Field} label="Give up after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
+      <${Field} label="Expires after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
       <${Repeat} repeat=${repeat} />
     <//>
   `;
@@ -94,7 +94,7 @@ export const Parameters = ({ action, params, variant, onVariant }) =>
 const ANSWERED = {
   at_once: "The agent answers at once.",
   with_heartbeat: "The agent answers with its next heartbeat.",
-  never: "The agent does not report what became of it.",
+  never: "The agent does not report the result.",
 };
 
 const targetOf = (devices) =>
@@ -135,7 +135,7 @@ function Parameter({ name, spec, variant, onVariant }) {
   `;
 }
 
-/** What was written into the fields of the parameters. */
+/** The values of the parameters' fields. */
 export function parameters(form, params) {
   const given = {};
   for (const [name, { type }] of Object.entries(params)) {

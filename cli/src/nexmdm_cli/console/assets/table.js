@@ -1,4 +1,4 @@
-// A table that stays quick: what is shown of ten thousand rows is one page of them.
+// A table that stays fast with ten thousand rows, because it renders only one page of them.
 
 import { html } from "/assets/vendor/preact-htm.module.js";
 import { number } from "/assets/format.js";
@@ -13,7 +13,7 @@ function compare(a, b) {
   return typeof a === "string" ? collator.compare(a, b) : a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** Rows in the order of `sort`, a column's key, with a minus before it for downwards. What has no value comes last. */
+/** Rows sorted by `sort`, a column's key, with a leading minus for descending order. Rows without a value come last. */
 export function sorted(rows, columns, sort) {
   const column = columns.find(({ key }) => key === sort.replace("-", ""));
   if (!column) return rows;
@@ -24,7 +24,7 @@ export function sorted(rows, columns, sort) {
 }
 
 /**
- * columns: [{key, label, cell(row), value(row)?, kind?}]; one with a `value` can be sorted by.
+ * columns: [{key, label, cell(row), value(row)?, kind?}]; a column with a `value` can be sorted.
  * sort, onSort: as for `sorted`. select: {chosen: Set, onChange(Set), id(row), name(row)}.
  */
 export function Table({ caption, columns, rows, id, sort, onSort, page = 1, onPage, select, empty }) {
@@ -85,7 +85,7 @@ function Row({ row, columns, select }) {
   `;
 }
 
-/** All rows that fit the filter, not only those of the page that is shown. */
+/** All rows that match the filter, not only those on the current page. */
 function SelectAll({ select, rows }) {
   const all = rows.every((row) => select.chosen.has(select.id(row)));
   const toggle = () => select.onChange(all ? new Set() : new Set(rows.map(select.id)));

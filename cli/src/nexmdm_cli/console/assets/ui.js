@@ -1,9 +1,9 @@
-// The parts that pages are made of.
+// Components of the pages.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { ago, instant, number, time, until } from "/assets/format.js";
 
-/** A page with its heading, which is focused when it opens, and how fresh its data is. */
+/** A page with its heading, which is focused when the page opens, and the age of its data. */
 export function Page({ title, poll, actions, back, children }) {
   const heading = useRef();
   useLayoutEffect(() => {
@@ -35,14 +35,14 @@ function Freshness({ poll }) {
       <span class=${error ? "dot bad" : "dot good"}></span>
       <span>
         ${!error && (at ? html`updated ${updated}` : "loading …")}
-        ${error && (at ? html`not updated since ${updated}` : "not loaded")}${error && next && `; again ${until(next)}`}
+        ${error && (at ? html`not updated since ${updated}` : "not loaded")}${error && next && `; next attempt ${until(next)}`}
       </span>
       <button type="button" class="quiet" onClick=${poll.refresh} aria-label="Update now" title="Update now">↻</button>
     </p>
   `;
 }
 
-/** Pages that belong together. tabs: [[address, label]]. */
+/** Tabs of related pages. tabs: [[URL, label]]. */
 export const Tabs = ({ label, tabs }) => html`
   <nav class="tabs" aria-label=${label}>
     ${tabs.map(([to, name]) => html`
@@ -51,7 +51,7 @@ export const Tabs = ({ label, tabs }) => html`
   </nav>
 `;
 
-/** What went wrong, read out at once. */
+/** An error, announced by screen readers immediately. */
 export function Notice({ problem }) {
   return html`<div class="notice" role="alert"><strong>${problem.title ?? "Error"}</strong> ${problem.message}</div>`;
 }
@@ -101,7 +101,7 @@ export const Facts = ({ of }) => html`
   </dl>
 `;
 
-/** Parts of a whole, as a bar and in words. parts: [[name, count, tone]]. */
+/** Shares of a total, as a bar and as text. parts: [[name, count, tone]]. */
 export function Shares({ parts, label }) {
   const present = parts.filter(([, count]) => count > 0);
   const words = present.map(([name, count]) => `${number(count)} ${name}`).join(", ") || "none";
@@ -127,7 +127,7 @@ function spans(parts) {
   });
 }
 
-/** A modal dialog; Escape and the backdrop close it. The browser keeps the focus inside and gives it back. */
+/** A modal dialog; Escape and the backdrop close it. The browser keeps the focus inside and restores it afterwards. */
 export function Dialog({ title, onClose, children }) {
   const element = useRef();
   useEffect(() => {
@@ -149,7 +149,7 @@ export function Dialog({ title, onClose, children }) {
   `;
 }
 
-/** A form that does one thing: it waits while that is done and shows what went wrong. onSubmit gets the FormData. */
+/** A form with one action: it is disabled while the action runs, and shows errors. onSubmit receives the FormData. */
 export function Form({ submit, danger, disabled, onSubmit, onCancel, children }) {
   const [state, setState] = useState({});
   const send = async (event) => {
@@ -176,7 +176,7 @@ export function Form({ submit, danger, disabled, onSubmit, onCancel, children })
   `;
 }
 
-/** A labelled field; `hint` is read with it. */
+/** A labelled field; screen readers announce `hint` with it. */
 export function Field({ label, hint, children, ...input }) {
   const id = `f-${input.name}`;
   const described = hint ? `${id}-hint` : undefined;

@@ -1,8 +1,9 @@
-"""The operators' event log: one event per change, in the transaction of the change. Rows are added, never changed.
+"""The operators' event log: one event per change, written in the transaction of the change. Rows are only added, never
+changed.
 
-A verb that works in `transaction()` calls `record()` in it. A verb of one statement writes the event in that statement:
+A verb that uses `transaction()` calls `record()` in it. A verb of one statement writes the event in that statement:
 `INSERT INTO operator_events (actor, session, ip, request_id, action, object, before, after) SELECT %(actor)s, ...` with
-`**actor.parameters()`. A call that changed nothing, failed or only read leaves no event.
+`**actor.parameters()`. A call that changed nothing, failed or only read writes no event.
 """
 
 from typing import Annotated, Any, TypeAlias
@@ -21,11 +22,11 @@ Change: TypeAlias = dict[str, Any]
 
 
 class Event(Struct, kw_only=True):
-    """One change: who did what to which object, and what was different afterwards.
+    """One change: who did what to which object, and the values before and after.
 
     Attributes:
         object: kind and id, `device:<id>`, `build:<id>`, `command:<request_id>`, `group:<name>`, ...
-        before, after: what changed; counts and hashes for a bulk change. Never a secret.
+        before, after: the changed values; counts and hashes for a bulk change. Never a secret.
         request_id: the id of the Lambda invocation, to find its log records.
     """
 
@@ -42,7 +43,7 @@ class Event(Struct, kw_only=True):
 
 
 class EventsQuery(PageQuery, kw_only=True):
-    """actor, action and object are compared whole, or as a prefix when they end in `*`; since is an instant."""
+    """actor, action and object match exactly, or as a prefix if they end in `*`; since is an instant."""
 
     actor: Text | None = None
     action: Text | None = None
@@ -63,14 +64,14 @@ def record(
 
     Args:
         action: noun and verb, `device.rename`, `command.send`, `build.promote`.
-        object_: what it was done to, `device:<id>`.
+        object_: the object that was changed, `device:<id>`.
     """
     changes = {"before": _json(before), "after": _json(after)}
     tx.execute(_RECORD, {**actor.parameters(), "action": action, "object": object_, **changes})
 
 
 def list_events(db: Executor, query: EventsQuery) -> Page[Event]:
-    """The events that match, newest first."""
+    """The matching events, newest first."""
     (after,) = query.after(int)
     parameters = {
         "after": after,

@@ -1,5 +1,5 @@
--- The events that match every given condition, newest first; zero rows: there is none (left).
--- The patterns have no wildcard but a last one, so the planner reads the index on the column that is given.
+-- The events that match every given condition, newest first; zero rows: there are none, or none after the cursor.
+-- A pattern has at most a wildcard at its end, so the planner can use the index on its column.
 SELECT event_id, at, actor, session, ip, action, object, before, after, request_id
 FROM operator_events
 WHERE (%(after)s::numeric IS NULL OR event_id < %(after)s::numeric)

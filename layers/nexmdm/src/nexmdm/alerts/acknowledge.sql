@@ -1,4 +1,4 @@
--- Marks an open alert as known to an operator; a later note replaces an earlier one. Zero rows: there is no such alert,
+-- Acknowledges an open alert; a later note replaces an earlier one. Zero rows: there is no such alert,
 -- or it has recovered.
 UPDATE device_alerts a SET acked_at = clock_timestamp(), acked_by = %(by)s, ack_note = %(note)s
 FROM devices d

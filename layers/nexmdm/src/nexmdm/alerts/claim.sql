@@ -1,6 +1,6 @@
--- Claims what waits to be told through one set of routes, the one that has waited longest, and counts it by rule and kind
--- with the first few devices of each. Zero rows: nothing waits, or another run is telling it. What a rule's quiet hours
--- hold back waits on.
+-- Claims the waiting notifications of one set of routes, the one that has waited the longest, and counts them by rule
+-- and kind, with the first few devices of each. Zero rows: none are waiting, or another run is sending them.
+-- Notifications held back by a rule's quiet hours keep waiting.
 WITH waiting AS MATERIALIZED (
     SELECT a.id, a.condition, a.rule, a.severity, a.notice, a.since, a.detail, a.claim_id IS NOT NULL AS repeated,
         d.alias, coalesce(r.routes, '{}') AS routes

@@ -1,6 +1,7 @@
--- Devices whose agent is older than the build that they have been offered for the threshold, in hours.
--- The chain of offered_build_v1 for all devices at once: it ends at the first build that everyone is offered.
--- Agents report a name, not a code: a published name is as new as its newest build, any other is older than all.
+-- Devices whose agent is older than the build that they have been offered for at least the threshold, in hours.
+-- Evaluates the chain of offered_build_v1 for all devices at once; it ends at the first build that is offered to every
+-- device. Agents report a version name, not a code: a published name counts as its newest build, any other as older
+-- than all.
 WITH RECURSIVE chain AS (
     SELECT v.*, 1 AS place FROM apk_versions v
     WHERE v.package_name = %(agent_package)s AND v.build_type = 'release' AND v.is_current
@@ -11,7 +12,7 @@ WITH RECURSIVE chain AS (
           AND chain.rollout_filter IS NULL)
 ), offered AS MATERIALIZED (
     SELECT id, place, version_name, version_code, staged_rollout_percent, rollout_filter,
-        -- The last change of the rollout: from then on its cohort was to have it.
+        -- The last change of the rollout, from which on its cohort was offered the build.
         coalesce((audit -> -1 ->> 'at')::timestamptz, promoted_at)
             <= statement_timestamp() - make_interval(secs => 3600 * %(threshold)s) AS due
     FROM chain WHERE state = 'published' AND paused_at IS NULL
@@ -19,7 +20,7 @@ WITH RECURSIVE chain AS (
     SELECT version_name, max(version_code) AS version_code FROM apk_versions
     WHERE package_name = %(agent_package)s AND state IN ('published', 'adopted') GROUP BY version_name
 ), older AS MATERIALIZED (
-    -- Only of these is it asked what they are offered, which costs a hash.
+    -- The offered build is computed only for these devices, because it needs a hash.
     SELECT d.id, l.agent_version, coalesce(n.version_code, -1) AS version_code
     FROM devices d JOIN device_last_status l ON l.device_id = d.id
     LEFT JOIN named n ON n.version_name = l.agent_version

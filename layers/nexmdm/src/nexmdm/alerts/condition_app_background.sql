@@ -1,7 +1,7 @@
--- Devices that have their monitored app installed and did not have it in front for longer than the threshold, in seconds,
--- when they last reported. Zero rows: none, or no agent reports it.
+-- Devices that have their monitored app installed and, at their last report, had not had it in the foreground for
+-- longer than the threshold, in seconds. Zero rows: there are none, or no agent reports it.
 --
--- Which app is monitored is worked out last, for the devices that look so only: it asks the filter of every group.
+-- The monitored app is determined last, only for candidate devices, because that evaluates every group's filter.
 WITH looks_so AS MATERIALIZED (
     SELECT d.id, d.monitored_package, l.monitored_foreground_recent_s
     FROM devices d JOIN device_last_status l ON l.device_id = d.id

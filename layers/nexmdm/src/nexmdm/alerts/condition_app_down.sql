@@ -1,8 +1,8 @@
--- Devices that have their monitored app installed, whose process does not run, and that did not have it in front for
--- longer than the threshold, in seconds. The process alone is no proof: Android 7 and later hide it from the agent. An
--- agent that does not report the foreground is believed about the process.
+-- Devices that have their monitored app installed, whose app process is not running, and that have not had it in the
+-- foreground for longer than the threshold, in seconds. The process alone is not proof, because Android 7 and later
+-- hide it from the agent. If an agent does not report the foreground, the process decides.
 --
--- Which app is monitored is worked out last, for the devices that look so only: it asks the filter of every group.
+-- The monitored app is determined last, only for candidate devices, because that evaluates every group's filter.
 WITH looks_so AS MATERIALIZED (
     SELECT d.id, d.monitored_package, l.monitored_foreground_recent_s
     FROM devices d JOIN device_last_status l ON l.device_id = d.id

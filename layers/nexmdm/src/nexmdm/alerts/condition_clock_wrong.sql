@@ -1,6 +1,6 @@
--- Devices whose clock was off by more than the threshold, in seconds, when their last report was received. A clock that
--- is ahead is wrong for certain. One that is behind may be a report that waited in the device's queue, so it counts only
--- for a device that has been heard since without a newer time.
+-- Devices whose clock was wrong by more than the threshold, in seconds, when their last report was received. A time in
+-- the future is certainly wrong. A time in the past may belong to a report that waited in the device's queue, so it
+-- counts only if the device has been heard from since without a newer time.
 SELECT d.id AS device_id,
     jsonb_build_object('seconds', round(extract(epoch FROM l.device_ts - l.received_at))) AS detail
 FROM devices d JOIN device_last_status l ON l.device_id = d.id

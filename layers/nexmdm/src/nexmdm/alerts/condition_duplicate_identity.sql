@@ -1,6 +1,6 @@
--- Devices that seem to be two phones: one device token used in turn by two within the last day, or one hardware id under
--- two aliases (a cloned image, a restored backup). The hardware ids that are there twice are found for all devices at
--- once, and only their devices are looked up: a look-up for each device costs several times as much.
+-- Devices that seem to be two phones: one device token used alternately by two phones within the last day, or one
+-- hardware id under two aliases (a cloned image, a restored backup). Duplicate hardware ids are found for all devices
+-- at once, and only their devices are looked up; a look-up per device costs several times as much.
 WITH shared AS (
     SELECT device_id, token_shared_at FROM device_last_status
     WHERE token_shared_at > statement_timestamp() - interval '1 day'

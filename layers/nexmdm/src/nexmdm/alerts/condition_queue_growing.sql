@@ -1,6 +1,6 @@
--- Devices that hold back as many reports as the threshold, and more than in each report of the four intervals before
--- the last one: three reports, or two when one was lost. One bucket more, because a bucket begins before its report.
--- Only devices that hold back much are looked up, by the unique index of heartbeats.
+-- Devices with at least as many unsent reports as the threshold, and more than in each report of the four intervals
+-- before the last one (three reports, or two if one was lost). One more bucket is read, because a bucket begins before
+-- its report. Only devices with many unsent reports are looked up, by the unique index of heartbeats.
 SELECT d.id AS device_id, jsonb_build_object('queue_depth', l.queue_depth, 'before', before.least) AS detail
 FROM devices d JOIN device_last_status l ON l.device_id = d.id
 CROSS JOIN LATERAL (

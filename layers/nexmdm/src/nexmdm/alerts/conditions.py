@@ -1,7 +1,7 @@
-"""What is worth an alert: each condition is declared once, here, with its SQL in `condition_<name>.sql`.
+"""The conditions of alerts: each is declared here once, with its SQL in `condition_<name>.sql`.
 
-A condition's SQL finds the living devices that are in it now, as `device_id` and `detail`, what a notification adds. A
-device that falls silent keeps its other conditions: nothing says that they are over.
+A condition's SQL finds the enrolled devices that meet it now, as `device_id` and `detail`, which notifications show. A
+device that falls silent keeps its other conditions, because no report says that they have ended.
 """
 
 from collections.abc import Callable
@@ -19,28 +19,32 @@ Detail: TypeAlias = dict[str, Any]
 
 
 class Condition(StrEnum):
-    """What a rule watches for."""
+    """The condition of a rule."""
 
-    SILENT = "silent"  # the server has not heard from it for three intervals (never: since it was enrolled)
-    LOW_BATTERY = "low_battery"  # its last report gives the battery less than the threshold
-    HIGH_TEMPERATURE = "high_temperature"  # its last report gives the battery at least the threshold
-    APP_DOWN = "app_down"  # its monitored app is installed and does not run
-    APP_BACKGROUND = "app_background"  # its monitored app was not in front for longer than the threshold
-    QUEUE_GROWING = "queue_growing"  # it holds back as many reports as the threshold, and ever more
-    AGENT_OUTDATED = "agent_outdated"  # its agent is older than the build that it has been offered for the threshold
+    SILENT = (
+        "silent"  # the server has not heard from it for three intervals (if it never reported, since its enrollment)
+    )
+    LOW_BATTERY = "low_battery"  # its last report has a battery charge below the threshold
+    HIGH_TEMPERATURE = "high_temperature"  # its last report has a battery temperature at or above the threshold
+    APP_DOWN = "app_down"  # its monitored app is installed and not running
+    APP_BACKGROUND = "app_background"  # its monitored app has not been in the foreground for longer than the threshold
+    QUEUE_GROWING = "queue_growing"  # it has at least as many unsent reports as the threshold, and the number grows
+    AGENT_OUTDATED = (
+        "agent_outdated"  # its agent is older than the build that it has been offered for at least the threshold
+    )
     DUPLICATE_IDENTITY = "duplicate_identity"  # two phones seem to use one device token or one hardware id
-    CLOCK_WRONG = "clock_wrong"  # its clock is off by more than the threshold
+    CLOCK_WRONG = "clock_wrong"  # its clock is wrong by more than the threshold
 
 
 class Declaration(Struct, frozen=True, kw_only=True):
     """One condition.
 
     Attributes:
-        title: how a notification begins.
-        unit: of the threshold; None when the condition has none.
+        title: the beginning of a notification.
+        unit: of the threshold; None if the condition has no threshold.
         least, most: bounds of the threshold.
-        default: the threshold of a rule that has none, out of the settings.
-        phrase: what a notification says of one device, from the alert's detail; empty for nothing.
+        default: the threshold of a rule that does not set one, from the settings.
+        phrase: the text about one device in a notification, from the alert's detail; may be empty.
     """
 
     title: str
@@ -53,7 +57,9 @@ class Declaration(Struct, frozen=True, kw_only=True):
 
 def _last_heard(detail: Detail) -> str:
     at = detail.get("last_seen_at")
-    return f"last heard {datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else "never heard"
+    return (
+        f"last heard from {datetime.fromisoformat(at).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else "never heard from"
+    )
 
 
 DECLARATIONS: dict[Condition, Declaration] = {
@@ -83,7 +89,7 @@ DECLARATIONS: dict[Condition, Declaration] = {
         phrase=lambda detail: str(detail.get("package")),
     ),
     Condition.APP_BACKGROUND: Declaration(
-        title="App not in front",
+        title="App in background",
         unit="seconds",
         least=0,
         most=86_400,
@@ -91,7 +97,7 @@ DECLARATIONS: dict[Condition, Declaration] = {
         phrase=lambda detail: f"{detail.get('package')}, {detail.get('foreground_seconds')} s",
     ),
     Condition.QUEUE_GROWING: Declaration(
-        title="Reports pile up",
+        title="Report queue growing",
         unit="reports",
         least=1,
         most=100_000,
@@ -99,7 +105,7 @@ DECLARATIONS: dict[Condition, Declaration] = {
         phrase=lambda detail: f"{detail.get('queue_depth')} waiting",
     ),
     Condition.AGENT_OUTDATED: Declaration(
-        title="Agent behind the rollout",
+        title="Agent outdated",
         unit="hours",
         least=0,
         most=8760,
@@ -108,7 +114,7 @@ DECLARATIONS: dict[Condition, Declaration] = {
     ),
     Condition.DUPLICATE_IDENTITY: Declaration(
         title="Two phones, one identity",
-        phrase=lambda detail: f"same hardware as {twin}" if (twin := detail.get("same_hardware")) else "one token",
+        phrase=lambda detail: f"same hardware as {twin}" if (twin := detail.get("same_hardware")) else "shared token",
     ),
     Condition.CLOCK_WRONG: Declaration(
         title="Clock wrong",
@@ -122,12 +128,12 @@ DECLARATIONS: dict[Condition, Declaration] = {
 
 
 def sql(condition: Condition) -> str:
-    """The condition's query. It takes `threshold` and the parameters of `parameters()`."""
+    """The condition's query. Its parameters are `threshold` and those of `parameters()`."""
     return _SQL[condition]
 
 
 def parameters(config: Settings) -> dict[str, object]:
-    """What the queries take besides the threshold."""
+    """The parameters of the queries except the threshold."""
     return {
         "interval_seconds": config.heartbeat_interval_seconds,
         "bucket_seconds": config.heartbeat_bucket_seconds,

@@ -1,10 +1,10 @@
--- Compares the devices of one rule with their alerts of its condition, and writes what changed. One row: how many alerts
--- opened and recovered. {condition} finds the devices that are in the condition; {applies} and {muted} say of a device d
--- with its last status l whether the rule is the one that applies to it, and whether a mute covers it.
+-- Compares the devices of one rule with their alerts of its condition, and writes the changes. Returns one row: how
+-- many alerts opened and recovered. {condition} finds the devices that meet the condition; {applies} and {muted} say
+-- for a device d with its last status l whether the rule applies to it and whether a mute covers it.
 --
--- What is unchanged is not written. The full join can only be a hash or a merge, and what is to be updated is picked out
--- before it is joined: whatever the planner believes, an outage of the whole fleet costs no product of its rows. ON
--- CONFLICT, and the conditions that the updates repeat, are for another run at the same moment.
+-- Unchanged rows are not written. The full join can only be a hash or merge join, and the rows to update are selected
+-- before they are joined, so regardless of the planner's estimates an outage of the whole fleet does not cause a nested
+-- loop over all rows. ON CONFLICT, and the conditions that the updates repeat, handle concurrent runs.
 WITH troubled AS MATERIALIZED (
     SELECT t.device_id, t.detail, ({muted}) AS muted
     FROM ({condition}) AS t JOIN devices d ON d.id = t.device_id LEFT JOIN device_last_status l ON l.device_id = d.id
@@ -51,8 +51,9 @@ WITH troubled AS MATERIALIZED (
     UPDATE device_alerts a SET clear_since = statement_timestamp()
     FROM away WHERE a.id = away.id AND a.recovered_at IS NULL AND a.clear_since IS NULL
 ), recovered AS (
-    -- A run that is telling that it opened loses its claim: that it recovered is told instead. Nothing is told of an
-    -- alert that opened under a mute, that recovers under one, or whose opening quiet hours still hold back.
+    -- A run that is notifying about the opening loses its claim, and the recovery is notified instead. There is no
+    -- notification for an alert that opened or recovers while muted, or whose opening is still held back by quiet
+    -- hours.
     UPDATE device_alerts a SET clear_since = coalesce(a.clear_since, statement_timestamp()),
         recovered_at = statement_timestamp(), claim_id = NULL, lease_until = NULL, muted = a.muted OR over.muted,
         notice = CASE WHEN NOT (a.muted OR over.muted

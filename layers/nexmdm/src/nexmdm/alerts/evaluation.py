@@ -1,15 +1,15 @@
-"""Alerts about devices: found by the watch, open until the condition stayed away for the cool-down.
+"""Alerts about devices: opened by the watch, and open until the condition has been absent for the cool-down.
 
-    (none) -> pending     the condition is there, and its rule asks that it lasts (`for_seconds`)
-    (none) -> open        the condition is there; at most one open alert per device and condition, by unique index
-    pending -> open       it lasted for the rule's `for_seconds`
-    pending -> (none)     it went away before
-    open -> open          it comes and goes: `clear_since` remembers since when it is gone, and nothing is told
-    open -> recovered     gone for ALERT_COOLDOWN_SECONDS; no rule watches for it on this device any more; or the device
-                          was deleted, of which nothing is told
+    (none) -> pending     the condition is met, and its rule requires that it lasts (`for_seconds`)
+    (none) -> open        the condition is met; a unique index allows one open alert per device and condition
+    pending -> open       the condition has lasted for the rule's `for_seconds`
+    pending -> (none)     the condition ended before that
+    open -> open          the condition flaps: `clear_since` is when it ended, and no notification is sent
+    open -> recovered     absent for ALERT_COOLDOWN_SECONDS; no rule applies to the device any more; or the device
+                          was deleted, which is not notified
 
-So a condition that flaps is told once, and two runs at once find it once. What is to be told waits in the row's
-`notice`, see `nexmdm.alerts.notifications`.
+A flapping condition therefore sends one notification, and two concurrent runs open one alert. A pending notification is
+stored in the row's `notice`; see `nexmdm.alerts.notifications`.
 """
 
 import time
@@ -36,20 +36,20 @@ from nexmdm.runtime.validation import Instant
 
 
 class AlertState(StrEnum):
-    """Where an alert is."""
+    """The state of an alert."""
 
-    PENDING = "pending"  # the condition is there, for less than its rule's for_seconds; the watch opens or removes it
-    OPEN = "open"  # entered by the watch, left by the watch when the condition stayed away
-    RECOVERED = "recovered"  # over; cleanup removes it after ALERT_RETENTION_DAYS
+    PENDING = "pending"  # the condition is met for less than for_seconds; the watch opens or removes the alert
+    OPEN = "open"  # entered by the watch, left by the watch when the condition has been absent long enough
+    RECOVERED = "recovered"  # final; cleanup removes it after ALERT_RETENTION_DAYS
 
 
 class Alert(Struct, kw_only=True):
-    """What is wrong, or was, with one device.
+    """A present or past problem of one device.
 
     Attributes:
-        since: when the condition was found. opened_at: when the alert opened; null while it is pending.
-        notified_at: when the last change was told; null if nothing was.
-        muted: a mute kept its last change from being told.
+        since: when the condition was first met. opened_at: when the alert opened; null while it is pending.
+        notified_at: when the last change was notified; null if none was.
+        muted: a mute suppressed the notification of its last change.
     """
 
     alert_id: int
@@ -71,7 +71,8 @@ class Alert(Struct, kw_only=True):
 
 
 class AlertsQuery(filters.FilteredPageQuery, kw_only=True):
-    """Filters of the list of alerts; `open` true for those that have not recovered. unity_down is app_down."""
+    """Filters of the list of alerts; `open` is true for alerts that have not recovered. `unity_down` is accepted for
+    `app_down`."""
 
     condition: Annotated[str, Meta(extra_json_schema={"enum": list(Condition)})] | None = None
     severity: Severity | None = None
@@ -80,13 +81,13 @@ class AlertsQuery(filters.FilteredPageQuery, kw_only=True):
 
 
 class Acknowledgement(Struct, forbid_unknown_fields=True):
-    """What the operator says of the alert."""
+    """The operator's acknowledgement of an alert."""
 
     note: Annotated[str, Meta(max_length=1000)] | None = None
 
 
 class Evaluated(Struct):
-    """Of how many devices an alert opened or recovered; `error` is the kind of error that stopped it."""
+    """How many alerts opened and recovered; `error` is the kind of error that stopped the evaluation."""
 
     opened: int = 0
     recovered: int = 0
@@ -94,20 +95,20 @@ class Evaluated(Struct):
 
 
 class _Scope(Struct):
-    """The devices of one rule, as SQL over `devices d LEFT JOIN device_last_status l`."""
+    """The devices of one rule, as an SQL condition on `devices d LEFT JOIN device_last_status l`."""
 
     rule: Rule | None
     applies: filters.Condition
 
 
 def evaluate(db: Executor, config: Settings) -> dict[str, Evaluated]:
-    """Compare the fleet with its alerts, one statement per rule.
+    """Evaluate all rules against the fleet, with one statement per rule.
 
     Returns:
-        {condition: what changed}; a rule whose statement was refused does not stop the others.
+        {condition: changes}; a rule whose statement fails does not stop the others.
 
     Raises:
-        Unavailable: the database is away.
+        Unavailable: the database is not available.
     """
     start = time.perf_counter()
     closed = len(db.execute(_CLOSE_DELETED, repeatable=True))
@@ -130,7 +131,7 @@ def _evaluate(
     muted: list[mutes.Mute],
     quiet: set[str],
 ) -> Evaluated:
-    """One condition. An error of one rule is logged, and stops neither the others nor what they found."""
+    """Evaluate one condition. An error of one rule is logged and does not affect the others."""
     total = Counter[str]()
     error: str | UnsetType = UNSET
     try:
@@ -182,8 +183,8 @@ def _evaluate_rule(
 
 
 def _scopes(db: Executor, config: Settings, own: list[Rule]) -> list[_Scope]:
-    """For each rule the devices that it applies to: those of its filter that no rule before it has. Last, those that no
-    rule has, whose alerts are over."""
+    """The devices of each rule: those of its filter that no earlier rule applies to. Last, the devices that no rule
+    applies to, whose alerts recover."""
     scopes: list[_Scope] = []
     taken: list[filters.Condition] = []
     for n, rule in enumerate(own):
@@ -198,13 +199,14 @@ def _scopes(db: Executor, config: Settings, own: list[Rule]) -> list[_Scope]:
 
 
 def _but(mine: filters.Condition, others: list[filters.Condition]) -> filters.Condition:
-    """Those of `mine` that none of the others has. A comparison with null is no match, so it takes nothing away."""
+    """The devices of `mine` that match none of the others. A comparison with null does not match, so it excludes
+    none."""
     texts = [f"({mine.sql})", *(f"({other.sql}) IS NOT TRUE" for other in others)]
     return filters.Condition(" AND ".join(texts), _merged([mine, *others]))
 
 
 def _any(db: Executor, config: Settings, given: list[Filter], prefix: str) -> filters.Condition:
-    """Devices of any of the filters."""
+    """The devices of any of the filters."""
     each = [
         filters.where(filters.resolve(db, filter_), config.heartbeat_interval_seconds, f"{prefix}_{n}")
         for n, filter_ in enumerate(given)
@@ -218,10 +220,10 @@ def _merged(each: list[filters.Condition]) -> dict[str, object]:
 
 
 def acknowledge(db: Database, actor: Actor, alert_id: int, note: str | None) -> Alert:
-    """Mark an open alert as known.
+    """Acknowledge an open alert.
 
     Raises:
-        NotFound: there is no open alert of this id.
+        NotFound: there is no open alert with this id.
     """
     with db.transaction() as tx:
         rows = tx.execute(_ACKNOWLEDGE, {"alert_id": alert_id, "by": actor.name, "note": note})
@@ -234,7 +236,7 @@ def acknowledge(db: Database, actor: Actor, alert_id: int, note: str | None) -> 
 
 
 def list_alerts(db: Executor, query: AlertsQuery, config: Settings) -> Page[Alert]:
-    """A page of living devices' alerts, newest first."""
+    """A page of the alerts of enrolled devices, newest first."""
     (before,) = query.after(int)
     parts = filters.resolve(db, filters.of_query(query), "query")
     where = filters.where(parts, config.heartbeat_interval_seconds)
@@ -255,13 +257,13 @@ def _alerts(db: Executor, sql: str, values: dict[str, object]) -> list[Alert]:
 
 
 def _condition(name: str | None) -> Condition | None:
-    """The condition of this name, or of its name before rules."""
+    """The condition with this name, or with its name from before alert rules existed."""
     if name is None:
         return None
     try:
         return Condition("app_down" if name == "unity_down" else name)
     except ValueError:
-        raise Invalid("query.condition", f"is none of {', '.join(Condition)}") from None
+        raise Invalid("query.condition", f"must be one of {', '.join(Condition)}") from None
 
 
 _NO_DEVICE = "SELECT NULL::text AS device_id, NULL::jsonb AS detail WHERE false"

@@ -1,4 +1,4 @@
-"""The history of the fleet: one row an hour for the whole and one for each group, written by the watch."""
+"""The history of the fleet: one row per hour for the whole fleet and for each group, written by the watch."""
 
 import time
 
@@ -14,13 +14,13 @@ from nexmdm.runtime.validation import GivenName, Instant
 
 
 class FleetHistoryQuery(HistoryQuery, kw_only=True):
-    """The time, by default the last day; without `group` it is the whole fleet."""
+    """The period, by default the last day; without `group`, of the whole fleet."""
 
     group: GivenName | None = None
 
 
 class Point(Struct, kw_only=True):
-    """The fleet at one hour, or over one day: the mean of its hours, heartbeats added up.
+    """The fleet at one hour, or over one day as the mean of its hours, with the sum of heartbeats.
 
     Attributes:
         at: when the hour or the day (in UTC) began.
@@ -41,13 +41,13 @@ class Point(Struct, kw_only=True):
 
 
 class History(Struct):
-    """Points in order of time; an hour without a run of the watch is absent."""
+    """Points in chronological order; an hour without a run of the watch is absent."""
 
     points: list[Point]
 
 
 def record_hour(db: Executor, config: Settings) -> int:
-    """Write the rows of this hour, unless they are there; returns how many were written."""
+    """Write the rows of this hour if they do not exist; return how many were written."""
     if db.execute(_WRITTEN, repeatable=True)[0]["written"]:
         return 0
     start = time.perf_counter()
@@ -60,7 +60,7 @@ def record_hour(db: Executor, config: Settings) -> int:
             continue
         groups.append((row["name"], filters.where(parts, config.heartbeat_interval_seconds)))
     written = 0
-    # The whole fleet comes last: its row says that the hour is complete, so a run that died is finished by the next.
+    # The whole fleet is last: its row marks the hour as complete, so the next run completes one that was killed.
     for name, condition in reversed(groups):
         values = {**condition.parameters, "group": name, "interval_seconds": config.heartbeat_interval_seconds}
         written += len(db.execute(_RECORD.format(where=condition.sql), values, repeatable=True))

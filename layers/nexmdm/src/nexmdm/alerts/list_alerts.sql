@@ -1,4 +1,4 @@
--- A page of living devices' alerts, newest first; a pending one has not lasted as long as its rule asks for.
+-- A page of the alerts of enrolled devices, newest first; a pending alert has not lasted as long as its rule requires.
 SELECT a.id AS alert_id, a.device_id, d.alias, a.condition, a.rule, a.severity,
     CASE WHEN a.recovered_at IS NOT NULL THEN 'recovered' WHEN a.opened_at IS NULL THEN 'pending' ELSE 'open' END
         AS state,

@@ -1,4 +1,4 @@
-"""Mutes: for some devices, until some time, alerts open and recover without a notification."""
+"""Mutes: alerts of some devices open and recover without notifications until a given time."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -18,7 +18,7 @@ from nexmdm.runtime.validation import Instant
 
 
 class NewMute(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A mute as operators write it; without a condition every one is muted."""
+    """A mute as created by an operator; without a condition all conditions are muted."""
 
     filter: Filter
     condition: Condition | None = None
@@ -27,7 +27,7 @@ class NewMute(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Mute(NewMute, kw_only=True):
-    """A mute as it is kept."""
+    """A stored mute."""
 
     mute_id: int
     created_by: str
@@ -35,13 +35,13 @@ class Mute(NewMute, kw_only=True):
 
 
 def create(db: Database, actor: Actor, new: NewMute) -> Mute:
-    """Mute, from now on.
+    """Create a mute that starts now.
 
     Raises:
-        Invalid: `until` is over, or the filter is wrong.
+        Invalid: `until` is in the past, or the filter is invalid.
     """
     if new.until <= datetime.now(UTC):
-        raise Invalid("$.until", "is over; give a time to come")
+        raise Invalid("$.until", "is in the past; give a time in the future")
     with db.transaction() as tx:
         stored = filters.stored(new.filter)
         groups.hold(tx, stored)
@@ -56,7 +56,7 @@ def delete(db: Database, actor: Actor, mute_id: int) -> None:
     """End a mute now.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: there is no mute with this id.
     """
     with db.transaction() as tx:
         rows = tx.execute(_DELETE, {"mute_id": mute_id})
@@ -67,14 +67,14 @@ def delete(db: Database, actor: Actor, mute_id: int) -> None:
 
 
 def list_mutes(db: Executor, query: PageQuery) -> Page[Mute]:
-    """The mutes that are not over, newest first."""
+    """The active mutes, newest first."""
     (before,) = query.after(int)
     rows = db.execute(_LIST, {"before": before, "limit": query.limit + 1}, repeatable=True)
     return page([_mute(row) for row in rows], query.limit, ("mute_id",))
 
 
 def active(db: Executor) -> list[Mute]:
-    """Every mute that is in force."""
+    """All active mutes."""
     return [_mute(row) for row in db.execute(_ACTIVE, repeatable=True)]
 
 

@@ -1,9 +1,9 @@
-"""What is to be told of alerts: claimed by one run under a lease, handed to the topic, settled. At least once.
+"""Notifications of alerts, delivered at least once: claimed by one run with a lease, published, and settled.
 
-The rows are the outbox: `notice` is committed with the change that it tells of. A run that dies between claim and
-settling leaves its claim; when the lease has passed the notification is claimed again and says that it may be a repeat,
-because the topic has no idempotency key and may have it already. Nothing is lost silently; a kill at the wrong moment
-tells twice.
+The rows are the outbox: `notice` is committed with the change that it describes. A run that dies between claiming and
+settling leaves its claim; after the lease has ended, the notification is claimed again and marked as a possible repeat,
+because the topic has no idempotency key and may already have it. No notification is lost silently, but a crash at the
+wrong moment sends one twice.
 """
 
 import time
@@ -19,15 +19,15 @@ from nexmdm.alerts.rules import Severity
 from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 
-LEASE_SECONDS = 180  # more than the watch function's timeout
+LEASE_SECONDS = 180  # longer than the watch function's timeout
 NAMED = 5
 
 
 class Group(Struct, kw_only=True):
-    """What changed under one rule: `devices` alerts opened or recovered.
+    """The changes of one rule: `devices` alerts opened or recovered.
 
     Attributes:
-        still_open: how many of the rule's alerts are open now; 0 ends an incident.
+        still_open: the number of the rule's open alerts; 0 resolves an incident.
         text: one line for people, with the first few devices.
     """
 
@@ -41,11 +41,11 @@ class Group(Struct, kw_only=True):
 
 
 class Notification(Struct):
-    """One message about everything that was waiting for the same routes.
+    """One message with all notifications that were waiting for the same routes.
 
     Attributes:
-        subject: plain ASCII of less than 100 characters, as SNS wants it.
-        routes: names of NOTIFICATION_ROUTES; empty for the topic alone.
+        subject: plain ASCII of less than 100 characters, as SNS requires.
+        routes: names from NOTIFICATION_ROUTES; empty for only the topic.
     """
 
     claim_id: str
@@ -57,15 +57,15 @@ class Notification(Struct):
 
     @property
     def conditions(self) -> list[str]:
-        """The conditions that it speaks of."""
+        """The conditions that the message mentions."""
         return sorted({group.condition.value for group in self.groups})
 
 
 def claim(db: Executor, stack: str) -> Notification | None:
-    """Take what is to be told and no other run is telling; None when there is nothing.
+    """Claim waiting notifications that no other run is sending; None if there are none.
 
     Args:
-        stack: whose alerts these are, for the subject.
+        stack: the stack's name, for the subject.
     """
     start, claim_id = time.perf_counter(), uuid.uuid4().hex
     quiet = sorted(rules.quiet(db))
@@ -79,7 +79,7 @@ def claim(db: Executor, stack: str) -> Notification | None:
 
 
 def settle(db: Executor, claim_id: str) -> int:
-    """It was told; returns of how many alerts. Those that changed meanwhile are told again, of the change."""
+    """Record that it was sent; return the number of alerts. Alerts that changed in the meantime are notified again."""
     start = time.perf_counter()
     told = int(db.execute(_SETTLE, {"claim_id": claim_id}, repeatable=True)[0]["told"])
     logs.db_operation("update", "device_alerts", {"claim": claim_id, "told": told}, elapsed_ms(start))
@@ -87,12 +87,12 @@ def settle(db: Executor, claim_id: str) -> int:
 
 
 def release(db: Executor, claim_id: str) -> None:
-    """It was certainly not told: the next run may, without waiting for the lease."""
+    """Record that it was certainly not sent, so that the next run can send it without waiting for the lease."""
     db.execute(_RELEASE, {"claim_id": claim_id}, repeatable=True)
 
 
 def waiting(db: Executor) -> bool:
-    """Whether something is still to be told now, be it that another run is about to."""
+    """Whether notifications are still waiting, including those claimed by another run."""
     quiet = sorted(rules.quiet(db))
     return bool(db.execute(_WAITING, {"quiet": quiet}, repeatable=True)[0]["waiting"])
 
@@ -123,7 +123,7 @@ def _line(row: Row) -> str:
     title = title if row["notice"] == "opened" else f"Recovered ({title[0].lower()}{title[1:]})"
     if row["rule"] != condition:
         title = f"{title} [{row['rule']}]"
-    # On one line, whatever an alias holds: it must not look like another condition's.
+    # On one line, so that an alias with line breaks cannot look like another condition's line.
     told = [f"{' '.join(first['alias'].split())}{_phrase(row, condition, first['detail'])}" for first in row["first"]]
     more = row["devices"] - len(told)
     names = ", ".join(told) + (f" and {more} more" if more else "")

@@ -1,5 +1,5 @@
--- One row about the devices that {where} picks, for this hour; zero rows: it is there already. Heartbeats are those
--- received in the hour before: their buckets bound the partitions that are read, their receive time decides.
+-- Writes one row about the devices that {where} selects, for this hour. Zero rows: it already exists. Counts the
+-- heartbeats received in the hour before: their buckets limit the partitions that are read, their receive time decides.
 WITH fleet AS MATERIALIZED (
     SELECT d.id, l.battery_pct, l.unity_running, device_online(l.last_seen_at, %(interval_seconds)s) AS online
     FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id

@@ -1,7 +1,7 @@
-"""Alert rules: which condition is watched for on which devices, how long it must last, and where it is told.
+"""Alert rules: a condition, the devices that it applies to, how long it must last, and where it is notified.
 
-Per device and condition one enabled rule applies: the lowest `priority`, then one with a filter before one without,
-then the first by name. A rule without a threshold takes the one of its condition's setting.
+One enabled rule applies per device and condition: the one with the lowest `priority`; among equals, one with a filter
+before one without; then the first by name. A rule without a threshold uses its condition's setting.
 """
 
 from datetime import datetime
@@ -24,13 +24,13 @@ from nexmdm.runtime.validation import GivenName, Instant
 Severity = Literal["info", "warning", "critical"]
 TimeOfDay = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])")]
 Seconds = Annotated[int, Meta(ge=0, le=604_800)]
-MOST_RULES = 50  # the watch evaluates each in turn, and one message may name them all
+MOST_RULES = 50  # the watch evaluates them one after the other, and one message may name them all
 Priority = Annotated[int, Meta(ge=0, le=10_000)]
 Routes = Annotated[list[GivenName], Meta(max_length=10)]
 
 
 class QuietHours(Struct, forbid_unknown_fields=True):
-    """While it is quiet, from `from` to before `to` in this time zone, notifications are held."""
+    """Notifications are held back from `from` until before `to` in this time zone."""
 
     timezone: Annotated[str, Meta(min_length=1, max_length=64)]
     from_: TimeOfDay = msgspec.field(name="from")
@@ -38,14 +38,14 @@ class QuietHours(Struct, forbid_unknown_fields=True):
 
 
 class NewRule(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A rule as operators write it.
+    """A rule as created by an operator.
 
     Attributes:
-        filter: which devices; null for all.
+        filter: the devices; null for all.
         threshold: in the unit of the condition: percent, degrees Celsius, seconds, reports, hours.
-        for_seconds: how long it must have been so before the alert opens.
-        routes: names of routes of NOTIFICATION_ROUTES; empty for the SNS topic alone.
-        priority: the lowest of a device's rules for one condition applies.
+        for_seconds: how long the condition must have lasted before the alert opens.
+        routes: names of routes in NOTIFICATION_ROUTES; empty for only the SNS topic.
+        priority: of a device's rules for one condition, the one with the lowest number applies.
     """
 
     name: GivenName
@@ -61,7 +61,7 @@ class NewRule(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class RuleChange(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What to change of a rule; null takes filter, threshold or quiet hours away."""
+    """Changes to a rule; null removes filter, threshold or quiet hours."""
 
     filter: Filter | UnsetType | None = UNSET
     threshold: float | UnsetType | None = UNSET
@@ -74,7 +74,7 @@ class RuleChange(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Rule(NewRule, kw_only=True):
-    """A rule as it is kept."""
+    """A stored rule."""
 
     created_at: Instant
 
@@ -83,19 +83,18 @@ def create(db: Database, actor: Actor, new: NewRule) -> Rule:
     """Add a rule.
 
     Raises:
-        Conflict: there is a rule of this name.
-        Invalid: the condition cannot be watched for, the threshold is out of bounds, the filter or the time zone is
-            wrong.
+        Conflict: there is a rule with this name.
+        Invalid: the condition is unknown, the threshold is out of bounds, or the filter or the time zone is invalid.
     """
     _check(new)
     with db.transaction() as tx:
         if tx.execute("SELECT count(*) AS n FROM alert_rules")[0]["n"] >= MOST_RULES:
-            raise Conflict(f"There are {MOST_RULES} alert rules, the most there may be. Remove one first.")
+            raise Conflict(f"There are {MOST_RULES} alert rules, the maximum. Delete one first.")
         _check_filter(tx, new.filter)
         _check_timezone(new.quiet_hours)
         rows = tx.execute(_INSERT, _parameters(new))
         if not rows:
-            raise Conflict(f"There is an alert rule {new.name!r}. Change it with PATCH, or take another name.")
+            raise Conflict(f"There is already an alert rule {new.name!r}. Change it with PATCH, or use another name.")
         rule = _rule(rows[0])
         events.record(tx, actor, "alert_rule.create", f"alert_rule:{rule.name}", after=_plain(rule))
     return rule
@@ -105,7 +104,7 @@ def change(db: Database, actor: Actor, name: str, given: RuleChange) -> Rule:
     """Change a rule.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no rule with this name.
         Invalid: see `create`.
     """
     with db.transaction() as tx:
@@ -133,10 +132,10 @@ def change(db: Database, actor: Actor, name: str, given: RuleChange) -> Rule:
 
 
 def delete(db: Database, actor: Actor, name: str) -> None:
-    """Remove a rule. Its open alerts recover at the next watch, unless another rule takes them over.
+    """Delete a rule. Its open alerts recover at the next watch, unless another rule applies to them.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no rule with this name.
     """
     with db.transaction() as tx:
         before = _locked(tx, name)
@@ -148,7 +147,7 @@ def show(db: Executor, name: str) -> Rule:
     """One rule.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no rule with this name.
     """
     rows = db.execute(f"{_SELECT} WHERE name = %(name)s", {"name": name}, repeatable=True)
     if not rows:
@@ -164,7 +163,7 @@ def list_rules(db: Executor, query: PageQuery) -> Page[Rule]:
 
 
 def enabled(db: Executor) -> list[Rule]:
-    """The rules that apply, the one that goes before the others of its condition first."""
+    """The enabled rules; for each condition in order of precedence."""
     rows = db.execute(f"{_SELECT} WHERE enabled", repeatable=True)
     return sorted((_rule(row) for row in rows), key=lambda rule: (rule.priority, rule.filter is None, rule.name))
 
@@ -174,10 +173,10 @@ def _check(rule: NewRule) -> None:
     if rule.threshold is None:
         return
     if declaration.unit is None:
-        raise Invalid("$.threshold", f"{rule.condition} takes no threshold; leave it out")
+        raise Invalid("$.threshold", f"must be absent for {rule.condition}, which has no threshold")
     if not declaration.least <= rule.threshold <= declaration.most:
         limits = f"{declaration.least:g} to {declaration.most:g} {declaration.unit}"
-        raise Invalid("$.threshold", f"is {rule.threshold:g}; for {rule.condition} it is {limits}")
+        raise Invalid("$.threshold", f"is {rule.threshold:g}; for {rule.condition} it must be {limits}")
 
 
 def _check_filter(tx: Executor, filter_: Filter | None) -> None:
@@ -186,13 +185,13 @@ def _check_filter(tx: Executor, filter_: Filter | None) -> None:
 
 
 def quiet(db: Executor) -> set[str]:
-    """The names of the rules whose quiet hours are now, by the database's clock and in their own time zones."""
+    """The names of the rules that are in their quiet hours now, by the database's clock and their time zones."""
     rows = db.execute(_QUIET, repeatable=True)
     return {row["name"] for row in rows if _is_quiet(msgspec.convert(row["quiet_hours"], QuietHours), row["now"])}
 
 
 def _is_quiet(hours: QuietHours, now: datetime) -> bool:
-    """Hours that end before they begin go over midnight; those that begin and end at one time are the whole day."""
+    """Hours that end before they begin extend over midnight; equal begin and end mean the whole day."""
     local = now.astimezone(ZoneInfo(hours.timezone)).strftime("%H:%M")
     if hours.from_ < hours.to:
         return hours.from_ <= local < hours.to
@@ -205,7 +204,7 @@ def _check_timezone(hours: QuietHours | None) -> None:
     try:
         ZoneInfo(hours.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        detail = f"there is no time zone {hours.timezone!r}; write one like Europe/Berlin"
+        detail = f"there is no time zone {hours.timezone!r}; use one such as Europe/Berlin"
         raise Invalid("$.quiet_hours.timezone", detail) from None
 
 

@@ -1,4 +1,4 @@
-"""Builds as their rows are: what names one, what a device is offered of it, and all that is known of it."""
+"""The rows of builds: identity, offered build, and stored build."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
@@ -16,7 +16,7 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Identity(Struct, kw_only=True):
-    """What names a build, and what a device is told of it."""
+    """The identity of a build, and the values that devices receive."""
 
     build_id: int
     package_name: str
@@ -27,7 +27,7 @@ class Identity(Struct, kw_only=True):
 
 
 class StoredFile(Struct, frozen=True, kw_only=True):
-    """Where the file of a build is, and what it holds. `object_version` is known once the build was verified."""
+    """The location and contents of a build's file. `object_version` is set when the build is verified."""
 
     key: str
     object_version: str | None
@@ -38,7 +38,7 @@ class StoredFile(Struct, frozen=True, kw_only=True):
 
 
 class Offered(Identity, kw_only=True):
-    """A published build that a caller may fetch."""
+    """A published build that a caller may download."""
 
     sha256: str
     signer_fingerprint: str
@@ -55,7 +55,7 @@ class Offered(Identity, kw_only=True):
 
 
 class Statistics(Struct, forbid_unknown_fields=True, kw_only=True):
-    """`issued` counts download addresses; the others are installations."""
+    """`issued` counts download URLs; the other members count installations."""
 
     issued: Count
     pending: Count
@@ -74,11 +74,11 @@ PlanDocument: TypeAlias = dict[str, Any]
 
 
 class StoredBuild(Identity, kw_only=True):
-    """All that is known of a build. Some members are None for one that was adopted from an old server.
+    """All values of a build. Some members are None for a build adopted from an old server.
 
     Attributes:
-        plan: as `plans.Plan` writes it; `plans.shown` reads it.
-        statistics: None for a build that was declared just now.
+        plan: written by `plans.Plan`, read by `plans.shown`.
+        statistics: None for a build that was just declared.
     """
 
     file_path: str | None
@@ -121,10 +121,10 @@ class StoredBuild(Identity, kw_only=True):
         """Its file.
 
         Raises:
-            Conflict: it has none, because an old server had it.
+            Conflict: it has no file, because it comes from an old server.
         """
         if self.file_path is None or self.sha256 is None or self.signer_fingerprint is None:
-            raise Conflict(f"The build is {self.state}; its file is not here.")
+            raise Conflict(f"The build is {self.state}; its file is not available.")
         return _stored_file(self, self.file_path, self.sha256, self.signer_fingerprint)
 
 
@@ -144,7 +144,7 @@ def stored(row: Row) -> StoredBuild:
 
 
 def offered(row: Row) -> Offered:
-    """Out of a row that holds more."""
+    """The offered build from a row with more columns."""
     return msgspec.convert(row, Offered)
 
 

@@ -1,8 +1,7 @@
--- Builds with their statistics, newest first. A filter that is null selects all.
--- `counted`: whether there are statistics; for them every installation of a build is read.
--- Of an installation that was completed the device may run another version by now: it counts as replaced. What a device
--- installed before it was enrolled again does not count. `issued` counts addresses since the build was declared; its
--- rows are kept for DOWNLOAD_RETENTION_DAYS only.
+-- Builds with their statistics, newest first. A null filter selects all. `counted`: whether to compute statistics,
+-- which reads every installation of a build. A completed installation whose device now reports another version counts
+-- as replaced. Installations from before a re-enrollment do not count. `issued` counts download URLs since the build
+-- was declared; the rows are kept only for DOWNLOAD_RETENTION_DAYS.
 SELECT v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.sha256,
     v.signer_fingerprint, v.source, v.ci_run_id, v.git_sha, v.notes, v.uploaded_at, v.uploaded_by, v.state, v.refusal,
     v.published_at, v.is_current, v.replaces_id, v.staged_rollout_percent,

@@ -1,5 +1,5 @@
--- Publishes the builds of a package that await one of the signers `wanted`, and refuses those that await another one:
--- each build's signature was verified when it was completed. One row per build that was decided; none when none awaited.
+-- Publishes the builds of a package that await one of the signers `wanted`, and refuses those that await another
+-- signer; each build's signature was verified when it was completed. Returns one row per decided build.
 UPDATE apk_versions SET
     state = CASE WHEN signer_fingerprint = ANY(%(wanted)s::text[]) THEN 'published' ELSE 'refused' END,
     published_at = CASE WHEN signer_fingerprint = ANY(%(wanted)s::text[]) THEN clock_timestamp() END,

@@ -1,4 +1,5 @@
--- Declare a build: take its name for its checksum. No row: a living build has the name already.
+-- Declares a build: reserves its package, version code and build type for its checksum. No row: another build already
+-- has them.
 INSERT INTO apk_versions AS v (package_name, version_name, version_code, build_type, file_size, sha256,
     signer_fingerprint, source, ci_run_id, git_sha, notes, uploaded_by, file_path, storage_url, wifi_only, must_install)
 VALUES (%(package_name)s, %(version_name)s, %(version_code)s, %(build_type)s, %(file_size)s, %(sha256)s,

@@ -1,7 +1,7 @@
-"""Downloads of builds: who may, which build, and the row that says so, in one statement that commits by itself.
+"""Downloads of builds: authorization, choice of the build and the record of it, in one statement that commits itself.
 
-An address is signed only after that statement returned: no address without a row. A row without an address is what a
-crash between the two leaves, or a statement that was run again because its answer was lost.
+A URL is signed only after that statement has returned, so there is no URL without a row. There may be a row without a
+URL, after a crash between the two, or if the statement was repeated because its response was lost.
 """
 
 import time
@@ -24,11 +24,11 @@ from nexmdm.runtime.errors import (
 )
 
 Source = Literal["enrollment", "manual", "ci"]
-REDIRECT = ("Location", "X-APK-SHA256", "Cache-Control")  # headers of every answer that is an address
+REDIRECT = ("Location", "X-APK-SHA256", "Cache-Control")  # headers of every response with a download URL
 
 
 class DownloadAddress(Struct, forbid_unknown_fields=True):
-    """Ends after 300 s; takes ranges."""
+    """Expires after 300 s; supports range requests."""
 
     download_url: str
     sha256: Sha256
@@ -36,7 +36,7 @@ class DownloadAddress(Struct, forbid_unknown_fields=True):
 
 
 class Update(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A newer build that this device is offered."""
+    """A newer build that is offered to the device."""
 
     build_id: int
     version_code: int
@@ -52,54 +52,54 @@ class Update(Struct, forbid_unknown_fields=True, kw_only=True):
     release_notes: str | None
 
 
-# Per device and build within an hour: a phone that resumes a broken download needs a few, and a stolen device token
-# should not become a way to fetch builds without end.
+# Per device, build and hour. A phone that resumes an interrupted download needs a few, but a stolen device token must
+# not allow unlimited downloads.
 MOST_ADDRESSES, ADDRESSES_SECONDS = 20, 3600
 
 
 def issue_latest(
     db: Executor, credential: "Credential", package_name: str, agent_package: str, interval_seconds: float
 ) -> Offered:
-    """Record a download of the release build that the caller's cohort is offered, and return the build.
+    """Record a download of the release build that is offered to the caller's cohort, and return the build.
 
     Args:
-        agent_package: the only package that an enrollment token fetches.
+        agent_package: the only package that an enrollment token can download.
 
     Raises:
-        NotAuthenticated, DeviceDeleted: who is asking may not.
-        NoSuchBuild: nothing is offered.
-        TooManyDownloads: the device got too many addresses of it within the hour.
+        NotAuthenticated, DeviceDeleted: the token is unknown or belongs to a deleted device.
+        NoSuchBuild: no build is offered.
+        TooManyDownloads: the device got too many URLs of it within the hour.
     """
     rows = _issue(db, credential, package_name, None, agent_package, interval_seconds)
-    return _issued(rows, f"There is no release of {package_name} for you at present.")
+    return _issued(rows, f"No release of {package_name} is offered to this caller at present.")
 
 
 def issue(
     db: Executor, credential: "Credential", build_id: int, agent_package: str, interval_seconds: float
 ) -> Offered:
-    """Record a download of one build, and return it.
+    """Record a download of a given build, and return the build.
 
-    A device gets a build that it is offered or was asked to install, an enrollment token one of the agent's package;
-    nobody gets one that is paused or rolled back.
+    A device gets a build that it is offered or was asked to install, an enrollment token a build of the agent's
+    package; a paused or rolled back build cannot be downloaded.
 
     Raises:
-        NotAuthenticated, DeviceDeleted: who is asking may not.
-        NoSuchBuild: there is none for the caller.
-        TooManyDownloads: the device got too many addresses of it within the hour.
+        NotAuthenticated, DeviceDeleted: the token is unknown or belongs to a deleted device.
+        NoSuchBuild: there is no such build for the caller.
+        TooManyDownloads: the device got too many URLs of it within the hour.
     """
     rows = _issue(db, credential, None, build_id, agent_package, interval_seconds)
     return _issued(
         rows,
-        f"There is no build {build_id} for you to download: unknown, not published, paused or rolled back, or this"
-        " caller is neither offered it nor was asked to install it.",
+        f"There is no build {build_id} for this caller: it is unknown, not published, paused or rolled back, or the"
+        " caller was neither offered it nor asked to install it.",
     )
 
 
 class Credential:
-    """What a device or a fresh phone presents; a secret in an address is an enrollment token's only.
+    """The credential of a device or a factory-reset phone; only an enrollment token may be part of a URL.
 
     Attributes:
-        installation_id: the installation that the download is for, when the caller says so.
+        installation_id: the installation that the download is for, if the caller names one.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Credential:
 
 
 def issue_to_operator(db: Executor, build: StoredBuild, source: Source, by: str, ip: str | None) -> None:
-    """Record that an operator or CI gets an address of a build.
+    """Record that an operator or CI gets a download URL of a build.
 
     Raises:
         Conflict: it is not published.
@@ -134,7 +134,7 @@ def record(
     admin_user: str | None = None,
     ip: str | None = None,
 ) -> int:
-    """Record a download; returns the event's id.
+    """Record a download; return the event's id.
 
     Raises:
         Invalid: not exactly one of token_id and admin_user is given, or the source is unknown.
@@ -157,15 +157,16 @@ def record(
 
 
 def forget_rates(db: Executor) -> int:
-    """Remove what was kept to count downloads and is older than that hour; returns how many rows."""
+    """Remove rows for counting downloads that are older than an hour; return how many."""
     return len(db.execute(_FORGET_RATES, {"seconds": ADDRESSES_SECONDS}, repeatable=True))
 
 
 def update_for(db: Executor, token: str, package_name: str, interval_seconds: float) -> Offered | None:
-    """The release build that the device's cohort is offered, whatever it has; None when there is none. No download.
+    """The release build offered to the device's cohort, regardless of its version; None if there is none. Records
+    nothing.
 
     Raises:
-        NotAuthenticated, DeviceDeleted: the token is nobody's, or a deleted device's.
+        NotAuthenticated, DeviceDeleted: the token is unknown or belongs to a deleted device.
     """
     parameters = {
         "token_id": token_id(token),
@@ -177,7 +178,7 @@ def update_for(db: Executor, token: str, package_name: str, interval_seconds: fl
 
 
 def update(build: Offered, url: str) -> Update:
-    """The answer to a device that asks for updates; `url` is where it gets the build."""
+    """The response to a device that asks for updates; `url` is where it downloads the build."""
     same = {name: getattr(build, name) for name in Update.__struct_fields__ if name in Offered.__struct_fields__}
     return Update(**same, download_url=url, release_notes=build.notes)
 
@@ -200,7 +201,7 @@ def _issue(
         "seconds": ADDRESSES_SECONDS,
         **credential.parameters,
     }
-    # Run again after a lost answer it leaves one row more than addresses, which is the side to err on.
+    # Repeated after a lost response, it leaves one row more than URLs, which is the safe direction.
     rows = db.execute(_ISSUE, parameters, repeatable=True)
     for row in rows:
         if row["event_id"] is not None:

@@ -1,6 +1,6 @@
--- Locks a build whose plan goes on, with what decides over the next stage: the database's clock, and how many of those
--- who were asked since the plan was made have completed. What a device was asked for before it was taken over does not
--- count. No row: another sweep holds it, or the plan does not go on.
+-- Locks a build with an active plan and returns what decides about the next stage: the database's clock, and how many
+-- of the devices that were asked since the plan was made have completed. Requests from before a takeover do not count.
+-- No row: another sweep holds the build, or its plan is not active.
 SELECT v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.plan, v.plan_stage,
     v.plan_stage_at, v.staged_rollout_percent, clock_timestamp() AS now,
     (SELECT count(*) FROM apk_installations i JOIN devices d ON d.id = i.device_id

@@ -1,7 +1,7 @@
-"""What devices say of the installations they were asked for, what became of them, and how they are counted.
+"""Installations: devices' reports, the resulting status, and statistics.
 
-The agent in the field reports `completed` too early: with any call between the command and the end of the download.
-So a report is a claim, and the version that the device reports decides.
+The existing agent reports `completed` too early, with any call between the command and the end of the download. A
+report is therefore only a claim, and the version that the device reports in its heartbeats decides.
 """
 
 import enum
@@ -26,23 +26,23 @@ SETTLED_AT_ONCE = 5_000
 class InstallationStatus(enum.StrEnum):
     """States of an installation."""
 
-    # Entered when a command asks for it; left by the first report, by its download, or by the sweep.
+    # Entered when a command asks for the installation; left by the first report, by the download, or by the sweep.
     PENDING = "pending"
-    # Entered by a report, or when the device fetches the build.
+    # Entered by a report, or when the device downloads the build.
     DOWNLOADING = "downloading"
-    # Entered by a report; from here a claim to be completed counts for packages that no report names.
+    # Entered by a report; after this, a claim of `completed` is accepted for packages that no heartbeat reports.
     INSTALLING = "installing"
-    # Entered when the device runs the version, by a report or by the sweep; final.
+    # Entered by a report or by the sweep when the device runs the version; final.
     COMPLETED = "completed"
     # Entered by a report; final.
     FAILED = "failed"
     # Entered by the sweep INSTALLATION_TIMEOUT_SECONDS after the last report, or when the device is asked again; left
-    # by a later report, or when the version turns up within 30 days.
+    # by a later report, or when the version is reported within 30 days.
     UNKNOWN = "unknown"
 
 
 class Progress(Struct):
-    """One report. `percent` of the download, when the device knows it."""
+    """One report. `percent` is the progress of the download, if known."""
 
     installation_id: int
     status: Literal["downloading", "installing", "completed", "failed"]
@@ -54,8 +54,8 @@ class Installation(Struct, kw_only=True):
     """An installation of a build on a device.
 
     Attributes:
-        claimed_at: when the device last said that it is done; it need not be true, see `status`.
-        ended_at: when it was completed or failed.
+        claimed_at: when the device last reported `completed`, which may be wrong; see `status`.
+        ended_at: when it completed or failed.
         request_id: the command that asked for it.
     """
 
@@ -74,13 +74,13 @@ class Installation(Struct, kw_only=True):
 
 
 class InstallationsQuery(PageQuery, kw_only=True):
-    """`status` is one state."""
+    """`status` filters by state."""
 
     status: InstallationStatus | None = None
 
 
 def report(db: Executor, token: str, progress: Progress, config: Settings, request_id: str | None = None) -> str:
-    """Record a device's report on one of its installations; returns the status as it stands. Safe to repeat.
+    """Record a device's report on one of its installations; return the resulting status. Safe to repeat.
 
     Raises:
         NotFound: the device has no such installation.
@@ -111,7 +111,7 @@ def report(db: Executor, token: str, progress: Progress, config: Settings, reque
 
 
 def settle(db: Executor, config: Settings, actor: Actor) -> int:
-    """End the open installations whose end is known by the version that runs, or never will be; returns how many."""
+    """End open installations that the reported version completes or that have timed out; return how many."""
     start = time.perf_counter()
     parameters = {
         "agent_package": config.agent_package,
@@ -131,7 +131,7 @@ def list_installations(db: Executor, build_id: str, query: InstallationsQuery) -
     """A page of a build's installations, newest first.
 
     Raises:
-        NoSuchBuild: there is none.
+        NoSuchBuild: there is no such build.
     """
     build = publishing.find(db, build_id)
     (before,) = query.after(int)

@@ -1,9 +1,9 @@
--- Issue the address of a build: `build_id`, or without one what the caller is offered of `package_name`. The caller is a
--- device, or the enrollment token that a fresh phone holds, which fetches builds of the agent only and uses up no
--- registration. A device gets a build that it is offered or was asked to install; none is given that is paused or rolled
--- back. The event, the build's counter and the start of the installation are one statement with the answer.
--- No row: the token is not valid. `event_id` null: there is no build for the caller, or, with `retry_after`, it got too
--- many addresses of this build within the hour.
+-- Issues the download URL of a build: of `build_id`, or else of the build of `package_name` that is offered to the
+-- caller. The caller is a device, or the enrollment token of a factory-reset phone, which may download only builds of
+-- the agent; the download does not count as a use of the token. A device gets a build that it is offered or was asked
+-- to install, but none that is paused or rolled back. The event, the build's counter and the start of the installation
+-- are written in the same statement. No row: the token is not valid. `event_id` null: there is no build for the caller,
+-- or, with `retry_after`, the device got too many URLs of this build within the hour.
 WITH device AS MATERIALIZED (
     SELECT * FROM authenticate_device_v1(%(token_id)s)
 ), caller AS MATERIALIZED (
@@ -26,8 +26,8 @@ WITH device AS MATERIALIZED (
         ELSE v.id IN (SELECT id FROM offered) OR EXISTS (
             SELECT FROM apk_installations i WHERE i.device_id = caller.device_id AND i.apk_version_id = v.id) END
 ), rated AS (
-    -- The lock of the row makes downloads at once take turns: each sees what the others got. Only the instants within
-    -- the hour are kept, so a row holds no more than `most` of them.
+    -- The row's lock serializes concurrent downloads, so each sees the URLs that the others got. Only instants within
+    -- the hour are kept, so a row has at most `most` of them.
     INSERT INTO apk_download_rates AS r (device_id, build_id, issued, last_at)
     SELECT caller.device_id, chosen.id, ARRAY[clock_timestamp()], clock_timestamp()
     FROM chosen CROSS JOIN caller WHERE NOT caller.deleted AND caller.device_id IS NOT NULL

@@ -1,5 +1,5 @@
--- The installations of a build, newest first; those of a device's earlier life included. No rows: none (any more), or no
--- such build.
+-- The installations of a build, newest first, including those from before a re-enrollment. No rows: there are none
+-- after the cursor, or there is no such build.
 SELECT i.id AS installation_id, i.device_id, d.alias, i.status, i.error_message AS error, i.download_progress,
     i.initiated_at, i.initiated_by, i.installing_at, i.claimed_at, i.completed_at AS ended_at, i.request_id
 FROM apk_installations i JOIN devices d ON d.id = i.device_id

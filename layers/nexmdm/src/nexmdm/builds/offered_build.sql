@@ -1,4 +1,5 @@
--- The release build of a package that a device is offered. No row: the token is not valid. `build_id` null: nothing is.
+-- The release build of a package that a device is offered. No row: the token is not valid. `build_id` null: no build is
+-- offered.
 WITH device AS MATERIALIZED (
     SELECT * FROM authenticate_device_v1(%(token_id)s)
 ), offered AS MATERIALIZED (

@@ -1,7 +1,8 @@
-"""Rollouts that go on by themselves: stages of a percentage and a hold, inside a window of local time.
+"""Rollouts in stages that advance automatically: each has a percentage and a hold, within a window of local time.
 
-A plan stands on its build. It is made before its first stage (`plan_stage` -1); each step is one transaction of the
-sweep: percentage, stage, event and, with `install`, the commands. A crash leaves all of a step or nothing of it.
+A plan is stored on its build. It is created before its first stage (`plan_stage` -1). Each step is one transaction of
+the sweep, with percentage, stage, event and, with `install`, the commands; after a crash a step is complete or not made
+at all.
 """
 
 import time
@@ -32,11 +33,11 @@ LEAST_TTL_SECONDS = 60
 
 
 class Stage(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A part of a plan.
+    """One stage of a plan.
 
     Attributes:
-        hold_hours: how long the percentage stands at least before the next stage; the last stage has none.
-        min_completed_percent: of the installations that were asked for, how many must be completed for the next stage.
+        hold_hours: the minimum time before the next stage; absent in the last stage.
+        min_completed_percent: the share of requested installations that must be completed before the next stage.
     """
 
     percent: Annotated[int, Meta(ge=1, le=100)]
@@ -45,7 +46,7 @@ class Stage(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Window(Struct, forbid_unknown_fields=True, kw_only=True, rename={"from_": "from"}):
-    """When a stage may begin, in local time. When `to` is not after `from`, the window ends on the next day."""
+    """When a stage may begin, in local time. If `to` is not after `from`, the window ends on the next day."""
 
     timezone: Annotated[str, Meta(min_length=1, max_length=64)]
     days: Annotated[list[Day], Meta(min_length=1, max_length=7)]
@@ -53,7 +54,7 @@ class Window(Struct, forbid_unknown_fields=True, kw_only=True, rename={"from_": 
     to: ClockTime
 
     def end(self, now: datetime) -> datetime | None:
-        """When the window that is open at an instant ends; None while none is open."""
+        """The end of the window that is open at an instant; None if none is open."""
         zone = ZoneInfo(self.timezone)
         today = now.astimezone(zone).date()
         for day in (today, today - timedelta(days=1)):
@@ -68,7 +69,7 @@ class Window(Struct, forbid_unknown_fields=True, kw_only=True, rename={"from_": 
 
 
 class Plan(Struct, kw_only=True):
-    """What a build's `plan` holds; `id` makes the request_ids of its installs."""
+    """The content of a build's `plan`; the request_ids of its installs are derived from `id`."""
 
     id: str
     stages: list[Stage]
@@ -92,12 +93,12 @@ class _Due(Identity, kw_only=True):
 
 
 class PlanStatus(Struct, kw_only=True):
-    """A plan as a build shows it.
+    """A plan as shown with its build.
 
     Attributes:
-        stage: which stage runs, counted from 1; 0 before the first.
+        stage: the current stage, counted from 1; 0 before the first.
         stage_at: when it began.
-        end: who or what ended the plan; null while it goes on.
+        end: what ended the plan; null while it is active.
     """
 
     stages: list[Stage]
@@ -112,28 +113,26 @@ class PlanStatus(Struct, kw_only=True):
 
 
 def check(stages: list[Stage], window: Window | None) -> None:
-    """Check what a schema cannot say.
+    """Check constraints that a schema cannot express.
 
     Raises:
-        Invalid: percentages do not rise, a hold is missing or one too many, or the time zone is unknown.
+        Invalid: the percentages do not rise, a hold is missing or superfluous, or the time zone is unknown.
     """
     for number, stage in enumerate(stages):
         last = number == len(stages) - 1
         if number and stage.percent <= stages[number - 1].percent:
             raise Invalid(
-                f"$.stages[{number}].percent", f"is not above {stages[number - 1].percent}, the stage's before it"
+                f"$.stages[{number}].percent", f"must be above {stages[number - 1].percent}, that of the previous stage"
             )
         if last and stage.hold_hours is not None:
-            raise Invalid(
-                f"$.stages[{number}].hold_hours", "is of the last stage, after which nothing comes; leave it out"
-            )
+            raise Invalid(f"$.stages[{number}].hold_hours", "must be absent in the last stage, which has no next stage")
         if not last and stage.hold_hours is None:
-            raise Invalid(f"$.stages[{number}].hold_hours", "is missing: how long this percentage stands at least")
+            raise Invalid(f"$.stages[{number}].hold_hours", "is missing: give the minimum time before the next stage")
     if window is not None:
         try:
             ZoneInfo(window.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise Invalid("$.window.timezone", "is no IANA time zone, such as Europe/Berlin") from None
+            raise Invalid("$.window.timezone", "is not an IANA time zone, such as Europe/Berlin") from None
 
 
 def begin(
@@ -148,11 +147,11 @@ def begin(
     install: bool,
     url: str,
 ) -> None:
-    """Make a plan, in place of one that the build has, and begin its first stage when its window is open.
+    """Create a plan, replacing an existing one, and begin its first stage if its window is open.
 
     Args:
-        audience: its filter, when it has one, becomes the rollout's; its percentage is not looked at.
-        url: of this API, for the addresses that devices are told.
+        audience: its filter, if any, becomes the rollout's; its percentage is ignored.
+        url: of this API, for the URLs that devices receive.
 
     Raises:
         Conflict: the build is not current, or its rollout is paused.
@@ -187,12 +186,12 @@ def begin(
 
 
 def advance(db: Database, config: Settings, actor: Actor) -> int:
-    """Take every plan that is due one stage further; returns how many went on. Two sweeps at once take turns."""
+    """Advance every due plan by one stage; return how many advanced. Concurrent sweeps wait for each other."""
     start = time.perf_counter()
     steps = 0
     for build_id in [row["build_id"] for row in db.execute(_GOING_ON, repeatable=True)]:
         with db.transaction() as tx:
-            # No row: another sweep has it, or it ended meanwhile.
+            # No row: another sweep has locked it, or it has ended in the meantime.
             for row in tx.execute(statement(__package__, "due_plans"), {"build_id": build_id}):
                 if _step(tx, row, actor, config):
                     steps += 1
@@ -221,7 +220,7 @@ def shown(build: StoredBuild) -> PlanStatus | None:
 
 
 def is_due(plan: Plan, stage: int, stage_at: datetime, asked: int, completed: int, now: datetime) -> bool:
-    """Whether the stage after `stage` begins now: the hold is over, enough is completed, and the window is open."""
+    """Whether the next stage begins now: the hold is over, enough are completed, and the window is open."""
     if plan.window is not None and plan.window.end(now) is None:
         return False
     if stage < 0:
@@ -241,7 +240,7 @@ def ttl_seconds(plan: Plan, now: datetime) -> int:
 
 
 def _step(tx: Executor, row: Row, actor: Actor, config: Settings) -> bool:
-    """Begin the next stage of a locked build when it is due. With the last stage the plan is completed."""
+    """Begin the next stage of a locked build if it is due. The last stage completes the plan."""
     build = msgspec.convert(row, _Due)
     plan = build.plan
     if not is_due(plan, build.plan_stage, build.plan_stage_at, build.asked, build.completed, build.now):
@@ -271,7 +270,7 @@ def _step(tx: Executor, row: Row, actor: Actor, config: Settings) -> bool:
 
 
 def _instant(day: date, at: str, zone: ZoneInfo) -> datetime:
-    """A local time as an instant. One that does not exist is as much later as the clocks are put forward."""
+    """A local time as an instant. A skipped local time is moved forward by the length of the gap."""
     return datetime.combine(day, clock.fromisoformat(at), zone).astimezone(UTC)
 
 

@@ -1,4 +1,4 @@
-"""Builds of apps: declared by an operator or CI, published once their bytes were verified, named once."""
+"""Publishing builds: declared by an operator or CI, published when verified, unique per version and type."""
 
 import enum
 import time
@@ -20,33 +20,33 @@ from nexmdm.runtime.pagination import Page, PageQuery, page
 BuildType = Literal["debug", "release"]
 Text = Annotated[str, Meta(max_length=200)]
 LAST_VERSION_CODE = 2**31 - 1
-ROLLED_BACK = "rolled back"  # why a build that was rolled back is paused
-DECLARED_SECONDS = 86_400  # how long a declaration waits for its file
+ROLLED_BACK = "rolled back"  # the paused_reason of a build that was rolled back
+DECLARED_SECONDS = 86_400  # how long a declaration may wait for its file
 
 
 class BuildState(enum.StrEnum):
-    """States of a build. `adopted` builds came with an old server's database and are history only."""
+    """States of a build. `adopted` builds come from an old server's database and exist only as history."""
 
     # Entered by `declare`; left by `complete`, `withdraw`, or by the cleanup after a day.
     DECLARED = "declared"
-    # Entered by `complete` when the package has no pinned signer; left when one is pinned, by promote or PUT signers.
+    # Entered by `complete` if the package has no pinned signer; left when one is pinned, by promote or PUT signers.
     AWAITING_SIGNER = "awaiting_signer"
     # Entered by `complete`, or when its signer is pinned; final. Only a published build can be promoted.
     PUBLISHED = "published"
-    # Entered by `complete` when the bytes are not what was declared; final. It gives its name back.
+    # Entered by `complete` if the file differs from the declaration; final. Its version can be declared again.
     REFUSED = "refused"
-    # Entered from `declared`, by hand or by the cleanup; final. It gives its name back.
+    # Entered from `declared`, by an operator or by the cleanup; final. Its version can be declared again.
     WITHDRAWN = "withdrawn"
-    # Entered by the migration of an old server's database alone; final.
+    # Entered only by the adoption of an old server's database; final.
     ADOPTED = "adopted"
 
 
 class ManifestFacts(Struct, frozen=True):
-    """What the file of a build says beside what was declared.
+    """Facts from a build's file that are not part of its declaration.
 
     Attributes:
-        min_sdk: the lowest Android API level that installs it, with its signature schemes taken into account.
-        shared_user_id: None when there is none.
+        min_sdk: the lowest Android API level that can install it, considering its signature schemes.
+        shared_user_id: None if there is none.
     """
 
     min_sdk: int
@@ -55,7 +55,7 @@ class ManifestFacts(Struct, frozen=True):
 
 
 class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What a build is said to be. `source` is ci when a ci_run_id is given, unless it says otherwise.
+    """The declaration of a build. `source` defaults to ci if a ci_run_id is given.
 
     Attributes:
         signer_fingerprint: SHA-256 of the signer's certificate, hex, with or without colons.
@@ -78,7 +78,7 @@ class Declaration(Struct, forbid_unknown_fields=True, kw_only=True):
     force: bool = False
 
     def identity(self) -> dict[str, object]:
-        """What may not differ when the same build is declared again."""
+        """The members that must be equal when the same build is declared again."""
         return {
             "sha256": self.sha256.lower(),
             "file_size": self.file_size,
@@ -99,11 +99,11 @@ class BuildsQuery(PageQuery, kw_only=True):
 def declare(
     db: Database, declaration: Declaration, *, bucket: str, max_bytes: int, actor: Actor
 ) -> tuple[StoredBuild, bool]:
-    """Take a build's name for its checksum; returns the build and whether it is new. Safe to repeat.
+    """Reserve a build's package, version code and type for its checksum; return it and whether it is new. Repeatable.
 
     Raises:
-        Invalid: the file would be larger than allowed, or no build could follow it.
-        Conflict: the name (package, version code, build type) stands for something else.
+        Invalid: the file is larger than allowed, or no build could follow it.
+        Conflict: the package, version code and build type are declared with other values.
     """
     start = time.perf_counter()
     if declaration.file_size > max_bytes:
@@ -140,14 +140,14 @@ def declare(
             events.record(tx, actor, "build.declare", f"build:{made[0]['build_id']}", after=after)
     found = [stored(row) for row in made] or _select(db, **name, states=_NAMED)
     if not found:
-        raise Conflict("The build of this name was withdrawn at this moment. Declare it again.")
+        raise Conflict("This build was withdrawn at this moment. Declare it again.")
     build = found[0]
     for field, value in identity.items():
         if getattr(build, field) != value:
             raise Conflict(
                 f"{field}: {name['package_name']} {name['version_code']} ({name['build_type']}) is declared with"
                 f" {getattr(build, field)}, not {value}. Raise the version code, or DELETE /v1/apk/builds/"
-                f"{build.build_id} when it was never published."
+                f"{build.build_id} if it was never published."
             )
     keys = {"build_id": build.build_id, **name}
     logs.db_operation("create" if made else "idempotency_hit", "apk_versions", keys, elapsed_ms(start))
@@ -155,13 +155,13 @@ def declare(
 
 
 def find(db: Executor, build_id: str, *, counted: bool = False) -> StoredBuild:
-    """One build, with all that is known of it.
+    """One build with all its values.
 
     Args:
-        counted: with its statistics, for which every installation of it is read.
+        counted: include statistics, which reads all its installations.
 
     Raises:
-        NoSuchBuild: there is none.
+        NoSuchBuild: there is no such build.
     """
     found = _select(db, build_id=number(build_id), counted=counted)
     if not found:
@@ -170,13 +170,13 @@ def find(db: Executor, build_id: str, *, counted: bool = False) -> StoredBuild:
 
 
 def _select(db: Executor, **filters: Any) -> list[StoredBuild]:
-    """The builds that all filters fit, newest first; the parameters of builds.sql."""
+    """The builds that match all filters, the parameters of builds.sql, newest first."""
     parameters = {**_NO_FILTER, **filters, "agent_package": settings.load().agent_package}
     return [stored(row) for row in db.execute(_BUILDS, parameters, repeatable=True)]
 
 
 def warnings(db: Executor, build: StoredBuild, agent_package: str) -> list[str]:
-    """What an operator should know before the build is rolled out, in sentences."""
+    """Sentences that an operator should read before rolling out the build."""
     code = build.version_code
     parameters = {
         "min_sdk": build.min_sdk,
@@ -193,14 +193,14 @@ def warnings(db: Executor, build: StoredBuild, agent_package: str) -> list[str]:
     if build.paused_reason == ROLLED_BACK and row["running"]:
         devices = f"{row['running']} device{'s run' if row['running'] > 1 else ' runs'}"
         said.append(
-            f"{devices} version code {code} or a newer one. Android refuses a lower versionCode: to bring the earlier"
-            f" code back to them, publish it under a version code above {code}."
+            f"{devices} version code {code} or a newer one. Android rejects a lower versionCode: to"
+            f" return to the earlier code, publish it under a version code above {code}."
         )
     return said
 
 
 def number(build_id: str) -> int:
-    """The id out of a path; what no id can be is 0."""
+    """The build id from a path; 0 for an invalid one."""
     return int(build_id) if build_id.isascii() and build_id.isdigit() and len(build_id) <= 9 else 0
 
 
@@ -222,10 +222,11 @@ def list_builds(db: Executor, query: BuildsQuery) -> Page[StoredBuild]:
 
 
 def publish(db: Database, build: StoredBuild, object_version: str, facts: ManifestFacts, actor: Actor) -> None:
-    """Publish a verified build, unless another call just did. Without a pinned signer it awaits one.
+    """Publish a verified build, unless a concurrent call did. If the package has no pinned signer, the build awaits
+    one.
 
     Raises:
-        BuildRefused: its signer is not pinned, a higher version code is current, or its sharedUserId is another one.
+        BuildRefused: its signer is not pinned, a higher version code is current, or its sharedUserId differs.
     """
     start = time.perf_counter()
     parameters = {
@@ -246,10 +247,10 @@ def publish(db: Database, build: StoredBuild, object_version: str, facts: Manife
         current = standing["current_version_code"]
         if current is not None and build.version_code < current:
             raise BuildRefused(
-                "version_code", f"at least {current}, which is the current build's", str(build.version_code)
+                "version_code", f"at least {current}, that of the current build", str(build.version_code)
             )
         if standing["known"] and standing["shared_user_id"] != facts.shared_user_id:
-            expected = f"{standing['shared_user_id'] or 'none'}, which is that of the builds before it"
+            expected = f"{standing['shared_user_id'] or 'none'}, that of the earlier builds"
             raise BuildRefused("sharedUserId", expected, facts.shared_user_id or "none")
         state = BuildState.PUBLISHED if standing["pinned"] else BuildState.AWAITING_SIGNER
         published = tx.execute(_PUBLISH, {**parameters, "state": state})
@@ -263,7 +264,7 @@ def publish(db: Database, build: StoredBuild, object_version: str, facts: Manife
 
 
 def refuse(db: Database, build_id: int, reason: str, actor: Actor) -> None:
-    """Remember that a declared build's bytes are not what was declared."""
+    """Record that the file of a declared build differs from its declaration."""
     start = time.perf_counter()
     with db.transaction() as tx:
         if tx.execute(_REFUSE, {"build_id": build_id, "why": reason, "by": actor.name}):
@@ -275,7 +276,7 @@ def refuse(db: Database, build_id: int, reason: str, actor: Actor) -> None:
 
 
 def expire(db: Database) -> int:
-    """Withdraw the builds that were declared a day ago and never completed; returns how many."""
+    """Withdraw builds that were declared a day ago and never completed; return how many."""
     start = time.perf_counter()
     actor = actors.system("cleanup")
     with db.transaction() as tx:
@@ -289,11 +290,11 @@ def expire(db: Database) -> int:
 
 
 def withdraw(db: Database, build_id: str, actor: Actor) -> None:
-    """Give back the name of a build that was declared and not published. Once more changes nothing.
+    """Withdraw a declared, unpublished build, so that its version can be declared again. Repeating it changes nothing.
 
     Raises:
-        NoSuchBuild: there is none.
-        Conflict: it is published.
+        NoSuchBuild: there is no such build.
+        Conflict: it is not in state `declared`.
     """
     start = time.perf_counter()
     with db.transaction() as tx:
@@ -304,12 +305,12 @@ def withdraw(db: Database, build_id: str, actor: Actor) -> None:
     if not withdrawn:
         build = find(db, build_id)
         if build.state != BuildState.WITHDRAWN:
-            raise Conflict(f"The build is {build.state}; only one that is declared can be withdrawn.")
+            raise Conflict(f"The build is {build.state}; only a declared build can be withdrawn.")
     keys = {"build_id": build_id, "state": "withdrawn", "by": actor.name}
     logs.db_operation("update", "apk_versions", keys, elapsed_ms(start))
 
 
-# The states in which a build holds its name.
+# The states in which a build occupies its package, version code and type.
 _NAMED = [BuildState.DECLARED, BuildState.AWAITING_SIGNER, BuildState.PUBLISHED]
 _NO_FILTER = {
     "counted": True,
@@ -332,7 +333,7 @@ FROM devices CROSS JOIN LATERAL reported_version_v2(
 WHERE deleted_at IS NULL
 """
 
-# sharedUserId: that of the last build whose manifest was read for it; `known` is false when there is none.
+# The sharedUserId of the last build whose manifest was read for it; `known` is false if there is none.
 _STANDING = """
 SELECT last.id IS NOT NULL AS known, last.shared_user_id,
     ARRAY(SELECT fingerprint FROM apk_signers WHERE package_name = %(package_name)s ORDER BY fingerprint) AS pinned,

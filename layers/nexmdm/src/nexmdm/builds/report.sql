@@ -1,9 +1,9 @@
--- Records a device's report on one of its installations. `completed` is a claim: it ends the installation only when the
--- device reports the build's version, or when it reported `installing` before and no report of its names the package.
--- A late report never takes a status back. The counts are kept on the build's row, whose lock makes those who finish at
--- once take turns: each sees all that came before, and a rollout with too many failures pauses itself. What the device
--- was asked for before it was taken over is recorded and not counted.
--- No row: nobody has the token. `status` null: the device has no such installation.
+-- Records a device's report on one of its installations. `completed` is only a claim: it completes the installation if
+-- the device's heartbeats report the build's version, or if they do not report the package at all and the device has
+-- reported `installing` before. A late report never reverts a status. The counts are on the build's row, whose lock
+-- serializes concurrent reports: each sees all earlier ones, and a rollout with too many failures pauses itself.
+-- Reports on requests from before a takeover are recorded but not counted. No row: the token is unknown. `status` null:
+-- the device has no such installation.
 WITH device AS MATERIALIZED (
     SELECT * FROM authenticate_device_v1(%(token_id)s)
 ), own AS (

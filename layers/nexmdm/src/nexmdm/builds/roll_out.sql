@@ -1,6 +1,6 @@
--- Offers the current build to a percentage of the devices that its filter selects, unless these are other ones than the
--- caller saw. No row: the build is not current. `agreed` false: nothing was changed. The devices are counted only when a
--- hash is expected. A plan that goes on ends: a percentage was set by hand.
+-- Offers the current build to a percentage of the devices that its filter selects, unless these differ from the
+-- preview. No row: the build is not current. `agreed` false: nothing was changed. The devices are counted only if a
+-- hash is expected. An active plan ends, because the percentage was set by hand.
 WITH held AS MATERIALIZED (
     SELECT id, staged_rollout_percent, rollout_filter, plan IS NOT NULL AND plan_ended_at IS NULL AS planned
     FROM apk_versions WHERE id = %(build_id)s AND is_current FOR UPDATE

@@ -1,11 +1,11 @@
-"""Rolling a build out: promoted to current of its package and build type, offered to a growing part of the fleet.
+"""Rollouts: promoting a build to be the current one of its package and type, and offering it to a part of the fleet.
 
-    promote     published -> current; the build that was current is what it replaces
-    rollout     the percentage of the fleet that is offered it; the rest keeps what it replaces
-    pause       nobody is offered it any more, by hand or when too many installations fail; resume
-    rollback    what it replaces is current again
+    promote     published -> current; it replaces the build that was current
+    rollout     the percentage of the fleet that is offered it; the rest is offered the replaced build
+    pause       it is no longer offered, by an operator or when too many installations fail; resume
+    rollback    the replaced build is current again
 
-Who, when and why is in the build's `audit`.
+The build's `audit` records who did what, when, and the reason.
 """
 
 import time
@@ -34,10 +34,10 @@ INSTALL_TTL_SECONDS = 86_400
 
 
 class Audience(Struct, frozen=True, kw_only=True):
-    """To which devices a build is offered, in part or whole.
+    """The devices that a build is offered to: a filter and a percentage.
 
     Attributes:
-        filter: None leaves the rollout's filter as it is; {all: true} takes it away.
+        filter: None leaves the rollout's filter unchanged; {all: true} removes it.
         expect_target_hash: of a preview of the filter, without the percentage.
         interval_seconds: of heartbeats, for `online` in a filter.
     """
@@ -49,9 +49,9 @@ class Audience(Struct, frozen=True, kw_only=True):
 
 
 def promote(db: Database, build: StoredBuild, audience: Audience, actor: Actor) -> None:
-    """Make a published build current, for the audience. Once more changes nothing.
+    """Make a published build current, for the audience. Repeating it changes nothing.
 
-    One that awaits its signer is published first: to promote it is to say that its signer is the package's.
+    A build that awaits its signer is published first: promoting it pins its signer for the package.
 
     Raises:
         Conflict: it is not published, or its version code is not above the current build's.
@@ -72,7 +72,7 @@ def promote(db: Database, build: StoredBuild, audience: Audience, actor: Actor) 
         if current and current[0]["version_code"] >= build.version_code:
             raise Conflict(
                 f"version_code: {build.version_code} is not above {current[0]['version_code']} of build"
-                f" {current[0]['id']}, which is current. To go back, roll that one back."
+                f" {current[0]['id']}, which is current. To return to an earlier build, roll the current one back."
             )
         tx.execute(_RETIRE, {"build_id": current[0]["id"] if current else None, "by_build": build.build_id})
         promoted = tx.execute(_PROMOTE, {**parameters, "replaces_id": current[0]["id"] if current else None})
@@ -90,8 +90,8 @@ def roll_out(db: Database, build: StoredBuild, audience: Audience, actor: Actor)
 
     Raises:
         Conflict: it is not current.
-        Invalid: the filter says nothing, cannot be read, or names no group.
-        TargetsChanged: the filter selects other devices than the caller saw. Nothing was changed.
+        Invalid: the filter is empty or invalid, or names an unknown group.
+        TargetsChanged: the filter selects other devices than in the preview. Nothing was changed.
     """
     start = time.perf_counter()
     with db.transaction() as tx:
@@ -116,26 +116,27 @@ def install(
     how: Install,
     device_ids: list[str] | None = None,
 ) -> Asked:
-    """Roll out, and send install_apk to those of the cohort who neither have the build nor were asked; all or nothing.
+    """Roll out, and send install_apk to the cohort's devices that neither have the build nor were asked; all or
+    nothing.
 
     Args:
-        device_ids: a pilot: these are asked in place of the cohort, and the rollout stays as it is.
+        device_ids: a pilot: these devices are asked instead of the cohort, and the rollout is not changed.
 
     Returns:
-        Whom it asked; then `batches.show` of the request_id tells what becomes of it. The sweep sends the commands.
+        The asked devices; `batches.show` of the request_id shows the progress. The sweep sends the commands.
 
     Raises:
         Conflict: it is not current, or its rollout is paused.
-        Invalid, TargetsChanged: as `roll_out`; a request_id that is known is answered before.
-        PayloadMismatch: the request_id stands for something else.
-        NotFound: one of the named devices is not there.
+        Invalid, TargetsChanged: as in `roll_out`; a known request_id is answered before these checks.
+        PayloadMismatch: the request_id belongs to another command.
+        NotFound: one of the named devices does not exist.
     """
     start = time.perf_counter()
     command = _command(build, audience.percent, actor, how, device_ids)
     with db.transaction() as tx:
         if batches.replayed(tx, command):
             return _ask(tx, build, audience.percent, actor, how, command, device_ids, audience.interval_seconds)
-        # Locks the build's row: two calls at once take turns, and the second sees whom the first asked.
+        # Locks the build's row, which serializes concurrent calls: the second sees which devices the first asked.
         if device_ids is None:
             _log_offer(tx, build, audience, actor, _offer(tx, build, audience, actor))
         elif not tx.execute(_HOLD, _name(build)):
@@ -148,7 +149,7 @@ def install(
 
 
 def ask(tx: Executor, build: Identity, percent: int, actor: Actor, how: Install, interval_seconds: float) -> Asked:
-    """Ask the first `percent` of those whom the build is offered to; the caller's transaction holds the build's row."""
+    """Ask the first `percent` of the devices that the build is offered to; the caller has locked the build's row."""
     command = _command(build, percent, actor, how, None)
     return _ask(tx, build, percent, actor, how, command, None, interval_seconds)
 
@@ -193,7 +194,7 @@ def _ask(
 
 
 def pause(db: Database, build: StoredBuild, reason: str, actor: Actor) -> None:
-    """Stop offering the current build. Once more changes nothing.
+    """Stop offering the current build. Repeating it changes nothing.
 
     Raises:
         Conflict: it is not current.
@@ -207,7 +208,7 @@ def pause(db: Database, build: StoredBuild, reason: str, actor: Actor) -> None:
 
 
 def resume(db: Database, build: StoredBuild, actor: Actor) -> None:
-    """Offer the current build again; failures are counted from here. Once more changes nothing.
+    """Offer the current build again; failures are counted from now on. Repeating it changes nothing.
 
     Raises:
         Conflict: it is not current.
@@ -222,7 +223,7 @@ def resume(db: Database, build: StoredBuild, actor: Actor) -> None:
 
 
 def roll_back(db: Database, build: StoredBuild, reason: str, actor: Actor) -> None:
-    """Make what the current build replaced current again. Once more changes nothing.
+    """Make the build current again that the current one replaced. Repeating it changes nothing.
 
     Raises:
         Conflict: it is not current, or it replaced nothing.
@@ -246,7 +247,7 @@ def roll_back(db: Database, build: StoredBuild, reason: str, actor: Actor) -> No
 
 
 def _plan(build: StoredBuild, what: str) -> dict[str, str]:
-    """What becomes of the build's plan, when one goes on."""
+    """The audit entry for ending the build's plan, if one is active."""
     return {"plan": what} if build.plan is not None and build.plan_ended_at is None else {}
 
 
@@ -256,7 +257,7 @@ def refilter(tx: Executor, build: Identity, audience: Audience, actor: Actor) ->
 
 
 class _Offered(NamedTuple):
-    """What `_offer` did. kept: the filter as it is stored now. row: of roll_out.sql."""
+    """The result of `_offer`. kept: the stored filter. row: the row of roll_out.sql."""
 
     kept: filters.Document | None
     condition: Condition
@@ -264,7 +265,7 @@ class _Offered(NamedTuple):
 
 
 def _offer(tx: Executor, build: Identity, audience: Audience, actor: Actor) -> _Offered:
-    """Set percentage and filter of the current build; the audience's hash is compared in the same statement."""
+    """Set percentage and filter of the current build; the same statement compares the audience's hash."""
     held = tx.execute(_HOLD, _name(build))
     if not held:
         raise _not_current(build)
@@ -326,7 +327,7 @@ def _log(build: Identity, event: str, by: str, start: float) -> None:
 
 
 def _audit(event: str, **members: str) -> str:
-    """SQL for the audit with one more entry; members are SQL expressions."""
+    """An SQL expression for the audit with a new entry; members are SQL expressions."""
     pairs = "".join(f", '{name}', {value}" for name, value in members.items())
     return f"audit || jsonb_build_object('event', '{event}', 'by', %(by)s, 'at', clock_timestamp(){pairs})"
 
@@ -377,7 +378,7 @@ WHERE id = %(build_id)s AND is_current AND paused_at IS NOT NULL
 RETURNING id
 """
 
-# Commands that name it are still under way: nobody gets it any more.
+# Commands may still refer to the build, so it is also paused and can no longer be downloaded.
 _WITHDRAW_CURRENT = f"""
 UPDATE apk_versions SET is_current = false, paused_at = clock_timestamp(), paused_reason = %(rolled_back)s,
     plan_ended_at = CASE WHEN plan IS NOT NULL THEN coalesce(plan_ended_at, clock_timestamp()) END,

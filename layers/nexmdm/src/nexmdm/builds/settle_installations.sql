@@ -1,7 +1,8 @@
--- Ends open installations by what devices report: `completed` when the device runs the build's version, whatever it said
--- of the installation; `unknown` when nothing was heard of one for %(timeout)s seconds. An unknown one is completed all
--- the same when the version turns up within 30 days, unless the device was asked again. One row per build with an
--- installation that ended, none when none did. Rows that another statement holds are left for the next sweep.
+-- Ends open installations according to the versions that devices report: `completed` if the device runs the build's
+-- version, regardless of its reports on the installation; `unknown` if there was no report on it for %(timeout)s
+-- seconds. An unknown installation is still completed if the version is reported within 30 days, unless the device was
+-- asked again. Returns one row per build with an installation that ended. Rows locked by other statements are left for
+-- the next sweep.
 WITH judged AS MATERIALIZED (
     SELECT i.id, runs.version = 0 AS completed
     FROM apk_installations i

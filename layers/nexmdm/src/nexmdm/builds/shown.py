@@ -1,4 +1,4 @@
-"""Builds as the API shows them: without what only this server needs, with what an operator should know."""
+"""Builds in API responses: without internal values, but with warnings for operators."""
 
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,7 @@ from nexmdm.runtime.validation import Instant
 
 
 class _Members(Identity, forbid_unknown_fields=True, kw_only=True):
-    """Some members are null for a build that was adopted from an old server."""
+    """Some members are null for a build adopted from an old server."""
 
     sha256: Sha256 | None
     signer_fingerprint: str | None
@@ -54,13 +54,13 @@ B = TypeVar("B", bound=_Members)
 
 
 class Build(_Members, kw_only=True):
-    """A build. Some members are null for one that was adopted from an old server. A list has no `warnings`."""
+    """A build. Some members are null for a build adopted from an old server. Lists have no `warnings`."""
 
     statistics: Statistics
 
 
 class DeclaredBuild(_Members, kw_only=True):
-    """The address is null when the build is published already; a new build has no statistics yet."""
+    """The upload URL is null if the build is already published; a new build has no statistics yet."""
 
     upload_url: str | None
     upload_headers: dict[str, str] | None
@@ -69,7 +69,7 @@ class DeclaredBuild(_Members, kw_only=True):
 
 
 class InstallCommands(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The bulk command that was made; without one every device of the cohort has the build or was asked."""
+    """The bulk command, if one was created; if not, every device of the cohort has the build or was already asked."""
 
     request_id: str | None
     device_count: Count
@@ -99,7 +99,7 @@ def found(db: Executor, build: StoredBuild, config: Settings) -> Build:
 
 
 def declared(db: Executor, build: StoredBuild, config: Settings) -> DeclaredBuild:
-    """A declared build with the address that its file is PUT to, as long as one is wanted."""
+    """A declared build, with the URL to PUT its file to if the file is still needed."""
     url, headers = urls.upload_address(config, build.file) if build.state == "declared" else (None, None)
     return _shown(
         DeclaredBuild,
@@ -114,7 +114,7 @@ def declared(db: Executor, build: StoredBuild, config: Settings) -> DeclaredBuil
 def installing(
     db: Executor, build: StoredBuild, config: Settings, asked: Asked, batch: Batch | None
 ) -> InstallingBuild:
-    """A build, with what came of asking devices to install it."""
+    """A build with the result of asking devices to install it."""
     commands = structs.asdict(batch) if batch else {"request_id": None, "device_count": 0, "states": {}}
     install = InstallCommands(**commands, cohort_devices=asked.cohort_devices, newer_devices=asked.newer_devices)
     warnings = _warnings(db, build, config)

@@ -1,7 +1,6 @@
-"""Which certificates may sign a package: pinned and changed by an operator only, here or by promoting a build.
+"""The certificates that may sign a package. Only an operator pins them, here or by promoting a build.
 
-The pins hold for every build of the package, debug ones too: Android would refuse to install a build by another signer
-over the one that is there.
+The pins apply to every build of the package, including debug builds: Android rejects an update by another signer.
 """
 
 import time
@@ -17,12 +16,12 @@ from nexmdm.runtime.errors import BuildRefused
 from nexmdm.runtime.validation import Instant
 
 PackageName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+\Z", max_length=200)]
-# SHA-256 of a certificate as apksigner (hex) or keytool (with colons) prints it.
+# The SHA-256 of a certificate as printed by apksigner (hex) or keytool (with colons).
 Fingerprint = Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}\Z")]
 
 
 class Signer(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A certificate that may sign a package, by its SHA-256."""
+    """A certificate that may sign a package, identified by its SHA-256."""
 
     fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     pinned_at: Instant
@@ -34,15 +33,15 @@ class Signers(Struct, forbid_unknown_fields=True):
 
 
 def plain(fingerprint: str) -> str:
-    """As it is stored: lower case, without colons."""
+    """The stored form: lower case, without colons."""
     return fingerprint.replace(":", "").lower()
 
 
 def check(fingerprint: str, pinned: list[str]) -> None:
-    """Nothing is wrong with a package that has no pins yet.
+    """Check a signer against the pinned ones; a package without pins accepts any.
 
     Raises:
-        BuildRefused: the package has pinned signers, and this is none of them.
+        BuildRefused: the package has pinned signers, and this is not one of them.
     """
     if pinned and fingerprint not in pinned:
         raise BuildRefused("signer", f"one of the package's pinned signers {', '.join(pinned)}", fingerprint)
@@ -57,9 +56,9 @@ def pin(tx: Executor, package_name: str, fingerprint: str, by: str) -> None:
 
 
 def replace(db: Database, package_name: str, fingerprints: list[str], actor: Actor) -> list[Signer]:
-    """Make these the package's pinned signers; those that stay keep their date. Returns all of them.
+    """Replace the package's pinned signers; those that stay keep their date. Return all of them.
 
-    Builds that awaited a signer are published, or refused when theirs is none of these.
+    Builds that awaited a signer are published, or refused if their signer is not among these.
     """
     start = time.perf_counter()
     wanted = sorted({plain(fingerprint) for fingerprint in fingerprints})
@@ -84,7 +83,7 @@ def replace(db: Database, package_name: str, fingerprints: list[str], actor: Act
 
 
 def decide(tx: Executor, package_name: str, wanted: list[str], actor: Actor) -> dict[str, list[int]]:
-    """Publish those builds of a package that awaited one of these signers, and refuse the others."""
+    """Publish the builds of a package that awaited one of these signers, and refuse the others."""
     names = ", ".join(wanted)
     parameters = {"package_name": package_name, "wanted": wanted, "names": names, "by": actor.name}
     decided: dict[str, list[int]] = {"published": [], "refused": []}
@@ -94,7 +93,7 @@ def decide(tx: Executor, package_name: str, wanted: list[str], actor: Actor) -> 
 
 
 def lock_package(tx: Executor, package_name: str) -> None:
-    """Until the transaction's end nobody else publishes, promotes, rolls back or pins for the package."""
+    """Block publishing, promoting, rolling back and pinning for the package until the transaction ends."""
     tx.execute(_LOCK_PACKAGE, {"package_name": package_name})
 
 

@@ -1,7 +1,7 @@
-"""The bucket that holds builds: addresses for one upload or one download, signed here, without boto3.
+"""Presigned URLs of the builds' bucket, for one upload or one download, signed without boto3.
 
-An address is a secret: it goes to the one who asked and into no log. Loading boto3 would be 280 ms of a cold start for
-what botocore's signer does alone.
+A presigned URL is a secret: only the caller gets it, and it is never logged. boto3 would add 280 ms to a cold start,
+and botocore's signer alone is enough.
 """
 
 import base64
@@ -31,14 +31,14 @@ def bucket(config: Settings) -> str:
 
 
 def upload_address(config: Settings, file: StoredFile) -> tuple[str, dict[str, str]]:
-    """Where the file of a declared build is PUT, and the headers to send; S3 refuses another size and other bytes."""
+    """The URL to PUT a declared build's file to, and the headers to send; S3 rejects another size or other bytes."""
     checksum = base64.b64encode(bytes.fromhex(file.sha256)).decode()
     headers = {"Content-Length": str(file.size), "x-amz-checksum-sha256": checksum}
     return _signed(config, "PUT", file.key, UPLOAD_SECONDS, headers=headers), headers
 
 
 def download_address(config: Settings, file: StoredFile) -> str:
-    """Where the verified bytes of a published build are, and no others: the version that was pinned. Takes ranges."""
+    """The URL of a published build's verified file, pinned to its object version. Supports range requests."""
     parameters = {
         "versionId": file.object_version or "",
         "response-content-type": CONTENT_TYPE,
@@ -64,7 +64,7 @@ def _signed(
         base = f"{config.aws_endpoint_url_s3.rstrip('/')}/{name}"
     else:
         base = f"https://{name}.{endpoints.host('s3', config.region)}"
-    # The signer takes its query from the address.
+    # The signer reads the query from the URL.
     query = "&".join(f"{quote(field, safe='')}={quote(value, safe='')}" for field, value in (parameters or {}).items())
     request = AWSRequest(method, f"{base}/{quote(key)}{'?' if query else ''}{query}", headers=headers)
     credentials = _credentials().get_frozen_credentials()
@@ -73,7 +73,7 @@ def _signed(
 
 
 def load_signer() -> None:
-    """Load what signs URLs, before the first one is asked for."""
+    """Load the signer before the first URL is requested."""
     from botocore.auth import S3SigV4QueryAuth  # noqa: F401
 
     _credentials()
@@ -85,5 +85,5 @@ def _credentials() -> Any:
 
     found = Session().get_credentials()
     if found is None:
-        raise Unavailable("The function has no AWS credentials to sign an address with.")
+        raise Unavailable("The function has no AWS credentials to sign a URL with.")
     return found

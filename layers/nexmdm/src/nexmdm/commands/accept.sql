@@ -1,8 +1,8 @@
--- Store a command for one device, once per request_id. Zero rows mean: the request_id is taken, by a command or a bulk
+-- Stores a command for one device, once per request_id. Zero rows: the request_id is taken, by a command or a bulk
 -- command, or there is no such device.
 --
--- The first statement makes those who use the same name take turns. Both stand in one message and so in one transaction:
--- the second sees what the earlier ones have committed, without a further round trip.
+-- The first statement serializes calls with the same request_id. Both statements are in one message and so in one
+-- transaction: the second sees what earlier calls committed, without an additional round trip.
 SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));
 WITH made AS (
     INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,

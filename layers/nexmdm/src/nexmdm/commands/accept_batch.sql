@@ -1,6 +1,6 @@
 -- Stores a bulk command: the batch, a dispatch for each device that {where} selects, and the event, once per request_id.
--- Always one row. Nothing was stored unless `made`: then an id is `missing`, the devices are not `agreed`, none is selected,
--- or the request_id is taken.
+-- Always returns one row. If `made` is false nothing was stored, because an id is `missing`, the devices are not
+-- `agreed`, no device is selected, or the request_id is taken.
 WITH selected AS MATERIALIZED (
     SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE d.deleted_at IS NULL AND {where}

@@ -1,8 +1,8 @@
-"""The actions of the agent. Each is declared once; what is not declared here cannot be sent.
+"""The agent's actions. Each is declared here once; an undeclared action cannot be sent.
 
-From a declaration come: the validation of parameters, the secrets that are masked and wiped, the parameters that the
-agent's HMAC covers, when the agent answers, the OpenAPI document, and `actions.json` with the forms of the console and
-the names that the CLI completes. CONTRIBUTING.md walks through a new one.
+These are derived from a declaration: the validation of parameters, the secrets that are masked and wiped, the
+parameters that the agent's HMAC covers, when the agent answers, the OpenAPI document, and `actions.json` with the forms
+of the console and the names that the CLI completes. CONTRIBUTING.md walks through an example.
 """
 
 import json
@@ -16,7 +16,7 @@ from nexmdm.commands.states import Answered, Delivery
 from nexmdm.runtime import validation
 from nexmdm.runtime.errors import Invalid
 
-# Not `$`: in Python that lets a newline through.
+# Not `$`, which in Python also matches before a final newline.
 END = r"(?![\s\S])"
 Package = Annotated[
     str,
@@ -49,11 +49,11 @@ class Parameters(Struct, forbid_unknown_fields=True, omit_defaults=False, kw_onl
     """Parameters of one action. Defaults are applied before the payload is hashed.
 
     Attributes:
-        SECRET: parameters that no operator and no log reader sees again.
+        SECRET: parameters that are never shown again, neither to operators nor in logs.
         HIDDEN: parameters that only GET /v1/commands/{request_id}/result shows.
         SIGNED: parameters that the agent's own HMAC covers; `sig` covers every field.
-        CHOICE: the parameter that decides which others there are.
-        NEEDED, TAKEN: by a value of CHOICE: the parameters that it needs, and those that it takes besides.
+        CHOICE: the parameter that decides which other parameters are allowed.
+        NEEDED, TAKEN: for each value of CHOICE, the required and the optional parameters.
     """
 
     SECRET: ClassVar[frozenset[str]] = frozenset()
@@ -64,7 +64,7 @@ class Parameters(Struct, forbid_unknown_fields=True, omit_defaults=False, kw_onl
     TAKEN: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def check(self) -> None:
-        """Refuse what the types cannot say.
+        """Check constraints that the types cannot express.
 
         Raises:
             Invalid: names the parameter.
@@ -75,14 +75,14 @@ class Parameters(Struct, forbid_unknown_fields=True, omit_defaults=False, kw_onl
         needed, taken = self.NEEDED.get(chosen, ()), self.TAKEN.get(chosen, ())
         for name in needed:
             if getattr(self, name) is None:
-                raise Invalid(f"$.params.{name}", f"is needed by the {self.CHOICE} {chosen}")
+                raise Invalid(f"$.params.{name}", f"is required for the {self.CHOICE} {chosen}")
         for name in self.depending():
             if getattr(self, name) is not None and name not in (*needed, *taken):
-                raise Invalid(f"$.params.{name}", f"is not taken by the {self.CHOICE} {chosen}; leave it out")
+                raise Invalid(f"$.params.{name}", f"is not allowed for the {self.CHOICE} {chosen}; leave it out")
 
     @classmethod
     def depending(cls) -> list[str]:
-        """The parameters that belong to some values of CHOICE only."""
+        """The parameters that apply to some values of CHOICE only."""
         return sorted({name for names in (*cls.NEEDED.values(), *cls.TAKEN.values()) for name in names})
 
 
@@ -110,7 +110,7 @@ class LaunchApp(Parameters):
 
 
 class RemoteControl(Parameters):
-    """Streaming (start_stream) and reading the clipboard are not offered: their answers have nowhere to go."""
+    """Streaming (start_stream) and reading the clipboard are not offered, because no route receives their results."""
 
     SECRET = frozenset({"text"})
     CHOICE = "command"
@@ -185,7 +185,7 @@ class WifiConnect(Parameters):
             if _SHELL.search(getattr(self, name) or ""):
                 raise Invalid(
                     f"$.params.{name}",
-                    "holds $, ` or a line break, which the agent passes to a shell on the phone: the name or the"
+                    "contains $, ` or a line break, which the agent passes to a shell on the phone: the name or the"
                     " passphrase would arrive changed and cut the phone off. Rename the network or change its"
                     " passphrase",
                 )
@@ -195,13 +195,13 @@ class WifiConnect(Parameters):
         if self.password is not None and not _PASSPHRASE.fullmatch(self.password):
             raise Invalid(
                 "$.params.password",
-                "has 8 to 63 characters, or is a key of exactly 64 hex digits; leave it out for an open network",
+                "must have 8 to 63 characters, or be a key of exactly 64 hex digits; leave it out for an open network",
             )
         if self.security_type is not None:
-            # The agent knows the words in lower case, and takes every other for wpa2.
+            # The agent recognizes the names in lower case, and reads any other as wpa2.
             self.security_type = self.security_type.lower()
             if self.security_type not in SECURITY_TYPES:
-                raise Invalid("$.params.security_type", f"is one of {', '.join(SECURITY_TYPES)}")
+                raise Invalid("$.params.security_type", f"must be one of {', '.join(SECURITY_TYPES)}")
 
 
 class RemoteExecFcm(Parameters):
@@ -225,7 +225,7 @@ class RemoteExecFcm(Parameters):
 
 
 class RemoteExecShell(Parameters):
-    """The command is the last and only signed parameter, so it may hold the separator of the agent's HMAC."""
+    """The command is the last and only signed parameter, so it may contain the separator of the agent's HMAC."""
 
     SIGNED = ("command",)
     HIDDEN = frozenset({"command"})
@@ -238,11 +238,11 @@ class Action(Struct, frozen=True, kw_only=True):
     """One action.
 
     Attributes:
-        about: what it does, in a sentence.
-        answered: when the agent in the field answers it.
-        repeat: what a second run does, for those who choose until_answered; None where that is refused.
-        disruptive: the console asks for a second look.
-        private_answer: only GET /v1/commands/{request_id}/result shows what the device answered.
+        about: one sentence that says what it does.
+        answered: when the existing agent answers it.
+        repeat: the effect of a second run, shown with until_answered; None where until_answered is rejected.
+        disruptive: the console asks for confirmation.
+        private_answer: only GET /v1/commands/{request_id}/result shows the device's answer.
     """
 
     name: str
@@ -258,34 +258,34 @@ ACTIONS = {
     action.name: action
     for action in (
         Action(name="ping", about="Ask for a heartbeat now.", answered=Answered.AT_ONCE, repeat="harmless"),
-        Action(name="ring", about="Ring, to be found.", answered=Answered.NEVER, parameters=Ring),
+        Action(name="ring", about="Ring, so that the phone can be found.", answered=Answered.NEVER, parameters=Ring),
         Action(name="wake", about="Wake the agent.", answered=Answered.NEVER),
         Action(
             name="launch_app",
             about="Start an app.",
             answered=Answered.WITH_HEARTBEAT,
             parameters=LaunchApp,
-            repeat="brings the app to the front once more",
+            repeat="brings the app to the front again",
         ),
         Action(name="restart_app", about="Restart the agent's app.", answered=Answered.NEVER),
         Action(name="reboot", about="Restart the device.", answered=Answered.NEVER, disruptive=True),
-        Action(name="set_dnd", about="Do not disturb, on or off.", answered=Answered.NEVER, parameters=SetDnd),
+        Action(name="set_dnd", about="Turn Do Not Disturb on or off.", answered=Answered.NEVER, parameters=SetDnd),
         Action(
             name="wifi_connect",
             about="Join a WiFi network.",
             answered=Answered.WITH_HEARTBEAT,
             parameters=WifiConnect,
-            repeat="joins the same network once more",
+            repeat="joins the same network again",
         ),
         Action(name="grant_permissions", about="Grant the managed app's permissions.", answered=Answered.NEVER),
         Action(
             name="exempt_unity_app",
-            about="Exempt the Unity app from battery optimisation.",
+            about="Exempt the Unity app from battery optimization.",
             answered=Answered.NEVER,
         ),
         Action(
             name="apply_battery_whitelist",
-            about="Exempt apps from battery optimisation.",
+            about="Exempt apps from battery optimization.",
             answered=Answered.NEVER,
             parameters=BatteryWhitelist,
         ),
@@ -294,24 +294,24 @@ ACTIONS = {
             about="Install a build. A rollout on the build's page does this for many devices.",
             answered=Answered.AT_ONCE,
             parameters=InstallApk,
-            repeat="downloads and installs the same version once more",
+            repeat="downloads and installs the same version again",
         ),
         Action(
             name="remote_control",
-            about="Tap, swipe, type and press keys on the screen.",
+            about="Tap, swipe, type or press keys.",
             answered=Answered.NEVER,
             parameters=RemoteControl,
             private_answer=True,
         ),
         Action(
             name="remote_exec_fcm",
-            about="Run one of the agent's own procedures, which answers at once.",
+            about="Run one of the agent's own procedures, which the agent answers at once.",
             answered=Answered.AT_ONCE,
             parameters=RemoteExecFcm,
         ),
         Action(
             name="remote_exec_shell",
-            about="Run a shell command. The API refuses it unless REMOTE_EXEC_SHELL_ENABLED is set.",
+            about="Run a shell command. The API rejects it unless REMOTE_EXEC_SHELL_ENABLED is set.",
             answered=Answered.AT_ONCE,
             parameters=RemoteExecShell,
             disruptive=True,
@@ -328,7 +328,7 @@ def parameters(action: str, given: Params) -> Params:
         Invalid: names the field: `$.action`, or `$.params.…`.
     """
     if action not in ACTIONS:
-        raise Invalid("$.action", f"is not an action; there are {', '.join(ACTIONS)}")
+        raise Invalid("$.action", f"is not an action; the actions are {', '.join(ACTIONS)}")
     try:
         struct = validation.convert(given, ACTIONS[action].parameters, root="$.params")
     except Invalid as error:
@@ -338,7 +338,7 @@ def parameters(action: str, given: Params) -> Params:
 
 
 def _in_words(error: Invalid) -> Invalid:
-    """A package name's pattern says less than a sentence."""
+    """Replace the pattern of a package name with a readable message."""
     path, _, detail = error.detail.partition(": ")
     if "matching regex" in detail and re.search(r"package_name$|packages\[", path):
         return Invalid(path, "is not an Android package name, such as com.example.kiosk")
@@ -346,17 +346,17 @@ def _in_words(error: Invalid) -> Invalid:
 
 
 def check_delivery(action: str, delivery: Delivery) -> None:
-    """Refuse to repeat what is never answered, or answered only once.
+    """Reject until_answered for actions that are never answered, or answered only once.
 
     Raises:
-        Invalid: until_answered is not for this action.
+        Invalid: the action does not allow until_answered.
     """
     if delivery is Delivery.AT_MOST_ONCE or ACTIONS[action].repeat is not None:
         return
     if ACTIONS[action].answered is Answered.NEVER:
         reason = f"{action} is never answered, so it would be repeated until it expires"
     else:
-        reason = f"the answer to {action} is sent only once, so a lost one would have it repeated until it expires"
+        reason = f"the answer to {action} is sent only once; if it is lost, the command is repeated until it expires"
     raise Invalid("$.delivery", f"cannot be until_answered: {reason}. Use at_most_once")
 
 
@@ -369,5 +369,5 @@ def signed_names(action: str) -> tuple[str, ...]:
 
 
 def as_strings(values: Params) -> dict[str, str]:
-    """FCM data holds strings only: booleans as true and false, lists as JSON."""
+    """Convert parameters to strings for FCM: booleans as true and false, lists as JSON."""
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}

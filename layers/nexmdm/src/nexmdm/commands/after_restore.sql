@@ -1,9 +1,11 @@
--- Every dispatch that is open in a database restored from a snapshot becomes `unknown`, or `sent` when it is answered:
--- what became of it after the snapshot is not in here. An until_answered one that was sent ends too: the device may have
--- answered since. Keys stay until FCM has dropped what was sent just before the restore.
+-- Marks every open dispatch of a database restored from a snapshot as `unknown`, or as `sent` if it is answered,
+-- because the database does not know what happened after the snapshot. An until_answered command that was sent ends
+-- too, because the device may have answered since. Request_ids are kept until FCM has dropped messages sent just before
+-- the restore.
 --
--- No fence comes back: a sender that was frozen over the restore may hold one that the next claim would give out again,
--- and would settle that claim with its own answer. All rows move by more than a fence can have moved since the snapshot.
+-- No fence is reused: otherwise a sender that was suspended during the restore could hold the fence of the next claim
+-- and settle that claim with its own response. All fences are increased by more than they can have grown since the
+-- snapshot.
 WITH open AS (
     SELECT request_id,
         state IN ('accepted', 'retry_wait', 'sending') AS moves,

@@ -1,4 +1,4 @@
-"""Whether what became of the commands is what the state machine allows: one statement over all of them."""
+"""Check the histories of all commands against the state machine, in one statement."""
 
 import msgspec
 
@@ -15,7 +15,7 @@ class AuditQuery(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Violation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A command whose history cannot have happened; `rule` is the first rule of docs/guarantees.md that it breaks."""
+    """A command with an impossible history; `rule` is the first rule of docs/guarantees.md that it breaks."""
 
     request_id: str
     device_id: str
@@ -25,8 +25,8 @@ class Violation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Audit(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Of `checked` commands, `exempt` came with an adopted database, and `violations` break a rule; `first` is the
-    oldest of those."""
+    """Of the `checked` commands, `exempt` are from an adopted database and `violations` break a rule; `first` is the
+    oldest violation."""
 
     checked: Count
     exempt: Count
@@ -35,7 +35,7 @@ class Audit(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def audit(db: Executor, query: AuditQuery) -> Audit:
-    """Hold every command's history against the rules of the state machine."""
+    """Check every command's history against the rules of the state machine."""
     return msgspec.convert(db.execute(_AUDIT, {"since": query.since}, repeatable=True)[0], Audit)
 
 

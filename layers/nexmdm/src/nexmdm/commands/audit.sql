@@ -1,9 +1,9 @@
--- Hold the history of every dispatch against the state machine: how many were checked, how many break which rule first,
--- and the oldest that does. One row, always. The rules are `audited` of model/dispatch.pml, which is true of every state
--- that the model can reach, and what only a clock can tell.
+-- Checks the history of every dispatch against the state machine: how many were checked, how many violate which rule
+-- first, and the oldest violation. Always returns one row. The rules are those of `audited` in model/dispatch.pml,
+-- which holds in every state that the model can reach, and rules about time.
 --
--- Exempt are the rows of an adopted database: created_by is null and no claim of ours was ever made. The rule about
--- attempts asks for `refused`, which is null where a release before that column accepted the command.
+-- Rows of an adopted database are exempt: created_by is null and there was never a claim. The rule about attempts needs
+-- `refused`, which is null for commands accepted by a release without that column.
 WITH history AS (
     SELECT f.*,
         created_by IS NULL AND attempts = 0 AS exempt,
@@ -42,7 +42,7 @@ WITH history AS (
         WHEN (completed_at IS NULL) <> (result IS NULL) THEN 'answer_has_a_result'
         WHEN secrets <> '{}'::jsonb AND (completed_at IS NOT NULL OR state IN ('failed', 'expired', 'cancelled')
             OR (state = 'sent' AND delivery <> 'until_answered')) THEN 'secrets_are_wiped'
-        -- Every sweep ends them; five minutes are five sweeps.
+        -- Every sweep ends them, and five minutes are five sweeps.
         WHEN state = 'sending' AND lease_until < clock_timestamp() - interval '5 minutes' THEN 'lease_is_ended'
         WHEN state IN ('accepted', 'retry_wait') AND expires_at < clock_timestamp() - interval '5 minutes'
             THEN 'life_is_ended'

@@ -1,4 +1,4 @@
-"""Bulk commands: one statement makes the batch and one dispatch per device; the selector is evaluated once."""
+"""Bulk commands: one statement creates the batch and one dispatch per device; the filter is evaluated once."""
 
 import time
 
@@ -21,18 +21,18 @@ from nexmdm.runtime.validation import Instant
 def accept(
     db: Executor, command: Command[Selected], interval_seconds: float, *, expect_target_hash: str | None = None
 ) -> bool:
-    """Store the batch and a dispatch for every device it selects, once per request_id; returns whether it is new.
+    """Store a batch and a dispatch for each selected device, once per request_id; return whether it is new.
 
-    A request_id that is known is answered before the filter is looked at.
+    A known request_id is answered before the filter is evaluated.
 
     Args:
         command: its selector is one of `nexmdm.devices.targets.canonical`.
-        expect_target_hash: of a preview; it is no part of what the request_id stands for.
+        expect_target_hash: of a preview; it is not compared when a request_id is repeated.
 
     Raises:
-        PayloadMismatch: the request_id stands for something else.
-        Invalid: an id is no device's, there is no such group, or the filter selects no device. Nothing was stored.
-        TargetsChanged: the filter selects other devices than the caller saw. Nothing was stored.
+        PayloadMismatch: the request_id belongs to another command.
+        Invalid: there is no such device or group, or the filter selects no device. Nothing was stored.
+        TargetsChanged: the filter selects other devices than in the preview. Nothing was stored.
     """
     start = time.perf_counter()
     if _replayed(db, command, start):
@@ -54,17 +54,17 @@ def accept(
         metrics.count("CommandAccepted")
         return True
     if _replayed(db, command, start):
-        # Another call with the same request_id came first.
+        # A concurrent call with the same request_id was first.
         return False
     targets.refuse(wanted, answer)
     if not answer["device_count"]:
         raise Invalid("$.filter", "selects no device")
-    # A single command of this name was there first.
+    # A single command with this request_id already exists.
     raise PayloadMismatch(command.request_id)
 
 
 class InstallTarget(Struct, frozen=True):
-    """Which devices an installation is for: these, or the first `percent` of the devices that a build is offered to."""
+    """The devices of an installation: these, or the first `percent` of the devices that a build is offered to."""
 
     build_id: int
     percent: int
@@ -73,13 +73,13 @@ class InstallTarget(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What became of asking.
+    """The result of asking devices to install a build.
 
     Attributes:
-        made: whether there is a batch now; without one nobody was asked.
+        made: whether a batch exists; if not, no device was asked.
         devices: how many were asked.
-        cohort_devices: how many the target has: some of them run the build, were asked, or run a newer one.
-        newer_devices: how many of them run a newer version, over which Android installs no lower one.
+        cohort_devices: how many the target has, including those that run the build or a newer one, or were already
+        asked. newer_devices: how many of them run a newer version, which Android does not replace with a lower one.
     """
 
     made: bool
@@ -91,13 +91,14 @@ class Asked(Struct, frozen=True):
 def accept_installations(
     tx: Executor, command: Command[Selected], target: InstallTarget, download_url: str, agent_package: str
 ) -> Asked:
-    """The same for install_apk: an installation for each device of the target, and a command that names it.
+    """The same for install_apk: create an installation for each device of the target, and a command that refers to it.
 
-    Asked are those that do not report the build's version or a newer one, and were not asked within a command's life.
+    Devices are skipped if they report the build's version or a newer one, or were asked within a command's time to
+    live.
 
     Raises:
-        PayloadMismatch: the request_id stands for something else.
-        NotFound: one of the named devices is not there.
+        PayloadMismatch: the request_id belongs to another command.
+        NotFound: one of the named devices does not exist.
     """
     start = time.perf_counter()
     replayed = _replayed(tx, command, start)
@@ -114,10 +115,10 @@ def accept_installations(
     sql = _ACCEPT_INSTALLATIONS.replace("{where}", target.offered_to.sql)
     answer = tx.execute(HOLD_NAME + sql, parameters)[0]
     if replayed:
-        # What is answered beside the batch is how it is now.
+        # The counts in the response are current, not those of the first call.
         return Asked(True, answer["selected"], answer["cohort"], answer["newer"])
     if answer["missing"]:
-        raise NotFound(f"There is no device {answer['missing'][0]!r}. Nobody was asked.")
+        raise NotFound(f"There is no device {answer['missing'][0]!r}. No device was asked.")
     if answer["selected"] and not answer["made"]:
         raise PayloadMismatch(command.request_id)
     keys = {"request_id": command.request_id, "devices": answer["selected"], "action": command.action}
@@ -127,7 +128,7 @@ def accept_installations(
 
 
 class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A bulk command with a count of its members for each state. `delivery` is that of its members."""
+    """A bulk command with the number of its dispatches in each state. `delivery` is that of its dispatches."""
 
     request_id: str
     action: str | None
@@ -141,7 +142,7 @@ class Batch(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def show(db: Executor, request_id: str) -> Batch | None:
-    """A batch with its device_count and `states`, a count for each state; None when there is no such batch."""
+    """A batch with its device_count and `states`, the count per state; None if there is no such batch."""
     rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
     if not rows:
         return None
@@ -150,7 +151,7 @@ def show(db: Executor, request_id: str) -> Batch | None:
 
 
 def cancel(db: Executor, request_id: str, actor: Actor) -> int:
-    """Cancel those of the batch's dispatches that may still be sent and are not being sent now; returns how many."""
+    """Cancel the batch's dispatches that may still be sent and are not being sent now; return how many."""
     start = time.perf_counter()
     parameters = {"request_id": None, "batch_id": request_id, "name": request_id, **actor.parameters()}
     rows = db.execute(CANCEL, parameters, repeatable=True)
@@ -160,10 +161,10 @@ def cancel(db: Executor, request_id: str, actor: Actor) -> int:
 
 
 def replayed(db: Executor, command: Command[Selected]) -> bool:
-    """Whether the batch of this request_id is there already.
+    """Whether the batch with this request_id already exists.
 
     Raises:
-        PayloadMismatch: the request_id stands for something else.
+        PayloadMismatch: the request_id belongs to another command.
     """
     return _replayed(db, command, time.perf_counter())
 
@@ -179,15 +180,15 @@ def _replayed(db: Executor, command: Command[Selected], start: float) -> bool:
     return True
 
 
-# Its members have the same secrets, as long as any of them holds its own.
+# All dispatches of a batch have the same secrets, until they are wiped.
 _FIND = """
 SELECT payload_hash,
     (SELECT secrets FROM fcm_dispatches WHERE batch_id = b.request_id AND secrets <> '{}'::jsonb LIMIT 1) AS secrets
 FROM command_batches b WHERE b.request_id = %(request_id)s
 """
 
-# Those who use the same name take turns: the statement that follows in the same message, and so in the same
-# transaction, sees what those before it have committed. No further round trip.
+# Serializes calls with the same request_id: the statement that follows in the same message, and so in the same
+# transaction, sees what earlier calls committed. It needs no additional round trip.
 HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
 
 _ACCEPT = statement(__package__, "accept_batch")

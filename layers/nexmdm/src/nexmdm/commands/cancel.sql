@@ -1,5 +1,5 @@
--- Cancel a command, or the members of a batch, as far as they may still be sent and are not being sent now; the
--- request_ids that were. Zero rows mean: it is being sent, settled, cancelled, or there is none.
+-- Cancels a command, or the dispatches of a batch, that may still be sent and are not being sent now; returns the
+-- cancelled request_ids. Zero rows: it is being sent, settled or cancelled, or there is no such command.
 WITH cancelled AS (
     UPDATE fcm_dispatches SET
         state = 'cancelled',
@@ -8,7 +8,7 @@ WITH cancelled AS (
         audit = audit || jsonb_build_object('event', 'cancel', 'from', state, 'by', %(actor)s, 'at', clock_timestamp())
     WHERE (request_id = %(request_id)s OR batch_id = %(batch_id)s)
       AND (state IN ('accepted', 'retry_wait', 'unknown')
-           -- It would be sent again by itself until its life is over.
+           -- It would be sent again automatically until it expires.
            OR (state = 'sent' AND delivery = 'until_answered' AND completed_at IS NULL AND expires_at > clock_timestamp()))
     RETURNING request_id, audit -> -1 ->> 'from' AS state
 ), event AS (

@@ -1,11 +1,11 @@
--- Claim dispatches: the caller alone may send each of them, once, under a new fence and until its lease ends.
--- Committed before any byte leaves. Zero rows mean: nothing is due, or another sender was first; stop.
+-- Claims dispatches: only the caller may send each of them, once, with a new fence and until its lease ends. Committed
+-- before any byte is sent. Zero rows: nothing is due, or another sender was first; the caller must stop.
 --
--- There are three ways in; a null parameter closes the last, and %(repeats)s the second:
---   due      accepted and retry_wait whose time has come: all, those of one batch, or one by its request_id
---   repeat   until_answered, sent or unknown, that FCM can no longer deliver, of a device that was heard since then.
---            60 s after the first such report: answers that the device had queued arrive just after it.
---   resend   what an operator sends again, once for each key
+-- There are three kinds of claims; a null parameter disables the last, and %(repeats)s the second:
+--   due      accepted and retry_wait dispatches that are due: all, those of one batch, or one by its request_id
+--   repeat   until_answered dispatches, sent or unknown, that FCM can no longer deliver, 60 s after the device's first
+--            report since then: answers that the device had queued arrive just after that report
+--   resend   an operator's resend, once per key
 WITH due AS MATERIALIZED (
     SELECT f.request_id FROM fcm_dispatches f JOIN devices d ON d.id = f.device_id
     WHERE %(resend)s IS NULL AND f.state IN ('accepted', 'retry_wait') AND f.completed_at IS NULL
@@ -28,7 +28,7 @@ WITH due AS MATERIALIZED (
       AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
       AND f.fcm_expires_at < l.last_seen_at
       AND (l.last_seen_at <= clock_timestamp() - interval '60 seconds'
-           -- A device that reports every few seconds: the first report counts, not the latest.
+           -- For a device that reports every few seconds the first report counts, not the latest.
            OR EXISTS (SELECT FROM device_heartbeats h
                       WHERE h.device_id = f.device_id AND h.received_at > f.fcm_expires_at
                         AND h.received_at <= clock_timestamp() - interval '60 seconds'))
@@ -43,7 +43,7 @@ WITH due AS MATERIALIZED (
     WHERE f.request_id = %(resend)s AND f.state IN ('unknown', 'failed', 'expired', 'sent')
       AND f.completed_at IS NULL
       AND f.secrets IS DISTINCT FROM '{}'::jsonb
-      -- Without created_by it was sent by other code or by an old server: its parameters are not known here.
+      -- Without created_by it was sent by other code or by an old server, and its parameters are not known.
       AND f.created_by IS NOT NULL
       AND (%(key)s IS NULL OR NOT f.audit @> jsonb_build_array(jsonb_build_object('key', %(key)s)))
       AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
@@ -69,12 +69,13 @@ UPDATE fcm_dispatches f SET
     sent_at = clock_timestamp(),
     expires_at = coalesce(chosen.expires_at, f.expires_at),
     audit = f.audit || chosen.entry,
-    -- The last attempt's answer is not this one's.
+    -- Clears the response to the previous attempt.
     fcm_status = 'pending',
     http_code = NULL,
     error_msg = NULL,
     response_json = NULL,
-    -- Until when FCM may still deliver this message, whatever we hear of it: retention and repeats wait for it.
+    -- The time until which FCM may still deliver this message, regardless of its response; retention and repeats wait
+    -- for it.
     fcm_expires_at = clock_timestamp() + make_interval(secs => %(lease_seconds)s + %(fcm_ttl_seconds)s)
 FROM chosen, devices d
 WHERE f.request_id = chosen.request_id AND d.id = f.device_id

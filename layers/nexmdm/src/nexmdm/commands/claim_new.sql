@@ -1,5 +1,5 @@
--- Make a dispatch that the caller holds from the start and sends by itself; the sweep never sends it.
--- Zero rows mean: the request_id is taken, or there is no such device.
+-- Creates a dispatch that the caller has already claimed and sends itself; the sweep never sends it. Zero rows: the
+-- request_id is taken, or there is no such device.
 INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, fcm_status, retries, state, fence, attempts,
     refused, created_at, sent_at, expires_at, lease_until, fcm_expires_at)
 SELECT %(request_id)s, id, %(action)s, %(payload_hash)s, %(fcm_status)s, %(retries)s, 'sending', 1, 1, 0,

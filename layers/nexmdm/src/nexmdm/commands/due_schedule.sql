@@ -1,4 +1,4 @@
--- The schedule that is due longest, locked; zero rows mean: none is due that another sweep does not hold.
+-- Locks the schedule that has been due the longest. Zero rows: none is due, or other sweeps hold all due ones.
 SELECT *, clock_timestamp() AS now FROM schedules
 WHERE enabled AND next_run_at <= clock_timestamp()
 ORDER BY next_run_at

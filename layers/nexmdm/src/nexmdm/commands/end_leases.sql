@@ -1,5 +1,5 @@
--- Dispatches whose lease passed become `unknown`, or `sent` when the device has answered; never claimable, since the
--- message may be on its way.
+-- Marks dispatches whose lease ended as `unknown`, or as `sent` if the device has answered; never as claimable, because
+-- the message may have been sent.
 WITH passed AS MATERIALIZED (
     SELECT request_id FROM fcm_dispatches WHERE state = 'sending' AND lease_until < clock_timestamp()
     FOR UPDATE SKIP LOCKED

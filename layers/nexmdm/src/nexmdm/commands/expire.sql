@@ -1,5 +1,5 @@
--- Dispatches whose life is over and that were not sent become `expired`, without their secrets.
--- An until_answered one that was sent stays where it is, and its secrets are wiped: it is not sent again.
+-- Marks unsent dispatches whose time to live has ended as `expired` and wipes their secrets. An until_answered command
+-- that was sent keeps its state, and its secrets are wiped, because it is not sent again.
 WITH over AS MATERIALIZED (
     SELECT request_id FROM fcm_dispatches
     WHERE state IN ('accepted', 'retry_wait') AND expires_at <= clock_timestamp()

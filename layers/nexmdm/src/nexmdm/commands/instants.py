@@ -1,8 +1,8 @@
-"""The instants at which a schedule runs: a pure function of its timing, its time zone and a stretch of time.
+"""The instants at which a schedule runs: a pure function of its timing, its time zone and an interval.
 
 Daylight saving follows Debian's cron. When minutes or hours begin with `*`, the command runs at each real instant whose
-local time fits: not at all in an hour that is skipped, twice in one that is repeated. Otherwise it runs once for each
-local time: at the first instant after the gap when the local time is skipped, the first time when it is repeated.
+local time matches: never in a skipped hour, twice in a repeated one. Otherwise it runs once per local time: a skipped
+local time runs at the first instant after the gap, a repeated one runs the first time.
 """
 
 import re
@@ -18,17 +18,17 @@ from nexmdm.runtime.errors import Invalid
 if TYPE_CHECKING:
     from cronsim import CronSim
 
-# Two changes of a zone's offset are further apart than this.
+# Shorter than the time between any two changes of a zone's offset.
 _STEP = timedelta(hours=12)
 _SECOND = timedelta(seconds=1)
 _CRON = re.compile(r"[\w*/,#-]+(?: [\w*/,#-]+){4}", re.ASCII)
 
 
 def between(timing: str | datetime, timezone: str, after: datetime, until: datetime) -> list[datetime]:
-    """The instants (UTC, ascending) that come after `after` and not after `until`.
+    """The instants (UTC, ascending) after `after`, up to and including `until`.
 
     Args:
-        timing: a cron expression of five fields, or the one instant.
+        timing: a cron expression with five fields, or a single instant.
         timezone: an IANA name.
     """
     return list(takewhile(lambda instant: instant <= until, following(timing, timezone, after)))
@@ -50,10 +50,10 @@ def following(timing: str | datetime, timezone: str, after: datetime) -> Iterato
 
 
 def check(timing: str | datetime, timezone: str, now: datetime) -> datetime:
-    """The first instant of a timing that someone asks for.
+    """Validate a requested timing and return its first instant.
 
     Raises:
-        Invalid: the zone is unknown, the expression cannot be read, or it never runs; or the instant is over.
+        Invalid: the zone is unknown, the expression is invalid or never runs, or the instant is in the past.
     """
     zone_of(timezone)
     if isinstance(timing, str):
@@ -61,7 +61,7 @@ def check(timing: str | datetime, timezone: str, now: datetime) -> datetime:
     first = next(following(timing, timezone, now), None)
     if first is None:
         at = isinstance(timing, datetime)
-        raise Invalid("$.at", "is over") if at else Invalid("$.cron", "never comes: there is no such day")
+        raise Invalid("$.at", "is in the past") if at else Invalid("$.cron", "never runs: there is no such day")
     return first
 
 
@@ -70,13 +70,13 @@ def next_runs(timing: str | datetime, timezone: str, after: datetime, count: int
 
 
 def instant_of(at: datetime, timezone: str) -> datetime:
-    """An instant with an offset as it is; a local time by the rule for local times that are skipped or repeated."""
+    """An instant with an offset unchanged; a local time by the rule for skipped and repeated local times."""
     return at.astimezone(UTC) if at.tzinfo else _instant(at, zone_of(timezone))
 
 
 @cache
 def zone_of(name: str) -> ZoneInfo:
-    """The zone as the pinned tzdata has it, whatever the machine has.
+    """The zone from the pinned tzdata, not from the operating system.
 
     Raises:
         Invalid: there is no such zone.
@@ -101,11 +101,11 @@ def _check_cron(text: str) -> None:
     from cronsim import CronSimError
 
     if not _CRON.fullmatch(text):
-        raise Invalid("$.cron", "has five fields, minute hour day month weekday, with one space between them")
+        raise Invalid("$.cron", "must have five fields, minute hour day month weekday, separated by single spaces")
     try:
         _simulated(text, datetime(2026, 1, 1))  # noqa: DTZ001  a local time
     except CronSimError as error:
-        raise Invalid("$.cron", f"cannot be read: {error}") from None
+        raise Invalid("$.cron", f"is invalid: {error}") from None
 
 
 def _simulated(text: str, local: datetime) -> "CronSim":
@@ -116,13 +116,13 @@ def _simulated(text: str, local: datetime) -> "CronSim":
 
 
 def _once_per_local_time(text: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    # From a day before, since what is skipped in a gap comes after it.
+    # Starts a day earlier, because a local time skipped in a gap runs after the gap.
     start = after.astimezone(zone).replace(tzinfo=None) - timedelta(days=1)
     return (_instant(local, zone) for local in _simulated(text, start))
 
 
 def _at_each_instant(text: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """Go stretch by stretch of an unchanged offset: within one, local times and instants differ by the offset alone."""
+    """Work through periods of constant offset, within which local times and instants differ only by the offset."""
     begin = after - _SECOND
     local, offset = None, timedelta()
     while True:
@@ -134,9 +134,9 @@ def _at_each_instant(text: str, zone: ZoneInfo, after: datetime) -> Iterator[dat
                 break
             yield local.replace(tzinfo=UTC) - offset
         else:
-            # No such day within the next fifty years.
+            # There is no such day within the next fifty years.
             return
-        # A long way to the next local time: no need to look at each change of the offset in between.
+        # The next local time is far away: skip the changes of the offset in between.
         skipped = local.replace(tzinfo=UTC) - timedelta(days=2)
         begin = max(end, skipped)
 
@@ -145,7 +145,7 @@ def _instant(local: datetime, zone: ZoneInfo) -> datetime:
     first = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if first.astimezone(zone).replace(tzinfo=None) == local:
         return first
-    # Skipped. Read with the offset before the gap it comes after the gap, so the gap's end lies before it.
+    # Skipped. With the offset from before the gap it is after the gap, so the end of the gap is earlier.
     return _end_of_offset(zone, first - _STEP)
 
 

@@ -1,4 +1,4 @@
--- The runs of a schedule, newest first, with the states of their commands as long as those are kept.
+-- The runs of a schedule, newest first, with the states of their commands, as long as these are kept.
 SELECT r.scheduled_for, r.status, r.request_id,
     (SELECT coalesce(jsonb_object_agg(state, n), '{}') FROM (
         SELECT state, count(*) AS n FROM fcm_dispatches WHERE batch_id = r.request_id GROUP BY state) AS c) AS states

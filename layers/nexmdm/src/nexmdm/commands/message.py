@@ -1,4 +1,4 @@
-"""The FCM data message that an agent reads, with its two signatures. docs/device.md specifies both."""
+"""The FCM data message for an agent, with its two signatures. docs/device.md specifies both."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ _SIG_VERSION = "nexmdm.sig.v1"
 
 
 class Content(Struct, kw_only=True):
-    """What a dispatch tells its device. `secrets` are the parameters that are stored apart."""
+    """The content of a dispatch's message. `secrets` are the parameters that are stored separately."""
 
     request_id: str
     device_id: str
@@ -26,10 +26,10 @@ class Content(Struct, kw_only=True):
 
 
 def build(content: Content, key: str | None, now: datetime | None = None) -> dict[str, str]:
-    """The data of one message; `ts` and the signatures are fresh each time: the agent drops what is 300 s old.
+    """The data of one message. `ts` and the signatures are new each time, because the agent drops messages after 300 s.
 
     Args:
-        key: the HMAC key that devices hold; without one the message is not signed and the agent checks nothing.
+        key: the HMAC key that devices hold; without one the message is not signed and the agent does not check it.
     """
     parameters = as_strings({**content.payload, **(content.secrets or {})})
     request_id, action = content.request_id, content.action
@@ -52,7 +52,7 @@ def build(content: Content, key: str | None, now: datetime | None = None) -> dic
 
 
 def signature(data: dict[str, str], key: str) -> str:
-    """`hmac`, as the agent in the field computes it: over `request_id|device_id|action|ts` and the signed parameters.
+    """`hmac` as the existing agent computes it: over `request_id|device_id|action|ts` and the signed parameters.
 
     It is hex HMAC-SHA256 and does not cover the other parameters; `sig` does.
     """
@@ -63,15 +63,15 @@ def signature(data: dict[str, str], key: str) -> str:
 
 
 def full_signature(data: dict[str, str], key: str) -> str:
-    """`sig`: hex HMAC-SHA256 over every field but the signatures themselves."""
+    """`sig`: hex HMAC-SHA256 over every field except the signatures themselves."""
     return hmac.new(key.encode(), canonical(data), hashlib.sha256).hexdigest()
 
 
 def canonical(data: dict[str, str]) -> bytes:
-    """What `sig` covers: a version, then name and value of each field in the order of the names' UTF-8 bytes.
+    """The bytes that `sig` covers: a version, then name and value of each field, sorted by the names' UTF-8 bytes.
 
-    Each text is written as its length in bytes, a colon, its UTF-8 bytes and a comma, so that no two messages have the
-    same form.
+    Each string is written as its length in bytes, a colon, its UTF-8 bytes and a comma, so that no two messages have
+    the same encoding.
     """
     return b"".join(b"%d:%s," % (len(text), text) for text in _texts(data))
 
@@ -84,7 +84,7 @@ def _texts(data: dict[str, str]) -> Iterator[bytes]:
 
 
 def check_size(content: Content) -> None:
-    """Refuse what FCM would refuse, before anything is stored.
+    """Reject a message that FCM would reject, before anything is stored.
 
     Raises:
         Invalid: the message has more than 4,096 bytes.
@@ -92,4 +92,4 @@ def check_size(content: Content) -> None:
     data = build(content, key="any: every signature has the same size")
     size = sum(len(name.encode()) + len(value.encode()) for name, value in data.items())
     if size > MAX_DATA_BYTES:
-        raise Invalid("$.params", f"make a message of {size} bytes; FCM takes {MAX_DATA_BYTES}")
+        raise Invalid("$.params", f"result in a message of {size} bytes; FCM accepts at most {MAX_DATA_BYTES}")

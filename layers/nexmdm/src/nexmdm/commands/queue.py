@@ -1,14 +1,14 @@
-"""The sending half of the dispatch state machine. PostgreSQL is the queue, the lock and the clock.
+"""The sending part of the dispatch state machine. PostgreSQL serves as queue, lock and clock.
 
-    accepted, retry_wait -> sending          claim: committed before any byte leaves, under a fence and a lease
+    accepted, retry_wait -> sending          claim: committed before any byte is sent, with a fence and a lease
     sending -> sent, failed, retry_wait, unknown    settle: by the holder of the fence
-    unknown -> sent, failed, retry_wait      the same, when the holder comes late
-    sending -> unknown                       the lease passed. Never back to claimable: the message may be on its way
-    sent, unknown -> sending                 an until_answered command whose device was heard after FCM gave up
+    unknown -> sent, failed, retry_wait      the same, if the holder is late
+    sending -> unknown                       the lease ended. Never claimable again: the message may have been sent
+    sent, unknown -> sending                 until_answered, and the device was heard from after FCM's time to live
     accepted, retry_wait -> expired          expires_at passed
     accepted, retry_wait, sending -> unknown after a restore: the message may have been sent since the snapshot
 
-Zero rows from a guarded UPDATE mean: somebody else was first, stop.
+Zero rows from a guarded UPDATE mean that another process was first, and the caller must stop.
 """
 
 import random
@@ -24,20 +24,20 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import NONE, Executor, Parameters, elapsed_ms, statement
 
 DEFAULT_TTL_SECONDS = 600
-FCM_TTL_SECONDS = 240  # the agent drops what arrives 300 s after its ts
-_MOST_CHARACTERS = 12_000  # of the answers in one statement
+FCM_TTL_SECONDS = 240  # the agent drops messages that arrive 300 s after their ts
+_MOST_CHARACTERS = 12_000  # maximum size of the results in one statement
 
 Outcome = Literal["sent", "failed", "retry_wait", "unknown"]
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What became of one POST to FCM.
+    """The result of one POST to FCM.
 
     Attributes:
-        outcome: sent (accepted), failed (refused for good), retry_wait (certainly not accepted), unknown.
-        fcm_status: FCM's answer as text.
+        outcome: sent (accepted), failed (rejected permanently), retry_wait (certainly not accepted), or unknown.
+        fcm_status: FCM's response as text.
         retry_after: seconds that FCM asked to wait.
-        unregistered_token: the address that FCM no longer knows.
+        unregistered_token: the FCM registration token that FCM no longer knows.
     """
 
     outcome: Outcome
@@ -52,8 +52,8 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 class Claim(Content, kw_only=True):
-    """A dispatch that the caller now holds: it alone may send it, once, before `until` (seconds of `time.time()`), when
-    its lease or its life ends."""
+    """A dispatch that the caller has claimed: only the caller may send it, once, before `until` (seconds of
+    `time.time()`), when its lease or its time to live ends."""
 
     fence: int
     attempts: int
@@ -63,18 +63,18 @@ class Claim(Content, kw_only=True):
 
     @property
     def ttl_seconds(self) -> int:
-        """How long FCM may keep the message: not beyond the command's own end."""
+        """How long FCM may keep the message; at most until the command expires."""
         return int(min(FCM_TTL_SECONDS, self.seconds_left))
 
 
 def claim(db: Executor, request_id: str, lease_seconds: int) -> Claim | None:
-    """Claim one dispatch, or None: it is not due, not sendable, or another holds it."""
+    """Claim one dispatch; None if it is not due, cannot be sent, or is claimed by another sender."""
     return next(iter(_claim(db, lease_seconds, limit=1, request_id=request_id)), None)
 
 
 def claim_due(db: Executor, limit: int, lease_seconds: int, batch_id: str | None = None) -> list[Claim]:
-    """Claim up to `limit` dispatches, skipping those that others hold: what is due, oldest first, and then, when no
-    batch is named, until_answered commands that the device can have missed."""
+    """Claim up to `limit` dispatches, skipping those that other senders hold: due ones, oldest first, and then, if no
+    batch is given, until_answered commands that the device may have missed."""
     return _claim(db, lease_seconds, limit=limit, batch_id=batch_id, repeats=batch_id is None)
 
 
@@ -88,10 +88,11 @@ def claim_again(
     reason: str,
     key: str | None = None,
 ) -> Claim | None:
-    """An operator's resend of an unknown, failed, expired or unacknowledged dispatch; None when it is none of those.
+    """Claim an unknown, failed, expired or unanswered dispatch for an operator's resend; None if it is in no such
+    state.
 
     Args:
-        key: the idempotency key of the resend itself: with the same one it is done once.
+        key: the idempotency key of the resend itself; repeating it with the same key does nothing.
     """
     again = {"resend": request_id, "ttl_seconds": ttl_seconds, "reason": reason, "key": key}
     return next(iter(_claim(db, lease_seconds, limit=1, **again, **actor.parameters())), None)
@@ -107,8 +108,8 @@ def claim_new(
     fcm_status: str,
     retries: int,
 ) -> bool:
-    """Make a dispatch that the caller holds from the start and sends by itself; False when the request_id is taken or
-    there is no such device. The sweep never sends it: if it is not settled within the lease it becomes `unknown`."""
+    """Create a dispatch that the caller has already claimed and sends itself; False if the request_id is taken or there
+    is no such device. The sweep never sends it: if it is not settled within the lease it becomes `unknown`."""
     start = time.perf_counter()
     config = settings.load()
     parameters = {
@@ -129,7 +130,7 @@ def claim_new(
 
 
 class Answer(msgspec.Struct):
-    """What became of the POST that the holder of `fence` made."""
+    """The result of the POST by the holder of `fence`."""
 
     request_id: str
     fence: int
@@ -137,13 +138,13 @@ class Answer(msgspec.Struct):
 
 
 def settle(db: Executor, answers: list[Answer]) -> list[str | None]:
-    """Record what became of POSTs, in one statement; the new state of each, or None when its fence was lost."""
+    """Record the results of POSTs in one statement; return the new state of each, or None if its fence was lost."""
     return [state for group in _groups(answers) for state in _settle(db, group)]
 
 
 def _settle(db: Executor, group: dict[str, Answer]) -> list[str | None]:
     start = time.perf_counter()
-    # The guard makes it safe to run twice: a second run finds the rows settled and says so.
+    # The guard makes it safe to run twice: a second run finds the rows settled and reports that.
     rows = db.execute(_SETTLE, {"answers": f"[{','.join(group)}]"}, repeatable=True)
     states = {row["request_id"]: row["state"] for row in rows}
     latency_ms = elapsed_ms(start)
@@ -156,7 +157,7 @@ def _settle(db: Executor, group: dict[str, Answer]) -> list[str | None]:
 
 
 def _groups(answers: list[Answer]) -> Iterator[dict[str, Answer]]:
-    """By their JSON, as many as fit into a statement that a proxy does not pin the session for."""
+    """Group results so that each statement is small enough not to make RDS Proxy pin the session."""
     group: dict[str, Answer] = {}
     for answer in answers:
         item = _item(answer)
@@ -169,27 +170,27 @@ def _groups(answers: list[Answer]) -> Iterator[dict[str, Answer]]:
 
 
 def _item(answer: Answer) -> str:
-    # What FCM asks for, or 5 s doubled with every attempt up to 300 s; never less, up to a quarter more.
+    # FCM's Retry-After, or 5 s doubled with every attempt up to 300 s; plus up to 25 % jitter.
     jitter = random.uniform(1, 1.25)  # noqa: S311
     item = {**msgspec.structs.asdict(answer.result), "request_id": answer.request_id, "fence": answer.fence}
     return msgspec.json.encode({**item, "jitter": jitter}).decode()
 
 
 def end_leases(db: Executor) -> int:
-    """Dispatches whose lease passed become `unknown` (or `sent` when the device has answered); returns how many."""
+    """Mark dispatches whose lease ended as `unknown` (or `sent` if the device has answered); return how many."""
     return _transition(db, _END_LEASES, "DispatchUnknown", "unknown")
 
 
 def expire(db: Executor, actor: Actor) -> int:
-    """Dispatches whose time is over and that were not sent become `expired`; returns how many."""
+    """Mark unsent dispatches whose time to live has ended as `expired`; return how many."""
     return _transition(db, _EXPIRE, "DispatchExpired", "expired", actor.parameters())
 
 
 def after_restore(db: Executor, actor: Actor) -> int:
-    """Every dispatch that is open in a database restored from a snapshot becomes `unknown`; returns how many.
+    """Mark every open dispatch of a database restored from a snapshot as `unknown`; return how many.
 
-    What became of it between the snapshot and now is not in here, so it is neither sent nor listed for its device any
-    more, unless an operator resends it. For a database that nothing has been sent from since it was restored.
+    The database does not know what happened to them after the snapshot, so they are neither sent nor listed for their
+    devices any more, unless an operator resends them. Call this before anything is sent from the restored database.
     """
     return _transition(
         db, _AFTER_RESTORE, "DispatchUnknown", "unknown", {"fcm_ttl_seconds": FCM_TTL_SECONDS, **actor.parameters()}
@@ -197,11 +198,11 @@ def after_restore(db: Executor, actor: Actor) -> int:
 
 
 def oldest_open_seconds(db: Executor) -> float:
-    """The age of the oldest dispatch that is neither settled nor unknown, in seconds; 0 when there is none."""
+    """The age in seconds of the oldest dispatch that is neither settled nor unknown; 0 if there is none."""
     return float(db.execute(_OLDEST_OPEN, repeatable=True)[0]["age"])
 
 
-# What closes the ways into claim.sql that a call does not take.
+# Parameters that disable the kinds of claims in claim.sql that a call does not use.
 _NO_WAY = {
     "request_id": None,
     "batch_id": None,
@@ -216,7 +217,7 @@ _NO_WAY = {
 
 def _claim(db: Executor, lease_seconds: int, **ways: Any) -> list[Claim]:
     start = time.perf_counter()
-    # Taken before the database takes its own: the holder's idea of the lease ends first.
+    # Read before the database reads its own clock, so that the lease ends earlier for the holder.
     now = time.time()
     parameters = {**_NO_WAY, **ways, "lease_seconds": lease_seconds, "fcm_ttl_seconds": FCM_TTL_SECONDS}
     rows = db.execute(_CLAIM, parameters)

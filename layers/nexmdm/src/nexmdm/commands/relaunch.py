@@ -1,6 +1,6 @@
-"""Start the monitored app again, where AUTO_RELAUNCH asks for it and it is not in front.
+"""Restart monitored apps that are not in the foreground, if AUTO_RELAUNCH is on.
 
-The sweep does it: the function that takes heartbeats cannot make commands.
+The sweep does this, because the heartbeat function may not create commands.
 """
 
 import time
@@ -15,9 +15,9 @@ TTL_SECONDS = 600
 
 
 def relaunch(db: Executor, actor: Actor, config: Settings) -> int:
-    """Make a launch_app for each device whose app is installed and not in front; returns how many were made.
+    """Create a launch_app for each device whose app is installed but not in the foreground; return how many.
 
-    At most one for each device and half hour, sent by the sweep like any command.
+    At most one per device and half hour; the sweep sends them like any command.
     """
     if not config.auto_relaunch:
         return 0

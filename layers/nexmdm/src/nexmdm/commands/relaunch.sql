@@ -1,8 +1,8 @@
--- Make a launch_app for each online device whose monitored app is installed and was not in front for longer than the
--- threshold: one for each device and half hour, and none before the device has reported since the last one.
--- The request_id is the unique key: of two sweeps one makes it. Zero rows mean: nothing to bring to the front.
+-- Creates a launch_app for each online device whose monitored app is installed and has not been in the foreground for
+-- longer than the threshold: one per device and half hour, and no second one before the device has reported again. The
+-- request_id is the unique key, so only one of two sweeps creates it. Zero rows: there is no such device.
 WITH behind AS MATERIALIZED (
-    -- Which app is monitored is worked out after this, for these devices only: it asks the filter of every group.
+    -- The monitored app is determined afterwards, only for these devices, because that evaluates every group's filter.
     SELECT d.id, d.monitored_package, l.monitored_foreground_recent_s AS seconds
     FROM devices d
     JOIN device_last_status l ON l.device_id = d.id

@@ -1,7 +1,7 @@
-"""Recurring and one-time commands. The sweep starts what is due: each run is one bulk command, started once.
+"""Recurring and one-time commands. The sweep starts due runs: each run is one bulk command, started once.
 
-A run's request_id is made of the schedule's id and the run's instant, and its row has these as its key, written in the
-transaction that makes the commands: two sweeps, a crash or a retry start it once.
+A run's request_id consists of the schedule's id and the run's instant. Its row has both as its key and is written in
+the transaction that creates the commands, so two sweeps, a crash or a retry start it only once.
 """
 
 import time
@@ -27,7 +27,7 @@ from nexmdm.runtime.settings import Settings
 from nexmdm.runtime.validation import GivenName, Instant
 
 SHOWN_RUNS = 5
-# An outage is no reason to enumerate every minute of it: what is older than this is missed, whatever the grace is.
+# Runs older than this are missed regardless of the grace period, so that a long outage is not enumerated by minute.
 _LOOKED_BACK = timedelta(days=1)
 _TRY_AGAIN = timedelta(hours=1)
 Action = Annotated[str, Meta(extra_json_schema={"enum": list(actions.ACTIONS)})]
@@ -52,7 +52,7 @@ class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Members that are absent stay as they are; `cron` takes the place of `at` and the other way round."""
+    """Absent members stay unchanged; `cron` replaces `at` and the reverse."""
 
     cron: Cron | UnsetType = UNSET
     at: datetime | UnsetType = UNSET
@@ -66,7 +66,7 @@ class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Run(Struct, forbid_unknown_fields=True, kw_only=True):
-    """One run. `states` counts the states of its commands, while they are kept."""
+    """One run. `states` counts its dispatches by state, as long as they are kept."""
 
     scheduled_for: Instant
     status: RunStatus
@@ -75,7 +75,7 @@ class Run(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Schedule(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A schedule with its next runs, which are null and empty while it is disabled, and its last one."""
+    """A schedule with its next runs (null and empty while it is disabled) and its last one."""
 
     schedule_id: int
     name: str
@@ -144,7 +144,7 @@ def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) ->
         columns = {**made.columns(), "next_run_at": following}
         rows = tx.execute(_CREATE, {**columns, "name": wanted.name, "by": actor.name})
         if not rows:
-            raise Conflict(f"There is a schedule {wanted.name!r} already.")
+            raise Conflict(f"A schedule named {wanted.name!r} already exists.")
         events.record(tx, actor, "schedule.create", f"schedule:{wanted.name}", after=made.said())
         schedule = show(tx, wanted.name)
     logs.db_operation("create", "schedules", {"name": wanted.name, "by": actor.name}, elapsed_ms(start))
@@ -152,10 +152,10 @@ def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) ->
 
 
 def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config: Settings) -> Schedule:
-    """Change a schedule; its next run is computed anew from now.
+    """Change a schedule; its next run is recomputed from now.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such schedule.
         Invalid: names the field.
     """
     given = {key: value for key, value in structs.asdict(wanted).items() if value is not UNSET}
@@ -176,10 +176,10 @@ def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config
 
 
 def delete(db: Database, name: str, actor: Actor) -> None:
-    """Remove a schedule and the record of its runs; their commands stay. The name may be used again.
+    """Delete a schedule and the records of its runs; their commands are kept. The name may be used again.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such schedule.
     """
     with db.transaction() as tx:
         deleted = msgspec.convert(_locked(tx, name), _Definition)
@@ -191,7 +191,7 @@ def show(db: Executor, name: str) -> Schedule:
     """One schedule.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such schedule.
     """
     rows = db.execute(_SHOW, {"name": name, "after": None, "limit": 1}, repeatable=True)
     if not rows:
@@ -220,11 +220,11 @@ def list_runs(db: Executor, name: str, query: PageQuery) -> Page[Run]:
 
 
 def run_now(db: Database, name: str, key: str | None, actor: Actor, config: Settings) -> tuple[Run, bool]:
-    """Run a schedule now, once per key; returns the run and whether it is new. The next run stays as it is.
+    """Run a schedule now, once per key; return the run and whether it is new. The next run is not affected.
 
     Raises:
         NotFound: there is no such schedule.
-        Conflict: it was run within this second.
+        Conflict: it was already run within this second.
     """
     with db.transaction() as tx:
         row = _locked(tx, name)
@@ -233,15 +233,15 @@ def run_now(db: Database, name: str, key: str | None, actor: Actor, config: Sett
             return msgspec.convert(known[0], Run), False
         made = _start(tx, row, row["now"].replace(microsecond=0), actor, config, key)
         if made is None:
-            raise Conflict("It was run within this second. Try again.", headers={"Retry-After": "1"})
+            raise Conflict("The schedule was already run within this second. Try again.", headers={"Retry-After": "1"})
         return made, True
 
 
 def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: float) -> int:
-    """Start the runs that are due, each in a transaction of its own; returns how many were started.
+    """Start the due runs, each in its own transaction; return how many were started.
 
-    A schedule that cannot be started because of a defect is recorded as missed and tried again in an hour, so that it
-    stops no other.
+    A run that fails because of a defect is recorded as missed and tried again in an hour, so that it does not block
+    other schedules.
     """
     over, started = time.monotonic() + remaining_seconds, 0
     while time.monotonic() < over:
@@ -266,7 +266,7 @@ def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: f
 
 
 def _start_one(tx: Executor, row: Row, actor: Actor, config: Settings) -> int:
-    """Start the latest instant that is due, when it is not too late; what was missed before it is one row."""
+    """Start the latest due instant if it is not too late; earlier missed instants become one row."""
     first, now = row["next_run_at"], row["now"]
     timing = row["cron"] or row["at"]
     due = [first, *instants.between(timing, row["timezone"], max(first, now - _LOOKED_BACK), now)]
@@ -288,7 +288,7 @@ def _miss(tx: Executor, row: Row, instant: datetime, actor: Actor) -> None:
 
 
 def _move_on(tx: Executor, row: Row) -> None:
-    """Wait for the first instant after now."""
+    """Set the next run to the first instant after now."""
     following = next(instants.following(row["cron"] or row["at"], row["timezone"], row["now"]), None)
     tx.execute(_NEXT, {"id": row["schedule_id"], "next_run_at": following})
 
@@ -296,7 +296,7 @@ def _move_on(tx: Executor, row: Row) -> None:
 def _start(
     tx: Executor, row: Row, instant: datetime, actor: Actor, config: Settings, key: str | None = None
 ) -> Run | None:
-    """Make the commands of one run; None when the run was made before."""
+    """Create the commands of one run; None if the run already exists."""
     request_id = f"schedule.{row['schedule_id']}.{int(instant.timestamp())}"
     record = {"id": row["schedule_id"], "at": instant, "status": RunStatus.STARTED.value, "request_id": request_id}
     if not tx.execute(_RUN, {**record, "key": key}):
@@ -310,7 +310,7 @@ def _start(
         command = Command(request_id, selected, row["action"], row["params"], row["ttl_seconds"], actor, delivery)
         batches.accept(tx, command, config.heartbeat_interval_seconds)
     except (Invalid, Forbidden):
-        # The filter matches no device, its group is gone, or the action was switched off.
+        # The filter matches no device, its group was deleted, or the action was switched off.
         status, sent_as = RunStatus.EMPTY, None
         tx.execute(_EMPTY, {"id": row["schedule_id"], "at": instant})
     after = {"scheduled_for": instant, "status": status, "request_id": sent_as}
@@ -325,7 +325,7 @@ def _checked(
     """What is stored of it, and its next run.
 
     Args:
-        over: the timing is not new, so a one-time schedule may be over.
+        over: the timing is unchanged, so the instant of a one-time schedule may be in the past.
 
     Raises:
         Invalid: names the field.
@@ -335,7 +335,7 @@ def _checked(
         raise Invalid("$", "give cron for a recurring command, or at for one that runs once")
     params = actions.parameters(wanted.action, wanted.params)
     for name in sorted(params.keys() & actions.secret_names(wanted.action)):
-        raise Invalid(f"$.params.{name}", "is a secret, which a schedule does not keep; send the command yourself")
+        raise Invalid(f"$.params.{name}", "is a secret, which a schedule cannot store; send the command yourself")
     actions.check_delivery(wanted.action, wanted.delivery)
     _check_enabled(wanted.action, config)
     now = tx.execute("SELECT clock_timestamp() AS now")[0]["now"]
@@ -380,7 +380,7 @@ def _unknown(name: str) -> NotFound:
 
 
 def _shown(action: str, params: Params) -> Params:
-    """Viewers read schedules, and do not see shell commands."""
+    """Mask shell commands, because viewers can read schedules."""
     known = actions.ACTIONS.get(action)
     hidden = known.parameters.HIDDEN if known else frozenset()
     return {name: MASK if name in hidden else value for name, value in params.items()}
@@ -420,7 +420,7 @@ UPDATE schedules SET cron = %(cron)s, at = %(at)s, timezone = %(timezone)s, filt
 WHERE name = %(name)s
 """
 _LOCKED = "SELECT *, clock_timestamp() AS now FROM schedules WHERE name = %(name)s FOR UPDATE"
-# Zero rows mean: this run was made before.
+# Zero rows mean that this run already exists.
 _RUN = """
 INSERT INTO schedule_runs (schedule_id, scheduled_for, status, request_id, key)
 VALUES (%(id)s, %(at)s, %(status)s, %(request_id)s, %(key)s)

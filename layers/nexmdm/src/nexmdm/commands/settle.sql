@@ -1,9 +1,10 @@
--- Record what became of POSTs, each by the holder of its fence; the new state of each that still had it.
--- A row that is missing from the answer lost its fence: another holds the dispatch, or it was settled.
+-- Records the results of POSTs, each by the holder of its fence; returns the new state of each that still had it. A
+-- missing row means that the fence was lost: another sender holds the dispatch, or it was settled.
 --
--- A dispatch that the device has completed meanwhile is `sent`, whatever FCM answered: an acknowledgement that overtook
--- the answer has moved it there already, and the answer is still worth keeping. Secrets are wiped once the dispatch
--- cannot be sent again by itself: at `sent`, unless it is until_answered and its life goes on, and at `failed`.
+-- A dispatch that the device has completed in the meantime is `sent`, regardless of FCM's response: an acknowledgement
+-- that overtook the response has already moved it there, and the response is still recorded. Secrets are wiped once the
+-- dispatch cannot be sent again automatically: at `failed`, and at `sent` unless it is until_answered and has not
+-- expired.
 WITH answer AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(answers)s) AS given(
         request_id text, fence int, jitter float8, outcome text, fcm_status text, fcm_message_id text, http_code int,
@@ -12,7 +13,7 @@ WITH answer AS MATERIALIZED (
     UPDATE fcm_dispatches f SET
         state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE a.outcome END,
         lease_until = NULL,
-        -- Certainly not accepted: attempts less these are the messages that FCM has or may have.
+        -- Certainly not accepted: attempts minus these are the messages that FCM has or may have.
         refused = f.refused + (a.outcome IN ('failed', 'retry_wait'))::int,
         next_at = CASE WHEN f.completed_at IS NULL AND a.outcome = 'retry_wait'
             THEN clock_timestamp() + a.jitter * make_interval(
@@ -32,13 +33,13 @@ WITH answer AS MATERIALIZED (
     FROM answer a
     WHERE f.request_id = a.request_id AND f.fence = a.fence
       AND (f.state IN ('sending', 'unknown')
-           -- Its own answer is not there yet: the statement may run twice, and counts once.
+           -- Only if this response is not recorded yet: the statement may run twice, but must count once.
            OR (f.state = 'sent' AND f.completed_at IS NOT NULL AND f.http_code IS NULL
                AND f.fcm_status <> a.fcm_status))
     RETURNING f.request_id, f.state, f.device_id, a.unregistered_token
 ), forgotten AS (
-    -- Only if it is still the token that was sent to: the device may have reported a new one meanwhile.
-    -- It is kept aside, so that a heartbeat which still reports it does not bring it back.
+    -- Only if it is still the token of the message: the device may have reported a new one in the meantime.
+    -- The token is remembered, so that a heartbeat which still reports it does not restore it.
     UPDATE devices d SET unregistered_fcm_token = d.fcm_token, fcm_token = NULL FROM settled
     WHERE d.id = settled.device_id AND d.fcm_token = settled.unregistered_token
 )

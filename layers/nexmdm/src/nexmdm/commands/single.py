@@ -106,7 +106,7 @@ class Command(msgspec.Struct, Generic[Target], frozen=True):
         return same and (not secrets or compare_digest(_canonical(secrets), _canonical(self.secrets)))
 
     def message(self, device_id: str, request_id: str) -> Content:
-        """What it tells one of its devices."""
+        """The message content for one of its devices."""
         return Content(
             request_id=request_id,
             device_id=device_id,
@@ -132,7 +132,7 @@ class Command(msgspec.Struct, Generic[Target], frozen=True):
 
 
 class AuditEntry(msgspec.Struct, kw_only=True):
-    """Who did what, when; further members depend on the event: cancel, resend, repeat, take-over, restore."""
+    """Who did what and when; further members depend on the event: cancel, resend, repeat, take-over, restore."""
 
     event: str
     by: str | None = None
@@ -145,10 +145,10 @@ class AuditEntry(msgspec.Struct, kw_only=True):
 class Dispatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A command for one device. Secret parameters are masked; `sent_at` is when it was accepted or last sent.
 
-    `answered` says whether and when the agent in the field answers the action. What a shell was asked and answered is
-    not shown here but at GET /v1/commands/{request_id}/result; `answer_withheld` says that there is something.
-    `fence` counts claims (a take-over and a restore move it too), `refused` those whose message FCM certainly did not
-    take; it is null for commands that a release before 2026-11-28 accepted.
+    `answered` says whether and when the existing agent answers the action. Shell commands and their output are shown
+    only by GET /v1/commands/{request_id}/result; `answer_withheld` says that there is an answer. `fence` counts claims
+    (a takeover and a restore increment it too). `refused` counts claims whose message FCM certainly did not accept; it
+    is null for commands that a release before 2026-11-28 accepted.
     """
 
     request_id: str
@@ -181,7 +181,7 @@ class Dispatch(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class CommandResult(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What a device was asked and what it answered, in full. Secret parameters stay masked."""
+    """A device's command and its answer, in full. Secret parameters stay masked."""
 
     request_id: str
     device_id: str
@@ -194,20 +194,20 @@ class CommandResult(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def accept(db: Executor, command: Command[OneDevice]) -> tuple[Dispatch, bool]:
-    """Store the command for its one device, once per request_id; returns its dispatch and whether it is new.
+    """Store a command for one device, once per request_id; return its dispatch and whether it is new.
 
-    A request_id that is known costs one round trip.
+    A known request_id costs one round trip.
 
     Raises:
-        PayloadMismatch: the request_id stands for something else.
-        Sending: it is being sent at this moment; ask again.
+        PayloadMismatch: the request_id belongs to another command.
+        Sending: it is being sent at this moment; try again.
         UnknownDevice: there is no such device.
     """
     start = time.perf_counter()
     device_id = command.target.device_id
     found = db.execute(_FIND, {"request_id": command.request_id}, repeatable=True)
     if not found:
-        # Not repeatable: after a lost answer a second run would take our own row for somebody else's. A caller may.
+        # Not repeatable: after a lost response, a second run would mistake our own row for another caller's.
         if db.execute(_ACCEPT, {**command.columns(), "device_id": device_id}):
             keys = {"request_id": command.request_id, "device_id": device_id, "action": command.action}
             logs.db_operation("create", "fcm_dispatches", keys, elapsed_ms(start))
@@ -222,10 +222,10 @@ def accept(db: Executor, command: Command[OneDevice]) -> tuple[Dispatch, bool]:
 
 
 def show(db: Executor, request_id: str) -> Dispatch:
-    """One dispatch as it stands.
+    """The current state of one dispatch.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such command.
     """
     rows = db.execute(_SHOW, {"request_id": request_id}, repeatable=True)
     if not rows:
@@ -234,7 +234,7 @@ def show(db: Executor, request_id: str) -> Dispatch:
 
 
 def result(db: Executor, request_id: str) -> CommandResult:
-    """What the device was asked and answered.
+    """The command and the device's answer, in full.
 
     Raises:
         NotFound: there is no such command for one device.
@@ -276,10 +276,10 @@ def list_commands(db: Executor, query: CommandsQuery) -> Page[Dispatch]:
 
 
 def cancel(db: Executor, request_id: str, actor: Actor) -> Dispatch:
-    """Cancel a command that may still be sent and is not being sent now. Cancelling it once more changes nothing.
+    """Cancel a command that may still be sent and is not being sent now. Cancelling it again changes nothing.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such command.
         Sending: it is being sent at this moment.
         Conflict: it is settled.
     """
@@ -294,34 +294,34 @@ def cancel(db: Executor, request_id: str, actor: Actor) -> Dispatch:
     elif row.state is DispatchState.SENDING:
         raise Sending
     elif row.state is not DispatchState.CANCELLED:
-        raise Conflict(f"The command is {row.state}; only what may still be sent can be cancelled.")
+        raise Conflict(f"The command is {row.state}; only a command that may still be sent can be cancelled.")
     return row
 
 
 def was_resent(row: Dispatch, key: str) -> bool:
-    """Whether the resend that `key` stands for was done: an operator's retry after a lost answer is not another one."""
+    """Whether the resend with this `key` was already made; a retry after a lost response must not resend again."""
     return any(entry.key == key for entry in row.audit)
 
 
 def refuse_resend(row: Dispatch) -> Conflict:
-    """Why a dispatch that `queue.claim_again` did not take cannot be sent again, in words."""
+    """The problem that explains why `queue.claim_again` did not claim a dispatch."""
     if row.state is DispatchState.SENDING:
         return Sending()
     if row.completed_at is not None:
         return Conflict("The device has answered this command. Send a new one.")
     if row.state in (DispatchState.ACCEPTED, DispatchState.RETRY_WAIT):
-        return Conflict(f"The command is {row.state}: it will be sent by itself.")
+        return Conflict(f"The command is {row.state}: it will be sent automatically.")
     if row.state is DispatchState.CANCELLED:
         return Conflict("The command was cancelled. Send a new one.")
     if row.created_by is None:
-        return Conflict("It was sent by other code, so its parameters are not known here. Send a new command.")
+        return Conflict("The command was not sent by NexMDM, so its parameters are not known. Send a new command.")
     if row.secrets_wiped:
-        return Conflict("Its secret parameters were wiped when it was settled. Send a new command.")
-    return Conflict("The device has no FCM token now, or was deleted.")
+        return Conflict("The command's secret parameters were wiped when it was settled. Send a new command.")
+    return Conflict("The device has no FCM token, or was deleted.")
 
 
 class Report(msgspec.Struct):
-    """What a device says of a command it ran: `result` is the agent's own word, `message` its explanation."""
+    """A device's report on a command that it ran: `result` is the agent's own term, `message` its explanation."""
 
     request_id: str
     result: str | None
@@ -329,9 +329,9 @@ class Report(msgspec.Struct):
 
 
 def acknowledge(db: Executor, token: str, report: Report, claimed_device_id: str | None = None) -> tuple[str, bool]:
-    """Record the device's answer once; returns the device's id and whether there is such a command of this device.
+    """Record a device's answer once; return the device's id and whether the device has such a command.
 
-    The answer may come before the sender has recorded its own, in any order, any number of times; the first one stays.
+    An answer may arrive before the sender has recorded FCM's response, and any number of times; the first one is kept.
     """
     start = time.perf_counter()
     parameters = {
@@ -363,7 +363,7 @@ def _replay(row: Row, command: Command[OneDevice], start: float) -> Dispatch:
 
 
 def _dispatch(row: Row) -> Dispatch:
-    """The row as operators see it, without what only the result's own route shows."""
+    """The row for operators, without the values that only the result route shows."""
     action = ACTIONS.get(row["action"])
     withheld = action is not None and action.private_answer and row["result_message"] is not None
     hidden = action.parameters.HIDDEN if action else ()

@@ -4,35 +4,36 @@ from enum import StrEnum
 
 
 class DispatchState(StrEnum):
-    """Where a dispatch, the row of one device, stands. docs/commands.md shows the transitions."""
+    """The state of a dispatch, the row of one device. docs/commands.md shows the transitions."""
 
-    # Stored by the request that asked for it, and not sent yet. A sender claims it (sending), an operator cancels it
-    # (cancelled), or its life ends first (expired).
+    # Stored by the operator's request, and not sent yet. A sender claims it (sending), an operator cancels it
+    # (cancelled), or its time to live ends first (expired).
     ACCEPTED = "accepted"
-    # Claimed by one sender under a fence and a lease; the claim is committed before any byte leaves. The holder of the
-    # fence settles it (sent, failed, retry_wait, unknown); the sweep ends a passed lease (unknown), and never sends it.
+    # Claimed by one sender with a fence and a lease; the claim is committed before any byte is sent. The holder of the
+    # fence settles it (sent, failed, retry_wait, unknown); the sweep ends an expired lease (unknown), and never sends
+    # it.
     SENDING = "sending"
-    # FCM took the message, or the device answered. Final, except that an operator may resend what was not answered, and
-    # that the sweep claims an until_answered command again until it is answered or expires.
+    # FCM accepted the message, or the device answered. Final, except that an operator may resend an unanswered command,
+    # and that the sweep claims an until_answered command again until it is answered or expires.
     SENT = "sent"
-    # FCM refused the message for good. An operator may resend it.
+    # FCM rejected the message permanently. An operator may resend it.
     FAILED = "failed"
-    # FCM certainly did not take the message. A sender claims it when `next_at` comes (sending), an operator cancels it
-    # (cancelled), or its life ends first (expired).
+    # FCM certainly did not accept the message. A sender claims it at `next_at` (sending), an operator cancels it
+    # (cancelled), or its time to live ends first (expired).
     RETRY_WAIT = "retry_wait"
-    # FCM may have the message: its answer was lost or unclear, or the sender did not come back. A late holder of the
-    # fence may still settle it; an operator resends or cancels it; the sweep repeats it when it is until_answered.
+    # FCM may have the message: its response was lost or unclear, or the sender died. A late holder of the fence may
+    # still settle it; an operator resends or cancels it; the sweep repeats it if it is until_answered.
     UNKNOWN = "unknown"
-    # Its life ended before it was sent. An operator may resend it.
+    # Its time to live ended before it was sent. An operator may resend it.
     EXPIRED = "expired"
     # An operator cancelled it, or the device was enrolled again. Final.
     CANCELLED = "cancelled"
 
 
 class Delivery(StrEnum):
-    """How often a command is sent by itself."""
+    """How often a command is sent automatically."""
 
-    # One message whose outcome is accepted or unknown; only an operator sends it again.
+    # At most one message that was or may have been accepted; only an operator sends it again.
     AT_MOST_ONCE = "at_most_once"
     # Listed at every heartbeat and sent again, under the same request_id, until the device answers or the command
     # expires.
@@ -40,22 +41,22 @@ class Delivery(StrEnum):
 
 
 class Answered(StrEnum):
-    """Whether and when the agent in the field answers an action."""
+    """Whether and when the existing agent answers an action."""
 
     # Within seconds of running it.
     AT_ONCE = "at_once"
-    # With its next heartbeat, up to an interval later; a ping makes it report at once.
+    # With its next heartbeat, up to an interval later; a ping triggers a heartbeat at once.
     WITH_HEARTBEAT = "with_heartbeat"
-    # Not at all: `sent` is the last that is known.
+    # Never: `sent` is the last known state.
     NEVER = "never"
 
 
 class RunStatus(StrEnum):
-    """What became of one instant of a schedule. Written once, by the sweep or by an operator's run."""
+    """The outcome of one instant of a schedule. Written once, by the sweep or by an operator's run."""
 
-    # Its bulk command was made, in the same transaction.
+    # Its bulk command was created, in the same transaction.
     STARTED = "started"
-    # It came due during an outage and was found later than MISFIRE_GRACE_SECONDS; one row stands for the outage.
+    # It was due during an outage and found later than MISFIRE_GRACE_SECONDS; one row represents the whole outage.
     MISSED = "missed"
     # Its filter matched no device, so there is no command.
     EMPTY = "empty"

@@ -1,4 +1,4 @@
-"""Names of devices as people give them: what is one, and which two are the same to the eye."""
+"""Device aliases: which text is a valid alias, and which two aliases look the same."""
 
 import unicodedata
 from typing import Annotated
@@ -11,20 +11,20 @@ MAX_LENGTH = 200
 Alias = Annotated[str, Meta(min_length=1, max_length=MAX_LENGTH)]
 
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
-# Letters and symbols that show nothing.
+# Letters and symbols that are invisible.
 _INVISIBLE = (
     "\N{HANGUL CHOSEONG FILLER}\N{HANGUL JUNGSEONG FILLER}\N{HANGUL FILLER}\N{HALFWIDTH HANGUL FILLER}"
     "\N{BRAILLE PATTERN BLANK}"
 )
-# Control, private use, half of a surrogate pair, line and paragraph separators.
+# Control characters, private use, unpaired surrogates, line and paragraph separators.
 _REFUSED = {"Cc", "Co", "Cs", "Zl", "Zp"}
 
 
 def checked(alias: str, path: str) -> str:
-    """The alias as it is kept: NFC, without space around it.
+    """The alias in its stored form: NFC, without surrounding space.
 
     Raises:
-        Invalid: it is blank, too long, or holds a character that nobody sees or that changes the order of others.
+        Invalid: it is blank, too long, or contains a character that is invisible or changes the order of others.
     """
     alias = unicodedata.normalize("NFC", alias).strip()
     if not any(unicodedata.category(c)[0] in "LNPS" and c not in _INVISIBLE for c in alias):
@@ -35,16 +35,16 @@ def checked(alias: str, path: str) -> str:
         if unicodedata.category(character) in _REFUSED or (
             unicodedata.category(character) == "Cf" and not _joins(alias, place)
         ):
-            raise Invalid(path, f"holds the character U+{ord(character):04X}, which cannot be seen; remove it")
+            raise Invalid(path, f"contains the invisible character U+{ord(character):04X}; remove it")
     return alias
 
 
 def key(alias: str) -> str:
-    """Equal for two aliases that look alike: after NFKC and case folding."""
+    """A key that is equal for two aliases that look alike, by NFKC and case folding."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", alias.strip()).casefold())
 
 
 def _joins(alias: str, place: int) -> bool:
-    """Whether a joiner stands between two visible characters, as in emoji sequences and Persian words."""
+    """Whether a joiner is between two visible characters, as in emoji sequences and Persian words."""
     around = (alias[place - 1 : place], alias[place + 1 : place + 2])
     return alias[place] in _JOINERS and all(c and unicodedata.category(c)[0] not in "CZ" for c in around)

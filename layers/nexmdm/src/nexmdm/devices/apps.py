@@ -1,4 +1,4 @@
-"""What is installed where: the inventory of one device, and of the fleet by package and version."""
+"""The app inventory of one device, and of the fleet by package and version."""
 
 from typing import Annotated
 
@@ -16,11 +16,11 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class DeviceApp(Struct, kw_only=True):
-    """An app of a device, as its newest inventory says; it was last seen when the device last reported.
+    """An app of a device according to its newest inventory.
 
     Attributes:
-        removed_at: when an inventory came that no longer had it; null while it is installed, and for one that the
-            device reported as not installed from the beginning.
+        removed_at: when an inventory without it arrived; null while it is installed, and for an app that the device has
+        always reported as not installed.
     """
 
     package: str
@@ -40,7 +40,7 @@ class AppVersion(Struct, kw_only=True):
 
 
 class FleetApp(Struct, kw_only=True):
-    """An app that is installed on living devices; `versions` begin with the highest code, 50 at most."""
+    """An app that is installed on enrolled devices, with at most 50 `versions`, highest code first."""
 
     package: str
     device_count: Count
@@ -48,13 +48,13 @@ class FleetApp(Struct, kw_only=True):
 
 
 class AppsQuery(FilteredPageQuery, kw_only=True):
-    """Filters of the list of apps; those of devices besides."""
+    """Filters of the list of apps, in addition to those of devices."""
 
     package: PackageName | None = None
 
 
 def of_device(db: Executor, device_id: str, query: PageQuery) -> Page[DeviceApp]:
-    """A page of a device's apps by package.
+    """A page of a device's apps, sorted by package.
 
     Raises:
         UnknownDevice: there is no such device, or it was deleted.
@@ -68,10 +68,10 @@ def of_device(db: Executor, device_id: str, query: PageQuery) -> Page[DeviceApp]
 
 
 def of_fleet(db: Executor, query: AppsQuery, interval_seconds: int) -> Page[FleetApp]:
-    """A page of what is installed on living devices that fit the filter, by package.
+    """A page of the apps on enrolled devices that match the filter, sorted by package.
 
     Raises:
-        Invalid: the selector cannot be read, or there is no such group.
+        Invalid: the selector is invalid, or there is no such group.
     """
     (after,) = query.after(str)
     condition = filters.where(filters.resolve(db, filters.of_query(query), "query"), interval_seconds)

@@ -1,6 +1,6 @@
--- Removes and sets labels on the devices that {where} selects, and writes one event when that changed any. Always one
--- row; nothing was changed unless `agreed`, `missing` is empty and `full` is NULL. The new labels are computed from the
--- row as the update finds it, so that no change made at the same moment is lost.
+-- Removes and sets labels on the devices that {where} selects, and writes one event if any device changed. Always
+-- returns one row; nothing was changed unless `agreed` is true, `missing` is empty and `full` is NULL. The new labels
+-- are computed from the row as the update finds it, so that no concurrent change is lost.
 WITH selected AS MATERIALIZED (
     SELECT d.id, d.alias, (d.labels - %(remove)s::text[]) || %(set)s::jsonb AS labels
     FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id

@@ -1,6 +1,6 @@
--- Deletes the devices that {where} selects, and writes one event when there were any. Always one row; nothing was deleted
--- unless `agreed` and `missing` is empty. A device that was deleted before is not missing, so that a call whose answer was
--- lost can be repeated.
+-- Deletes the devices that {where} selects, and writes one event if there were any. Always returns one row; nothing was
+-- deleted unless `agreed` is true and `missing` is empty. A device that was deleted before is not missing, so that a
+-- call whose response was lost can be repeated.
 WITH selected AS MATERIALIZED (
     SELECT d.id FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE d.deleted_at IS NULL AND {where}

@@ -1,4 +1,4 @@
-"""Deleting devices: one, or many at once."""
+"""Deletion of one device, or of many at once."""
 
 import time
 
@@ -20,12 +20,12 @@ class Deleted(Struct):
 
 
 def delete(db: Executor, device_id: str, actor: Actor) -> None:
-    """Delete a device: its token answers 410 from now on, its alias is free again, its history stays for retention.
+    """Delete a device: from now on its token gets 410 and its alias is free; its history is kept for retention.
 
-    Deleting it once more changes nothing.
+    Deleting it again changes nothing.
 
     Raises:
-        UnknownDevice: there never was such a device.
+        UnknownDevice: no such device ever existed.
     """
     start = time.perf_counter()
     rows = db.execute(_DELETE, {"device_id": device_id, **actor.parameters()}, repeatable=True)
@@ -35,16 +35,16 @@ def delete(db: Executor, device_id: str, actor: Actor) -> None:
 
 
 def delete_many(db: Executor, wanted: ExpectedTargets, interval_seconds: float, actor: Actor) -> Deleted:
-    """Delete the devices, in one statement: their tokens answer 410 from now on, their aliases are free again.
+    """Delete devices in one statement: from now on their tokens get 410 and their aliases are free.
 
     Raises:
-        Invalid: the targets cannot be read, or a filter comes without the hash of its preview.
-        TargetsChanged: the filter selects other devices than the caller saw. Nothing was deleted.
+        Invalid: the targets are invalid, or there is a filter without the hash of its preview.
+        TargetsChanged: the filter selects other devices than in the preview. Nothing was deleted.
     """
     start = time.perf_counter()
     condition = targets.condition(db, wanted, interval_seconds)
     if wanted.filter is not None and wanted.expect_target_hash is None:
-        raise Invalid("$.expect_target_hash", "is missing: give target_hash of POST /v1/devices/preview")
+        raise Invalid("$.expect_target_hash", "is missing; set it to target_hash of POST /v1/devices/preview")
     parameters = {
         **condition.parameters,
         **actor.parameters(),

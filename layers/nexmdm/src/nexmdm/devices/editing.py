@@ -1,4 +1,4 @@
-"""What operators set on one device: its alias, its labels and the app to watch on it."""
+"""The settings of one device: its alias, its labels and its monitored app."""
 
 import time
 
@@ -18,11 +18,11 @@ from nexmdm.runtime.errors import AliasTaken, Invalid, UnknownDevice
 
 
 class DevicePatch(Struct, forbid_unknown_fields=True, kw_only=True):
-    """What operators set on a device, as a merge patch (RFC 7396): what is left out stays.
+    """Changes to a device's settings as a merge patch (RFC 7396): absent members stay unchanged.
 
     Attributes:
-        labels: merged with those that the device has; null removes a label, and null for the whole removes them all.
-        monitored_package: the app to watch on this device; null for its group's, else UNITY_PACKAGE's.
+        labels: merged with the device's labels; a null value removes a label, and null for all labels removes them all.
+        monitored_package: the app to monitor on this device; null for its group's, or else UNITY_PACKAGE.
     """
 
     alias: Alias | UnsetType = UNSET
@@ -31,7 +31,7 @@ class DevicePatch(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class DeviceSettings(Struct, kw_only=True):
-    """What operators have set on a device."""
+    """The settings of a device."""
 
     device_id: str
     alias: str
@@ -40,12 +40,12 @@ class DeviceSettings(Struct, kw_only=True):
 
 
 def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> DeviceSettings:
-    """Give a device another alias, other labels or another app to watch.
+    """Change a device's alias, labels or monitored app.
 
     Raises:
         Invalid: the patch is empty, or there would be too many labels.
         UnknownDevice: there is no such device, or it was deleted.
-        AliasTaken: a living device has this alias.
+        AliasTaken: another device has this alias.
     """
     start = time.perf_counter()
     given = {name: getattr(patch, name) for name in patch.__struct_fields__ if getattr(patch, name) is not UNSET}
@@ -85,7 +85,7 @@ def update(db: Database, device_id: str, patch: DevicePatch, actor: Actor) -> De
 
 
 def _taken(db: Executor, alias: str) -> AliasTaken:
-    """Says which device has the alias, or one that looks the same."""
+    """The problem that names the existing alias, which may only look the same."""
     rows = db.execute(_HOLDER, {"alias": alias, "key": aliases.key(alias)}, repeatable=True)
     return AliasTaken(f"alias: {rows[0]['alias'] if rows else alias!r} is the alias of another device.")
 

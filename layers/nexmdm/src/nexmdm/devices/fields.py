@@ -1,19 +1,19 @@
-"""What a device reports of itself: one declaration per field, from which the rest is derived.
+"""The fields that a device reports: one declaration per field, from which the rest is derived.
 
 The reader of heartbeats (nexmdm.heartbeats.body), the columns of the models, of the device lists and of a device's
 history, the API's document, and the rows that `nexmdm devices show`, the console and docs/device.md show come from
-`FIELDS`. What a new field needs besides its line here is a revision that adds its column and makes the next version of
-the heartbeat's function; CONTRIBUTING.md walks through one.
+`FIELDS`. A new field needs its line here, and a revision that adds its column and creates the next version of the
+heartbeat's database function; CONTRIBUTING.md walks through an example.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct, defstruct
 
-# The version of the database's function that takes these fields; it changes with them.
+# The version of the database function that takes these fields; it changes with them.
 RECORD_HEARTBEATS = "record_heartbeats_v3"
 
-# -1 stands for "unknown" in every whole number that an agent sends, save the signal.
+# Agents send -1 for "unknown" in every whole number except the signal.
 Count = Annotated[int, Meta(ge=-1, le=2_147_483_647)]
 Percent = Annotated[int, Meta(ge=-1, le=100)]
 Seconds = Annotated[int, Meta(ge=-1, le=10**12)]
@@ -21,7 +21,7 @@ Celsius = Annotated[float, Meta(ge=-100, le=200)]
 Dbm = Annotated[int, Meta(ge=-200, le=100)]
 Flag = bool
 Status = Literal["ok", "warn", "error"]
-# Text that describes is cleaned and cut at its limit; a name or an identifier that does not fit is absent.
+# Descriptive text is cleaned and truncated at its limit; an invalid name or identifier counts as absent.
 Text = Annotated[str, Meta(max_length=200, extra={"clean": True})]
 ShortText = Annotated[str, Meta(max_length=50, extra={"clean": True})]
 Name = Annotated[str, Meta(max_length=200)]
@@ -32,15 +32,15 @@ class Field(NamedTuple):
     """One field.
 
     Attributes:
-        name: the column, and the member of the API's answers.
-        type: how it is read: a type with its bounds.
-        paths: where a heartbeat may hold it; the first that holds a value counts. The flat form's key is the name.
-        about: for the API's document and docs/device.md.
-        label: for people; empty where a page shows the field in its own way.
-        unit: stands behind the value.
-        kept: `history` in every heartbeat and the last status, `device` on the device's own row, where a report that
-            does not say it leaves it as it is.
-        charted: its least, greatest and last value of each hour stay for 90 days, in three columns of device_history.
+        name: the column, and the member of the API's responses.
+        type: the type with its bounds, by which it is parsed.
+        paths: where a heartbeat may contain it; the first one with a value counts. In the flat form it is the name.
+        about: the description in the OpenAPI document and docs/device.md.
+        label: the label in user interfaces; empty if a page shows the field in its own way.
+        unit: shown after the value.
+        kept: `history` in every heartbeat and the last status, `device` on the device's own row, which a report without
+        the value leaves unchanged. charted: the minimum, maximum and last value of each hour are kept for 90 days, in
+        three columns of device_history.
     """
 
     name: str
@@ -82,15 +82,15 @@ FIELDS = (
     Field("unity_pkg_version", Name, ("unity_pkg_version",), "version of the monitored app, from app_versions"),
     Field("unity_running", Flag, ("unity_running", "unity_process_running"), "whether the monitored app runs"),
     Field("agent_version", ShortName, ("agent_version", "app_version"), "version of the agent"),
-    Field("power_ok", Flag, ("power_ok",), "whether battery optimization spares the agent", "Power settings fit"),
-    Field("doze_whitelisted", Flag, ("doze_whitelisted",), "whether Doze spares the agent"),
-    Field("net_validated", Flag, ("net_validated",), "whether Android reaches the internet"),
-    Field("queue_depth", Count, ("queue_depth",), "reports that wait on the device"),
+    Field("power_ok", Flag, ("power_ok",), "whether the agent is exempt from battery optimization", "Power OK"),
+    Field("doze_whitelisted", Flag, ("doze_whitelisted",), "whether the agent is exempt from Doze"),
+    Field("net_validated", Flag, ("net_validated",), "whether Android has validated its internet connection"),
+    Field("queue_depth", Count, ("queue_depth",), "number of reports waiting on the device"),
     Field(
         "monitored_foreground_recent_s",
         Seconds,
         ("monitored_foreground_recent_s",),
-        "seconds since the monitored app was in front",
+        "seconds since the monitored app was in the foreground",
         "Monitored app in front",
         "s ago",
     ),
@@ -116,12 +116,12 @@ CHARTED = tuple(field for field in FIELDS if field.charted)
 
 
 def columns(fields: tuple[Field, ...], table: str = "") -> str:
-    """The fields' columns as SQL lists them, each with `table.` before it."""
+    """The fields' columns as an SQL list, each with the prefix `table.`."""
     return ", ".join(f"{table}.{field.name}" if table else field.name for field in fields)
 
 
 def sql_type(field: Field) -> str:
-    """What PostgreSQL stores it as: text, integer, bigint, double precision or boolean."""
+    """The PostgreSQL type: text, integer, bigint, double precision or boolean."""
     base = getattr(field.type, "__origin__", field.type)
     if base is int:
         return "integer" if field.type.__metadata__[0].le <= 2_147_483_647 else "bigint"
@@ -146,14 +146,14 @@ def _answer(name: str, fields: tuple[Field, ...], doc: str) -> type[Struct]:
 if TYPE_CHECKING:
 
     class Reported(Struct):
-        """Made of the declarations."""
+        """Generated from the declarations."""
 
         def __getattr__(self, name: str) -> Any: ...
 
     class Described(Reported):
-        """Made of the declarations."""
+        """Generated from the declarations."""
 
 else:
-    # Members of answers. `title` is the label and `x-unit` the unit under which the CLI and the console show one.
-    Reported = _answer("Reported", HISTORY, "What a heartbeat said; null where it said nothing that fits.")
-    Described = _answer("Described", FIELDS, "The same, and what a device said of itself.")
+    # Members of responses. `title` is the label and `x-unit` the unit that the CLI and the console show.
+    Reported = _answer("Reported", HISTORY, "Values of a heartbeat; null where it had no valid value.")
+    Described = _answer("Described", FIELDS, "Values of a heartbeat, and the device's description of itself.")

@@ -1,11 +1,11 @@
-"""The one Filter: which devices a list, a bulk command, a rollout, a schedule or an alert rule is about.
+"""Filters: which devices a list, a bulk command, a rollout, a schedule or an alert rule applies to.
 
-    checked   what a caller sent, refused when it is empty or contradicts itself
-    stored    the JSON that a column `filter` keeps: the filter as given and its selector parsed (`requirements`)
-    resolve   a filter with its group's own filter, read now
-    where     SQL for a resolved filter, the only translation for sets of devices
+    checked   a caller's filter, rejected if it is empty or contradictory
+    stored    the JSON in a column `filter`: the filter as given and its parsed selector (`requirements`)
+    resolve   a filter together with its group's current filter
+    where     the SQL condition for a resolved filter
 
-For one device the SQL function `device_matches` evaluates a stored filter; a test holds the two equal.
+For a single device the SQL function `device_matches` evaluates a stored filter; a test checks that both agree.
 """
 
 from typing import Annotated, Any, NamedTuple, TypeAlias
@@ -33,7 +33,7 @@ Document: TypeAlias = dict[str, Any]
 
 
 class AppFilter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Devices that have a package installed, in a version below one, or reported their packages without it."""
+    """Devices that have a package installed, optionally below a version, or whose reported packages lack it."""
 
     package: PackageName
     version_code_below: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
@@ -41,14 +41,14 @@ class AppFilter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=
 
 
 class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which devices: those that fit every condition given, or all of them.
+    """Selects the devices that match every given condition, or all devices.
 
     Attributes:
         selector: labels, in Kubernetes' grammar.
-        group: the name of a group, whose own filter has to fit too.
-        alias_prefix: how the alias begins.
+        group: the name of a group, whose own filter must match too.
+        alias_prefix: the beginning of the alias.
         online: whether the server heard from the device within three heartbeat intervals.
-        all: true, and alone, for every device.
+        all: true for every device; must be the only member.
     """
 
     selector: SelectorText | None = None
@@ -61,7 +61,7 @@ class Filter(Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=Tru
 
 
 class Stored(Filter, omit_defaults=True, kw_only=True):
-    """A filter as a column keeps it."""
+    """A filter as stored in a column."""
 
     requirements: tuple[Requirement, ...] = ()
 
@@ -77,7 +77,7 @@ class FilterQuery(Struct, kw_only=True):
 
 
 class FilteredPageQuery(PageQuery, kw_only=True):
-    """The same in the query string of a list. msgspec cannot combine two Structs, so the fields stand here again."""
+    """The same in the query string of a list. msgspec cannot combine two Structs, so the fields are repeated."""
 
     selector: SelectorText | None = None
     group: GivenName | None = None
@@ -94,7 +94,7 @@ class Condition(NamedTuple):
 
 
 def of_query(query: FilterQuery | FilteredPageQuery) -> Filter:
-    """The filter that a query string holds; it may be empty, which in a list means every device."""
+    """The filter in a query string; it may be empty, which in a list means every device."""
     return Filter(
         selector=query.selector,
         group=query.group,
@@ -105,16 +105,16 @@ def of_query(query: FilterQuery | FilteredPageQuery) -> Filter:
 
 
 def checked(filter_: Filter, path: str = "$.filter") -> Filter:
-    """The filter, if it says which devices.
+    """The filter, if it is valid and not empty.
 
     Raises:
-        Invalid: it is empty, `all` does not stand alone, its selector cannot be read, or `app` contradicts itself.
+        Invalid: it is empty, `all` is not the only member, its selector is invalid, or `app` is contradictory.
     """
     given = conditions(filter_)
     if not given:
-        raise Invalid(path, 'is empty; to mean every device say {"all": true}')
+        raise Invalid(path, 'is empty; to select every device use {"all": true}')
     if "all" in given and (len(given) > 1 or given["all"] is not True):
-        raise Invalid(f"{path}.all", "is true and stands alone")
+        raise Invalid(f"{path}.all", "must be true and the only member")
     if filter_.selector is not None:
         selectors.parse(filter_.selector, f"{path}.selector")
     if filter_.app is not None and filter_.app.missing and filter_.app.version_code_below is not None:
@@ -123,13 +123,13 @@ def checked(filter_: Filter, path: str = "$.filter") -> Filter:
 
 
 def conditions(filter_: Filter) -> Document:
-    """What a filter says, as plain JSON without the members that were not given."""
+    """The filter as plain JSON without absent members."""
     plain: Document = msgspec.to_builtins(filter_)
     return {name: value for name, value in plain.items() if value is not None}
 
 
 def stored(filter_: Filter, path: str = "$.filter") -> Document:
-    """The JSON to keep in a column: the filter as given, with its selector parsed.
+    """The JSON to store in a column: the filter as given, with its parsed selector.
 
     Raises:
         Invalid: see `checked`.
@@ -142,7 +142,7 @@ def stored(filter_: Filter, path: str = "$.filter") -> Document:
 
 
 def of_column(kept: Document) -> Filter:
-    """A stored filter as callers gave it."""
+    """A stored filter in the form that callers use."""
     return msgspec.convert(shown(kept), Filter)
 
 
@@ -152,12 +152,12 @@ def shown(kept: Document) -> Document:
 
 
 def resolve(db: Executor, filter_: Filter, path: str = "$.filter") -> list[Stored]:
-    """The filter and its group's own filter: a device has to fit each of them.
+    """The filter and its group's own filter; a device must match both.
 
-    A group costs one round trip. An empty filter, which only lists take, is an empty list.
+    A group costs one round trip. An empty filter, which only lists accept, is an empty list.
 
     Raises:
-        Invalid: the selector cannot be read, or there is no such group.
+        Invalid: the selector is invalid, or there is no such group.
     """
     parts: list[Stored] = []
     if conditions(filter_):
@@ -172,7 +172,7 @@ def resolve(db: Executor, filter_: Filter, path: str = "$.filter") -> list[Store
 
 
 def of_stored(db: Executor, kept: Document) -> list[Stored]:
-    """The same for a filter out of a column.
+    """The same for a filter from a column.
 
     Raises:
         Invalid: there is no such group.
@@ -181,10 +181,10 @@ def of_stored(db: Executor, kept: Document) -> list[Stored]:
 
 
 def where(parts: list[Stored], interval_seconds: float, name: str = "filter") -> Condition:
-    """SQL that is true for the devices which fit every part; true for all without parts.
+    """An SQL condition that is true for devices that match every part; without parts, for all devices.
 
     Args:
-        name: how the parameters' names begin, for a statement with several conditions.
+        name: the prefix of the parameters' names, for a statement with several conditions.
     """
     found: list[str] = []
     parameters: dict[str, object] = {}
@@ -219,6 +219,6 @@ _INSTALLED = """EXISTS (
     SELECT FROM device_apps a WHERE a.device_id = d.id AND a.package = %({at}_package)s AND a.installed
       AND (%({at}_below)s::bigint IS NULL OR a.version_code < %({at}_below)s::bigint))"""
 
-# Without a report of the installed packages it is not known what is missing.
+# Without an inventory it is not known which packages are missing.
 _MISSING = """l.apps_hash IS NOT NULL AND NOT EXISTS (
     SELECT FROM device_apps a WHERE a.device_id = d.id AND a.package = %({at}_package)s AND a.installed)"""

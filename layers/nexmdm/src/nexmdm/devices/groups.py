@@ -1,4 +1,4 @@
-"""Groups: a name for a filter, which is evaluated when the group is used. A group names no other group."""
+"""Groups: named filters, evaluated when the group is used. A group's filter cannot name another group."""
 
 import time
 
@@ -21,10 +21,10 @@ COUNTED_AT_ONCE = 10
 
 
 class GroupBody(Struct, forbid_unknown_fields=True):
-    """What a group is; PUT replaces the whole of it.
+    """The definition of a group; PUT replaces all of it.
 
     Attributes:
-        monitored_package: the app to watch on its devices, but for those with one of their own.
+        monitored_package: the app to monitor on its devices, except on devices that set their own.
     """
 
     filter: Filter
@@ -32,7 +32,7 @@ class GroupBody(Struct, forbid_unknown_fields=True):
 
 
 class Group(Struct, kw_only=True):
-    """device_count: how many living devices fit the filter now."""
+    """device_count: the number of enrolled devices that match the filter now."""
 
     name: str
     filter: Filter
@@ -45,14 +45,14 @@ class Group(Struct, kw_only=True):
 
 
 def put(db: Database, name: str, body: GroupBody, interval_seconds: float, actor: Actor) -> Group:
-    """Make a group, or replace what it is. The same once more changes nothing.
+    """Create a group or replace its definition. Repeating the call changes nothing.
 
     Raises:
-        Invalid: the filter says nothing, cannot be read, or names a group.
+        Invalid: the filter is empty or invalid, or names a group.
     """
     start = time.perf_counter()
     if body.filter.group is not None:
-        raise Invalid("$.filter.group", "a group names no other group; write out its filter")
+        raise Invalid("$.filter.group", "a group's filter cannot name another group; repeat that group's filter")
     after: Row = {"filter": filters.stored(body.filter), "monitored_package": body.monitored_package}
     with db.transaction() as tx:
         before = tx.execute(_LOCK, {"name": name})
@@ -75,7 +75,7 @@ def show(db: Executor, name: str, interval_seconds: float) -> Group:
     """One group.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no group with this name.
     """
     rows = db.execute(_SHOW, {"name": name}, repeatable=True)
     if not rows:
@@ -95,13 +95,13 @@ def delete(db: Database, name: str, actor: Actor) -> None:
     """Delete a group that nothing uses.
 
     Raises:
-        NotFound: there is none of this name.
-        GroupInUse: with what uses it.
+        NotFound: there is no group with this name.
+        GroupInUse: names the uses.
     """
     start = time.perf_counter()
     try:
         with db.transaction() as tx:
-            # Whoever begins to use the group holds this row too, so that the uses below are all there are.
+            # Every statement that adds a use of the group locks this row too, so the uses found below are complete.
             held = tx.execute(_LOCK, {"name": name})
             if not held:
                 raise _unknown(name)
@@ -116,7 +116,7 @@ def delete(db: Database, name: str, actor: Actor) -> None:
 
 
 def hold(tx: Executor, kept: filters.Document | None, path: str = "$.filter") -> None:
-    """Keep the group that a stored filter names from being deleted until the transaction ends.
+    """Prevent the deletion of the group that a stored filter names until the transaction ends.
 
     For tables without a foreign key to groups.
 
@@ -143,7 +143,7 @@ def _counted(db: Executor, rows: list[Row], interval_seconds: float) -> list[Gro
 
 
 def _counts(db: Executor, rows: list[Row], interval_seconds: float) -> list[int]:
-    """How many devices fit each filter: one statement, in which every filter can use the indexes."""
+    """The number of devices that match each filter, in one statement that lets every filter use the indexes."""
     found = [
         filters.where([msgspec.convert(row["filter"], filters.Stored)], interval_seconds, f"group_{n}")
         for n, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""Aliases and labels of many devices out of a file: every row is right, or nothing is changed."""
+"""Import of aliases and labels for many devices: either every row is valid, or nothing is changed."""
 
 import time
 from collections import Counter
@@ -24,11 +24,11 @@ GivenRow: TypeAlias = dict[str, Any]
 
 
 class ImportRow(Struct, kw_only=True):
-    """One device: found by device_id, without one by its alias. Other members are ignored.
+    """One device, identified by device_id, or by its alias if there is none. Other members are ignored.
 
     Attributes:
-        alias: its alias from now on.
-        labels: its labels from now on, all of them; left out, they stay.
+        alias: its new alias.
+        labels: all its new labels; if absent, the labels stay unchanged.
     """
 
     device_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
@@ -37,10 +37,10 @@ class ImportRow(Struct, kw_only=True):
 
 
 class Import(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Rows as `ImportRow` describes them; they are checked one by one, so that every mistake is answered at once.
+    """Rows as described by `ImportRow`. Each is validated separately, so that all errors are reported at once.
 
     Attributes:
-        dry_run: check everything and change nothing.
+        dry_run: validate without changing anything.
     """
 
     devices: Annotated[list[GivenRow], Meta(min_length=1, max_length=MAX_ROWS)]
@@ -48,7 +48,7 @@ class Import(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Imported(Struct, kw_only=True):
-    """device_count: rows of the import. changed: devices whose alias or labels it changes."""
+    """device_count: number of rows. changed: number of devices whose alias or labels change."""
 
     device_count: int
     changed: int
@@ -56,10 +56,10 @@ class Imported(Struct, kw_only=True):
 
 
 def run(db: Database, wanted: Import, actor: Actor) -> Imported:
-    """Set aliases and labels, all or nothing. Devices may exchange their aliases. Repeating it changes nothing.
+    """Set aliases and labels, all or nothing. Devices may swap their aliases. Repeating it changes nothing.
 
     Raises:
-        InvalidRows: with an error for each row that is wrong; the path names the row and its field.
+        InvalidRows: with an error for each invalid row; the path names the row and its field.
         AliasTaken: another device took one of the aliases at this moment.
     """
     start = time.perf_counter()
@@ -81,7 +81,7 @@ def run(db: Database, wanted: Import, actor: Actor) -> Imported:
 
 
 def _read(given: list[GivenRow]) -> tuple[dict[int, ImportRow], list[FieldError]]:
-    """The rows that can be read, by their place, and what is wrong with the others."""
+    """The valid rows, by their position, and the errors of the others."""
     rows: dict[int, ImportRow] = {}
     errors: list[FieldError] = []
     for n, member in enumerate(given):
@@ -93,14 +93,14 @@ def _read(given: list[GivenRow]) -> tuple[dict[int, ImportRow], list[FieldError]
             errors += invalid.errors
             continue
         if row.device_id is None and row.alias is None:
-            errors.append(FieldError(path=f"$.devices[{n}]", detail="give device_id, or alias to find the device by"))
+            errors.append(FieldError(path=f"$.devices[{n}]", detail="set device_id, or alias to identify the device"))
             continue
         rows[n] = row
     return rows, errors
 
 
 def _changes(tx: Executor, rows: dict[int, ImportRow], errors: list[FieldError]) -> list[Row]:
-    """What the rows change: [{id, alias, labels}]. The devices are locked; mistakes are added to `errors`."""
+    """The changes of the rows: [{id, alias, labels}]. Locks the devices and adds errors to `errors`."""
     parameters = {
         "ids": [row.device_id for row in rows.values() if row.device_id is not None],
         "aliases": [row.alias for row in rows.values() if row.alias is not None],
@@ -130,14 +130,14 @@ def _changes(tx: Executor, rows: dict[int, ImportRow], errors: list[FieldError])
 
 
 def _refuse_repeats(rows: dict[int, ImportRow], targets: dict[int, Row], errors: list[FieldError]) -> None:
-    """Two rows about one device, or that give one alias to two devices."""
+    """Report rows that name the same device, or give the same alias to two devices."""
     times = Counter(device["id"] for device in targets.values())
     names = Counter(aliases.key(rows[n].alias or device["alias"]) for n, device in targets.items())
     for n, device in targets.items():
         alias = rows[n].alias or device["alias"]
         if times[device["id"]] > 1:
             field = "alias" if rows[n].device_id is None else "device_id"
-            errors.append(FieldError(path=f"$.devices[{n}].{field}", detail="several rows are about this device"))
+            errors.append(FieldError(path=f"$.devices[{n}].{field}", detail="several rows name this device"))
         elif names[aliases.key(alias)] > 1:
             detail = f"several rows have the alias {alias!r}, or one that looks the same"
             errors.append(FieldError(path=f"$.devices[{n}].alias", detail=detail))

@@ -1,4 +1,4 @@
-"""Labels of many devices: changing them at once, and which there are."""
+"""Changing the labels of many devices at once, and listing the labels in use."""
 
 import time
 from typing import Annotated
@@ -17,11 +17,11 @@ from nexmdm.runtime.errors import Invalid
 
 
 class LabelChange(ExpectedTargets, kw_only=True):
-    """Labels to set and to remove on the devices named, or on those that the filter selects when it comes.
+    """Labels to set and to remove, on the named devices or on those that the filter selects when the call arrives.
 
     Attributes:
-        set: labels that each of the devices has afterwards.
-        remove: keys that none of them has afterwards.
+        set: labels to set on each of the devices.
+        remove: keys to remove from each of them.
     """
 
     set: Labels = msgspec.field(default_factory=dict)
@@ -29,7 +29,7 @@ class LabelChange(ExpectedTargets, kw_only=True):
 
 
 class LabelsChanged(Struct):
-    """device_count: how many devices were selected. changed: how many of them had other labels before."""
+    """device_count: number of selected devices. changed: number of those whose labels changed."""
 
     device_count: int
     changed: int
@@ -39,9 +39,9 @@ def change(db: Executor, wanted: LabelChange, interval_seconds: float, actor: Ac
     """Set and remove labels on many devices, in one statement. Repeating it changes nothing.
 
     Raises:
-        Invalid: the targets cannot be read, a key is in both `set` and `remove`, both are empty, or a device has no
-            room for another label. Nothing was changed.
-        TargetsChanged: the filter selects other devices than the caller saw. Nothing was changed.
+        Invalid: the targets are invalid, a key is in both `set` and `remove`, both are empty, or a device would have
+        too many labels. Nothing was changed. TargetsChanged: the filter selects other devices than in the preview.
+        Nothing was changed.
     """
     start = time.perf_counter()
     both = sorted(wanted.set.keys() & set(wanted.remove))
@@ -62,7 +62,7 @@ def change(db: Executor, wanted: LabelChange, interval_seconds: float, actor: Ac
     try:
         [found] = db.execute(_CHANGE.replace("{where}", condition.sql), parameters, repeatable=True)
     except CheckViolation:
-        # Another call gave one of the devices its last label at this moment.
+        # A concurrent call set the last label that was possible on one of the devices.
         raise Invalid("$.set", f"a device would have more than {MAX_LABELS} labels; nothing was changed") from None
     targets.refuse(wanted, found)
     if found["full"] is not None:
@@ -79,7 +79,7 @@ class LabelValueCount(Struct):
 
 
 class LabelKeyCount(Struct):
-    """A key in use, with its values, the most frequent first, at most 100 of them."""
+    """A key in use, with at most 100 of its values, most frequent first."""
 
     key: str
     device_count: int
@@ -91,7 +91,7 @@ class LabelsInUse(Struct):
 
 
 def in_use(db: Executor) -> LabelsInUse:
-    """The labels that living devices have, for suggestions: at most 1,000 keys."""
+    """The labels of enrolled devices, for suggestions: at most 1,000 keys."""
     rows = db.execute(_IN_USE, {"keys": 1000, "values": 100}, repeatable=True)
     return LabelsInUse(msgspec.convert(rows, list[LabelKeyCount]))
 

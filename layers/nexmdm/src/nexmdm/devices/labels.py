@@ -1,4 +1,4 @@
-"""Labels of a device: what one may be, and how they are merged."""
+"""The limits of labels, and how labels are merged."""
 
 from typing import Annotated
 
@@ -14,10 +14,10 @@ Labels = Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)]
 
 
 def merged(labels: dict[str, str], change: dict[str, str | None] | None, path: str = "$.labels") -> dict[str, str]:
-    """The labels after a merge as RFC 7396 defines it: null removes a key, and null for the whole removes them all.
+    """The labels after a merge according to RFC 7396: null removes a key, and null for all labels removes them all.
 
     Raises:
-        Invalid: there would be too many.
+        Invalid: there would be too many labels.
     """
     if change is None:
         return {}
@@ -28,6 +28,6 @@ def merged(labels: dict[str, str], change: dict[str, str | None] | None, path: s
 
 
 def of_enrolled(device: dict[str, str], token: dict[str, str]) -> dict[str, str]:
-    """The labels of a device that is enrolled again: those of the token, and its own as far as there is room."""
+    """The labels of a re-enrolled device: those of the token, and its own up to the limit."""
     both = token | {key: value for key, value in device.items() if key not in token}
     return dict(list(both.items())[:MAX_LABELS])

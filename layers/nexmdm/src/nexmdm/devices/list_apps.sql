@@ -1,5 +1,5 @@
--- A page of the apps that are installed on living devices which fit the filter, by package: on how many, and in which
--- versions, the newest code first, 50 at most. Zero rows: nothing is reported after the cursor.
+-- A page of the apps that are installed on enrolled devices which match the filter, by package: the number of devices,
+-- and at most 50 versions, highest code first. Zero rows: no package is reported after the cursor.
 WITH installed AS (
     SELECT a.package, a.version_code, a.version_name, count(*)::integer AS device_count
     FROM device_apps a

@@ -1,5 +1,5 @@
--- The labels in use on living devices: each key with the number of devices that have it, and its values, the most frequent
--- first. At most %(keys)s keys, with %(values)s values each. Reads the devices once.
+-- The labels in use on enrolled devices: each key with the number of devices that have it, and its values, most
+-- frequent first. At most %(keys)s keys, with %(values)s values each. Reads the devices once.
 WITH counted AS MATERIALIZED (
     SELECT pair.key, pair.value, count(*)::integer AS device_count
     FROM devices d CROSS JOIN LATERAL jsonb_each_text(d.labels) AS pair

@@ -1,4 +1,4 @@
-"""The fleet as operators look at it: pages of devices, one device and its history, and the whole in one row."""
+"""Views of the fleet for operators: pages of devices, one device with its heartbeats, and a summary."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -24,12 +24,12 @@ class DevicesQuery(FilteredPageQuery, kw_only=True):
 
 
 class Device(Described, forbid_unknown_fields=True, kw_only=True):
-    """What follows from the last report is null until there is one.
+    """Values from the last report are null until there is one.
 
-    `token_shared_at` is when two phones were last seen on the device's token, `hardware_id_shared_with` are aliases of
-    other devices with its hardware_id, 10 at most, `taken_over_at` is when a phone last took the device over.
-    `monitored_package` is the device's own, `effective_monitored_package` the app that is watched: its own, else its
-    group's, else UNITY_PACKAGE's.
+    `token_shared_at` is when two phones were last seen using the device's token, `hardware_id_shared_with` has at most
+    10 aliases of other devices with its hardware_id, and `taken_over_at` is when a phone last took over the device.
+    `monitored_package` is the device's own setting, `effective_monitored_package` the app that is monitored: the
+    device's own, or else its group's, or else UNITY_PACKAGE.
     """
 
     device_id: str
@@ -49,7 +49,7 @@ class Device(Described, forbid_unknown_fields=True, kw_only=True):
 
 
 class Heartbeat(Reported, forbid_unknown_fields=True, kw_only=True):
-    """`ts` is the device's own time when that is plausible, `received_at` the server's."""
+    """`ts` is the device's own time if plausible, `received_at` the server's."""
 
     hb_id: int
     bucket: Instant
@@ -58,27 +58,27 @@ class Heartbeat(Reported, forbid_unknown_fields=True, kw_only=True):
 
 
 class FleetSummary(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Of the living devices. `by_status` counts those that never reported as `never`."""
+    """Counts over the enrolled devices. `by_status` counts devices that never reported as `never`."""
 
     devices: Count
     online: Count
     silent: Count
     low_battery: Count
     unity_down: Count
-    device_owners: Annotated[int, Meta(ge=0, description="whose agent says that it is device owner")]
+    device_owners: Annotated[int, Meta(ge=0, description="devices whose agent is device owner")]
     by_status: dict[str, int]
     by_agent_version: dict[str, int]
-    alerts: Annotated[int, Meta(ge=0, description="that are open")]
+    alerts: Annotated[int, Meta(ge=0, description="open alerts")]
 
 
 def devices(db: Executor, query: DevicesQuery, interval_seconds: int, app_package: str) -> Page[Device]:
-    """A page of living devices by alias, each with its last status and `online`.
+    """A page of enrolled devices, sorted by alias, each with its last status and `online`.
 
     Args:
-        app_package: what is watched on devices without an app of their own or of their group.
+        app_package: the app that is monitored on devices for which neither the device nor a group names one.
 
     Raises:
-        Invalid: the selector cannot be read, or there is no such group.
+        Invalid: the selector is invalid, or there is no such group.
     """
     (after,) = query.after(str)
     condition = filters.where(filters.resolve(db, filters.of_query(query), "query"), interval_seconds)
@@ -107,7 +107,7 @@ def show(db: Executor, device_id: str, interval_seconds: int, app_package: str) 
     """One device with its last status; `app_package` as in `devices`.
 
     Raises:
-        UnknownDevice: there is none, or it was deleted.
+        UnknownDevice: there is no such device, or it was deleted.
     """
     parameters = {"device_id": device_id, "interval_seconds": interval_seconds, "app_package": app_package}
     rows = db.execute(_SHOW, parameters, repeatable=True)
@@ -132,12 +132,12 @@ def heartbeats(db: Executor, device_id: str, query: PageQuery) -> Page[Heartbeat
 
 
 def summary(db: Executor, query: FilterQuery, interval_seconds: int) -> FleetSummary:
-    """Counts over the living devices, or over those that fit the filter.
+    """Counts over the enrolled devices, or over those that match the filter.
 
-    Total, online, silent, low battery, app down, by status and agent version; and their alerts that are open.
+    Total, online, silent, low battery, app down, by status and agent version; and their open alerts.
 
     Raises:
-        Invalid: the selector cannot be read, or there is no such group.
+        Invalid: the selector is invalid, or there is no such group.
     """
     condition = filters.where(filters.resolve(db, filters.of_query(query), "query"), interval_seconds)
     parameters = {

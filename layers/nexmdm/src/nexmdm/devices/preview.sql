@@ -1,5 +1,5 @@
--- Counts the devices that {where} selects, with the first ten aliases and the hash of the set. Always one row. Reads each
--- table once.
+-- Counts the devices that {where} selects, with the first ten aliases and the hash of the set. Always returns one row.
+-- Reads each table once.
 WITH selected AS MATERIALIZED (
     SELECT d.id, d.alias FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
     WHERE d.deleted_at IS NULL AND {where}

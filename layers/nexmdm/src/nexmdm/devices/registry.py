@@ -1,4 +1,4 @@
-"""Devices as operators see them, and what a device says of itself outside of heartbeats."""
+"""Device tokens, and what a device reports outside heartbeats."""
 
 import time
 from hashlib import sha256
@@ -7,22 +7,22 @@ from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import DeviceDeleted, Forbidden, NotAuthenticated
 
-# Who presents a token. The function holds the rule: the use of a device's newest token retires its older ones. A
-# statement that begins so updates no row of `devices` by itself, since the function may have done it just before.
+# The device that presents a token. The function contains the rule that using a device's newest token retires its older
+# ones. A statement that begins with this must not update `devices` itself, because the function may have just done so.
 AUTHENTICATED = "device AS MATERIALIZED (SELECT * FROM authenticate_device_v1(%(token_id)s))"
 
 
 def token_id(token: str) -> str:
-    """What is stored of a token: its SHA-256 in hex. Tokens hold 256 random bits, so nothing slower is needed.
+    """The stored form of a token: its SHA-256 in hex. Tokens have 256 random bits, so no slower hash is needed.
 
-    It is also why looking one up in an index needs no constant time: what a caller could learn from the time is how far
-    the hash of a guess agrees with a stored hash, and from a hash nobody gets back to a token.
+    The index lookup does not need constant time either: from its duration a caller could at most learn how many
+    characters the hash of a guess shares with a stored hash, and a token cannot be derived from its hash.
     """
     return sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def authenticated(rows: list[Row]) -> Row:
-    """The one row of a statement that began with `AUTHENTICATED` and answers `device_id` and `deleted`.
+    """The only row of a statement that begins with `AUTHENTICATED` and returns `device_id` and `deleted`.
 
     Raises:
         NotAuthenticated: no device has the token, or its device was deleted more than 24 hours ago.
@@ -36,7 +36,7 @@ def authenticated(rows: list[Row]) -> Row:
 
 
 def set_fcm_token(db: Executor, token: str, claimed_device_id: str | None, fcm_token: str) -> str:
-    """Store the address that FCM gave to the device which holds `token`; return the device's id. Safe to repeat.
+    """Store the FCM registration token of the device with this `token`; return the device's id. Safe to repeat.
 
     Raises:
         Forbidden: the body names another device.
@@ -49,7 +49,7 @@ def set_fcm_token(db: Executor, token: str, claimed_device_id: str | None, fcm_t
     )
     row = authenticated(rows)
     if not row["own"]:
-        raise Forbidden("device_id: it names another device than the token does.")
+        raise Forbidden("device_id: it is not the device that the token belongs to.")
     logs.db_operation("update", "devices", {"device_id": row["device_id"]}, elapsed_ms(start))
     device_id: str = row["device_id"]
     return device_id

@@ -1,7 +1,8 @@
-"""Label selectors: Kubernetes' grammar, read into requirements, and their translation to SQL.
+"""Label selectors: a parser for Kubernetes' grammar, and the translation to SQL.
 
 The grammar is that of `labels.Parse` in k8s.io/apimachinery: `site=berlin,role!=spare,stage in (pilot,canary),owner,
-!retired,floor>3`. Commas mean AND. `!=` and `notin` also match devices without the key. docs/targets.md shows it whole.
+!retired,floor>3`. Commas mean AND. `!=` and `notin` also match devices without the key. docs/targets.md has the
+complete grammar.
 """
 
 import enum
@@ -16,7 +17,7 @@ KEY_PATTERN = r"[a-z][a-z0-9_.-]{0,31}"
 MAX_CHARACTERS = 4000
 
 _KEY = re.compile(KEY_PATTERN)
-# What Kubernetes takes as the value of a label; a device's own values may hold more, and then match by key only.
+# The values that Kubernetes allows. A device's label may have other values, and then matches by key only.
 _VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _INTEGER = re.compile(r"[0-9]+")
 _MAX_INTEGER = 2**63 - 1
@@ -26,10 +27,11 @@ _OPERATORS = ("=", "==", "!=", "in", "notin", "<", ">")
 
 
 class Operator(enum.StrEnum):
-    """How a requirement compares; the values are kept in stored filters and read by `labels_match` in the schema."""
+    """How a requirement compares. The values are part of stored filters and are read by the SQL function
+    `labels_match`."""
 
     IN = "in"  # the device has the key, with one of the values: `=`, `==` and `in`
-    NOT_IN = "notin"  # it has not: another value, or no such key: `!=` and `notin`
+    NOT_IN = "notin"  # the device has another value, or does not have the key: `!=` and `notin`
     EXISTS = "exists"  # the device has the key, with any value
     MISSING = "missing"  # the device does not have the key: `!key`
     GREATER = "gt"  # the value is an integer of 64 bits above the given one
@@ -48,7 +50,7 @@ def parse(text: str, path: str = "$.selector") -> tuple[Requirement, ...]:
     """Read a selector.
 
     Raises:
-        Invalid: with the path, the column (from 1) where it goes wrong, and what was expected there.
+        Invalid: with the path, the column (from 1) of the error, and what was expected there.
     """
     if len(text) > MAX_CHARACTERS:
         raise Invalid(path, f"has {len(text)} characters; at most {MAX_CHARACTERS} are allowed", column=1)
@@ -56,10 +58,10 @@ def parse(text: str, path: str = "$.selector") -> tuple[Requirement, ...]:
 
 
 def condition(requirement: Requirement, name: str) -> tuple[str, dict[str, object]]:
-    """SQL for a requirement on `d.labels`, and its parameters, whose names begin with `name`."""
+    """The SQL condition for a requirement on `d.labels`, and its parameters, whose names begin with `name`."""
     operator, key = requirement.operator, requirement.key
     if operator in (Operator.IN, Operator.NOT_IN):
-        # Containment and existence are what the GIN index on the labels answers.
+        # The GIN index on the labels supports containment and existence.
         pairs = [msgspec.json.encode({key: value}).decode() for value in requirement.values]
         contains = f"d.labels @> ANY (%({name})s::jsonb[])"
         return (contains if operator is Operator.IN else f"NOT {contains}"), {name: pairs}
@@ -72,9 +74,9 @@ def condition(requirement: Requirement, name: str) -> tuple[str, dict[str, objec
 
 
 class _Parser:
-    """A recursive descent over the tokens, as apimachinery's parser is one.
+    """A recursive descent parser, like that of apimachinery.
 
-    `in` and `notin` are ordinary identifiers except where an operator stands.
+    `in` and `notin` are ordinary identifiers except where an operator is expected.
     """
 
     def __init__(self, text: str, path: str) -> None:
@@ -106,7 +108,7 @@ class _Parser:
         column = self._column
         key = self._take()
         if not _KEY.fullmatch(key):
-            raise self._error(f"{_quoted(key)} is no label key; keys match {KEY_PATTERN}", column)
+            raise self._error(f"{_quoted(key)} is not a label key; keys match {KEY_PATTERN}", column)
         if negated:
             return Requirement(key, Operator.MISSING)
         if self._text in ("", ","):
@@ -144,7 +146,7 @@ class _Parser:
                 if self._text in (",", ")"):
                     values.add("")
                     if self._text == ",":
-                        # As in apimachinery a value has to follow two commas.
+                        # As in apimachinery, two commas must be followed by a value.
                         self._take()
                         if self._text == ")":
                             raise self._unexpected("',' or a value")
@@ -160,8 +162,8 @@ class _Parser:
         value = self._take()
         if not _VALUE.fullmatch(value):
             raise self._error(
-                f"{_quoted(value)} cannot stand in a selector: values have at most 63 letters, digits, '-', '_' and"
-                " '.', and begin and end with a letter or digit. Other values are matched by their key only",
+                f"{_quoted(value)} is not allowed in a selector: values have at most 63 letters, digits, '-', '_' and"
+                " '.', and begin and end with a letter or digit. Other values can be matched by key only",
                 column,
             )
         return value
@@ -180,7 +182,7 @@ class _Parser:
 
     def _take(self) -> str:
         text = self._text
-        # The end is never passed.
+        # Never moves past the end.
         self._at = min(self._at + 1, len(self._tokens) - 1)
         return text
 
@@ -194,5 +196,5 @@ class _Parser:
 
 
 def _quoted(text: str) -> str:
-    """At most 60 characters of what the caller sent."""
+    """At most 60 characters of the caller's text."""
     return repr(text if len(text) <= 60 else f"{text[:59]}…")

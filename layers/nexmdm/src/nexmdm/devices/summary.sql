@@ -1,4 +1,4 @@
--- Counts over the living devices that {where} selects. Always one row; reads each table once.
+-- Counts over the enrolled devices that {where} selects. Always returns one row; reads each table once.
 WITH fleet AS MATERIALIZED (
     SELECT d.id, d.is_device_owner, l.status, l.agent_version, l.battery_pct, l.unity_running,
         device_online(l.last_seen_at, %(interval_seconds)s) AS online

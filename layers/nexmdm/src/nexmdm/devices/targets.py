@@ -1,7 +1,7 @@
-"""Whom a bulk change is about: devices by id or a filter, and the hash by which a caller says that he saw them.
+"""Targets of a bulk change: devices by id or a filter, and the hash with which a caller confirms a preview.
 
-Each acting statement begins with the CTEs `selected`, `missing` and `target`, and does nothing unless `target.agreed`;
-`refuse` turns what it found into the problem. Ids that the caller names must be of living devices.
+Each statement that makes a bulk change begins with the CTEs `selected`, `missing` and `target`, and does nothing unless
+`target.agreed`; `refuse` raises the corresponding problem. Ids in a request must be those of enrolled devices.
 """
 
 from typing import Annotated, Any, TypeAlias
@@ -17,19 +17,19 @@ from nexmdm.runtime.errors import Invalid, TargetsChanged
 DeviceIds = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=10_000)]
 TargetHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 
-# Which devices a bulk command is for, in one form for equal ones: of `canonical`, or a build and its audience.
+# The targets of a bulk command in their canonical form (`canonical`), or a build and its audience.
 Selector: TypeAlias = dict[str, Any]
 
 
 class Targets(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Either device_ids, or a filter that is evaluated when the call comes."""
+    """Either device_ids, or a filter that is evaluated when the call arrives."""
 
     device_ids: DeviceIds | None = None
     filter: Filter | None = None
 
 
 class ExpectedTargets(Targets, kw_only=True):
-    """expect_target_hash: `target_hash` of a preview; the call does nothing when the devices are other ones now."""
+    """expect_target_hash: `target_hash` of a preview; if the devices have changed since, the call does nothing."""
 
     expect_target_hash: TargetHash | None = None
 
@@ -48,10 +48,10 @@ class Preview(Struct):
 
 
 def canonical(targets: Targets) -> Selector:
-    """The targets in the one form that is stored and hashed: sorted distinct ids, or the filter's conditions.
+    """The targets in the form that is stored and hashed: sorted distinct ids, or the filter's conditions.
 
     Raises:
-        Invalid: neither or both were given, or the filter says nothing.
+        Invalid: neither or both were given, or the filter is empty.
     """
     if (targets.device_ids is None) == (targets.filter is None):
         raise Invalid("$", "give either device_ids or filter")
@@ -61,7 +61,7 @@ def canonical(targets: Targets) -> Selector:
 
 
 def condition(db: Executor, targets: Targets, interval_seconds: float) -> Condition:
-    """What selects the targets, and the parameter `device_ids`.
+    """The SQL condition that selects the targets, with the parameter `device_ids`.
 
     Raises:
         Invalid: see `canonical`, or there is no such group.
@@ -74,7 +74,7 @@ def condition(db: Executor, targets: Targets, interval_seconds: float) -> Condit
 
 
 def filter_json(targets: Targets) -> str | None:
-    """The filter for an event, which names no more than the hash of a list of ids."""
+    """The filter as recorded in an event; for a list of ids the event records only its hash."""
     return None if targets.filter is None else msgspec.json.encode(filters.conditions(targets.filter)).decode()
 
 
@@ -82,7 +82,7 @@ def preview(db: Executor, targets: Targets, interval_seconds: float) -> Preview:
     """Count the targets, with a sample and the hash to expect.
 
     Raises:
-        Invalid: the targets cannot be read, or an id is no living device's.
+        Invalid: the targets are invalid, or an id is not that of an enrolled device.
     """
     wanted = condition(db, targets, interval_seconds)
     [found] = db.execute(_PREVIEW.replace("{where}", wanted.sql), wanted.parameters, repeatable=True)
@@ -91,14 +91,14 @@ def preview(db: Executor, targets: Targets, interval_seconds: float) -> Preview:
 
 
 def refuse(targets: ExpectedTargets, found: Row) -> None:
-    """Raise what kept an acting statement from acting.
+    """Raise the problem that kept a bulk statement from making its change.
 
     Args:
         found: its row, with `missing`, `agreed`, `device_count` and `target_hash`.
 
     Raises:
-        Invalid: an id is no living device's.
-        TargetsChanged: the devices are not those that the caller saw.
+        Invalid: an id is not that of an enrolled device.
+        TargetsChanged: the devices are not those of the preview.
     """
     refuse_missing(found)
     if targets.expect_target_hash is not None and not found["agreed"]:

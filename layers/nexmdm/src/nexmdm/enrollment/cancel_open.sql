@@ -1,5 +1,5 @@
--- A device that is enrolled again inherits no command: cancel what may still be sent or answered of its earlier life,
--- what is being sent included. The new fence keeps a sender that comes back from settling it. Zero rows: there was none.
+-- A re-enrolled device inherits no commands: cancels those that may still be sent or answered, including those being
+-- sent. The new fence prevents a late sender from settling them. Zero rows: there were none.
 UPDATE fcm_dispatches SET
     state = 'cancelled',
     fence = fence + 1,

@@ -1,8 +1,8 @@
-"""Refused registrations, counted for each address: whoever keeps trying is told to wait.
+"""Rate limit for rejected registrations, which are counted per IP address.
 
-A token holds 256 random bits, so guesses need no limit to be hopeless; the limit keeps load and noise down and makes a
-phone with a wrong token back off. A valid token is looked at first and always gets in: a hundred phones behind one
-address cannot be locked out by one of them, nor by a stranger on the same carrier's address.
+A token has 256 random bits, so guessing is hopeless even without a limit; the limit reduces load and noise, and makes a
+phone with a wrong token back off. A valid token is checked first and is always accepted: neither one of a hundred
+phones behind an IP address, nor a stranger who shares a carrier's IP address, can lock out the others.
 """
 
 import time
@@ -12,15 +12,15 @@ from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.database import Executor, elapsed_ms
 from nexmdm.runtime.errors import TooManyAttempts
 
-# One wrong phone, backing off as the agent does, tries six times in the first minute.
+# One phone with a wrong token, backing off like the agent, makes six attempts in the first minute.
 ALLOWED, WINDOW_SECONDS = 60, 60
 
 
 def count(db: Executor, address: str | None) -> None:
-    """Count one refused registration. Beyond the limit nothing is written.
+    """Count one rejected registration. Beyond the limit nothing is written.
 
     Raises:
-        TooManyAttempts: ALLOWED refusals within WINDOW_SECONDS were there already.
+        TooManyAttempts: ALLOWED registrations were already rejected within WINDOW_SECONDS.
     """
     start = time.perf_counter()
     parameters = {"source": source(address), "allowed": ALLOWED, "seconds": WINDOW_SECONDS}
@@ -31,7 +31,8 @@ def count(db: Executor, address: str | None) -> None:
 
 
 def source(address: str | None) -> str:
-    """Whom an address belongs to: itself, or its /64 of IPv6, in which one subscriber has 2^64 to choose from."""
+    """The key for counting an IP address: the address, or the /64 for IPv6, in which one subscriber has 2^64
+    addresses."""
     try:
         ip = ip_address(address or "")
     except ValueError:
@@ -39,8 +40,8 @@ def source(address: str | None) -> str:
     return str(ip) if ip.version == 4 else str(ip_network((ip, 64), strict=False))
 
 
-# The row's lock makes callers of all environments take turns. The guard before it keeps the lock and the WAL of an
-# update whose WHERE is false away from those who are over the limit.
+# The row's lock serializes calls from all environments. The guard before it avoids the lock and the WAL of an update
+# whose WHERE is false for callers over the limit.
 _COUNT = """
 INSERT INTO registration_refusals AS r (source, since, refused)
 SELECT %(source)s, statement_timestamp(), 1

@@ -1,7 +1,7 @@
-"""Devices that register with an enrollment token: a new device, the same one again, or one that is taken over.
+"""Registration with an enrollment token: of a new device, of the same one again, or taking over an existing one.
 
-A token is used at most `uses_allowed` times whatever races: its use is one guarded UPDATE, in the transaction that
-creates the device. Secrets are stored as SHA-256 only.
+A token is used at most `uses_allowed` times even when registrations race: a use is one guarded UPDATE, in the
+transaction that creates the device. Secrets are stored only as SHA-256.
 """
 
 import secrets
@@ -19,12 +19,12 @@ from nexmdm.runtime import logs
 from nexmdm.runtime.database import Database, Executor, Row, elapsed_ms
 from nexmdm.runtime.errors import AliasTaken, Invalid, NotAuthenticated
 
-# One and the same answer for invalid, expired, exhausted, revoked and wrong scope: nothing is told to a guesser.
-_REFUSED = "The enrollment token is not valid: it is unknown, expired, used up, revoked or made for something else."
+# The same message for invalid, expired, exhausted, revoked and wrong scope, to give an attacker no information.
+_REFUSED = "The enrollment token is not valid: it is unknown, expired, used up, revoked or has another scope."
 
 
 class Registered(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`device_token` is in this answer and nowhere else."""
+    """`device_token` is only in this response and is not stored."""
 
     device_token: str
     device_id: str
@@ -33,18 +33,18 @@ class Registered(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def register(db: Database, token: str, alias: str, hardware_id: str | None, address: str | None = None) -> Registered:
     """Register a device with an enrollment token; return its new token.
 
-    An answer can be lost, so the same token, alias and hardware_id give the same device again (with a new device token,
-    and without another use) for 15 minutes, until the device uses its newest token. A token of one use that was made
-    for the requested alias takes an existing device over: its old tokens die, its history stays.
+    A response can be lost, so for 15 minutes, until the device uses its newest token, the same token, alias and
+    hardware_id return the same device (with a new device token, and without another use). A single-use token that was
+    created for the requested alias takes over an existing device: its old tokens become invalid, its history is kept.
 
     Args:
-        address: where the caller is, for the count of what is refused there.
+        address: the caller's IP address, for counting rejected registrations.
 
     Raises:
-        Invalid: the alias is none.
-        NotAuthenticated: the token cannot be used. Nothing was used up.
-        TooManyAttempts: the same, and too many before it were not either.
-        AliasTaken: a living device has the alias, or one that looks the same. Nothing was used up.
+        Invalid: the alias is invalid.
+        NotAuthenticated: the token cannot be used. No use was counted.
+        TooManyAttempts: the same, after too many rejected registrations.
+        AliasTaken: an enrolled device has the alias, or one that looks the same. No use was counted.
     """
     start = time.perf_counter()
     try:
@@ -60,7 +60,7 @@ def _registered(db: Database, token: str, alias: str, hardware_id: str | None) -
     try:
         return _register(db, token, alias, hardware_id)
     except UniqueViolation:
-        # Another token won the race for the alias; now it is there to be seen.
+        # A concurrent registration took the alias and is now committed.
         return _register(db, token, alias, hardware_id)
 
 
@@ -90,8 +90,8 @@ def _register(db: Database, token: str, given: str, hardware_id: str | None) -> 
             _use(tx, values)
             if not take_over.allowed(enrollment, given):
                 raise AliasTaken(
-                    f"alias: {given!r} is taken by the device {held['alias']!r}. Use a token of one use made for this"
-                    " alias, or another alias."
+                    f"alias: {given!r} is taken by the device {held['alias']!r}. Use a single-use token"
+                    " created for this alias, or another alias."
                 )
             take_over.take_over(tx, held, values)
         else:
@@ -104,7 +104,7 @@ def _register(db: Database, token: str, given: str, hardware_id: str | None) -> 
 
 
 def _checked(alias: str) -> str | None:
-    """The alias as it is kept; None for one that only a device of before this rule can have."""
+    """The alias in its stored form; None for one that only a device from before this rule can have."""
     try:
         return aliases.checked(alias, "$.alias")
     except Invalid:
@@ -121,12 +121,12 @@ def _same_registration(device: Row, enrollment: Row, hardware_id: str | None) ->
 
 
 def _use(tx: Executor, values: dict[str, object]) -> None:
-    """Use the token once; the transaction gives the use back when anything after it refuses."""
+    """Count one use of the token; if anything later fails, the transaction rolls the use back."""
     if not tx.execute(_USE, values):
         raise NotAuthenticated(_REFUSED)
 
 
-# The lock makes registrations with one token take turns; the uses are counted by _USE.
+# The lock serializes registrations with the same token; _USE counts the uses.
 _LOCK_ENROLLMENT = """
 SELECT token_id, alias, uses_allowed, labels FROM enrollment_tokens
 WHERE token_hash = %(token_hash)s AND scope = 'register' AND status <> 'revoked'
@@ -134,8 +134,8 @@ WHERE token_hash = %(token_hash)s AND scope = 'register' AND status <> 'revoked'
 FOR UPDATE
 """
 
-# By its key; a device that has none, since another looked the same when keys came, by its exact alias. `recent`: its
-# answer may still be lost.
+# Finds the device by alias_key, or by its exact alias if it has no key because another device looked the same when keys
+# were introduced. `recent`: the response to its registration may still have been lost.
 _LOCK_ALIAS = """
 SELECT id, alias, confirmed_at, enrollment_token_id, hardware_id, labels,
     greatest(created_at, taken_over_at) > statement_timestamp() - interval '15 minutes' AS recent
@@ -158,7 +158,7 @@ WHERE token_id = %(token_id)s AND status = 'active' AND expires_at > statement_t
 RETURNING token_id
 """
 
-# The answers before this one may still arrive, so their tokens live until this one is used.
+# Earlier responses may still arrive, so their tokens stay valid until this one is used.
 _ROTATE = """
 UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = token_id,
     older_token_ids = array_remove(older_token_ids || prior_token_id, NULL)

@@ -1,22 +1,22 @@
-"""A phone that is enrolled again under its alias is a new phone: the device keeps its id and history, nothing else."""
+"""Taking over a device: a phone that enrolls again under its alias inherits only the device's id and history."""
 
 from nexmdm.devices import aliases
 from nexmdm.runtime.database import Executor, Row, statement
 
 
 def allowed(enrollment: Row, alias: str) -> bool:
-    """Whether a token may take a living device over: it is of one use, and was made for that alias."""
+    """Whether a token may take over an enrolled device: it is a single-use token that was created for that alias."""
     return enrollment["uses_allowed"] == 1 and (
         enrollment["alias"] == alias or aliases.key(enrollment["alias"]) == aliases.key(alias)
     )
 
 
 def take_over(tx: Executor, device: Row, values: dict[str, object]) -> None:
-    """Give the device to the phone that registers now.
+    """Assign the device to the phone that registers now.
 
-    Its old tokens die at once. Its open commands are cancelled, those that are being sent included; its FCM
-    registration token, its app inventory and what was noticed of its identity are forgotten. Installations of its
-    earlier life no longer count: they began before `taken_over_at`.
+    Its old tokens become invalid at once. Its open commands are cancelled, including those that are being sent; its FCM
+    registration token, its app inventory and signs of a shared identity are cleared. Earlier installations no longer
+    count, because they began before `taken_over_at`.
     """
     tx.execute(_CANCEL_OPEN, values)
     tx.execute(_TAKE_OVER, values)
@@ -27,7 +27,7 @@ def take_over(tx: Executor, device: Row, values: dict[str, object]) -> None:
 
 _CANCEL_OPEN = statement(__package__, "cancel_open")
 
-# One that was found by its exact alias has no key, and keeps its alias.
+# A device that was found by its exact alias has no key, and keeps its alias.
 _TAKE_OVER = """
 UPDATE devices SET token_id = %(device_token_id)s, prior_token_id = NULL, older_token_ids = '{}', confirmed_at = NULL,
     alias = CASE WHEN alias_key = %(alias_key)s THEN coalesce(%(alias)s, alias) ELSE alias END,

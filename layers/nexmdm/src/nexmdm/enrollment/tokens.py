@@ -1,4 +1,4 @@
-"""Enrollment tokens, as operators make and revoke them. Secrets are stored as SHA-256 only."""
+"""Creating, listing and revoking enrollment tokens. Secrets are stored only as SHA-256."""
 
 import secrets
 import time
@@ -21,7 +21,7 @@ from nexmdm.runtime.validation import Instant
 
 
 class NewEnrollmentToken(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A token as it was made; `token` is its secret."""
+    """A new token; `token` is its secret."""
 
     token_id: str
     alias: str
@@ -33,13 +33,13 @@ class NewEnrollmentToken(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class NewEnrollmentTokens(Struct, forbid_unknown_fields=True):
-    """In the order of the aliases."""
+    """The tokens in the order of the aliases."""
 
     items: list[NewEnrollmentToken]
 
 
 class EnrollmentToken(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A token without its secret. `status` of an active one whose time is over is `expired`."""
+    """A token without its secret. `status` is `expired` for an active token after its expiry."""
 
     token_id: str
     alias: str
@@ -58,7 +58,7 @@ class EnrollmentToken(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Revoked(Struct, forbid_unknown_fields=True):
-    """The ids of those that there were."""
+    """The ids of the tokens that exist."""
 
     revoked: list[str]
 
@@ -74,13 +74,13 @@ def create_tokens(
     actor: Actor,
     labels: dict[str, str] | None = None,
 ) -> list[NewEnrollmentToken]:
-    """Make one token for each alias. The raw token is in the answer and nowhere else, ever.
+    """Create a token for each alias. The secret is only in the response and is never stored.
 
     Raises:
-        Invalid: an alias is none.
+        Invalid: an alias is invalid.
 
     Args:
-        labels: of every device that registers with one of them; they win over labels that it has.
+        labels: set on every device that registers with one of them, replacing its labels with the same keys.
 
     Returns:
         A token for each alias, in order.
@@ -123,7 +123,7 @@ def list_tokens(db: Executor, query: PageQuery) -> Page[EnrollmentToken]:
 
 
 def revoke_tokens(db: Database, token_ids: list[str], actor: Actor) -> list[str]:
-    """Revoke those of the tokens that exist, effective on the next call; return their ids."""
+    """Revoke the existing ones among these tokens, effective on the next call; return their ids."""
     start = time.perf_counter()
     with db.transaction() as tx:
         rows = tx.execute(_REVOKE, {"token_ids": token_ids})
@@ -136,7 +136,7 @@ def revoke_tokens(db: Database, token_ids: list[str], actor: Actor) -> list[str]
 
 
 def _object(rows: list[Row]) -> str:
-    """What an event is about: the one token, or several."""
+    """The object of an event: a single token, or several."""
     return f"enroll_token:{rows[0]['token_id']}" if len(rows) == 1 else "enroll_tokens"
 
 
@@ -144,7 +144,7 @@ def revoke_token(db: Database, token_id: str, actor: Actor) -> None:
     """Revoke one token.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such token.
     """
     if not revoke_tokens(db, [token_id], actor):
         raise NotFound(f"There is no enrollment token {token_id!r}.")

@@ -1,8 +1,9 @@
-"""The body of a heartbeat as agents send it, and what is recorded of it.
+"""Parsing of a heartbeat's body, and the values that are recorded.
 
-Two forms are accepted: the agent's nested one, and the flat one whose keys are the table's columns (a flat key wins).
-What is read is declared in nexmdm.devices.fields, and below for what is no column. `battery`, `system`, `memory` and
-`network` come from an untyped map on the device, so a whole number may arrive as `85.0`, and -1 stands for "unknown".
+Two forms are accepted: the agent's nested form, and a flat form whose keys are the table's columns (a flat key takes
+precedence). The fields are declared in nexmdm.devices.fields; members that are not columns are declared below.
+`battery`, `system`, `memory` and `network` come from an untyped map on the device, so a whole number may arrive as
+`85.0`, and -1 means "unknown".
 """
 
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ VersionCode = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 Values: TypeAlias = dict[str, Any]
 # A heartbeat as a caller in Python has it: the flat form or the nested one.
 Given: TypeAlias = dict[str, Any]
-# More of them, or more text, is no app inventory. It also bounds what reading one costs.
+# An inventory with more entries or more text is invalid; the limits also bound the cost of parsing.
 MOST_APPS = 1000
 _MOST_APP_BYTES = 256 * 1024
 
@@ -46,11 +47,11 @@ _APPS = Annotated[
     Meta(
         extra_json_schema={
             "description": "package -> {installed, version_name?, version_code?}: every app whose version matters."
-            " An app that is not in it was removed; a report without it changes nothing."
+            " An app that is not in it counts as removed; a report without it changes nothing."
         }
     ),
 ]
-# What is read of a heartbeat and is no column of its own.
+# Members of a heartbeat that are not columns.
 _OTHERS: tuple[tuple[str, Any], ...] = (
     ("device_id", Name),
     ("timestamp_utc", Instant),
@@ -76,7 +77,7 @@ def _body_type() -> type[Struct]:
     top = groups.pop("")
     for name, members in groups.items():
         top.append((name, msgspec.defstruct(name.capitalize(), members, module=__name__) | None, None))
-    doc = "Everything that is read of a heartbeat; all of it may be absent, and what does not fit becomes null."
+    doc = "All members of a heartbeat that are read. Each is optional, and an invalid value becomes null."
     return msgspec.defstruct("HeartbeatBody", top, module=__name__, namespace={"__doc__": doc})
 
 
@@ -89,7 +90,7 @@ def _members() -> list[tuple[str, Any, str]]:
 if TYPE_CHECKING:
 
     class HeartbeatBody(Struct):
-        """Made of the declarations."""
+        """Generated from the declarations."""
 
         app_versions: Raw
 
@@ -103,9 +104,9 @@ class Report(NamedTuple):
     """One heartbeat.
 
     Attributes:
-        values: as the database's function takes them, by column; what is not known is not in it.
-        device_ts: the device's own time, not judged yet.
-        claimed: the device_id that the body names.
+        values: by column, as expected by the database function; unknown values are absent.
+        device_ts: the device's own time, not yet checked for plausibility.
+        claimed: the device_id in the body.
     """
 
     values: Values
@@ -114,10 +115,10 @@ class Report(NamedTuple):
 
 
 def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Report:
-    """What is recorded of a heartbeat.
+    """The values to record from a heartbeat.
 
     Args:
-        dropped: gets the paths of what was dropped in here.
+        dropped: receives the paths of values that this function drops.
     """
     values: Values = {}
     for group, members, names in _PLAN:
@@ -134,7 +135,7 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
         total, available = body.memory.total_ram_mb, body.memory.avail_ram_mb
         if total is not None and available is not None and total >= 0 and available >= 0:
             values["ram_used_mb"] = max(0, total - available)
-    if body.fcm_token:  # an agent that has none yet may say so with an empty text
+    if body.fcm_token:  # an agent without a token may send an empty string
         values["fcm_token"] = body.fcm_token
     if body.ping_request_id:
         values["ping_request_id"] = body.ping_request_id
@@ -147,10 +148,10 @@ def report(body: HeartbeatBody, unity_package: str, dropped: list[str]) -> Repor
 
 
 def strictly(data: Given, unity_package: str) -> Report:
-    """The same for a caller in Python, who is told what does not fit.
+    """The same for Python callers, which get an error for an invalid value.
 
     Raises:
-        Invalid: a field does not hold what it should.
+        Invalid: a field has an invalid value.
     """
     others = {name: value for name, value in data.items() if name != "app_versions"}
     body = validation.convert(others, HeartbeatBody, root="heartbeat_data")
@@ -161,8 +162,8 @@ def strictly(data: Given, unity_package: str) -> Report:
 
 
 def _plan() -> Iterator[tuple[str, Callable[[Any], tuple[Any, ...]], tuple[str, ...]]]:
-    """(group, what takes all its members at once, the names of their fields); of two members of a field the first
-    that holds a value counts, so the flat ones come first."""
+    """(group, getter of all its members, names of their fields). If a field has two members, the first with a value
+    counts, so flat members come first."""
     groups: dict[str, list[tuple[str, str]]] = {"": []}
     for field in FIELDS:
         for path in field.paths:
@@ -170,13 +171,13 @@ def _plan() -> Iterator[tuple[str, Callable[[Any], tuple[Any, ...]], tuple[str, 
             groups.setdefault(group, []).append((member, field.name))
     for group, members in groups.items():
         taken = tuple(member for member, _ in members)
-        # With one name attrgetter gives no tuple.
+        # With a single name attrgetter does not return a tuple.
         getter = attrgetter(*taken) if len(taken) > 1 else lambda holder, name=taken[0]: (getattr(holder, name),)
         yield group, getter, tuple(name for _, name in members)
 
 
 def _unknown_if_negative(field: Field) -> bool:
-    """Whether -1 stands for unknown."""
+    """Whether -1 means unknown."""
     return getattr(getattr(field.type, "__metadata__", (None,))[0], "ge", None) == -1
 
 
@@ -192,7 +193,7 @@ def _add_apps(values: Values, text: bytes, unity_package: str, dropped: list[str
     inventory = [
         {
             "package": package,
-            # null: this entry could not be read, so nothing is known of the app.
+            # null: the entry is invalid, so nothing is known about the app.
             "installed": None if app is None else app.installed,
             "version_name": app and app.version_name,
             "version_code": None if app is None or app.version_code == -1 else app.version_code,
@@ -229,7 +230,7 @@ _APP_MAP = msgspec.json.Decoder(dict[PackageName, App], strict=False)
 
 
 def _utc(instant: datetime | None) -> datetime | None:
-    """Without an offset it is UTC, as the field's name says; one that is no instant of years 1 to 9999 is unknown."""
+    """The instant in UTC, which is assumed if there is no offset; None outside the years 1 to 9999."""
     if instant is None or instant.tzinfo is None:
         return instant and instant.replace(tzinfo=UTC)
     try:

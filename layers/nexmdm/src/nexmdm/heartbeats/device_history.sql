@@ -1,5 +1,6 @@
--- A device's hours, or days in UTC, in order of time: reports that are there, and what device_history keeps of those that
--- are gone. An hour in the middle of being removed is in both, each report in one of them. Zero rows: no report.
+-- A device's hours, or days in UTC, in chronological order, from stored heartbeats and from device_history, which
+-- summarizes removed ones. An hour that is being removed is in both, but each report in only one of them. Zero rows:
+-- there are no reports.
 WITH parts AS (
     SELECT hour, reports, last_ts, {columns}
     FROM device_history
@@ -7,7 +8,7 @@ WITH parts AS (
     UNION ALL
     SELECT date_trunc('hour', ts, 'UTC'), 1, ts, {reported}
     FROM device_heartbeats
-    -- A report is younger than its bucket by less than a day.
+    -- A report is less than a day younger than its bucket.
     WHERE device_id = %(device_id)s AND bucket >= %(from)s::timestamptz - interval '1 day'
       AND bucket < %(to)s::timestamptz + interval '1 hour'
 )

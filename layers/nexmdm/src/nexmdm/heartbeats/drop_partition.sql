@@ -1,7 +1,8 @@
--- Drops one partition and keeps its hours in device_history: both or neither, wherever it is killed. While it summarizes,
--- readers of the partition go on, and writers of it wait; the locks that heartbeats feel are asked for at the end, for
--- half a second at a time. It raises object_in_use when another session is dropping the partition, and
--- object_not_in_prerequisite_state when it does not hold the {expected} rows that were archived (null: no archive).
+-- Drops one partition and summarizes its hours in device_history: both or neither, even if it is killed. While it
+-- summarizes, the partition can be read but not written; the locks that affect heartbeats are requested at the end, for
+-- half a second at a time. Raises object_in_use if another session is dropping the partition, and
+-- object_not_in_prerequisite_state if the partition does not have the {expected} rows that were archived (null: no
+-- archive).
 DO $$
 DECLARE
     found bigint;
@@ -9,7 +10,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('nexmdm.partitions.drop'), hashtext('{name}')) THEN
         RAISE 'another session is dropping {name}' USING ERRCODE = 'object_in_use';
     END IF;
-    -- Longer than deadlock_timeout, after which an autovacuum of the partition gives way.
+    -- Longer than deadlock_timeout, after which an autovacuum of the partition is cancelled.
     SET LOCAL lock_timeout = '3s';
     LOCK TABLE "{name}" IN SHARE ROW EXCLUSIVE MODE;
     IF {expected}::bigint IS NOT NULL THEN

@@ -1,7 +1,7 @@
-"""A device's history: its reports for the days of retention, and before that one row an hour for 90 days.
+"""A device's history: its heartbeats within retention, and before that one row per hour for 90 days.
 
-Cleanup adds reports to device_history in the transaction that removes them (`SUMMARIZE`), so each report is in one of
-the two at any time, and whoever reads both counts it once.
+Cleanup adds reports to device_history in the transaction that removes them (`SUMMARIZE`), so each report is in exactly
+one of the two at any time, and a query of both counts it once.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,14 +19,14 @@ MOST_POINTS = 10_000
 
 
 class HistoryQuery(Struct, kw_only=True):
-    """`from` and `to` bound the time, by default the last day; a point is an hour or a day in UTC."""
+    """`from` and `to` limit the period, by default to the last day; a point is an hour or a day in UTC."""
 
     from_: Instant | None = msgspec.field(default=None, name="from")
     to: Instant | None = None
     step: Literal["hour", "day"] = "hour"
 
     def bounds(self) -> tuple[datetime, datetime]:
-        """From when until when.
+        """The period.
 
         Raises:
             Invalid: `from` is not before `to`, or there would be too many points.
@@ -34,15 +34,15 @@ class HistoryQuery(Struct, kw_only=True):
         to = self.to or datetime.now(UTC)
         begin = self.from_ or to - timedelta(days=1)
         if begin >= to:
-            raise Invalid("query.from", "is not before `to`")
+            raise Invalid("query.from", "must be before `to`")
         length = timedelta(hours=1) if self.step == "hour" else timedelta(days=1)
         if (to - begin) / length > MOST_POINTS:
-            raise Invalid("query.from", f"asks for more than {MOST_POINTS} points; choose step=day or a shorter time")
+            raise Invalid("query.from", f"asks for more than {MOST_POINTS} points; choose step=day or a shorter period")
         return begin, to
 
 
 class WholeRange(Struct, kw_only=True):
-    """A field of whole numbers over an hour or a day; null where no report said it. `last` is the last report's."""
+    """A field of whole numbers over an hour or a day; null if no report had it. `last` is from the last report."""
 
     min: int | None
     max: int | None
@@ -50,7 +50,7 @@ class WholeRange(Struct, kw_only=True):
 
 
 class Range(Struct, kw_only=True):
-    """A field over an hour or a day; null where no report said it. `last` is the last report's."""
+    """A field over an hour or a day; null if no report had it. `last` is from the last report."""
 
     min: float | None
     max: float | None
@@ -74,7 +74,7 @@ else:
         "DevicePoint",
         [
             ("at", Annotated[datetime, Meta(tz=True, description="when the hour or the day (in UTC) began")]),
-            ("reports", Annotated[int, Meta(ge=1, description="how many reports the device made in it")]),
+            ("reports", Annotated[int, Meta(ge=1, description="number of reports from the device")]),
             *((field.name, Annotated[_range(field), Meta(description=field.about)]) for field in CHARTED),
         ],
         module=__name__,
@@ -84,16 +84,16 @@ else:
 
 
 class DeviceHistory(Struct):
-    """Points in order of time; an hour without a report is absent."""
+    """Points in chronological order; an hour without a report is absent."""
 
     points: list[DevicePoint]
 
 
 def show(db: Executor, device_id: str, query: HistoryQuery) -> DeviceHistory:
-    """A device's history between two times; the last 90 days are there.
+    """A device's history between two times, within the last 90 days.
 
     Raises:
-        Invalid: the time is wrong.
+        Invalid: the period is invalid.
         UnknownDevice: there is no such device.
     """
     begin, to = query.bounds()
@@ -111,7 +111,7 @@ def _each(template: str) -> str:
 _COLUMNS = _each("{0}_min, {0}_max, {0}_last")
 _EXISTS = "SELECT id FROM devices WHERE id = %(device_id)s"
 
-# Add the reports of `{rows}` to the history.
+# Adds the reports of `{rows}` to the history.
 SUMMARIZE = (
     statement(__package__, "summarize")
     .replace("{columns}", _COLUMNS)

@@ -1,8 +1,9 @@
-"""Partitions of device_heartbeats: retention is a drop, and no heartbeat waits for one to be made.
+"""Partitions of device_heartbeats: retention drops partitions, and no heartbeat waits for the creation of one.
 
-A partition is made as a table of its own and attached, which lets heartbeats go on (CREATE .. PARTITION OF would stop
-them); whatever needs a lock that heartbeats feel waits LOCK_TIMEOUT for it at most, lets them pass and tries again.
-Rows that found no partition are in the default one; they move into theirs when it is made.
+A partition is created as a separate table and then attached, which does not block heartbeats (CREATE .. PARTITION OF
+would). A statement that needs a lock which blocks heartbeats waits at most LOCK_TIMEOUT for it, lets heartbeats proceed
+and tries again. Rows without a matching partition are in the default one, and are moved when their partition is
+created.
 """
 
 import random
@@ -19,7 +20,8 @@ from nexmdm.runtime.database import Executor, statement, typed
 from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import Settings
 
-# Six hours: see docs/migrations.md for the measurements. migrations/adoption cuts an old server's rows the same way.
+# Six hours: see docs/migrations.md for the measurements. migrations/adoption uses the same width for the rows of an old
+# server.
 WIDTH = timedelta(hours=6)
 AHEAD = timedelta(days=7)
 LOCK_TIMEOUT = "500ms"
@@ -29,11 +31,11 @@ _TRY_AGAIN = {errorcodes.LOCK_NOT_AVAILABLE, errorcodes.DEADLOCK_DETECTED}
 
 
 class Kept(Named):
-    """Why something past its time was not removed; a cleanup's answer holds the text."""
+    """The reason why something past its retention was not removed; part of the cleanup's result."""
 
 
 class Changed(Kept):
-    """A partition is not what was archived of it."""
+    """A partition differs from its archive."""
 
 
 def name(start: datetime) -> str:
@@ -41,7 +43,7 @@ def name(start: datetime) -> str:
 
 
 def wanted(now: datetime, settings: Settings) -> list[datetime]:
-    """The starts of the partitions that cover retention and one bucket back, and a week ahead."""
+    """The starts of the partitions from the beginning of retention, less one bucket, to a week ahead."""
     oldest = now - timedelta(days=settings.heartbeat_retention_days, seconds=settings.heartbeat_bucket_seconds)
     start = start_of(oldest)
     count = -((start - now - AHEAD) // WIDTH)
@@ -49,10 +51,10 @@ def wanted(now: datetime, settings: Settings) -> list[datetime]:
 
 
 def ensure_partitions(db: Executor, settings: Settings) -> int:
-    """Make the partitions that are missing and return how many were made. Safe to run at any time, by many at once.
+    """Create missing partitions and return how many were created. May run at any time, even concurrently.
 
     Raises:
-        Unavailable: the locks were not to be had; what was made stays.
+        Unavailable: the locks could not be acquired; partitions that were created stay.
     """
     now = db.execute("SELECT clock_timestamp() AS now", repeatable=True)[0]["now"]
     present = {partition.name for partition in bounds(db)}
@@ -63,7 +65,8 @@ def ensure_partitions(db: Executor, settings: Settings) -> int:
 
 
 def make_for_default(db: Executor, before: datetime) -> Iterator[str]:
-    """Make partitions for rows that found none and whose partition would be over before then; the names, as made."""
+    """Create partitions for rows in the default partition whose partition would end before `before`; yield the
+    names."""
     made = None
     while oldest := db.execute("SELECT min(bucket) AS at FROM device_heartbeats_default", repeatable=True)[0]["at"]:
         start = start_of(oldest)
@@ -85,7 +88,7 @@ def _make(db: Executor, start: datetime) -> None:
 
 
 class Partition(Struct, frozen=True):
-    """Holds the heartbeats of `lower` and later, and earlier than `upper`."""
+    """A partition with the heartbeats from `lower` to before `upper`."""
 
     name: str
     lower: datetime
@@ -93,32 +96,31 @@ class Partition(Struct, frozen=True):
 
 
 def bounds(db: Executor) -> list[Partition]:
-    """Every partition but the default one, oldest first."""
+    """Every partition except the default one, oldest first."""
     return typed(db.execute(_BOUNDS, repeatable=True), Partition)
 
 
 def in_default(db: Executor) -> int:
-    """How many heartbeats found no partition. Above 0 means that nothing has made partitions for a week."""
+    """The number of heartbeats in the default partition. Above 0 means that cleanup has not run for a week."""
     return int(db.execute("SELECT count(*) AS n FROM device_heartbeats_default", repeatable=True)[0]["n"])
 
 
 def blocks(db: Executor, partition: str) -> int:
-    """How many blocks the partition has now; 0 when it is gone."""
+    """The number of blocks of a partition; 0 if it no longer exists."""
     return int(db.execute(_BLOCKS, {"name": partition}, repeatable=True)[0]["blocks"])
 
 
 def drop(db: Executor, partition: str, archived: int | None = None) -> int:
-    """Add one partition's hours to device_history, drop it, and return how many rows it held.
+    """Add a partition's hours to device_history, drop it, and return how many rows it had.
 
-    Not DETACH CONCURRENTLY, which is refused beside a default partition. A second caller who comes too late, or while
-    another is at it, gets 0.
+    DETACH CONCURRENTLY is not possible with a default partition. A second caller, concurrent or later, gets 0.
 
     Args:
-        archived: how many rows an archive holds.
+        archived: the number of rows in the archive.
 
     Raises:
-        Changed: the partition does not hold as many rows as the archive.
-        Unavailable: the locks were not to be had.
+        Changed: the partition has a different number of rows than the archive.
+        Unavailable: the locks could not be acquired.
     """
     expected = "NULL" if archived is None else str(archived)
     try:
@@ -127,7 +129,7 @@ def drop(db: Executor, partition: str, archived: int | None = None) -> int:
     except Exception as error:
         if _sqlstate(error) == errorcodes.OBJECT_NOT_IN_PREREQUISITE_STATE:
             raise Changed(
-                f"{partition} got rows after it was archived. It stays; the next cleanup archives it again."
+                f"{partition} got rows after it was archived. It was kept; the next cleanup archives it again."
             ) from error
         if not is_gone(error) and _sqlstate(error) != errorcodes.OBJECT_IN_USE:
             raise
@@ -136,12 +138,12 @@ def drop(db: Executor, partition: str, archived: int | None = None) -> int:
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether a statement failed because its partition was dropped meanwhile."""
+    """Whether a statement failed because its partition was dropped in the meantime."""
     return _sqlstate(error) == errorcodes.UNDEFINED_TABLE
 
 
 def patiently(attempt: Callable[[], object]) -> object:
-    """Run what needs a lock, again after a pause when it was not to be had in time."""
+    """Run a function that needs a lock; if it times out, try again after a pause."""
     for left in reversed(range(TRIES)):
         try:
             return attempt()
@@ -153,7 +155,7 @@ def patiently(attempt: Callable[[], object]) -> object:
 
 
 def _sqlstate(error: BaseException) -> str | None:
-    """Of the driver's error, be it wrapped by `Database` or by SQLAlchemy."""
+    """The SQLSTATE of the driver's error, whether wrapped by `Database` or by SQLAlchemy."""
     driver = getattr(error, "orig", None) or error.__cause__ or error
     return getattr(driver, "pgcode", None)
 
@@ -171,10 +173,11 @@ _BLOCKS = """
 SELECT coalesce(pg_relation_size(to_regclass(%(name)s)), 0) / current_setting('block_size')::int AS blocks
 """
 
-# The rows move before any lock that heartbeats feel is taken. Then the parent is locked: a heartbeat that had already
-# been routed to the default partition would find itself in the wrong one and fail. Then devices, since attaching adds a
-# foreign key; this is the order in which a heartbeat takes them. The few rows that came meanwhile move last. The check
-# spares the attachment a scan. Two makers take turns; the second finds the partition there.
+# The rows are moved before any lock that blocks heartbeats is taken. Then the parent is locked: otherwise a heartbeat
+# already routed to the default partition would be in the wrong one and fail. Then devices, because attaching adds a
+# foreign key; heartbeats lock both in the same order. The few rows that arrived in the meantime are moved last. The
+# CHECK constraint avoids a scan when attaching. Concurrent callers wait for each other, and the second finds that the
+# partition exists.
 _MOVE = """
     WITH moved AS (DELETE FROM device_heartbeats_default
                    WHERE bucket >= '{lower}' AND bucket < '{upper}' RETURNING *)

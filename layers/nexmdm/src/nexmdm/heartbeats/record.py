@@ -1,7 +1,7 @@
-"""Heartbeats: one database round trip each, at most one row per device and bucket.
+"""Recording heartbeats: one database round trip each, at most one row per device and bucket.
 
-One statement authenticates, deduplicates, inserts, updates the last status, takes a changed FCM token, settles a ping
-and lists pending commands. A queue that is drained after an outage is the same statement with more reports.
+One statement authenticates, deduplicates, inserts, updates the last status, stores a changed FCM token, settles a ping
+and lists pending commands. A queue that is drained after an outage uses the same statement with more reports.
 """
 
 import time
@@ -22,11 +22,11 @@ from nexmdm.runtime.settings import Settings
 
 
 class Recorded(msgspec.Struct):
-    """What became of the reports of one call.
+    """The results of the reports of one call.
 
-    `created` holds the positions (from 0) of the reports that became rows; the others were duplicates. `buckets` are
-    the reports' buckets, in order. `pending` are the messages of the device's commands that may still be delivered, 20
-    at the most: the next heartbeat's answer has the next ones.
+    `created` has the positions (from 0) of the reports that became rows; the others were duplicates. `buckets` are the
+    reports' buckets, in order. `pending` has at most 20 messages of the device's commands that may still be delivered;
+    the next heartbeat's response has the next ones.
     """
 
     device_id: str
@@ -37,7 +37,7 @@ class Recorded(msgspec.Struct):
 
 
 class HeartbeatRecorded(msgspec.Struct, kw_only=True):
-    """What a device is told of its heartbeat. `pending_commands` are messages, as FCM would bring them."""
+    """The response to a heartbeat. `pending_commands` are messages in the form that FCM delivers."""
 
     ok: bool = True
     status: Literal["created", "duplicate"]
@@ -46,14 +46,14 @@ class HeartbeatRecorded(msgspec.Struct, kw_only=True):
 
 
 class HeartbeatResult(msgspec.Struct, omit_defaults=True):
-    """What became of one report of a queue; `error` of a rejected one."""
+    """The result of one report of a queue, with `error` if it was rejected."""
 
     status: Literal["created", "duplicate", "rejected"]
     error: str | None = None
 
 
 class BatchRecorded(msgspec.Struct):
-    """What a device is told of its queue, in the queue's order."""
+    """The response to a queue of heartbeats, in the queue's order."""
 
     results: list[HeartbeatResult]
     next_heartbeat_seconds: int
@@ -61,12 +61,12 @@ class BatchRecorded(msgspec.Struct):
 
 
 def for_token(db: Executor, token: str, reports: list[Report], settings: Settings) -> Recorded:
-    """Record the reports of the device that holds `token`. Safe to repeat.
+    """Record the reports of the device with this `token`. Safe to repeat.
 
     Raises:
         NotAuthenticated: no device has this token, or its device was deleted more than 24 hours ago.
         DeviceDeleted: an operator deleted the device within the last 24 hours.
-        Unavailable: the database cannot serve; nothing says that the token is wrong.
+        Unavailable: the database is not available; the token may be valid.
     """
     who = {"token_id": token_id(token), "device_id": None}
     row = _run(db, who, reports, settings, settings.heartbeat_bucket_seconds)
@@ -80,7 +80,7 @@ def for_token(db: Executor, token: str, reports: list[Report], settings: Setting
 def for_device(
     db: Executor, device_id: str, reports: list[Report], settings: Settings, bucket_seconds: int
 ) -> Recorded:
-    """The same for a caller that already knows the device.
+    """The same for a caller that has already authenticated the device.
 
     Raises:
         UnknownDevice: there is no such device, or it was deleted.
@@ -111,10 +111,10 @@ def _run(db: Executor, who: Parameters, reports: list[Report], settings: Setting
 
 
 def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tuple[datetime | None, datetime | None]:
-    """Between which times a bucket may hold one of the reports already.
+    """The period of the buckets that may already contain one of the reports.
 
-    They bound which partitions are looked at. Reports without a plausible time are received now, in a bucket that the
-    unique key guards.
+    It limits the partitions that are read. Reports without a plausible time get the current time, in a bucket that the
+    unique key protects.
     """
     now, bucket, reach = datetime.now(UTC), *_spans(bucket_seconds, settings.heartbeat_retention_days)
     times = [ts for report in reports if (ts := report.device_ts) is not None and abs(ts - now) < reach]
@@ -148,8 +148,8 @@ def _log(row: Row, latency_ms: float, sample: int) -> None:
     logs.heartbeat("create" if row["created"] else "dedup_hit", keys, latency_ms, sample)
 
 
-# The statement itself is this function of the schema, made by its revision in migrations/versions: a session plans it
-# once and not for each heartbeat, and that needs nothing of the session which a pooler would lose.
+# The statement is a database function, created by its revision in migrations/versions. Each session plans it only once,
+# without session state that a pooler would lose.
 _RECORD = f"""
 SELECT * FROM {RECORD_HEARTBEATS}(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
     %(bucket_seconds)s, %(retention_days)s, %(interval_seconds)s)

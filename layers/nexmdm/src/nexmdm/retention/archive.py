@@ -1,8 +1,8 @@
-"""The archive of heartbeats: each partition goes to S3 as one file before it is dropped.
+"""The archive of heartbeats: each partition is written to S3 as one file before it is dropped.
 
-The file is named for the partition and its folder for the day, as Athena and DuckDB take partitions. The name of the
-manifest begins with an underscore: Athena leaves such files out. Nothing remembers what was written: a partition that
-is still there is written again, under the same name.
+The file is named after the partition and its folder after the day, in the layout that Athena and DuckDB expect. The
+manifest's name begins with an underscore, so that Athena ignores it. There is no record of what was written: a
+partition that still exists is written again under the same name.
 """
 
 import time
@@ -17,21 +17,21 @@ from nexmdm.runtime import logs
 from nexmdm.runtime.database import Executor, Row, elapsed_ms, statement
 from nexmdm.runtime.settings import Settings
 
-PREFIX = "device_heartbeats/"  # what the function may write under
+PREFIX = "device_heartbeats/"  # the only prefix that the function may write to
 BATCH = 10_000  # rows in memory; about 5 MB of lines
 
 
 def of(db: Executor, settings: Settings) -> Callable[[Partition], int] | None:
-    """What archives a partition; None when heartbeats are not archived."""
+    """A function that archives a partition; None if heartbeats are not archived."""
     bucket = settings.heartbeat_export_bucket
     return partial(_archived, db, settings, bucket) if bucket else None
 
 
 def _archived(db: Executor, settings: Settings, bucket: str, partition: Partition) -> int:
-    """Write a partition, given its name and bounds, and return how many rows it had. One without rows is no file.
+    """Write a partition and return its number of rows. An empty partition gets no file.
 
     Raises:
-        NotWritten: S3 refused it or was not reached.
+        NotWritten: S3 rejected it or could not be reached.
     """
     columns = db.execute(_COLUMNS, {"partition": partition.name}, repeatable=True)
     lines = _lines(db, partition.name, columns)
@@ -53,7 +53,7 @@ def _archived(db: Executor, settings: Settings, bucket: str, partition: Partitio
 
 
 def _lines(db: Executor, partition: str, columns: list[Row]) -> Iterator[tuple[int, bytes]]:
-    """So many rows at a time, each read by a statement of its own: none is open while S3 is called."""
+    """Read rows in batches, each with its own statement, so that none is open while S3 is called."""
     listed = ", ".join(_value(column) for column in columns)
     sql = _LINES.replace("{columns}", listed).replace("{partition}", partition)
     after = None
@@ -63,7 +63,7 @@ def _lines(db: Executor, partition: str, columns: list[Row]) -> Iterator[tuple[i
 
 
 def _value(column: Row) -> str:
-    """Times in UTC, whatever the session's zone; everything else as PostgreSQL writes JSON."""
+    """Times in UTC regardless of the session's zone; everything else in PostgreSQL's JSON format."""
     if column["type"] != "timestamp with time zone":
         return f'"{column["name"]}"'
     form = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""

@@ -1,4 +1,4 @@
--- Delete up to `batch` rows of a table that are due, oldest first, skipping those that another transaction holds.
+-- Deletes up to `batch` due rows of a table, oldest first, skipping rows that another transaction has locked.
 WITH old AS (
     SELECT {key} FROM {table} t WHERE {where}
     ORDER BY {order} LIMIT %(batch)s FOR UPDATE SKIP LOCKED

@@ -1,7 +1,7 @@
-"""Download events past their time go to S3 before they are removed.
+"""The export of download events to S3 before they are removed.
 
-A file is named for its first and last id, so a run that was killed between writing and removing writes the same file
-again.
+A file is named after its first and last id, so after a crash between writing and removing, the next run writes the same
+file again.
 """
 
 from datetime import datetime
@@ -13,11 +13,11 @@ from nexmdm.retention.policies import BATCH, Steps
 from nexmdm.runtime.database import Executor, Row
 from nexmdm.runtime.settings import Settings
 
-PREFIX = "apk_download_events/"  # what the function may write under
+PREFIX = "apk_download_events/"  # the only prefix that the function may write to
 
 
 def downloads(db: Executor, before: datetime, settings: Settings) -> Steps:
-    """Remove batches of them, each written first where a bucket is set."""
+    """Remove download events in batches; if a bucket is set, each batch is written to it first."""
     if not settings.download_export_bucket:
         return policies.downloads(db, before)
     return _exported_and_removed(db, before, settings, settings.download_export_bucket)
@@ -27,7 +27,7 @@ def _exported_and_removed(db: Executor, before: datetime, settings: Settings, bu
     """Write a batch, then remove exactly its rows, until none is left."""
     while rows := db.execute(_SELECT, {"before": before, "batch": BATCH}, repeatable=True):
         _write(rows, before, settings, bucket)
-        # Ids of a batch as ranges: a list of thousands would be a statement that a proxy pins its connection for.
+        # Ids are passed as ranges, because a list of thousands would make RDS Proxy pin the connection.
         ranges = _ranges([row["id"] for row in rows])
         removed = 0
         for n in range(0, len(ranges), 200):

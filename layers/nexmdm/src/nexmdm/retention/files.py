@@ -1,7 +1,7 @@
-"""Files of gzip JSON lines in S3 with a manifest for each, written before what they hold is removed.
+"""Files of gzip JSON lines in S3, each with a manifest, written before their rows are removed.
 
-The manifest comes last and has the file's SHA-256, so a reader knows from it that the file is whole. A run that was
-killed writes both again under the same names. No transaction is open while S3 is called.
+The manifest is written last and has the file's SHA-256, so it proves that the file is complete. After a crash, the next
+run writes both again under the same names. No transaction is open while S3 is called.
 """
 
 import hashlib
@@ -16,33 +16,33 @@ from nexmdm.heartbeats.partitions import Kept
 from nexmdm.runtime import endpoints
 from nexmdm.runtime.settings import Settings
 
-# S3 takes parts of 5 MiB and more, 10,000 of them at most. One part is in memory, and one chunk of lines.
+# S3 accepts at most 10,000 parts of at least 5 MiB. One part and one chunk of lines are in memory.
 PART_BYTES = 8 * 2**20
-GZIP = 31  # zlib's number for the format; it writes no time into it, so the same lines make the same file
+GZIP = 31  # zlib's number for the format; it includes no timestamp, so the same lines give the same file
 
 
 class NotWritten(Kept):
-    """S3 did not take a file."""
+    """S3 did not accept a file."""
 
 
 def write(
     config: Settings, bucket: str, names: tuple[str, str], chunks: Iterable[tuple[int, bytes]], facts: dict[str, object]
 ) -> int:
-    """Write a file and its manifest; returns how many rows it holds.
+    """Write a file and its manifest; return its number of rows.
 
     Args:
         names: the keys of the file and of its manifest.
-        chunks: how many lines, and the lines, each with its newline.
-        facts: what else the manifest says.
+        chunks: the number of lines, and the lines, each with its newline.
+        facts: further members of the manifest.
 
     Raises:
-        NotWritten: S3 refused it or was not reached.
+        NotWritten: S3 rejected it or could not be reached.
     """
     from boto3.exceptions import Boto3Error
     from boto3.s3.transfer import TransferConfig
     from botocore.exceptions import BotoCoreError, ClientError
 
-    # In this thread and in order: parts that are on their way at once would all be in memory.
+    # In this thread and in order, because concurrent parts would all be in memory.
     way = TransferConfig(
         multipart_threshold=PART_BYTES,
         multipart_chunksize=PART_BYTES,
@@ -59,13 +59,13 @@ def write(
     except (Boto3Error, BotoCoreError, ClientError) as error:
         reason = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         raise NotWritten(
-            f"s3://{bucket}/{file} was not written ({reason}). Its rows stay; the next cleanup writes it again."
+            f"s3://{bucket}/{file} was not written ({reason}). Its rows were kept; the next cleanup writes it again."
         ) from error
     return body.rows
 
 
 class _Compressed:
-    """Chunks of lines as a file that boto3 reads as it goes."""
+    """Chunks of lines as a file object that boto3 reads incrementally."""
 
     def __init__(self, chunks: Iterable[tuple[int, bytes]]) -> None:
         self.rows = 0
@@ -93,10 +93,10 @@ class _Compressed:
 
 @lru_cache(maxsize=1)
 def _s3(endpoint: str) -> Any:
-    # Loaded here and not above: boto3 costs 280 ms, and most environments export nothing.
+    # Imported here because boto3 takes 280 ms, and most environments export nothing.
     import boto3
     from botocore.config import Config
 
-    # What S3 does not take in time is not dropped; a call that hangs would take the time of the other policies.
+    # A short timeout, because a call that hangs would use up the time of the other policies. The rows are kept.
     options = Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 4, "mode": "standard"})
     return boto3.client("s3", endpoint_url=endpoint, config=options)

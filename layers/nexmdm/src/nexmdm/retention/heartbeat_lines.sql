@@ -1,4 +1,5 @@
--- The next rows of a partition as lines of JSON, by id, and the last id of them. `last` is null when there were no more.
+-- The next rows of a partition as lines of JSON, sorted by id, and their last id. `last` is null if there are no more
+-- rows.
 SELECT count(*) AS rows, max(hb_id) AS last, string_agg(line, E'\n' ORDER BY hb_id) AS lines
 FROM (
     SELECT hb_id, row_to_json(r)::text AS line

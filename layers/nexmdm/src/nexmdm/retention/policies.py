@@ -1,8 +1,8 @@
-"""What is removed, when: heartbeats, dispatches, download events, enrollment tokens and alerts past their time.
+"""Retention policies: heartbeats, dispatches, download events, enrollment tokens, alerts and more past their time.
 
 Each policy is a generator that removes one batch (or one partition) per step, each step one committed statement, and
-yields how many rows went: whoever runs it can stop after any step, be killed in any, and go on another day. Two at once
-share the work. Only the database's clock counts.
+yields how many rows were removed. A run can stop after any step, be killed at any time, and be continued later. Two
+concurrent runs share the work. All times are those of the database's clock.
 """
 
 import time
@@ -19,15 +19,15 @@ from nexmdm.runtime.database import Executor, elapsed_ms, statement
 from nexmdm.runtime.settings import Settings
 
 BATCH = 5_000
-FLEET_HISTORY_DAYS = 400  # a year, and the same weeks of the year before to compare with
+FLEET_HISTORY_DAYS = 400  # a year, plus some weeks for comparison with the year before
 DEVICE_HISTORY_DAYS = 90
-BLOCKS = 64  # of 8 kB: about as many rows
+BLOCKS = 64  # of 8 kB
 
 Steps = Iterator[int]
 
 
 class Outcome(msgspec.Struct):
-    """What became of one policy. done: nothing that is due is left. error: what stopped it."""
+    """The result of one policy. done: no due rows are left. error: the error that stopped it."""
 
     deleted: int = 0
     done: bool = False
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct):
 
 
 class _Due(NamedTuple):
-    """Rows of a table, named `t`, that are due; `key` is its primary key, and `order` begins with the oldest."""
+    """The due rows of a table with the alias `t`; `key` is its primary key, and `order` sorts the oldest first."""
 
     table: str
     key: str
@@ -45,7 +45,7 @@ class _Due(NamedTuple):
 
     @property
     def delete(self) -> str:
-        """The statement that deletes some of them."""
+        """The statement that deletes a batch of them."""
         same = " AND ".join(f"t.{column} = old.{column}" for column in self.key.split(", "))
         return _DELETE_BATCH.format(**self._asdict(), same=same)
 
@@ -59,13 +59,13 @@ def cutoff(db: Executor, days: int) -> datetime:
 def heartbeats(
     db: Executor, before: datetime, bucket_seconds: int, archive: Callable[[Partition], int] | None = None
 ) -> Steps:
-    """Whole partitions by dropping them, the rest of the one that the cutoff cuts through row by row.
+    """Drop whole partitions, and delete rows of the partition that contains the cutoff.
 
     Args:
-        archive: writes a partition to the archive and returns how many rows it held; with it nothing is removed that is
-            not there, so rows go with their partition, up to six hours after their time.
+        archive: writes a partition to the archive and returns its number of rows. With an archive only archived
+        partitions are dropped, so rows are removed up to six hours late.
     """
-    # A row of a bucket may be younger than the bucket by almost its length.
+    # A row may be younger than its bucket by almost the bucket's length.
     whole = before - timedelta(seconds=bucket_seconds)
     if archive:
         for _ in partitions.make_for_default(db, whole):
@@ -88,7 +88,7 @@ def _dropped(db: Executor, partition: Partition, archive: Callable[[Partition], 
         if archive:
             archived = archive(partition)
     except Exception as error:
-        # By another cleanup, which had archived it.
+        # Dropped by another cleanup, which had archived it.
         if not partitions.is_gone(error):
             raise
         return 0
@@ -96,7 +96,7 @@ def _dropped(db: Executor, partition: Partition, archive: Callable[[Partition], 
 
 
 def dispatches(db: Executor, before: datetime) -> Steps:
-    """Only what is settled and what FCM can no longer deliver; then batches whose last dispatch went."""
+    """Dispatches that are settled and that FCM can no longer deliver; then batches without dispatches."""
     yield from _batches(db, _DISPATCHES, before)
     for _ in _batches(db, _BATCHES, before):
         yield 0
@@ -107,9 +107,9 @@ def downloads(db: Executor, before: datetime) -> Steps:
 
 
 def tokens(db: Executor, before: datetime) -> Steps:
-    """Enrollment tokens that were over, or used up, before then; never one that a download event names.
+    """Enrollment tokens that expired or were used up before then, except those that a download event refers to.
 
-    Then refused registrations whose minute is over, whatever their policy's age: addresses are people's.
+    Then rejected registrations after an hour, regardless of the policy's age, because IP addresses are personal data.
     """
     yield from _batches(db, _TOKENS, before)
     for _ in _batches(db, _REFUSALS, before):
@@ -117,12 +117,12 @@ def tokens(db: Executor, before: datetime) -> Steps:
 
 
 def alerts(db: Executor, before: datetime) -> Steps:
-    """Alerts that recovered before then and of which nothing is left to tell."""
+    """Alerts that recovered before then and have no waiting notification."""
     return _batches(db, _ALERTS, before)
 
 
 def events(db: Executor, before: datetime) -> Steps:
-    """Events, then the records of schedules' runs."""
+    """Events, then records of schedules' runs."""
     yield from _batches(db, _EVENTS, before)
     for _ in _batches(db, _RUNS, before):
         yield 0
@@ -137,7 +137,7 @@ def device_history(db: Executor, before: datetime) -> Steps:
 
 
 def due(db: Executor, settings: Settings) -> dict[str, int]:
-    """How many rows each policy would remove now: the dry run."""
+    """The number of rows that each policy would remove now, for the dry run."""
     batches = {
         "fcm_dispatches": _DISPATCHES,
         "apk_downloads": _DOWNLOADS,
@@ -176,7 +176,7 @@ def retention_days(settings: Settings) -> dict[str, int]:
 def run(
     db: Executor, entity: str, days: int, policy: Callable[[datetime], Steps], may_go_on: Callable[[], bool]
 ) -> Outcome:
-    """Take the steps of one policy while there is time, and write one log record. An error ends this policy only."""
+    """Run one policy's steps while there is time, and write one log record. An error ends only this policy."""
 
     before: datetime | None = None
 
@@ -192,7 +192,7 @@ def run(
 
 
 def guarded(steps: Steps, may_go_on: Callable[[], bool]) -> Outcome:
-    """Take steps until none is left, the time is over, or one fails."""
+    """Run steps until none is left, the time is over, or one fails."""
     outcome, start = Outcome(), time.perf_counter()
     try:
         while may_go_on():
@@ -209,7 +209,7 @@ def guarded(steps: Steps, may_go_on: Callable[[], bool]) -> Outcome:
 
 
 def removed(db: Executor, entity: str, days: int, policy: Callable[[datetime], Steps]) -> int:
-    """Take all steps, and raise what stops them; the number of rows that went. One log record."""
+    """Run all steps and raise errors; return the number of removed rows. Writes one log record."""
     start, before = time.perf_counter(), cutoff(db, days)
     deleted = sum(policy(before))
     logs.db_operation("cleanup", entity, {"cutoff": before.isoformat(), "deleted": deleted}, elapsed_ms(start))
@@ -225,8 +225,8 @@ def _batches(db: Executor, due: _Due, before: datetime) -> Steps:
         yield deleted
 
 
-# Some blocks of the table at a time: no sort, no index, and no block is looked at twice. What goes is added to the
-# history in the same statement.
+# Processes some blocks of the table at a time, without sorting or an index, and reads no block twice. The removed rows
+# are added to the history in the same statement.
 _HEARTBEATS = f"""
 WITH gone AS (
     DELETE FROM {{name}} WHERE ctid >= %(first)s AND ctid < %(end)s AND bucket < %(before)s AND ts < %(before)s
@@ -237,8 +237,8 @@ SELECT count(*) AS deleted FROM gone
 
 _DELETE_BATCH = statement(__package__, "delete_batch")
 
-# An unknown one counts as settled once FCM would have dropped the message. Its key stays as long as the message may
-# still arrive, so that a repeated request never sends it twice.
+# An unknown dispatch counts as settled once FCM has dropped its message. Its request_id is kept as long as the message
+# may still arrive, so that a repeated request never sends it twice.
 _DISPATCHES = _Due(
     "fcm_dispatches",
     "request_id",

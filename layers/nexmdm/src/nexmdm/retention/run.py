@@ -1,4 +1,4 @@
-"""The daily cleanup: partitions ahead, then every retention policy, each within its share of the time there is."""
+"""The cleanup: creates future partitions, then runs every retention policy within its share of the remaining time."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +14,7 @@ from nexmdm.runtime import metrics
 from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.settings import Settings
 
-# The log's and the metrics' words for a policy.
+# The names of policies in logs and metrics.
 TABLES = {
     "heartbeats": "device_heartbeats",
     "fcm_dispatches": "fcm_dispatches",
@@ -52,10 +52,10 @@ class Cleaned(msgspec.Struct):
 
 
 def clean(db: Database, settings: Settings, remaining_seconds: Callable[[], float]) -> Cleaned:
-    """Do what the time allows; what is left is done next time. A policy that fails does not stop the others.
+    """Clean up as far as time allows; the next run continues. A policy that fails does not stop the others.
 
     Args:
-        remaining_seconds: how long the work may still take.
+        remaining_seconds: returns the remaining time.
     """
     ahead, made, stray = _partitions_ahead(db, settings)
     outcomes = {"partitions": ahead}
@@ -89,7 +89,7 @@ class DryRun(msgspec.Struct):
 
 
 def dry_run(db: Executor, settings: Settings) -> DryRun:
-    """What `clean` would remove, per policy; changes nothing."""
+    """The number of rows that `clean` would remove, per policy; changes nothing."""
     return DryRun({policy: Due(n) for policy, n in policies.due(db, settings).items()})
 
 
@@ -106,7 +106,7 @@ def _partitions_ahead(db: Executor, settings: Settings) -> tuple[Outcome, int, i
 
 
 def _builds(db: Database) -> tuple[Outcome, int]:
-    """Declarations that were never completed, and what was remembered of downloads an hour ago."""
+    """Expire declarations that were never completed, and remove download counters that are older than an hour."""
     expired = 0
 
     def steps() -> Steps:
@@ -141,7 +141,7 @@ def _policy(
 
 
 def _measure(outcomes: dict[str, Outcome], stray: int, complete: bool) -> None:
-    """The alarms: CleanupSucceeded less than once a day, CleanupFailed, HeartbeatsWithoutPartition."""
+    """Write the metrics for the alarms: CleanupSucceeded, CleanupFailed, HeartbeatsWithoutPartition."""
     for policy, outcome in outcomes.items():
         if policy != "partitions":
             metrics.count("".join(word.capitalize() for word in policy.split("_")) + "Removed", outcome.deleted)

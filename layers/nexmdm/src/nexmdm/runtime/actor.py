@@ -1,4 +1,4 @@
-"""Who acts: an operator, as IAM identified the caller, or the system itself."""
+"""The author of a change: an operator, as identified by IAM, or the system itself."""
 
 from msgspec import Struct
 
@@ -19,7 +19,7 @@ class Actor(Struct, frozen=True):
     request_id: str | None = None
 
     def parameters(self) -> dict[str, object]:
-        """The parameters of a statement that writes its event itself: `%(actor)s`, `%(actor_session)s`, ..."""
+        """The parameters for a statement that writes its own event: `%(actor)s`, `%(actor_session)s`, ..."""
         return {
             "actor": self.name,
             "actor_session": self.session,
@@ -29,11 +29,11 @@ class Actor(Struct, frozen=True):
 
 
 def operator(arn: str, ip: str | None = None, request_id: str | None = None) -> Actor:
-    """The operator with this ARN. `arn:aws:sts::1:assumed-role/Role/alice` acts in the session `alice`."""
+    """The operator with this ARN. `arn:aws:sts::1:assumed-role/Role/alice` has the session `alice`."""
     assumed = ":assumed-role/" in arn
     return Actor(arn, arn.rpartition("/")[2] if assumed else None, ip, request_id)
 
 
 def system(function: str, request_id: str | None = None) -> Actor:
-    """The system itself, acting in this function: `system:sweep`."""
+    """The system as author, with the name of the function: `system:sweep`."""
     return Actor(f"system:{function}", request_id=request_id)

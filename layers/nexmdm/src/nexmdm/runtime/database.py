@@ -1,9 +1,9 @@
-"""One connection per environment, and what happens when it breaks.
+"""One database connection per execution environment, and its replacement when it breaks.
 
-A statement runs alone in autocommit, or inside `transaction()`; nothing else commits. A connection that broke or fell
-silent, or that finds itself on a read-only server after a failover, is thrown away, and a statement that is safe to
-repeat runs once more on a fresh one. Everything passes through a transaction-mode pooler: no session SET, no `options`,
-no prepared statement.
+A statement runs alone in autocommit, or inside `transaction()`; nothing else commits. A connection that breaks, stops
+responding, or is on a read-only server after a failover is closed, and a statement that is safe to repeat runs once
+more on a new one. Everything works through a pooler in transaction mode: no session SET, no `options`, no prepared
+statement.
 """
 
 import select
@@ -27,14 +27,14 @@ T = TypeVar("T")
 Parameters = Mapping[str, Any]
 NONE: Parameters = MappingProxyType({})
 
-# The backend or the server went away, or this server takes no writes: another connection may do better.
+# The backend or the server went away, or this server accepts no writes: another connection may work.
 _ANOTHER_CONNECTION = {
     errorcodes.ADMIN_SHUTDOWN,
     errorcodes.CRASH_SHUTDOWN,
     errorcodes.CANNOT_CONNECT_NOW,
     errorcodes.READ_ONLY_SQL_TRANSACTION,
 }
-# RDS Proxy pins a session to its client at a statement of more than this, until the client closes it.
+# A statement longer than this makes RDS Proxy pin the session to its client until the client closes it.
 _PINNING_BYTES = 16 * 1024
 # Nothing was written, and the same statement can succeed a moment later on the same connection.
 _SAME_CONNECTION = {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILURE}
@@ -42,24 +42,24 @@ _SAME_CONNECTION = {errorcodes.DEADLOCK_DETECTED, errorcodes.SERIALIZATION_FAILU
 _OUTAGE_CLASSES = {"08", "53", "57", "58", "XX"}
 _OUTAGES = _ANOTHER_CONNECTION | _SAME_CONNECTION | {errorcodes.LOCK_NOT_AVAILABLE}
 _CONNECT_SECONDS = 3
-_ANSWER_SECONDS = 1  # of an invocation, left to answer that the database does not
-_LEAST_SECONDS = 0.5  # for a statement that comes late: what it settles is worth a try
+_ANSWER_SECONDS = 1  # of an invocation, reserved for reporting that the database does not respond
+_LEAST_SECONDS = 0.5  # minimum for a statement near the end of an invocation: settling a command is worth an attempt
 
 
 class Executor(Protocol):
-    """What a verb needs: run one statement, be it alone or in a transaction."""
+    """The interface that verbs need: run one statement, alone or in a transaction."""
 
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
         """Run one statement with `%(name)s` parameters and return its rows.
 
         Args:
-            repeatable: running it twice does the same as running it once.
+            repeatable: running it twice has the same effect as running it once.
         """
         ...
 
 
 def statement(package: str, name: str) -> str:
-    """The text of `<name>.sql` in `package`, without its comment lines: a `%` in one would be taken for a parameter."""
+    """The text of `<name>.sql` in `package`, without comment lines, in which a `%` would be read as a parameter."""
     with open(f"{sys.modules[package].__path__[0]}/{name}.sql", encoding="utf-8") as file:
         return "".join(line for line in file if not line.lstrip().startswith("--"))
 
@@ -70,35 +70,36 @@ def typed(rows: list[Row], type_: type[T]) -> list[T]:
 
 
 class Database:
-    """A connection that is opened when it is first needed and replaced when it breaks. For one thread."""
+    """A connection that is opened on first use and replaced when it breaks. Not thread-safe."""
 
     def __init__(self, dsn: str | Callable[[], str]) -> None:
-        """dsn: the address, or what makes one for each new connection: an IAM token is good for minutes."""
+        """dsn: the DSN, or a function that returns one for each new connection, because an IAM token expires in
+        minutes."""
         self._dsn = dsn
         self._connection: _Connection | None = None
         self._in_transaction = False
         self._deadline: float | None = None
 
     def wait_at_most(self, seconds: float | None) -> None:
-        """From now on all waiting for the server ends after so many seconds; None: it never does."""
+        """Limit all waiting for the server to this many seconds from now; None removes the limit."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def ping(self) -> None:
-        """Raises Unavailable when the database does not answer."""
+        """Raise Unavailable if the database does not respond."""
         self.execute("SELECT 1 AS one", repeatable=True)
 
     def execute(self, sql: str, parameters: Parameters = NONE, *, repeatable: bool = False) -> list[Row]:
-        """Run one statement; outside of `transaction()` it commits by itself.
+        """Run one statement; outside `transaction()` it commits by itself.
 
         Raises:
             Unavailable: an outage. Without `repeatable` the statement may have been committed.
-            psycopg2.Error: the statement was refused (a constraint, a bad value).
+            psycopg2.Error: the statement failed (a constraint, an invalid value).
         """
         try:
-            # A second try needs time too.
+            # Leaves time for a second attempt.
             return self._run(sql, parameters, share=0.5 if repeatable else 1)
         except psycopg2.Error as error:
-            # Not inside a transaction: what ran before it is gone with the connection.
+            # Not inside a transaction: its earlier statements are lost with the connection.
             again = (
                 repeatable
                 and not self._in_transaction
@@ -113,10 +114,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator["Database"]:
-        """Commit what the block ran, or nothing of it.
+        """Commit all statements of the block, or none of them.
 
-        A stale connection is noticed by BEGIN, which is always safe to repeat. An outage inside the block or at COMMIT
-        is `Unavailable`; after a COMMIT whose answer was lost the outcome is unknown, so callers repeat by key.
+        BEGIN detects a stale connection and is always safe to repeat. An outage inside the block or at COMMIT raises
+        `Unavailable`; if the response to COMMIT is lost the outcome is unknown, so callers repeat the request with the
+        same key.
         """
         try:
             self._begin()
@@ -130,16 +132,16 @@ class Database:
             self._in_transaction = False
 
     def open(self) -> None:
-        """Connect now, when there is no connection yet; the next statement would.
+        """Connect now if there is no connection yet, instead of with the next statement.
 
         Raises:
-            psycopg2.Error: the server does not answer or refuses the login.
+            psycopg2.Error: the server does not respond or rejects the login.
         """
         if self._connection is None:
             self._connection = _connect(self._dsn() if callable(self._dsn) else self._dsn, self._until(1))
 
     def close(self) -> None:
-        """Throw the connection away; the next statement opens a fresh one."""
+        """Close the connection; the next statement opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -148,7 +150,7 @@ class Database:
         try:
             self.execute("BEGIN READ WRITE", repeatable=True)
         except psycopg2.errors.FeatureNotSupported as error:
-            # What a server in recovery answers: after a failover the writer is elsewhere.
+            # Raised by a server in recovery: after a failover the writer is a different server.
             self.close()
             raise Unavailable from error
 
@@ -171,12 +173,12 @@ class Database:
             clean = connection is not None and not connection.closed and error.pgcode not in _ANOTHER_CONNECTION
             raise
         finally:
-            # Also for a BaseException in mid-call: an answer that was not read would be taken for the next one's.
+            # Also for a BaseException during the call: an unread response would be taken for the next statement's.
             if not clean:
                 self.close()
 
     def _until(self, share: float) -> float | None:
-        """When a share of the time that is left is over."""
+        """The instant at which this share of the remaining time has passed."""
         if self._deadline is None:
             return None
         now = time.monotonic()
@@ -192,7 +194,7 @@ class Database:
 
 
 class SessionDatabase:
-    """The same for callers who bring a SQLAlchemy `Session`: each statement is durable when it returns."""
+    """The same interface for a SQLAlchemy `Session`: each statement is committed when it returns."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -208,10 +210,10 @@ class SessionDatabase:
             raise
 
     def read(self, model: type[T], key: object) -> T | None:
-        """The object of this key as the database has it now, or None; the session's transaction is over afterwards."""
+        """The object with this key as it is in the database now, or None; ends the session's transaction."""
         row: T | None = self._session.get(model, key, populate_existing=True)
         if row is not None:
-            # Or the commit would expire what was read, and the first look at it begin a transaction.
+            # Otherwise the commit would expire the object, and reading its first attribute would begin a transaction.
             self._session.expunge(row)
         self._session.commit()
         if row is not None:
@@ -226,10 +228,10 @@ def connection() -> Database:
 
 
 def begin(context: Any) -> None:
-    """Start an invocation: the database may take what remains of it, so that a silent one is a 503 and not a time-out.
+    """Start an invocation: limit waiting to its remaining time, so that an unresponsive database causes a 503.
 
     Args:
-        context: Lambda's, or one that knows no end.
+        context: Lambda's context, or an object without a deadline.
     """
     remaining = getattr(context, "get_remaining_time_in_millis", None)
     connection().wait_at_most(remaining() / 1000 - _ANSWER_SECONDS if remaining else None)
@@ -241,7 +243,7 @@ def elapsed_ms(start: float) -> float:
 
 
 class _Connection(extensions.connection):
-    """wait_until: when waiting for the server ends, by `time.monotonic()`; None: never."""
+    """wait_until: the `time.monotonic()` at which waiting for the server ends; None: never."""
 
     def __init__(self, dsn: str, wait_until: float | None) -> None:
         self.wait_until = wait_until
@@ -252,7 +254,7 @@ def _connect(dsn: str, until: float | None) -> _Connection:
     soon = time.monotonic() + _CONNECT_SECONDS
     extensions.set_wait_callback(_wait)
     try:
-        # A peer that vanished is noticed by TCP, while there is time for a second try.
+        # TCP detects a lost peer early enough for a second attempt.
         connection: _Connection = psycopg2.connect(
             dsn,
             lambda dsn: _Connection(dsn, soon if until is None else min(soon, until)),
@@ -262,10 +264,10 @@ def _connect(dsn: str, until: float | None) -> _Connection:
             tcp_user_timeout=4000,
         )
     except psycopg2.ProgrammingError:
-        # libpq cannot read the URL and quotes it, with its password.
+        # libpq cannot parse the URL and quotes it in its error, including the password.
         raise settings.SettingsError("DATABASE_URL is wrong: libpq cannot read it") from None
     except psycopg2.OperationalError as error:
-        # With a wait callback psycopg2 loses the words in which libpq says whom it asked.
+        # With a wait callback, psycopg2 drops the part of libpq's message that names the server.
         asked = extensions.parse_dsn(dsn)
         raise psycopg2.OperationalError(f"{asked.get('host')}:{asked.get('port', 5432)}: {error}") from error
     connection.autocommit = True
@@ -273,10 +275,10 @@ def _connect(dsn: str, until: float | None) -> _Connection:
 
 
 def _readable(connection: _Connection) -> bool:
-    """Whether something came while nothing was asked: the server is about to end the session, or has.
+    """Whether there is unexpected input: the server is about to end the session, or has ended it.
 
-    `idle_session_timeout` sends a message before it closes, and so does a server that shuts down; under TLS both are
-    bytes like any other. A connection known to be dead must not take a statement with it that cannot be repeated.
+    `idle_session_timeout` and a server that shuts down send a message before closing; with TLS it cannot be told from
+    other bytes. A statement that cannot be repeated must not be sent on a connection that is known to be dead.
     """
     poller = select.poll()
     poller.register(connection.fileno(), select.POLLIN)
@@ -284,7 +286,7 @@ def _readable(connection: _Connection) -> bool:
 
 
 def _wait(connection: Any) -> None:
-    """How psycopg2 waits for the server: TCP does not notice one that is there and says nothing, as a pooler can."""
+    """psycopg2's wait callback with a deadline: TCP does not detect a peer that is alive but does not respond."""
     until = getattr(connection, "wait_until", None)
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()

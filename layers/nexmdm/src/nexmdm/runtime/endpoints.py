@@ -1,7 +1,7 @@
-"""The host names of AWS that this system uses: each as the service's own documentation gives it, with the page.
+"""The AWS host names that NexMDM uses, each as documented by AWS, with the page.
 
-The functions' subnets reach AWS by IPv6, so a name must answer there. botocore's `use_dualstack_endpoint` is no proof:
-some versions make `SERVICE.REGION.api.aws` of every service by a general rule, whether or not the name exists.
+The functions' subnets reach AWS over IPv6, so each name must resolve to IPv6. botocore's `use_dualstack_endpoint` does
+not prove that: some versions build `SERVICE.REGION.api.aws` for every service, whether or not the name exists.
 """
 
 import re
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from nexmdm.runtime.settings import SettingsError
 
-# The partitions whose names the pages below give. Others (us-iso, eusc, ...) have names of their own.
+# The partitions that the pages below cover. Others (us-iso, eusc, ...) have different names.
 _SUFFIXES = {"aws": "amazonaws.com", "aws-cn": "amazonaws.com.cn", "aws-us-gov": "amazonaws.com"}
 _REGION = re.compile(r"(?P<place>us-gov|[a-z]{2})-[a-z]+-\d")
 
 
 class Documented(NamedTuple):
-    """form: with {region} and {suffix}. reach: how a function, or who else, gets there. page: where AWS says so."""
+    """form: with {region} and {suffix}. reach: how functions or others reach it. page: AWS's documentation."""
 
     form: str
     reach: str
@@ -55,7 +55,7 @@ def host(service: str, region: str) -> str:
     """The host name of a service in a region.
 
     Raises:
-        SettingsError: no page of AWS gives a name for that region.
+        SettingsError: no name is documented for that region.
     """
     return NAMES[service].form.format(region=region, suffix=_SUFFIXES[_partition(region)])
 

@@ -1,6 +1,6 @@
-"""Everything that can go wrong for a caller, and the one place where it becomes an HTTP status.
+"""All problems that a caller can get, each with its HTTP status.
 
-A problem is answered as RFC 9457 `application/problem+json`; `detail` is kept where the old server had it.
+A problem is returned as RFC 9457 `application/problem+json`; `detail` is where the old server had it.
 """
 
 from typing import Any
@@ -12,14 +12,14 @@ from nexmdm.runtime.problems import FieldError, Use
 
 
 class Named(Exception):
-    """An error whose text is ours and quotes no secret, so that logs and Lambda's reports may hold it."""
+    """An error whose text quotes no secret, so that it may appear in logs and in Lambda's reports."""
 
 
 class Problem(Named):
-    """A named failure. `detail` is read by people: it names the field or the limit and what to do.
+    """A problem with a title. `detail` is for people: it names the field or the limit and says what to do.
 
     Args:
-        members: further ones of the document.
+        members: additional members of the problem document.
     """
 
     status = 500
@@ -38,13 +38,13 @@ class Problem(Named):
 
 
 class Malformed(Problem):
-    """The body is not the JSON that it says it is."""
+    """The body is not valid JSON."""
 
     status, title = 400, "Malformed request"
 
 
 class NotAuthenticated(Problem):
-    """The credential is wrong. Never raised because of an outage: an agent that sees it five times enrolls again."""
+    """The credential is wrong. Never raised because of an outage: an agent that gets it five times enrolls again."""
 
     status, title = 401, "Not authenticated"
 
@@ -72,13 +72,13 @@ class Conflict(Problem):
 
 
 class TargetsChanged(Conflict):
-    """The devices that the caller agreed to are not those that the filter selects now. Nothing was done."""
+    """The filter no longer selects the devices that the caller confirmed. Nothing was changed."""
 
     title = "Targets changed"
 
     def __init__(self, device_count: int, target_hash: str) -> None:
         super().__init__(
-            f"The filter selects other devices than in the preview, {device_count} now. Look at them again.",
+            f"The filter now selects other devices than in the preview ({device_count}). Preview it again.",
             code="targets_changed",
             device_count=device_count,
             target_hash=target_hash,
@@ -91,7 +91,9 @@ class GroupInUse(Conflict):
     def __init__(self, name: str, used_by: list[Use]) -> None:
         users = ", ".join(f"{use.kind} {use.name}" for use in used_by[:3])
         more = f" and {len(used_by) - 3} more" if len(used_by) > 3 else ""
-        super().__init__(f"The group {name!r} is used by {users}{more}. Change these first.", used_by=used_by)
+        super().__init__(
+            f"The group {name!r} is used by {users}{more}. Change or remove these uses first.", used_by=used_by
+        )
 
 
 class NoSuchBuild(NotFound):
@@ -103,14 +105,14 @@ class AliasTaken(Conflict):
 
 
 class Sending(Conflict):
-    """The command is being sent at this moment: nobody can say yet what becomes of it."""
+    """The command is being sent at this moment, so its outcome is not known yet."""
 
     def __init__(self) -> None:
-        super().__init__("The command is being sent at this moment. Ask again.", headers={"Retry-After": "2"})
+        super().__init__("The command is being sent at this moment. Try again.", headers={"Retry-After": "2"})
 
 
 class DeviceDeleted(Problem):
-    """The agent knows `reason`; the device was deleted by an operator."""
+    """An operator deleted the device. The agent recognizes `reason`."""
 
     status, title = 410, "Device deleted"
 
@@ -123,11 +125,11 @@ class TooLarge(Problem):
 
 
 class Invalid(Problem):
-    """A field does not hold what it should.
+    """A field has an invalid value.
 
     Args:
         path: JSONPath of the field, such as `$.battery.pct`, or `query.limit`.
-        column: where in the field's text it goes wrong, counted from 1.
+        column: the position of the error in the field's text, counted from 1.
     """
 
     status, title = 422, "Invalid field"
@@ -138,7 +140,7 @@ class Invalid(Problem):
 
 
 class InvalidRows(Problem):
-    """Several rows of a list do not hold what they should; each error names its row by its path."""
+    """Several rows of a list are invalid; the path in each error names the row."""
 
     status, title = 422, "Invalid rows"
 
@@ -149,7 +151,7 @@ class InvalidRows(Problem):
 
 
 class BuildRefused(Problem):
-    """A build is not what it was declared to be. `what` is the part that was looked at."""
+    """A build differs from its declaration. `what` is the part that was checked."""
 
     status, title = 422, "Build refused"
 
@@ -158,47 +160,48 @@ class BuildRefused(Problem):
 
     @classmethod
     def again(cls, detail: str) -> "BuildRefused":
-        """What was said when the build was refused."""
+        """The problem as it was first raised, from its stored detail."""
         what, _, rest = detail.partition(": expected ")
         return cls(what, *rest.split(", found ", 1))
 
 
 class PayloadMismatch(Problem):
-    """An idempotency key was given again with something else."""
+    """An idempotency key was used again for a different request."""
 
     status, title = 422, "Idempotency key reused"
 
     def __init__(self, request_id: str) -> None:
-        super().__init__(f"request_id: {request_id!r} stands for another command. Use a new one.")
+        super().__init__(f"request_id: {request_id!r} belongs to another command. Use a new one.")
 
 
 class TooManyDownloads(Problem):
-    """A device got too many addresses of one build within the hour."""
+    """A device requested too many download URLs for one build within an hour."""
 
     status, title = 429, "Too many downloads"
 
     def __init__(self, most: int, build_id: int, retry_after: int) -> None:
         super().__init__(
-            f"This device got {most} addresses of build {build_id} within the hour. Wait {retry_after} s; an address"
-            " takes ranges, so a broken download goes on where it ended.",
+            f"This device got {most} download URLs of build {build_id} within the hour. Wait {retry_after} s; a URL"
+            " supports range requests, so an interrupted download can continue.",
             headers={"Retry-After": str(max(retry_after, 1))},
         )
 
 
 class TooManyAttempts(Problem):
-    """Refused once more, from where too much was refused already."""
+    """Too many registrations from the same IP address were rejected."""
 
     status, title = 429, "Too many attempts"
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(
-            f"Too many registrations from this address were refused. Check the enrollment token, wait {retry_after} s.",
+            "Too many registrations from this IP address were rejected. Check the enrollment token and wait"
+            f" {retry_after} s.",
             headers={"Retry-After": str(retry_after)},
         )
 
 
 class Unavailable(Problem):
-    """The database cannot be reached or cannot serve now; nothing was lost, try again."""
+    """The database cannot be reached or cannot serve requests now. Nothing was lost; the caller may try again."""
 
     status, title = 503, "Temporarily unavailable"
 

@@ -1,4 +1,4 @@
-"""Between API Gateway (HTTP API, payload format 2.0) and the verbs: requests in, answers and problems out."""
+"""Routes of an HTTP API (payload format 2.0): parses requests, calls handlers, and builds responses and problems."""
 
 import base64
 from collections.abc import Callable
@@ -24,9 +24,9 @@ class Reply(TypedDict):
 
 
 class Request:
-    """One HTTP request, as an HTTP API hands it over: path parameters decoded, header names in lower case.
+    """One HTTP request, as an HTTP API delivers it: path parameters decoded, header names in lower case.
 
-    SAM's local gateway keeps their case, so they are lowered again.
+    SAM's local gateway keeps the case of header names, so they are converted here.
     """
 
     def __init__(self, event: Event, context: Any = None) -> None:
@@ -37,7 +37,7 @@ class Request:
         self.query: dict[str, str] = event.get("queryStringParameters") or {}
         self.path: dict[str, str] = event.get("pathParameters") or {}
         self.device_id: str | None = None  # set by a device's route once it is authenticated, for the log
-        self.dropped: list[str] = []  # paths of the members of a device's body whose value did not fit
+        self.dropped: list[str] = []  # paths of the members of a device's body that had an invalid value
         for name, value in self.path.items():
             validation.storable(value, f"path.{name}")
 
@@ -53,20 +53,20 @@ class Request:
 
     @property
     def source_ip(self) -> str | None:
-        """The caller's address as the gateway saw it, never as a header claims it."""
+        """The caller's IP address as seen by the gateway, never one from a header."""
         return (self._context.get("http") or {}).get("sourceIp")
 
     @property
     def base_url(self) -> str:
-        """The API's own URL: PUBLIC_URL, else the domain that the gateway answers for. Never a caller's header."""
+        """The API's own URL: PUBLIC_URL, or else the API Gateway's domain. Never taken from a caller's header."""
         return settings.load().public_url or f"https://{self._context.get('domainName', '')}"
 
     @property
     def operator(self) -> str:
-        """The ARN of the caller whose signature IAM has checked.
+        """The ARN of the caller whose signature IAM has verified.
 
         Raises:
-            Forbidden: the route was reached without IAM authorization, which a deployed gateway does not let happen.
+            Forbidden: the request has no IAM authorization, which cannot happen behind a deployed gateway.
         """
         arn: str | None = ((self._context.get("authorizer") or {}).get("iam") or {}).get("userArn")
         if not arn:
@@ -84,7 +84,7 @@ class Request:
 
     @property
     def remaining_seconds(self) -> float:
-        """What is left of this invocation."""
+        """The remaining time of this invocation."""
         return float(self._lambda.get_remaining_time_in_millis() / 1000)
 
     @property
@@ -99,7 +99,7 @@ class Request:
 
     @property
     def device_token(self) -> str:
-        """What a device authenticates with: `Authorization: Bearer` or `X-Device-Token`.
+        """The device token from `Authorization: Bearer` or `X-Device-Token`.
 
         Raises:
             NoCredential: neither header was sent.
@@ -111,7 +111,7 @@ class Request:
 
     @property
     def enrollment_token(self) -> str:
-        """What a phone enrolls with: `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.
+        """The enrollment token from `X-Admin-Key`, `X-Admin` or `Authorization: Bearer`.
 
         Raises:
             NoCredential: none of them was sent.
@@ -125,7 +125,7 @@ class Request:
         """The Idempotency-Key header, or the key that the body gave.
 
         Raises:
-            Invalid: the header is no such key, or the two differ.
+            Invalid: the header is not a valid key, or the two differ.
         """
         header = self.headers.get("idempotency-key")
         if header is None:
@@ -140,7 +140,7 @@ class Request:
         return validation.convert(validation.parse(self.body), type_)
 
     def report(self, type_: type[T]) -> T:
-        """A device's body, read leniently; what did not fit is in `dropped`."""
+        """A device's body, read leniently; the paths of invalid values are in `dropped`."""
         body, dropped = lenient.read(self.body, type_)
         self.dropped += dropped
         return body
@@ -153,34 +153,34 @@ class Request:
         found = validation.convert(self.query, type_, root="query")
         for name in self.query:
             if getattr(found, name, "") is None:
-                # The text "null", which would mean that the parameter was not given.
+                # msgspec would read the text "null" as an absent parameter.
                 raise Invalid(f"query.{name}", "is null; leave the parameter out")
         return found
 
 
 class Response(msgspec.Struct, Generic[T]):
-    """A response with another status than the route's, or with headers."""
+    """A response whose status differs from the route's, or that has headers."""
 
     body: T | None = None
     status: int | None = None
     headers: dict[str, str] = {}
 
 
-NOT_STORED = ("Cache-Control",)  # the header of an answer that holds a secret
+NOT_STORED = ("Cache-Control",)  # the header of a response that contains a secret
 Route = Callable[..., Any]
 Caller = Literal["operator", "device", "download", "enrollment", "anyone"]
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One route: the function that answers it, and what its declaration and annotations say of it.
+    """One route: its handler, and the facts from its declaration and annotations.
 
     The OpenAPI document is generated from this. `body`, `query` and `returns` are the annotations of the function's
     arguments of these names and of its result.
 
     Attributes:
         caller: who may call it.
-        statuses: {status of a success: names of the headers that come with it}; the first one is the usual one.
-        problems: statuses of problem documents besides those that every such route may have.
+        statuses: {status of a success: names of its headers}; the first one is the default.
+        problems: statuses of problem documents in addition to those that every route of this kind may return.
         key: the type of the Idempotency-Key header, when the route takes one.
     """
 
@@ -195,7 +195,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     def answer(self, request: Request) -> Reply:
         arguments: dict[str, object] = {}
-        # A caller without a credential is told that, and nothing of the request.
+        # A caller without credentials learns nothing about the rest of the request.
         if self.caller == "device":
             _ = request.device_token
         elif self.caller == "enrollment":
@@ -214,8 +214,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class Routes:
     """The routes of one function.
 
-    `@routes("PATCH /v1/things/{id}")` declares one; the decorated function takes the request and, where it is annotated
-    so, `body` and `query`, which are validated before it runs. `routes.handle` is the Lambda handler.
+    `@routes("PATCH /v1/things/{id}")` declares one; the decorated function takes the request and, if it has these
+    parameters, `body` and `query`, which are validated before it runs. `routes.handle` is the Lambda handler.
     """
 
     def __init__(self) -> None:
@@ -253,7 +253,7 @@ class Routes:
         return self._operations
 
     def handle(self, event: Event, context: Any) -> Reply:
-        """Answer one event. Every `Problem` becomes its status; anything unexpected is a 500 that says nothing."""
+        """Respond to one event. A `Problem` is returned with its status; any other error as a 500 without details."""
         logs.begin(getattr(context, "aws_request_id", ""), getattr(context, "function_name", ""))
         database.begin(context)
         key = event.get("routeKey", "")
@@ -268,7 +268,7 @@ class Routes:
             return _problem(problem)
         except Exception as error:
             logs.failure(error)
-            return _problem(Problem("Something went wrong here. It was recorded; try again later."))
+            return _problem(Problem("An unexpected error occurred. It was recorded; try again later."))
         finally:
             metrics.flush()
 

@@ -1,6 +1,6 @@
-"""Invocations without a caller who waits: schedules, topics, CloudFormation.
+"""Asynchronous invocations: schedules, topics, CloudFormation.
 
-Lambda puts the text of what a handler raises into the log and into the queue of failed events, where more people read
+Lambda writes the text of a handler's exception to the log and to the queue of failed events, which more people may read
 than may read secrets.
 """
 
@@ -20,14 +20,14 @@ class InvocationFailed(Named):
 
 
 def named(handler: Handler) -> Handler:
-    """A handler that ends in a `Named` error or none, without the chain of what caused it."""
+    """Wrap a handler so that it raises only `Named` errors, without the chain of their causes."""
 
     @functools.wraps(handler)
     def run(event: dict[str, object], context: Any) -> Any:
         try:
             return handler(event, context)
         except Named as error:
-            if isinstance(error, SettingsError):  # of the others Lambda's own record says all
+            if isinstance(error, SettingsError):  # Lambda's own record has everything about the others
                 logs.failure(error)
             error.__context__ = None
             raise error from None

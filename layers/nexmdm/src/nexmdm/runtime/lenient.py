@@ -1,11 +1,12 @@
-"""Reading what devices send: no value that a device reports makes its report be refused.
+"""Lenient parsing of device bodies: an invalid value never causes a report to be rejected.
 
-A device's agent repeats every answer that is not 2xx for a day, so one odd value would make a healthy phone look dead.
-What does not fit its member becomes null: numbers are rounded where a whole one is wanted, text that describes is
-cleaned and cut, identifiers and names never are. Members that nothing reads are never looked at. Refused is only what
-is no JSON object, too large or nested too deep, and a value that decides what the call does: a required member.
+A device's agent retries after every status other than 2xx for a day, so one unexpected value would make a healthy phone
+look dead. An invalid value becomes null. Numbers are rounded where a whole number is expected; descriptive text is
+cleaned and truncated, but identifiers and names never are. Unknown members are ignored. A body is rejected only if it
+is not a JSON object, is too large or nested too deeply, or if a required member, which decides what the call does, is
+missing or invalid.
 
-A body whose values all fit is decoded in one go. Any other is read once more, member by member.
+A body without invalid values is decoded in one step. Any other is read again, member by member.
 """
 
 import math
@@ -23,31 +24,31 @@ from nexmdm.runtime.validation import UNSTORABLE, check_size_and_depth, longer
 T = TypeVar("T")
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_LONGEST_NUMBER = 330  # characters: what a double can mean
+_LONGEST_NUMBER = 330  # characters, enough for any double
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUL = b"\\u0000"
-# What JSON has no word for, outside of text; and text (also one that is cut off), to know where it ends.
+# Values outside strings that JSON does not allow; and strings (also unterminated ones), to find where they end.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|-?Infinity|NaN', re.DOTALL)
-# A pair of escaped surrogates, half of one, or any other escape.
+# An escaped surrogate pair, an unpaired surrogate, or any other escape.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-# What may not stand in a JSON text: bare control characters, and bytes that are no UTF-8 as Python decodes them.
+# Not allowed in a JSON string: raw control characters, and bytes that Python does not decode as UTF-8.
 _BARE = {n: f"\\u{n:04x}" for n in range(0x20)} | dict.fromkeys(range(0xDC80, 0xDD00), "\\u0000")
-# Stands where a value stood that JSON does not know: no type takes it.
+# Replaces a value that JSON does not allow; no type accepts it.
 _UNREADABLE = b"1e999"
 
 
 class _Unfit:
-    """What `_value` returns for a value that does not fit."""
+    """Returned by `_value` for an invalid value."""
 
 
 _UNFIT = _Unfit()
 
 
 class Reading(NamedTuple, Generic[T]):
-    """A body as read, and the paths of the members whose value was dropped."""
+    """The parsed body, and the paths of the members whose values were dropped."""
 
     value: T
     dropped: list[str]
@@ -58,8 +59,8 @@ def read(body: bytes, type_: type[T]) -> Reading[T]:
 
     Raises:
         TooLarge: more than 1 MiB.
-        Malformed: no JSON, or nested deeper than 32.
-        Invalid: no object, or a required member that is missing or does not fit.
+        Malformed: not JSON, or nested deeper than 32.
+        Invalid: not an object, or a required member is missing or invalid.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK) or b"{}"
     check_size_and_depth(body)
@@ -67,7 +68,7 @@ def read(body: bytes, type_: type[T]) -> Reading[T]:
 
 
 def item(body: bytes | Raw, type_: type[T], root: str = "$") -> Reading[T]:
-    """The same for a part of a body that was read already."""
+    """The same for a part of a body that has already been read."""
     text = bytes(body)
     if _NUL not in text:
         try:
@@ -80,10 +81,10 @@ def item(body: bytes | Raw, type_: type[T], root: str = "$") -> Reading[T]:
 
 
 def items(raw: Raw, at_most: int, path: str) -> list[Raw]:
-    """The items of a list, each still to be read.
+    """The items of a list, not yet parsed.
 
     Raises:
-        Invalid: it is no list, or has too many items.
+        Invalid: it is not a list, or has too many items.
     """
     text = bytes(raw)
     if not text.startswith(b"["):
@@ -94,7 +95,7 @@ def items(raw: Raw, at_most: int, path: str) -> list[Raw]:
 
 
 def entries(text: bytes, type_: type[T], dropped: list[str], path: str) -> dict[str, T | None] | None:
-    """The members of an object under any names, None for one that is no object; None instead if it is none itself."""
+    """The members of an object with arbitrary names, None for each that is not an object; None if it is no object."""
     try:
         found = msgspec.json.decode(text, type=dict[str, Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -209,8 +210,8 @@ def _text(raw: Raw) -> str | None:
 
 
 def _repaired(body: bytes) -> bytes:
-    """The body as JSON, where only values are at fault: NaN and Infinity become a number that fits nowhere; bytes that
-    are no UTF-8, halves of surrogate pairs and bare control characters in text become escapes, the first two of NUL."""
+    """The body with invalid values replaced so that it is JSON: NaN and Infinity become a number that no type accepts;
+    bytes that are not UTF-8 and unpaired surrogates become escaped NULs; raw control characters become escapes."""
     repaired, done = bytearray(), 0
     for token in _TOKEN.finditer(body):
         found = token[0]
@@ -225,7 +226,7 @@ def _repaired(body: bytes) -> bytes:
 
 def _repaired_text(text: bytes) -> bytes:
     decoded = text.decode(errors="surrogateescape")
-    # Pieces are made of halves only: a piece for each escape would cost a hundred times the text.
+    # Only unpaired surrogates are split off: a piece for each escape would need a hundred times the text's memory.
     pieces: list[str] = []
     done = 0
     for found in _ESCAPE.finditer(decoded):
@@ -298,6 +299,6 @@ def _decoders(type_: Any) -> Any:
 
 @lru_cache
 def _raw_decoder(type_: type) -> "msgspec.json.Decoder[Any]":
-    """For an object whose members are not looked at yet."""
+    """A decoder for an object whose members are not parsed yet."""
     members = [(field.name, Raw | UnsetType, UNSET) for field in msgspec.structs.fields(type_)]
     return msgspec.json.Decoder(msgspec.defstruct(type_.__name__, members, bases=(Struct,)))

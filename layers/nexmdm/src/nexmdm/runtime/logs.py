@@ -1,4 +1,4 @@
-"""Structured JSON logs. One record per database operation, never a secret, nothing carried over between calls."""
+"""Structured JSON logs: one record per database operation, never a secret, no state kept between invocations."""
 
 import json
 import logging
@@ -18,13 +18,13 @@ from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from nexmdm.runtime.errors import Named
 from nexmdm.runtime.settings import SettingsError
 
-MOST_NAMED = 20  # of what a device's request holds, in one record
+MOST_NAMED = 20  # maximum of names from a device's request in one record
 SLOW_HEARTBEAT_MS = 150.0  # the service level that the documents set for a heartbeat
 _SERVICE = "nexmdm"
 # `location` would name a function of this module, and `service` is the same in every record of a stack's log group.
 _LEFT_OUT = frozenset(("location", "service", "asctime", "exc_text"))
-# What Powertools' own form of a record begins with. Lambda makes a trace id for every call, but without tracing it
-# leads nowhere, and with it X-Ray finds a call by the request's id.
+# The first members of Powertools' own records. Lambda's trace id is left out: without tracing it leads nowhere, and
+# with tracing X-Ray finds a call by its request id.
 _FIRST = {"level": "%(levelname)s", "message": None, "timestamp": "%(asctime)s", "xray_trace_id": None}
 _STANDARD = len(logging.makeLogRecord({}).__dict__)
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -32,10 +32,10 @@ _ordinary = count()
 
 
 class Formatter(LambdaPowertoolsFormatter):
-    """Powertools' formatter for a record of text and fields: one pass over its attributes, encoded by msgspec.
+    """Replaces Powertools' formatter for plain records with fields: one pass over the attributes, encoded by msgspec.
 
-    Powertools itself copies a record's attributes four times and tries to read each message as JSON. It still writes
-    what is not of that form: a record with arguments, with an exception, or whose message is no text.
+    Powertools copies a record's attributes four times and tries to parse each message as JSON. Its formatter is still
+    used for other records: those with arguments, with an exception, or whose message is not text.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Formatter(LambdaPowertoolsFormatter):
         fields = {
             **self.log_format,
             **self.thread_safe_get_current_keys(),
-            # What came with the record stands behind its standard attributes.
+            # The record's own fields come after its standard attributes.
             **dict(islice(record.__dict__.items(), _STANDARD, None)),
             "level": record.levelname,
             "message": record.msg,
@@ -62,7 +62,7 @@ def _serialized(document: Any) -> str:
     try:
         return _encode(document).decode()
     except (TypeError, ValueError, OverflowError):
-        # What msgspec does not encode: keys of other types, whole numbers of more than 64 bits.
+        # msgspec cannot encode it: keys of other types, integers of more than 64 bits.
         return json.dumps(document, default=str, separators=(",", ":"))
 
 
@@ -72,7 +72,7 @@ def _formatter() -> Formatter:
 
 
 class _Output(logging.StreamHandler[TextIO]):
-    """StreamHandler in one step: a heartbeat's record is most of what Python does for it besides the statement."""
+    """A StreamHandler that writes in one step, because logging takes most of a heartbeat's time in Python."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -88,31 +88,31 @@ def logger() -> Logger:
 
 
 def begin(request_id: str, function: str) -> None:
-    """Start the record of one invocation: what the call before appended is gone."""
+    """Start the log of one invocation; removes the keys that the previous one appended."""
     logger()
     _formatter().log_format = {**_FIRST, "function_request_id": request_id, "function": _short(function)}
 
 
 @lru_cache
 def _short(function: str) -> str:
-    """The function's name in the template: CloudFormation puts the stack's name before it and a suffix behind."""
+    """The function's name in the template, without the stack's name and the suffix that CloudFormation adds."""
     parts = function.split("-")
     return parts[-2] if len(parts) > 2 else function
 
 
 def heartbeat(event: str, keys: Mapping[str, object], latency_ms: float, sample: int) -> None:
-    """The record of a heartbeat's operation, of one in `sample` when it is an ordinary one."""
+    """Log a heartbeat's operation; of ordinary ones only one in `sample`."""
     if sample == 1 or latency_ms > SLOW_HEARTBEAT_MS or next(_ordinary) % sample == 0:
         db_operation(event, "device_heartbeats", keys, latency_ms)
 
 
 def db_operation(event: str, entity: str, keys: Mapping[str, object], latency_ms: float) -> None:
-    """One record for one database operation.
+    """Log one database operation.
 
     Args:
         event: create, update, delete, cleanup, idempotency_hit or dedup_hit.
         entity: the table.
-        keys: what identifies the rows; never a secret.
+        keys: the values that identify the rows; never a secret.
         latency_ms: milliseconds, rounded to 0.01.
     """
     latency_ms = round(latency_ms, 2)
@@ -138,7 +138,7 @@ def _prepared(level: int) -> dict[str, object]:
 
 
 def _record(level: int) -> logging.LogRecord:
-    """A record as Logger.makeRecord makes it, without asking again for the process, the thread and the source file."""
+    """A record as from Logger.makeRecord, without looking up the process, the thread and the source file again."""
     record = object.__new__(logging.LogRecord)
     now = time.time()
     record.__dict__ |= _prepared(level)
@@ -148,12 +148,12 @@ def _record(level: int) -> logging.LogRecord:
 
 
 def refused(route: str, status: int, title: str) -> None:
-    """A device's request was refused. Not with its details: they quote what it sent."""
+    """Log that a device's request was rejected, without details, which quote the request."""
     logger().info("refused", extra={"route": route, "status": status, "title": title})
 
 
 def device_id_mismatch(device_id: str, claimed: Collection[str]) -> None:
-    """Bodies name other devices than their token does; the token counts. One record, however many they are."""
+    """Log, in one record, that bodies name devices other than the token's; the token takes precedence."""
     logger().warning(
         "device_id in the body is not the token's",
         extra={"device_id": device_id, "claimed": min(claimed)[:64], "claimed_count": len(claimed)},
@@ -161,15 +161,16 @@ def device_id_mismatch(device_id: str, claimed: Collection[str]) -> None:
 
 
 def values_dropped(device_id: str | None, paths: list[str]) -> None:
-    """Reports held values that fit nowhere: one record that names the first fields, never the values."""
+    """Log, in one record, that reports had invalid values: the first fields, never the values."""
     fields = sorted(set(paths))[:MOST_NAMED]
     logger().warning("reported values dropped", extra={"device_id": device_id, "fields": fields, "count": len(paths)})
 
 
 def outage(error: BaseException) -> None:
-    """Record why the database did not serve.
+    """Log why the database was not available.
 
-    With libpq's own words where there is no SQLSTATE: it has not sent or read a value then, and never tells a password.
+    Includes libpq's message if there is no SQLSTATE: then no value was sent or read, and libpq does not quote
+    passwords.
     """
     sqlstate = getattr(error, "pgcode", None)
     reason = None if sqlstate else str(error).strip()
@@ -179,9 +180,10 @@ def outage(error: BaseException) -> None:
 
 
 def failure(error: BaseException) -> None:
-    """Record an unexpected error by its type and where it was raised.
+    """Log an unexpected error with its type and where it was raised.
 
-    Not by its text: texts of drivers and parsers quote values, and a value may be a secret. Those of `Named` do not.
+    Its text is omitted, because drivers and parsers quote values, which may be secrets; only the text of `Named` errors
+    is safe.
     """
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)[-8:]]
     diagnosis = getattr(error, "diag", None)

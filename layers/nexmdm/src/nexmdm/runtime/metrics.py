@@ -1,4 +1,4 @@
-"""CloudWatch metrics, written as embedded metric format at the end of an invocation. Alarms name only these."""
+"""CloudWatch metrics, written as embedded metric format at the end of an invocation. Alarms use only these."""
 
 from collections import Counter
 from functools import lru_cache
@@ -11,14 +11,14 @@ NAMESPACE = "NexMDM"
 
 @lru_cache(maxsize=1)
 def _metrics() -> Any:
-    # Loaded by the first metric: most functions never count anything.
+    # Loaded with the first metric: most invocations count nothing.
     from aws_lambda_powertools import Metrics
 
-    # Two stacks of one account must not count into each other's alarms.
+    # Two stacks in one account must not trigger each other's alarms.
     return Metrics(namespace=NAMESPACE, service=settings.load().powertools_service_name)
 
 
-# What was counted in this invocation, added up: a thousand messages are one figure, not a thousand.
+# The sums of this invocation: a thousand messages are written as one value.
 _counts: Counter[str] = Counter()
 
 
@@ -35,7 +35,7 @@ def seconds(name: str, value: float) -> None:
 
 
 def flush() -> None:
-    """Write what was counted and forget it, so that nothing is carried over to the next call."""
+    """Write the metrics and reset them, so that nothing is carried over to the next invocation."""
     for name, value in _counts.items():
         _metrics().add_metric(name=name, unit="Count", value=value)
     _counts.clear()

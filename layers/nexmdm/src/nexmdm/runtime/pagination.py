@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 class PageQuery(Struct, kw_only=True):
-    """What every list takes."""
+    """The query parameters of every list."""
 
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     cursor: Annotated[str, Meta(max_length=2000)] | None = None
 
     def after(self, *types: type) -> list[Any]:
-        """The key that the cursor stands for, each part of its type (str or datetime), or nulls for the first page.
+        """The key that the cursor encodes, each part with its type (str or datetime), or nulls for the first page.
 
         Raises:
-            Invalid: it is not a cursor of this list.
+            Invalid: the cursor is not one of this list.
         """
         if self.cursor is None:
             return [None] * len(types)
@@ -32,7 +32,7 @@ class PageQuery(Struct, kw_only=True):
             parts = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
             key = list(msgspec.convert(parts, tuple.__class_getitem__(types)))
         except (ValueError, RecursionError):
-            raise Invalid("query.cursor", "is not a cursor of this list; take next_cursor of the page before") from None
+            raise Invalid("query.cursor", "is not a cursor of this list; use next_cursor of the page before") from None
         for part in key:
             validation.storable(str(part), "query.cursor")
         return key
@@ -46,7 +46,7 @@ class Page(Struct, Generic[T]):
 
 
 def page(rows: list[T], limit: int, key: tuple[str, ...]) -> Page[T]:
-    """A page of up to `limit + 1` rows (Structs or dicts); the one too many shows that there is a next page."""
+    """A page of up to `limit + 1` rows (Structs or dicts); an additional row shows that there is a next page."""
     items = rows[:limit]
     if len(rows) <= limit:
         return Page(items, None)

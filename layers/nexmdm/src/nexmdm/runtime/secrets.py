@@ -1,7 +1,7 @@
-"""Secrets as people store them: in the setting itself, in a file, or in Secrets Manager under an ARN.
+"""Secrets from the setting itself, from a file, or from Secrets Manager by ARN.
 
-White space, a byte order mark and quotes around a secret are taken away, a service account may be base64. What cannot
-be read is a `SettingsError` that names the setting and the form that was found, never the value.
+White space, a byte order mark and quotes around a secret are removed; a service account may be base64. An unreadable
+secret raises a `SettingsError` that names the setting and the format that was found, never the value.
 """
 
 import json
@@ -19,15 +19,15 @@ _PATH = re.compile(r"(~|\.{0,2})/[^\r\n]*|[^\r\n{]*\.json")
 _LONGEST_PATH = 1024
 _ACCOUNT_FIELDS = ("type", "project_id", "private_key", "client_email", "token_uri")
 _ACCOUNT_SHOULD = "the service account's JSON, base64 of it, a path of a file with either, or a secret's ARN"
-_DEEPEST = 4  # JSON in a string in JSON, base64 of it, ...
+_DEEPEST = 4  # levels of nesting: JSON in a JSON string, base64 of that, ...
 
 
 def hmac_key(config: Settings) -> str | None:
-    """The key that signs messages, or None when messages are not signed.
+    """The key for signing messages, or None when messages are not signed.
 
     Raises:
-        SettingsError: COMMAND_HMAC_KEY holds something that no phone can hold as its key.
-        Unavailable: Secrets Manager does not answer.
+        SettingsError: COMMAND_HMAC_KEY has a value that a phone cannot use as its key.
+        Unavailable: Secrets Manager does not respond.
     """
     if not config.command_hmac_key:
         return None
@@ -38,11 +38,11 @@ def hmac_key(config: Settings) -> str | None:
 
 
 def webhook_url(config: Settings) -> str:
-    """Where alerts are posted.
+    """The URL that alerts are posted to.
 
     Raises:
-        SettingsError: WEBHOOK_URL is not set, or is no URL.
-        Unavailable: Secrets Manager does not answer.
+        SettingsError: WEBHOOK_URL is not set, or is not a URL.
+        Unavailable: Secrets Manager does not respond.
     """
     should = "https://host/.. or a secret's ARN"
     if not config.webhook_url:
@@ -55,11 +55,11 @@ def webhook_url(config: Settings) -> str:
 
 
 def administrator(config: Settings) -> tuple[str, str]:
-    """(user, password) of the database's administrator, as RDS keeps them.
+    """(user, password) of the database's administrator, from the secret that RDS maintains.
 
     Raises:
-        SettingsError: DATABASE_ADMIN_SECRET names something else.
-        Unavailable: Secrets Manager does not answer.
+        SettingsError: DATABASE_ADMIN_SECRET is not set or names a different kind of secret.
+        Unavailable: Secrets Manager does not respond.
     """
     name, should = "DATABASE_ADMIN_SECRET", 'the ARN of a secret like {"username": .., "password": ..}'
     if not config.database_admin_secret:
@@ -78,8 +78,8 @@ def service_account(config: Settings) -> dict[str, object]:
     """Firebase's service account.
 
     Raises:
-        SettingsError: FCM_SERVICE_ACCOUNT is not set, or holds no service account.
-        Unavailable: Secrets Manager does not answer.
+        SettingsError: FCM_SERVICE_ACCOUNT is not set, or is not a service account.
+        Unavailable: Secrets Manager does not respond.
     """
     name = "FCM_SERVICE_ACCOUNT"
     if not config.fcm_service_account:
@@ -95,23 +95,23 @@ def service_account(config: Settings) -> dict[str, object]:
 
 
 class Unreachable(ConnectionError):
-    """Secrets Manager was not reached; the text has the host and the socket's message."""
+    """Secrets Manager could not be reached; the text has the host and the socket's message."""
 
 
 @lru_cache(maxsize=16)
 def resolve(name: str, value: str) -> str:
-    """The secret that the setting `name` holds, or that its ARN names; that is fetched once per environment."""
+    """The secret in the setting `name`, or the secret that its ARN names, which is fetched once per environment."""
     return fetch(name, value) if value.startswith("arn:") else value
 
 
 def fetch(name: str, arn: str) -> str:
-    """The secret as it is now.
+    """The current value of the secret.
 
     Raises:
         SettingsError: there is no such secret, it has no value yet, or this function may not read it.
-        Unavailable: Secrets Manager does not answer.
+        Unavailable: Secrets Manager does not respond.
     """
-    # Loaded here and not above: 8 ms of a cold start, and a heartbeat without pending commands needs no secret.
+    # Imported here because it adds 8 ms to a cold start, and a heartbeat without pending commands needs no secret.
     from urllib.error import HTTPError
     from urllib.parse import urlsplit
     from urllib.request import Request, urlopen
@@ -133,21 +133,21 @@ def fetch(name: str, arn: str) -> str:
             raise SettingsError(f"{name}: the secret {arn} cannot be read: Secrets Manager says {what}") from None
         raise Unavailable(_SILENT) from error
     except OSError as error:
-        # With the host that was asked: a name that does not resolve is what fails a first deploy.
+        # Names the host, because a name that does not resolve is a common failure of a first deploy.
         reason = getattr(error, "reason", error)
         raise Unavailable(_SILENT) from Unreachable(f"{urlsplit(url).netloc}: {reason}")
-    except ValueError:  # an answer that is no JSON, of which nothing is told
+    except ValueError:  # a response that is not JSON, which may contain a secret
         raise Unavailable(_SILENT) from None
     return _text_of(name, found)
 
 
 def _text_of(name: str, found: dict[str, object]) -> str:
-    """A secret's value; one that was stored from a file is bytes in base64."""
+    """A secret's value; a secret that was stored from a file is base64."""
     if isinstance(secret := found.get("SecretString"), str):
         return as_pasted(secret)
     text = _decoded(_from_base64(str(found.get("SecretBinary", ""))) or b"")
     if text is None:
-        raise SettingsError(f"{name} is wrong: its secret holds bytes that are no text")
+        raise SettingsError(f"{name} is wrong: its secret holds bytes that are not text")
     return as_pasted(text)
 
 
@@ -158,21 +158,21 @@ def _error_type(body: bytes) -> str:
 
 
 def _account(text: str, depth: int = 0) -> dict[str, object] | str:
-    """The account in a text, or the form that the text has instead."""
+    """The account in a text, or a description of the text's format if it contains none."""
     if depth > _DEEPEST:
         return "text that is packed too often"
     document = _parsed(text)
-    if isinstance(document, str):  # quoted once more
+    if isinstance(document, str):  # JSON inside a JSON string
         return _account(as_pasted(document), depth + 1)
     if isinstance(document, dict):
         if len(document) == 1 and isinstance(only := next(iter(document.values())), str):
-            return _account(as_pasted(only), depth + 1)  # as the console of Secrets Manager stores a pair
+            return _account(as_pasted(only), depth + 1)  # a key/value pair of the Secrets Manager console
         missing = [name for name in _ACCOUNT_FIELDS if not isinstance(document.get(name), str)]
         if missing:
             return f"a JSON object without {', '.join(missing)}"
         if document["type"] != "service_account":
             return "the credentials of something else than a service account"
-        # A key whose line breaks were escaped twice.
+        # The line breaks of the key were escaped twice.
         return {**document, "private_key": document["private_key"].replace("\\n", "\n")}
     if document is None and (packed := _from_base64(text)) is not None:
         inner = _decoded(packed)
@@ -181,7 +181,7 @@ def _account(text: str, depth: int = 0) -> dict[str, object] | str:
 
 
 def _form(text: str) -> str:
-    """What a secret looks like, without a character of it."""
+    """A description of a secret's format that contains no part of the secret."""
     document = _parsed(text)
     if isinstance(document, dict):
         return "a JSON object"
@@ -201,14 +201,14 @@ def _form(text: str) -> str:
 
 
 def _only_value(text: str) -> str:
-    """A secret that the console of Secrets Manager stored as a pair of a name and a value."""
+    """The value of a secret that the Secrets Manager console stored as a key/value pair."""
     document = _parsed(text)
     values = list(document.values()) if isinstance(document, dict) else []
     return as_pasted(values[0]) if len(values) == 1 and isinstance(values[0], str) else text
 
 
 def _parsed(text: str) -> Any:
-    """The JSON in a text; None when it is none."""
+    """The JSON document in a text; None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -228,7 +228,7 @@ def _from_base64(text: str) -> bytes | None:
 
 
 def _decoded(content: bytes) -> str | None:
-    """Bytes as text, by their byte order mark, else as UTF-8."""
+    """Bytes decoded according to their byte order mark, or else as UTF-8."""
     marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
     encoding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
     try:
@@ -243,7 +243,7 @@ def _read(name: str, path: str) -> str:
     try:
         text = _decoded(Path(path).expanduser().read_bytes())
     except (OSError, ValueError, RuntimeError) as error:
-        # Without the path: what looks like one may be a secret.
+        # Without the path: a text that looks like a path may be a secret.
         cause = getattr(error, "strerror", None) or "no such file"
         raise _wrong(name, f"a path that cannot be read ({cause})", _ACCOUNT_SHOULD) from None
     if text is None:

@@ -1,6 +1,6 @@
-"""Settings of an environment, the same names in Lambda and on one machine.
+"""Settings from environment variables, with the same names in Lambda and in the local stack.
 
-Nothing is read at import: `load()` reads the process environment at first use and keeps the answer.
+Nothing is read at import: `load()` reads the process environment at first use and caches the result.
 """
 
 import os
@@ -19,7 +19,7 @@ _DRIVER = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
 
 
 _BYTE_ORDER_MARK = "\ufeff"
-# libpq quotes what it cannot read of a URL, its password included: only what it can read gets so far.
+# libpq quotes a URL that it cannot parse in its error, including the password, so only valid URLs may reach it.
 _PART = r"(?:[^\s@/?#:\[\]%]|%[0-9A-Fa-f]{2})*"
 _AFTER_COLON = r"(?:[^\s@/?#\[\]%]|%[0-9A-Fa-f]{2})*"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._-]|%2[Ff])*)(?::\d{1,5})?"
@@ -30,7 +30,7 @@ _DATABASE_URL = re.compile(
 
 
 class SettingsError(Named):
-    """A setting is missing or out of bounds; the text names the variable and what it should hold."""
+    """A setting is missing or out of bounds; the text names the variable and the expected value."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     database_url: (
         Annotated[str, Meta(pattern=r"^postgres(ql)?(\+\w+)?://", description="postgresql://user@host/db")] | None
     ) = None
-    # In Lambda, in DATABASE_URL's place: IAM authentication and TLS that checks the server's name.
+    # Replaces DATABASE_URL in Lambda: IAM authentication, and TLS with host name verification.
     database_host: Annotated[str, Meta(min_length=1, description="the cluster's or the proxy's endpoint")] | None = None
     database_port: Annotated[int, Meta(ge=1, le=65_535, description="a port")] = 5432
     database_name: Annotated[str, Meta(min_length=1, description="a database's name")] = "nexmdm"
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     database_ca_bundle: Annotated[str, Meta(min_length=1, description="a path of PEM certificates")] = (
         "/opt/rds-ca-bundle.pem"
     )
-    # Set for the migrate function alone: who makes the other users.
+    # Set only for the migrate function: the login that creates the other users.
     database_admin_secret: Annotated[str, Meta(pattern="^arn:", description="a secret's ARN")] | None = None
     aws_region: Annotated[str, Meta(min_length=4, description="a region's name; Lambda sets it")] | None = None
     aws_access_key_id: Annotated[str, Meta(pattern="^[ -~]+$", description="an access key's id")] | None = None
@@ -91,9 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     aws_endpoint_url_s3: Annotated[str, Meta(description="https://host")] | None = None
     apk_bucket: Annotated[str, Meta(min_length=3, description="a versioned S3 bucket's name")] | None = None
     apk_max_bytes: Annotated[int, Meta(ge=1, le=2**32 - 1, description="bytes, 1..4294967295")] = 512 * 1024 * 1024
-    # In the URLs that devices are told; else the domain that the gateway answers for.
+    # The start of the URLs that devices receive; if it is not set, the API Gateway's own domain is used.
     public_url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+\Z", description="https://host")] | None = None
-    # How long an installation may stay without an end before it is `unknown`.
+    # How long an installation may stay unfinished before it becomes `unknown`.
     installation_timeout_seconds: Annotated[int, Meta(ge=60, le=2_592_000, description="seconds, 60..2592000")] = 86_400
     agent_package: Annotated[str, Meta(min_length=1, description="an Android package name")] = "com.nexmdm"
     rollout_pause_installations: Annotated[int, Meta(ge=1, description="installations, from 1")] = 20
@@ -102,17 +102,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     @property
     def dsn(self) -> str:
-        """The address as libpq takes it. With DATABASE_HOST it holds a token for a login now: ask for it each time."""
+        """The URL for libpq. With DATABASE_HOST it contains a short-lived login token, so read it for each
+        connection."""
         return _DRIVER.sub("postgresql://", self._address)
 
     @property
     def sqlalchemy_url(self) -> str:
-        """The address as SQLAlchemy takes it: a plain one means psycopg2 here, not SQLAlchemy 2.1's psycopg 3."""
+        """The URL for SQLAlchemy, with psycopg2 as driver; SQLAlchemy 2.1 would choose psycopg 3 for a plain URL."""
         return _DRIVER.sub("postgresql+psycopg2://", self._address)
 
     @property
     def region(self) -> str:
-        """Where the functions run.
+        """The AWS region of the functions.
 
         Raises:
             SettingsError: AWS_REGION is not set.
@@ -130,13 +131,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         """
         if not self.aws_access_key_id or not self.aws_secret_access_key:
             raise SettingsError(
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set: Lambda sets them to what signs as the"
-                " function's role"
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set: Lambda sets them to the"
+                " credentials of the function's role"
             )
         return sigv4.Credentials(self.aws_access_key_id, self.aws_secret_access_key, self.aws_session_token)
 
     def dsn_of(self, user: str, password: str) -> str:
-        """The address at DATABASE_HOST for somebody else."""
+        """The URL of the database at DATABASE_HOST for another user."""
         tls = urlencode({"sslmode": "verify-full", "sslrootcert": self.database_ca_bundle}, quote_via=quote)
         who = f"{quote(user, safe='')}:{quote(password, safe='')}"
         return f"postgresql://{who}@{self.database_host}:{self.database_port}/{quote(self.database_name)}?{tls}"
@@ -145,20 +146,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     def _address(self) -> str:
         if self.database_url:
             return self.database_url
-        host, who = self.database_host or "", self.credentials  # `load` wants DATABASE_URL or DATABASE_HOST
+        host, who = self.database_host or "", self.credentials  # `load` requires DATABASE_URL or DATABASE_HOST
         token = sigv4.database_token(host, self.database_port, self.database_user, self.region, who)
         return self.dsn_of(self.database_user, token)
 
 
 def as_pasted(text: str) -> str:
-    """A setting or secret without what comes along when it is pasted: white space, a byte order mark, quotes."""
+    """A setting or secret without the white space, byte order mark and quotes that pasting can add."""
     stripped = text.strip().strip(_BYTE_ORDER_MARK).strip()
     quoted = len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
     return as_pasted(_unquoted(stripped)) if quoted else stripped
 
 
 def _unquoted(text: str) -> str:
-    """The inside of quotes; of a JSON string what it means, so that JSON which was quoted as a whole is JSON again."""
+    """The text inside quotes. A JSON string is decoded, so that JSON which was quoted as a whole is JSON again."""
     try:
         return str(msgspec.json.decode(text, type=str))
     except msgspec.DecodeError:
@@ -170,7 +171,7 @@ def load() -> Settings:
     """The settings of this process.
 
     Raises:
-        SettingsError: names the variable and what it should hold, never its value.
+        SettingsError: names the variable and the expected value, never the actual one.
     """
     known = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
     given = {name: value for name in known if (value := as_pasted(os.environ.get(name, "")))}
@@ -189,14 +190,15 @@ def load() -> Settings:
 
 
 def initialization_type() -> str | None:
-    """How Lambda makes this environment: on-demand, provisioned-concurrency or snap-start; None outside of Lambda."""
+    """How Lambda created this environment: on-demand, provisioned-concurrency or snap-start; None outside Lambda."""
     return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or None
 
 
 def response_host() -> str | None:
-    """RESPONSE_HOST: the one host outside of AWS that the migrate function may answer to, for the rehearsal.
+    """RESPONSE_HOST: the only host outside AWS that the migrate function may respond to, for the rehearsal.
 
-    It is read by itself, because a failure to load the others has to be answered too. The template never sets it.
+    It is read separately, because the function must also report a failure to load the other settings. The template
+    never sets it.
     """
     return os.environ.get("RESPONSE_HOST") or None
 
@@ -205,7 +207,7 @@ def _named(error: msgspec.ValidationError, given: dict[str, str]) -> SettingsErr
     for field in msgspec.structs.fields(Settings):
         name = field.encode_name
         if f"`{name}`" in str(error) or f"$.{name}`" in str(error):
-            # An optional one wears its description inside of `| None`.
+            # The description of an optional setting is on the type inside `| None`.
             types = (field.type, *getattr(field.type, "__args__", ()))
             metas = [meta for type_ in types for meta in getattr(type_, "__metadata__", ())]
             should = "; ".join(meta.description for meta in metas if meta.description)

@@ -1,7 +1,7 @@
-"""The two requests that functions sign themselves: a login to the database, and a question to Secrets Manager.
+"""The two kinds of requests that functions sign themselves: database logins and requests to Secrets Manager.
 
-botocore signs them; it is in Lambda's runtime. Only its signer is loaded, at the first signature: 110 ms of a cold
-start (`python -X importtime -c 'import botocore.auth'`), where a session with a client is 300.
+They are signed with botocore, which is part of Lambda's runtime. Only its signer is loaded, at the first signature; it
+adds 110 ms to a cold start (`python -X importtime -c 'import botocore.auth'`), and a session with a client 300 ms.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
 
-TOKEN_SECONDS = 900  # how long RDS takes a token for a new login
+TOKEN_SECONDS = 900  # how long RDS accepts a token for a new login
 
 
 class Credentials(NamedTuple):
-    """Those of the function's role, as Lambda gives them; the names are botocore's."""
+    """Credentials of the function's role, as provided by Lambda; the field names are botocore's."""
 
     access_key: str
     secret_key: str
@@ -22,7 +22,7 @@ class Credentials(NamedTuple):
 
 
 def database_token(host: str, port: int, user: str, region: str, who: Credentials) -> str:
-    """What RDS and RDS Proxy take for a password with IAM authentication; good for a login within 15 minutes."""
+    """A token that RDS and RDS Proxy accept as password with IAM authentication, for logins within 15 minutes."""
     from botocore.auth import SigV4QueryAuth
     from botocore.awsrequest import AWSRequest
 

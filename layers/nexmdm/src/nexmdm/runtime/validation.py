@@ -1,4 +1,4 @@
-"""From bytes to validated values: strict JSON, then msgspec's types. Everything wrong is a problem with its path."""
+"""Parse and validate bodies: strict JSON, then msgspec's types. Each error is a problem that names the path."""
 
 import json
 import math
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 # A point in time, with its offset from UTC: RFC 3339.
 Instant = Annotated[datetime, Meta(tz=True)]
-# What operators call a group, a schedule, an alert rule.
+# The name of a group, a schedule or an alert rule.
 GivenName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}(?![\s\S])")]
 
 _AT = re.compile(r"^(?P<detail>.*?)(?: - at (?:`key` in )?`(?P<path>[^`]*)`)?$", re.DOTALL)
-# Escapes are the only way for a NUL or half a surrogate pair to get into a parsed document.
+# Only escapes can bring a NUL or an unpaired surrogate into a parsed document.
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# A text, and one that the end cuts off: a pattern that fails there would be tried again at each of its quotes. The
-# possessive quantifiers keep nothing to go back to.
+# A string, and one that the end cuts off: without it, the pattern would be retried at each later quote. Possessive
+# quantifiers prevent backtracking.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
 _REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+("?)', re.DOTALL)
 _INNERMOST = re.compile(rb"\[,*\]")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _CHUNK = 64 * 1024
-_ECHOED = 100  # characters of a key that a problem repeats
+_ECHOED = 100  # maximum characters of a key that a problem quotes
 
 
 def parse(body: bytes) -> Any:
@@ -42,8 +42,8 @@ def parse(body: bytes) -> Any:
 
     Raises:
         TooLarge: more than 1 MiB.
-        Malformed: not UTF-8, not JSON, NaN or Infinity, a key given twice, nested deeper than 32, a number too long.
-        Invalid: a string holds NUL or half a surrogate pair, which PostgreSQL cannot store.
+        Malformed: not UTF-8, not JSON, NaN or Infinity, a duplicate key, nested deeper than 32, a number too long.
+        Invalid: a string contains NUL or an unpaired surrogate, which PostgreSQL cannot store.
     """
     check_size_and_depth(body)
     if not body:
@@ -58,7 +58,7 @@ def parse(body: bytes) -> Any:
             f"The body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
     except ValueError:
-        # int() refuses more than 4,300 digits.
+        # int() rejects more than 4,300 digits.
         raise Malformed("The body holds a number that is too long.") from None
     if flaws and (found := _found(document, lambda value: isinstance(value, _Flaw))):
         path, flaw = found
@@ -71,13 +71,13 @@ def parse(body: bytes) -> Any:
 
 
 def check_size_and_depth(body: bytes) -> None:
-    """Refuse a body that is over 1 MiB or nested deeper than 32, before anything is made of it.
+    """Reject a body that is over 1 MiB or nested deeper than 32, before it is parsed.
 
     Raises:
         TooLarge, Malformed.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"The body has {len(body)} bytes; the limit is {MAX_BODY_BYTES}. Send less at once.")
+        raise TooLarge(f"The body has {len(body)} bytes; the limit is {MAX_BODY_BYTES}. Split the request.")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(body, MAX_DEPTH):
         raise Malformed(f"The body is nested deeper than {MAX_DEPTH}, or its brackets do not match.")
 
@@ -95,10 +95,10 @@ def longer(array: bytes, limit: int) -> bool:
 
 
 def _deeper(body: bytes, limit: int) -> bool:
-    """Whether brackets stand deeper than `limit`, text apart. Also true for many that are never closed."""
+    """Whether brackets outside strings are nested deeper than `limit`. Also true for many unclosed brackets."""
     nested = _structure(body, b"[]")
     for _ in range(limit):
-        # Each turn takes the innermost pairs away.
+        # Each pass removes the innermost pairs.
         before, nested = len(nested), nested.replace(b"[]", b"")
         if len(nested) == before:
             break
@@ -106,8 +106,8 @@ def _deeper(body: bytes, limit: int) -> bool:
 
 
 def _structure(body: bytes, kept: bytes) -> bytes:
-    """Those characters of a document, text apart, with braces as brackets. Piece by piece, since removing the texts
-    costs many times what it looks at."""
+    """The `kept` characters of a document outside strings, with braces replaced by brackets. Works in chunks, because
+    removing the strings needs many times the memory of its input."""
     others = bytes(set(range(256)) - set(kept) - set(b"{}"))
     found, in_string, rest = bytearray(), False, b""
     for start in range(0, len(body), _CHUNK):
@@ -118,17 +118,17 @@ def _structure(body: bytes, kept: bytes) -> bytes:
         if not in_string:
             chunk, strings = _STRING.subn(rb"\1", chunk)
             in_string = chunk.count(b'"') < strings
-        # An escape that goes on in the next chunk.
+        # An escape that continues in the next chunk.
         rest = b"\\" if in_string and chunk.endswith(b"\\") else b""
         found += chunk.translate(_SQUARE, others)
     return bytes(found)
 
 
 def convert(document: Any, type_: type[T], root: str = "$") -> T:
-    """The document as `type_`; strings are taken for numbers and booleans where those are wanted.
+    """The document as `type_`; strings are accepted for numbers and booleans.
 
     Raises:
-        Invalid: with the JSONPath of the first field that does not fit.
+        Invalid: with the JSONPath of the first invalid field.
     """
     try:
         return msgspec.convert(document, type_, strict=False)
@@ -140,16 +140,16 @@ def convert(document: Any, type_: type[T], root: str = "$") -> T:
 
 
 def storable(text: str, path: str) -> None:
-    """Refuse what PostgreSQL's text cannot hold."""
+    """Reject text that PostgreSQL cannot store."""
     if UNSTORABLE.search(text):
-        raise Invalid(path, "holds a NUL character or half a surrogate pair; remove it")
+        raise Invalid(path, "contains a NUL character or an unpaired surrogate; remove it")
 
 
 _NO_NUMBERS = {name: f"{name} is not a JSON number" for name in ("NaN", "Infinity", "-Infinity")}
 
 
 class _Flaw:
-    """Stands in a parsed document where something that JSON does not know stood, so that its path can be told."""
+    """A placeholder in a parsed document for something that is not valid JSON, so that its path can be reported."""
 
     __slots__ = ("at", "detail")
 
@@ -180,7 +180,7 @@ def _decoder(flaws: list[_Flaw]) -> json.JSONDecoder:
 
 
 def _found(document: Any, wanted: Callable[[Any], bool]) -> tuple[str, Any] | None:
-    """The first value or key of a document that is wanted, with its path. Only that one's path is made."""
+    """The first value or key of a document that matches, with its path, which is built only for that one."""
     above: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(None, iter([(None, document)]))]
     while above:
         key, value = next(above[-1][1], (_END, None))

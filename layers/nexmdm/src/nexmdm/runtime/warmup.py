@@ -1,7 +1,7 @@
-"""What a function does while Lambda initialises it, so that its first request need not.
+"""Work that a function does during its initialization, so that its first request is faster.
 
-Lambda initialises at full processor and then gives a function the share of its memory: 0.145 of one at 256 MB. The same
-imports and the same login cost a request seven times as much as they cost here. Outside of Lambda nothing happens.
+Lambda initializes a function with a full CPU and then limits it to a share that depends on its memory: 0.145 CPUs at
+256 MB. The same imports and login would take a request seven times as long. Outside Lambda nothing happens.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from nexmdm.runtime import database, logs, settings
 
 
 def warm_up(*prepare: Callable[[], object]) -> None:
-    """Load what the first request needs and log in to the database. To be called at the end of a handler's module.
+    """Load what the first request needs and log in to the database. Call this at the end of a handler's module.
 
-    A failure is silent: the first request tries the same again, and answers or records what it finds. An environment
-    that is made long before it is used (provisioned concurrency, SnapStart) opens no connection, which would be stale.
+    A failure is ignored: the first request tries again, and reports or logs its result. An environment that is created
+    long before its first request (provisioned concurrency, SnapStart) opens no connection, because it would be stale.
 
     Args:
-        prepare: what this function needs besides, each without arguments.
+        prepare: further preparations of this function, callables without arguments.
     """
     kind = settings.initialization_type()
     if kind is None:

@@ -1,7 +1,8 @@
-"""Does the database have the schema that the models say? `python -m nexmdm.schema`, `make check-schema`.
+"""Compare the database's schema with the models: `python -m nexmdm.schema`, `make check-schema`.
 
-The models' tables are made once more in a schema of their own, both catalogs are read with the same questions, and the
-transaction is rolled back: PostgreSQL itself says how it writes a constraint down. Nothing is changed, no table locked.
+The models' tables are created in a separate schema, both catalogs are read with the same queries, and the transaction
+is rolled back. This way PostgreSQL itself determines how a constraint is written. Nothing is changed, and no table is
+locked.
 """
 
 import os
@@ -21,7 +22,7 @@ from nexmdm.runtime.database import statement
 from nexmdm.schema import grants
 from nexmdm.schema.models import Base
 
-REVISION = "5eed0a1b0003"  # the head of migrations/, which the layer does not carry; a test compares them
+REVISION = "5eed0a1b0003"  # the head of migrations/, which is not part of the layer; a test compares them
 COVERED_AHEAD = timedelta(days=2)
 MIGRATE = "alembic upgrade head"
 
@@ -55,10 +56,10 @@ def differences(db: Connection) -> Iterator[str]:
             transaction.rollback()
     for name in grants.FUNCTIONS:
         if not _rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
-            yield f"{name}: the function is missing; mend: run its CREATE FUNCTION out of migrations/versions"
+            yield f"{name}: the function is missing; fix: run its CREATE FUNCTION from migrations/versions"
     missing_tables = {table for table, _, _ in expected} - {table for table, _, _ in actual}
     for table in sorted(missing_tables):
-        yield f"{table}: the table is missing; mend: {MIGRATE}"
+        yield f"{table}: the table is missing; fix: {MIGRATE}"
     for key in sorted(expected.keys() | actual.keys()):
         if key[0] not in missing_tables and expected.get(key) != actual.get(key):
             yield _line(key, expected.get(key), actual.get(key))
@@ -68,11 +69,11 @@ def differences(db: Connection) -> Iterator[str]:
 
 
 def objects(db: Connection, schema: str) -> Objects:
-    """Everything about our tables in `schema`, in PostgreSQL's own words."""
+    """The definitions of our tables in `schema`, as PostgreSQL writes them."""
     db.exec_driver_sql(f'SET LOCAL search_path = "{schema}"')
     tables = ", ".join(f"'{table}'" for table in Base.metadata.tables)
     found = {(table, kind, name): text for table, kind, name, text in _rows(db, _OBJECTS.format(tables=tables))}
-    # The number in a sequence's name is PostgreSQL's business.
+    # PostgreSQL chooses the number in a sequence's name.
     return {key: re.sub(r"DEFAULT nextval\(.*", "DEFAULT serial", text) for key, text in found.items()}
 
 
@@ -94,23 +95,23 @@ def _line(key: tuple[str, str, str], expected: str | None, actual: str | None) -
 
 def _wrong_revision(db: Connection) -> str | None:
     if not _rows(db, "SELECT FROM pg_class WHERE oid = to_regclass('alembic_version')"):
-        return f"alembic_version: the table is missing; mend: {MIGRATE}"
+        return f"alembic_version: the table is missing; fix: {MIGRATE}"
     found = ", ".join(row[0] for row in _rows(db, "SELECT version_num FROM alembic_version")) or "none"
     if found != REVISION:
-        return f"alembic_version: the revision is {found}, should be {REVISION}; mend: {MIGRATE}"
+        return f"alembic_version: the revision is {found}, should be {REVISION}; fix: {MIGRATE}"
     return None
 
 
 def _partition_differences(db: Connection) -> Iterator[str]:
-    mend = "mend: run the cleanup function (`python -m local.invoke cleanup`)"
+    fix = "fix: run the cleanup function (`python -m local.invoke cleanup`)"
     present = {row[0] for row in _rows(db, _PARTITIONS)}
     if "device_heartbeats_default" not in present:
         make = "CREATE TABLE device_heartbeats_default PARTITION OF device_heartbeats DEFAULT"
-        yield f"device_heartbeats: the default partition is missing; mend: {make}"
+        yield f"device_heartbeats: the default partition is missing; fix: {make}"
     now = datetime.now(UTC)
     for start in partitions.wanted(now, settings.load()):
         if start <= now + COVERED_AHEAD and start + partitions.WIDTH > now and partitions.name(start) not in present:
-            yield f"device_heartbeats: partition {partitions.name(start)} is missing; {mend}"
+            yield f"device_heartbeats: partition {partitions.name(start)} is missing; {fix}"
 
 
 def _rows(db: Connection, sql: str) -> list[Any]:
@@ -122,5 +123,5 @@ SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = to_regclass('device_heartbeats')
 """
 
-# NOT NULL stands with the column; PostgreSQL 18 would list it as a constraint too (contype n).
+# NOT NULL is part of the column's definition; PostgreSQL 18 also lists it as a constraint (contype n).
 _OBJECTS = statement(__package__, "objects")

@@ -1,18 +1,18 @@
-"""What each database role may do: the one list, with which `make check-schema` compares the database.
+"""The rights of each database role, in a single list that `make check-schema` compares the database with.
 
-nexmdm_device is the login of the functions that strangers reach: heartbeat, device_reports, apk_download, registration.
-It reads and settles what belongs to devices, and can make no command, enrollment token, build or alert rule, nor change
-what one says. nexmdm_app is the login of the operators' functions, the sweep and the watch; it may do what
-nexmdm_device may, since code of the release before logs in as nexmdm_app everywhere. nexmdm_owner owns the tables:
-migrations and cleanup. PUBLIC may do nothing.
+nexmdm_device is the login of the functions that can be called without AWS credentials: heartbeat, device_reports,
+apk_download, registration. It reads and settles the data of devices, but cannot create a command, enrollment token,
+build or alert rule, nor change their contents. nexmdm_app is the login of the operators' functions, the sweep and the
+watch; it also has the rights of nexmdm_device, because code of the previous release logs in as nexmdm_app everywhere.
+nexmdm_owner owns the tables and is used by migrations and cleanup. PUBLIC has no rights.
 
-A new table, or a new column that devices' functions write, needs a line here and the same rights in its revision:
+A new table, or a new column that device functions write, needs a line here and the same rights in its revision:
 
     from migrations import grants
     grants.grant(op.get_bind(), "device_groups", nexmdm_app="SELECT, INSERT, UPDATE, DELETE")
     grants.execute(op.get_bind(), "record_heartbeats_v2", "nexmdm_app", "nexmdm_device")
 
-Rights are written as GRANT takes them. Where INSERT is granted, the right to use the table's sequences goes with it.
+Rights are written in the syntax of GRANT. INSERT includes the right to use the table's sequences.
 """
 
 import re
@@ -32,7 +32,7 @@ TABLES: dict[str, dict[str, str]] = {
     "alembic_version": {},
     "apk_download_events": {
         APP: "SELECT, INSERT",
-        # Without admin_user: a device's function names no operator.
+        # Without admin_user, because a device function records no operator.
         DEVICE: "SELECT, INSERT (build_id, source, token_id, device_id, ip, ts)",
     },
     "apk_download_rates": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
@@ -43,7 +43,7 @@ TABLES: dict[str, dict[str, str]] = {
     "apk_signers": {APP: "SELECT, INSERT, DELETE"},
     "apk_versions": {
         APP: "SELECT, INSERT, UPDATE",
-        # A report counts, and pauses a rollout that fails too often.
+        # Reports are counted, and pause a rollout that fails too often.
         DEVICE: "SELECT, UPDATE (downloads_issued, rollout_completed, rollout_failed, paused_at, paused_reason, audit)",
     },
     "command_batches": {APP: "SELECT, INSERT"},
@@ -53,7 +53,7 @@ TABLES: dict[str, dict[str, str]] = {
     "device_apps": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
     "device_group_uses": {APP: "SELECT"},
     "device_groups": {APP: "SELECT, INSERT, UPDATE, DELETE", DEVICE: "SELECT"},
-    # Cleanup writes it, as the owner.
+    # Written by cleanup, as the owner.
     "device_history": {APP: "SELECT"},
     "device_heartbeats": {APP: "SELECT, INSERT", DEVICE: "SELECT, INSERT"},
     "device_last_status": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
@@ -72,7 +72,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "fcm_dispatches": {
         APP: "SELECT, INSERT, UPDATE",
-        # An answer settles its dispatch, and a phone that is enrolled again cancels those of its earlier life.
+        # An answer settles its dispatch, and a re-enrolled phone's earlier dispatches are cancelled.
         DEVICE: (
             "SELECT, UPDATE (state, fence, lease_until, next_at, secrets, completed_at, result, result_message, audit)"
         ),
@@ -85,11 +85,11 @@ TABLES: dict[str, dict[str, str]] = {
     "schedules": {APP: "SELECT, INSERT, UPDATE, DELETE"},
     "registration_refusals": {APP: "SELECT, INSERT, UPDATE", DEVICE: "SELECT, INSERT, UPDATE"},
 }
-# Function -> who may call it. A trigger's function needs nobody.
+# Function -> roles that may call it. A trigger function needs none.
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "authenticate_device_v1": ROLES,
     "complete_command_v1": ROLES,
-    # A device that asks for a build is held against the filter of its rollout.
+    # The filter of a rollout is evaluated for a device that asks for a build.
     "device_matches": ROLES,
     "device_online": ROLES,
     "label_integer": ROLES,
@@ -126,32 +126,32 @@ class Right(NamedTuple):
 
 
 def differences(db: Connection) -> Iterator[str]:
-    """One line per right that a role lacks or has beside the list; nothing where the roles do not exist."""
+    """One line per missing or additional right of a role; none if the roles do not exist."""
     present = roles(db)
     if not present:
         return
     declared, actual = _declared(db, present), _actual(db, present)
     for right in sorted(declared - actual):
-        yield f"{right.name}: {right.role} lacks a right; mend: GRANT {right} TO {right.role}"
+        yield f"{right.name}: {right.role} lacks a right; fix: GRANT {right} TO {right.role}"
     for right in sorted(actual - declared):
-        yield f"{right.name}: {right.role} has a right too many; mend: REVOKE {right} FROM {right.role}"
+        yield f"{right.name}: {right.role} has an additional right; fix: REVOKE {right} FROM {right.role}"
     for role, member_of in _rows(db, _MEMBERSHIPS.format(roles=_quoted(present))):
-        yield f"{role}: it is a member of {member_of}; mend: REVOKE {member_of} FROM {role}"
+        yield f"{role}: it is a member of {member_of}; fix: REVOKE {member_of} FROM {role}"
     for role, attribute in _rows(db, _ATTRIBUTES.format(roles=_quoted(present))):
-        yield f"{role}: it may do everything ({attribute}); mend: ALTER ROLE {role} NO{attribute}"
+        yield f"{role}: it has the attribute {attribute}; fix: ALTER ROLE {role} NO{attribute}"
     for role, kind in _rows(db, _DEFAULTS.format(roles=_quoted(present))):
-        yield f"{role}: it gets rights on every new {kind}; mend: ALTER DEFAULT PRIVILEGES REVOKE them"
+        yield f"{role}: it gets rights on every new {kind}; fix: ALTER DEFAULT PRIVILEGES REVOKE them"
 
 
 def ensure(db: Connection) -> None:
-    """Grant what a role lacks: one that was made after the revisions had run has nothing yet. Takes nothing away."""
+    """Grant missing rights, as for a role that was created after the revisions had run. Revokes nothing."""
     present = roles(db)
     for right in sorted(_declared(db, present) - _actual(db, present)):
         db.exec_driver_sql(f"GRANT {right} TO {right.role}")
 
 
 def roles(db: Connection) -> list[str]:
-    """Those of the roles that exist."""
+    """The roles that exist."""
     return [row[0] for row in _rows(db, f"SELECT rolname FROM pg_roles WHERE rolname IN ({_quoted(ROLES)})")]
 
 
@@ -174,7 +174,7 @@ def _declared(db: Connection, present: list[str]) -> set[Right]:
 
 
 def parsed(rights: str) -> Iterator[tuple[str, str]]:
-    """(privilege, column) of what GRANT takes."""
+    """(privilege, column) pairs from GRANT syntax."""
     for privilege, named in re.findall(r"([A-Z]+)(?: \(([^)]*)\))?", rights):
         for column in named.split(",") if named else [""]:
             yield privilege, column.strip()
@@ -199,7 +199,7 @@ WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v
 
 _FUNCTIONS = "SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"
 
-# The sequences of serial columns, by the name that they have here: an adopted database has others.
+# The sequences of serial columns, with their actual names, which differ in an adopted database.
 _SEQUENCES = """
 SELECT t.relname, s.relname FROM pg_depend d
 JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
@@ -210,7 +210,7 @@ WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass A
 
 _ACTUAL = statement(__package__, "rights")
 
-# rds_iam is how they log in.
+# Membership in rds_iam is required for logging in.
 _MEMBERSHIPS = """
 SELECT m.rolname, r.rolname FROM pg_auth_members a
 JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid

@@ -1,4 +1,4 @@
--- Every column, constraint and index of the tables as PostgreSQL writes it down: (table, kind, name, definition).
+-- Every column, constraint and index of the tables as PostgreSQL describes it: (table, kind, name, definition).
 WITH ours AS (
     SELECT oid, relname AS table_name FROM pg_class
     WHERE relname IN ({tables}) AND relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')

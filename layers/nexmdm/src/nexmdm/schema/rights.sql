@@ -1,5 +1,5 @@
--- What the roles may do: (role, kind, name, privilege, column). PUBLIC (grantee 0) counts where it is about ours: tables
--- that devices is one of, and functions that no extension made.
+-- The rights of the roles: (role, kind, name, privilege, column). Grants to PUBLIC (grantee 0) are included for
+-- NexMDM's objects: tables in the schema of devices, and functions that do not belong to an extension.
 WITH ours AS (
     SELECT relowner AS owner FROM pg_class WHERE oid = to_regclass('devices')
 ), acl(kind, name, column_name, entry) AS (

@@ -1,12 +1,12 @@
-"""The database roles that functions log in as, made in the deploy before the schema migrates. Safe to repeat.
+"""The database roles that functions log in as, created during the deploy before the migration. Safe to repeat.
 
-nexmdm_owner owns the tables: migrations, and the partitions that cleanup makes and drops. nexmdm_app may do what
-operators ask for, nexmdm_device what devices ask for; migrations grant it to them. All log in by IAM (`rds_iam`),
-without a password.
+nexmdm_owner owns the tables; migrations use it, and cleanup to create and drop partitions. nexmdm_app has the rights
+that operator requests need, nexmdm_device those that device requests need; migrations grant them. All log in through
+IAM (`rds_iam`), without a password.
 
-Since PostgreSQL 16 the maker of a role becomes a member of it. So once nexmdm_owner is a member of `rds_iam`, its
-maker is one too, and RDS takes no password of such a member: the administrator's password is good until then and never
-again. The administrator therefore makes only the owner, the owner makes the others, and the owner's own login is tried
+Since PostgreSQL 16 the creator of a role becomes a member of it. So once nexmdm_owner is a member of `rds_iam`, its
+creator is one too, and RDS accepts no password from such a member: from then on the administrator's password no longer
+works. The administrator therefore creates only the owner, the owner creates the others, and the owner's login is tried
 first.
 """
 
@@ -24,14 +24,14 @@ LOGINS = (APP, DEVICE)
 
 
 def ensure(config: Settings, wait_seconds: float) -> None:
-    """Make the roles that are missing.
+    """Create missing roles.
 
     Args:
-        wait_seconds: how long to try both logins: a paused database resumes in 15 s, or more after a day, and a policy
-            of IAM takes some seconds to count.
+        wait_seconds: how long to try both logins. A paused database resumes in 15 s, or more after a day, and an IAM
+        policy takes some seconds to become effective.
 
     Raises:
-        Unavailable: neither login works; its text has the reason of each.
+        Unavailable: neither login works; the text has both reasons.
     """
     owner = Database(lambda: config.dsn)
     try:
@@ -46,7 +46,7 @@ def ensure(config: Settings, wait_seconds: float) -> None:
 
 
 def _log_in(owner: Database, config: Settings, seconds: float) -> None:
-    """Log in as the owner; where that fails, have the administrator make it, and try again."""
+    """Log in as the owner; if that fails, have the administrator create the owner, and try again."""
     deadline = time.monotonic() + seconds
     while (by_iam := _failure(owner)) is not None:
         by_password = _as_administrator(config)
@@ -59,7 +59,7 @@ def _log_in(owner: Database, config: Settings, seconds: float) -> None:
 
 
 def _as_administrator(config: Settings) -> str | None:
-    """Make the owner. None, or the reason why the administrator could not log in."""
+    """Create the owner; return None, or the reason why the administrator could not log in."""
     try:
         user, password = secrets.administrator(config)
     except (Unavailable, SettingsError) as error:
@@ -90,7 +90,7 @@ def _failure(db: Database) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """What was asked and what it said: libpq's words or the socket's, in one line."""
+    """The server that was contacted and the message of libpq or the socket, in one line."""
     return " ".join(str(error.__cause__ or error).split())
 
 

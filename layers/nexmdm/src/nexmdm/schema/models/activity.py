@@ -9,7 +9,7 @@ from nexmdm.schema.models.base import Base, Json
 
 
 class OperatorEvent(Base):
-    """What an operator or the system itself changed. Rows are added and, past their retention, removed."""
+    """A change by an operator or the system. Rows are only added, and removed after their retention."""
 
     __tablename__ = "operator_events"
 

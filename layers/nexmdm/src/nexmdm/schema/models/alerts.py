@@ -24,12 +24,11 @@ SEVERITIES = ("info", "warning", "critical")
 
 
 class DeviceAlert(Base):
-    """What is wrong with a device, from when the watch found it until it stayed away for the cool-down.
+    """A problem of a device, from when the watch found it until it has been absent for the cool-down.
 
-    At most one is open per device and condition; it is pending until `opened_at`. `notice` is what
-    is still to be told of it; who tells holds `claim_id`
-    until `lease_until`. `clear_since`: the condition is gone since then, and may come back. `notified_at`: the last
-    notice was handed to the topic.
+    At most one alert is open per device and condition; it is pending until `opened_at`. `notice` is the waiting
+    notification; the run that sends it holds `claim_id` until `lease_until`. `clear_since`: when the condition ended,
+    which may be temporary. `notified_at`: when the last notification was published.
     """
 
     __tablename__ = "device_alerts"
@@ -74,7 +73,7 @@ class DeviceAlert(Base):
 
 
 class AlertRule(Base):
-    """Which condition is watched for, on which devices, and where it is told."""
+    """A condition, the devices that it applies to, and where notifications are sent."""
 
     __tablename__ = "alert_rules"
 
@@ -98,7 +97,7 @@ class AlertRule(Base):
 
 
 class AlertMute(Base):
-    """Devices about whose alerts nothing is told until a time."""
+    """Devices whose alerts send no notifications until a given time."""
 
     __tablename__ = "alert_mutes"
 
@@ -116,7 +115,7 @@ class AlertMute(Base):
 
 
 class FleetHistory(Base):
-    """The fleet at one hour; `grp` is a group's name, empty for the whole."""
+    """The fleet at one hour; `grp` is a group's name, empty for the whole fleet."""
 
     __tablename__ = "fleet_history"
 

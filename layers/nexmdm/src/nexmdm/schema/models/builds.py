@@ -16,9 +16,9 @@ INSTALLATION_STATES = ("pending", "downloading", "installing", "completed", "fai
 class ApkVersion(Base):
     """A build: declared, verified at completion, promoted to current, rolled out in stages.
 
-    `min_sdk` is null for builds that were published before it was read. `plan` is of a rollout that goes on by itself.
-    `adopted` ones came with an old server's database; their files are not in the bucket. `file_path` is the object's
-    key, `object_version` the version of it that was verified. `rollout_completed` and `rollout_failed` count finished
+    `min_sdk` is null for builds published before it was recorded. `plan` is that of an automatic rollout. `adopted`
+    builds come from an old server's database; their files are not in the bucket. `file_path` is the object's key,
+    `object_version` its verified version. `rollout_completed` and `rollout_failed` count finished
     installations since the promotion or the last resume.
     """
 
@@ -88,7 +88,7 @@ class ApkVersion(Base):
         CheckConstraint("(plan_ended_at IS NULL) = (plan_end IS NULL)", name="plan_end_says_why"),
         Index("idx_apk_build_type", "version_code", "build_type"),
         Index("idx_apk_version_lookup", "package_name", "version_code"),
-        # A name stands for one checksum; a refused or withdrawn build gives its name back.
+        # One checksum per package, version code and type; a refused or withdrawn build does not count.
         Index(
             "uq_apk_versions_live",
             "package_name",
@@ -117,7 +117,7 @@ class ApkSigner(Base):
 
 
 class ApkInstallation(Base):
-    """One installation of a build on a device, as the device reports it; `request_id` is the command's that asked."""
+    """One installation of a build on a device, as reported by the device; `request_id` is that of the command."""
 
     __tablename__ = "apk_installations"
 
@@ -150,9 +150,9 @@ class ApkInstallation(Base):
 
 
 class ApkDownloadEvent(Base):
-    """One issued download address: committed before the address leaves.
+    """One issued download URL, committed before the URL is returned.
 
-    `adopted` ones came with an old server's database, which did not always say who downloaded.
+    `adopted` rows come from an old server's database, which did not always record the caller.
     """
 
     __tablename__ = "apk_download_events"
@@ -177,7 +177,7 @@ class ApkDownloadEvent(Base):
 
 
 class ApkDownloadRate(Base):
-    """When a device got the addresses of a build that it got within the hour."""
+    """The instants at which a device got URLs of a build within the last hour."""
 
     __tablename__ = "apk_download_rates"
 

@@ -58,7 +58,7 @@ class FcmDispatch(Base):
         CheckConstraint("(state = 'retry_wait') = (next_at IS NOT NULL)", name="next_while_waiting"),
         CheckConstraint("state <> 'accepted' OR completed_at IS NULL", name="accepted_is_not_completed"),
         CheckConstraint(
-            # '{}' says that there were some and that they were wiped: such a row cannot be sent again.
+            # '{}' means that there were secrets and they were wiped, so the row cannot be sent again.
             "secrets IS NULL OR secrets = '{}'::jsonb"
             " OR (completed_at IS NULL AND (state IN ('accepted', 'sending', 'retry_wait', 'unknown')"
             " OR (delivery = 'until_answered' AND state = 'sent')))",
@@ -70,7 +70,7 @@ class FcmDispatch(Base):
         Index("ix_fcm_dispatches_sent_at", "sent_at"),
         Index("ix_fcm_dispatches_batch_id", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
         Index("ix_fcm_dispatches_created_at", "created_at", "request_id"),
-        # What an operator asks for by its state; those that were sent are most, and any page of all has some.
+        # For lists by state. `sent` is not included because most rows are sent, so any page of all rows has some.
         Index(
             "ix_fcm_dispatches_unsent",
             "state",
@@ -78,13 +78,13 @@ class FcmDispatch(Base):
             "request_id",
             postgresql_where=text("state IN ('failed', 'unknown', 'expired', 'cancelled')"),
         ),
-        # What the sweep looks for, and nothing else: it stays small however many rows are settled.
+        # Only rows that the sweep looks for, so that it stays small regardless of the number of settled rows.
         Index(
             "ix_fcm_dispatches_open",
             text("coalesce(next_at, lease_until, created_at)"),
             postgresql_where=text("state IN ('accepted', 'retry_wait', 'sending')"),
         ),
-        # What a heartbeat answers as pending_commands.
+        # The rows of pending_commands in the response to a heartbeat.
         Index(
             "ix_fcm_dispatches_pending",
             "device_id",
@@ -114,7 +114,7 @@ class CommandBatch(Base):
 
 
 class Schedule(Base):
-    """A recurring or one-time command; the sweep starts it when `next_run_at` has come."""
+    """A recurring or one-time command; the sweep starts it at `next_run_at`."""
 
     __tablename__ = "schedules"
 
@@ -147,7 +147,7 @@ class Schedule(Base):
 
 
 class ScheduleRun(Base):
-    """What became of one instant of a schedule. Its key is why a run starts once."""
+    """The outcome of one instant of a schedule. Its primary key ensures that a run starts once."""
 
     __tablename__ = "schedule_runs"
 

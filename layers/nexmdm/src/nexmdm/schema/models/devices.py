@@ -10,7 +10,7 @@ from nexmdm.schema.models.base import LABEL_LIMITS, TYPES, Base, Json
 
 
 class _Described:
-    """What a device's reports say of the device itself."""
+    """Columns for the fields that describe the device itself."""
 
 
 for _field in OF_DEVICE:
@@ -18,18 +18,18 @@ for _field in OF_DEVICE:
 
 
 class Device(_Described, Base):
-    """A device that was enrolled. Its secret is kept as SHA-256 only.
+    """An enrolled device. Its token is stored only as SHA-256.
 
-    Registering again before the first use of the newest token gives another token beside the earlier ones
-    (`prior_token_id`, before it `older_token_ids`); the use of the newest one retires them.
+    Registering again before the newest token was used adds another token to the earlier ones (`prior_token_id`, before
+    it `older_token_ids`); using the newest token retires them.
     """
 
     __tablename__ = "devices"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    # In byte order, so that one index serves pages and prefixes whatever the database's collation.
+    # In byte order, so that one index serves pages and prefixes regardless of the database's collation.
     alias: Mapped[str] = mapped_column(Text(collation="C"))
-    # What the alias looks like (nexmdm.devices.aliases.key); null where two collided when keys came.
+    # nexmdm.devices.aliases.key; null if two aliases had the same key when keys were introduced.
     alias_key: Mapped[str | None] = mapped_column(Text(collation="C"))
     token_id: Mapped[str | None]
     prior_token_id: Mapped[str | None]
@@ -52,13 +52,13 @@ class Device(_Described, Base):
         Index("ix_devices_labels", "labels", postgresql_using="gin"),
         UniqueConstraint("token_id"),
         UniqueConstraint("prior_token_id"),
-        # An FCM registration token belongs to the latest device to report it; a trigger takes it from the other one.
-        # Partial, so that a new token is no change of a key, which would lock the device against its own heartbeats.
+        # An FCM registration token belongs to the last device to report it; a trigger removes it from the other one.
+        # Partial, so that a new token does not change a key, which would block the device's own heartbeats.
         Index("uq_devices_fcm_token", "fcm_token", unique=True, postgresql_where=text("fcm_token IS NOT NULL")),
         Index("ix_devices_older_token_ids", "older_token_ids", postgresql_using="gin"),
         CheckConstraint("char_length(alias) BETWEEN 1 AND 200", name="alias_length"),
         CheckConstraint("prior_token_id IS NULL OR confirmed_at IS NULL", name="one_token_once_confirmed"),
-        # Unique among the living: a deleted device's alias is free again.
+        # Unique among devices that are not deleted; a deleted device's alias is free.
         Index("uq_devices_live_alias", "alias", unique=True, postgresql_where=text("deleted_at IS NULL")),
         Index("uq_devices_live_alias_key", "alias_key", unique=True, postgresql_where=text("deleted_at IS NULL")),
         Index(
@@ -70,9 +70,9 @@ class Device(_Described, Base):
 
 
 class DeviceGroup(Base):
-    """A name for a filter; `filter` is the stored form of `nexmdm.devices.filters`. A group names no other group.
+    """A named filter; `filter` is the stored form of `nexmdm.devices.filters` and cannot name another group.
 
-    `monitored_package` is the app to watch on its devices; `monitored_package_v1` says which app a device's is.
+    `monitored_package` is the app to monitor on its devices; `monitored_package_v1` determines the app of a device.
     """
 
     __tablename__ = "device_groups"
@@ -92,7 +92,7 @@ class DeviceGroup(Base):
 
 
 class DeviceApp(Base):
-    """An app that a device reported, installed or not; written when the device's inventory changed."""
+    """An app that a device reported, installed or not; written when the device's inventory changes."""
 
     __tablename__ = "device_apps"
 

@@ -9,7 +9,7 @@ from nexmdm.schema.models.base import LABEL_LIMITS, Base, Json, one_of
 
 
 class EnrollmentToken(Base):
-    """What lets a device register (scope register) or a bare URL download (scope apk_download)."""
+    """A token that allows a device to register (scope register) or a plain URL to download (scope apk_download)."""
 
     __tablename__ = "enrollment_tokens"
 
@@ -42,7 +42,7 @@ class EnrollmentToken(Base):
 
 
 class RegistrationRefusal(Base):
-    """How often an address was refused since its current minute began; see `refusals`."""
+    """How many registrations from an IP address were rejected in its current minute; see `enrollment.rate_limit`."""
 
     __tablename__ = "registration_refusals"
 

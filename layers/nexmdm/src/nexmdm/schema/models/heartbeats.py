@@ -11,15 +11,15 @@ from nexmdm.schema.models.base import TYPES, Base, one_of
 
 
 def _ten_second_bucket(context: DefaultExecutionContext) -> datetime:
-    """The bucket of a row that is added through the ORM: ten seconds, UTC. The verbs have PostgreSQL compute it."""
-    # Not typed by SQLAlchemy.
+    """The bucket of a row that is added through the ORM: ten seconds, UTC. In the verbs PostgreSQL computes it."""
+    # SQLAlchemy has no types for this.
     ts = context.get_current_parameters().get("ts") or datetime.now(UTC)  # type: ignore[no-untyped-call]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + (ts - epoch) // timedelta(seconds=10) * timedelta(seconds=10)
 
 
 class _Report:
-    """What a heartbeat says of a device; shared by its history and its last status."""
+    """Columns for the fields of a heartbeat, shared by the history and the last status."""
 
 
 for _field in HISTORY:
@@ -28,7 +28,7 @@ for _field in HISTORY:
 
 
 class DeviceHeartbeat(_Report, Base):
-    """At most one row per device and bucket, whatever races: that is the unique key. Partitioned by bucket."""
+    """At most one row per device and bucket, ensured by the unique key. Partitioned by bucket."""
 
     __tablename__ = "device_heartbeats"
 
@@ -55,10 +55,10 @@ class DeviceLastStatus(_Report, Base):
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     last_ts: Mapped[datetime]
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # When the last status itself was received, and the time that the device gave it: a clock that was set back.
+    # When the last status was received, and the device's own time of it, to detect a clock that was set back.
     received_at: Mapped[datetime | None]
     device_ts: Mapped[datetime | None]
-    # When the phone started, the start and the model before it, and when two phones were last seen on one token.
+    # When the phone started, its previous start and model, and when two phones were last seen using one token.
     boot_at: Mapped[datetime | None]
     earlier_boot_at: Mapped[datetime | None]
     earlier_model: Mapped[str | None]
@@ -77,7 +77,7 @@ class DeviceLastStatus(_Report, Base):
 
 
 class _Charted:
-    """The least, the greatest and the last value of each charted field."""
+    """The minimum, maximum and last value of each charted field."""
 
 
 for _field in CHARTED:
@@ -88,8 +88,8 @@ for _field in CHARTED:
 class DeviceHistory(_Charted, Base):
     """A device's reports of one hour, written when retention removes the reports themselves.
 
-    Without a foreign key: it would lock the row of every device for as long as a partition is summarized, and a
-    heartbeat that changes a unique column, such as the FCM token, would wait for it. Rows of devices are never removed.
+    There is no foreign key: it would lock the row of every device while a partition is summarized, and a heartbeat that
+    changes a unique column, such as the FCM token, would have to wait. Rows of devices are never removed.
     """
 
     __tablename__ = "device_history"
