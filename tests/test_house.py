@@ -281,7 +281,7 @@ def test_database_deadline_is_set_in_every_function_that_uses_the_database(name)
 
 LOOK = """
 import json, socket, sys
-def refuse(*_, **__): raise AssertionError("a socket at import")
+def refuse(*_, **__): raise AssertionError("a module opened a socket at import")
 socket.socket.connect = socket.socket.connect_ex = refuse
 import psycopg2
 psycopg2.connect = refuse

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes the signed sample APKs of this folder. Needs Debian's aapt, apksigner and zipalign, and openssl:
+# Create the signed sample APKs of this folder. Needs Debian's aapt, apksigner and zipalign, and openssl:
 #   apt-get install aapt apksigner zipalign openssl
-# Keys are made new each time, so every file changes together with fingerprints.json. `make test` only reads the results.
+# Each run creates new keys, so every file changes together with fingerprints.json. `make test` only reads the results.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-# A framework of the seven attributes that the manifests use, with the ids that Android gives them: aapt2 wants one, and
-# Android's own is 20 MB.
+# A framework with the seven attributes that the manifests use, and Android's ids for them. aapt2 requires a framework,
+# and Android's own is 20 MB.
 mkdir -p res/values
 cat > res/values/attributes.xml <<'XML'
 <resources>

@@ -211,8 +211,8 @@ def test_higher_percentage_sends_install_commands_only_to_added_devices(
     first = roll_out(build_id, 30, install=True).json["install"]["device_count"]
     second = roll_out(build_id, 100, install=True).json["install"]["device_count"]
     assert first + second == 60
-    nobody = roll_out(build_id, 100, install=True)
-    assert (nobody.status, nobody.json["install"]["device_count"]) == (202, 0)
+    repeated = roll_out(build_id, 100, install=True)
+    assert (repeated.status, repeated.json["install"]["device_count"]) == (202, 0)
     assert db.execute("SELECT count(*) AS n, count(DISTINCT device_id) AS d FROM apk_installations") == [
         {"n": 60, "d": 60}
     ]

@@ -25,4 +25,4 @@ def check(route_key: str, status: int, headers: dict[str, str], text: str) -> No
             return
         except msgspec.ValidationError as error:
             wrong.append(f"{type_.__name__}: {error}")
-    raise AssertionError(f"{route_key} answers {status} otherwise than documented: {'; '.join(wrong)}")
+    raise AssertionError(f"{route_key} answers {status} in an undocumented form: {'; '.join(wrong)}")

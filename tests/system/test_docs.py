@@ -143,7 +143,7 @@ def checkout(server: str, template: str) -> Iterator[Checkout]:
                 if "online 3/3" in line:
                     break
             else:
-                pytest.fail("local.run ended")
+                pytest.fail("local.run ended before its stack was ready")
             yield Checkout(folder, *_of_a_reader(folder, own))
             running.send_signal(signal.SIGINT)
             said, _ = running.communicate(timeout=60)

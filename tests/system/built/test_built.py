@@ -175,7 +175,7 @@ def test_release_is_built_for_the_processor_and_python_of_lambda():
     """If `make build` was run, every compiled module must be for aarch64 and CPython 3.13."""
     release = lambda_runtime.ROOT / ".aws-sam" / "build"
     if not release.exists():
-        pytest.fail("run `make build` first: the artifacts for Lambda are looked at too")
+        pytest.fail("run `make build` first: this test also checks the artifacts for Lambda")
     compiled = [path for path in release.rglob("*.so*") if path.is_file()]
     assert compiled
     for path in compiled:

@@ -91,7 +91,7 @@ def test_message_that_cannot_be_built_counts_as_not_sent(here: Stage, monkeypatc
 
     def defective(content: message.Content, *rest: Any) -> dict[str, str]:
         if content.request_id == broken.request_id:
-            raise KeyError("a defect of ours")
+            raise KeyError("a defect")
         return build(content, *rest)
 
     budget = sending.send_budget_seconds(settings.load())

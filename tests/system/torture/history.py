@@ -61,7 +61,7 @@ def _heartbeats(history: list[Operation], stored: Stored) -> Iterator[str]:
     for subject in {operation.subject for operation in sent if operation.outcome == "ok"} - rows.keys():
         yield f"heartbeat {subject}: acknowledged and not stored"
     for subject in rows.keys() - {operation.subject for operation in sent if operation.outcome != "failed"}:
-        yield f"heartbeat {subject}: stored, and nobody sent it"
+        yield f"heartbeat {subject}: stored, but never sent"
     for subject, count in rows.items():
         if count > 1:
             yield f"heartbeat {subject}: {count} rows for one bucket"
@@ -83,7 +83,7 @@ def _commands(history: list[Operation], stored: Stored) -> Iterator[str]:
         yield from _acks(request_id, operations, row)
         said = any(operation.value["state"] == "sent" for operation in told)
         if said and row["result"] is None and not stored.accepted[request_id]:
-            yield f"{request_id}: said to be sent, and FCM accepted none"
+            yield f"{request_id}: reported as sent, but FCM accepted no message"
     for request_id, count in stored.posts.items():
         if count > 1:
             yield f"{request_id}: {count} POSTs that FCM accepted or may have"
@@ -99,7 +99,7 @@ def _fixed(request_id: str, operations: list[Operation], told: list[Operation], 
         operation.asked for operation in operations if operation.kind == "command" and operation.outcome != "failed"
     ]
     if row["device_id"] not in [each["device_id"] for each in asked]:
-        yield f"{request_id}: nobody asked for {row['device_id']}"
+        yield f"{request_id}: no request named {row['device_id']}"
 
 
 def _states(request_id: str, told: list[Operation], row: dict[str, Any]) -> Iterator[str]:
@@ -108,17 +108,17 @@ def _states(request_id: str, told: list[Operation], row: dict[str, Any]) -> Iter
         for earlier in told:
             was, now = earlier.value["state"], later.value["state"]
             if earlier.returned < later.invoked and now not in reachable(was):
-                yield f"{request_id}: told {was}, then {now}"
+                yield f"{request_id}: reported {was}, then {now}"
         if row["state"] not in reachable(later.value["state"]):
-            yield f"{request_id}: told {later.value['state']}, and stored {row['state']}"
+            yield f"{request_id}: reported {later.value['state']}, but stored {row['state']}"
 
 
 def _acks(request_id: str, operations: list[Operation], row: dict[str, Any]) -> Iterator[str]:
     acks = [operation for operation in operations if operation.kind == "ack"]
     if any(ack.outcome == "ok" for ack in acks) and row["result"] is None:
-        yield f"{request_id}: an acknowledgement was taken and is not stored"
+        yield f"{request_id}: an acknowledgment was accepted and is not stored"
     if row["result"] is not None and row["result"] not in [a.asked["result"] for a in acks if a.outcome != "failed"]:
-        yield f"{request_id}: its result {row['result']!r} is nobody's"
+        yield f"{request_id}: its result {row['result']!r} was never reported"
     for operation in operations:
         if operation.outcome == "ok" and operation.value.get("result") not in (None, row["result"]):
             yield f"{request_id}: its result was {operation.value['result']!r} and is {row['result']!r}"

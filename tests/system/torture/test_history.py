@@ -40,7 +40,7 @@ def test_history_of_concurrent_clients_keeps_the_promises(url: str, db: Database
     outcomes = Counter(operation.outcome for operation in clients.history)
     assert outcomes["ok"] > len(clients.history) / 2, outcomes
     seen = ", ".join(f"{count} {name}" for name, count in (outcomes + troubles).items())
-    claim("what clients saw keeps the promises", f"operations ({seen})", len(clients.history))
+    claim("the history of clients keeps the promises", f"operations ({seen})", len(clients.history))
 
 
 # --- the checker rejects bad histories
@@ -81,18 +81,18 @@ def row(**changes: Any) -> Stored:
 
 BAD: dict[str, tuple[list[Operation], Stored]] = {
     "acknowledged and not stored": (GOOD, replace(HELD, heartbeats=[("d", 20)])),
-    "nobody sent it": (GOOD, replace(HELD, heartbeats=[*HELD.heartbeats, ("d", 30)])),
+    "stored, but never sent": (GOOD, replace(HELD, heartbeats=[*HELD.heartbeats, ("d", 30)])),
     "2 rows for one bucket": (GOOD, replace(HELD, heartbeats=[*HELD.heartbeats, ("d", 20)])),
     "r: acknowledged and not stored": (GOOD, replace(HELD, commands={})),
     "action was 'ping' and is 'wake'": (GOOD, row(action="wake")),
     "expires_at was '3'": (told(4, value=answer("sent", expires_at="3")), HELD),
-    "nobody asked for x": (GOOD, row(device_id="x")),
-    "told sent, then retry_wait": (told(4, value=answer("sent"), invoked=0, returned=0.5), HELD),
-    "told failed, and stored sent": (told(4, value=answer("failed")), HELD),
-    "an acknowledgement was taken": (GOOD, row(result=None)),
-    "is nobody's": (told(5, asked={"result": "FAILED"}), HELD),
+    "no request named x": (GOOD, row(device_id="x")),
+    "reported sent, then retry_wait": (told(4, value=answer("sent"), invoked=0, returned=0.5), HELD),
+    "reported failed, but stored sent": (told(4, value=answer("failed")), HELD),
+    "an acknowledgment was accepted": (GOOD, row(result=None)),
+    "was never reported": (told(5, asked={"result": "FAILED"}), HELD),
     "its result was 'FAILED'": (told(6, value=answer("sent", result="FAILED")), HELD),
-    "FCM accepted none": (GOOD[:5], replace(row(result=None), accepted=Counter())),
+    "FCM accepted no message": (GOOD[:5], replace(row(result=None), accepted=Counter())),
     "2 POSTs": (GOOD, replace(HELD, posts=Counter(r=2))),
     "3 uses of 2": (GOOD, replace(HELD, tokens={"t": (2, 3)})),
     "2 devices, 1 uses": (GOOD, replace(HELD, devices={**HELD.devices, "more": "t"})),

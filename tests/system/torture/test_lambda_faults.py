@@ -129,7 +129,7 @@ def interrupted(act: Callable[[int], object], then: Callable[[int, str], None], 
         if not where:
             return n
         then(step, where[0])
-    raise AssertionError("it never came to its end")
+    raise AssertionError("the call never completed without an interruption")
 
 
 STRIDE = max(1, 4 // SCALE)
@@ -149,7 +149,7 @@ def test_heartbeat_interrupted_anywhere_does_not_affect_the_next(db: Database, d
 
     times = interrupted(beat, next_one, STRIDE)
     assert times * STRIDE > 50
-    claim("an interrupted call leaves nothing to the next", "lines of a heartbeat", times)
+    claim("an interrupted call does not affect the next", "lines of a heartbeat", times)
 
 
 def test_registration_interrupted_anywhere_uses_its_token_at_most_once(db: Database, claim: Claim):
@@ -165,7 +165,7 @@ def test_registration_interrupted_anywhere_uses_its_token_at_most_once(db: Datab
 
     times = interrupted(register, next_one, STRIDE)
     assert times * STRIDE > 50
-    claim("an interrupted call leaves nothing to the next", "lines of a registration", times)
+    claim("an interrupted call does not affect the next", "lines of a registration", times)
 
 
 USES = """
@@ -195,7 +195,7 @@ def test_command_interrupted_anywhere_is_sent_at_most_once(db: Database, fake_fc
     states = Counter(row["state"] for row in db.execute("SELECT state FROM fcm_dispatches"))
     assert states.keys() <= {"sent", "unknown"}, states
     assert all(posts_that_count(fake_fcm, f"i-{n * STRIDE + 1}") <= 1 for n in range(times))
-    claim("an interrupted call leaves nothing to the next", f"lines of a command ({states['unknown']} unknown)", times)
+    claim("an interrupted call does not affect the next", f"lines of a command ({states['unknown']} unknown)", times)
 
 
 # --- an event delivered twice
@@ -232,7 +232,7 @@ def test_cleanup_event_may_be_delivered_twice(url: str, db: Database, device: De
     assert left == 0
     # A run that counted a partition before the other dropped it also counts its rows.
     assert removed >= due + 2000
-    claim("an event delivered twice does no harm", "cleanup, twice at once", 1)
+    claim("an event delivered twice does no harm", "two concurrent cleanups", 1)
 
 
 DUE = "SELECT count(*) AS n FROM device_heartbeats WHERE ts < now() - interval '2 days 1 minute'"

@@ -132,7 +132,11 @@ def test_cleanup_and_sending_may_race(url: str, db: Database, due: list[str], cl
         assert {state for name, state in left.items() if name in old} <= {"sending"}
         assert gone + also_gone + again == len(old)
         removed, resent = removed + gone + also_gone, resent + again
-    claim("cleanup takes nothing that is sent", f"2 cleanups against send and resend ({removed} : {resent})", 3 * SCALE)
+    claim(
+        "cleanup removes nothing that is being sent",
+        f"2 cleanups against send and resend ({removed} : {resent})",
+        3 * SCALE,
+    )
 
 
 # --- deterministic races: the first has not committed when the second begins
@@ -262,7 +266,7 @@ def test_promotion_rollout_pause_and_rollback_may_race(url: str, db: Database, r
         assert codes == sorted(set(codes), reverse=True), (
             f"round {n}: the version codes of the chain do not decrease: {codes}"
         )
-    claim("one current build, and a chain that falls", "promote, roll out, pause, roll back at once", 5 * SCALE)
+    claim("one current build and a descending chain", "concurrent promote, roll out, pause, roll back", 5 * SCALE)
 
 
 # --- names
@@ -286,7 +290,7 @@ def test_racing_batch_and_single_command_share_one_request_id(url: str, db: Data
         [row] = db.execute(NAMED, {"name": name})
         taken["batch" if ":" in row["request_id"] else "single"] += 1
     tried = f"batch against single command ({taken['batch']} : {taken['single']})"
-    claim("a name is taken once", tried, 10 * SCALE)
+    claim("a request_id is used once", tried, 10 * SCALE)
 
 
 NAMED = "SELECT request_id FROM fcm_dispatches WHERE request_id = %(name)s OR batch_id = %(name)s"

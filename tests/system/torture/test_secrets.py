@@ -89,11 +89,11 @@ def quoting_fcm() -> Iterator[str]:
 def call_every_route(stack: Stack, canaries: Canaries) -> list[httpx.Response]:
     """Call every route with a canary in every header, in the query and in each of the bodies."""
     answers = []
-    with stack.client() as anybody, stack.operator() as operator:
+    with stack.client() as unsigned, stack.operator() as operator:
         for route in template.load().routes:
             method, path = route.key.split(" ", 1)
             path = re.sub(r"\{\w+\}", "1", path)
-            who, but = (operator, "authorization") if route.authorizer == "AWS_IAM" else (anybody, "")
+            who, but = (operator, "authorization") if route.authorizer == "AWS_IAM" else (unsigned, "")
             for body in BODIES if method in ("POST", "PUT", "PATCH") else [None]:
                 text = body if isinstance(body, str) or body is None else json.dumps(body)
                 content = text and text.replace("{c}", canaries.one(f"{route.key} body"))
@@ -171,7 +171,7 @@ def test_no_canary_is_revealed(url: str, db: Database, phone: Device, claim: Cla
     assert seen <= NAMED, "a column that is displayed contains a secret"
     for secret in (KEYS.secret, phone.token):
         assert secret not in told
-    claim("no canary in log, answer or column", f"canaries in {len(answers)} calls", len(canaries.out))
+    claim("no canary in a log, response or column", f"canaries in {len(answers)} calls", len(canaries.out))
 
 
 @contextmanager
