@@ -1,10 +1,10 @@
-"""A verified build of a package without pinned signers awaits one
+"""A verified build of a package without pinned signers waits for a signer
 
 Revision ID: 15b11d000001
 Revises: 1f19a0000007
 
-Its bytes are pinned as a published build's are, and its name is taken. The index takes the old code's ON CONFLICT too:
-its condition implies this one.
+Its bytes are pinned and its version code is taken, as for a published build. The index also serves the ON CONFLICT
+clause of the old code, whose condition implies that of the index.
 """
 
 from alembic import op

@@ -1,9 +1,9 @@
-"""What a build's manifest says beside its version
+"""More facts from a build's manifest
 
 Revision ID: 15b11d000002
 Revises: 15b11d000001
 
-min_sdk is null for builds that were published before; shared_user_id is null when there is none.
+min_sdk is null for builds that were published earlier; shared_user_id is null if the manifest sets none.
 """
 
 import sqlalchemy as sa

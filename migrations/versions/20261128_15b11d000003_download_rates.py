@@ -1,9 +1,9 @@
-"""How many addresses of a build a device got within the hour
+"""The number of download URLs of a build that a device got within the hour
 
 Revision ID: 15b11d000003
 Revises: 15b11d000002
 
-One row per device and build, whose lock makes downloads at once take turns.
+One row per device and build; its lock serializes concurrent downloads.
 """
 
 import sqlalchemy as sa

@@ -1,11 +1,11 @@
-"""What an installation was seen to do, apart from what it claims
+"""Observed progress of an installation, separate from what the agent claims
 
 Revision ID: 15b11d000004
 Revises: 15b11d000003
 
-installing_at: the device reported that it installs. claimed_at: it reported that it is done, which the agent in the
-field also does before the download; only the version that runs, or `installing` before it, makes it true. A rollout
-that pauses itself leaves an event.
+installing_at: when the device reported that it is installing. claimed_at: when it reported completion, which deployed
+agents also do before the download; the claim counts only if the device reports the version, or reported `installing`
+before. A rollout that is paused automatically records an event.
 """
 
 import sqlalchemy as sa

@@ -1,10 +1,10 @@
-"""A rollout that goes on by itself: its plan and where it stands
+"""Staged rollouts: the plan and its current stage
 
 Revision ID: 15b11d000005
 Revises: 15b11d000004
 
 plan: {stages, window, install, public_url, made_by}. plan_stage counts from 0; plan_stage_at is when that stage began.
-A plan that ended keeps both and says who or what ended it.
+A plan that ended keeps both, and records who or what ended it.
 """
 
 import sqlalchemy as sa

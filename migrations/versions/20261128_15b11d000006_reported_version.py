@@ -1,4 +1,4 @@
-"""Which version of a package a device reports, compared with a build
+"""The version of a package that a device reports, compared with a build
 
 Revision ID: 15b11d000006
 Revises: d1e5a0f2b310

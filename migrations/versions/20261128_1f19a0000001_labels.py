@@ -1,10 +1,10 @@
-"""Devices have labels, and so have the enrollment tokens that give them
+"""Labels of devices, and of the enrollment tokens that assign them
 
 Revision ID: 1f19a0000001
 Revises: c51e9b7a2d06
 
-At most 32 labels; keys like `site`, values strings of at most 200 characters. The constraints are checked by the next
-revision, so that no writer waits for a scan of the table.
+At most 32 labels; keys like `site`, values strings of at most 200 characters. The next revision validates the
+constraints, so that no writer waits for a scan of the table.
 """
 
 import sqlalchemy as sa

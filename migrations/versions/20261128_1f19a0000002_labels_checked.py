@@ -1,4 +1,4 @@
-"""The constraints on labels hold for every row
+"""Validate the constraints on labels
 
 Revision ID: 1f19a0000002
 Revises: 1f19a0000001
@@ -18,4 +18,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """A constraint that was checked stays checked."""
+    """A validated constraint stays validated."""

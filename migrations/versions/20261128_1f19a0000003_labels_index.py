@@ -1,4 +1,4 @@
-"""An index on the labels of devices, for equality, `in` and existence in selectors
+"""An index on the labels of devices, for equality, `in` and existence tests in selectors
 
 Revision ID: 1f19a0000003
 Revises: 1f19a0000002

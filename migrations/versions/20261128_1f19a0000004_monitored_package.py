@@ -1,4 +1,4 @@
-"""A device may have an app of its own to watch, in place of UNITY_PACKAGE
+"""A device may have its own monitored app instead of UNITY_PACKAGE
 
 Revision ID: 1f19a0000004
 Revises: 1f19a0000003

@@ -1,9 +1,9 @@
-"""A group is a name for a filter
+"""Groups: named filters
 
 Revision ID: 1f19a0000005
 Revises: 1f19a0000004
 
-`filter` is the stored form of nexmdm.devices.filters. A group names no other group.
+`filter` is the stored form of nexmdm.devices.filters. A group's filter cannot name another group.
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Who is meant, in SQL: online, labels against a selector, a device against a filter, the hash of a set
+"""SQL functions for targets: online, labels against a selector, a device against a filter, the hash of a set
 
 Revision ID: 1f19a0000006
 Revises: 1f19a0000005
@@ -27,9 +27,9 @@ FUNCTIONS = {
 
 def upgrade() -> None:
     for name in FUNCTIONS:
-        # No parameters: the function's text may hold percent signs and colons.
+        # Executed without parameters, because the function's text may contain percent signs and colons.
         op.get_bind().exec_driver_sql((SQL / f"{name}_v1.sql").read_text())
-        # A device that asks for a build is held against the filter of its rollout.
+        # A device that requests a build is compared with the filter of its rollout.
         grants.execute(op.get_bind(), name, "nexmdm_app", *(["nexmdm_device"] if name != "target_hash" else []))
 
 

@@ -1,9 +1,9 @@
-"""A build may be offered to a filter; the view of what uses a group
+"""A build may be offered to the devices of a filter; a view of the uses of groups
 
 Revision ID: 1f19a0000007
 Revises: 1f19a0000006
 
-No filter: every device, as before.
+Without a filter, a build is offered to every device, as before.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A group may have an app to watch on its devices, and one function says which app is watched on a device
+"""A group may set the monitored app of its devices; a function returns the monitored app of a device
 
 Revision ID: 1f19a0000008
 Revises: b0f5e0000001
@@ -19,7 +19,7 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("device_groups", sa.Column("monitored_package", sa.Text))
     op.execute(frozen("monitored_package_v1"))
-    # The watch, the sweep and operators ask; devices' functions do not.
+    # Used by the watch, the sweep and operators' functions, not by the functions for devices.
     grants.execute(op.get_bind(), "monitored_package_v1", "nexmdm_app")
 
 

@@ -1,4 +1,4 @@
-"""Which version of a package a device reports, in a form that the planner can join
+"""The version of a package that a device reports, in a form that the planner can join
 
 Revision ID: 5eed0a1b0001
 Revises: 1f19a0000008

@@ -1,4 +1,4 @@
-"""The pages of a build's installations, newest first
+"""An index for the pages of a build's installations, newest first
 
 Revision ID: 5eed0a1b0002
 Revises: 5eed0a1b0001

@@ -1,4 +1,4 @@
-"""The commands of one state, newest first, among many that were sent
+"""An index for the unsuccessful commands of one state, newest first
 
 Revision ID: 5eed0a1b0003
 Revises: 5eed0a1b0002

@@ -1,10 +1,10 @@
-"""Dispatches count the answers of FCM that say: certainly not accepted
+"""Dispatches count the responses by which FCM certainly did not accept a message
 
 Revision ID: 9d3f5a7c2b10
 Revises: e7a1c2d3f403
 
-With it the audit of commands tells an attempt that reached nothing from one that may have. Null on rows that a release
-before this column accepted: the audit exempts them from that rule.
+The count lets the audit of commands distinguish an attempt that certainly delivered nothing from one that may have. It
+is null on rows that an earlier release accepted; the audit exempts them from that rule.
 """
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ CHECK = "ck_fcm_dispatches_refused"
 
 def upgrade() -> None:
     op.add_column(TABLE, sa.Column("refused", sa.Integer))
-    # Every row is null at this moment, so the check has nothing to wait for.
+    # The column is null in every row at this moment, so the constraint need not wait for a scan.
     op.execute(f"ALTER TABLE {TABLE} ADD CONSTRAINT {CHECK} CHECK (refused BETWEEN 0 AND attempts) NOT VALID")
 
 

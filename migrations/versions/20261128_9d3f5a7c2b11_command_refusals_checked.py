@@ -1,9 +1,9 @@
-"""The count of refusals is checked on every row
+"""Validate the constraint on the count of refusals
 
 Revision ID: 9d3f5a7c2b11
 Revises: 9d3f5a7c2b10
 
-A revision of its own, so that no writer waits while the table is read.
+This is a separate revision, so that no writer waits while the table is scanned.
 """
 
 from alembic import op
@@ -19,4 +19,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """A checked constraint is the same constraint; the revision before drops it with its column."""
+    """A validated constraint stays validated; the previous revision drops it with its column."""

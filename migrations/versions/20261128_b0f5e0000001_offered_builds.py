@@ -1,4 +1,4 @@
-"""Which build a device is offered, in SQL: its bucket, whom a rollout reaches, and the build of a package
+"""SQL functions for offered builds: a device's bucket, the devices of a rollout, and a package's build for a device
 
 Revision ID: b0f5e0000001
 Revises: d7c4e1a90b01

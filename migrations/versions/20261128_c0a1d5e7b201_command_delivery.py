@@ -1,9 +1,9 @@
-"""Commands say how they are delivered: once, or again until the device answers
+"""The delivery of a command: at most once, or repeated until the device answers
 
 Revision ID: c0a1d5e7b201
 Revises: a9d4e7b25c10
 
-The constraints are checked by the next revision, so that no writer waits for a scan of the table.
+The next revision validates the constraints, so that no writer waits for a scan of the table.
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""The constraints on a command's delivery and secrets hold for every row
+"""Validate the constraints on a command's delivery and secrets
 
 Revision ID: c0a1d5e7b202
 Revises: c0a1d5e7b201
@@ -18,4 +18,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """A constraint that was checked stays checked."""
+    """A validated constraint stays validated."""

@@ -3,7 +3,7 @@
 Revision ID: c0a1d5e7b203
 Revises: c0a1d5e7b202
 
-The sweep and the heartbeat's list of pending commands read it; it stays as small as the number of such commands.
+It serves the sweep and the heartbeat's list of pending commands, and has entries only for such commands.
 """
 
 from migrations.concurrently import create_index, drop_index

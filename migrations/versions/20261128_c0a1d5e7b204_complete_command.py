@@ -1,4 +1,4 @@
-"""What a device's answer does to its command stands in one SQL function
+"""One SQL function completes a command with the device's answer
 
 Revision ID: c0a1d5e7b204
 Revises: c0a1d5e7b203
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # No parameters: the function's text may hold percent signs and colons.
+    # Executed without parameters, because the function's text may contain percent signs and colons.
     op.execute(frozen("complete_command_v1"))
 
 

@@ -1,9 +1,9 @@
-"""Schedules: commands that the sweep sends at their instants, and the record of each run
+"""Schedules: commands that the sweep sends at set times, and a record of each run
 
 Revision ID: c0a1d5e7b205
 Revises: d1e5a0f2b306
 
-The key of a run is its schedule and its instant, so that a run starts once whatever crashes or races.
+The key of a run is its schedule and its instant, so that a run starts only once despite crashes and races.
 """
 
 import sqlalchemy as sa

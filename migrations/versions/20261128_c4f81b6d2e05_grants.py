@@ -1,10 +1,11 @@
-"""Explicit rights for the logins of the functions
+"""Explicit privileges for the logins of the functions
 
 Revision ID: c4f81b6d2e05
 Revises: c0a1d5e7b204
 
-nexmdm_app had every right on every table by default privileges. It keeps what its functions use, among them those of
-the release before, which all log in as nexmdm_app; nexmdm_device gets what the functions that devices reach need.
+nexmdm_app had all privileges on every table, by default privileges. It keeps those that its functions use, including
+the functions of the previous release, which all log in as nexmdm_app. nexmdm_device gets those that the functions for
+devices need.
 """
 
 from alembic import op
@@ -67,7 +68,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The release before made no other login than nexmdm_app."""
+    """The previous release created no login but nexmdm_app."""
     if "nexmdm_app" in grants.present(op.get_bind()):
         op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO nexmdm_app")
         op.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO nexmdm_app")

@@ -1,4 +1,4 @@
-"""The operators' event log, append only
+"""The event log of operators' actions, append-only
 
 Revision ID: c51e9b7a2d06
 Revises: c4f81b6d2e05
@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("after", JSONB),
         sa.PrimaryKeyConstraint("event_id", name="pk_operator_events"),
     )
-    # text_pattern_ops: the list compares by LIKE with a fixed beginning.
+    # text_pattern_ops, because the list uses LIKE with a fixed prefix.
     for column in ("actor", "action", "object"):
         op.execute(f"CREATE INDEX ix_operator_events_{column} ON operator_events ({column} text_pattern_ops, event_id)")
     op.create_index("ix_operator_events_at", "operator_events", ["at"])

@@ -1,10 +1,10 @@
-"""More of what devices report, and what recognizes an odd report
+"""More of the fields that devices report, and the columns that detect inconsistent reports
 
 Revision ID: d1e5a0f2b301
 Revises: 15b11d000005
 
-`status` may be null: a word that is none of ok, warn and error is not known. `received_at` and `device_ts` recognize a
-clock that was set back; `boot_at`, `earlier_boot_at` and `earlier_model` recognize two phones on one device token.
+`status` is null if the reported value is not ok, warn or error. `received_at` and `device_ts` detect a clock that was
+set back; `boot_at`, `earlier_boot_at` and `earlier_model` detect two phones with the same device token.
 """
 
 from typing import Any

@@ -3,8 +3,8 @@
 Revision ID: d1e5a0f2b302
 Revises: d1e5a0f2b301
 
-Written when the hash of a device's map changed (device_last_status.apps_hash); when an app was last seen is the
-device's own last_ts.
+Rows are written only if the hash of a device's inventory changed (device_last_status.apps_hash). An app was last seen
+at the device's last_ts.
 """
 
 import sqlalchemy as sa

@@ -1,10 +1,10 @@
-"""Only the use of a device's newest token retires the older ones
+"""Only the use of a device's newest token invalidates the older ones
 
 Revision ID: d1e5a0f2b303
 Revises: d1e5a0f2b302
 
-`prior_token_id` is the token before the newest one, as code that still runs knows it; `older_token_ids` holds those
-before it. Deleted devices get 410 for 24 hours; then their tokens are nobody's.
+`prior_token_id` is the token before the newest one, as in the previous release, which still runs during a deploy;
+`older_token_ids` has the earlier ones. Deleted devices get 410 for 24 hours; after that their tokens are unknown.
 """
 
 import sqlalchemy as sa

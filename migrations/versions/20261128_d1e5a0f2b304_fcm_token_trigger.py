@@ -3,8 +3,8 @@
 Revision ID: d1e5a0f2b304
 Revises: d1e5a0f2b303
 
-The trigger comes first, so that code which still runs during a deploy makes no new pairs; the next revision makes the
-tokens unique.
+The trigger is created first, so that the previous release, which still runs during a deploy, creates no new duplicates.
+The next revision makes the tokens unique.
 """
 
 from alembic import op

@@ -3,8 +3,9 @@
 Revision ID: d1e5a0f2b305
 Revises: d1e5a0f2b304
 
-Partial, although NULLs do not collide: PostgreSQL takes the columns of a whole unique index for a key that others may
-refer to. A new token would lock the device against its own heartbeats, and two reports that bring one would deadlock.
+The index is partial, although NULLs do not collide: PostgreSQL treats the columns of a full unique index as a key that
+foreign keys may reference. An update of the token would therefore lock the device's row against its own heartbeats, and
+two reports with a new token would deadlock.
 """
 
 from migrations.concurrently import create_index, drop_index

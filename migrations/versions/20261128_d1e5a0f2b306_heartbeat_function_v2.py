@@ -1,10 +1,10 @@
-"""The heartbeat's statement, second version
+"""The SQL function for heartbeats, second version
 
 Revision ID: d1e5a0f2b306
 Revises: d1e5a0f2b305
 
 New fields, the rule of the newest token, clocks that were set back, shared tokens, the app inventory, and pending
-commands by their end of life. The first version stays for code that still runs, and goes a release later.
+commands sorted by expiry. The first version is kept for the previous release, and removed one release later.
 """
 
 from alembic import op

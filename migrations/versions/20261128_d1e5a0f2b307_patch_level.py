@@ -1,9 +1,9 @@
-"""The level of a device's security patches
+"""The security patch level of a device
 
 Revision ID: d1e5a0f2b307
 Revises: c0a1d5e7b205
 
-The heartbeat's function gets its next version with the column; the version before stays for code that still runs.
+The function for heartbeats gets a new version with this column; the earlier version is kept for the previous release.
 """
 
 import sqlalchemy as sa

@@ -1,10 +1,11 @@
-"""What an alias looks like: its key, equal for two that differ by case or width only
+"""Keys of aliases: equal for aliases that differ only in case or width
 
 Revision ID: d1e5a0f2b308
 Revises: 9d3f5a7c2b11
 
-PostgreSQL 15 to 17 cannot fold case as Unicode says, so Python makes the keys. Where living devices collide, none of
-them has one; code that still runs makes devices without.
+PostgreSQL 15 to 17 cannot fold case by the rules of Unicode, so Python computes the keys. If the aliases of several
+enrolled devices have the same key, none of these devices gets one. The previous release registers devices without a
+key.
 """
 
 import unicodedata
@@ -27,7 +28,7 @@ UPDATE devices d SET alias_key = new.key FROM unnest(%s::text[], %s::text[]) AS 
 
 
 def key(alias: str) -> str:
-    """As nexmdm.devices.aliases makes it when this was written."""
+    """The key, as nexmdm.devices.aliases computed it when this revision was written."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", alias.strip()).casefold())
 
 

@@ -1,4 +1,4 @@
-"""Two living devices have no aliases that look the same
+"""The keys of aliases are unique among enrolled devices
 
 Revision ID: d1e5a0f2b309
 Revises: d1e5a0f2b308

@@ -1,4 +1,4 @@
-"""An index on hardware ids, to find one that two living devices report
+"""An index on hardware ids, to find one that two enrolled devices report
 
 Revision ID: d1e5a0f2b310
 Revises: d1e5a0f2b309

@@ -1,4 +1,4 @@
-"""A device's reports by hour, kept when the reports themselves go
+"""Hourly values of a device, kept after its reports are removed
 
 Revision ID: d7c4e1a90b01
 Revises: 15b11d000006

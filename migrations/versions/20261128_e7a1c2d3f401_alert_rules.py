@@ -1,4 +1,4 @@
-"""Alert rules in place of fixed conditions; mutes; what an alert remembers of both
+"""Alert rules instead of fixed conditions; mutes; the columns of alerts for both
 
 Revision ID: e7a1c2d3f401
 Revises: d1e5a0f2b307
@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
         sa.CheckConstraint("for_seconds BETWEEN 0 AND 604800", name="for_seconds"),
     )
-    # What was watched for before there were rules. Without a threshold the setting of the watch counts.
+    # The conditions that were evaluated before rules existed. Without a threshold, the setting of the watch applies.
     for condition in ("silent", "low_battery", "app_down", "queue_growing", "agent_outdated"):
         op.execute(f"INSERT INTO alert_rules (name, condition) VALUES ('{condition}', '{condition}')")
     op.create_table(
@@ -61,7 +61,7 @@ def upgrade() -> None:
     op.create_check_constraint("condition", "device_alerts", CONDITIONS)
     op.add_column("device_alerts", sa.Column("rule", sa.Text))
     op.add_column("device_alerts", sa.Column("severity", sa.Text, nullable=False, server_default="warning"))
-    # Null while the condition has not lasted for the rule's for_seconds: a pending alert.
+    # Null for a pending alert: the condition has not lasted for the rule's for_seconds yet.
     op.add_column("device_alerts", sa.Column("opened_at", INSTANT))
     op.execute("UPDATE device_alerts SET opened_at = since")
     op.alter_column("device_alerts", "opened_at", server_default=sa.text("clock_timestamp()"))

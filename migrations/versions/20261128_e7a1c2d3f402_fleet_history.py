@@ -1,4 +1,4 @@
-"""The fleet by hour, as a whole and by group
+"""Hourly values of the whole fleet and of each group
 
 Revision ID: e7a1c2d3f402
 Revises: e7a1c2d3f401

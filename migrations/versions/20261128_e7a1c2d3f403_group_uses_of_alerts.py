@@ -1,4 +1,4 @@
-"""Alert rules and mutes use groups
+"""The view of groups' uses includes alert rules and mutes
 
 Revision ID: e7a1c2d3f403
 Revises: e7a1c2d3f402
@@ -20,7 +20,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # A view cannot lose what it reads by CREATE OR REPLACE alone: the tables go after it.
+    # Recreate the view without the tables that the downgrades of earlier revisions drop.
     op.execute("DROP VIEW device_group_uses")
     op.execute(frozen("device_group_uses_v3"))
     grants.grant(op.get_bind(), "device_group_uses", nexmdm_app="SELECT")
