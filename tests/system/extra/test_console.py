@@ -69,13 +69,13 @@ def test_rollout_pause_and_resume(page, stack):
         stack.fake_fcm.wait_for(lambda: len(fleet.device_ids) == 2, 30)
         page.get_by_role("button", name="Roll out").click()
         dialog(page).get_by_label("Share of the devices").fill("100")
-        dialog(page).get_by_label("Ask devices to install it now").check()
+        dialog(page).get_by_label("Ask devices that neither have it nor were already asked to install it now").check()
         dialog(page).get_by_role("button", name="Roll out").click()
         expect(page.get_by_role("img", name=re.compile("Installations: 2 installed"))).to_be_visible(timeout=40_000)
     page.get_by_role("button", name="Pause").click()
     dialog(page).get_by_label("Reason").fill("screens stay black")
     dialog(page).get_by_role("button", name="Pause").click()
-    expect(page.get_by_text("nobody is offered it: screens stay black")).to_be_visible()
+    expect(page.get_by_text("paused: screens stay black")).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     dialog(page).get_by_role("button", name="Resume").click()
     expect(page.get_by_text("offered to 100 % of the fleet")).to_be_visible()
@@ -147,11 +147,11 @@ def test_unknown_command_is_resent_with_a_reason(page, stack):
     assert sent["state"] == "unknown"
     visit(page, "/commands?state=unknown")
     row(page, "unsure").get_by_role("link", name="reboot").click()
-    expect(page.get_by_text("Nobody can know whether it arrived.")).to_be_visible()
+    expect(page.get_by_text("It is not known whether it arrived.")).to_be_visible()
     page.get_by_role("button", name="Resend").click()
     dialog(page).get_by_label("Reason").fill("it did not restart")
     dialog(page).get_by_role("button", name="Resend").click()
-    expect(page.get_by_text("Sent; this agent does not report what became of it.")).to_be_visible()
+    expect(page.get_by_text("Sent; the agent does not report the result of this action.")).to_be_visible()
     expect(page.get_by_text("reason: it did not restart")).to_be_visible()
     assert len(stack.fake_fcm.posts("unsure-1")) == 2
 
@@ -183,7 +183,7 @@ def test_lost_response_creates_no_second_command_on_the_page(page, stack):
     expect(dialog(page).get_by_role("alert")).to_be_visible()
     with page.expect_request("**/commands") as again:
         dialog(page).get_by_role("button", name="Try again: Send ping").click()
-    expect(dialog(page)).to_contain_text("Waits to be sent.")
+    expect(dialog(page)).to_contain_text("Waiting to be sent.")
     assert again.value.headers["idempotency-key"] == keys[0]
     assert len(stack.call("GET", f"/v1/commands?device_id={device_id}")["items"]) == 1
 
@@ -193,7 +193,7 @@ def test_outage_is_shown_until_it_ends(page):
     expect(page.get_by_text(re.compile("^updated "))).to_be_visible()
     page.route("**/api/**", lambda route: route.abort())
     page.get_by_role("button", name="Update now").click()
-    expect(page.get_by_role("alert")).to_contain_text("The console itself does not answer.")
+    expect(page.get_by_role("alert")).to_contain_text("The console's server does not respond.")
     expect(page.get_by_text(re.compile("not updated since"))).to_be_visible()
     page.unroute("**/api/**")
     page.get_by_role("button", name="Update now").click()
@@ -202,7 +202,7 @@ def test_outage_is_shown_until_it_ends(page):
 
 def test_page_without_its_token_says_what_to_do(browser, stack):
     with opened(browser, stack.console.url) as (page, _):
-        expect(page.get_by_role("alert").first).to_contain_text("Open the file that it named")
+        expect(page.get_by_role("alert").first).to_contain_text("Open the file that was printed")
 
 
 def test_code_is_removed_from_the_address_bar(page, stack):

@@ -138,4 +138,4 @@ def test_devices_are_deleted_together(page, stack):
     page.get_by_label("Select all 2").check()
     page.get_by_role("button", name="Delete").click()
     dialog(page).get_by_role("button", name="Delete 2 devices").click()
-    expect(page.get_by_text("No device fits this filter.")).to_be_visible()
+    expect(page.get_by_text("No device matches this filter.")).to_be_visible()

@@ -46,7 +46,7 @@ def test_events_are_filtered_and_linked(page, stack, fleet):
     expect(page.get_by_role("heading", level=1)).to_have_text("Devices")
     expect(row(page, "watch-2")).to_be_visible()
     visit(page, "/events?action=device.update&since=2199-01-01T00:00:00.000Z")
-    expect(page.get_by_text("No event fits this filter.")).to_be_visible()
+    expect(page.get_by_text("No event matches this filter.")).to_be_visible()
     page.get_by_role("button", name="Clear").click()
     expect(row(page, "group.create")).to_be_visible()
 
@@ -72,7 +72,7 @@ def test_device_and_build_show_their_last_ten_events(page, stack, fleet):
     section = page.get_by_role("region", name="Events")
     expect(section.get_by_role("row")).to_have_count(11)  # including the heading
     expect(section).to_contain_text("kept=11")
-    section.get_by_role("link", name="All its events").click()
+    section.get_by_role("link", name="All events").click()
     expect(page.get_by_label("Object")).to_have_value(f"device:{fleet['other-1']}")
     expect(row(page, "device.update")).to_have_count(13)
     build = stack.publish(2)
@@ -133,7 +133,7 @@ def test_rule_is_created_changed_disabled_and_deleted(page, stack, fleet):
 
 def test_site_is_muted_and_the_mute_ended(page, stack, fleet):
     visit(page, "/alerts/mutes")
-    expect(page.get_by_text("Nothing is muted.")).to_be_visible()
+    expect(page.get_by_text("There are no mutes.")).to_be_visible()
     page.get_by_role("button", name="New mute").click()
     dialog(page).get_by_label("Reason").fill("site is rebuilt")
     dialog(page).get_by_label("Condition").select_option("silent")
@@ -145,7 +145,7 @@ def test_site_is_muted_and_the_mute_ended(page, stack, fleet):
     assert (mute["condition"], mute["filter"]) == ("silent", {"selector": "role=watch"})
     page.get_by_role("button", name="End the mute: site is rebuilt").click()
     dialog(page).get_by_role("button", name="End the mute").click()
-    expect(page.get_by_text("Nothing is muted.")).to_be_visible()
+    expect(page.get_by_text("There are no mutes.")).to_be_visible()
 
 
 def test_alert_is_acknowledged_with_a_note(page, stack, fleet):
@@ -197,7 +197,7 @@ def test_schedule_for_a_group_shows_its_next_runs(page, stack, fleet):
     expect(page.get_by_role("heading", level=1)).to_have_text("nightly")
     page.get_by_role("button", name="Delete").click()
     dialog(page).get_by_role("button", name="Delete the schedule").click()
-    expect(page.get_by_text("There is no schedule.")).to_be_visible()
+    expect(page.get_by_text("There are no schedules.")).to_be_visible()
 
 
 def test_next_runs_are_in_the_time_zone_of_the_browser(browser, stack, fleet):
@@ -227,7 +227,7 @@ FROM generate_series(0, 100) AS n, (VALUES (''), ('watched')) AS g(grp)
 def test_fleet_history_is_drawn(page, stack, fleet):
     visit(page, "/")
     section = page.get_by_role("region", name="Online over time")
-    expect(section).to_contain_text("Nothing was kept of this time yet.")
+    expect(section).to_contain_text("There are no values for this period yet.")
     run_sql(stack.database_url, HOURS)
     page.reload()
     expect(
@@ -253,7 +253,7 @@ def test_ninety_days_of_a_device_are_drawn(page, stack, fleet):
     visit(page, f"/devices/{fleet['watch-1']}")
     section = page.get_by_role("region", name="History")
     section.get_by_role("button", name="90 days").click()
-    expect(section).to_contain_text("No hour of the last 90 days was kept.")
+    expect(section).to_contain_text("There are no hourly values yet.")
     run_sql(stack.database_url, KEPT.format(device=fleet["watch-1"]))
     page.get_by_role("button", name="Update now").click()
     words = "Battery over time: last 41 %, lowest 20 %, highest 62 %"
@@ -263,7 +263,7 @@ def test_ninety_days_of_a_device_are_drawn(page, stack, fleet):
     expect(section.get_by_text("1–100 of 1,500")).to_be_visible()
     expect(row(page, "21 – 61 %").first).to_be_visible()
     section.get_by_role("button", name="2 days").click()
-    expect(section).to_contain_text("No heartbeat within the retained time.")
+    expect(section).to_contain_text("No heartbeat within the retention period.")
 
 
 # --- a viewer without rights
