@@ -4,7 +4,7 @@ Revision ID: d1e5a0f2b303
 Revises: d1e5a0f2b302
 
 `prior_token_id` is the token before the newest one, as code that still runs knows it; `older_token_ids` holds those
-before it. Deleted devices get 410 for 24 hours; then their tokens are nobody's.
+before it. Deleted devices get 410 for 24 hours; then their tokens are unknown.
 """
 
 import sqlalchemy as sa
