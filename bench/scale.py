@@ -25,10 +25,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     ttl_seconds: float = 600  # of a command
 
     statement_ms: float = prices()["measured"]["statement_ms"]  # a heartbeat's statement, p50
-    accept_us: float = 19  # one command of a bulk command
+    accept_us: float = 20  # one command of a bulk command
     row_bytes: float = prices()["measured"]["heartbeat_row_bytes"]
     count_us: float = 0.1  # one row of a dropped partition
-    sends_per_second: float = 320  # of one environment: 32 at once, 100 ms for FCM's answer (assumed); 600 measured
+    sends_per_second: float = 320  # of one environment: 32 at once, 100 ms for FCM's answer (assumed)
 
     handler_seconds: float = prices()["assumed"]["handler_seconds"]  # billed for a heartbeat
     unit_processors: float = 0.25  # of an Aurora capacity unit; from memory

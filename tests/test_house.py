@@ -180,12 +180,12 @@ def test_no_test_module_imports_another():
             )
 
 
-def of_the_product() -> list[Path]:
+def product_modules() -> list[Path]:
     return modules(LAYER) + modules(ROOT / "functions")
 
 
 def test_only_settings_reads_the_environment():
-    for path in of_the_product():
+    for path in product_modules():
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb", "putenv"):
                 assert path == LAYER / "runtime/settings.py", f"{path}:{node.lineno}"
@@ -209,7 +209,7 @@ def texts(path: Path) -> list[ast.Constant]:
 
 
 def test_sql_is_only_in_verb_modules_and_migrations():
-    for path in of_the_product():
+    for path in product_modules():
         if path.is_relative_to(LAYER) and (
             path.stem in SQL_IN_RUNTIME if package(path) == "runtime" else path.stem not in NO_SQL
         ):
@@ -219,7 +219,7 @@ def test_sql_is_only_in_verb_modules_and_migrations():
 
 
 def test_only_the_database_module_commits():
-    for path in of_the_product():
+    for path in product_modules():
         if path == LAYER / "runtime/database.py":
             continue
         for node in ast.walk(tree(path)):
@@ -241,7 +241,7 @@ SECRET = re.compile(r"(token|secret|password|hmac|signature)(?![a-z_])", re.IGNO
 
 def test_no_secret_is_compared_with_the_equals_operator():
     """A comparison that takes longer the more characters agree helps an attacker. PostgreSQL compares the hashes."""
-    for path in [*of_the_product(), ROOT / "local/gateway/signature.py"]:
+    for path in [*product_modules(), ROOT / "local/gateway/signature.py"]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
                 words = [ast.unparse(side) for side in (node.left, *node.comparators) if not is_constant(side)]

@@ -76,7 +76,7 @@ def _later(db: Connection) -> list[Step]:
     known = "('success', 'sent', 'completed', 'failed')"
     pending = f"SELECT count(*) FROM fcm_dispatches WHERE {completed}fcm_status NOT IN {known}"
     return [
-        Step("fcm_dispatches: nobody knows what became of them; they become unknown, never sent again", None, pending),
+        Step("fcm_dispatches: their outcome is not known; they become unknown and are never sent again", None, pending),
         Step("devices: keep their tokens", None, "SELECT count(*) FROM devices WHERE token_id IS NOT NULL"),
         Step(
             "device_last_status: filled from the old table, devices.last_status or the newest heartbeat",

@@ -153,7 +153,7 @@ def test_install_command_is_followed_until_it_is_sent(current, run, stack):
     stack.enroll("followed").answer = None
     done = run("builds", "rollout", current, "--to", "followed")
     assert "1 devices: 1 sent" in done.stdout
-    assert "Nobody is asked" not in done.stderr
+    assert "No device is asked" not in done.stderr
 
 
 def test_rollout_accepts_stages_and_a_window(current, data, run):

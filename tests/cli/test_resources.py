@@ -33,13 +33,13 @@ def options(type_: Any) -> set[Any]:
     return {JSON.get(base, base.__name__)}
 
 
-def said(schema: dict[str, Any]) -> set[str]:
+def schema_kinds(schema: dict[str, Any]) -> set[str]:
     """The kinds of value of a schema; a reference to a schema that is not an object is resolved."""
     if "anyOf" in schema:
-        return {kind for option in schema["anyOf"] for kind in said(option)}
+        return {kind for option in schema["anyOf"] for kind in schema_kinds(option)}
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2].removeprefix("Whole")  # a Range of whole numbers is a Range
-        return {name} if name in STRUCTS else said(SCHEMAS[name])
+        return {name} if name in STRUCTS else schema_kinds(SCHEMAS[name])
     return {schema.get("type", "string")}
 
 
@@ -51,7 +51,7 @@ def test_every_struct_has_a_schema_in_the_document():
 def test_member_types_match_the_document(name, field):
     declared = SCHEMAS[name]["properties"][field.encode_name]
     read = options(field.type)
-    told = said(declared)
+    told = schema_kinds(declared)
     assert told <= read | ({"integer"} if "number" in read else set()), f"{told} is documented, {read} is read"
     if field.default is NODEFAULT and field.default_factory is NODEFAULT:
         assert field.encode_name in SCHEMAS[name]["required"]

@@ -28,7 +28,7 @@ def context(seconds: float = 60) -> SimpleNamespace:
 
 
 @pytest.fixture(autouse=True)
-def nothing_measured_before() -> None:
+def discard_metrics() -> None:
     """Discard the counts that tests leave behind when they call the cleanup without its handler."""
     metrics_module.flush()
 

@@ -17,7 +17,7 @@ def phone(fake_fcm: FakeFcm) -> tuple[str, str]:
     return device_id, token
 
 
-def heard_after_fcm_gave_up(db: Database, seconds_ago: int = 61) -> None:
+def report_after_fcm_expiry(db: Database, seconds_ago: int = 61) -> None:
     """Let FCM's time to live for the message end before the device's latest report, by changing the rows' times."""
     db.execute("UPDATE fcm_dispatches SET fcm_expires_at = now() - interval '1 hour'")
     db.execute("UPDATE device_last_status SET last_seen_at = now() - make_interval(secs => %(s)s)", {"s": seconds_ago})
@@ -36,7 +36,7 @@ def test_command_is_sent_again_under_the_same_request_id(
     shown = send(phone[0], delivery="until_answered", ttl_seconds=86_400).json
     assert (shown["state"], shown["delivery"], shown["answered"]) == (before, "until_answered", "at_once")
 
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
 
     first, second = fake_fcm.posts("r-1")
@@ -57,17 +57,17 @@ def test_repeat_waits_for_the_end_of_fcm_delivery_and_for_a_report(fake_fcm: Fak
     db.execute("UPDATE device_heartbeats SET received_at = now() - interval '2 hours'")
     sweep()
     assert posts(fake_fcm) == 1, "sent again while the device is away"
-    heard_after_fcm_gave_up(db, seconds_ago=50)
+    report_after_fcm_expiry(db, seconds_ago=50)
     sweep()
     assert posts(fake_fcm) == 1, "sent again before queued results could arrive"
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert posts(fake_fcm) == 2
 
 
 def test_repeat_follows_60_s_after_the_first_report(fake_fcm, phone, db: Database):
     send(phone[0], delivery="until_answered", ttl_seconds=86_400)
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     db.execute("UPDATE device_last_status SET last_seen_at = now()")
     sweep()
     assert posts(fake_fcm) == 2
@@ -77,14 +77,14 @@ def test_answer_ends_the_repeats(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], action="launch_app", params={"package_name": "com.example.kiosk"}, delivery="until_answered")
     answer = {"correlation_id": "r-1", "type": "LAUNCH_APP_ACK", "status": "OK"}
     assert call("POST", f"/v1/devices/{phone[0]}/ack", answer, token=phone[1]).status == 200
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert posts(fake_fcm) == 1
 
 
 def test_at_most_once_command_is_never_sent_again_automatically(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], ttl_seconds=86_400)
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert posts(fake_fcm) == 1
 
@@ -94,7 +94,7 @@ def test_secrets_are_kept_until_the_answer(fake_fcm: FakeFcm, phone, db: Databas
     assert db.execute("SELECT state, secrets FROM fcm_dispatches") == [
         {"state": "sent", "secrets": {"password": "correct horse"}}
     ]
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert [post.data["password"] for post in fake_fcm.posts("r-1")] == ["correct horse"] * 2
     answer = {"request_id": "r-1", "type": "WIFI_CONNECT_ACK", "status": "OK"}
@@ -107,7 +107,7 @@ def test_secrets_are_wiped_at_expiry_and_the_state_is_kept(fake_fcm: FakeFcm, ph
     fake_fcm.behave(ADDRESS, behaviour)
     before = send(phone[0], action="wifi_connect", params=WIFI, delivery="until_answered").json["state"]
     db.execute("UPDATE fcm_dispatches SET expires_at = now() - interval '1 second'")
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert db.execute("SELECT state, secrets FROM fcm_dispatches") == [{"state": before, "secrets": {}}]
     assert posts(fake_fcm) == 1
@@ -137,7 +137,7 @@ def test_delivery_is_part_of_the_payload_when_it_is_not_the_default(fake_fcm: Fa
 def test_bulk_command_repeats_for_every_member(fake_fcm: FakeFcm, phone, db: Database):
     body = {"action": "ping", "request_id": "b-1", "device_ids": [phone[0]], "delivery": "until_answered"}
     assert call("POST", "/v1/commands", body).json["delivery"] == "until_answered"
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert len(fake_fcm.posts(f"b-1:{phone[0]}")) == 2
     assert call("POST", "/v1/commands", body).status == 200
@@ -147,7 +147,7 @@ def test_bulk_command_repeats_for_every_member(fake_fcm: FakeFcm, phone, db: Dat
 def test_operator_can_end_the_repeats(fake_fcm: FakeFcm, phone, db: Database):
     send(phone[0], delivery="until_answered")
     assert call("POST", "/v1/commands/r-1/cancel").json["state"] == "cancelled"
-    heard_after_fcm_gave_up(db)
+    report_after_fcm_expiry(db)
     sweep()
     assert posts(fake_fcm) == 1
     assert state(db) == "cancelled"

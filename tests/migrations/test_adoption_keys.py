@@ -155,7 +155,7 @@ def test_each_varied_key_is_repaired(engine):
                 before = _of_neighbours(db)
                 if adopted(db) != EXPECTED:
                     wrong[what] = "another shape"
-                elif _of_neighbours(db) != {found for found in before if _stands_on_ours(found[2])}:
+                elif _of_neighbours(db) != {found for found in before if _references_a_key(found[2])}:
                     wrong[what] = "a neighbour's foreign keys changed"
             except Exception as error:
                 wrong[what] = str(error)
@@ -171,7 +171,7 @@ def _of_neighbours(db: Connection) -> set[tuple[str, str, str]]:
     return {(table, name, text.replace("(event_id)", "(id)")) for table, name, text in db.exec_driver_sql(sql)}
 
 
-def _stands_on_ours(definition: str) -> bool:
+def _references_a_key(definition: str) -> bool:
     """Whether the referenced columns are a key in this schema too."""
     table, columns = re.search(r"REFERENCES (\w+)\((.*?)\)", definition).groups()
     texts = TABLES[table].constraints.values()

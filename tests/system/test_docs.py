@@ -144,7 +144,7 @@ def checkout(server: str, template: str) -> Iterator[Checkout]:
                     break
             else:
                 pytest.fail("local.run ended before its stack was ready")
-            yield Checkout(folder, *_of_a_reader(folder, own))
+            yield Checkout(folder, *_reader_environment(folder, own))
             running.send_signal(signal.SIGINT)
             said, _ = running.communicate(timeout=60)
     run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
@@ -156,7 +156,7 @@ def _ambient() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "NEXMDM_"))}
 
 
-def _of_a_reader(folder: Path, own: dict[str, str]) -> tuple[str, dict[str, str]]:
+def _reader_environment(folder: Path, own: dict[str, str]) -> tuple[str, dict[str, str]]:
     stack = json.loads((folder / ".nexmdm" / "stack.json").read_text())
     return stack["url"], {
         **_ambient(),

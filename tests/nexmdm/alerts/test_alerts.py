@@ -48,7 +48,7 @@ def cool_down(db: Database) -> None:
     db.execute("UPDATE device_alerts SET clear_since = clear_since - interval '31 minutes'")
 
 
-def tell(db: Database) -> notifications.Notification | None:
+def notify(db: Database) -> notifications.Notification | None:
     notice = notifications.claim(db, "nexmdm")
     if notice:
         notifications.settle(db, notice.claim_id)
@@ -88,7 +88,7 @@ def test_conditions_match_the_schema_and_the_declarations():
 def test_reporting_device_has_no_alert(db: Database, device: Device):
     report(device)
     assert evaluate(db) == {}
-    assert tell(db) is None
+    assert notify(db) is None
 
 
 def test_device_is_silent_after_three_intervals(db: Database, device: Device):
@@ -98,7 +98,7 @@ def test_device_is_silent_after_three_intervals(db: Database, device: Device):
     db.execute("UPDATE device_last_status SET last_seen_at = now() - interval '31 minutes'")
     assert evaluate(db) == opened("silent")
     heard = datetime.now(UTC) - timedelta(minutes=31)
-    assert tell(db).text in {
+    assert notify(db).text in {
         f"Silent: lobby (last heard from {at:%Y-%m-%d %H:%M} UTC)" for at in (heard, heard - timedelta(minutes=1))
     }
     assert evaluate(db) == {}
@@ -108,7 +108,7 @@ def test_silence_of_a_device_that_never_reported_counts_from_enrollment(db: Data
     assert evaluate(db) == {}
     db.execute("UPDATE devices SET created_at = now() - interval '31 minutes'")
     assert evaluate(db) == opened("silent")
-    assert tell(db).text == "Silent: lobby (never heard from)"
+    assert notify(db).text == "Silent: lobby (never heard from)"
 
 
 @pytest.mark.parametrize(("percent", "found"), [(15, {}), (14, opened("low_battery"))])
@@ -122,7 +122,7 @@ def test_app_down_opens_when_the_app_is_not_running(db: Database, device: Device
     assert evaluate(db) == {}
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert evaluate(db) == opened("app_down")
-    assert tell(db).text == "App down: lobby (io.unitynodes.unityapp)"
+    assert notify(db).text == "App down: lobby (io.unitynodes.unityapp)"
 
 
 def test_app_down_needs_an_installed_app_that_was_not_recently_in_front(db: Database, device: Device):
@@ -167,7 +167,7 @@ def test_two_phones_with_one_identity_open_an_alert(db: Database, device: Device
     db.execute("UPDATE devices SET hardware_id = 'h'")
     db.execute("INSERT INTO devices (id, alias, hardware_id) VALUES ('twin', 'twin', 'h')")
     assert evaluate(db)["duplicate_identity"].opened == 1
-    assert "same hardware as" in tell(db).text
+    assert "same hardware as" in notify(db).text
 
 
 @pytest.mark.parametrize(("off", "found"), [(400, True), (-400, True), (200, False), (-200, False)])
@@ -223,7 +223,7 @@ def test_agent_behind_its_rollout_opens_an_alert(db: Database, device: Device):
     assert evaluate(db) == {}
     build(db, 3, "3.0")
     assert evaluate(db) == opened("agent_outdated")
-    assert tell(db).text == "Agent outdated: lobby (2.4.1, offered 3.0)"
+    assert notify(db).text == "Agent outdated: lobby (2.4.1, offered 3.0)"
 
 
 @pytest.mark.parametrize(
@@ -296,18 +296,18 @@ def test_devices_behind_are_those_that_the_update_manifest_offers_a_newer_build(
 def test_alert_and_its_recovery_are_notified_once_each(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert evaluate(db) == opened("app_down")
-    assert tell(db).subject == "nexmdm alerts: 1 new"
+    assert notify(db).subject == "nexmdm alerts: 1 new"
     for _ in range(3):
         assert evaluate(db) == {}
-        assert tell(db) is None
+        assert notify(db) is None
     report(device)
     assert evaluate(db) == {}
     cool_down(db)
     assert evaluate(db) == recovered("app_down")
-    notice = tell(db)
+    notice = notify(db)
     assert (notice.subject, notice.text) == ("nexmdm alerts: 1 recovered", "Recovered (app down): lobby")
     assert evaluate(db) == {}
-    assert tell(db) is None
+    assert notify(db) is None
 
 
 def test_flapping_condition_is_one_alert_and_one_notification(db: Database, device: Device):
@@ -320,13 +320,13 @@ def test_flapping_condition_is_one_alert_and_one_notification(db: Database, devi
         )
         evaluate(db)
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 1}]
-    assert tell(db).subject == "nexmdm alerts: 1 new"
+    assert notify(db).subject == "nexmdm alerts: 1 new"
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     evaluate(db)
     cool_down(db)
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     assert evaluate(db) == {}
-    assert tell(db) is None
+    assert notify(db) is None
 
 
 def test_recovered_alert_opens_again(db: Database, device: Device, monkeypatch: pytest.MonkeyPatch):
@@ -335,7 +335,7 @@ def test_recovered_alert_opens_again(db: Database, device: Device, monkeypatch: 
     for down in (True, False, True):
         report(device, unity_process_running=not down, monitored_foreground_recent_s=3600 * down)
         assert evaluate(db) == (opened if down else recovered)("app_down")
-        assert tell(db) is not None
+        assert notify(db) is not None
     assert db.execute("SELECT count(*) AS n FROM device_alerts") == [{"n": 2}]
 
 
@@ -355,8 +355,8 @@ def test_alert_that_recovers_before_its_notification_is_sent_as_recovered(db: Da
     cool_down(db)
     evaluate(db)
     assert notifications.settle(db, claim.claim_id) == 0
-    assert tell(db).text == "Recovered (app down): lobby"
-    assert tell(db) is None
+    assert notify(db).text == "Recovered (app down): lobby"
+    assert notify(db) is None
 
 
 def test_many_alerts_are_one_message_with_counts_and_first_names(db: Database):
@@ -364,7 +364,7 @@ def test_many_alerts_are_one_message_with_counts_and_first_names(db: Database):
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id IN ('d7', 'd8')")
     has_app(db, "d7", "d8")
     assert evaluate(db)["low_battery"] == Evaluated(opened=300)
-    notice = tell(db)
+    notice = notify(db)
     assert notice.subject == "nexmdm alerts: 302 new"
     assert notice.text.splitlines() == [
         "Low battery: 300 devices: kiosk-001 (9 %), kiosk-002 (9 %), kiosk-003 (9 %), kiosk-004 (9 %), kiosk-005 (9 %)"
@@ -372,18 +372,18 @@ def test_many_alerts_are_one_message_with_counts_and_first_names(db: Database):
         "App down: 2 devices: kiosk-007 (io.unitynodes.unityapp), kiosk-008 (io.unitynodes.unityapp)",
     ]
     assert notice.conditions == ["app_down", "low_battery"]
-    assert tell(db) is None
+    assert notify(db) is None
 
 
 def test_concurrent_evaluations_open_and_notify_each_alert_once(url: str, db: Database):
     low_battery(db, 200)
-    run = [lambda own: (evaluation.evaluate(own, settings.load()), tell(own))] * 4
+    run = [lambda own: (evaluation.evaluate(own, settings.load()), notify(own))] * 4
     results = race(url, *run)
     assert errors(results) == []
     assert {found["low_battery"].error for found, _ in results} == {UNSET}
     assert sum(found["low_battery"].opened for found, _ in results) == 200
     told = [notice.subject for _, notice in results if notice]
-    left = tell(db)
+    left = notify(db)
     assert sum(int(subject.split()[2]) for subject in told + ([left.subject] if left else [])) == 200
     db.execute("UPDATE device_last_status SET battery_pct = 80")
     evaluate(db)
@@ -403,7 +403,7 @@ def test_schema_refuses_a_second_open_alert(db: Database, device: Device):
 def test_evaluation_without_a_change_writes_nothing(db: Database):
     low_battery(db, 20)
     evaluate(db)
-    tell(db)
+    notify(db)
     before = db.execute("SELECT xmin::text, ctid::text, * FROM device_alerts ORDER BY id")
     evaluate(db)
     assert db.execute("SELECT xmin::text, ctid::text, * FROM device_alerts ORDER BY id") == before
@@ -418,11 +418,11 @@ def test_abandoned_claim_is_sent_again_after_its_lease_with_a_note(db: Database)
     assert notifications.claim(db, "nexmdm")
     assert notifications.claim(db, "nexmdm") is None
     db.execute("UPDATE device_alerts SET lease_until = now() - interval '1 second'")
-    assert tell(db).text.splitlines() == [
+    assert notify(db).text.splitlines() == [
         "Low battery: kiosk-001 (9 %)",
         "This may repeat an earlier notification, whose delivery was not confirmed.",
     ]
-    assert tell(db) is None
+    assert notify(db) is None
 
 
 def test_claim_skips_rows_that_another_transaction_is_claiming(url: str, db: Database):
@@ -438,7 +438,7 @@ def test_released_claim_is_taken_at_once_without_a_repeat_note(db: Database):
     low_battery(db, 1)
     evaluate(db)
     notifications.release(db, notifications.claim(db, "nexmdm").claim_id)
-    assert tell(db).text == "Low battery: kiosk-001 (9 %)"
+    assert notify(db).text == "Low battery: kiosk-001 (9 %)"
 
 
 def test_expired_claim_settles_nothing(db: Database):
@@ -457,11 +457,11 @@ def test_expired_claim_settles_nothing(db: Database):
 def test_deleting_a_device_closes_its_alerts_without_a_notification(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     evaluate(db)
-    tell(db)
+    notify(db)
     deletion.delete(db, device.id, actor.operator("me"))
     assert evaluate(db) == {}
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE recovered_at IS NULL") == [{"n": 0}]
-    assert tell(db) is None
+    assert notify(db) is None
     assert call("GET", "/v1/alerts").json["items"] == []
 
 
@@ -487,7 +487,7 @@ def test_alert_list_has_pages_and_filters(db: Database):
     db.execute("UPDATE device_last_status SET unity_running = false WHERE device_id = 'd3'")
     has_app(db, "d3")
     evaluate(db)
-    tell(db)
+    notify(db)
     items, cursor = [], None
     while cursor is not None or not items:
         page = call("GET", "/v1/alerts", query={"limit": 2} | ({"cursor": cursor} if cursor else {})).json

@@ -49,7 +49,7 @@ def alerts(**query: str) -> dict[str, dict[str, Any]]:
     return {alert["device_id"]: alert for alert in found.json["items"]}
 
 
-def tell(db: Database) -> list[notifications.Notification]:
+def notify(db: Database) -> list[notifications.Notification]:
     told = []
     while notification := notifications.claim(db, "nexmdm"):
         notifications.settle(db, notification.claim_id)
@@ -130,23 +130,23 @@ def test_rule_is_chosen_by_priority_then_filter_then_name(db: Database, first: d
 def test_alert_moves_to_another_rule_without_a_second_notification(db: Database):
     fleet(db, a1=10)
     evaluate(db)
-    assert len(tell(db)) == 1
+    assert len(notify(db)) == 1
     rule = {"name": "a", "condition": "low_battery", "filter": {"selector": "site=a"}, "severity": "critical"}
     api("POST", "/v1/alert-rules", rule, 201)
     assert evaluate(db) == evaluation.Evaluated()
     assert (alerts()["a1"]["rule"], alerts()["a1"]["severity"]) == ("a", "critical")
-    assert tell(db) == []
+    assert notify(db) == []
 
 
 def test_alerts_of_a_removed_rule_recover(db: Database):
     fleet(db, a1=10)
     evaluate(db)
-    tell(db)
+    notify(db)
     api("DELETE", "/v1/alert-rules/low_battery", status=204)
     evaluate(db)
     later(db, 31)
     assert evaluate(db).recovered == 1
-    assert tell(db)[0].text.startswith("Recovered (low battery)")
+    assert notify(db)[0].text.startswith("Recovered (low battery)")
 
 
 def test_rule_with_a_missing_group_does_not_stop_other_conditions(db: Database):
@@ -169,13 +169,13 @@ def test_alert_is_pending_until_the_condition_has_lasted_long_enough(db: Databas
     fleet(db, a1=10)
     assert evaluate(db).opened == 0
     assert alerts()["a1"]["state"] == "pending"
-    assert tell(db) == []
+    assert notify(db) == []
     later(db, 9)
     assert evaluate(db).opened == 0
     later(db, 1)
     assert evaluate(db).opened == 1
     assert alerts()["a1"]["state"] == "open"
-    assert len(tell(db)) == 1
+    assert len(notify(db)) == 1
 
 
 def test_pending_alert_disappears_as_soon_as_its_condition_ends(db: Database):
@@ -203,9 +203,9 @@ def test_quiet_hours_apply_in_their_own_time_zone(db: Database, begin: int, end:
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": quiet(db, begin, end)})
     fleet(db, a1=10)
     evaluate(db)
-    assert (tell(db) == []) is held
+    assert (notify(db) == []) is held
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": None})
-    assert (len(tell(db)) == 1) is held
+    assert (len(notify(db)) == 1) is held
 
 
 def test_alert_that_recovers_within_quiet_hours_is_not_notified(db: Database):
@@ -217,21 +217,21 @@ def test_alert_that_recovers_within_quiet_hours_is_not_notified(db: Database):
     later(db, 31)
     assert evaluate(db).recovered == 1
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": None})
-    assert tell(db) == []
+    assert notify(db) == []
 
 
 def test_recovery_of_a_notified_alert_waits_until_quiet_hours_end(db: Database):
     fleet(db, a1=10)
     evaluate(db)
-    tell(db)
+    notify(db)
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": quiet(db, -60, 60)})
     battery(db, "a1", 90)
     evaluate(db)
     later(db, 31)
     evaluate(db)
-    assert tell(db) == []
+    assert notify(db) == []
     api("PATCH", "/v1/alert-rules/low_battery", {"quiet_hours": None})
-    assert tell(db)[0].text.startswith("Recovered")
+    assert notify(db)[0].text.startswith("Recovered")
 
 
 # --- mutes
@@ -243,13 +243,13 @@ def test_muted_alert_opens_and_recovers_without_a_notification(db: Database):
     fleet(db, a1=10, b1=10)
     assert evaluate(db).opened == 2
     assert {name: alert["muted"] for name, alert in alerts().items()} == {"a1": True, "b1": False}
-    assert [notification.text for notification in tell(db)] == ["Low battery: b1 (10 %)"]
+    assert [notification.text for notification in notify(db)] == ["Low battery: b1 (10 %)"]
     for name in ("a1", "b1"):
         battery(db, name, 90)
     evaluate(db)
     later(db, 31)
     assert evaluate(db).recovered == 2
-    assert [notification.text for notification in tell(db)] == ["Recovered (low battery): b1"]
+    assert [notification.text for notification in notify(db)] == ["Recovered (low battery): b1"]
     assert api("GET", "/v1/mutes")["items"][0]["mute_id"] == created["mute_id"]
 
 
@@ -259,7 +259,7 @@ def test_mute_that_ended_or_names_another_condition_has_no_effect(db: Database):
     api("DELETE", f"/v1/mutes/{over['mute_id']}", status=204)
     fleet(db, a1=10)
     evaluate(db)
-    assert len(tell(db)) == 1
+    assert len(notify(db)) == 1
 
 
 def test_mute_that_ends_in_the_past_is_refused(db: Database):
@@ -351,19 +351,19 @@ def test_alerts_with_different_routes_are_sent_in_separate_messages(db: Database
     fleet(db, a1=10, b1=90)
     db.execute("UPDATE device_last_status SET temp_c = 70 WHERE device_id = 'b1'")
     evaluate(db)
-    told = {tuple(notification.routes): notification.text for notification in tell(db)}
+    told = {tuple(notification.routes): notification.text for notification in notify(db)}
     assert told == {("ops",): "Low battery: a1 (10 %)", (): "High temperature [hot]: b1 (70 °C)"}
 
 
 def test_notification_of_a_rule_counts_its_open_alerts(db: Database):
     fleet(db, a1=10, a2=10)
     evaluate(db)
-    tell(db)
+    notify(db)
     battery(db, "a1", 90)
     evaluate(db)
     later(db, 31)
     evaluate(db)
-    (notification,) = tell(db)
+    (notification,) = notify(db)
     assert [(group.notice, group.devices, group.still_open) for group in notification.groups] == [("recovered", 1, 1)]
 
 

@@ -22,7 +22,7 @@ def stage(url: str, fake_fcm, bucket) -> stages.Stage:
     return stages.set_up()
 
 
-def idle_until_the_server_ends_it() -> None:
+def wait_until_the_server_ends_the_session() -> None:
     """Use the server's `idle_session_timeout`, as template.yaml sets it for a database that pauses."""
     connection = database.connection()._connection
     assert connection is not None, "the last call left no open connection"
@@ -39,7 +39,7 @@ def test_no_route_fails_on_a_connection_that_the_server_ended(url: str, stage: s
     wrong, ended = [], 0
     for key, entry in ENTRIES.items():
         database.connection().execute("SELECT 1")
-        idle_until_the_server_ends_it()
+        wait_until_the_server_ends_the_session()
         ended += 1
         status = answered(key, stage)
         if status != entry.right:

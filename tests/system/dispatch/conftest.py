@@ -11,7 +11,7 @@ from tests.system.dispatch.stage import Stage, opened
 
 
 @pytest.fixture(scope="module")
-def theatre(server: str, template: str) -> Iterator[Stage]:
+def shared_stage(server: str, template: str) -> Iterator[Stage]:
     """One database, fake FCM and relays for a module, whose tests each use their own devices."""
     name = f"dispatch_{uuid.uuid4().hex[:12]}"
     run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -28,9 +28,9 @@ def theatre(server: str, template: str) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def stage(theatre: Stage) -> Iterator[Stage]:
-    yield theatre
-    theatre.clear()
+def stage(shared_stage: Stage) -> Iterator[Stage]:
+    yield shared_stage
+    shared_stage.clear()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ PINNING_BYTES = 16 * 1024  # a longer statement pins an RDS Proxy session to its
 MAY_BE_LONG = re.compile(r"record_heartbeats_v\d|INSERT INTO command_batches")
 
 
-def looked_at(line: Relay) -> None:
+def check_protocol(line: Relay) -> None:
     """Raise for anything that a transaction-mode pooler refuses or mixes up."""
     assert line.statements
     # Sent by psycopg2 at the end of an autocommit block, only in migrations; it leaves no state in the session.
@@ -53,7 +53,7 @@ def line(url: str, pooled: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rel
         _forget()
         yield line
         _forget()
-    looked_at(line)
+    check_protocol(line)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def empty_line(server: str, pooled: str) -> Iterator[Relay]:
     run_sql(server, f"CREATE DATABASE {name}")
     with relay(url_of(pooled, name)) as line:
         yield line
-    looked_at(line)
+    check_protocol(line)
     run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -116,7 +116,7 @@ def mutated_apks(data: bytes) -> None:
     if not data:
         return
     content = bytearray(APKS[data[0] % len(APKS)])
-    telling = _telling(bytes(content))
+    telling = _length_positions(bytes(content))
     for at in range(1, len(data) - 6, 7):
         number = int.from_bytes(data[at + 1 : at + 3])
         place = telling[number % len(telling)] if data[at] & 1 else number % len(content)
@@ -129,7 +129,7 @@ def mutated_apks(data: bytes) -> None:
 
 
 @functools.cache
-def _telling(content: bytes) -> list[int]:
+def _length_positions(content: bytes) -> list[int]:
     """The positions of the lengths in the signing block, and of the offsets in the end record."""
     end = content.rfind(b"PK\x05\x06")
     try:

@@ -58,7 +58,7 @@ Fault = Callable[[Scene], AbstractContextManager[None]]
 
 
 @contextmanager
-def playing() -> Iterator[Scene]:
+def running_scene() -> Iterator[Scene]:
     with tempfile.TemporaryDirectory(prefix="nexmdm-torture-") as folder:
         data = Path(folder) / "data"
         with embedded.start(data, version=VERSION) as admin:
@@ -70,11 +70,11 @@ def playing() -> Iterator[Scene]:
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}",
                 f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}",
             )
-            with standing(of_the_role(admin)) as stack, under_load(stack) as load:
+            with standing(function_url(admin)) as stack, under_load(stack) as load:
                 yield Scene(stack, load, admin, data)
 
 
-def of_the_role(admin: str) -> str:
+def function_url(admin: str) -> str:
     """The URL with which the functions connect to the database."""
     return admin.replace("postgres@", f"{ROLE}@")
 

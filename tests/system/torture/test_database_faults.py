@@ -14,14 +14,14 @@ import pytest
 
 from tests.local.processes import eventually
 from tests.support.claims import SCALE, Claim
-from tests.system.torture.scene import HOLDS, ROLE, Fault, Scene, playing, survive
+from tests.system.torture.scene import HOLDS, ROLE, Fault, Scene, running_scene, survive
 
 OTHERS = f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{ROLE}'"
 
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    with playing() as scene:
+    with running_scene() as scene:
         yield scene
         scene.load.stop()
         assert scene.missing() == set()

@@ -17,12 +17,12 @@ from psycopg2.extensions import parse_dsn
 from tests.local.processes import eventually
 from tests.support.claims import Claim
 from tests.support.postgres import run_sql
-from tests.system.torture.scene import HOLDS, Scene, of_the_role, playing, survive
+from tests.system.torture.scene import HOLDS, Scene, function_url, running_scene, survive
 
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    with playing() as scene:
+    with running_scene() as scene:
         yield scene
 
 
@@ -55,7 +55,7 @@ def test_standby_takes_over_without_losing_a_heartbeat(scene: Scene, claim: Clai
 
         @contextmanager
         def failover(scene: Scene) -> Iterator[None]:
-            scene.stack.line.lead_to(of_the_role(there))
+            scene.stack.line.lead_to(function_url(there))
             scene.stack.line.cut()
             yield
             scene.pg("pg_ctl", "promote", "-w", "-D", data)
