@@ -290,7 +290,8 @@ def test_state_machine_matches_the_model_under_any_order_of_events(here: Stage):
 
 def cover_rare_transitions(commands: Commands) -> None:
     """Cover transitions that chance may miss: a late holder brings each response; a command is answered before it was
-    sent, after it, and when it has expired; an expired one is resent, and an unknown one cancelled."""
+    sent, after it, while it waits for a retry, and when it has expired; an expired one is resent, and an
+    unknown one cancelled."""
     commands.enroll(["429", "503", "400"], [False] * 4)
     for kind in ("200", "400", "429"):
         commands.be_given_up(0, posted=True, kind=kind, back=True)
@@ -298,6 +299,8 @@ def cover_rare_transitions(commands: Commands) -> None:
     commands.acknowledge(commands.chosen(0, lambda command: command.state == "accepted")[0], "OK")
     commands.the_rows_are_what_the_model_says()
     commands.submit(n=1, secret=False, in_time=True, kind="200")
+    commands.acknowledge(list(commands.commands)[-1], "OK")
+    commands.submit(n=1, secret=False, in_time=True, kind="429")
     commands.acknowledge(list(commands.commands)[-1], "OK")
     commands.submit(n=1, secret=False, in_time=False, kind="200")
     commands.be_given_up(0, posted=True, kind="200", back=False)
