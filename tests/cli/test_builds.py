@@ -57,6 +57,7 @@ def test_missing_facts_of_the_file_name_their_option(run, file, said):
 
 
 def test_without_pyaxmlparser_every_fact_is_an_option(run, data, monkeypatch):
+    pin(data)
     monkeypatch.setitem(__import__("sys").modules, "pyaxmlparser", None)
     assert "nexmdm-cli[apk]" in run("builds", "publish", str(PLAYER), code=2).stderr
     said = ["--package-name", PACKAGE, "--version-name", "1.9.0", "--version-code", "190", "--build-type", "release"]
