@@ -3,11 +3,24 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from nexmdm.runtime.database import Database
 from nexmdm.runtime.errors import Unavailable
 from psycopg2.extensions import make_dsn
+
+Result = TypeVar("Result")
+
+
+def in_own_thread(act: Callable[[], Result]) -> Result:
+    """Run `act` in a thread that ends with it.
+
+    An exception that a trace function raises within an `except` block can leave the exception of that block as the
+    thread's current one, for every later exception to name as its context.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(act).result()
 
 
 def race(url: str, *runners: Callable[[Database], Any]) -> list[Any]:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from psycopg2.extensions import make_dsn
 
 from local.postgres import embedded
 from tests.support.postgres import run_sql
+from tests.support.races import in_own_thread
 from tests.support.relay import Relay
 from tests.support.relay import relay as relayed
 
@@ -299,22 +301,26 @@ def raising_at(step: int) -> Callable[..., Any]:
     return trace
 
 
+def inserting_is_interrupted(own: Database, step: int) -> bool:
+    before = sys.gettrace()
+    sys.settrace(raising_at(step))
+    try:
+        with own.transaction() as tx:
+            tx.execute("INSERT INTO notes VALUES (%(n)s)", {"n": step})
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
 def test_exception_between_any_two_lines_leaves_no_open_transaction(url, notes):
     """Lambda's own timeout handlers, SIGTERM and Ctrl-C can raise at any line."""
     steps = 0
     for step in range(1, 500):
         own = Database(make_dsn(url))
         own.execute("SELECT 1")
-        interrupted = False
-        before = sys.gettrace()
-        sys.settrace(raising_at(step))
-        try:
-            with own.transaction() as tx:
-                tx.execute("INSERT INTO notes VALUES (%(n)s)", {"n": step})
-        except Interrupted:
-            interrupted = True
-        finally:
-            sys.settrace(before)
+        interrupted = in_own_thread(partial(inserting_is_interrupted, own, step))
         # The next call runs alone, is durable, and gets its own result.
         assert own.execute("INSERT INTO notes VALUES (%(n)s) RETURNING n", {"n": -step}) == [{"n": -step}], step
         assert {"n": -step} in notes.execute("SELECT n FROM notes"), step

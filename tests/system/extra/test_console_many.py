@@ -54,3 +54,31 @@ def test_devices_are_filtered_and_sorted(page):
 def test_all_devices_are_selected(page):
     page.get_by_label("Select all 10,000").check()
     expect(page.get_by_role("button", name="Send command to 10,000")).to_be_visible()
+
+
+# Milliseconds from each key of a text to the frame that shows its result.
+TYPED = """async ({label, text}) => {
+  const field = [...document.querySelectorAll("input")].find((each) => each.labels[0]?.textContent.includes(label));
+  const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const took = [];
+  for (let n = 1; n <= text.length; n += 1) {
+    const begun = performance.now();
+    field.value = text.slice(0, n);
+    field.dispatchEvent(new Event("input", {bubbles: true}));
+    await frame();
+    took.push(performance.now() - begun);
+  }
+  return took;
+}"""
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+
+
+def test_speed_is_printed(page, stack, capsys):
+    page.goto(f"{stack.console.url}/devices")
+    expect(page.get_by_role("status")).to_have_text("10,000 devices", timeout=60_000)
+    shown, painted = page.evaluate("performance.now()"), page.evaluate(PAINTED)
+    keys = page.evaluate(TYPED, {"label": "Search", "text": "many-07777"})
+    expect(page.get_by_role("status")).to_have_text("1 of 10,000 devices")
+    with capsys.disabled():
+        print(f"\n10,000 devices: painted after {painted:.0f} ms, all there after {shown / 1000:.1f} s", end="; ")
+        print(f"a key takes {sorted(keys)[len(keys) // 2]:.0f} ms, the slowest {max(keys):.0f} ms")

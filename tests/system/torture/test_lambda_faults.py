@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,6 +35,7 @@ from tests.support.claims import SCALE, Claim
 from tests.support.commands import enrolled
 from tests.support.fcm import running_fake
 from tests.support.postgres import run_sql
+from tests.support.races import in_own_thread
 from tests.system.dispatch.machine import posts_that_count
 from tests.system.torture.load import under_load
 from tests.system.torture.stack import Stack, standing
@@ -121,11 +123,16 @@ def raising_at(step: int) -> Iterator[list[str]]:
         sys.settrace(before)
 
 
+def _interrupted_at(step: int, act: Callable[[int], object]) -> list[str]:
+    with raising_at(step) as where:
+        act(step)
+    return where
+
+
 def interrupted(act: Callable[[int], object], then: Callable[[int, str], None], stride: int) -> int:
     """Interrupt `act` at every `stride`-th of its lines, each time followed by `then`; return how often."""
     for n, step in enumerate(range(1, 20_000, stride)):
-        with raising_at(step) as where:
-            act(step)
+        where = in_own_thread(partial(_interrupted_at, step, act))
         if not where:
             return n
         then(step, where[0])
