@@ -73,5 +73,5 @@ def test_members_missing_in_an_earlier_version_are_absent():
 
 @pytest.mark.parametrize("document", [{"status": "started"}, {**RUN, "status": 1}, [], None, "text"])
 def test_unreadable_document_is_a_failure_with_a_message(document):
-    with pytest.raises(Failure, match="The answer is no Run"):
+    with pytest.raises(Failure, match="The response does not fit Run"):
         resources.read(resources.Run, document)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 from botocore.exceptions import BotoCoreError
 
-from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.failures import IS_IT_ONE, Code, Failure
 from nexmdm_cli.resources import Document, Page, R, read
 from nexmdm_cli.signing import UnusableCredentials
 from nexmdm_cli.stack import Stack, unusable
@@ -18,7 +18,6 @@ TIMEOUT = httpx.Timeout(35, connect=5)
 TRIES = 6
 LONGEST_WAIT = 15.0
 PAGE = 500
-IS_IT_ONE = "Is it the URL of a NexMDM stack of this version?"
 NOT_SENT = "The request cannot be sent: its path, body or idempotency key contains characters that HTTP does not allow."
 # The JSON object that a request carries.
 Body: TypeAlias = dict[str, Any]
@@ -79,13 +78,13 @@ class Api:
         key: str | None = None,
         repeatable: bool = True,
     ) -> R:
-        """The object that is answered; else as `call`."""
+        """The object in the response; otherwise like `call`."""
         return read(type_, self.call(method, path, body, query=query, key=key, repeatable=repeatable))
 
     def items(
         self, type_: type[R], method: str, path: str, body: Body | None = None, *, repeatable: bool = True
     ) -> list[R]:
-        """The objects of an answer that is not paged; else as `call`."""
+        """The objects of a response without pages; otherwise like `call`."""
         return [read(type_, item) for item in self.read(Page, method, path, body, repeatable=repeatable).items]
 
     def pages(self, type_: type[R], path: str, query: Query | None = None, limit: int | None = None) -> Iterator[R]:

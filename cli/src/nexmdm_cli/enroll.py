@@ -28,6 +28,9 @@ Label = Annotated[
 Folder = Annotated[
     Path | None, typer.Option("--png", help="Also write the codes as PNG into this folder.", metavar="DIR")
 ]
+DeviceOwner = Annotated[
+    bool, typer.Option("--device-owner", help="Also print Android's provisioning code for factory-reset phones.")
+]
 ServerUrl = Annotated[
     str | None, typer.Option(help="The URL that phones use, if it differs from yours.", metavar="https://…")
 ]
@@ -90,9 +93,7 @@ def create(
     png: Folder = None,
     script: ScriptFolder = None,
     disable_packages: Disable = None,
-    device_owner: Annotated[
-        bool, typer.Option("--device-owner", help="Also print Android's provisioning code for factory-reset phones.")
-    ] = False,
+    device_owner: DeviceOwner = False,
     wifi_ssid: Annotated[str | None, typer.Option(help="The WiFi network in the provisioning code.")] = None,
     wifi_password: Annotated[str | None, typer.Option(envvar="NEXMDM_WIFI_PASSWORD", help="Its password.")] = None,
     hmac_primary_key: HmacKey = None,

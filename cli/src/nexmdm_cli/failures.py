@@ -2,6 +2,8 @@
 
 from enum import IntEnum
 
+IS_IT_ONE = "Is it the URL of a NexMDM stack of this version?"
+
 
 class Code(IntEnum):
     """Exit codes; 0 is success, 130 is Ctrl-C."""

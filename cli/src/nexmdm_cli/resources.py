@@ -1,8 +1,8 @@
 """The API's responses, with the members that the CLI reads.
 
-An answer may come from a stack of another version: members that are not named here are kept for --json in `document`,
-words that are not known are text like any other, and what an earlier version did not have is absent. Each Struct has
-the name of its schema in the API's document; a test compares the two.
+A response may come from a stack of another version: `document` keeps members that are not named here, for --json;
+unknown values of an enumeration are plain text; members that an earlier version did not have are absent. Each Struct
+has the name of its schema in the API's document; a test compares the two.
 """
 
 from typing import Any, TypeAlias, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
-from nexmdm_cli.failures import Code, Failure
+from nexmdm_cli.failures import IS_IT_ONE, Code, Failure
 
 # A JSON object as received, or as printed.
 Document: TypeAlias = dict[str, Any]
@@ -41,13 +41,12 @@ def read(type_: type[R], document: object) -> R:
     """The object in a response.
 
     Raises:
-        Failure: the answer is no such object.
+        Failure: the response is not such an object.
     """
     try:
         found = msgspec.convert(document, type_)
     except msgspec.ValidationError as error:
-        hint = "Is it the address of a NexMDM stack, and has the stack a version that this command knows?"
-        raise Failure(f"The answer is no {type_.__name__}: {error}.", Code.UNAVAILABLE, hint) from None
+        raise Failure(f"The response does not fit {type_.__name__}: {error}.", Code.UNAVAILABLE, IS_IT_ONE) from None
     found.__dict__["document"] = document
     return found
 

@@ -157,7 +157,7 @@ def _end_of_offset(zone: ZoneInfo, begin: datetime) -> datetime:
 
 @lru_cache(maxsize=1024)
 def _next_change(zone: ZoneInfo, begin: datetime) -> datetime:
-    """The same, found by steps: kept, since the schedules of a list ask for the same days of the same zones."""
+    """Search for the change in steps. Results are cached: schedules in a list share days and zones."""
     offset, low = _offset(zone, begin), begin
     for n in range(1, 1461):
         high = begin + n * _STEP
