@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 import boto3
@@ -11,8 +12,9 @@ from moto.server import ThreadedMotoServer
 REGION: Literal["eu-west-1"] = "eu-west-1"
 
 
+@cache
 def session() -> boto3.Session:
-    """Creates clients, with keys that are valid only locally."""
+    """Creates clients, with keys that are valid only locally. There is one, because each reads AWS's descriptions."""
     return boto3.Session(aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION)
 
 

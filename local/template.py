@@ -128,11 +128,11 @@ def _rate(expression: str) -> int | None:
     return int(match[1]) * SECONDS[match[2]] if match else None
 
 
-class _CloudFormationLoader(yaml.SafeLoader):
+class _CloudFormationLoader(yaml.CSafeLoader):
     """`!Ref X` becomes {"Ref": "X"}, `!Sub X` {"Fn::Sub": "X"}, and so on, without resolving them."""
 
 
-def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, object]:
+def _intrinsic(loader: yaml.CSafeLoader, tag: str, node: yaml.Node) -> dict[str, object]:
     value: object
     if isinstance(node, yaml.ScalarNode):
         value = loader.construct_scalar(node)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import hypothesis
 import pytest
 from nexmdm.heartbeats import partitions
@@ -20,7 +21,7 @@ from local.postgres import embedded, logins
 from tests.support.api import Device, enroll
 from tests.support.databases import Databases, url_of
 from tests.support.fixtures import bucket, cloudformation, fake_fcm, s3_server, topic, webhook  # noqa: F401
-from tests.support.postgres import alembic, run_sql
+from tests.support.postgres import run_sql, upgrade
 
 # Powertools keeps the standard output it first sees. This import makes that the run's, not the first test's capture.
 logs.logger()
@@ -28,6 +29,17 @@ logs.logger()
 # Every run uses the same examples, and a slow machine does not fail a test.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_root_certificate() -> Iterator[None]:
+    """Give HTTP clients one root certificate. Reading certifi's 140 takes each of them 20 ms, and all URLs are http."""
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file, pytest.MonkeyPatch.context() as environment:
+        file.write(first + end)
+        file.flush()
+        environment.setenv("SSL_CERT_FILE", file.name)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +70,7 @@ def template(server: str) -> Iterator[str]:
     """The name of a database at the latest revision, with partitions, from which the others are copied."""
     name = f"template_{uuid.uuid4().hex[:8]}"
     run_sql(server, f"CREATE DATABASE {name}")
-    upgraded = alembic(url_of(server, name), "upgrade", "head")
-    assert upgraded.returncode == 0, upgraded.stderr
+    upgrade(url_of(server, name))
     config = settings.Settings(database_url=url_of(server, name))
     made = database.Database(config.dsn)
     partitions.ensure_partitions(made, config)

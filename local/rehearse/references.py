@@ -3,6 +3,7 @@ cycles."""
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -25,6 +26,11 @@ def check(document: Node, truths: set[Truth]) -> tuple[int, list[str]]:
     wrong, count = [], 0
     resources, parameters = document["Resources"], document["Parameters"]
     graph: dict[str, set[str]] = {name: set() for name in resources}
+
+    @cache
+    def may_be_missing(needed: str, when: tuple[tuple[str, bool], ...]) -> bool:
+        return any(needed not in truth for truth in truths if _fits(truth, when))
+
     for reference in references(document):
         count += 1
         if reference.target in parameters or reference.target.startswith("AWS::"):
@@ -35,7 +41,7 @@ def check(document: Node, truths: set[Truth]) -> tuple[int, list[str]]:
         if reference.source in graph:
             graph[reference.source].add(reference.target)
         needed = resources[reference.target].get("Condition")
-        if needed and any(needed not in truth for truth in truths if _fits(truth, reference.when)):
+        if needed and may_be_missing(needed, tuple(reference.when.items())):
             when = ", ".join(f"{name} is {value}" for name, value in reference.when.items()) or "always"
             wrong.append(f"{reference.source} refers to {reference.target} ({when}), which exists only if {needed}")
     try:
@@ -57,8 +63,8 @@ def references(document: Node) -> Iterator[Reference]:
             yield from _walk(source, body, when)
 
 
-def _fits(truth: Truth, when: dict[str, bool]) -> bool:
-    return all((name in truth) == value for name, value in when.items())
+def _fits(truth: Truth, when: tuple[tuple[str, bool], ...]) -> bool:
+    return all((name in truth) == value for name, value in when)
 
 
 def _walk(source: str, node: Any, when: dict[str, bool]) -> Iterator[Reference]:

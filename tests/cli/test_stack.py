@@ -150,7 +150,7 @@ class Website(BaseHTTPRequestHandler):
 
 def test_url_of_a_website_is_reported(operator):
     with ThreadingHTTPServer(("127.0.0.1", 0), Website) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         failed = nexmdm("devices", "list", "--url", f"http://127.0.0.1:{server.server_port}", code=3)
         server.shutdown()
     assert "not with JSON" in failed.stderr

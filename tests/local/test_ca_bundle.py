@@ -25,7 +25,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     folder.mkdir()
     certificates(folder)
     with HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield folder / "ca.pem", f"http://127.0.0.1:{server.server_port}/ca.pem"
         server.shutdown()

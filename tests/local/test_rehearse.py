@@ -9,7 +9,7 @@ import pytest
 from local import template
 from local.rehearse import limits, network, permissions, references
 from local.rehearse.__main__ import ONLY_AWS_CAN_TELL, _hosts
-from local.rehearse.conditions import CHOICES, combinations, parameters_of_conditions
+from local.rehearse.conditions import CHOICES, Truth, combinations, parameters_of_conditions
 from tests.support.api import ROOT
 
 
@@ -22,6 +22,17 @@ def document() -> dict[str, Any]:
     return made
 
 
+@pytest.fixture(scope="module")
+def every() -> tuple[int, set[Truth]]:
+    """What `combinations` finds, once for all tests: none changes a condition."""
+    return combinations(template.document())
+
+
+@pytest.fixture(scope="module")
+def truths(every) -> set[Truth]:
+    return every[1]
+
+
 def test_every_parameter_of_a_condition_is_varied(document):
     assert parameters_of_conditions(document) == set(CHOICES)
     for name, values in CHOICES.items():
@@ -29,42 +40,42 @@ def test_every_parameter_of_a_condition_is_varied(document):
         assert set(values) <= set(parameter.get("AllowedValues", values)), name
 
 
-def test_all_combinations_are_checked(document):
-    count, truths = combinations(document)
+def test_all_combinations_are_checked(every):
+    count, truths = every
     assert count == 2 ** len(CHOICES)
     # With an existing VPC there is no choice of egress.
     assert len(truths) == 2 ** (len(CHOICES) - 2) * 3
     assert not any("WithNat" in truth and "OwnNetwork" not in truth for truth in truths)
 
 
-def test_template_has_no_dangling_reference(document):
-    count, wrong = references.check(document, combinations(document)[1])
+def test_template_has_no_dangling_reference(document, truths):
+    count, wrong = references.check(document, truths)
     assert (count > 200, wrong) == (True, [])
 
 
-def test_dangling_reference_is_found(document):
+def test_dangling_reference_is_found(document, truths):
     document["Resources"]["ApkBucketPolicy"]["Properties"]["Bucket"] = {"Ref": "NoBucket"}
-    assert "ApkBucketPolicy refers to NoBucket" in "".join(references.check(document, combinations(document)[1])[1])
+    assert "ApkBucketPolicy refers to NoBucket" in "".join(references.check(document, truths)[1])
 
 
-def test_reference_to_a_conditional_resource_is_found(document):
+def test_reference_to_a_conditional_resource_is_found(document, truths):
     document["Outputs"]["ApkBucketName"]["Value"] = {"Fn::Sub": "${ExportBucket.Arn}/x"}
-    [wrong] = references.check(document, combinations(document)[1])[1]
+    [wrong] = references.check(document, truths)[1]
     assert wrong == "output ApkBucketName refers to ExportBucket (always), which exists only if WithExport"
 
 
-def test_condition_on_the_path_of_a_reference_is_respected(document):
+def test_condition_on_the_path_of_a_reference_is_respected(document, truths):
     value = {"Fn::If": ["WithExport", {"Ref": "ExportBucket"}, "none"]}
     document["Outputs"]["ApkBucketName"]["Value"] = value
-    assert references.check(document, combinations(document)[1])[1] == []
+    assert references.check(document, truths)[1] == []
     value["Fn::If"] = ["WithExport", "none", {"Ref": "ExportBucket"}]
-    [wrong] = references.check(document, combinations(document)[1])[1]
+    [wrong] = references.check(document, truths)[1]
     assert "WithExport is False" in wrong
 
 
-def test_circular_dependency_is_found(document):
+def test_circular_dependency_is_found(document, truths):
     document["Resources"]["ApkBucket"]["DependsOn"] = ["ApkBucketPolicy"]
-    [wrong] = references.check(document, combinations(document)[1])[1]
+    [wrong] = references.check(document, truths)[1]
     assert re.search(r"wait for each other: .*ApkBucket", wrong)
 
 
@@ -162,14 +173,13 @@ def as_functions(document: dict[str, Any]) -> dict[str, Any]:
         ),
     ],
 )
-def test_blocked_network_path_is_found(document, change, wrong: str | None):
+def test_blocked_network_path_is_found(document, truths, change, wrong: str | None):
     as_functions(document)
     change(document["Resources"])
     calls = {"ApkDownloadFunction": {"s3:GetObjectVersion"}}
     # `make rehearse` tries all conditions; these do not affect the network.
     elsewhere = {"IsProd", "OwnTopic", "Pauses", "Reserves", "Restored", "SchedulesOn", "WithStandby"}
-    truths = {truth - elsewhere for truth in combinations(document)[1]}
-    _, found = network.check(document, truths, calls)
+    _, found = network.check(document, {truth - elsewhere for truth in truths}, calls)
     assert (found == []) if wrong is None else any(wrong in line for line in found), found[:3]
 
 

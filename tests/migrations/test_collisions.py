@@ -1,11 +1,11 @@
 """Rows that a later constraint forbids: the revision resolves them as its docstring says and loses no device."""
 
-from tests.support.migrations import ok, rows
-from tests.support.postgres import alembic, run_sql
+from tests.support.migrations import rows
+from tests.support.postgres import run_sql, upgrade
 
 
 def test_fcm_token_of_several_devices_stays_with_the_latest(empty: str):
-    ok(alembic(empty, "upgrade", "d1e5a0f2b303"))
+    upgrade(empty, "d1e5a0f2b303")
     run_sql(
         empty,
         """INSERT INTO devices (id, alias, fcm_token, fcm_token_at) VALUES
@@ -15,7 +15,7 @@ def test_fcm_token_of_several_devices_stays_with_the_latest(empty: str):
                ('another', 'd', 'own', NULL),
                ('none', 'e', NULL, NULL)""",
     )
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     assert rows(empty, "SELECT id, fcm_token FROM devices ORDER BY alias") == [
         ("earlier", None),
         ("latest", "restored"),
@@ -26,14 +26,14 @@ def test_fcm_token_of_several_devices_stays_with_the_latest(empty: str):
 
 
 def test_lookalike_aliases_are_kept_and_do_not_block_each_other(empty: str):
-    ok(alembic(empty, "upgrade", "9d3f5a7c2b11"))
+    upgrade(empty, "9d3f5a7c2b11")
     run_sql(
         empty,
         """INSERT INTO devices (id, alias, deleted_at) VALUES
                ('1', 'Lobby', NULL), ('2', 'lobby', NULL), ('3', 'Front Desk', NULL),
                ('4', 'STRASSE', NULL), ('5', 'straße', now()), ('6', 'front desk', now())""",
     )
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     assert rows(empty, "SELECT id, alias, alias_key FROM devices ORDER BY id") == [
         ("1", "Lobby", None),
         ("2", "lobby", None),
@@ -45,7 +45,7 @@ def test_lookalike_aliases_are_kept_and_do_not_block_each_other(empty: str):
 
 
 def test_more_devices_than_one_batch_get_their_key(empty: str):
-    ok(alembic(empty, "upgrade", "9d3f5a7c2b11"))
+    upgrade(empty, "9d3f5a7c2b11")
     run_sql(empty, "INSERT INTO devices (id, alias) SELECT n, 'Kiosk ' || n FROM generate_series(1, 12001) AS n")
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     assert rows(empty, "SELECT count(*) FROM devices WHERE alias_key = 'kiosk ' || id") == [(12001,)]

@@ -13,8 +13,8 @@ from alembic.script import ScriptDirectory
 from psycopg2.extensions import make_dsn
 
 from tests.support.api import ROOT
-from tests.support.migrations import check_schema, ok, rows
-from tests.support.postgres import alembic, run_sql
+from tests.support.migrations import ok, rows, schema_differences
+from tests.support.postgres import alembic, downgrade, run_sql, upgrade
 
 SCRIPTS = [*ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()][::-1]
 CHAIN = [script.revision for script in SCRIPTS]
@@ -55,16 +55,16 @@ def counts(url: str) -> dict[str, int]:
 
 def test_up_down_and_up_again(empty: str):
     ok(alembic(empty, "upgrade", "head"))
-    assert check_schema(empty) == "Schema validation passed!\n"
+    assert schema_differences(empty) == []
     run_sql(
         empty,
         "INSERT INTO devices (id, alias) VALUES ('d', 'lobby')",
         "INSERT INTO device_alerts (device_id, condition) VALUES ('d', 'silent')",
     )
-    ok(alembic(empty, "downgrade", "base"))
+    downgrade(empty, "base")
     assert rows(empty, "SELECT count(*) FROM alembic_version") == [(0,)]
-    ok(alembic(empty, "upgrade", "head"))
-    assert check_schema(empty) == "Schema validation passed!\n"
+    upgrade(empty)
+    assert schema_differences(empty) == []
     assert "No new upgrade operations" in ok(alembic(empty, "check"))
 
 
@@ -72,23 +72,23 @@ def test_upgrade_from_each_release_keeps_rows_of_every_table(empty: str):
     """One database passes through all releases; each adds rows to every table, and later ones keep them."""
     standing = [*RELEASED, CHAIN[-2]]
     for number, revision in enumerate(standing):
-        ok(alembic(empty, "upgrade", revision))
+        upgrade(empty, revision)
         assert counts(empty) == dict.fromkeys(TABLES, number)
         fill(empty, revision)
     kept = dict.fromkeys(TABLES, len(standing))
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     assert counts(empty) == kept
-    assert check_schema(empty) == "Schema validation passed!\n"
+    assert schema_differences(empty) == []
     for revision in reversed(standing):
-        ok(alembic(empty, "downgrade", revision))
+        downgrade(empty, revision)
         assert counts(empty) == kept, revision
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     assert counts(empty) == kept
-    assert check_schema(empty) == "Schema validation passed!\n"
+    assert schema_differences(empty) == []
 
 
 def test_read_only_commands_work(empty: str, tmp_path: Path):
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     assert ok(alembic(empty, "current")) == f"{CHAIN[-1]} (head)\n"
     assert [re.search(r"-> (\w+)", line)[1] for line in ok(alembic(empty, "history")).splitlines()] == CHAIN[::-1]
     copy = revisions_in(tmp_path)
@@ -113,12 +113,12 @@ def start(url: str, *arguments: str, folder: Path = ROOT) -> subprocess.Popen[st
 def test_concurrent_upgrades_all_succeed(empty: str):
     runs = [start(empty, "upgrade", "head") for _ in range(4)]
     assert [(run.wait(), run.stderr.read() and "") for run in runs] == [(0, ""), (0, ""), (0, ""), (0, "")]
-    assert check_schema(empty) == "Schema validation passed!\n"
+    assert schema_differences(empty) == []
 
 
 def test_revision_that_waits_for_a_lock_lets_writers_pass_and_retries(empty: str):
     """A transaction reads devices, a revision wants an exclusive lock on it, and a writer queues behind."""
-    ok(alembic(empty, "upgrade", "f3b7a9c41d58"))
+    upgrade(empty, "f3b7a9c41d58")
     reader = psycopg2.connect(make_dsn(empty))
     with reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM devices, apk_versions")
@@ -175,7 +175,7 @@ VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{}')"
 
 def test_concurrent_indexes_are_created_and_dropped_while_another_run_waits(empty: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=CONCURRENT, two=PARTITIONED)
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     runs = [start(empty, "upgrade", "head", folder=folder) for _ in range(2)]
     assert [run.wait(timeout=60) for run in runs] == [0, 0]
     for name in ("ix_devices_model", "ix_hb_status"):
@@ -186,7 +186,7 @@ def test_concurrent_indexes_are_created_and_dropped_while_another_run_waits(empt
 
 def test_invalid_leftover_index_is_recreated(empty: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=CONCURRENT)
-    ok(alembic(empty, "upgrade", "head"))
+    upgrade(empty)
     run_sql(
         empty,
         "CREATE INDEX ix_devices_model ON devices (model)",

@@ -1,7 +1,13 @@
 """Run the `nexmdm` command in this process."""
 
+from functools import cache
+
+import typer.testing
 from nexmdm_cli.main import app
 from typer.testing import CliRunner, Result
+
+# CliRunner would build all commands from their annotations again for each call.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 
 def nexmdm(*arguments: str, code: int = 0, answer: str | None = None) -> Result:

@@ -1,11 +1,15 @@
 """Queries and checks that tests of the migrations run against a database."""
 
-import os
 import subprocess
-import sys
 
 import psycopg2
+from nexmdm.runtime import settings
+from nexmdm.schema import check
 from psycopg2.extensions import make_dsn
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from tests.support.postgres import named
 
 
 def ok(done: subprocess.CompletedProcess[str]) -> str:
@@ -13,10 +17,12 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def check_schema(url: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", "nexmdm.schema"], env={**os.environ, "DATABASE_URL": url}, capture_output=True, text=True
-    ).stdout
+def schema_differences(url: str) -> list[str]:
+    """What `make check-schema` would print, in this process."""
+    with named(url):
+        engine = create_engine(settings.load().sqlalchemy_url, poolclass=NullPool)
+        with engine.connect() as db:
+            return [*check.differences(db)]
 
 
 def rows(url: str, sql: str) -> list[tuple]:

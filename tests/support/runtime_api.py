@@ -73,7 +73,7 @@ class _Server(ThreadingHTTPServer):
 
 def invoke(function: Function, variables: dict[str, str], event: Any) -> Told:
     with _Server(event) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         process = subprocess.Popen(
             [sys.executable, "-m", "awslambdaric", function.handler],
             cwd=ROOT,

@@ -6,9 +6,9 @@ URL is bound, so tests assert what is signed instead.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-import boto3
 import pytest
 from nexmdm.builds import urls
 from nexmdm.runtime import settings
@@ -34,7 +34,12 @@ class Bucket(NamedTuple):
         return [version["VersionId"] for version in listed.get("Versions", [])]
 
 
-def _remove_bucket(client: Any) -> None:
+@cache
+def _client(url: str) -> "S3Client":
+    return s3.session().client("s3", endpoint_url=url)
+
+
+def _remove_bucket(client: "S3Client") -> None:
     """Remove only the test's bucket: moto keeps one state per process, which can hold another suite's bucket."""
     try:
         for page in client.get_paginator("list_object_versions").paginate(Bucket=BUCKET):
@@ -52,7 +57,7 @@ def bucket_of(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     for cached in (settings.load, urls._credentials, storage._client):
         cached.cache_clear()
-    client = boto3.client("s3", endpoint_url=url, region_name="eu-west-1")
+    client = _client(url)
     _remove_bucket(client)
     s3.make_bucket(url, BUCKET)
     yield Bucket(url, client)

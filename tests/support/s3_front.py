@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def front(target: str) -> Iterator[Front]:
     server = Front(target)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
 import pytest
 from nexmdm.runtime import settings
 
 from functions.watch import topic as sns
+from local import s3
 
 REGION = "eu-west-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test"}
@@ -18,8 +18,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFTHETEST", "AWS_SECRET_ACCESS_KEY": "secret-o
 class Topic:
     def __init__(self, url: str) -> None:
         self.url = url
-        self._sqs = boto3.client("sqs", REGION, endpoint_url=url)
-        client = boto3.client("sns", REGION, endpoint_url=url)
+        self._sqs = s3.session().client("sqs", endpoint_url=url)
+        client = s3.session().client("sns", endpoint_url=url)
         # The queue belongs to this suite alone: moto keeps one state per process.
         for old in client.list_topics()["Topics"]:
             if old["TopicArn"].endswith(":alarms"):

@@ -94,7 +94,7 @@ def listening() -> Iterator[Webhook]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     webhook.url = f"http://127.0.0.1:{server.server_port}{SECRET_PATH}"
     try:
         yield webhook

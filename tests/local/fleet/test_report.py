@@ -84,7 +84,7 @@ def served(url):
                 pass
 
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         started.extend([http.shutdown, http.server_close, server.close])
         return f"http://127.0.0.1:{http.server_port}"
 

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from tests.support.api import ROOT, Device, call
-from tests.support.postgres import alembic, run_sql
+from tests.support.postgres import downgrade, run_sql, upgrade
 from tests.support.races import errors, race
 
 CHARTED = ("battery_pct", "temp_c", "signal_dbm", "ram_used_mb")
@@ -248,8 +248,8 @@ def test_downgrade_drops_the_history_and_upgrade_creates_it_empty(url: str, db: 
     fill(url, device)
     clean(url)
     db.close()
-    alembic(url, "downgrade", "15b11d000006")
+    downgrade(url, "15b11d000006")
     assert db.execute("SELECT to_regclass('device_history') AS found") == [{"found": None}]
-    alembic(url, "upgrade", "head")
+    upgrade(url)
     kept = told(db)
     assert shown(device) == kept

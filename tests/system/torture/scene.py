@@ -16,7 +16,7 @@ import psycopg2
 
 from local.fleet.ledger import Key
 from local.postgres import embedded
-from tests.support.postgres import alembic, run_sql
+from tests.support.postgres import run_sql, upgrade
 from tests.system.torture.load import Load, under_load
 from tests.system.torture.stack import Stack, standing
 
@@ -62,8 +62,7 @@ def running_scene() -> Iterator[Scene]:
     with tempfile.TemporaryDirectory(prefix="nexmdm-torture-") as folder:
         data = Path(folder) / "data"
         with embedded.start(data, version=VERSION) as admin:
-            upgraded = alembic(admin, "upgrade", "head")
-            assert upgraded.returncode == 0, upgraded.stderr
+            upgrade(admin)
             run_sql(
                 admin,
                 f"CREATE ROLE {ROLE} LOGIN",
