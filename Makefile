@@ -14,6 +14,9 @@ export AWS_REGION := $(or $(AWS_REGION),$(AWS_DEFAULT_REGION))
 export AWS_DEFAULT_REGION := $(AWS_REGION)
 endif
 
+# The suite starts thousands of processes, which would otherwise compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test coverage bench bench-operators torture mutations prove test-extra test-lambda-python test-built openapi settings pictures lint format lock migrate migration downgrade check-schema adopt clean \
 	build build-host validate rehearse costs deploy release output logs samples invoke e2e ca-bundle pin-ca-bundle
