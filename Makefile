@@ -56,7 +56,7 @@ torture: setup ## faults, races, secrets, fuzz and access, ten times as many as 
 mutations: setup ## remove each protection in turn and check that tests fail: make mutations ONLY="D1"
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
-test-extra: setup $(VENV)/.extra ## tests that need Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
+test-extra: setup $(VENV)/.extra ## the longest tests, and those that need Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest tests/system/extra
 	@$(BIN)/python -m model.prove $(if $(CI),--quick)
 

@@ -1,50 +1,16 @@
-"""Every operator route of the template is measured, and a full scan of a table is detected."""
+"""Every operator route of the template has a request, and a full scan of a table is detected.
 
-import io
-import tempfile
-from pathlib import Path
+The measurements themselves are in tests/system/extra/test_benchmark.py.
+"""
 
-import pytest
-from rich.console import Console
-
-from bench import __main__ as bench
 from bench import operators
-from bench.figures import ABSENT, Figure
 from bench.operator_requests import REQUESTS, TO_S3, Ask
-from bench.stage import QUICK
-from local.postgres import embedded
 
 
 def test_exactly_the_operator_routes_have_a_request():
     assert set(operators.routes()) == REQUESTS.keys() - {route for route, asks in REQUESTS.items() if not asks} | set(
         TO_S3
     )
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory) -> list[Figure]:
-    """The measurements at small sizes, with one route more in the template that has no request."""
-    known = operators.routes()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="nexmdm-bench-") as folder,
-        embedded.start(Path(folder) / "data") as url,
-    ):
-        patch.setattr(operators, "PLANS", tmp_path_factory.mktemp("plans") / "operators.txt")
-        patch.setattr(operators, "routes", lambda: [*known, "GET /v1/new"])
-        found = bench.measure(url, ["operators"], QUICK, Console(file=io.StringIO()))["operators"]
-        assert "EXPLAIN" not in operators.PLANS.read_text()
-        assert operators.PLANS.read_text().count("cost=") > len(known)
-        return found
-
-
-def test_every_request_is_answered(measured):
-    assert [f"{figure.what}: {figure.note}" for figure in measured[:-1] if figure.bar == ABSENT] == []
-    assert len(measured) == sum(map(len, REQUESTS.values())) + 1
-
-
-def test_route_without_a_request_is_a_miss(measured):
-    assert (measured[-1].what, measured[-1].verdict) == ("GET /v1/new", "MISSED")
 
 
 def judged(took: float, floor: float | None = None, scanned: tuple[str, ...] = (), **ask: float) -> str:

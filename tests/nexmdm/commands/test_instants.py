@@ -1,4 +1,4 @@
-"""The instants of a schedule, compared with a reference that walks through a year in five-minute steps."""
+"""The instants of a schedule, compared with a reference that walks through a year in quarters of an hour."""
 
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ ZONES = [
     "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Santiago", "Asia/Beirut", "Asia/Kolkata",
     "Asia/Kathmandu", "Australia/Sydney", "Australia/Lord_Howe", "Asia/Jerusalem", "Pacific/Chatham",
 ]  # fmt: skip
-STEP = timedelta(minutes=5)
+STEP = timedelta(minutes=15)
 # (expression, minutes, hours, days of the month, weekdays with Monday as 0; None means any)
 CRONS = [
     ("30 2 * * *", {30}, {2}, None, None),
@@ -21,8 +21,8 @@ CRONS = [
     ("15,45 1-3 * * *", {15, 45}, {1, 2, 3}, None, None),
     ("0 3 * * 0", {0}, {3}, None, {6}),
     ("30 2 29 * *", {30}, {2}, {29}, None),
-    ("*/20 * * * *", {0, 20, 40}, None, None, None),
-    ("10 * * * *", {10}, None, None, None),
+    ("*/15 * * * *", {0, 15, 30, 45}, None, None, None),
+    ("45 * * * *", {45}, None, None, None),
     ("*/30 2 * * *", {0, 30}, {2}, None, None),
     ("0 */6 * * *", {0}, {0, 6, 12, 18}, None, None),
 ]

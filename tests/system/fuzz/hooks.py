@@ -47,6 +47,7 @@ RULES = (
     "the limit is 1048576",  # bytes of the whole body
     "must be before `to`",  # two instants
     "which has no threshold",  # the condition
+    "$.threshold: is ",  # each condition has its own limits
     "must be absent in the last stage",
     "is missing: give the minimum time before the next stage",  # for every other stage
     "$.cron: ",  # a grammar of its own

@@ -83,7 +83,7 @@ def test_json_on_device_routes_uses_at_most_10_times_its_size(token, kind, size)
     body = HOSTILE[kind](size)
     assert len(body) <= MIB
     strangers = [("/v1/heartbeat", "not a token"), ("/v1/action-result", None)]
-    # The largest bodies take a while, and the routes share their readers: a report, a queue of reports, a small message.
+    # The largest bodies take a while, and the routes share their readers: of a report, a queue of reports, a message.
     routes = ROUTES if size < MIB else ["/v1/heartbeat", "/v1/heartbeats", "/v1/action-result"]
     for path, credential in [*((path, token) for path in routes), *strangers[: 1 if size == MIB else 2]]:
         found = peak(path, body, credential)
