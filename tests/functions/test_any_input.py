@@ -1,6 +1,8 @@
 """Promise S2 for every HTTP route: no event causes a 5xx, and every refusal is a problem document."""
 
+import base64
 import json
+import re
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -9,7 +11,7 @@ from nexmdm.runtime import http
 
 from local import template
 from local.gateway import payload
-from tests.support.api import CONTEXT, call, enroll, event
+from tests.support.api import CONTEXT, ROOT, call, enroll, event
 
 TEXT = st.text(max_size=30)
 NASTY = st.sampled_from(
@@ -56,6 +58,68 @@ def test_no_event_causes_a_5xx(url, route, monkeypatch):
             assert json.loads(answer.body)["status"] == answer.status
 
     holds()
+
+
+# Offsets that PostgreSQL refuses, and the ends of the years that Python knows.
+ODD_INSTANTS = [
+    "2030-01-01T00:00:00-20:39",
+    "2030-01-01T00:00:00+17:52",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+23:00",
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59-23:00",
+    "9999-12-31T23:59:59",
+    "0001-01-01T00:00:00",
+]
+SCHEDULE = {"name": "s", "action": "ping", "filter": {"all": True}, "timezone": "America/New_York"}
+# Every place of an instant. Names ending in ? are query parameters.
+INSTANTS = [
+    ("GET", "/v1/audit/commands", "since?", {}),
+    ("GET", "/v1/events", "since?", {}),
+    ("GET", "/v1/fleet/history", "from?", {}),
+    ("GET", "/v1/fleet/history", "to?", {}),
+    ("GET", "/v1/devices/x/history", "from?", {}),
+    ("GET", "/v1/devices/x/history", "to?", {}),
+    ("POST", "/v1/mutes", "until", {"filter": {"all": True}}),
+    ("POST", "/v1/schedules", "at", SCHEDULE),
+    ("POST", "/v1/schedules", "at", SCHEDULE | {"timezone": "Asia/Tokyo"}),
+    ("PATCH", "/v1/schedules/once", "at", {}),
+]
+
+
+@pytest.mark.parametrize("instant", ODD_INSTANTS)
+@pytest.mark.parametrize(("method", "path", "name", "body"), INSTANTS)
+def test_odd_instant_is_answered_or_refused(url, method, path, name, body, instant):
+    once = SCHEDULE | {"name": "once", "at": "2040-01-01T00:00:00Z"}
+    assert call("POST", "/v1/schedules", once).status == 201
+    given_ = {"query": {name[:-1]: instant}} if name.endswith("?") else {"body": body | {name: instant}}
+    assert call(method, path, **given_).status in (200, 201, 404, 422)
+
+
+def test_every_instant_of_a_request_is_tried():
+    """Of the routes in docs/openapi.json, except the device's own: test_odd_values.py has those."""
+    document = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    found = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                if "date-time" in json.dumps(parameter):
+                    found.add((method.upper(), re.sub(r"{\w+}", "x", path), f"{parameter['name']}?"))
+            body = json.dumps(operation.get("requestBody", {}))
+            for schema in re.findall(r"#/components/schemas/(\w+)", body):
+                for name, member in document["components"]["schemas"][schema].get("properties", {}).items():
+                    if "date-time" in json.dumps(member):
+                        found.add((method.upper(), path, name))
+    assert found - {("POST", "/v1/heartbeat", "timestamp_utc")} <= {entry[:3] for entry in INSTANTS}
+
+
+@pytest.mark.parametrize("instant", ODD_INSTANTS[:6])
+def test_odd_instant_in_a_cursor_is_answered_or_refused(url, instant):
+    """An operator may write a cursor by hand."""
+    cursors = [base64.urlsafe_b64encode(json.dumps([instant, *rest]).encode()).decode() for rest in ([], [1], ["x"])]
+    for path in ("/v1/events", "/v1/commands", "/v1/devices/x/heartbeats", "/v1/schedules/once/runs", "/v1/alerts"):
+        for cursor in cursors:
+            assert call("GET", path, query={"cursor": cursor}).status in (200, 404, 422)
 
 
 @pytest.mark.parametrize(

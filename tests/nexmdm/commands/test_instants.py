@@ -10,8 +10,8 @@ from nexmdm.runtime.errors import Invalid
 
 # Both hemispheres, a half-hour change, a change at midnight, 45-minute offsets, and a zone without changes.
 ZONES = [
-    "UTC", "Europe/Berlin", "Europe/London", "America/New_York", "America/Santiago", "Asia/Beirut", "Asia/Kolkata",
-    "Asia/Kathmandu", "Australia/Sydney", "Australia/Lord_Howe", "Asia/Jerusalem", "Pacific/Chatham",
+    "UTC", "Europe/Berlin", "America/New_York", "America/Santiago", "Asia/Beirut", "Asia/Kathmandu",
+    "Australia/Sydney", "Australia/Lord_Howe", "Pacific/Chatham",
 ]  # fmt: skip
 STEP = timedelta(minutes=15)
 # (expression, minutes, hours, days of the month, weekdays with Monday as 0; None means any)
@@ -21,7 +21,7 @@ CRONS = [
     ("15,45 1-3 * * *", {15, 45}, {1, 2, 3}, None, None),
     ("0 3 * * 0", {0}, {3}, None, {6}),
     ("30 2 29 * *", {30}, {2}, {29}, None),
-    ("*/15 * * * *", {0, 15, 30, 45}, None, None, None),
+    ("*/30 * * * *", {0, 30}, None, None, None),
     ("45 * * * *", {45}, None, None, None),
     ("*/30 2 * * *", {0, 30}, {2}, None, None),
     ("0 */6 * * *", {0}, {0, 6, 12, 18}, None, None),
@@ -85,7 +85,7 @@ def test_year_contains_the_clock_changes_of_each_zone(year):
     """The year must contain both changes of every zone with daylight saving time, or it would prove nothing."""
     jumps = [second[1] - first[1] for first, second in itertools.pairwise(year.minutes)]
     forward, back = (any(jump > STEP for jump in jumps), any(jump < timedelta(0) for jump in jumps))
-    fixed = year.zone in ("UTC", "Asia/Kolkata", "Asia/Kathmandu")
+    fixed = year.zone in ("UTC", "Asia/Kathmandu")
     assert (forward, back) == ((False, False) if fixed else (True, True))
 
 

@@ -20,7 +20,7 @@ from local import s3
 from local.rds.door import ADMIN, ADMIN_PASSWORD, KEY, REGION, Door, rds
 from local.rds.server import DATABASE, Server, aurora
 from tests.support.api import ROOT
-from tests.support.postgres import alembic
+from tests.support.postgres import upgrade
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -100,8 +100,7 @@ def migrated(lambda_: Door) -> list[str]:
     before = len(lambda_.logins)
     forget()
     roles.ensure(settings.load(), wait_seconds=0)
-    upgraded = alembic("", "upgrade", "head")
-    assert upgraded.returncode == 0, upgraded.stderr
+    upgrade("")
     return [user for user, _ in lambda_.logins[before:]]
 
 

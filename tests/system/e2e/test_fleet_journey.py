@@ -10,7 +10,7 @@ from local.fleet.journey import ACTIONS
 from tests.support.api import ROOT
 
 
-@pytest.mark.parametrize(("profile", "devices"), [("field", 50), ("reference", 20)])
+@pytest.mark.parametrize(("profile", "devices"), [("field", 30), ("reference", 10)])
 def test_no_status_is_false(url, profile, devices):
     ended = subprocess.run(
         [sys.executable, "-m", "local.fleet.journey", "--devices", str(devices), "--profile", profile],

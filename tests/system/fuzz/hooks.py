@@ -67,7 +67,8 @@ RULES = (
     "$.at: Invalid RFC3339",  # a local time without an offset is allowed here
     "is in the past; give a time in the future",  # depends on the clock
     "no build could ever follow it",
-    "contains the invisible character",  # Unicode's categories
+    "is blank; give it at least one visible character",  # Unicode's categories
+    "contains the invisible character",  # the same
     "Request Entity Too Large",  # the gateway's
 )
 

@@ -70,8 +70,16 @@ def next_runs(timing: str | datetime, timezone: str, after: datetime, count: int
 
 
 def instant_of(at: datetime, timezone: str) -> datetime:
-    """An instant with an offset unchanged; a local time by the rule for skipped and repeated local times."""
-    return at.astimezone(UTC) if at.tzinfo else _instant(at, zone_of(timezone))
+    """An instant with an offset unchanged; a local time by the rule for skipped and repeated local times.
+
+    Raises:
+        Invalid: it is before the year 1 or after 9999 in UTC.
+    """
+    zone = zone_of(timezone)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else _instant(at, zone)
+    except OverflowError:
+        raise Invalid("$.at", "is before the year 1 or after the year 9999 in UTC") from None
 
 
 @cache

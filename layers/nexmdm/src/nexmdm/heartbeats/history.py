@@ -16,6 +16,7 @@ from nexmdm.runtime.errors import Invalid, UnknownDevice
 from nexmdm.runtime.validation import Instant
 
 MOST_POINTS = 10_000
+_SECOND_DAY = datetime(1, 1, 2, tzinfo=UTC)  # no earlier instant has a day before it
 
 
 class HistoryQuery(Struct, kw_only=True):
@@ -32,7 +33,7 @@ class HistoryQuery(Struct, kw_only=True):
             Invalid: `from` is not before `to`, or there would be too many points.
         """
         to = self.to or datetime.now(UTC)
-        begin = self.from_ or to - timedelta(days=1)
+        begin = self.from_ or max(to, _SECOND_DAY) - timedelta(days=1)
         if begin >= to:
             raise Invalid("query.from", "must be before `to`")
         length = timedelta(hours=1) if self.step == "hour" else timedelta(days=1)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -35,7 +36,7 @@ class PageQuery(Struct, kw_only=True):
             raise Invalid("query.cursor", "is not a cursor of this list; use next_cursor of the page before") from None
         for part in key:
             validation.storable(str(part), "query.cursor")
-        return key
+        return [validation.in_utc(part, "query.cursor") if isinstance(part, datetime) else part for part in key]
 
 
 class Page(Struct, Generic[T]):

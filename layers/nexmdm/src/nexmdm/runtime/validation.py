@@ -5,11 +5,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct, structs
 
 from nexmdm.runtime.errors import Invalid, Malformed, TooLarge
 from nexmdm.runtime.problems import FieldError
@@ -125,18 +125,36 @@ def _structure(body: bytes, kept: bytes) -> bytes:
 
 
 def convert(document: Any, type_: type[T], root: str = "$") -> T:
-    """The document as `type_`; strings are accepted for numbers and booleans.
+    """The document as `type_`; strings are accepted for numbers and booleans. Instants with an offset are in UTC.
 
     Raises:
         Invalid: with the JSONPath of the first invalid field.
     """
     try:
-        return msgspec.convert(document, type_, strict=False)
+        converted = msgspec.convert(document, type_, strict=False)
     except msgspec.ValidationError as error:
         text = str(error)
         found = _AT.match(text)
         path, detail = (found["path"], found["detail"]) if found else (None, text)
         raise Invalid((path or "$").replace("$", root, 1), detail.replace("`", "")) from None
+    if isinstance(converted, Struct):
+        for field, name in zip(converted.__struct_fields__, converted.__struct_encode_fields__, strict=True):
+            instant = getattr(converted, field)
+            if isinstance(instant, datetime) and instant.tzinfo:
+                structs.force_setattr(converted, field, in_utc(instant, f"{root}.{name}"))
+    return converted
+
+
+def in_utc(instant: datetime, path: str) -> datetime:
+    """The same instant in UTC, because PostgreSQL refuses offsets of 16 hours and more.
+
+    Raises:
+        Invalid: it is before the year 1 or after 9999 there.
+    """
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise Invalid(path, "is before the year 1 or after the year 9999 in UTC") from None
 
 
 def storable(text: str, path: str) -> None:
