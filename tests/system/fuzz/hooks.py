@@ -65,6 +65,10 @@ RULES = (
     "give one of staged_rollout_percent, device_ids and stages",
     "give cron for a recurring command, or at",
     "$.at: Invalid RFC3339",  # a local time without an offset is allowed here
+    "$.at: Invalid epoch timestamp",  # the same
+    "selector: column ",  # a grammar of its own: docs/targets.md
+    "is only allowed with stages",  # another member
+    "$.fcm_token: does not fit",  # NUL and unpaired surrogates, which PostgreSQL cannot store
     "is in the past; give a time in the future",  # depends on the clock
     "no build could ever follow it",
     "is blank; give it at least one visible character",  # Unicode's categories
