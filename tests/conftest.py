@@ -20,7 +20,7 @@ from psycopg2.extensions import make_dsn
 from local.postgres import embedded, logins
 from tests.support.api import Device, enroll
 from tests.support.databases import Databases, url_of
-from tests.support.fixtures import bucket, cloudformation, fake_fcm, s3_server, topic, webhook  # noqa: F401
+from tests.support.fixtures import at_head, bucket, cloudformation, empty, fake_fcm, s3_server, topic, webhook  # noqa: F401
 from tests.support.postgres import run_sql, upgrade
 
 # Powertools keeps the standard output it first sees. This import makes that the run's, not the first test's capture.

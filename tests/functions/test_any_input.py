@@ -42,7 +42,7 @@ def test_no_event_causes_a_5xx(url, route, monkeypatch):
     @example(query={"cursor": "WyJ4Il0"}, headers={}, body=None, name="x", base64=False, signed_in=True)
     @example(query={"cursor": "WyJ4IiwieCJd"}, headers={}, body=None, name="x", base64=False, signed_in=True)
     @example(query={}, headers={}, body="ü", name="x", base64=True, signed_in=True)
-    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, suppress_health_check=list(HealthCheck))
     def holds(query, headers, body, name, base64, signed_in):
         path = "/".join("x" if part.startswith("{") else part for part in route.path.split("/"))
         handler, sent = event(route.method, path, token=token if signed_in else None)

@@ -536,7 +536,7 @@ def test_any_object_body_updates_last_seen(db, device):
     """The property to hold: `last_seen_at` advances."""
 
     @given(st.dictionaries(st.sampled_from(PATHS), VALUES, min_size=1, max_size=6), st.booleans())
-    @settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck), deadline=None)
     def holds(odd, batch):
         db.execute("DELETE FROM device_heartbeats")
         db.execute("UPDATE device_last_status SET last_seen_at = last_seen_at - interval '1 hour'")

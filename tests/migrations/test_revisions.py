@@ -87,12 +87,11 @@ def test_upgrade_from_each_release_keeps_rows_of_every_table(empty: str):
     assert schema_differences(empty) == []
 
 
-def test_read_only_commands_work(empty: str, tmp_path: Path):
-    upgrade(empty)
-    assert ok(alembic(empty, "current")) == f"{CHAIN[-1]} (head)\n"
-    assert [re.search(r"-> (\w+)", line)[1] for line in ok(alembic(empty, "history")).splitlines()] == CHAIN[::-1]
+def test_read_only_commands_work(at_head: str, tmp_path: Path):
+    assert ok(alembic(at_head, "current")) == f"{CHAIN[-1]} (head)\n"
+    assert [re.search(r"-> (\w+)", line)[1] for line in ok(alembic(at_head, "history")).splitlines()] == CHAIN[::-1]
     copy = revisions_in(tmp_path)
-    ok(own_alembic(empty, copy, "revision", "--autogenerate", "-m", "nothing"))
+    ok(own_alembic(at_head, copy, "revision", "--autogenerate", "-m", "nothing"))
     (made,) = (copy / "migrations" / "versions").glob("*_nothing.py")
     assert made.read_text().count("    pass\n") == 2
 
@@ -173,27 +172,25 @@ def downgrade():
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{}')"
 
 
-def test_concurrent_indexes_are_created_and_dropped_while_another_run_waits(empty: str, tmp_path: Path):
+def test_concurrent_indexes_are_created_and_dropped_while_another_run_waits(at_head: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=CONCURRENT, two=PARTITIONED)
-    upgrade(empty)
-    runs = [start(empty, "upgrade", "head", folder=folder) for _ in range(2)]
+    runs = [start(at_head, "upgrade", "head", folder=folder) for _ in range(2)]
     assert [run.wait(timeout=60) for run in runs] == [0, 0]
     for name in ("ix_devices_model", "ix_hb_status"):
-        assert rows(empty, VALID.format(name)) == [(True,)]
-    ok(own_alembic(empty, folder, "downgrade", CHAIN[-1]))
-    assert rows(empty, VALID.format("ix_devices_model")) == []
+        assert rows(at_head, VALID.format(name)) == [(True,)]
+    ok(own_alembic(at_head, folder, "downgrade", CHAIN[-1]))
+    assert rows(at_head, VALID.format("ix_devices_model")) == []
 
 
-def test_invalid_leftover_index_is_recreated(empty: str, tmp_path: Path):
+def test_invalid_leftover_index_is_recreated(at_head: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=CONCURRENT)
-    upgrade(empty)
     run_sql(
-        empty,
+        at_head,
         "CREATE INDEX ix_devices_model ON devices (model)",
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_devices_model'::regclass",
     )
-    ok(own_alembic(empty, folder, "upgrade", "head"))
-    assert rows(empty, VALID.format("ix_devices_model")) == [(True,)]
+    ok(own_alembic(at_head, folder, "upgrade", "head"))
+    assert rows(at_head, VALID.format("ix_devices_model")) == [(True,)]
 
 
 TIMEOUTS = """
@@ -203,10 +200,10 @@ def downgrade():
     op.execute("DROP TABLE seen")"""  # noqa: E501
 
 
-def test_timeouts_are_set_in_each_transaction(empty: str, tmp_path: Path):
+def test_timeouts_are_set_in_each_transaction(at_head: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=TIMEOUTS)
-    ok(own_alembic(empty, folder, "upgrade", "head"))
-    assert rows(empty, "SELECT * FROM seen") == [("1s", "2s")]
+    ok(own_alembic(at_head, folder, "upgrade", "head"))
+    assert rows(at_head, "SELECT * FROM seen") == [("1s", "2s")]
 
 
 FAILS = """
@@ -217,10 +214,10 @@ def downgrade():
     pass"""
 
 
-def test_failed_revision_leaves_nothing_and_earlier_ones_are_kept(empty: str, tmp_path: Path):
+def test_failed_revision_leaves_nothing_and_earlier_ones_are_kept(at_head: str, tmp_path: Path):
     folder = revisions_in(tmp_path, one=TIMEOUTS, two=FAILS)
-    assert own_alembic(empty, folder, "upgrade", "head").returncode == 1
-    assert rows(empty, "SELECT version_num, to_regclass('half') FROM alembic_version") == [("one", None)]
+    assert own_alembic(at_head, folder, "upgrade", "head").returncode == 1
+    assert rows(at_head, "SELECT version_num, to_regclass('half') FROM alembic_version") == [("one", None)]
 
 
 def test_unreachable_database_is_reported_in_one_line(empty: str):

@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests use; tests/conftest.py imports them, which makes them available everywhere."""
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,9 @@ from nexmdm.runtime import secrets, settings
 from local import s3
 from local.fcm import FakeFcm
 from tests.support import cloudformation as cloud_formation
+from tests.support.databases import url_of
 from tests.support.fcm import running_fake
+from tests.support.postgres import run_sql
 from tests.support.s3 import Bucket, bucket_of
 from tests.support.sns import Topic, topic_of
 from tests.support.webhook import Webhook, listening
@@ -56,3 +59,21 @@ def cloudformation(monkeypatch: pytest.MonkeyPatch) -> Iterator[cloud_formation.
     with cloud_formation.listening() as server:
         monkeypatch.setenv("RESPONSE_HOST", f"127.0.0.1:{server.server_port}")
         yield server
+
+
+@pytest.fixture
+def empty(server: str) -> Iterator[str]:
+    """A database without tables, for tests of how the schema gets there."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    run_sql(server, f"CREATE DATABASE {name}")
+    yield url_of(server, name)
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def at_head(server: str, template: str) -> Iterator[str]:
+    """A database at the latest revision, for tests of what follows it."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    run_sql(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield url_of(server, name)
+    run_sql(server, f"DROP DATABASE {name} WITH (FORCE)")

@@ -81,11 +81,7 @@ def token(url: str) -> str:
 # 1 MiB is the most that the gateway passes on. It is tried with the kinds that take the most memory.
 @pytest.mark.parametrize(
     ("kind", "size"),
-    [
-        *((kind, 60_000) for kind in HOSTILE),
-        *((kind, MIB // 4) for kind in HOSTILE),
-        *((kind, MIB) for kind in LARGEST),
-    ],
+    [*((kind, 60_000) for kind in HOSTILE), *((kind, MIB) for kind in LARGEST)],
     ids=str,
 )
 def test_json_on_device_routes_uses_at_most_10_times_its_size(token, kind, size):
@@ -93,8 +89,8 @@ def test_json_on_device_routes_uses_at_most_10_times_its_size(token, kind, size)
     assert len(body) <= MIB
     strangers = [("/v1/heartbeat", "not a token"), ("/v1/action-result", None)]
     # The largest bodies take a while, and the routes share their readers: of a report, a queue of reports, a message.
-    routes = ROUTES if size == 60_000 else ["/v1/heartbeat", "/v1/heartbeats", "/v1/action-result"]
-    for path, credential in [*((path, token) for path in routes), *strangers]:
+    routes = ROUTES if size < MIB else ["/v1/heartbeat", "/v1/heartbeats", "/v1/action-result"]
+    for path, credential in [*((path, token) for path in routes), *(strangers if size < MIB else [])]:
         found = peak(path, body, credential)
         assert found <= 10 * len(body) + SPARE, (path, credential, found / len(body))
 
@@ -102,14 +98,14 @@ def test_json_on_device_routes_uses_at_most_10_times_its_size(token, kind, size)
 @pytest.mark.parametrize("kind", NO_JSON)
 def test_invalid_json_uses_at_most_40_times_its_size(token, kind):
     body = NO_JSON[kind](MIB // 8)
-    for path in ROUTES:
+    for path in ROUTES[::2]:
         found = peak(path, body, token)
         assert found <= 40 * len(body) + SPARE, (path, found / len(body))
 
 
 @pytest.mark.parametrize("kind", [*HOSTILE, *NO_JSON])
 def test_operator_body_uses_at_most_40_times_its_size(token, kind):
-    body = (HOSTILE | NO_JSON)[kind](MIB // 2)
+    body = (HOSTILE | NO_JSON)[kind](MIB // 4)
     # All bodies are read in the same way, so each kind of body is tried on one route.
     path = ("/v1/enroll-tokens", "/v1/commands", "/v1/devices/import")[len(kind) % 3]
     found = peak(path, body, None)
