@@ -41,10 +41,10 @@ $(VENV)/.installed: VERSION requirements/dev.txt pyproject.toml layers/nexmdm/py
 run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=20)
 	@$(BIN)/python -m local.run --devices $(or $(DEVICES),20)
 
-test: setup ## the whole suite on real PostgreSQL, with parallel workers (WORKERS=4)
+test: setup ## the suite on real PostgreSQL, with parallel workers (WORKERS=4)
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
 
-coverage: setup ## the whole suite with coverage of functions and layer; fails below the floor (WORKERS=4)
+coverage: setup ## the suite with coverage of functions and layer; fails below the floor (WORKERS=4)
 	@mkdir -p .nexmdm
 	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
