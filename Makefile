@@ -57,7 +57,7 @@ mutations: setup ## remove each protection in turn and check that tests fail: ma
 	@$(BIN)/python -m tests.system.torture.mutations $(ONLY)
 
 test-extra: setup $(VENV)/.extra ## the longest tests, and those that need Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
-	@$(BIN)/python -m pytest tests/system/extra
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/system/extra
 	@$(BIN)/python -m model.prove $(if $(CI),--quick)
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt
