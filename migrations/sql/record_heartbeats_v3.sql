@@ -32,13 +32,20 @@ DECLARE
     inventory json;
     pings text[];
     heard bool;
+    first_use bool := false;
     registered_at timestamptz;
     registration text;
 BEGIN
-    -- Step 1: authenticate. Using the newest token for the first time invalidates the older ones.
+    -- Step 1: authenticate. It locks nothing: the newest token's first use is recorded in step 5, because every report
+    -- locks the row of the last status before the device's row. For other tokens authenticate_device_v1 only reads.
     IF p_token_id IS NOT NULL THEN
-        SELECT d.id, l.last_ts >= p_oldest INTO own, may_be_stored
-        FROM authenticate_device_v1(p_token_id) d LEFT JOIN device_last_status l ON l.device_id = d.id;
+        SELECT d.id, l.last_ts >= p_oldest, d.confirmed_at IS NULL INTO own, may_be_stored, first_use
+        FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
+        WHERE d.token_id = p_token_id AND d.deleted_at IS NULL;
+        IF NOT FOUND THEN
+            SELECT d.id, l.last_ts >= p_oldest INTO own, may_be_stored
+            FROM authenticate_device_v1(p_token_id) d LEFT JOIN device_last_status l ON l.device_id = d.id;
+        END IF;
     ELSE
         SELECT d.id, l.last_ts >= p_oldest INTO own, may_be_stored
         FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id WHERE d.id = p_device_id;
@@ -240,15 +247,19 @@ BEGIN
         WHERE l.device_id = own;
     END IF;
 
-    -- Step 5: a report that answers a ping completes its command.
+    -- Step 5: using the newest token for the first time confirms it and invalidates the older ones.
+    IF first_use THEN
+        PERFORM authenticate_device_v1(p_token_id);
+    END IF;
+
+    -- Step 6: a report that answers a ping completes its command.
     IF pings <> '{}' THEN
         PERFORM complete_command_v1(ping, own, 'OK', NULL, 'ping') FROM unnest(pings) AS ping;
     END IF;
 
-    -- Step 6: store a newer FCM registration token. Every report locks the row of the last status before the device's
-    -- row, so this is a separate statement after step 3. The report is compared with the row itself, which a concurrent
-    -- report may have changed. A token that FCM reported as UNREGISTERED is not accepted again, and a report without a
-    -- token clears none.
+    -- Step 7: store a newer FCM registration token, after step 3 because of the order of the locks. The report is
+    -- compared with the row itself, which a concurrent report may have changed. A token that FCM reported as
+    -- UNREGISTERED is not accepted again, and a report without a token clears none.
     IF registration IS NOT NULL THEN
         UPDATE devices d SET fcm_token = registration, fcm_token_at = registered_at
         WHERE d.id = own AND d.deleted_at IS NULL
@@ -258,7 +269,7 @@ BEGIN
           AND coalesce(registered_at > d.fcm_token_at, true);
     END IF;
 
-    -- Step 7: store the app inventory, only if its hash changed. The row of the last status has been locked since step
+    -- Step 8: store the app inventory, only if its hash changed. The row of the last status has been locked since step
     -- 3, which serializes calls of one device. An invalid entry (`installed` null) changes nothing.
     IF inventory IS NOT NULL THEN
         WITH reported AS MATERIALIZED (

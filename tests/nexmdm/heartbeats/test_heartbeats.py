@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from nexmdm.runtime import lenient
 from nexmdm.runtime import settings as configuration
 from nexmdm.runtime.database import Database
 from nexmdm.runtime.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
+from psycopg2.extensions import make_dsn
 
 from tests.support import agent
 from tests.support.agent import an_hour_ago
@@ -553,6 +555,26 @@ def test_newest_of_racing_reports_sets_the_fcm_token_and_the_facts(url, db, devi
         assert errors(results) == []
         (kept,) = db.execute("SELECT fcm_token, android_version FROM devices")
         assert kept == {"fcm_token": f"{attempt}-31", "android_version": f"{attempt}-31"}
+
+
+def test_first_use_of_a_token_locks_the_last_status_before_the_device(url, db, device):
+    """Every report takes its locks in this order; otherwise two reports of one phone can wait for each other."""
+    start = an_hour_ago()
+    recorded(db, device, report(start))
+    db.execute("UPDATE devices SET confirmed_at = NULL")
+    blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with ThreadPoolExecutor(1) as pool, closing(psycopg2.connect(url)) as observer, observer.cursor() as cursor:
+        observer.autocommit = True
+        with db.transaction() as tx:
+            record.for_device(tx, device.id, [report(start + SECOND)], configuration.load(), 10)
+            own = Database(make_dsn(url))
+            first_use = pool.submit(recorded, own, device, report(start + 2 * SECOND))
+            while not (cursor.execute(blocked), cursor.fetchall())[1]:
+                assert not first_use.done()
+            tx.execute("SELECT FROM devices FOR NO KEY UPDATE NOWAIT")
+        first_use.result()
+        own.close()
+    assert db.execute("SELECT confirmed_at IS NOT NULL AS confirmed FROM devices") == [{"confirmed": True}]
 
 
 def test_device_facts_follow_the_newest_report(db, device):

@@ -73,7 +73,9 @@ def _register(db: Database, token: str, given: str, hardware_id: str | None) -> 
             raise NotAuthenticated(_REFUSED)
         enrollment = enrollments[0]
         key = aliases.key(given)
-        found = tx.execute(_LOCK_ALIAS, {"key": key, "alias": alias or given, "given": given})
+        names = {"key": key, "alias": alias or given, "given": given}
+        tx.execute(_LOCK_LAST_STATUS, names)
+        found = tx.execute(_LOCK_ALIAS, names)
         held = found[0] if found else None
         values = {
             "token_id": enrollment["token_id"],
@@ -132,6 +134,15 @@ SELECT token_id, alias, uses_allowed, labels FROM enrollment_tokens
 WHERE token_hash = %(token_hash)s AND scope = 'register' AND status <> 'revoked'
   AND expires_at > statement_timestamp()
 FOR UPDATE
+"""
+
+# Reports of the device lock this row before the device's, so a registration must do the same.
+_LOCK_LAST_STATUS = """
+SELECT FROM device_last_status WHERE device_id IN (
+    SELECT id FROM devices
+    WHERE deleted_at IS NULL AND (alias_key = %(key)s OR alias = %(alias)s OR alias = %(given)s))
+ORDER BY device_id
+FOR NO KEY UPDATE
 """
 
 # Finds the device by alias_key, or by its exact alias if it has no key because another device looked the same when keys
