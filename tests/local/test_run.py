@@ -109,8 +109,10 @@ def test_second_run_in_the_same_state_folder_is_refused(start):
 def test_missing_rows_are_reported_as_wrong(start, db):
     run = start("--devices", "3")
     eventually(lambda: db.execute("DELETE FROM device_heartbeats RETURNING hb_id"), seconds=60)
+    children = run.processes()
     run.send(signal.SIGTERM)
     assert run.end() == 1
+    assert ended(children)
     assert any(line.startswith("WRONG: ") and "distinct buckets were sent" in line for line in run.lines)
 
 

@@ -4,11 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
-from nexmdm.runtime.database import Database
+from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.errors import Unavailable
 from psycopg2.extensions import make_dsn
+
+from tests.local.processes import eventually
 
 Result = TypeVar("Result")
 
@@ -61,3 +64,34 @@ def _open(db: Database, seconds: float = 50) -> None:
 
 def errors(results: Sequence[Any]) -> list[Any]:
     return [result for result in results if isinstance(result, BaseException)]
+
+
+def meeting(
+    url: str,
+    first: Callable[[Executor], Any],
+    second: Callable[[Database], Any],
+    then: Callable[[Executor], Any] = lambda _: None,
+) -> Any:
+    """The result of `second`, which begins before `first` has committed and waits for it.
+
+    The transaction of `first` goes on with `then` while `second` waits.
+    """
+    with ExitStack() as stack:
+        one, other, eye = (stack.enter_context(closing(Database(make_dsn(url)))) for _ in range(3))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        with one.transaction() as tx:
+            first(tx)
+            waiting = pool.submit(second, other)
+            eventually(lambda: eye.execute(_WAITING)[0]["n"] == 1)
+            then(tx)
+        return waiting.result()
+
+
+_WAITING = """
+SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+def device_is_free(tx: Executor) -> None:
+    """Raise if another transaction has locked a device."""
+    tx.execute("SELECT FROM devices FOR NO KEY UPDATE NOWAIT")

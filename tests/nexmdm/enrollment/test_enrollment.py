@@ -1,7 +1,6 @@
 """Promise E1 under races: a token registers as many devices as it allows, however many requests arrive at once."""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from nexmdm.enrollment.registration import Registered
 from nexmdm.runtime import actor
 from nexmdm.runtime.database import Database, Row
 from nexmdm.runtime.errors import AliasTaken, NotAuthenticated
-from psycopg2.extensions import make_dsn
 
 from tests.support.enrollment import token
-from tests.support.races import errors, race
+from tests.support.races import device_is_free, errors, meeting, race
 
 
 def uses(db: Database, made: Row) -> int:
@@ -63,17 +61,12 @@ def test_registration_locks_the_last_status_before_the_device(url, db):
     registration.register(db, token(db, "lobby")["token"], "lobby", None)
     db.execute("INSERT INTO device_last_status (device_id, last_ts, last_seen_at) SELECT id, now(), now() FROM devices")
     made = token(db, "lobby")
-    blocked = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    own, observer = Database(make_dsn(url)), Database(make_dsn(url))
-    with ThreadPoolExecutor(1) as pool:
-        with db.transaction() as tx:
-            tx.execute("SELECT FROM device_last_status FOR NO KEY UPDATE")
-            taking_over = pool.submit(registration.register, own, made["token"], "lobby", None)
-            while not observer.execute(blocked):
-                assert not taking_over.done()
-            tx.execute("SELECT FROM devices FOR NO KEY UPDATE NOWAIT")
-        taking_over.result()
-    own.close(), observer.close()
+    meeting(
+        url,
+        lambda tx: tx.execute("SELECT FROM device_last_status FOR NO KEY UPDATE"),
+        lambda own: registration.register(own, made["token"], "lobby", None),
+        then=device_is_free,
+    )
     assert uses(db, made) == 1
 
 

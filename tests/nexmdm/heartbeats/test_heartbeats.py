@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,12 +18,11 @@ from nexmdm.runtime import lenient
 from nexmdm.runtime import settings as configuration
 from nexmdm.runtime.database import Database
 from nexmdm.runtime.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
-from psycopg2.extensions import make_dsn
 
 from tests.support import agent
 from tests.support.agent import an_hour_ago
 from tests.support.api import call, enroll
-from tests.support.races import errors, race
+from tests.support.races import device_is_free, errors, meeting, race
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -562,18 +560,12 @@ def test_first_use_of_a_token_locks_the_last_status_before_the_device(url, db, d
     start = an_hour_ago()
     recorded(db, device, report(start))
     db.execute("UPDATE devices SET confirmed_at = NULL")
-    blocked = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with ThreadPoolExecutor(1) as pool, closing(psycopg2.connect(url)) as observer, observer.cursor() as cursor:
-        observer.autocommit = True
-        with db.transaction() as tx:
-            record.for_device(tx, device.id, [report(start + SECOND)], configuration.load(), 10)
-            own = Database(make_dsn(url))
-            first_use = pool.submit(recorded, own, device, report(start + 2 * SECOND))
-            while not (cursor.execute(blocked), cursor.fetchall())[1]:
-                assert not first_use.done()
-            tx.execute("SELECT FROM devices FOR NO KEY UPDATE NOWAIT")
-        first_use.result()
-        own.close()
+    meeting(
+        url,
+        lambda tx: record.for_device(tx, device.id, [report(start + SECOND)], configuration.load(), 10),
+        lambda own: recorded(own, device, report(start + 2 * SECOND)),
+        then=device_is_free,
+    )
     assert db.execute("SELECT confirmed_at IS NOT NULL AS confirmed FROM devices") == [{"confirmed": True}]
 
 

@@ -3,7 +3,6 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,15 +24,13 @@ from nexmdm.runtime import settings
 from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database, Executor
 from nexmdm.runtime.errors import AliasTaken, Conflict, PayloadMismatch
-from psycopg2.extensions import make_dsn
 
-from tests.local.processes import eventually
 from tests.support.agent import an_hour_ago, heartbeat
 from tests.support.api import call
 from tests.support.claims import SCALE, Claim
 from tests.support.commands import enrolled
 from tests.support.postgres import run_sql
-from tests.support.races import errors, race
+from tests.support.races import errors, meeting, race
 
 CALLERS = 8
 DUE = 40
@@ -140,23 +137,6 @@ def test_cleanup_and_sending_may_race(url: str, db: Database, due: list[str], cl
 
 
 # --- deterministic races: the first has not committed when the second begins
-
-
-def meeting(url: str, first: Callable[[Executor], Any], second: Callable[[Database], Any]) -> Any:
-    """The result of `second`, which begins before `first` has committed and waits for it."""
-    with contextlib.ExitStack() as stack:
-        one, other, eye = (stack.enter_context(contextlib.closing(Database(make_dsn(url)))) for _ in range(3))
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        with one.transaction() as tx:
-            first(tx)
-            waiting = pool.submit(second, other)
-            eventually(lambda: eye.execute(WAITING)[0]["n"] == 1)
-        return waiting.result()
-
-
-WAITING = """
-SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 
 
 def beat(token: str, when: datetime) -> Callable[[Executor], Recorded]:
