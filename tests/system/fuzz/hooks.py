@@ -66,6 +66,8 @@ RULES = (
     "give cron for a recurring command, or at",
     "$.at: Invalid RFC3339",  # a local time without an offset is allowed here
     "$.at: Invalid epoch timestamp",  # the same
+    "$.params: Object contains unknown field",  # each action has its own parameters
+    "a network's name has at most",  # bytes, where JSON Schema counts characters
     "selector: column ",  # a grammar of its own: docs/targets.md
     "is only allowed with stages",  # another member
     "$.fcm_token: does not fit",  # NUL and unpaired surrogates, which PostgreSQL cannot store
