@@ -50,6 +50,7 @@ class Ledger:
         self.since = self.bucket(self.started) + self.bucket_seconds
         self._stored: set[Key] = set()
         self._uncertain: set[Key] = set()
+        self._newest: dict[str, float] = {}
 
     def bucket(self, taken_at: float) -> int:
         return int(taken_at // self.bucket_seconds) * self.bucket_seconds
@@ -68,13 +69,23 @@ class Ledger:
         self, device_id: str, taken_at: float, duplicate: bool, sent_at: float | None = None
     ) -> None:
         self.accepted += 1
-        if sent_at is not None:
-            self.last_accepted[device_id] = max(sent_at, self.last_accepted.get(device_id, sent_at))
         self.deduplicated += duplicate
+        if sent_at is not None:
+            self._visible(device_id, min(taken_at, sent_at), duplicate, sent_at)
         key = (device_id, self.bucket(taken_at))
         self._uncertain.discard(key)
         if key[1] >= self.since:
             self._stored.add(key)
+
+    def _visible(self, device_id: str, taken_at: float, duplicate: bool, sent_at: float) -> None:
+        """Record when the server last heard from the device.
+
+        An older report of a bucket that already has a row looks like a repeat, which does not move `last_seen_at`.
+        """
+        newest = self._newest.get(device_id, taken_at)
+        if not duplicate or taken_at >= newest:
+            self.last_accepted[device_id] = max(sent_at, self.last_accepted.get(device_id, sent_at))
+        self._newest[device_id] = max(taken_at, newest)
 
     def heartbeat_uncertain(self, device_id: str, taken_at: float) -> None:
         """Record a heartbeat without a response or with a server error, which may or may not be stored."""

@@ -139,7 +139,8 @@ class OddReport:
     Args:
         used: how often each odd value was sent.
         refused: requests that got 4xx, by (route, status).
-        unseen: devices whose last accepted heartbeat did not move `last_seen_at`, or that never reported.
+        unseen: devices whose last accepted heartbeat that was no repeat did not move `last_seen_at`, or that never
+        reported.
         offline: devices that are offline according to the server.
     """
 

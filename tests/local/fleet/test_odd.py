@@ -100,6 +100,18 @@ def test_verdict_names_each_failure(url, seen, ago, online, refused, used, failu
     assert (failures == []) if failure is None else (failure in failures[0])
 
 
+@pytest.mark.parametrize(
+    ("taken_ago", "duplicate", "visible"),
+    [(300, True, False), (300, False, True), (5, True, True), (-3600, True, True)],
+    ids=["looks like a repeat", "a new bucket", "newer, in the last bucket", "a clock that is ahead"],
+)
+def test_only_a_report_that_looks_like_a_repeat_need_not_be_seen(taken_ago, duplicate, visible):
+    ledger, now = Ledger(), time.time()
+    ledger.heartbeat_accepted("d-1", now - 10, duplicate=False, sent_at=now - 10)
+    ledger.heartbeat_accepted("d-1", now - taken_ago, duplicate, sent_at=now - 1)
+    assert ledger.last_accepted["d-1"] == (now - 1 if visible else now - 10)
+
+
 def test_normal_fleet_sends_no_odd_values(fake_server):
     fleet = Fleet(fake_server.url, 3, None, Pace())
     assert [device.odd for device in fleet.devices] == [None] * 3

@@ -23,6 +23,13 @@ from tests.system.torture.stack import Stack, standing
 ROLE = "nexmdm_app"  # not a superuser, because connection limits do not apply to those
 STORED = "SELECT device_id, extract(epoch FROM bucket)::bigint FROM device_heartbeats"
 VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
+# The setting nexmdm.disk_full switches it. Creating a trigger under load could deadlock with a heartbeat.
+FULL_DISK = (
+    "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$",
+    "CREATE TRIGGER full_disk BEFORE INSERT ON device_heartbeats FOR EACH ROW"
+    " WHEN (current_setting('nexmdm.disk_full', true) = 'on') EXECUTE FUNCTION full_disk()",
+)
 HOLDS = "no heartbeat lost, no 401, at most one 503 per environment"
 
 
@@ -68,6 +75,7 @@ def running_scene() -> Iterator[Scene]:
                 f"CREATE ROLE {ROLE} LOGIN",
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}",
                 f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}",
+                *FULL_DISK,
             )
             with standing(function_url(admin)) as stack, under_load(stack) as load:
                 yield Scene(stack, load, admin, data)

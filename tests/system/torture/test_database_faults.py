@@ -64,15 +64,11 @@ def connection_limit(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def disk_full(scene: Scene) -> Iterator[None]:
-    scene.sql(
-        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$",
-        "CREATE TRIGGER full_disk BEFORE INSERT ON device_heartbeats FOR EACH ROW EXECUTE FUNCTION full_disk()",
-    )
+    scene.sql(f"ALTER ROLE {ROLE} SET nexmdm.disk_full = on", OTHERS)
     try:
         yield
     finally:
-        scene.sql("DROP TRIGGER full_disk ON device_heartbeats", "DROP FUNCTION full_disk")
+        scene.sql(f"ALTER ROLE {ROLE} RESET nexmdm.disk_full", OTHERS)
 
 
 @contextmanager
