@@ -5,6 +5,7 @@ is copied. The named tests run once without a mutation and must pass, then once 
 races do not occur each time, they get three attempts. WORD selects the mutations whose name contains it.
 """
 
+import argparse
 import os
 import queue
 import re
@@ -159,8 +160,13 @@ def run(mutations: list[Mutation]) -> Iterator[Verdict]:
                 yield done.result()
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.system.torture.mutations", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="a part of the mutation's name, such as D1")
+    words = parser.parse_args(arguments).words
     chosen = [mutation for mutation in load() if not words or any(word in mutation.what for word in words)]
+    if not chosen:
+        parser.error(f"no mutation's name contains {' or '.join(words)}; see mutations.toml")
     console, verdicts = Console(width=None if sys.stdout.isatty() else 200), []
     for verdict in run(chosen):
         verdicts.append(verdict)

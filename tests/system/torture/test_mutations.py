@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.torture.mutations import ROOT, Mutation, load
+from tests.system.torture.mutations import ROOT, Mutation, load, main
 
 ENTRIES = Path(__file__).with_name("mutations.toml")
 NO_LONGER = "tests/system/torture/mutations.toml has to follow the code"
@@ -41,6 +41,14 @@ def test_mutations_of_functions_name_the_function():
     of_function = re.compile(r"CREATE (OR REPLACE )?FUNCTION")
     revisions = {entry["file"] for entry in named if entry["file"].startswith("migrations/versions/")}
     assert [file for file in sorted(revisions) if of_function.search((ROOT / file).read_text())] == []
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("no such mutation", 2)])
+def test_words_that_select_nothing_run_nothing(word: str, code: int):
+    """Without the name of a test, pytest would run the whole suite."""
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == code
 
 
 def test_mutation_that_no_longer_applies_is_reported(tmp_path: Path):
