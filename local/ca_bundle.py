@@ -1,7 +1,8 @@
 """The CA certificates for Aurora: downloaded once, and used only if their hash is the pinned one.
 
-python -m local.ca_bundle check PATH   fetch the bundle to PATH when it is not there; fail unless its hash is the
-pinned one python -m local.ca_bundle pin PATH     fetch it anew, show what is in it, and pin its hash
+* `python -m local.ca_bundle check PATH` fetches the bundle to PATH when it is not there, and fails unless its hash is
+  the pinned one;
+* `python -m local.ca_bundle pin PATH` fetches it anew, shows what is in it, and pins its hash.
 
 The pin is a file of this repository (requirements/rds-ca-bundle.sha256), so that a change of it is reviewed like any
 other. It needs only Python, because a build runs it before anything is installed.

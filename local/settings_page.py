@@ -82,7 +82,9 @@ INTRODUCTION = """\
 # Settings
 
 Settings are environment variables, the same in Lambda and in the local stack. They are read at first use; an error
-names the variable and the expected value, never the actual one. The template sets them from its parameters.
+names the variable and the expected value, never the actual one. On AWS a setting
+that the template does not set has the default given here; to change it, add it to template.yaml under
+Globals.Function.Environment.Variables.
 `make settings` generates this page.
 """
 

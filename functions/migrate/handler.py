@@ -18,7 +18,7 @@ from nexmdm.schema import roles
 from functions.migrate import custom_resource, reason
 from functions.migrate.schema import upgrade
 
-# Reserved for the response to CloudFormation, which would otherwise wait for an hour.
+# Reserved for the response to CloudFormation, which would otherwise wait for 16 minutes.
 MARGIN_SECONDS = 15
 # For a database that is resuming, which takes 15 s, or more after a day.
 PATIENCE_SECONDS = 120

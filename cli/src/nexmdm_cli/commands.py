@@ -175,7 +175,7 @@ def resend(
         str | None, typer.Option("--resend-id", help="Choose an id for this resend; it is executed once per id.")
     ] = None,
 ) -> None:
-    """Send a failed, expired or unknown command again; a device runs each request id once."""
+    """Send a failed, expired or unknown command again; an agent that remembers request ids runs each once."""
     body: Body = {"reason": reason}
     if ttl is not None:
         body["ttl_seconds"] = ttl

@@ -148,7 +148,7 @@ def _log(row: Row, latency_ms: float, sample: int) -> None:
     logs.heartbeat("create" if row["created"] else "dedup_hit", keys, latency_ms, sample)
 
 
-# The statement is a database function, created by its revision in migrations/versions. Each session plans it only once,
+# The statement is a database function, in migrations/sql. Each session plans it only once,
 # without session state that a pooler would lose.
 _RECORD = f"""
 SELECT * FROM {RECORD_HEARTBEATS}(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,

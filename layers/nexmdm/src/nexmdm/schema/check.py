@@ -56,7 +56,7 @@ def differences(db: Connection) -> Iterator[str]:
             transaction.rollback()
     for name in grants.FUNCTIONS:
         if not _rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
-            yield f"{name}: the function is missing; fix: run its CREATE FUNCTION from migrations/versions"
+            yield f"{name}: the function is missing; fix: run its CREATE FUNCTION from migrations/sql"
     missing_tables = {table for table, _, _ in expected} - {table for table, _, _ in actual}
     for table in sorted(missing_tables):
         yield f"{table}: the table is missing; fix: {MIGRATE}"

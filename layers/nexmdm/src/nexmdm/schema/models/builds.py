@@ -104,7 +104,7 @@ class ApkVersion(Base):
 
 
 class ApkSigner(Base):
-    """A certificate (SHA-256, hex) that may sign a package: pinned by its first release build, changed explicitly."""
+    """A certificate (SHA-256, hex) that may sign a package: pinned by an operator, directly or by a promotion."""
 
     __tablename__ = "apk_signers"
 
