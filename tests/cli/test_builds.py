@@ -94,6 +94,8 @@ def test_download_verifies_the_received_bytes(data, run, player, operator):
     assert hashlib.sha256((operator / "here.apk").read_bytes()).hexdigest() == fetched["sha256"]
     assert not list(operator.glob("*.part"))
     assert "There is no build" in run("builds", "download", "9999", code=3).stderr
+    for unwritable in ("missing/here.apk", "."):
+        assert f"{unwritable} cannot be written" in run("builds", "download", player, "-o", unwritable, code=2).stderr
 
 
 def test_withdraw_accepts_only_declared_builds(run, player):

@@ -196,9 +196,18 @@ def test_provisioning_warns_of_the_allowlist_and_recommends_the_cable(run, promo
     [
         (("rollout", "{id}", "40"), ("rollout", "{id}", "100"), "offered to 40 % of the fleet"),
         (("pause", "{id}", "--reason", "test"), ("resume", "{id}"), "is paused"),
+        (
+            ("rollout", "{id}", "100", "--alias-prefix", "pilot", "--yes"),
+            ("rollout", "{id}", "100", "--all", "--yes"),
+            "offered to chosen devices only",
+        ),
     ],
 )
-def test_agent_that_is_not_offered_to_a_new_phone_creates_no_token(run, data, promoted, option, step, undo, said):
+def test_agent_that_is_not_offered_to_a_new_phone_creates_no_token(
+    run, data, stack, promoted, option, step, undo, said
+):
+    stack.enroll("pilot")
+
     def build(words):
         return run("builds", *(word.format(id=promoted) for word in words))
 

@@ -29,12 +29,20 @@ def test_schedule_is_created_changed_run_and_deleted(data, run):
     run("schedules", "show", "nightly", code=3)
 
 
+def test_time_of_one_run_needs_no_seconds(data, run):
+    once = ("--at", "2099-12-24T18:00", "-z", "Europe/Berlin", "--all")
+    assert data("schedules", "create", "holidays", "set_dnd", "enable=true", *once)["at"] == "2099-12-24T17:00:00Z"
+    assert data("schedules", "change", "holidays", "--at", "2099-12-25T18:00")["at"] == "2099-12-25T17:00:00Z"
+    run("schedules", "delete", "holidays", "--yes")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (("x", "ping", "--cron", "0 3 * * *"), 2, "No filter was given"),
         (("x", "ping", "--all"), 2, "--cron or --at"),
         (("x", "ping", "--all", "--cron", "0 3 30 2 *"), 4, "$.cron"),
+        (("x", "ping", "--all", "--at", "at six"), 4, "$.at"),
         (("x", "ping", "--all", "--cron", "0 3 * * *", "-z", "Mars/Olympus"), 4, "$.timezone"),
     ],
 )

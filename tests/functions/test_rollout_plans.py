@@ -57,6 +57,30 @@ def steps(db: Database) -> list[dict[str, Any]]:
     return [{"actor": row["actor"].partition(":")[0], **row["after"]} for row in rows]
 
 
+@pytest.mark.parametrize("case", ["asked again", "deleted"])
+def test_each_enrolled_device_counts_once_with_its_last_answer(build: int, db: Database, case: str):
+    stages = [{"percent": 20, "hold_hours": 24}, {"percent": 50, "hold_hours": 24, "min_completed_percent": 100}]
+    act(build, "rollout", stages=[*stages, {"percent": 100}], install=True)
+    db.execute("UPDATE apk_installations SET status = 'failed', completed_at = now()")
+    a_day_later(db)
+    assert advance(db) == 1  # asks the failed ones again
+    a_day_later(db)
+    assert advance(db) == 0
+    again = """SELECT max(id) AS id, device_id FROM apk_installations
+               GROUP BY device_id HAVING count(*) > 1 ORDER BY device_id"""
+    assert db.execute(again), "no device was asked twice"
+    late = db.execute(again)[0] if case == "deleted" else {"id": None, "device_id": None}
+    db.execute(
+        """UPDATE apk_installations SET status = 'completed', completed_at = now()
+           WHERE id IN (SELECT max(id) FROM apk_installations GROUP BY device_id) AND id IS DISTINCT FROM %(id)s""",
+        late,
+    )
+    if case == "deleted":
+        assert advance(db) == 0
+        assert call("DELETE", f"/v1/devices/{late['device_id']}").status == 204
+    assert advance(db) == 1
+
+
 def test_plan_advances_from_stage_to_stage(build: int, db: Database):
     answer = begin(build)
     assert answer.status == 200, answer.text

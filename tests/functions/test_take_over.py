@@ -10,6 +10,7 @@ from nexmdm.runtime.errors import Invalid
 
 from tests.support import agent
 from tests.support.api import Answer, call
+from tests.support.builds import act, promoted
 
 
 def made(alias: str = "lobby", **more: Any) -> str:
@@ -84,6 +85,17 @@ def test_take_over_removes_fcm_token_inventory_and_old_token(db):
     assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=new["device_token"]).status == 200
     assert call("GET", f"/v1/devices/{device}").json["has_fcm_token"]
     assert db.execute("SELECT package FROM device_apps WHERE installed") == [{"package": "io.unitynodes.unityapp"}]
+
+
+def test_new_phone_may_not_download_what_its_predecessor_was_asked_to_install(bucket, db):
+    promoted(1, percent=100)
+    pilot = promoted(2, percent=0)
+    device = enrolled()
+    assert act(pilot, "rollout", device_ids=[device["device_id"]]).status == 202
+    assert call("GET", f"/v1/apk/download/{pilot}", token=device["device_token"]).status == 302
+    replacement = register(made()).json
+    assert replacement["device_id"] == device["device_id"]
+    assert call("GET", f"/v1/apk/download/{pilot}", token=replacement["device_token"]).status == 404
 
 
 def test_device_shows_that_it_was_not_taken_over(db):

@@ -276,6 +276,13 @@ def _agent(api: Api, component: str) -> Build:
             Code.REFUSED,
             f"`nexmdm builds resume {number}`, or promote another build.",
         )
+    if current.rollout_filter:
+        raise Failure(
+            f"{package_name} {current.version_name} is offered to chosen devices only,"
+            " and a new phone is not one of them.",
+            Code.REFUSED,
+            f"`nexmdm builds rollout {number} 100 --all`, or promote another build.",
+        )
     if current.staged_rollout_percent < 100:
         raise Failure(
             f"{package_name} {current.version_name} is offered to {current.staged_rollout_percent} % of the fleet"

@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -36,8 +37,17 @@ class ScheduleOptions:
     ttl: Ttl = None
 
     def body(self) -> Body:
-        given = {"cron": self.cron, "at": self.at, "timezone": self.timezone, "ttl_seconds": self.ttl}
+        at = self.at and _with_seconds(self.at)
+        given = {"cron": self.cron, "at": at, "timezone": self.timezone, "ttl_seconds": self.ttl}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _with_seconds(at: str) -> str:
+    """The API requires seconds. What is no time stays as it is, for the API's message."""
+    try:
+        return datetime.fromisoformat(at).isoformat()
+    except ValueError:
+        return at
 
 
 SCHEDULE_OPTIONS = ScheduleOptions()

@@ -44,8 +44,10 @@ def download(out: Output, url: str, file: Path, size: int, sha256: str) -> None:
     """Download into the file, which appears under its name only after its bytes are verified.
 
     Raises:
-        Failure: it cannot be downloaded, or has a different checksum.
+        Failure: it cannot be downloaded or written, or has a different checksum.
     """
+    if file.is_dir():
+        raise Failure(f"{file} cannot be written: it is a folder.", Code.USAGE)
     part = file.with_name(f"{file.name}.part")
     digest = hashlib.sha256()
     try:
@@ -65,8 +67,11 @@ def download(out: Output, url: str, file: Path, size: int, sha256: str) -> None:
         os.replace(part, file)
     except httpx.TransportError as error:
         raise _broken(error) from None
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}.", Code.USAGE) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _read(file: Path, advance: Callable[[int], object]) -> Iterator[bytes]:

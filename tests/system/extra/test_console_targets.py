@@ -139,3 +139,34 @@ def test_devices_are_deleted_together(page, stack):
     page.get_by_role("button", name="Delete").click()
     dialog(page).get_by_role("button", name="Delete 2 devices").click()
     expect(page.get_by_text("No device matches this filter.")).to_be_visible()
+
+
+def test_dialog_keeps_the_devices_it_was_opened_with(page, stack):
+    """The list below it is refreshed, and the chosen device may leave the list."""
+    ids = {alias: stack.register(alias)[0] for alias in ("stays-1", "stays-2")}
+    for device_id in ids.values():
+        stack.call("PATCH", f"/v1/devices/{device_id}", {"labels": {"role": "stays"}})
+    visit(page, "/devices?selector=role%3Dstays")
+    row(page, "stays-1").get_by_role("checkbox").check()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(dialog(page)).to_contain_text("stays-1")
+    stack.call("PATCH", f"/v1/devices/{ids['stays-1']}", {"labels": {"role": "left"}})
+    expect(page.locator("main table").get_by_text("stays-1")).to_have_count(0, timeout=20_000)
+    expect(dialog(page)).not_to_contain_text("stays-2")
+    dialog(page).get_by_role("button", name=re.compile("^Delete ")).click()
+    expect(dialog(page)).to_have_count(0)
+    left = {item["alias"] for item in stack.call("GET", "/v1/devices?limit=100")["items"]}
+    assert left & ids.keys() == {"stays-2"}
+
+
+def test_typed_text_outlives_a_refresh_of_the_page(page, stack):
+    device_id = stack.register("renamed")[0]
+    visit(page, f"/devices/{device_id}")
+    page.get_by_role("button", name="Rename").click()
+    field = dialog(page).get_by_label("Alias")
+    field.fill("a new name")
+    for _ in range(2):
+        with page.expect_response(lambda answer: answer.url.endswith(device_id), timeout=20_000) as got:
+            pass
+        got.value.finished()
+    expect(field).to_have_value("a new name")

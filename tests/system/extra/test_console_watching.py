@@ -174,6 +174,20 @@ def test_muted_alert_is_shown_as_muted_and_not_counted(page, stack, fleet):
 # --- schedules
 
 
+def test_schedule_that_runs_once(page, stack):
+    visit(page, "/schedules")
+    page.get_by_role("button", name="New schedule").click()
+    form = dialog(page)
+    form.get_by_label("Name").fill("holidays")
+    form.get_by_label("Runs").select_option("once")
+    form.get_by_label("At", exact=True).fill("2099-12-24T18:00")
+    form.get_by_label("Time zone").fill("Europe/Berlin")
+    form.get_by_role("button", name="Create the schedule").click()
+    expect(dialog(page)).to_have_count(0)
+    assert stack.call("GET", "/v1/schedules/holidays")["at"] == "2099-12-24T17:00:00Z"
+    stack.call("DELETE", "/v1/schedules/holidays")
+
+
 def test_schedule_for_a_group_shows_its_next_runs(page, stack, fleet):
     visit(page, "/schedules")
     page.get_by_role("button", name="New schedule").click()

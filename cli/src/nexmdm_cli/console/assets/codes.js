@@ -15,12 +15,16 @@ export async function forNewPhone(server, { token }) {
       title: "No agent",
       detail: `No release of ${AGENT} is current. Publish and promote one first.`,
     });
-  const [{ build_id, version_name, paused_at, staged_rollout_percent }] = items;
-  if (paused_at || staged_rollout_percent < 100)
+  const [{ build_id, version_name, paused_at, staged_rollout_percent, rollout_filter }] = items;
+  if (paused_at || staged_rollout_percent < 100 || rollout_filter)
     throw new Problem(0, {
       title: "Agent not offered to all",
       detail: `Build ${build_id} (${AGENT} ${version_name}) is ${
-        paused_at ? "paused" : `offered to ${staged_rollout_percent} % of the fleet only`
+        paused_at
+          ? "paused"
+          : rollout_filter
+            ? "offered to chosen devices only"
+            : `offered to ${staged_rollout_percent} % of the fleet only`
       }, so a new phone might not be given it. Roll it out to all first.`,
     });
   return composed("device-owner", { server, token, signer_fingerprint: items[0].signer_fingerprint });

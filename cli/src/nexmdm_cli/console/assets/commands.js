@@ -274,7 +274,7 @@ function Resend({ command, onDone, onClose }) {
       <p>The device may have received it already. The command's audit records who resent it, when, and the reason.</p>
       <${Form} submit="Resend" danger onSubmit=${submit}>
         <${Field} label="Reason" name="reason" required maxlength="500" />
-        <${Field} label="Expires after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" value="600" />
+        <${Field} label="Expires after (seconds)" name="ttl_seconds" type="number" required min="1" max="86400" defaultValue="600" />
       <//>
     <//>
   `;

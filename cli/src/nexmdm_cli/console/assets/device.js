@@ -246,7 +246,7 @@ const Rename = ({ device, path, onDone, onClose }) => html`
       await call("PATCH", path, { body: { alias: form.get("alias") } });
       onDone();
     }}>
-      <${Field} label="Alias" name="alias" required maxlength="200" value=${device.alias} />
+      <${Field} label="Alias" name="alias" required maxlength="200" defaultValue=${device.alias} />
     <//>
   <//>
 `;

@@ -134,6 +134,8 @@ export function Devices({ query }) {
       ? { filter: asked }
       : null;
   const many = selected.length ? ` to ${number(selected.length)}` : whole ? " to all of them" : "";
+  // A dialog keeps the target that it was opened with: the list below it is refreshed, and devices may leave it.
+  const open = (what) => () => setDoing({ what, target, devices: selected, about: whole && described(asked) });
   const close = () => setDoing(null);
   const done = () => {
     close();
@@ -141,9 +143,9 @@ export function Devices({ query }) {
     poll.refresh();
   };
   const send = html`
-    <button type="button" class="primary" disabled=${!target} onClick=${() => setDoing("send")}>Send command${many}</button>
-    <button type="button" disabled=${!target} onClick=${() => setDoing("labels")}>Edit labels</button>
-    <button type="button" class="danger" disabled=${!target} onClick=${() => setDoing("delete")}>Delete</button>
+    <button type="button" class="primary" disabled=${!target} onClick=${open("send")}>Send command${many}</button>
+    <button type="button" disabled=${!target} onClick=${open("labels")}>Edit labels</button>
+    <button type="button" class="danger" disabled=${!target} onClick=${open("delete")}>Delete</button>
   `;
   return html`
     <${Page} title="Devices" poll=${poll} actions=${send}>
@@ -158,11 +160,11 @@ export function Devices({ query }) {
           page=${Number(query.get("page")) || 1} onPage=${(page) => setQuery({ page: page > 1 ? page : null })}
           empty=${items.length ? "No device matches this filter." : NO_DEVICES} />
       `}
-      ${doing === "send" && html`
-        <${Send} devices=${selected} filter=${target.filter} about=${whole && described(asked)} onClose=${close} />
+      ${doing?.what === "send" && html`
+        <${Send} devices=${doing.devices} filter=${doing.target.filter} about=${doing.about} onClose=${close} />
       `}
-      ${doing === "labels" && html`<${EditLabels} target=${target} onDone=${done} onClose=${close} />`}
-      ${doing === "delete" && html`<${DeleteDevices} target=${target} onDone=${done} onClose=${close} />`}
+      ${doing?.what === "labels" && html`<${EditLabels} target=${doing.target} onDone=${done} onClose=${close} />`}
+      ${doing?.what === "delete" && html`<${DeleteDevices} target=${doing.target} onDone=${done} onClose=${close} />`}
     <//>
   `;
 }

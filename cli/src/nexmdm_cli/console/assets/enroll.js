@@ -130,7 +130,7 @@ function New({ onMade, onClose }) {
         <${Field} label="Valid for" name="expires" required>
           ${HOURS.map(([seconds, words]) => html`<option value=${seconds}>${words}</option>`)}
         <//>
-        <${Field} label="Uses" name="uses" type="number" required min="1" max="100000" value="1" />
+        <${Field} label="Uses" name="uses" type="number" required min="1" max="100000" defaultValue="1" />
         <${Field} label="Labels" name="labels" type="textarea" placeholder="site=berlin"
           hint="One per line, KEY=VALUE. Devices that register get them." />
         <${Field} label="Note" name="note" maxlength="1000" />

@@ -95,7 +95,8 @@ function Compose({ actions, onDone }) {
       timezone: form.get("timezone"),
       ttl_seconds: Number(form.get("ttl_seconds")),
       filter,
-      ...(once ? { at: form.get("at") } : { cron: form.get("cron") }),
+      // The API requires seconds, which the field leaves out when they are zero.
+      ...(once ? { at: form.get("at").padEnd("2026-12-24T18:00:00".length, ":00") } : { cron: form.get("cron") }),
     };
     if (repeat && form.get("until_answered")) body.delivery = "until_answered";
     await call("POST", "/v1/schedules", { body });

@@ -120,7 +120,7 @@ def settle(db: Executor, config: Settings, actor: Actor) -> int:
         **actor.parameters(),
     }
     ended = 0
-    for row in db.execute(statement(__package__, "settle_installations"), parameters):
+    for row in db.execute(statement(__package__, "settle_installations"), parameters, repeatable=True):
         ended += row["completed"] + row["unknown"]
         keys = {name: row[name] for name in ("build_id", "completed", "unknown")}
         logs.db_operation("update", "apk_installations", keys, elapsed_ms(start))

@@ -1,8 +1,8 @@
 -- Issues the download URL of a build: of `build_id`, or else of the build of `package_name` that is offered to the
 -- caller. The caller is a device, or the enrollment token of a factory-reset phone, which may download only builds of
 -- the agent; the download does not count as a use of the token. A device gets a build that it is offered or was asked
--- to install, but none that is paused or rolled back. The event, the build's counter and the start of the installation
--- are written in the same statement. No row: the token is not valid. `event_id` null: there is no build for the caller,
+-- to install since it was last taken over, but none that is paused or rolled back. The event, the build's counter and
+-- the start of the installation are written in the same statement. No row: the token is not valid. `event_id` null: there is no build for the caller,
 -- or, with `retry_after`, the device got too many URLs of this build within the hour.
 WITH device AS MATERIALIZED (
     SELECT * FROM authenticate_device_v1(%(token_id)s)
@@ -24,7 +24,9 @@ WITH device AS MATERIALIZED (
       AND v.state = 'published' AND v.paused_at IS NULL AND CASE
         WHEN caller.device_id IS NULL THEN v.package_name = %(agent_package)s
         ELSE v.id IN (SELECT id FROM offered) OR EXISTS (
-            SELECT FROM apk_installations i WHERE i.device_id = caller.device_id AND i.apk_version_id = v.id) END
+            SELECT FROM apk_installations i JOIN devices d ON d.id = i.device_id
+            WHERE i.device_id = caller.device_id AND i.apk_version_id = v.id
+              AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')) END
 ), rated AS (
     -- The row's lock serializes concurrent downloads, so each sees the URLs that the others got. Only instants within
     -- the hour are kept, so a row has at most `most` of them.

@@ -12,10 +12,11 @@ WITH judged AS MATERIALIZED (
         i.device_id, v.package_name, v.version_code, v.version_name, %(agent_package)s) AS runs
     WHERE i.status IN ('pending', 'downloading', 'installing', 'unknown')
       AND i.initiated_at >= coalesce(d.taken_over_at, '-infinity')
+      AND (i.status <> 'unknown' OR i.initiated_at > statement_timestamp() - interval '30 days')
       AND CASE WHEN runs.version = 0
-          THEN i.status <> 'unknown' OR (i.initiated_at > statement_timestamp() - interval '30 days' AND NOT EXISTS (
+          THEN i.status <> 'unknown' OR NOT EXISTS (
               SELECT FROM apk_installations later
-              WHERE later.device_id = i.device_id AND later.apk_version_id = i.apk_version_id AND later.id > i.id))
+              WHERE later.device_id = i.device_id AND later.apk_version_id = i.apk_version_id AND later.id > i.id)
           ELSE i.status <> 'unknown' AND greatest(i.initiated_at, i.installing_at, i.claimed_at)
               < statement_timestamp() - make_interval(secs => %(timeout)s) END
     ORDER BY i.id LIMIT %(limit)s
