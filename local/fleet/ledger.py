@@ -1,12 +1,28 @@
 """The fleet's requests and responses, so that a run can be compared with the rows in the database."""
 
+import math
 import re
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 KEPT_SECONDS = 24 * 3600  # buckets older than this are no longer compared: retention may take their rows
+LATEST_REPORTS = 50  # per device, for `Ledger.last_visible`
 Key = tuple[str, int]  # device id, start of the bucket in seconds since 1970
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """A heartbeat. `taken`: the phone's time, at most `sent`. `answered`: infinite without a response. In seconds."""
+
+    taken: float
+    sent: float
+    answered: float
+    duplicate: bool
+
+    def is_alone_among(self, others: Iterable["_Heard"]) -> bool:
+        return all(other.answered < self.taken or other.sent > self.answered for other in others if other is not self)
 
 
 @dataclass
@@ -17,8 +33,7 @@ class Ledger:
     unreachable counts requests without a response; latencies are those of the last heartbeats, in seconds, or of all of
     them with an unbounded deque. Messages are FCM's; `ran` counts (device id, request_id); `corrupt` downloads whose
     bytes were not the build's. `shell_executions` has the commands that parameters made a phone's shell execute;
-    `refusals` counts requests that got 4xx, by (route, status); `last_accepted` is when the last accepted heartbeat of
-    a device was sent, by its id.
+    `refusals` counts requests that got 4xx, by (route, status).
     """
 
     bucket_seconds: int = 10
@@ -39,7 +54,6 @@ class Ledger:
     installed: int = 0
     installations_failed: int = 0
     corrupt: int = 0
-    last_accepted: dict[str, float] = field(default_factory=dict)
     shell_executions: list[str] = field(default_factory=list)
     refusals: Counter[tuple[str, int]] = field(default_factory=Counter)
     ran: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -50,7 +64,7 @@ class Ledger:
         self.since = self.bucket(self.started) + self.bucket_seconds
         self._stored: set[Key] = set()
         self._uncertain: set[Key] = set()
-        self._newest: dict[str, float] = {}
+        self._heard: defaultdict[str, deque[_Heard]] = defaultdict(lambda: deque(maxlen=LATEST_REPORTS))
 
     def bucket(self, taken_at: float) -> int:
         return int(taken_at // self.bucket_seconds) * self.bucket_seconds
@@ -71,24 +85,26 @@ class Ledger:
         self.accepted += 1
         self.deduplicated += duplicate
         if sent_at is not None:
-            self._visible(device_id, min(taken_at, sent_at), duplicate, sent_at)
+            self._heard[device_id].append(_Heard(min(taken_at, sent_at), sent_at, time.time(), duplicate))
         key = (device_id, self.bucket(taken_at))
         self._uncertain.discard(key)
         if key[1] >= self.since:
             self._stored.add(key)
 
-    def _visible(self, device_id: str, taken_at: float, duplicate: bool, sent_at: float) -> None:
-        """Record when the server last heard from the device.
+    def last_visible(self, device_id: str) -> float | None:
+        """When the device sent its last report that must have moved `last_seen_at`; None if there was none.
 
-        An older report of a bucket that already has a row looks like a repeat, which does not move `last_seen_at`.
+        A report of a bucket that already has a row moves it only if it is newer than the last one. That is certain
+        when none of the device's other reports was under way while this one was.
         """
-        newest = self._newest.get(device_id, taken_at)
-        if not duplicate or taken_at >= newest:
-            self.last_accepted[device_id] = max(sent_at, self.last_accepted.get(device_id, sent_at))
-        self._newest[device_id] = max(taken_at, newest)
+        heard = self._heard[device_id]
+        answered = (one for one in heard if math.isfinite(one.answered))
+        return max((one.sent for one in answered if not one.duplicate or one.is_alone_among(heard)), default=None)
 
-    def heartbeat_uncertain(self, device_id: str, taken_at: float) -> None:
-        """Record a heartbeat without a response or with a server error, which may or may not be stored."""
+    def heartbeat_uncertain(self, device_id: str, taken_at: float, sent_at: float | None = None) -> None:
+        """Record a heartbeat without a response or with a server error, which may or may not be stored, even later."""
+        if sent_at is not None:
+            self._heard[device_id].append(_Heard(min(taken_at, sent_at), sent_at, float("inf"), True))
         key = (device_id, self.bucket(taken_at))
         if key[1] >= self.since and key not in self._stored:
             self._uncertain.add(key)

@@ -139,8 +139,7 @@ class OddReport:
     Args:
         used: how often each odd value was sent.
         refused: requests that got 4xx, by (route, status).
-        unseen: devices whose last accepted heartbeat that was no repeat did not move `last_seen_at`, or that never
-        reported.
+        unseen: devices that never reported, or whose `last_seen_at` is before `Ledger.last_visible`.
         offline: devices that are offline according to the server.
     """
 
@@ -181,7 +180,7 @@ def judge(
         used=Counter(name for one in used for name in one.used),
         wiped=sum(one.wiped for one in used),
         refused=dict(ledger.refusals),
-        unseen=[d for d in device_ids if seen.get(d, 0.0) < ledger.last_accepted.get(d, float("inf"))],
+        unseen=[d for d in device_ids if d not in seen or seen[d] < (ledger.last_visible(d) or 0.0)],
         offline=[device_id for device_id in device_ids if not online.get(device_id)],
     )
 

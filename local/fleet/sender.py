@@ -28,7 +28,11 @@ class Sender:
     async def send_batch(self, batch: list[Item], credentials: Credentials) -> Response | None:
         sent_at = time.time()
         content = b'{"heartbeats": [' + b", ".join(item.content for item in batch) + b"]}"
-        response = await self._link.post("/v1/heartbeats", content, credentials.device_token, "Authorization")
+        try:
+            response = await self._link.post("/v1/heartbeats", content, credentials.device_token, "Authorization")
+        except asyncio.CancelledError:
+            self._not_answered(batch, credentials, sent_at)
+            raise
         results = response.json()["results"] if response and response.is_success else [REJECTED] * len(batch)
         for item, result in zip(batch, results, strict=True):
             self._count(item, credentials, response, result, sent_at)
@@ -37,12 +41,21 @@ class Sender:
     async def _attempt(self, item: Item, credentials: Credentials) -> Response | None:
         sent_at = time.time()
         path = item.path.replace("{device_id}", credentials.device_id)
-        response = await self._link.post(path, item.content, credentials.device_token, item.header)
+        try:
+            response = await self._link.post(path, item.content, credentials.device_token, item.header)
+        except asyncio.CancelledError:
+            self._not_answered([item], credentials, sent_at)
+            raise
         if item.is_heartbeat:
             succeeded = response is not None and response.is_success
             result = response.json() if response and succeeded else REJECTED
             self._count(item, credentials, response, result, sent_at)
         return response
+
+    def _not_answered(self, items: list[Item], credentials: Credentials, sent_at: float) -> None:
+        """The run ended before the response arrived; the server may have received them."""
+        for item in items:
+            self._count(item, credentials, None, REJECTED, sent_at)
 
     def _count(
         self,
@@ -55,7 +68,7 @@ class Sender:
         if item.taken_at is None:
             return
         if response is None or response.status >= 500:
-            self._ledger.heartbeat_uncertain(credentials.device_id, item.taken_at)
+            self._ledger.heartbeat_uncertain(credentials.device_id, item.taken_at, sent_at)
         elif result.get("status") == "rejected":
             self._ledger.rejected += 1
         else:

@@ -101,15 +101,33 @@ def test_verdict_names_each_failure(url, seen, ago, online, refused, used, failu
 
 
 @pytest.mark.parametrize(
-    ("taken_ago", "duplicate", "visible"),
-    [(300, True, False), (300, False, True), (5, True, True), (-3600, True, True)],
-    ids=["looks like a repeat", "a new bucket", "newer, in the last bucket", "a clock that is ahead"],
+    ("taken_ago", "sent_ago", "duplicate", "visible"),
+    [
+        (300, 1, True, False),
+        (300, 1, False, True),
+        (5, 1, True, True),
+        (-3600, 1, True, True),
+        (12, 1, True, False),
+    ],
+    ids=["looks like a repeat", "a new bucket", "newer, in the last bucket", "a clock that is ahead", "overtaken"],
 )
-def test_only_a_report_that_looks_like_a_repeat_need_not_be_seen(taken_ago, duplicate, visible):
+def test_only_a_report_that_looks_like_a_repeat_need_not_be_seen(monkeypatch, taken_ago, sent_ago, duplicate, visible):
     ledger, now = Ledger(), time.time()
-    ledger.heartbeat_accepted("d-1", now - 10, duplicate=False, sent_at=now - 10)
-    ledger.heartbeat_accepted("d-1", now - taken_ago, duplicate, sent_at=now - 1)
-    assert ledger.last_accepted["d-1"] == (now - 1 if visible else now - 10)
+    for taken, sent, answered, known in (
+        (now - 11, now - 11, now - 10, False),
+        (now - taken_ago, now - sent_ago, now, duplicate),
+    ):
+        monkeypatch.setattr("time.time", lambda answered=answered: answered)
+        ledger.heartbeat_accepted("d-1", taken, known, sent)
+    assert ledger.last_visible("d-1") == (now - sent_ago if visible else now - 11)
+
+
+def test_report_that_was_never_answered_may_have_overtaken_a_later_one():
+    ledger, now = Ledger(), time.time()
+    ledger.heartbeat_accepted("d-1", now - 20, duplicate=False, sent_at=now - 20)
+    ledger.heartbeat_uncertain("d-1", now - 2, sent_at=now - 2)
+    ledger.heartbeat_accepted("d-1", now - 1, duplicate=True, sent_at=now - 1)
+    assert ledger.last_visible("d-1") == now - 20
 
 
 def test_normal_fleet_sends_no_odd_values(fake_server):
