@@ -216,7 +216,7 @@ def resend_command(request: Request, body: ResendBody) -> Response[Dispatch]:
         key=key,
     )
     if claim is None:
-        raise single.refuse_resend(single.show(db, request_id))
+        raise single.refuse_resend(db, request_id)
     sending.send(db, claim, config)
     return Response(single.show(db, request_id), 202)
 

@@ -210,7 +210,8 @@ BEGIN
               WHERE ts IS DISTINCT FROM last_ts GROUP BY bucket),
         EXISTS (SELECT FROM advanced),
         -- Commands that may still be delivered or are repeated until answered. Those that expire soonest come first, so
-        -- that commands which an agent never reports do not displace an urgent one.
+        -- that commands which an agent never reports do not displace an urgent one. The installation of a paused build
+        -- waits.
         (SELECT json_agg(p) FROM (
             SELECT request_id, device_id, action, payload, secrets FROM (
                 SELECT request_id, device_id, action, payload, secrets, expires_at FROM fcm_dispatches
@@ -222,6 +223,8 @@ BEGIN
                   AND completed_at IS NULL AND expires_at > statement_timestamp() AND created_by IS NOT NULL
             ) AS open
             WHERE request_id <> ALL (ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL))
+              AND (action <> 'install_apk' OR coalesce(payload ->> 'apk_id', '')
+                   NOT IN (SELECT v.id::text FROM apk_versions v WHERE v.paused_at IS NOT NULL))
             ORDER BY expires_at, request_id LIMIT 20) AS p),
         (SELECT newest.apps FROM newest, advanced WHERE advanced.apps_changed),
         ARRAY(SELECT ping_request_id FROM report WHERE ping_request_id IS NOT NULL ORDER BY 1),

@@ -276,6 +276,69 @@ def test_paused_rollout_sends_nothing(bucket: Bucket, fleet, db: Database):
     assert db.execute("SELECT count(*) AS n FROM apk_installations") == [{"n": 0}]
 
 
+@pytest.fixture
+def asked(bucket: Bucket, fleet, db: Database) -> int:
+    """A build that 60 reachable devices were asked to install, by commands that are not sent yet."""
+    promoted(1)
+    build_id = promoted(2)
+    db.execute("UPDATE devices SET fcm_token = 'fcm:' || id")
+    roll_out(build_id, 100, install=True, request_id="wave")
+    return build_id
+
+
+def pending(token: str) -> list[dict[str, str]]:
+    return call("POST", "/v1/heartbeat", {"battery_pct": 50}, token=token).json["pending_commands"]
+
+
+def test_pause_holds_the_commands_that_are_not_sent_yet(asked, db: Database, fake_fcm: FakeFcm):
+    assert len(pending("token-1")) == 1
+    act(asked, "pause", reason="it does not start")
+    assert sweep()["sent"] == 0
+    assert pending("token-1") == []
+    act(asked, "resume")
+    assert len(pending("token-1")) == 1
+    assert sweep()["sent"] == 60
+    assert len(fake_fcm.deliveries()) == 60
+
+
+def test_pause_holds_only_the_commands_of_its_build(asked, db: Database, fake_fcm: FakeFcm):
+    act(asked, "pause", reason="it does not start")
+    device = db.execute("SELECT id FROM devices ORDER BY id LIMIT 1")[0]["id"]
+    body = {"download_url": "https://example.com/a.apk", "installation_id": 1}
+    for request_id, of in (("other", {"apk_id": asked - 1}), ("none", {})):
+        command = {"action": "install_apk", "request_id": request_id, "params": {**body, **of}}
+        assert call("POST", f"/v1/devices/{device}/commands", command).json["state"] == "sent"
+
+
+def test_repeats_and_resends_wait_for_a_paused_build_too(asked, db: Database, fake_fcm: FakeFcm):
+    assert sweep()["sent"] == 60
+    db.execute("""
+        UPDATE fcm_dispatches SET delivery = 'until_answered', fcm_expires_at = now() - interval '1 hour',
+            secrets = NULL
+    """)
+    db.execute("""
+        INSERT INTO device_last_status (device_id, last_ts, last_seen_at)
+        SELECT id, now() - interval '2 minutes', now() - interval '2 minutes' FROM devices
+    """)
+    act(asked, "pause", reason="it does not start")
+    assert sweep()["sent"] == 0
+    problem = call("POST", "/v1/commands/wave:device-1/resend", {"reason": "again"}).problem(409)
+    assert problem["detail"] == f"Build {asked}, which it installs, is paused. Resume its rollout first."
+    assert len(fake_fcm.deliveries()) == 60
+    act(asked, "resume")
+    assert sweep()["sent"] == 60
+
+
+def test_rollback_cancels_the_commands_that_are_not_sent_yet(asked, db: Database, fake_fcm: FakeFcm):
+    act(asked, "rollback", reason="it does not start")
+    assert db.execute("SELECT state, count(*) AS n FROM fcm_dispatches GROUP BY 1") == [{"state": "cancelled", "n": 60}]
+    shown = call("GET", "/v1/commands/wave:device-1").json
+    assert (shown["audit"][-1]["event"], shown["audit"][-1]["reason"]) == ("cancel", "the build was rolled back")
+    [event] = db.execute("SELECT after FROM operator_events WHERE action = 'build.rollback'")
+    assert event["after"]["cancelled_commands"] == 60
+    assert sweep()["sent"] == 0
+
+
 # --- what devices report
 
 

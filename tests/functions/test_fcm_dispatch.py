@@ -4,14 +4,19 @@ import sys
 import threading
 
 import pytest
+from nexmdm.commands import queue, single
 from nexmdm.commands.message import signature
+from nexmdm.commands.queue import Answer, Result
+from nexmdm.commands.single import Command, OneDevice
 from nexmdm.runtime import settings
+from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 
 from local.fcm import Behaviour, FakeFcm
 from tests.support.api import call
 from tests.support.commands import ADDRESS, enrolled, make_due, send, state, sweep
 from tests.support.fcm import HMAC_KEY, forget_service
+from tests.support.races import free, meeting
 
 
 def test_command_is_accepted_sent_and_answered_in_one_call(fake_fcm: FakeFcm, device: str):
@@ -194,6 +199,21 @@ def test_unregistered_removes_the_fcm_token_only_if_it_is_still_current(fake_fcm
     fake_fcm.on_message = lambda _: db.execute("UPDATE devices SET fcm_token = 'fcm:newer'")
     send(device, "r-2")
     assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": "fcm:newer"}]
+
+
+def test_unregistered_locks_the_device_before_its_command(url: str, device: str, db: Database):
+    """An enrollment locks in this order when a phone takes the device over and its open commands are cancelled."""
+    answer = Answer("r-1", 1, Result(outcome="failed", fcm_status="UNREGISTERED", unregistered_token=ADDRESS))
+    single.accept(db, Command("r-1", OneDevice(device), "ping", {}, 600, Actor("me")))
+    assert queue.claim(db, "r-1", 90) is not None
+    settled = meeting(
+        url,
+        lambda tx: tx.execute("SELECT FROM devices FOR UPDATE"),
+        lambda own: queue.settle(own, [answer]),
+        then=free("fcm_dispatches"),
+    )
+    assert settled == ["failed"]
+    assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": None}]
 
 
 def test_404_without_a_reason_keeps_the_fcm_token(fake_fcm: FakeFcm, device: str, db: Database):

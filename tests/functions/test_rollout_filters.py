@@ -88,6 +88,9 @@ def test_install_commands_go_only_to_the_pilots(bucket: Bucket, fleet: dict[str,
     # A repeat sends to no further device, whatever number of devices it expects.
     again = roll_out(build_id, filter=PILOT, install=True, request_id="r-1", expect_target_hash="0" * 64)
     assert (again.status, again.json["install"]["device_count"]) == (202, 10)
+    for other in ({"filter": {"all": True}}, {}):
+        roll_out(build_id, install=True, request_id="r-1", **other).problem(422)
+    assert call("GET", f"/v1/apk/builds/{build_id}").json["rollout_filter"] == PILOT
 
 
 def test_rollout_is_refused_if_the_preview_has_changed(

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from nexmdm.builds import plans
+from nexmdm.builds import installations, plans, publishing, rollouts
 from nexmdm.runtime import actor, settings
 from nexmdm.runtime.database import Database
 
 from tests.support.api import ROOT, Answer, call
 from tests.support.builds import act, promoted, published
-from tests.support.races import errors, race
+from tests.support.races import errors, meeting, race
 from tests.support.s3 import Bucket
 
 
@@ -279,3 +279,25 @@ def test_killed_sweep_leaves_a_whole_step_or_none(build: int, db: Database, url:
     advance(db)
     assert [step["stage"] for step in steps(db)] == [1, 2]
     assert db.execute("SELECT count(*) AS n FROM command_batches")[0]["n"] == 2
+
+
+def test_installing_again_waits_for_no_installation(build: int, url: str, db: Database):
+    """It holds the build, for which the sweep waits while it holds the installations that it ends."""
+    assert act(build, "rollout", staged_rollout_percent=50, install=True, request_id="first").status == 202
+    db.execute("UPDATE apk_installations SET initiated_at = initiated_at - interval '25 hours'")
+    db.execute("""
+        INSERT INTO device_apps (device_id, package, version_name, version_code, installed)
+        SELECT device_id, 'com.nexmdm', '2.0', 2, true FROM apk_installations ORDER BY id LIMIT 3
+    """)
+    found = publishing.find(db, str(build))
+    again = rollouts.Install(request_id="again", base_url="https://example.com", agent_package="com.nexmdm")
+    ended = meeting(
+        url,
+        lambda tx: tx.execute("SELECT FROM apk_versions FOR UPDATE"),
+        lambda own: installations.settle(own, settings.load(), actor.system("sweep")),
+        then=lambda tx: rollouts.ask(tx, found, 50, actor.operator("me"), again, 60),
+    )
+    first = db.execute("SELECT count(*) AS n FROM apk_installations WHERE request_id ^@ 'first'")[0]["n"]
+    assert ended == first
+    rows = db.execute("SELECT status, count(*) AS n FROM apk_installations WHERE request_id ^@ 'first' GROUP BY 1")
+    assert {row["status"]: row["n"] for row in rows} == {"completed": 3, "unknown": first - 3}

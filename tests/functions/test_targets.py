@@ -9,7 +9,7 @@ from nexmdm.devices import editing, imports, labelling
 from nexmdm.devices.editing import DevicePatch
 from nexmdm.devices.labelling import LabelChange
 from nexmdm.runtime import actor
-from nexmdm.runtime.database import Database
+from nexmdm.runtime.database import Database, Executor
 from psycopg2.extensions import make_dsn
 
 from local.fcm import FakeFcm
@@ -507,6 +507,20 @@ def test_import_waits_for_a_change_of_the_same_device(url: str, fleet: dict[str,
         for connection in connections:
             connection.close()
     assert labels_of(fleet["till-1"]) == {"a": "1"}
+
+
+def test_import_does_not_hold_up_commands(
+    url: str, db: Database, fleet: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    """A bulk command locks the keys of its devices in another order; each could wait for the other."""
+    write = imports._write
+
+    def checked(tx: Executor, changes: list[dict[str, Any]]) -> None:
+        write(tx, changes)
+        db.execute("SELECT FROM devices FOR KEY SHARE NOWAIT")
+
+    monkeypatch.setattr(imports, "_write", checked)
+    assert imported({"device_id": fleet["till-1"], "alias": "till-x", "labels": {"a": "1"}}).json["changed"] == 1
 
 
 def test_concurrent_patches_are_both_kept(url: str, fleet: dict[str, str]):

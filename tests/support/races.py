@@ -92,6 +92,6 @@ SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AN
 """
 
 
-def device_is_free(tx: Executor) -> None:
-    """Raise if another transaction has locked a device."""
-    tx.execute("SELECT FROM devices FOR NO KEY UPDATE NOWAIT")
+def free(table: str) -> Callable[[Executor], Any]:
+    """A check that raises if another transaction has locked a row of the table."""
+    return lambda tx: tx.execute(f"SELECT FROM {table} FOR NO KEY UPDATE NOWAIT")

@@ -13,7 +13,7 @@ from nexmdm.runtime.database import Database, Row
 from nexmdm.runtime.errors import AliasTaken, NotAuthenticated
 
 from tests.support.enrollment import token
-from tests.support.races import device_is_free, errors, meeting, race
+from tests.support.races import errors, free, meeting, race
 
 
 def uses(db: Database, made: Row) -> int:
@@ -65,7 +65,7 @@ def test_registration_locks_the_last_status_before_the_device(url, db):
         url,
         lambda tx: tx.execute("SELECT FROM device_last_status FOR NO KEY UPDATE"),
         lambda own: registration.register(own, made["token"], "lobby", None),
-        then=device_is_free,
+        then=free("devices"),
     )
     assert uses(db, made) == 1
 

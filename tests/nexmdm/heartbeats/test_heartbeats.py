@@ -22,7 +22,7 @@ from nexmdm.runtime.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
 from tests.support import agent
 from tests.support.agent import an_hour_ago
 from tests.support.api import call, enroll
-from tests.support.races import device_is_free, errors, meeting, race
+from tests.support.races import errors, free, meeting, race
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -564,7 +564,7 @@ def test_first_use_of_a_token_locks_the_last_status_before_the_device(url, db, d
         url,
         lambda tx: record.for_device(tx, device.id, [report(start + SECOND)], configuration.load(), 10),
         lambda own: recorded(own, device, report(start + 2 * SECOND)),
-        then=device_is_free,
+        then=free("devices"),
     )
     assert db.execute("SELECT confirmed_at IS NOT NULL AS confirmed FROM devices") == [{"confirmed": True}]
 

@@ -2,8 +2,9 @@
 
     promote     published -> current; it replaces the build that was current
     rollout     the percentage of the fleet that is offered it; the rest is offered the replaced build
-    pause       it is no longer offered, by an operator or when too many installations fail; resume
-    rollback    the replaced build is current again
+    pause       it is no longer offered, by an operator or when too many installations fail; install_apk commands
+                that are not sent yet wait. resume
+    rollback    the replaced build is current again; install_apk commands that are not sent yet are cancelled
 
 The build's `audit` records who did what, when, and the reason.
 """
@@ -132,7 +133,7 @@ def install(
         NotFound: one of the named devices does not exist.
     """
     start = time.perf_counter()
-    command = _command(build, audience.percent, actor, how, device_ids)
+    command = _command(build, audience.percent, actor, how, device_ids, audience.filter)
     with db.transaction() as tx:
         if batches.replayed(tx, command):
             return _ask(tx, build, audience.percent, actor, how, command, device_ids, audience.interval_seconds)
@@ -155,7 +156,12 @@ def ask(tx: Executor, build: Identity, percent: int, actor: Actor, how: Install,
 
 
 def _command(
-    build: Identity, percent: int, actor: Actor, how: Install, device_ids: list[str] | None
+    build: Identity,
+    percent: int,
+    actor: Actor,
+    how: Install,
+    device_ids: list[str] | None,
+    given: Filter | None = None,
 ) -> Command[Selected]:
     parameters = {
         "package_name": build.package_name,
@@ -169,6 +175,8 @@ def _command(
         selector["staged_rollout_percent"] = percent
     else:
         selector["device_ids"] = sorted(device_ids)
+    if given is not None:
+        selector["filter"] = filters.conditions(filters.checked(given))
     return Command(how.request_id, Selected(selector), "install_apk", parameters, how.ttl_seconds, actor)
 
 
@@ -241,7 +249,10 @@ def roll_back(db: Database, build: StoredBuild, reason: str, actor: Actor) -> No
         by = {"by": actor.name}
         tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, **by})
         tx.execute(_RESTORE, {"build_id": row.replaces_id, "instead_of": build.build_id, **by})
-        after = {"current": row.replaces_id, "reason": reason, **_plan(build, "ended")}
+        cancelled = len(tx.execute(_CANCEL_INSTALLS, {"build_id": str(build.build_id), **by}))
+        after: Change = {"current": row.replaces_id, "reason": reason, **_plan(build, "ended")}
+        if cancelled:
+            after["cancelled_commands"] = cancelled
         _event(tx, actor, "rollback", build, {"current": build.build_id}, after)
     _log(build, "rollback", actor.name, start)
 
@@ -390,4 +401,19 @@ WHERE id = %(build_id)s
 _RESTORE = f"""
 UPDATE apk_versions SET is_current = true, audit = {_audit("restore", instead_of="%(instead_of)s::integer")}
 WHERE id = %(build_id)s
+"""
+
+# A command that another statement holds is being sent, cancelled or expired at this moment.
+_CANCEL_INSTALLS = """
+WITH waiting AS MATERIALIZED (
+    SELECT request_id FROM fcm_dispatches
+    WHERE state IN ('accepted', 'retry_wait') AND action = 'install_apk' AND payload ->> 'apk_id' = %(build_id)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE fcm_dispatches f SET state = 'cancelled', next_at = NULL,
+    secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END,
+    audit = f.audit || jsonb_build_object('event', 'cancel', 'from', f.state, 'by', %(by)s, 'at', clock_timestamp(),
+        'reason', 'the build was rolled back')
+FROM waiting WHERE f.request_id = waiting.request_id
+RETURNING f.request_id
 """

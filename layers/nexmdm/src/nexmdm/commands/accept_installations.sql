@@ -35,12 +35,16 @@ WITH target AS MATERIALIZED (
     SELECT selected.id, %(build_id)s, 'pending', batch.created_at, %(by)s, batch.request_id || ':' || selected.id
     FROM batch CROSS JOIN selected
     RETURNING id, device_id
+), unanswered AS MATERIALIZED (
+    -- The caller holds the build, for which a report and the sweep wait while they hold installations. So this waits
+    -- for none of those, and leaves them to the sweep.
+    SELECT i.id FROM apk_installations i CROSS JOIN batch JOIN selected ON selected.id = i.device_id
+    WHERE i.apk_version_id = %(build_id)s AND i.status IN ('pending', 'downloading', 'installing')
+    FOR UPDATE OF i SKIP LOCKED
 ), lapsed AS (
     UPDATE apk_installations i SET status = 'unknown',
         error_message = coalesce(i.error_message, 'the device did not answer and was asked again')
-    FROM batch CROSS JOIN selected
-    WHERE i.device_id = selected.id AND i.apk_version_id = %(build_id)s
-      AND i.status IN ('pending', 'downloading', 'installing')
+    FROM unanswered WHERE i.id = unanswered.id
 ), dispatched AS (
     INSERT INTO fcm_dispatches (request_id, device_id, action, payload_hash, payload, secrets, delivery, created_by,
         state, refused, batch_id, created_at, sent_at, expires_at)

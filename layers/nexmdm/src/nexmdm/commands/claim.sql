@@ -6,11 +6,16 @@
 --   repeat   until_answered dispatches, sent or unknown, that FCM can no longer deliver, 60 s after the device's first
 --            report since then: answers that the device had queued arrive just after that report
 --   resend   an operator's resend, once per key
-WITH due AS MATERIALIZED (
+--
+-- None claims the installation of a paused build: the device could not download it. The sweep sends it after a resume.
+WITH paused AS MATERIALIZED (
+    SELECT id::text FROM apk_versions WHERE paused_at IS NOT NULL
+), due AS MATERIALIZED (
     SELECT f.request_id FROM fcm_dispatches f JOIN devices d ON d.id = f.device_id
     WHERE %(resend)s IS NULL AND f.state IN ('accepted', 'retry_wait') AND f.completed_at IS NULL
       AND coalesce(f.next_at, f.created_at) <= clock_timestamp() AND f.expires_at > clock_timestamp()
       AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
+      AND (f.action <> 'install_apk' OR coalesce(f.payload ->> 'apk_id', '') NOT IN (SELECT id FROM paused))
       AND (%(request_id)s IS NULL OR f.request_id = %(request_id)s)
       AND (%(batch_id)s IS NULL OR f.batch_id = %(batch_id)s)
     ORDER BY coalesce(f.next_at, f.lease_until, f.created_at)
@@ -26,6 +31,7 @@ WITH due AS MATERIALIZED (
       AND f.state IN ('sent', 'unknown') AND f.expires_at > clock_timestamp() AND f.created_by IS NOT NULL
       AND f.secrets IS DISTINCT FROM '{}'::jsonb
       AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
+      AND (f.action <> 'install_apk' OR coalesce(f.payload ->> 'apk_id', '') NOT IN (SELECT id FROM paused))
       AND f.fcm_expires_at < l.last_seen_at
       AND (l.last_seen_at <= clock_timestamp() - interval '60 seconds'
            -- For a device that reports every few seconds the first report counts, not the latest.
@@ -47,6 +53,7 @@ WITH due AS MATERIALIZED (
       AND f.created_by IS NOT NULL
       AND (%(key)s IS NULL OR NOT f.audit @> jsonb_build_array(jsonb_build_object('key', %(key)s)))
       AND d.fcm_token IS NOT NULL AND d.deleted_at IS NULL
+      AND (f.action <> 'install_apk' OR coalesce(f.payload ->> 'apk_id', '') NOT IN (SELECT id FROM paused))
     FOR UPDATE OF f
 ), event AS (
     INSERT INTO operator_events (actor, session, ip, request_id, action, object, before, after)

@@ -9,6 +9,10 @@ WITH answer AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(answers)s) AS given(
         request_id text, fence int, jitter float8, outcome text, fcm_status text, fcm_message_id text, http_code int,
         latency_ms int, error_msg text, response_json text, retry_after float8, unregistered_token text)
+), held AS MATERIALIZED (
+    -- Locks the devices before their dispatches, as an enrollment does.
+    SELECT d.id FROM devices d JOIN answer a ON a.unregistered_token = d.fcm_token
+    ORDER BY d.id FOR NO KEY UPDATE OF d
 ), settled AS (
     UPDATE fcm_dispatches f SET
         state = CASE WHEN f.completed_at IS NOT NULL THEN 'sent' ELSE a.outcome END,
@@ -31,7 +35,7 @@ WITH answer AS MATERIALIZED (
                 THEN '{}'::jsonb
             ELSE f.secrets END
     FROM answer a
-    WHERE f.request_id = a.request_id AND f.fence = a.fence
+    WHERE (SELECT count(*) FROM held) >= 0 AND f.request_id = a.request_id AND f.fence = a.fence
       AND (f.state IN ('sending', 'unknown')
            -- Only if this response is not recorded yet: the statement may run twice, but must count once.
            OR (f.state = 'sent' AND f.completed_at IS NOT NULL AND f.http_code IS NULL

@@ -185,7 +185,7 @@ _LOCK = """
 SELECT id, alias, alias_key, labels FROM devices
 WHERE deleted_at IS NULL AND (id = ANY (%(ids)s::text[]) OR alias = ANY (%(aliases)s::text[])
     OR alias_key = ANY (%(keys)s::text[]))
-ORDER BY id FOR UPDATE
+ORDER BY id FOR NO KEY UPDATE
 """
 _FREE_ALIASES = (
     "UPDATE devices SET alias = 'importing ' || id, alias_key = 'importing ' || id WHERE id = ANY (%(ids)s::text[])"
