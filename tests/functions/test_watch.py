@@ -18,7 +18,7 @@ from nexmdm.runtime.database import Database
 from functions.notify import handler as notify
 from functions.watch import topic as sns
 from functions.watch.handler import handler
-from tests.support.api import CONTEXT, ROOT
+from tests.support.api import CONTEXT, ROOT, call
 from tests.support.sns import Topic
 from tests.support.webhook import Webhook
 
@@ -82,6 +82,56 @@ def test_webhook_gets_the_message_of_the_watch(topic: Topic, webhook: Webhook, d
     # The notification as SNS passes it to a function; the queue gets the same members.
     assert notify.handler({"Records": [{"Sns": message} for message in topic.messages()]}, CONTEXT) == {"posted": 1}
     assert webhook.posted == [{"text": "*nexmdm alerts: 1 new*\nLow battery: lobby (9 %)"}]
+
+
+ENDINGS = {
+    "the condition ends": [],
+    "its rule is disabled": [("PATCH", "/v1/alert-rules/tills", {"enabled": False})],
+    "its rule is deleted": [("DELETE", "/v1/alert-rules/tills", None)],
+    "its rule gets other routes": [("PATCH", "/v1/alert-rules/tills", {"routes": []})],
+    "another rule takes its place": [
+        (
+            "POST",
+            "/v1/alert-rules",
+            {"name": "other", "condition": "low_battery", "priority": 0, "routes": ["others"]},
+        )
+    ],
+    "it is muted": [
+        ("POST", "/v1/mutes", {"filter": {"all": True}, "until": "2099-01-01T00:00:00Z", "reason": "a move"})
+    ],
+    "the device is deleted": [("DELETE", "/v1/devices/lobby", None)],
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_incident_ends_with_its_alerts(topic: Topic, webhook: Webhook, db: Database, monkeypatch, ending: str):
+    routes = {name: {"url": webhook.url, "shape": "pagerduty", "key": name} for name in ("on-call", "others")}
+    monkeypatch.setenv("NOTIFICATION_ROUTES", json.dumps(routes))
+    monkeypatch.delenv("WEBHOOK_URL")
+    monkeypatch.setenv("ALERT_COOLDOWN_SECONDS", "0")
+    settings.load.cache_clear()
+    webhook.shape = "pagerduty"
+    call("DELETE", "/v1/alert-rules/low_battery")
+    rule = {"name": "tills", "condition": "low_battery", "routes": ["on-call"]}
+    assert call("POST", "/v1/alert-rules", rule).status == 201
+    alerting_devices(db, "lobby")
+
+    def incidents() -> list[tuple[str, str, str]]:
+        """What PagerDuty got since the last call."""
+        for message in topic.messages():
+            notify.handler({"Records": [{"Sns": message}]}, CONTEXT)
+        got = [(body["routing_key"], body["event_action"], body["dedup_key"]) for body in webhook.posted]
+        webhook.posted.clear()
+        return got
+
+    watch()
+    assert incidents() == [("on-call", "trigger", "nexmdm:tills")]
+    for method, path, body in ENDINGS[ending]:
+        assert call(method, path, body).status < 300
+    watch()
+    db.execute("UPDATE device_last_status SET battery_pct = 90")
+    watch()
+    assert incidents() == [("on-call", "resolve", "nexmdm:tills")]
 
 
 def test_failing_condition_stops_neither_others_nor_notifications(topic: Topic, db: Database, capsys):

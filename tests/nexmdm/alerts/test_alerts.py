@@ -454,15 +454,24 @@ def test_expired_claim_settles_nothing(db: Database):
 # --- deleted devices, retention, the list
 
 
-def test_deleting_a_device_closes_its_alerts_without_a_notification(db: Database, device: Device):
+def test_deleting_a_device_ends_its_alerts(db: Database, device: Device):
     report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
     evaluate(db)
     notify(db)
     deletion.delete(db, device.id, actor.operator("me"))
     assert evaluate(db) == {}
     assert db.execute("SELECT count(*) AS n FROM device_alerts WHERE recovered_at IS NULL") == [{"n": 0}]
+    assert notify(db).text == "Recovered (app down): lobby (deleted)"
     assert notify(db) is None
     assert call("GET", "/v1/alerts").json["items"] == []
+
+
+def test_alert_of_a_deleted_device_that_was_not_notified_ends_silently(db: Database, device: Device):
+    report(device, unity_process_running=False, monitored_foreground_recent_s=3600)
+    evaluate(db)
+    deletion.delete(db, device.id, actor.operator("me"))
+    assert evaluate(db) == {}
+    assert notify(db) is None
 
 
 def test_cleanup_removes_old_recovered_alerts_that_were_notified(db: Database, device: Device):

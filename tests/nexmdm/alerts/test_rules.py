@@ -253,6 +253,18 @@ def test_muted_alert_opens_and_recovers_without_a_notification(db: Database):
     assert api("GET", "/v1/mutes")["items"][0]["mute_id"] == created["mute_id"]
 
 
+def test_alert_that_was_notified_before_the_mute_notifies_that_it_recovered(db: Database):
+    fleet(db, a1=10)
+    evaluate(db)
+    notify(db)
+    api("POST", "/v1/mutes", {"filter": {"all": True}, "until": TOMORROW, "reason": "x"}, 201)
+    battery(db, "a1", 90)
+    evaluate(db)
+    later(db, 31)
+    assert evaluate(db).recovered == 1
+    assert [notification.text for notification in notify(db)] == ["Recovered (low battery): a1"]
+
+
 def test_mute_that_ended_or_names_another_condition_has_no_effect(db: Database):
     api("POST", "/v1/mutes", {"filter": {"all": True}, "condition": "silent", "until": TOMORROW, "reason": "x"}, 201)
     over = api("POST", "/v1/mutes", {"filter": {"all": True}, "until": TOMORROW, "reason": "x"}, 201)

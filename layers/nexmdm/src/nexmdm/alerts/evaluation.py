@@ -6,9 +6,9 @@
     pending -> (none)     the condition ended before that
     open -> open          the condition flaps: `clear_since` is when it ended, and no notification is sent
     open -> recovered     absent for ALERT_COOLDOWN_SECONDS; no rule applies to the device any more; or the device
-                          was deleted, which is not notified
+                          was deleted
 
-A flapping condition therefore sends one notification, and two concurrent runs open one alert. A pending notification is
+If the opening was notified, so is the recovery. A flapping condition therefore sends one notification, and two concurrent runs open one alert. A pending notification is
 stored in the row's `notice`; see `nexmdm.alerts.notifications`.
 """
 
@@ -274,7 +274,8 @@ _LIST = statement(__package__, "list_alerts")
 _ACKNOWLEDGE = statement(__package__, "acknowledge")
 
 _CLOSE_DELETED = """
-UPDATE device_alerts a SET recovered_at = statement_timestamp(), notice = NULL, claim_id = NULL, lease_until = NULL
+UPDATE device_alerts a SET recovered_at = statement_timestamp(), claim_id = NULL, lease_until = NULL,
+    notice = CASE WHEN a.notified_at IS NOT NULL OR a.claim_id IS NOT NULL THEN 'recovered' END
 FROM devices d WHERE d.id = a.device_id AND d.deleted_at IS NOT NULL AND a.recovered_at IS NULL
 RETURNING a.id
 """

@@ -28,7 +28,8 @@ class DeviceAlert(Base):
 
     At most one alert is open per device and condition; it is pending until `opened_at`. `notice` is the waiting
     notification; the run that sends it holds `claim_id` until `lease_until`. `clear_since`: when the condition ended,
-    which may be temporary. `notified_at`: when the last notification was published.
+    which may be temporary. `notified_at`: when the last notification was published; `notified_rule` and
+    `notified_routes`: under which rule, and where.
     """
 
     __tablename__ = "device_alerts"
@@ -51,6 +52,8 @@ class DeviceAlert(Base):
     acked_at: Mapped[datetime | None]
     acked_by: Mapped[str | None]
     ack_note: Mapped[str | None]
+    notified_rule: Mapped[str | None]
+    notified_routes: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
 
     __table_args__ = (
         CheckConstraint(one_of("condition", ALERT_CONDITIONS), name="condition"),
