@@ -8,8 +8,9 @@
     open -> recovered     absent for ALERT_COOLDOWN_SECONDS; no rule applies to the device any more; or the device
                           was deleted
 
-If the opening was notified, so is the recovery. A flapping condition therefore sends one notification, and two concurrent runs open one alert. A pending notification is
-stored in the row's `notice`; see `nexmdm.alerts.notifications`.
+If the opening was notified, so is the recovery. A flapping condition therefore sends one notification, and two
+concurrent runs open one alert. A pending notification is stored in the row's `notice`; see
+`nexmdm.alerts.notifications`.
 """
 
 import time
