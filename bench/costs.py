@@ -176,11 +176,12 @@ def _options() -> Iterator[str]:
     yield "| besides, when it is used | USD |"
     yield "|---|---|"
     nat, apk = p["nat"]["gb"], p["transfer"]["internet_gb"]
-    webhook = p["secrets"]["month"] + 2 * p["cloudwatch"]["alarm_metric"]
+    secret, alarms = p["secrets"]["month"], 2 * p["cloudwatch"]["alarm_metric"]
     yield f"| `Egress=nat`: a NAT gateway and its public address | {nat_month():.1f} a month and {nat} per GB |"
     yield f"| `DatabaseProxy=on`, at the least | {proxy:.1f} a month |"
     yield f"| `DatabaseStandby=on`, at rest | {0.5 * MONTH_HOURS * p['aurora']['unit_hour']:.1f} a month |"
-    yield f"| `Webhook=on`: a secret and two alarm metrics | {webhook:.2f} a month |"
+    posts = "`Webhook=on` or `NotificationRoutes=on`: a secret each, and two alarm metrics"
+    yield f"| {posts} | {secret + alarms:.2f} a month |"
     yield f"| APKs to devices: 50 MB to 10,000 | {0.05 * 10_000 * apk:.0f} ({apk} per GB) |"
 
 

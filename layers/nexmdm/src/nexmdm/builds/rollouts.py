@@ -249,7 +249,7 @@ def roll_back(db: Database, build: StoredBuild, reason: str, actor: Actor) -> No
         by = {"by": actor.name}
         tx.execute(_WITHDRAW_CURRENT, {**_name(build), "rolled_back": ROLLED_BACK, "reason": reason, **by})
         tx.execute(_RESTORE, {"build_id": row.replaces_id, "instead_of": build.build_id, **by})
-        cancelled = len(tx.execute(_CANCEL_INSTALLS, {"build_id": str(build.build_id), **by}))
+        cancelled = batches.cancel_installs(tx, build.build_id, actor)
         after: Change = {"current": row.replaces_id, "reason": reason, **_plan(build, "ended")}
         if cancelled:
             after["cancelled_commands"] = cancelled
@@ -401,19 +401,4 @@ WHERE id = %(build_id)s
 _RESTORE = f"""
 UPDATE apk_versions SET is_current = true, audit = {_audit("restore", instead_of="%(instead_of)s::integer")}
 WHERE id = %(build_id)s
-"""
-
-# A command that another statement holds is being sent, cancelled or expired at this moment.
-_CANCEL_INSTALLS = """
-WITH waiting AS MATERIALIZED (
-    SELECT request_id FROM fcm_dispatches
-    WHERE state IN ('accepted', 'retry_wait') AND action = 'install_apk' AND payload ->> 'apk_id' = %(build_id)s
-    FOR UPDATE SKIP LOCKED
-)
-UPDATE fcm_dispatches f SET state = 'cancelled', next_at = NULL,
-    secrets = CASE WHEN f.secrets IS NOT NULL THEN '{}'::jsonb END,
-    audit = f.audit || jsonb_build_object('event', 'cancel', 'from', f.state, 'by', %(by)s, 'at', clock_timestamp(),
-        'reason', 'the build was rolled back')
-FROM waiting WHERE f.request_id = waiting.request_id
-RETURNING f.request_id
 """

@@ -160,6 +160,15 @@ def cancel(db: Executor, request_id: str, actor: Actor) -> int:
     return len(rows)
 
 
+def cancel_installs(tx: Executor, build_id: int, actor: Actor) -> int:
+    """Cancel the install_apk commands of a build that are not sent yet, for its rollback; return how many."""
+    start = time.perf_counter()
+    rows = tx.execute(_CANCEL_INSTALLS, {"build_id": str(build_id), "by": actor.name})
+    keys = {"build_id": build_id, "cancelled": len(rows), "by": actor.name}
+    logs.db_operation("update", "fcm_dispatches", keys, elapsed_ms(start))
+    return len(rows)
+
+
 def replayed(db: Executor, command: Command[Selected]) -> bool:
     """Whether the batch with this request_id already exists.
 
@@ -190,6 +199,8 @@ FROM command_batches b WHERE b.request_id = %(request_id)s
 # Serializes calls with the same request_id: the statement that follows in the same message, and so in the same
 # transaction, sees what earlier calls committed. It needs no additional round trip.
 HOLD_NAME = "SELECT pg_advisory_xact_lock(hashtextextended('nexmdm.command ' || %(request_id)s, 0));"
+
+_CANCEL_INSTALLS = statement(__package__, "cancel_installs")
 
 _ACCEPT = statement(__package__, "accept_batch")
 

@@ -26,7 +26,7 @@ class DispatchState(StrEnum):
     UNKNOWN = "unknown"
     # Its time to live ended before it was sent. An operator may resend it.
     EXPIRED = "expired"
-    # An operator cancelled it, or the device was enrolled again. Final.
+    # An operator cancelled it or rolled its build back, or the device was enrolled again. Final.
     CANCELLED = "cancelled"
 
 
