@@ -339,6 +339,23 @@ def test_rollback_cancels_the_commands_that_are_not_sent_yet(asked, db: Database
     assert sweep()["sent"] == 0
 
 
+def test_device_whose_command_was_never_delivered_is_asked_again(asked, db: Database):
+    fake = "UPDATE fcm_dispatches SET state = %(state)s, refused = 1, attempts = 1 WHERE device_id = %(id)s"
+    db.execute(fake, {"state": "failed", "id": "device-1"})
+    db.execute(fake, {"state": "expired", "id": "device-2"})
+    assert call("POST", "/v1/commands/wave:device-3/cancel").json["state"] == "cancelled"
+    assert roll_out(asked, 100, install=True, request_id="again").json["install"]["device_count"] == 3
+    rows = db.execute("SELECT device_id FROM apk_installations WHERE status = 'pending' AND request_id ^@ 'again'")
+    assert {row["device_id"] for row in rows} == {"device-1", "device-2", "device-3"}
+
+
+def test_build_can_be_rolled_out_again_after_its_rollback(asked, db: Database, fake_fcm: FakeFcm):
+    act(asked, "rollback", reason="a wrong setting on the server")
+    assert act(asked, "promote").status == 200
+    assert roll_out(asked, 100, install=True, request_id="again").json["install"]["device_count"] == 60
+    assert sweep()["sent"] == 60
+
+
 # --- what devices report
 
 

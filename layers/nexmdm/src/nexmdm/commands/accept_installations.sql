@@ -1,6 +1,7 @@
 -- Creates the batch of an install_apk, with an installation and a dispatch for each device that is asked: the devices
 -- of a build's target (named devices, or the cohort of a percentage that matches the filter {where}) that neither have
--- the build nor were asked recently. A device that was asked longer ago than a command's time to live is asked again.
+-- the build nor were asked recently. A device that was asked longer ago than a command's time to live is asked again, and
+-- so is one whose command was never delivered: it failed, expired or was cancelled.
 -- Always returns one row. `made` is false if no device was selected, a named device is missing, or the request_id is
 -- taken.
 WITH target AS MATERIALIZED (
@@ -19,7 +20,10 @@ WITH target AS MATERIALIZED (
           WHERE i.device_id = t.id AND i.apk_version_id = %(build_id)s
             AND i.initiated_at >= coalesce(t.taken_over_at, '-infinity')
             AND ((i.status = 'completed' AND t.runs IS NULL) OR (i.status IN ('pending', 'downloading', 'installing')
-                 AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s))))
+                 AND i.initiated_at > statement_timestamp() - make_interval(secs => %(ttl_seconds)s)
+                 AND NOT (i.status = 'pending' AND EXISTS (
+                     SELECT FROM fcm_dispatches f
+                     WHERE f.request_id = i.request_id AND f.state IN ('failed', 'expired', 'cancelled'))))))
 ), missing AS (
     SELECT unnest(%(device_ids)s::text[]) AS id EXCEPT SELECT id FROM target
 ), batch AS (
