@@ -38,7 +38,6 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 # Accepted, or already known and returned in its current state.
 ONCE = {202: (), 200: ("Idempotency-Replayed",)}
 LONGEST_DEVICE_ID = "0" * 64
-Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +45,7 @@ class CommandBody(Struct, forbid_unknown_fields=True, kw_only=True):
 
     action: str
     params: Params = {}
-    ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
+    ttl_seconds: queue.Ttl = queue.DEFAULT_TTL_SECONDS
     delivery: Delivery = Delivery.AT_MOST_ONCE
     request_id: RequestId | None = None
 
@@ -65,7 +64,7 @@ class BulkBody(CommandBody, kw_only=True):
 
 class ResendBody(Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=500)]
-    ttl_seconds: Ttl = queue.DEFAULT_TTL_SECONDS
+    ttl_seconds: queue.Ttl = queue.DEFAULT_TTL_SECONDS
 
 
 def handler(event: dict[str, object], context: Any) -> Any:

@@ -14,7 +14,7 @@ Zero rows from a guarded UPDATE mean that another process was first, and the cal
 import random
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import NONE, Executor, Parameters, elapsed_ms, statement
 
 DEFAULT_TTL_SECONDS = 600
+Ttl = Annotated[int, msgspec.Meta(ge=1, le=86_400)]  # seconds
 FCM_TTL_SECONDS = 240  # the agent drops messages that arrive 300 s after their ts
 _MOST_CHARACTERS = 12_000  # maximum size of the results in one statement
 

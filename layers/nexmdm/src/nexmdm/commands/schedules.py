@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from nexmdm.activity import events
-from nexmdm.commands import actions, batches, instants
+from nexmdm.commands import actions, batches, instants, queue
 from nexmdm.commands.actions import Params
 from nexmdm.commands.single import MASK, Command, Selected
 from nexmdm.commands.states import Answered, Delivery, DispatchState, RunStatus
@@ -33,7 +33,6 @@ _TRY_AGAIN = timedelta(hours=1)
 Action = Annotated[str, Meta(extra_json_schema={"enum": list(actions.ACTIONS)})]
 Cron = Annotated[str, Meta(max_length=100, description="minute hour day month weekday")]
 Zone = Annotated[str, Meta(max_length=64, description="an IANA name, such as Europe/Berlin")]
-Ttl = Annotated[int, Meta(ge=1, le=86_400)]
 
 
 class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +45,7 @@ class NewSchedule(Struct, forbid_unknown_fields=True, kw_only=True):
     filter: Filter
     action: Action
     params: Params = {}
-    ttl_seconds: Ttl = 600
+    ttl_seconds: queue.Ttl = queue.DEFAULT_TTL_SECONDS
     delivery: Delivery = Delivery.AT_MOST_ONCE
     enabled: bool = True
 
@@ -60,7 +59,7 @@ class ScheduleChange(Struct, forbid_unknown_fields=True, kw_only=True):
     filter: Filter | UnsetType = UNSET
     action: Action | UnsetType = UNSET
     params: Params | UnsetType = UNSET
-    ttl_seconds: Ttl | UnsetType = UNSET
+    ttl_seconds: queue.Ttl | UnsetType = UNSET
     delivery: Delivery | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
 

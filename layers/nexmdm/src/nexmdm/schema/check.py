@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -50,12 +49,12 @@ def differences(db: Connection) -> Iterator[str]:
         yield wrong
     with db.begin_nested() if db.in_transaction() else db.begin() as transaction:
         try:
-            here = _rows(db, "SELECT current_schema()")[0][0]
+            here = grants.rows(db, "SELECT current_schema()")[0][0]
             actual, expected = objects(db, here), _expected(db)
         finally:
             transaction.rollback()
     for name in grants.FUNCTIONS:
-        if not _rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
+        if not grants.rows(db, f"SELECT FROM pg_proc WHERE oid = to_regproc('{name}')"):
             yield f"{name}: the function is missing; fix: run its CREATE FUNCTION from migrations/sql"
     missing_tables = {table for table, _, _ in expected} - {table for table, _, _ in actual}
     for table in sorted(missing_tables):
@@ -72,7 +71,7 @@ def objects(db: Connection, schema: str) -> Objects:
     """The definitions of our tables in `schema`, as PostgreSQL writes them."""
     db.exec_driver_sql(f'SET LOCAL search_path = "{schema}"')
     tables = ", ".join(f"'{table}'" for table in Base.metadata.tables)
-    found = {(table, kind, name): text for table, kind, name, text in _rows(db, _OBJECTS.format(tables=tables))}
+    found = {(table, kind, name): text for table, kind, name, text in grants.rows(db, _OBJECTS.format(tables=tables))}
     # PostgreSQL chooses the number in a sequence's name.
     return {key: re.sub(r"DEFAULT nextval\(.*", "DEFAULT serial", text) for key, text in found.items()}
 
@@ -94,9 +93,9 @@ def _line(key: tuple[str, str, str], expected: str | None, actual: str | None) -
 
 
 def _wrong_revision(db: Connection) -> str | None:
-    if not _rows(db, "SELECT FROM pg_class WHERE oid = to_regclass('alembic_version')"):
+    if not grants.rows(db, "SELECT FROM pg_class WHERE oid = to_regclass('alembic_version')"):
         return f"alembic_version: the table is missing; fix: {MIGRATE}"
-    found = ", ".join(row[0] for row in _rows(db, "SELECT version_num FROM alembic_version")) or "none"
+    found = ", ".join(row[0] for row in grants.rows(db, "SELECT version_num FROM alembic_version")) or "none"
     if found != REVISION:
         return f"alembic_version: the revision is {found}, should be {REVISION}; fix: {MIGRATE}"
     return None
@@ -104,7 +103,7 @@ def _wrong_revision(db: Connection) -> str | None:
 
 def _partition_differences(db: Connection) -> Iterator[str]:
     fix = "fix: run the cleanup function (`python -m local.invoke cleanup`)"
-    present = {row[0] for row in _rows(db, _PARTITIONS)}
+    present = {row[0] for row in grants.rows(db, _PARTITIONS)}
     if "device_heartbeats_default" not in present:
         make = "CREATE TABLE device_heartbeats_default PARTITION OF device_heartbeats DEFAULT"
         yield f"device_heartbeats: the default partition is missing; fix: {make}"
@@ -112,10 +111,6 @@ def _partition_differences(db: Connection) -> Iterator[str]:
     for start in partitions.wanted(now, settings.load()):
         if start <= now + COVERED_AHEAD and start + partitions.WIDTH > now and partitions.name(start) not in present:
             yield f"device_heartbeats: partition {partitions.name(start)} is missing; {fix}"
-
-
-def _rows(db: Connection, sql: str) -> list[Any]:
-    return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
 
 
 _PARTITIONS = """

@@ -135,11 +135,11 @@ def differences(db: Connection) -> Iterator[str]:
         yield f"{right.name}: {right.role} lacks a right; fix: GRANT {right} TO {right.role}"
     for right in sorted(actual - declared):
         yield f"{right.name}: {right.role} has an additional right; fix: REVOKE {right} FROM {right.role}"
-    for role, member_of in _rows(db, _MEMBERSHIPS.format(roles=_quoted(present))):
+    for role, member_of in rows(db, _MEMBERSHIPS.format(roles=_quoted(present))):
         yield f"{role}: it is a member of {member_of}; fix: REVOKE {member_of} FROM {role}"
-    for role, attribute in _rows(db, _ATTRIBUTES.format(roles=_quoted(present))):
+    for role, attribute in rows(db, _ATTRIBUTES.format(roles=_quoted(present))):
         yield f"{role}: it has the attribute {attribute}; fix: ALTER ROLE {role} NO{attribute}"
-    for role, kind in _rows(db, _DEFAULTS.format(roles=_quoted(present))):
+    for role, kind in rows(db, _DEFAULTS.format(roles=_quoted(present))):
         yield f"{role}: it gets rights on every new {kind}; fix: ALTER DEFAULT PRIVILEGES REVOKE them"
 
 
@@ -152,14 +152,14 @@ def ensure(db: Connection) -> None:
 
 def roles(db: Connection) -> list[str]:
     """The roles that exist."""
-    return [row[0] for row in _rows(db, f"SELECT rolname FROM pg_roles WHERE rolname IN ({_quoted(ROLES)})")]
+    return [row[0] for row in rows(db, f"SELECT rolname FROM pg_roles WHERE rolname IN ({_quoted(ROLES)})")]
 
 
 def _declared(db: Connection, present: list[str]) -> set[Right]:
     found = set()
-    tables = {row[0] for row in _rows(db, _TABLES)}
+    tables = {row[0] for row in rows(db, _TABLES)}
     sequences: dict[str, list[str]] = {}
-    for table, sequence in _rows(db, _SEQUENCES):
+    for table, sequence in rows(db, _SEQUENCES):
         sequences.setdefault(table, []).append(sequence)
     for table in TABLES.keys() & tables:
         for role in TABLES[table].keys() & set(present):
@@ -167,7 +167,7 @@ def _declared(db: Connection, present: list[str]) -> set[Right]:
             found |= {Right(role, "TABLE", table, privilege, column) for privilege, column in rights}
             if any(privilege == "INSERT" for privilege, _ in rights):
                 found |= {Right(role, "SEQUENCE", sequence, "USAGE") for sequence in sequences.get(table, ())}
-    functions = {row[0] for row in _rows(db, _FUNCTIONS)}
+    functions = {row[0] for row in rows(db, _FUNCTIONS)}
     for function in FUNCTIONS.keys() & functions:
         found |= {Right(role, "FUNCTION", function, "EXECUTE") for role in FUNCTIONS[function] if role in present}
     return found
@@ -181,14 +181,15 @@ def parsed(rights: str) -> Iterator[tuple[str, str]]:
 
 
 def _actual(db: Connection, present: list[str]) -> set[Right]:
-    return {Right(*row) for row in _rows(db, _ACTUAL.format(roles=_quoted(present)))} if present else set()
+    return {Right(*row) for row in rows(db, _ACTUAL.format(roles=_quoted(present)))} if present else set()
 
 
 def _quoted(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _rows(db: Connection, sql: str) -> list[Any]:
+def rows(db: Connection, sql: str) -> list[Any]:
+    """The rows of a statement without parameters."""
     return list(db.exec_driver_sql(sql, execution_options={"no_parameters": True}))
 
 
