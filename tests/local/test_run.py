@@ -70,7 +70,7 @@ def start(url, tmp_path):
 
 def test_bounded_run_ends_with_its_verdict_though_the_gateway_is_killed(start, db, tmp_path):
     db.execute("INSERT INTO devices (id, alias, created_at) VALUES ('q', 'quiet', now() - interval '1 hour')")
-    run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.15", "--watch", "1")
+    run = start("--devices", "5", "--commands", "0.3", "--minutes", "0.25", "--watch", "1")
     run.wait_for("accepted 0")
     run.gateway().kill()
     run.wait_for("the gateway is running again")
