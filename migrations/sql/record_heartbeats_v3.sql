@@ -35,6 +35,10 @@ DECLARE
     first_use bool := false;
     registered_at timestamptz;
     registration text;
+    -- Positions in a queue, from 1: of its last report that repeats the last status, and of the last one with a plausible
+    -- time of its own.
+    repeated_n int8 := 0;
+    plausible_n int8 := 0;
 BEGIN
     -- Step 1: authenticate. It locks nothing: the newest token's first use is recorded in step 5, because every report
     -- locks the row of the last status before the device's row. For other tokens authenticate_device_v1 only reads.
@@ -53,6 +57,11 @@ BEGIN
     IF own IS NULL THEN
         RETURN;
     END IF;
+    IF first_use THEN
+        -- Its reports take turns: one that is not the newest would lock the device, by a foreign key, before it waits for
+        -- the last status, and the newest would wait for the device in step 5.
+        PERFORM FROM device_last_status l WHERE l.device_id = own FOR NO KEY UPDATE;
+    END IF;
 
     -- Step 2: find the buckets that already have a row. Repeats are excluded before the insert, because a conflict
     -- would still consume a sequence value. A bucket that begins after the device's last report has no row, so almost
@@ -67,11 +76,24 @@ BEGIN
             WHERE h.bucket BETWEEN p_oldest AND p_newest);
     END IF;
 
+    -- A queue has the oldest report first, which places those whose own time is not plausible.
+    IF NOT alone THEN
+        SELECT coalesce(max(r.n) FILTER (WHERE r.device_ts = l.device_ts AND r.uptime_s = l.uptime_s), 0),
+            coalesce(max(r.n) FILTER (
+                WHERE r.device_ts BETWEEN statement_timestamp() - make_interval(days => p_retention_days)
+                                  AND statement_timestamp() + interval '5 minutes'), 0)
+        INTO repeated_n, plausible_n
+        FROM ROWS FROM (json_to_recordset(p_reports) AS (device_ts timestamptz, uptime_s int8))
+            WITH ORDINALITY AS r(device_ts, uptime_s, n)
+        LEFT JOIN device_last_status l ON l.device_id = own;
+    END IF;
+
     -- Step 3: record, in one statement.
     WITH device AS MATERIALIZED (
         -- Checks that the token is still the device's, which may have been taken over since step 1.
         SELECT d.id, d.deleted_at, d.model AS known_model, d.fcm_token AS known_fcm_token, l.last_ts, l.last_seen_at, l.uptime_s AS last_uptime_s,
             coalesce(l.received_at, l.last_seen_at) AS last_received_at, l.device_ts AS last_device_ts,
+            d.taken_over_at IS NOT NULL AND l.received_at IS NULL AS first_since_takeover,
             l.boot_at AS last_boot_at, l.earlier_boot_at, l.earlier_model
         FROM devices d LEFT JOIN device_last_status l ON l.device_id = d.id
         WHERE d.id = own
@@ -107,9 +129,13 @@ BEGIN
              AND abs(r.uptime_s - device.last_uptime_s
                      - extract(epoch FROM statement_timestamp() - device.last_received_at)) <= 120
             THEN statement_timestamp()
+            -- The first report of a phone that took the device over: the earlier phone's clock may have been ahead.
+            WHEN alone AND device.first_since_takeover AND r.device_ts < device.last_ts THEN statement_timestamp()
             -- Queued reports keep their own time if it is plausible; otherwise the receive time is used.
             WHEN r.device_ts >= statement_timestamp() - make_interval(days => p_retention_days)
              AND r.device_ts <= statement_timestamp() + interval '5 minutes' THEN r.device_ts
+            -- Before a report that is a repeat, this is one too.
+            WHEN r.n < repeated_n THEN device.last_ts
             ELSE statement_timestamp() END AS ts) AS at
         WHERE device.deleted_at IS NULL
     ), newest AS MATERIALIZED (
@@ -117,7 +143,9 @@ BEGIN
             -- When the phone started, by its own clock. Two phones with one token alternate between two start times.
             CASE WHEN device_ts >= timestamptz '2010-01-01 00:00:00+00' AND uptime_s BETWEEN 0 AND 1000000000
                 THEN device_ts - make_interval(secs => uptime_s) END AS boot_at
-        FROM report ORDER BY ts DESC, n DESC LIMIT 1
+        FROM report
+        -- Last, those with the time of receipt that are followed by one with a time of its own.
+        ORDER BY n < plausible_n AND ts = statement_timestamp(), ts DESC, n DESC LIMIT 1
     ), inserted AS (
         -- In the order of buckets, so that two queues never wait for each other's rows.
         INSERT INTO device_heartbeats (device_id, bucket, ts, received_at,
@@ -269,7 +297,8 @@ BEGIN
           AND (p_token_id IS NULL OR p_token_id IN (d.token_id, d.prior_token_id)
                OR d.older_token_ids @> ARRAY[p_token_id])
           AND registration <> ALL (ARRAY[coalesce(d.fcm_token, ''), coalesce(d.unregistered_fcm_token, '')])
-          AND coalesce(registered_at > d.fcm_token_at, true);
+          -- A phone without a token takes any, because its clock may be behind the server's.
+          AND (d.fcm_token IS NULL OR coalesce(registered_at > d.fcm_token_at, true));
     END IF;
 
     -- Step 8: store the app inventory, only if its hash changed. The row of the last status has been locked since step

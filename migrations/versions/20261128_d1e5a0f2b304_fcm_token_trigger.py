@@ -17,6 +17,9 @@ down_revision = "d1e5a0f2b303"
 branch_labels = None
 depends_on = None
 
+# More than an index holds, and far more than FCM's tokens have: the phone reports its token again.
+DROP_UNUSABLE = "UPDATE devices SET fcm_token = NULL, fcm_token_at = NULL WHERE octet_length(fcm_token) > 2600"
+
 KEEP_THE_NEWEST = """
 UPDATE devices d SET fcm_token = NULL, fcm_token_at = NULL
 FROM (SELECT id, row_number() OVER (
@@ -38,6 +41,7 @@ def upgrade() -> None:
         " WHEN (NEW.fcm_token IS NOT NULL AND NEW.fcm_token IS DISTINCT FROM OLD.fcm_token)"
         " EXECUTE FUNCTION take_fcm_token_v1()"
     )
+    op.execute(DROP_UNUSABLE)
     op.execute(KEEP_THE_NEWEST)
 
 

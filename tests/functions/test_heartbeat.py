@@ -270,7 +270,7 @@ def test_connection_is_closed_after_a_statement_that_pins_it(line, device):
 def test_largest_heartbeat_does_not_pin_a_connection(line, device):
     names = dict.fromkeys(("android_version", "build_id", "model", "manufacturer"), "x" * 200)
     post(device.token)
-    body = agent.heartbeat(fcm_token="t" * 4096, system=names, network={"transport": "t" * 50, "ip": "x" * 200})
+    body = agent.heartbeat(fcm_token="t" * 2600, system=names, network={"transport": "t" * 50, "ip": "x" * 200})
     assert post(device.token, body).status == 200
     assert post(device.token).status == 200
     assert line.connections == 1

@@ -73,6 +73,7 @@ NO_NUMBER = [
     b"-Infinity",
     b"1e400",
     b"-1e400",
+    b"1" + b"0" * 320,  # an integer that no float holds
     b"9" * 400,
     b"9" * 5000,
     b"-" + b"9" * 5000,
@@ -229,6 +230,7 @@ NO_TIME = [
     b"1e18",
     b"-1e18",
     b"1e400",
+    b"1" + b"0" * 320,
     b"9" * 5000,
     b"NaN",
     b"true",

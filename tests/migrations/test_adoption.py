@@ -2,6 +2,7 @@
 after a kill: no row is lost except those that the constraints forbid."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -102,6 +103,15 @@ def test_last_status_comes_from_the_available_data(adopted: str):
     seen = """SELECT count(*) FROM device_last_status JOIN old_server_values ON row_key = device_id
               WHERE last_seen_at < (old->>'last_seen')::timestamp AT TIME ZONE 'UTC'"""
     assert rows(adopted, seen) == [(0,)]
+
+
+def test_fcm_token_that_no_index_holds_is_left_out(empty: str):
+    make(empty, *STAMPS["before the results of commands"], devices=2, beats=1)
+    tokens = {"device-0": secrets.token_hex(2000), "device-1": "fcm:one"}
+    for device, token in tokens.items():
+        run_sql(empty, f"UPDATE devices SET fcm_token = '{token}' WHERE id = '{device}'")
+    upgrade(empty)
+    assert rows(empty, "SELECT id, fcm_token FROM devices ORDER BY id") == [("device-0", None), ("device-1", "fcm:one")]
 
 
 def test_times_are_read_as_utc(empty: str):

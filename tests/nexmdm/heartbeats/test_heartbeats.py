@@ -569,6 +569,20 @@ def test_first_use_of_a_token_locks_the_last_status_before_the_device(url, db, d
     assert db.execute("SELECT confirmed_at IS NOT NULL AS confirmed FROM devices") == [{"confirmed": True}]
 
 
+def test_first_reports_with_a_new_token_take_turns(url, db, device):
+    """One that is not the newest locks the device by a foreign key; it must not do so before it has the last status."""
+    start = an_hour_ago()
+    recorded(db, device, report(start))
+    db.execute("UPDATE devices SET confirmed_at = NULL, prior_token_id = 'earlier'")
+    meeting(
+        url,
+        lambda tx: tx.execute("SELECT FROM device_last_status FOR NO KEY UPDATE"),
+        lambda own: recorded(own, device, report(start - 60 * SECOND)),
+        then=lambda tx: tx.execute("SELECT FROM devices FOR UPDATE NOWAIT"),
+    )
+    assert db.execute("SELECT prior_token_id FROM devices") == [{"prior_token_id": None}]
+
+
 def test_device_facts_follow_the_newest_report(db, device):
     start = an_hour_ago()
     recorded(db, device, report(start))

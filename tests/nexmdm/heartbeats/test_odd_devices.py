@@ -1,6 +1,7 @@
 """Clocks set back, one device token on two phones, one FCM registration token on two devices, and the app inventory."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -63,7 +64,68 @@ def time_passes(db: Database, device: str, passed: timedelta) -> None:
     )
 
 
+# --- a queue in which a clock is wrong
+
+
+def drain(phone: Phone, *bodies: dict[str, Any]) -> list[str]:
+    answer = call("POST", "/v1/heartbeats", {"heartbeats": list(bodies)}, token=phone.token)
+    assert answer.status == 200, answer.text
+    return [result["status"] for result in answer.json["results"]]
+
+
+def from_1970(seconds: int, **changes: Any) -> dict[str, Any]:
+    """A report of a phone that has just started and does not know the time."""
+    body = agent.heartbeat(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds), **changes)
+    body["system"] = body["system"] | {"uptime_seconds": seconds}
+    return body
+
+
+def test_report_from_before_the_clock_was_set_does_not_replace_a_later_one(db, phone):
+    old = from_1970(60, battery={"pct": 90}, fcm_token="fcm:old")
+    assert drain(phone, old, phone.body(ago=5 * MINUTE, battery={"pct": 10}, fcm_token="fcm:new")) == ["created"] * 2
+    assert status(db, phone.device_id)["battery_pct"] == 10
+    assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": "fcm:new"}]
+
+
+def test_last_report_of_a_queue_counts_even_if_its_clock_is_wrong(db, phone):
+    drain(phone, phone.body(ago=5 * MINUTE, battery={"pct": 90}), from_1970(60, battery={"pct": 10}))
+    assert status(db, phone.device_id)["battery_pct"] == 10
+
+
+def test_queue_with_a_wrong_clock_that_is_sent_again_changes_nothing(db, phone):
+    queue = [from_1970(60, battery={"pct": 90}), from_1970(660, battery={"pct": 10})]
+    drain(phone, *queue)
+    before = status(db, phone.device_id)
+    assert drain(phone, *queue) == ["duplicate"] * 2
+    assert status(db, phone.device_id) == before
+
+
+@pytest.mark.parametrize("told_by", [0, 1])
+def test_what_only_one_report_of_a_queue_says_about_the_device_is_kept(db, phone, told_by):
+    queue = [phone.body(ago=n * MINUTE) for n in (20, 10)]
+    for body in queue:
+        del body["fcm_token"], body["system"]["model"]
+        body.pop("app_versions", None)
+    queue[told_by]["fcm_token"] = "fcm:told"
+    queue[told_by]["system"]["model"] = "told"
+    queue[told_by]["app_versions"] = {"com.told": {"version_name": "1"}}
+    drain(phone, *queue)
+    assert db.execute("SELECT fcm_token, model FROM devices") == [{"fcm_token": "fcm:told", "model": "told"}]
+    assert db.execute("SELECT package FROM device_apps WHERE installed") == [{"package": "com.told"}]
+
+
 # --- a clock that was set back
+
+
+def test_phone_that_takes_over_is_shown_although_its_clock_is_behind(db, phone):
+    phone.report(battery={"pct": 90})
+    new = Phone()
+    assert new.device_id == phone.device_id
+    new.clock = -20 * HOUR
+    for pct in (50, 20, 3):
+        new.report(battery={"pct": pct})
+        assert status(db, new.device_id)["battery_pct"] == pct
+        time_passes(db, new.device_id, 10 * MINUTE)
 
 
 @pytest.mark.parametrize("back", [13 * MINUTE, HOUR, 30 * HOUR, 47 * HOUR])
@@ -216,6 +278,26 @@ def test_previous_release_takes_an_fcm_token_without_an_error(db, url):
     for phone in (first, second):
         db.execute("UPDATE devices SET fcm_token = 'fcm:same' WHERE id = %(id)s", {"id": phone.device_id})
     assert fcm_tokens(db) == {first.device_id: None, second.device_id: "fcm:same"}
+
+
+def test_phone_without_an_fcm_token_gets_one_although_its_clock_is_behind(db, phone):
+    call("POST", "/v1/devices/fcm-token", {"fcm_token": "fcm:first"}, token=phone.token)
+    db.execute("UPDATE devices SET fcm_token = NULL, unregistered_fcm_token = fcm_token")
+    phone.clock = -HOUR
+    phone.report(fcm_token="fcm:first")
+    assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": None}]
+    phone.report(fcm_token="fcm:second")
+    assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": "fcm:second"}]
+
+
+def test_fcm_token_that_no_index_holds_does_not_lose_the_report(db, phone):
+    longest, longer = (secrets.token_hex(2048)[:n] for n in (2600, 2601))
+    phone.report(fcm_token=longest)
+    assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": longest}]
+    phone.report(fcm_token=longer, battery={"pct": 3})
+    assert db.execute("SELECT fcm_token FROM devices") == [{"fcm_token": longest}]
+    assert status(db, phone.device_id)["battery_pct"] == 3
+    call("POST", "/v1/devices/fcm-token", {"fcm_token": longer}, token=phone.token).problem(422, "$.fcm_token")
 
 
 def test_unregistered_fcm_token_is_ignored_until_the_device_reports_another(db, phone):

@@ -21,7 +21,9 @@ from nexmdm.runtime.validation import UNSTORABLE
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
 Instant = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
-FcmToken = Annotated[str, Meta(min_length=1, max_length=4096)]
+# A unique index of PostgreSQL holds at most 2,704 bytes. FCM's tokens have about 160 characters of ASCII.
+_FCM_TOKEN = Annotated[str, Meta(max_length=2600, pattern=r"^[\x20-\x7e]*\Z")]
+FcmToken = Annotated[_FCM_TOKEN, Meta(min_length=1)]
 PackageName = Annotated[str, Meta(min_length=1, max_length=255)]
 VersionCode = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
 
@@ -55,7 +57,7 @@ _APPS = Annotated[
 _OTHERS: tuple[tuple[str, Any], ...] = (
     ("device_id", Name),
     ("timestamp_utc", Instant),
-    ("fcm_token", Annotated[str, Meta(max_length=4096)]),
+    ("fcm_token", _FCM_TOKEN),
     ("ping_request_id", Annotated[str, Meta(max_length=128)]),
     ("memory.total_ram_mb", Count),
     ("memory.avail_ram_mb", Count),

@@ -12,9 +12,9 @@ from typing import Literal
 import msgspec
 
 from nexmdm.commands import message
-from nexmdm.devices.fields import RECORD_HEARTBEATS
+from nexmdm.devices.fields import OF_DEVICE, RECORD_HEARTBEATS
 from nexmdm.devices.registry import token_id
-from nexmdm.heartbeats.body import Report
+from nexmdm.heartbeats.body import Report, Values
 from nexmdm.runtime import logs, secrets
 from nexmdm.runtime.database import Executor, Parameters, Row, elapsed_ms
 from nexmdm.runtime.errors import DeviceDeleted, NotAuthenticated, UnknownDevice
@@ -97,7 +97,7 @@ def _run(db: Executor, who: Parameters, reports: list[Report], settings: Setting
         **who,
         "oldest": oldest,
         "newest": newest,
-        "reports": msgspec.json.encode([report.values for report in reports]).decode(),
+        "reports": msgspec.json.encode(_values(reports)).decode(),
         "bucket_seconds": bucket_seconds,
         "retention_days": settings.heartbeat_retention_days,
         "interval_seconds": settings.heartbeat_interval_seconds,
@@ -108,6 +108,18 @@ def _run(db: Executor, who: Parameters, reports: list[Report], settings: Setting
         return rows[0] if rows else None
     _log(rows[0], elapsed_ms(start), settings.heartbeat_log_sample)
     return rows[0]
+
+
+def _values(reports: list[Report]) -> list[Values]:
+    """The reports' values. The last one of a queue also gets what it lacks and only earlier ones say about the device:
+    its FCM token, its inventory and facts such as the model, because only the newest report updates these."""
+    values = [report.values for report in reports]
+    if len(values) > 1:
+        values[-1] = dict(values[-1])
+        for earlier in reversed(values[:-1]):
+            for name in _OF_NEWEST & earlier.keys() - values[-1].keys():
+                values[-1][name] = earlier[name]
+    return values
 
 
 def _span(reports: list[Report], settings: Settings, bucket_seconds: int) -> tuple[datetime | None, datetime | None]:
@@ -147,6 +159,8 @@ def _log(row: Row, latency_ms: float, sample: int) -> None:
         keys |= {"reports": len(buckets), "created": len(row["created"])}
     logs.heartbeat("create" if row["created"] else "dedup_hit", keys, latency_ms, sample)
 
+
+_OF_NEWEST = {"fcm_token", "apps", "apps_hash", *(field.name for field in OF_DEVICE)}
 
 # The statement is a database function, in migrations/sql. Each session plans it only once,
 # without session state that a pooler would lose.

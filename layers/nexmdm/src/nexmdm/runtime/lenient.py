@@ -192,7 +192,9 @@ def _number(info: Any, raw: Raw) -> Any:
         return _UNFIT
     if isinstance(value, str):
         value = float(value) if _NUMBER.fullmatch(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _UNFIT
+    if isinstance(value, float) and not math.isfinite(value):
         return _UNFIT
     if isinstance(info, msgspec.inspect.IntType):
         value = math.floor(value + 0.5) if isinstance(value, float) else value
