@@ -246,7 +246,7 @@ def show_schedule(request: Request) -> Schedule:
 
 @routes("PATCH /v1/schedules/{name}")
 def change_schedule(request: Request, body: ScheduleChange) -> Schedule:
-    """Change, enable or disable a schedule. Its next run is recomputed from now."""
+    """Change, enable or disable a schedule. Its next run changes only with its times."""
     return schedules.change(database.connection(), request.path["name"], body, request.actor, settings.load())
 
 

@@ -205,6 +205,34 @@ def test_change_recomputes_the_next_run_and_disabling_clears_it(fleet, db: Datab
     call("PATCH", "/v1/schedules/nightly", {"at": at, "cron": "0 3 * * *"}).problem(422)
 
 
+def test_due_run_is_started_after_a_change_that_keeps_the_times(fake_fcm: FakeFcm, fleet, db: Database):
+    create()
+    at = due(db)
+    call("PATCH", "/v1/schedules/nightly", {"ttl_seconds": 900})
+    assert sweep()["started"] == 1
+    assert [(run["status"], datetime.fromisoformat(run["scheduled_for"])) for run in runs()] == [("started", at)]
+    assert len(fake_fcm.requests()) == 3
+
+
+def test_due_one_time_command_runs_after_a_change(fake_fcm: FakeFcm, fleet, db: Database):
+    create(cron=None, at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    db.execute("UPDATE schedules SET at = now() - interval '20 s', next_run_at = now() - interval '20 s'")
+    call("PATCH", "/v1/schedules/nightly", {"ttl_seconds": 900})
+    assert sweep()["started"] == 1
+    assert len(fake_fcm.requests()) == 3
+
+
+@pytest.mark.parametrize("change", [{"cron": "0 4 * * *"}, {"timezone": "UTC"}, {"enabled": False}])
+def test_due_run_is_missed_if_its_schedule_gets_other_times_or_is_disabled(fleet, db: Database, change: dict[str, Any]):
+    create()
+    at = due(db)
+    changed = call("PATCH", "/v1/schedules/nightly", change).json
+    assert changed["last_run"]["status"] == "missed"
+    assert datetime.fromisoformat(changed["last_run"]["scheduled_for"]) == at
+    assert sweep()["started"] == 0
+    assert len(runs()) == 1
+
+
 def test_deleted_schedule_is_gone_and_frees_its_name(fleet, db: Database):
     create()
     due(db)

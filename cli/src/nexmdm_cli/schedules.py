@@ -132,7 +132,7 @@ def change(
     given: ScheduleOptions = SCHEDULE_OPTIONS,
     chosen: Filter = FILTER,
 ) -> None:
-    """Change a schedule's times or devices. Its next run is recomputed from now."""
+    """Change a schedule's times or devices. Its next run changes only with its times."""
     filter_ = chosen.body()
     body = given.body() | ({"filter": filter_} if filter_ else {})
     if not body:

@@ -118,6 +118,10 @@ class _Definition(Struct, kw_only=True):
             "delivery": self.delivery.value,
         }
 
+    def when(self) -> tuple[object, ...]:
+        """What its next run depends on."""
+        return self.cron, self.at, self.timezone, self.enabled
+
     def said(self) -> events.Change:
         """What the event log says of it."""
         return {
@@ -139,7 +143,8 @@ def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) ->
     if not config.schedules_enabled:
         raise Conflict("Schedules are switched off in this deployment (parameter Schedules).")
     with db.transaction() as tx:
-        made, following = _checked(tx, wanted, config)
+        now = tx.execute("SELECT clock_timestamp() AS now")[0]["now"]
+        made, following = _checked(tx, wanted, now, config)
         columns = {**made.columns(), "next_run_at": following}
         rows = tx.execute(_CREATE, {**columns, "name": wanted.name, "by": actor.name})
         if not rows:
@@ -151,7 +156,9 @@ def create(db: Database, wanted: NewSchedule, actor: Actor, config: Settings) ->
 
 
 def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config: Settings) -> Schedule:
-    """Change a schedule; its next run is recomputed from now.
+    """Change a schedule. Its next run changes only with its timing, or when it is enabled or disabled.
+
+    A run that is already due by then is recorded as missed.
 
     Raises:
         NotFound: there is no such schedule.
@@ -161,14 +168,20 @@ def change(db: Database, name: str, wanted: ScheduleChange, actor: Actor, config
     if "cron" in given and "at" in given:
         raise Invalid("$", "give cron or at, not both")
     with db.transaction() as tx:
-        before = msgspec.convert(_locked(tx, name), _Definition)
+        row = _locked(tx, name)
+        before = msgspec.convert(row, _Definition)
         members = {**structs.asdict(before), "filter": filters.of_column(before.filter)}
         if "cron" in given or "at" in given:
             members |= {"cron": None, "at": None}
         timing_stays = not given.keys() & {"cron", "at", "timezone"}
-        after, following = _checked(tx, NewSchedule(name=name, **{**members, **given}), config, over=timing_stays)
+        asked = NewSchedule(name=name, **{**members, **given})
+        after, following = _checked(tx, asked, row["now"], config, over=timing_stays)
         if after == before:
             return show(tx, name)
+        if after.when() == before.when():
+            following = row["next_run_at"]
+        elif row["next_run_at"] and row["next_run_at"] <= row["now"]:
+            _miss(tx, row, row["next_run_at"], actor)
         tx.execute(_CHANGE, {**after.columns(), "next_run_at": following, "name": name})
         events.record(tx, actor, "schedule.change", f"schedule:{name}", before=before.said(), after=after.said())
         return show(tx, name)
@@ -319,9 +332,9 @@ def _start(
 
 
 def _checked(
-    tx: Executor, wanted: NewSchedule, config: Settings, *, over: bool = False
+    tx: Executor, wanted: NewSchedule, now: datetime, config: Settings, *, over: bool = False
 ) -> tuple[_Definition, datetime | None]:
-    """What is stored of it, and its next run.
+    """What is stored of it, and its next run after `now`.
 
     Args:
         over: the timing is unchanged, so the instant of a one-time schedule may be in the past.
@@ -337,7 +350,6 @@ def _checked(
         raise Invalid(f"$.params.{name}", "is a secret, which a schedule cannot store; send the command yourself")
     actions.check_delivery(wanted.action, wanted.delivery)
     _check_enabled(wanted.action, config)
-    now = tx.execute("SELECT clock_timestamp() AS now")[0]["now"]
     timing: str | datetime = wanted.cron or ""
     if wanted.at is not None:
         timing = instants.instant_of(wanted.at, wanted.timezone)
