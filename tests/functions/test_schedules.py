@@ -308,3 +308,17 @@ def test_failing_schedule_is_missed_and_does_not_stop_others(fake_fcm: FakeFcm, 
     db.execute("UPDATE schedules SET next_run_at = next_run_at - interval '1 s' WHERE name = 'nightly'")
     sweep()
     assert {post.data["action"] for post in fake_fcm.requests()} == {"wake"}
+
+
+def test_schedule_that_times_out_does_not_stop_others(fake_fcm: FakeFcm, fleet, db: Database):
+    slow = create().json["schedule_id"]
+    create(name="another", action="wake")
+    due(db)
+    db.execute("UPDATE schedules SET next_run_at = next_run_at - interval '1 s' WHERE name = 'nightly'")
+    db.execute("""CREATE FUNCTION time_out() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'query_canceled'; END $$""")
+    db.execute(f"""CREATE TRIGGER time_out BEFORE INSERT ON command_batches FOR EACH ROW
+        WHEN (NEW.request_id LIKE 'schedule.{slow}.%') EXECUTE FUNCTION time_out()""")
+    assert sweep()["started"] == 1
+    assert [run["status"] for run in runs()] == ["missed"]
+    assert {post.data["action"] for post in fake_fcm.requests()} == {"wake"}

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from psycopg2.errors import QueryCanceled
 
 from nexmdm.activity import events
 from nexmdm.commands import actions, batches, instants, queue
@@ -252,8 +253,8 @@ def run_now(db: Database, name: str, key: str | None, actor: Actor, config: Sett
 def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: float) -> int:
     """Start the due runs, each in its own transaction; return how many were started.
 
-    A run that fails because of a defect is recorded as missed and tried again in an hour, so that it does not block
-    other schedules.
+    A run that fails because of a defect, or takes longer than the database's statement_timeout, is recorded as missed
+    and tried again in an hour, so that it does not block other schedules.
     """
     over, started = time.monotonic() + remaining_seconds, 0
     while time.monotonic() < over:
@@ -264,10 +265,10 @@ def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: f
                 if not due:
                     break
                 started += _start_one(tx, due[0], actor, config)
-        except Unavailable:
-            raise
         except Exception as error:
-            if not due:
+            # A statement of one schedule that exceeds its time says nothing about the others; any other outage does.
+            outage = isinstance(error, Unavailable) and not isinstance(error.__cause__, QueryCanceled)
+            if not due or outage:
                 raise
             logs.failure(error)
             with db.transaction() as tx:
