@@ -101,6 +101,16 @@ def test_outage_leaves_one_missed_row_and_starts_the_latest_run_in_grace(fake_fc
     assert len(fake_fcm.requests()) == 3
 
 
+def test_older_due_runs_are_missed_even_within_the_grace(fake_fcm: FakeFcm, fleet, db: Database):
+    create(cron="* * * * *")
+    at = due(db, seconds_ago=180)
+    assert sweep()["started"] == 1
+    started, missed = runs()
+    assert (started["status"], missed["status"]) == ("started", "missed")
+    assert datetime.fromisoformat(missed["scheduled_for"]) == at
+    assert len(fake_fcm.requests()) == 3
+
+
 def test_no_run_is_started_if_the_latest_is_beyond_the_grace(fake_fcm, fleet, db: Database):
     half_an_hour_ago = datetime.now(UTC) - timedelta(minutes=30)
     create(cron=f"{half_an_hour_ago.minute} * * * *")

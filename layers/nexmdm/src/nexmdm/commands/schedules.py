@@ -279,13 +279,13 @@ def start_due(db: Database, actor: Actor, config: Settings, remaining_seconds: f
 
 
 def _start_one(tx: Executor, row: Row, actor: Actor, config: Settings) -> int:
-    """Start the latest due instant if it is not too late; earlier missed instants become one row."""
+    """Start the latest due instant if it is not too late; all others become one missed row."""
     first, now = row["next_run_at"], row["now"]
     timing = row["cron"] or row["at"]
     due = [first, *instants.between(timing, row["timezone"], max(first, now - _LOOKED_BACK), now)]
     latest = due[-1]
     in_time = (now - latest).total_seconds() <= config.misfire_grace_seconds
-    if (now - first).total_seconds() > config.misfire_grace_seconds:
+    if len(due) > 1 or not in_time:
         _miss(tx, row, first, actor)
     made = _start(tx, row, latest, actor, config) if in_time else None
     _move_on(tx, row)

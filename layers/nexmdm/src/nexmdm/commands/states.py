@@ -56,8 +56,8 @@ class RunStatus(StrEnum):
 
     # Its bulk command was created, in the same transaction.
     STARTED = "started"
-    # It was due during an outage and found later than MISFIRE_GRACE_SECONDS, or was due when an operator changed the
-    # times of the schedule or disabled it; one row represents all runs that were due.
+    # It was due during an outage and found later than MISFIRE_GRACE_SECONDS or together with a later run, or was due
+    # when an operator changed the times of the schedule or disabled it. One row represents all runs that were due.
     MISSED = "missed"
     # Its filter matched no device, so there is no command.
     EMPTY = "empty"
