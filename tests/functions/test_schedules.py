@@ -13,8 +13,9 @@ from nexmdm.runtime.actor import Actor
 from nexmdm.runtime.database import Database
 
 from local.fcm import FakeFcm
-from tests.support.api import call
+from tests.support.api import Answer, call
 from tests.support.commands import enrolled, sweep
+from tests.support.races import meeting
 
 NIGHTLY = {
     "name": "nightly",
@@ -275,6 +276,20 @@ def test_deleted_schedule_is_gone_and_frees_its_name(fleet, db: Database):
 )
 def test_invalid_schedule_is_refused_with_its_field(fleet, change: dict[str, Any], path: str):
     create(**change).problem(422, path)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_schedule_is_refused_if_its_group_is_deleted_meanwhile(url: str, fleet, method: str):
+    call("PUT", "/v1/groups/tills", {"filter": {"all": True}})
+    of_group = {"filter": {"group": "tills"}}
+    if method == "PATCH":
+        create()
+
+    def use(_: Database) -> Answer:
+        return create(**of_group) if method == "POST" else call("PATCH", "/v1/schedules/nightly", of_group)
+
+    answer = meeting(url, lambda tx: tx.execute("DELETE FROM device_groups"), use)
+    answer.problem(422, "$.filter.group")
 
 
 def test_schedule_needs_the_sweep(fleet, monkeypatch):

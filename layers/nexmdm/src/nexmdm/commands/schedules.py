@@ -17,7 +17,7 @@ from nexmdm.commands import actions, batches, instants, queue
 from nexmdm.commands.actions import Params
 from nexmdm.commands.single import MASK, Command, Selected
 from nexmdm.commands.states import Answered, Delivery, DispatchState, RunStatus
-from nexmdm.devices import filters
+from nexmdm.devices import filters, groups
 from nexmdm.devices.filters import Filter
 from nexmdm.runtime import logs, metrics
 from nexmdm.runtime.actor import Actor
@@ -360,7 +360,7 @@ def _checked(
         else instants.check(timing, wanted.timezone, now)
     )
     kept = filters.stored(wanted.filter)
-    filters.resolve(tx, wanted.filter)
+    groups.hold(tx, kept)
     definition = _Definition(
         cron=wanted.cron,
         at=timing if isinstance(timing, datetime) else None,

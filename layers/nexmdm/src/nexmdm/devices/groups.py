@@ -118,8 +118,6 @@ def delete(db: Database, name: str, actor: Actor) -> None:
 def hold(tx: Executor, kept: filters.Document | None, path: str = "$.filter") -> None:
     """Prevent the deletion of the group that a stored filter names until the transaction ends.
 
-    For tables without a foreign key to groups.
-
     Raises:
         Invalid: there is no such group.
     """
