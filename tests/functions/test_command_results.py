@@ -85,6 +85,16 @@ def test_action_result_is_idempotent(phone, db: Database):
     action_result(token, device_id="another").problem(404)
 
 
+@pytest.mark.parametrize("outcome", [None, {}])
+def test_answer_without_an_outcome_completes_the_command_and_passes_the_audit(phone, db: Database, outcome):
+    device_id, token = phone
+    send(device_id, action="wake")
+    assert action_result(token, outcome=outcome).status == 200
+    found = row(db)
+    assert (found["state"], found["completed_at"] is not None, found["result"]) == ("sent", True, None)
+    assert call("GET", "/v1/audit/commands").json["violations"] == 0
+
+
 def test_shell_output_is_cut_to_its_first_2048_characters(phone, db: Database):
     device_id, token = phone
     send(device_id, action="wake")

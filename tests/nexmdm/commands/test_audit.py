@@ -25,7 +25,7 @@ BROKEN = {
     "unknown_was_sent_or_restored": "state = 'unknown'",
     "cancelled_by_someone": "state = 'cancelled'",
     "settled_after_accepted": f"state = 'sent', {CLAIMED}, sent_at = {NEVER}",
-    "answer_has_a_result": f"state = 'sent', {CLAIMED}, result = 'OK'",
+    "result_has_an_answer": f"state = 'sent', {CLAIMED}, result = 'OK'",
     "lease_is_ended": f"state = 'sending', {CLAIMED}, lease_until = {NEVER}",
     "life_is_ended": f"expires_at = {NEVER}",
 }

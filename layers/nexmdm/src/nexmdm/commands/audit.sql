@@ -39,7 +39,7 @@ WITH history AS (
             THEN 'unknown_was_sent_or_restored'
         WHEN state = 'cancelled' AND NOT withdrawn THEN 'cancelled_by_someone'
         WHEN sent_at < created_at OR completed_at < created_at THEN 'settled_after_accepted'
-        WHEN (completed_at IS NULL) <> (result IS NULL) THEN 'answer_has_a_result'
+        WHEN completed_at IS NULL AND result IS NOT NULL THEN 'result_has_an_answer'
         WHEN secrets <> '{}'::jsonb AND (completed_at IS NOT NULL OR state IN ('failed', 'expired', 'cancelled')
             OR (state = 'sent' AND delivery <> 'until_answered')) THEN 'secrets_are_wiped'
         -- Every sweep ends them, and five minutes are five sweeps.
