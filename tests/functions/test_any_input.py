@@ -96,6 +96,17 @@ def test_odd_instant_is_answered_or_refused(url, method, path, name, body, insta
     assert call(method, path, **given_).status in (200, 201, 404, 422)
 
 
+@pytest.mark.parametrize("instant", ["253402300800", "253402300799.9999999"])
+@pytest.mark.parametrize(("method", "path", "name", "body"), INSTANTS)
+def test_number_beyond_the_year_9999_is_refused_with_its_field(url, method, path, name, body, instant):
+    call("POST", "/v1/schedules", SCHEDULE | {"name": "once", "at": "2040-01-01T00:00:00Z"})
+    if name.endswith("?"):
+        call(method, path, query={name[:-1]: instant}).problem(422, f"query.{name[:-1]}")
+        return
+    for given_ in (instant, float(instant)):
+        call(method, path, body | {name: given_}).problem(422, f"$.{name}")
+
+
 def test_every_instant_of_a_request_is_tried():
     """Of the routes in docs/openapi.json, except the device's own: test_odd_values.py has those."""
     document = json.loads((ROOT / "docs" / "openapi.json").read_text())

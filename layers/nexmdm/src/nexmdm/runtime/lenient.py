@@ -73,7 +73,7 @@ def item(body: bytes | Raw, type_: type[T], root: str = "$") -> Reading[T]:
     if _NUL not in text:
         try:
             return Reading(_decoder(type_).decode(text), [])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except ValueError:  # also msgspec's own errors, and its plain one for a number beyond the year 9999
             pass
     dropped: list[str] = []
     value = _struct(type_, _members(text, type_, root), root, "", dropped)
@@ -171,7 +171,7 @@ def _value(field: "_Field", raw: Raw) -> Any:
     try:
         value = field.decoder.decode(raw)
         fits = UNSTORABLE.search(value) is None if isinstance(value, str) else value == value  # NaN is not
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:
         fits = False
     if fits:
         return value

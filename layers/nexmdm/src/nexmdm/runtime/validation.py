@@ -137,12 +137,26 @@ def convert(document: Any, type_: type[T], root: str = "$") -> T:
         found = _AT.match(text)
         path, detail = (found["path"], found["detail"]) if found else (None, text)
         raise Invalid((path or "$").replace("$", root, 1), detail.replace("`", "")) from None
+    except ValueError:
+        raise Invalid(f"{root}.{_beyond_9999(document, type_)}", "is after the year 9999 in UTC") from None
     if isinstance(converted, Struct):
         for field, name in zip(converted.__struct_fields__, converted.__struct_encode_fields__, strict=True):
             instant = getattr(converted, field)
             if isinstance(instant, datetime) and instant.tzinfo:
                 structs.force_setattr(converted, field, in_utc(instant, f"{root}.{name}"))
     return converted
+
+
+def _beyond_9999(document: Any, type_: Any) -> str:
+    """The name of the instant that is a number beyond the year 9999: msgspec's error for it has no path."""
+    for field in structs.fields(type_):
+        try:
+            msgspec.convert(document.get(field.encode_name), field.type, strict=False)
+        except msgspec.ValidationError:
+            continue
+        except ValueError:
+            return field.encode_name
+    raise AssertionError("only a member of the document can be such an instant")
 
 
 def in_utc(instant: datetime, path: str) -> datetime:
