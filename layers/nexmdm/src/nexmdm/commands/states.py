@@ -35,8 +35,8 @@ class Delivery(StrEnum):
 
     # At most one message that was or may have been accepted; only an operator sends it again.
     AT_MOST_ONCE = "at_most_once"
-    # Listed at every heartbeat and sent again, under the same request_id, until the device answers or the command
-    # expires.
+    # Listed at every heartbeat (of a device's commands the 20 that expire soonest) and sent again, under the same
+    # request_id, until the device answers or the command expires.
     UNTIL_ANSWERED = "until_answered"
 
 

@@ -25,8 +25,8 @@ class Recorded(msgspec.Struct):
     """The results of the reports of one call.
 
     `created` has the positions (from 0) of the reports that became rows; the others were duplicates. `buckets` are the
-    reports' buckets, in order. `pending` has at most 20 messages of the device's commands that may still be delivered;
-    the next heartbeat's response has the next ones.
+    reports' buckets, in order. `pending` has the messages of the device's commands that may still be delivered: at
+    most 20, those that expire soonest. The others follow as these are answered or end.
     """
 
     device_id: str
