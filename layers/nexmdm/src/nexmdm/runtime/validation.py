@@ -167,7 +167,7 @@ def in_utc(instant: datetime, path: str) -> datetime:
     """
     try:
         return instant.astimezone(UTC)
-    except OverflowError:
+    except (OverflowError, ValueError):  # ValueError: without an offset, at the first or last hours
         raise Invalid(path, "is before the year 1 or after the year 9999 in UTC") from None
 
 
