@@ -114,6 +114,32 @@ def test_fcm_token_that_no_index_holds_is_left_out(empty: str):
     assert rows(empty, "SELECT id, fcm_token FROM devices ORDER BY id") == [("device-0", None), ("device-1", "fcm:one")]
 
 
+def test_reports_from_the_future_do_not_hide_current_ones_and_are_kept(empty: str):
+    make(empty, *STAMPS["with a last status"], devices=4, beats=3)
+    run_sql(
+        empty,
+        """INSERT INTO device_heartbeats (device_id, ts, status, battery_pct)
+           SELECT 'device-' || n, (now() AT TIME ZONE 'UTC') + interval '400 days', 'error', 77
+           FROM generate_series(0, 2) AS n""",
+        "DELETE FROM device_heartbeats WHERE device_id = 'device-2' AND battery_pct < 77",
+        """INSERT INTO device_last_status (device_id, last_ts, battery_pct)
+           SELECT 'device-3', (now() AT TIME ZONE 'UTC') + interval '400 days', 77""",
+        "UPDATE devices SET last_seen = (now() AT TIME ZONE 'UTC') - interval '3 hours' WHERE id = 'device-2'",
+    )
+    upgrade(empty)
+    # From the newest heartbeat of the past; device-1 has a body, and device-2 has no other report.
+    found = rows(empty, "SELECT device_id, battery_pct, status FROM device_last_status ORDER BY 1")
+    assert found == [("device-0", 0, "ok"), ("device-1", 85, "ok"), ("device-2", 77, "error"), ("device-3", 0, "ok")]
+    ahead = "SELECT device_id FROM device_last_status WHERE greatest(last_ts, last_seen_at) > now()"
+    assert rows(empty, ahead) == []
+    silent = "SELECT device_id FROM device_last_status WHERE NOT device_online(last_seen_at, 300)"
+    assert rows(empty, silent) == [("device-2",)], "when the old server heard from it last"
+    kept = "SELECT old->>'device_id' FROM old_server_values WHERE table_name = 'device_heartbeats' ORDER BY 1"
+    assert rows(empty, kept) == [("device-0",), ("device-1",), ("device-2",)]
+    assert rows(empty, "SELECT count(*) FROM device_heartbeats_default") == [(0,)]
+    assert schema_differences(empty) == []
+
+
 def test_times_are_read_as_utc(empty: str):
     """Times are UTC whatever the time zones of the server and the session."""
     make(empty, *STAMPS["with a last status"])
