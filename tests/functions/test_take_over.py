@@ -232,6 +232,17 @@ def test_device_without_an_alias_key_is_found_by_its_exact_alias(db):
     assert call("GET", f"/v1/devices/{device}").json["alias"] == old
 
 
+def test_device_with_the_exact_alias_is_taken_over_rather_than_the_lookalike_with_the_key(db):
+    """As when two devices of an old database looked the same, so that neither has a key."""
+    exact = enrolled("Lobby")["device_id"]
+    db.execute("UPDATE devices SET alias_key = NULL")
+    lookalike = enrolled("lobby")["device_id"]
+    assert register(made("Lobby"), "Lobby").json["device_id"] == exact
+    assert register(made("lobby"), "lobby").json["device_id"] == lookalike
+    aliases_now = {row["id"]: row["alias"] for row in db.execute("SELECT id, alias FROM devices")}
+    assert aliases_now == {exact: "Lobby", lookalike: "lobby"}
+
+
 def test_device_may_be_renamed_to_another_case_of_its_alias(db):
     device = enrolled("Lobby")["device_id"]
     assert call("PATCH", f"/v1/devices/{device}", {"alias": "LOBBY"}).json["alias"] == "LOBBY"

@@ -145,14 +145,14 @@ ORDER BY device_id
 FOR NO KEY UPDATE
 """
 
-# Finds the device by alias_key, or by its exact alias if it has no key because another device looked the same when keys
-# were introduced. `recent`: the response to its registration may still have been lost.
+# Finds the device by its exact alias, which it may have without a key because another device looked the same when keys
+# were introduced, or else by alias_key. `recent`: the response to its registration may still have been lost.
 _LOCK_ALIAS = """
 SELECT id, alias, confirmed_at, enrollment_token_id, hardware_id, labels,
     greatest(created_at, taken_over_at) > statement_timestamp() - interval '15 minutes' AS recent
 FROM devices
 WHERE deleted_at IS NULL AND (alias_key = %(key)s OR alias = %(alias)s OR alias = %(given)s)
-ORDER BY alias_key = %(key)s DESC NULLS LAST
+ORDER BY alias = %(given)s DESC, alias = %(alias)s DESC, alias_key = %(key)s DESC NULLS LAST
 LIMIT 1
 FOR UPDATE
 """
