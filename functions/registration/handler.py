@@ -29,7 +29,8 @@ def register(request: Request, body: Registration, query: Registration) -> Regis
     """Enroll a device with an enrollment token of scope `register`.
 
     The alias is in the body or in the query. Until the device's first authenticated call, the same token, alias and
-    hardware_id return the same device; a token that was created for an alias takes over the device with that alias.
+    hardware_id return the same device, with a reusable token for at most 15 minutes; a single-use token that was
+    created for an alias takes over the device with that alias.
     """
     alias = body.alias or query.alias
     if alias is None:

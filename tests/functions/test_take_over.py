@@ -116,23 +116,33 @@ def test_only_a_single_use_token_of_the_alias_takes_an_existing_device_over(db, 
     assert beat.status == (401 if status == 200 else 200)
 
 
-def test_registration_can_be_repeated_for_15_minutes(db):
+def test_registration_can_be_repeated_while_its_single_use_token_is_valid(db):
     token = made()
     first = register(token).json
-    db.execute("UPDATE devices SET created_at = now() - interval '14 minutes 50 seconds'")
+    db.execute("UPDATE devices SET created_at = now() - interval '29 minutes'")
     assert register(token).json["device_id"] == first["device_id"]
-    db.execute("UPDATE devices SET created_at = now() - interval '15 minutes 1 second'")
+    db.execute("UPDATE enrollment_tokens SET expires_at = statement_timestamp()")
     register(token).problem(401)
     assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=first["device_token"]).status == 200
 
 
-def test_the_15_minutes_of_a_take_over_begin_with_the_take_over(db):
-    enrolled()
-    db.execute("UPDATE devices SET created_at = now() - interval '1 day'")
+def test_take_over_can_be_repeated_while_its_token_is_valid(db):
+    device = enrolled()["device_id"]
     token = made()
-    assert [register(token).status for _ in range(2)] == [200, 200]
-    db.execute("UPDATE devices SET taken_over_at = now() - interval '15 minutes 1 second'")
-    register(token).problem(401)
+    assert register(token).json["device_id"] == device
+    then = "created_at = now() - interval '1 day', taken_over_at = now() - interval '29 minutes'"
+    db.execute(f"UPDATE devices SET {then}")
+    assert register(token).json["device_id"] == device
+
+
+def test_registration_with_a_reusable_token_can_be_repeated_for_15_minutes(db):
+    token = made(uses_allowed=3)
+    first = register(token).json
+    db.execute("UPDATE devices SET created_at = now() - interval '14 minutes 50 seconds'")
+    assert register(token).json["device_id"] == first["device_id"]
+    db.execute("UPDATE devices SET created_at = now() - interval '15 minutes 1 second'")
+    register(token).problem(409)
+    assert call("POST", "/v1/heartbeat", agent.heartbeat(), token=first["device_token"]).status == 200
 
 
 def test_repeated_registration_cancels_nothing(db):

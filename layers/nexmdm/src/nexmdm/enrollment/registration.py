@@ -33,9 +33,10 @@ class Registered(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def register(db: Database, token: str, alias: str, hardware_id: str | None, address: str | None = None) -> Registered:
     """Register a device with an enrollment token; return its new token.
 
-    A response can be lost, so for 15 minutes, until the device uses its newest token, the same token, alias and
-    hardware_id return the same device (with a new device token, and without another use). A single-use token that was
-    created for the requested alias takes over an existing device: its old tokens become invalid, its history is kept.
+    A response can be lost, so until the device uses its newest token, the same token, alias and hardware_id return the
+    same device (with a new device token, and without another use); with a reusable token only for 15 minutes, because
+    another phone may be given the same alias by mistake. A single-use token that was created for the requested alias
+    takes over an existing device: its old tokens become invalid, its history is kept.
 
     Args:
         address: the caller's IP address, for counting rejected registrations.
@@ -116,7 +117,7 @@ def _checked(alias: str) -> str | None:
 def _same_registration(device: Row, enrollment: Row, hardware_id: str | None) -> bool:
     return (
         device["confirmed_at"] is None
-        and device["recent"]
+        and (enrollment["uses_allowed"] == 1 or device["recent"])
         and device["enrollment_token_id"] == enrollment["token_id"]
         and device["hardware_id"] == hardware_id
     )
