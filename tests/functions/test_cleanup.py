@@ -159,12 +159,21 @@ def test_failed_export_removes_nothing(bucket, old_downloads: int, db: Database,
     assert db.execute("SELECT count(*) AS n FROM apk_download_events") == [{"n": 6000}]
 
 
-def test_repeated_export_writes_the_same_rows_to_the_same_file(bucket, old_downloads: int, url: str, db: Database):
-    """As after a kill between the export and the removal."""
+def test_export_after_a_kill_and_more_due_rows_has_each_row_in_one_file(bucket, old_downloads, url, db, monkeypatch):
+    """The first run writes files and fails to remove their rows; when the next one runs, more hours are due."""
+    run_sql(url, "UPDATE apk_download_events SET ts = now() - interval '8 days' + id * interval '1 minute'")
+    events = [row["id"] for row in db.execute("SELECT id FROM apk_download_events")]
     run_sql(url, "CREATE RULE keep AS ON DELETE TO apk_download_events DO INSTEAD NOTHING")
     assert handler({}, context())["policies"]["apk_downloads"]["error"] is not None
     before = exported(bucket)
+    assert len(before) == 2
     run_sql(url, "DROP RULE keep ON apk_download_events")
-    handler({}, context())
-    assert {key for key in before if key.endswith(".gz")} <= exported(bucket).keys()
-    assert len(exported(bucket)) == 4
+    monkeypatch.setenv("DOWNLOAD_RETENTION_DAYS", "6")
+    settings.load.cache_clear()
+    assert handler({}, context())["policies"]["apk_downloads"]["error"] is None
+    files = exported(bucket)
+    assert before.items() <= files.items()
+    ids = [json.loads(line)["id"] for key, body in files.items() if key.endswith(".gz")
+           for line in gzip.decompress(body).splitlines()]  # fmt: skip
+    left = [row["id"] for row in db.execute("SELECT id FROM apk_download_events")]
+    assert sorted(ids + left) == sorted(events)
