@@ -21,22 +21,21 @@ def steps(db: Connection) -> list[Step]:
 def _devices(db: Connection) -> list[Step]:
     columns = catalog.columns(db, "devices")
     seen = "last_seen" if "last_seen" in columns else "created_at"
+    mended = "left(coalesce(nullif(alias, ''), id), 200)"
     # The most recently seen device keeps the alias; the id makes the others' unlike any other.
     doubled = f"""
         SELECT id, alias, left(alias, 199 - length(id)) || '-' || id AS unlike FROM (
-            SELECT id, alias, row_number() OVER (PARTITION BY alias ORDER BY {seen} DESC NULLS LAST, id) AS place
+            SELECT id, alias, row_number() OVER (PARTITION BY {mended} ORDER BY {seen} DESC NULLS LAST, id) AS place
             FROM devices) AS ranked
         WHERE place > 1"""
-    odd = """
-        SELECT id, alias, left(coalesce(nullif(alias, ''), id), 200) AS unlike FROM devices
-        WHERE alias = '' OR length(alias) > 200"""
+    odd = f"SELECT id, alias, {mended} AS unlike FROM devices WHERE alias = '' OR length(alias) > 200"
     found = [
-        Step("devices: an alias that is empty or longer than 200 is mended", _realias(odd), _count(odd)),
         Step(
             "devices: an alias that several have stays with the one seen last, the others' get their id as a suffix",
             _realias(doubled),
             _count(doubled),
         ),
+        Step("devices: an alias that is empty or longer than 200 is mended", _realias(odd), _count(odd)),
     ]
     if "token_hash" in columns:
         lost = "SELECT FROM devices WHERE token_id IS NULL"

@@ -80,6 +80,17 @@ def test_device_seen_last_keeps_the_alias(adopted: str):
     assert rows(adopted, old) == [("kiosk-10",)]
 
 
+def test_long_aliases_with_the_same_beginning_become_different_ones(empty: str):
+    make(empty, *STAMPS["with a last status"], devices=3, beats=1)
+    run_sql(empty, "UPDATE devices SET alias = repeat('x', 200) || id")
+    upgrade(empty)
+    assert rows(empty, "SELECT alias FROM devices ORDER BY id") == [
+        ("x" * 200,), ("x" * 191 + "-device-1",), ("x" * 191 + "-device-2",),
+    ]  # fmt: skip
+    old = "SELECT old->>'alias' FROM old_server_values WHERE table_name = 'devices' ORDER BY row_key"
+    assert rows(empty, old) == [("x" * 200 + f"device-{n}",) for n in range(3)]
+
+
 def test_first_heartbeat_of_each_ten_seconds_is_kept(adopted: str):
     assert rows(adopted, "SELECT count(*), sum(battery_pct), count(DISTINCT bucket) FROM device_heartbeats") == [
         (1000, 0, 10)
