@@ -1,4 +1,4 @@
-"""Keys of aliases: equal for aliases that differ only in case or width
+"""Keys of aliases: equal for aliases that differ only in case, width or what is invisible
 
 Revision ID: d1e5a0f2b308
 Revises: 9d3f5a7c2b11
@@ -8,6 +8,7 @@ enrolled devices have the same key, none of these devices gets one. The previous
 key.
 """
 
+import re
 import unicodedata
 from collections import Counter
 
@@ -22,6 +23,10 @@ branch_labels = None
 depends_on = None
 
 SLICE = 5000
+# Default_Ignorable_Code_Point in Unicode 16, without category Cf.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
 FILL = """
 UPDATE devices d SET alias_key = new.key FROM unnest(%s::text[], %s::text[]) AS new(id, key) WHERE d.id = new.id
 """
@@ -29,7 +34,9 @@ UPDATE devices d SET alias_key = new.key FROM unnest(%s::text[], %s::text[]) AS 
 
 def key(alias: str) -> str:
     """The key, as nexmdm.devices.aliases computed it when this revision was written."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", alias.strip()).casefold())
+    shown = "".join(c for c in alias if unicodedata.category(c) != "Cf" and not _IGNORABLE.match(c))
+    spaced = shown.replace("\N{BRAILLE PATTERN BLANK}", " ").strip()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", spaced).casefold())
 
 
 def upgrade() -> None:

@@ -224,6 +224,22 @@ def test_lookalike_alias_is_refused_with_the_other_one_named(db, one, other):
     assert one in call("POST", "/v1/devices/import", rows).problem(422)["errors"][0]["detail"]
 
 
+INVISIBLE = ["\u034f", "\ufe0f", "\u180b", "\U000e0100", "\u3164", "\u2800", "\u17b4", " \ufe0f"]
+
+
+@pytest.mark.parametrize("invisible", INVISIBLE, ids=ascii)
+def test_alias_that_differs_by_an_invisible_character_is_refused(db, invisible):
+    enrolled("lobby")
+    assert "lobby" in register(made("hall"), f"lobby{invisible}").problem(409)["detail"]
+    device = enrolled("third")["device_id"]
+    call("PATCH", f"/v1/devices/{device}", {"alias": f"lobby{invisible}"}).problem(409)
+
+
+def test_alias_with_a_joiner_is_refused_where_one_without_it_exists(db):
+    enrolled("lobby")
+    register(made("hall"), "lob\u200dby").problem(409)
+
+
 def test_single_use_token_for_a_lookalike_alias_takes_the_device_over(db):
     device = enrolled("Lobby")["device_id"]
     taken = register(made("LOBBY"), "lobby").json

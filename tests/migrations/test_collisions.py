@@ -31,7 +31,8 @@ def test_lookalike_aliases_are_kept_and_do_not_block_each_other(empty: str):
         empty,
         """INSERT INTO devices (id, alias, deleted_at) VALUES
                ('1', 'Lobby', NULL), ('2', 'lobby', NULL), ('3', 'Front Desk', NULL),
-               ('4', 'STRASSE', NULL), ('5', 'straße', now()), ('6', 'front desk', now())""",
+               ('4', 'STRASSE', NULL), ('5', 'straße', now()), ('6', 'front desk', now()),
+               ('7', 'Kiosk', NULL), ('8', 'kiosk\ufe0f', NULL)""",
     )
     upgrade(empty)
     assert rows(empty, "SELECT id, alias, alias_key FROM devices ORDER BY id") == [
@@ -41,6 +42,8 @@ def test_lookalike_aliases_are_kept_and_do_not_block_each_other(empty: str):
         ("4", "STRASSE", "strasse"),
         ("5", "straße", None),
         ("6", "front desk", None),
+        ("7", "Kiosk", None),
+        ("8", "kiosk\ufe0f", None),
     ]
 
 

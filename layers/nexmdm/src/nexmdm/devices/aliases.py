@@ -1,5 +1,6 @@
 """Device aliases: which text is a valid alias, and which two aliases look the same."""
 
+import re
 import unicodedata
 from typing import Annotated
 
@@ -15,6 +16,11 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 _INVISIBLE = (
     "\N{HANGUL CHOSEONG FILLER}\N{HANGUL JUNGSEONG FILLER}\N{HANGUL FILLER}\N{HALFWIDTH HANGUL FILLER}"
     "\N{BRAILLE PATTERN BLANK}"
+)
+# The characters with the property Default_Ignorable_Code_Point (DerivedCoreProperties.txt of Unicode 16), without those
+# of category Cf: displayed as nothing, or as another shape of the character before them.
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
 # Control characters, private use, unpaired surrogates, line and paragraph separators.
 _REFUSED = {"Cc", "Co", "Cs", "Zl", "Zp"}
@@ -40,8 +46,10 @@ def checked(alias: str, path: str) -> str:
 
 
 def key(alias: str) -> str:
-    """A key that is equal for two aliases that look alike, by NFKC and case folding."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", alias.strip()).casefold())
+    """A key that is equal for two aliases that look alike: by NFKC and case folding, without invisible characters."""
+    shown = "".join(c for c in alias if unicodedata.category(c) != "Cf" and not _IGNORABLE.match(c))
+    spaced = shown.replace("\N{BRAILLE PATTERN BLANK}", " ").strip()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", spaced).casefold())
 
 
 def _joins(alias: str, place: int) -> bool:
