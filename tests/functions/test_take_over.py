@@ -165,6 +165,18 @@ def test_registrations_and_take_overs_leave_one_event_each(db):
     ]
 
 
+def test_event_of_a_take_over_has_the_labels_before_and_after(db):
+    device = enrolled()["device_id"]
+    labels = {f"k{n}": "v" for n in range(32)}
+    assert call("PATCH", f"/v1/devices/{device}", {"labels": labels}).status == 200
+    assert register(made(labels={"site": "berlin"})).status == 200
+    kept = call("GET", f"/v1/devices/{device}").json["labels"]
+    assert len(kept) == 32
+    assert kept.items() <= (labels | {"site": "berlin"}).items()
+    event = call("GET", "/v1/events", query={"action": "device.take_over"}).json["items"][0]
+    assert (event["before"]["labels"], event["after"]["labels"]) == (labels, kept)
+
+
 def test_hardware_id_under_two_aliases_is_shown(db):
     first = register(made("a"), "a", "serial-1").json["device_id"]
     second = register(made("b"), "b", "serial-1").json["device_id"]

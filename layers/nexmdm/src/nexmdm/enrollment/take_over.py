@@ -1,5 +1,7 @@
 """Taking over a device: a phone that enrolls again under its alias inherits only the device's id and history."""
 
+import msgspec
+
 from nexmdm.devices import aliases
 from nexmdm.runtime.database import Executor, Row, statement
 
@@ -22,7 +24,8 @@ def take_over(tx: Executor, device: Row, values: dict[str, object]) -> None:
     tx.execute(_TAKE_OVER, values)
     tx.execute(_FORGET_STATUS, values)
     tx.execute(_FORGET_APPS, values)
-    tx.execute(_RECORD_EVENT, {**values, "old_alias": device["alias"]})
+    before = {"old_alias": device["alias"], "old_labels": msgspec.json.encode(device["labels"]).decode()}
+    tx.execute(_RECORD_EVENT, {**values, **before})
 
 
 _CANCEL_OPEN = statement(__package__, "cancel_open")
@@ -48,5 +51,6 @@ UPDATE device_apps SET installed = false, removed_at = clock_timestamp() WHERE d
 
 _RECORD_EVENT = """
 SELECT record_system_event_v2('registration', 'device.take_over', 'device:' || %(device_id)s, NULL,
-    jsonb_build_object('alias', %(old_alias)s), jsonb_build_object('alias', %(alias)s, 'token_id', %(token_id)s))
+    jsonb_build_object('alias', %(old_alias)s, 'labels', %(old_labels)s::jsonb),
+    jsonb_build_object('alias', %(alias)s, 'labels', %(labels)s::jsonb, 'token_id', %(token_id)s))
 """
