@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -37,7 +38,7 @@ class Phone:
 
     def __init__(self, http: httpx.Client, alias: str, device_id: str, token: str) -> None:
         self.alias, self.device_id, self.answer = alias, device_id, "success"
-        self.address = f"fcm:{alias}"
+        self.address = f"fcm:{quote(alias)}"
         self._http, self._headers = http, {"Authorization": f"Bearer {token}"}
         self.report("/v1/devices/fcm-token", {"fcm_token": self.address})
 
