@@ -63,6 +63,45 @@ def test_selector_error_is_shown_at_the_field(page, fleet):
     expect(dialog(page).get_by_role("status")).to_contain_text("2 devices")
 
 
+def test_enter_saves_the_selector_that_was_typed(page, stack, fleet):
+    visit(page, "/alerts/mutes")
+    page.get_by_role("button", name="New mute").click()
+    dialog(page).get_by_label("Reason").fill("the hall is rewired")
+    expect(dialog(page).get_by_role("button", name="Mute", exact=True)).to_be_enabled()
+    field = dialog(page).get_by_role("combobox", name="Labels")
+    field.fill("role=spare")
+    field.press("Enter")  # the devices of this selector are not shown yet
+    expect(dialog(page).get_by_role("status")).to_contain_text("1 device spare-1")
+    assert stack.call("GET", "/v1/mutes")["items"] == []
+    field.press("Enter")
+    expect(row(page, "the hall is rewired")).to_contain_text("role=spare")
+    assert [mute["filter"] for mute in stack.call("GET", "/v1/mutes")["items"]] == [{"selector": "role=spare"}]
+
+
+def test_enter_does_not_save_the_earlier_selector_of_a_group(page, stack, fleet):
+    stack.call("PUT", "/v1/groups/edited", {"filter": {"selector": "role=till"}})
+    visit(page, "/groups")
+    page.get_by_role("button", name="Edit edited").click()
+    expect(dialog(page).get_by_role("button", name="Save the group")).to_be_enabled()
+    field = dialog(page).get_by_role("combobox", name="Labels")
+    field.fill("role=spare")
+    field.press("Enter")
+    expect(dialog(page).get_by_role("status")).to_contain_text("1 device spare-1")
+    field.press("Enter")
+    expect(dialog(page)).to_have_count(0)
+    assert stack.call("GET", "/v1/groups/edited")["filter"] == {"selector": "role=spare"}
+
+
+def test_prefix_typed_right_after_a_selector_is_kept(page, fleet):
+    visit(page, "/groups")
+    page.get_by_role("button", name="New group").click()
+    dialog(page).get_by_role("combobox", name="Labels").fill("site=berlin")
+    prefix = dialog(page).get_by_label("Alias begins with")
+    prefix.fill("pilot")
+    expect(dialog(page).get_by_role("status")).to_contain_text("1 device pilot-1")
+    expect(prefix).to_have_value("pilot")
+
+
 def test_pilot_rollout_to_a_group(page, stack, fleet):
     visit(page, "/groups")
     page.get_by_role("button", name="New group").click()

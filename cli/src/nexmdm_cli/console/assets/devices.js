@@ -4,7 +4,7 @@ import { html, useEffect, useMemo, useState } from "/assets/vendor/preact-htm.mo
 import { count, number, withUnit } from "/assets/format.js";
 import { everyDevice } from "/assets/names.js";
 import { usePoll } from "/assets/poll.js";
-import { setQuery } from "/assets/router.js";
+import { setQuery, useTyped } from "/assets/router.js";
 import { DeleteDevices, EditLabels } from "/assets/labels.js";
 import { described, GroupChoice, Labels, SelectorField } from "/assets/selector.js";
 import { Send } from "/assets/send.js";
@@ -183,6 +183,7 @@ function Filters({ filter, items, asked, problem }) {
     [items],
   );
   if (filter.version && !versions.includes(filter.version)) versions.push(filter.version);
+  const [selector, setSelector] = useTyped("selector", asked.selector ?? "");
   const [text, setText] = useState(filter.text);
   // Browsers limit how often a page may change its URL.
   useEffect(() => {
@@ -192,8 +193,7 @@ function Filters({ filter, items, asked, problem }) {
   const change = (name) => (event) => setQuery({ [name]: event.target.value, page: null });
   return html`
     <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
-      <${SelectorField} value=${asked.selector ?? ""} problem=${problem}
-        onChange=${(selector) => setQuery({ selector, page: null })} />
+      <${SelectorField} value=${selector} problem=${problem} onChange=${setSelector} />
       <${GroupChoice} value=${asked.group ?? ""} onChange=${(group) => setQuery({ group, page: null })} />
       <label>
         Search

@@ -8,7 +8,7 @@ import { Chart } from "/assets/charts.js";
 import { CommandsTable } from "/assets/commands.js";
 import { date, instant, number, percent, share } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
-import { setQuery } from "/assets/router.js";
+import { setQuery, useTyped } from "/assets/router.js";
 import { GroupChoice, SelectorField } from "/assets/selector.js";
 import { Empty, Page, Section } from "/assets/ui.js";
 
@@ -19,11 +19,11 @@ export function Fleet({ query }) {
   const chosen = new URLSearchParams(asked).toString();
   const poll = usePoll(`summary ${chosen}`, (signal) => call("GET", `/v1/fleet/summary?${chosen}`, { signal }));
   const fleet = poll.data;
+  const [selector, setSelector] = useTyped("selector", asked.selector ?? "");
   return html`
     <${Page} title="Fleet" poll=${poll}>
       <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
-        <${SelectorField} value=${asked.selector ?? ""} problem=${poll.error}
-          onChange=${(selector) => setQuery({ selector })} />
+        <${SelectorField} value=${selector} problem=${poll.error} onChange=${setSelector} />
         <${GroupChoice} value=${asked.group ?? ""} onChange=${(group) => setQuery({ group })} />
       </form>
       ${fleet && html`<${Figures} fleet=${fleet} chosen=${chosen} />`}

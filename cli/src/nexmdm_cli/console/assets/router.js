@@ -1,6 +1,6 @@
 // Every view has a URL, so links are plain <a> elements and a view can be shared.
 
-import { useEffect, useState } from "/assets/vendor/preact-htm.module.js";
+import { useEffect, useLayoutEffect, useState } from "/assets/vendor/preact-htm.module.js";
 
 const here = () => ({ path: location.pathname, query: new URLSearchParams(location.search) });
 const moved = () => dispatchEvent(new Event("moved"));
@@ -19,6 +19,18 @@ export function setQuery(changes) {
     else query.set(name, value);
   }
   go(`${location.pathname}${query.size ? `?${query}` : ""}`, { replace: true });
+}
+
+/** [text, setText] of a field for a parameter of the URL, written when typing pauses: browsers limit the changes. */
+export function useTyped(name, written) {
+  const [text, setText] = useState(written);
+  // Layout effects, because a key that is pressed before a later effect would be lost.
+  useLayoutEffect(() => setText(written), [written]);
+  useLayoutEffect(() => {
+    const paused = setTimeout(() => text !== written && setQuery({ [name]: text, page: null }), 300);
+    return () => clearTimeout(paused);
+  }, [text]);
+  return [text, setText];
 }
 
 export function useAddress() {

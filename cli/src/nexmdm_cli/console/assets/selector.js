@@ -1,6 +1,6 @@
 // Choosing devices: a label selector with completion, groups, labels as chips, and the preview of a filter.
 
-import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
+import { html, useLayoutEffect, useRef, useState } from "/assets/vendor/preact-htm.module.js";
 import { call, pages } from "/assets/api.js";
 import { count, number } from "/assets/format.js";
 import { usePoll } from "/assets/poll.js";
@@ -68,23 +68,17 @@ function suggestions(text, labels) {
     .map((label) => [`${before}${negated}${label.key}`, `${negated}${label.key} (${number(label.device_count)})`]);
 }
 
-/** onChange receives the text when typing pauses. problem: of the request that used it. */
+/** onChange receives the text with every keystroke. problem: of the request that used it. */
 export function SelectorField({ value, onChange, problem, label = "Labels" }) {
   const labels = useLabels();
-  const [text, setText] = useState(value);
   const [open, setOpen] = useState(false);
   const [active, setActive] = useState(-1);
   const input = useRef();
   const id = `selector-${label.replaceAll(" ", "-").toLowerCase()}`;
-  const offered = open ? suggestions(text, labels).slice(0, MOST_SUGGESTED) : [];
+  const offered = open ? suggestions(value, labels).slice(0, MOST_SUGGESTED) : [];
   const error = problem?.errors?.find(({ path }) => path.endsWith("selector"));
-  useEffect(() => setText(value), [value]);
-  useEffect(() => {
-    const said = setTimeout(() => text !== value && onChange(text), 300);
-    return () => clearTimeout(said);
-  }, [text]);
   const take = (whole) => {
-    setText(whole);
+    onChange(whole);
     setActive(-1);
     input.current.focus();
   };
@@ -105,13 +99,13 @@ export function SelectorField({ value, onChange, problem, label = "Labels" }) {
   return html`
     <div class="field selector">
       <label for=${id}>${label}</label>
-      <input id=${id} ref=${input} type="text" autocomplete="off" spellcheck="false" value=${text}
+      <input id=${id} ref=${input} type="text" autocomplete="off" spellcheck="false" value=${value}
         placeholder="site=berlin,role!=spare" role="combobox" aria-expanded=${offered.length > 0}
         aria-controls="${id}-list" aria-invalid=${error ? "true" : undefined} aria-describedby="${id}-error"
         aria-activedescendant=${offered[active] ? `${id}-${active}` : undefined}
         onFocus=${() => setOpen(true)} onBlur=${() => setOpen(false)} onKeyDown=${keys}
         onInput=${(event) => {
-          setText(event.target.value);
+          onChange(event.target.value);
           setOpen(true);
           setActive(-1);
         }} />
@@ -149,7 +143,8 @@ export function usePreview(target, again = 0) {
   const [state, setState] = useState({});
   const asked = useRef(false);
   const key = target && JSON.stringify(target);
-  useEffect(() => {
+  // A layout effect: an earlier preview must be gone before the next key, which may be Enter.
+  useLayoutEffect(() => {
     setState({});
     if (!key) return undefined;
     const stop = new AbortController();
