@@ -144,6 +144,17 @@ def test_command_to_all_silent_tills(page, stack, fleet):
     expect(page.get_by_label("Show")).to_have_value("silent")
 
 
+def test_link_to_all_devices_empties_the_search(page, fleet):
+    visit(page, "/devices")
+    search = page.get_by_role("searchbox", name="Search")
+    search.fill("till-1")
+    expect(row(page, "spare-1")).to_have_count(0)
+    expect(page).to_have_url(re.compile("q=till-1"))
+    page.get_by_role("link", name="Devices", exact=True).click()
+    expect(row(page, "spare-1")).to_be_visible()
+    expect(search).to_have_value("")
+
+
 def test_labels_of_selected_devices_are_changed(page, stack, fleet):
     visit(page, "/devices?q=till-")
     page.get_by_label("Select till-1").check()

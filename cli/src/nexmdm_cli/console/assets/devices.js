@@ -1,6 +1,6 @@
 // All devices, searched, filtered and sorted in the page, because ten thousand of them are only a few megabytes.
 
-import { html, useEffect, useMemo, useState } from "/assets/vendor/preact-htm.module.js";
+import { html, useMemo, useState } from "/assets/vendor/preact-htm.module.js";
 import { count, number, withUnit } from "/assets/format.js";
 import { everyDevice } from "/assets/names.js";
 import { usePoll } from "/assets/poll.js";
@@ -184,12 +184,7 @@ function Filters({ filter, items, asked, problem }) {
   );
   if (filter.version && !versions.includes(filter.version)) versions.push(filter.version);
   const [selector, setSelector] = useTyped("selector", asked.selector ?? "");
-  const [text, setText] = useState(filter.text);
-  // Browsers limit how often a page may change its URL.
-  useEffect(() => {
-    const written = setTimeout(() => text !== filter.text && setQuery({ q: text, page: null }), 150);
-    return () => clearTimeout(written);
-  }, [text]);
+  const [text, setText] = useTyped("q", filter.text);
   const change = (name) => (event) => setQuery({ [name]: event.target.value, page: null });
   return html`
     <form role="search" class="filters" onSubmit=${(event) => event.preventDefault()}>
