@@ -155,6 +155,13 @@ def test_link_to_all_devices_empties_the_search(page, fleet):
     expect(search).to_have_value("")
 
 
+def test_version_links_of_a_filtered_fleet_keep_the_filter(page, fleet):
+    visit(page, "/?selector=role%3Dspare")
+    page.get_by_role("region", name="Agent versions").get_by_role("link", name="unknown").click()
+    expect(row(page, "spare-1")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Labels")).to_have_value("role=spare")
+
+
 def test_labels_of_selected_devices_are_changed(page, stack, fleet):
     visit(page, "/devices?q=till-")
     page.get_by_label("Select till-1").check()

@@ -30,7 +30,7 @@ export function Fleet({ query }) {
       <${Online} group=${asked.group} selector=${asked.selector} range=${query.get("range") ?? "day"} />
       <${Alerts} />
       <div class="pair">
-        ${fleet && html`<${Versions} fleet=${fleet} />`}
+        ${fleet && html`<${Versions} fleet=${fleet} asked=${asked} />`}
         <${Rollouts} />
       </div>
       <${Latest} />
@@ -104,25 +104,25 @@ function history(days, step, group, signal) {
 /** A day's mean is drawn at noon. */
 const middle = (at, step) => (step === "day" ? new Date(Date.parse(at) + DAY / 2).toISOString() : at);
 
-function Versions({ fleet }) {
+function Versions({ fleet, asked }) {
   const versions = Object.entries(fleet.by_agent_version ?? {}).sort(([, a], [, b]) => b - a);
   const rest = versions.slice(MOST_VERSIONS);
   return html`
     <${Section} title="Agent versions">
       ${versions.length ? "" : html`<${Empty}>No device is enrolled yet. <a href="/enroll">Enroll the first one</a>.<//>`}
-      <${VersionList} versions=${versions.slice(0, MOST_VERSIONS)} fleet=${fleet} />
+      <${VersionList} versions=${versions.slice(0, MOST_VERSIONS)} fleet=${fleet} asked=${asked} />
       ${rest.length > 0 && html`
-        <details><summary>${number(rest.length)} more</summary><${VersionList} versions=${rest} fleet=${fleet} /></details>
+        <details><summary>${number(rest.length)} more</summary><${VersionList} versions=${rest} fleet=${fleet} asked=${asked} /></details>
       `}
     <//>
   `;
 }
 
-const VersionList = ({ versions, fleet }) => html`
+const VersionList = ({ versions, fleet, asked }) => html`
   <ul class="versions">
     ${versions.map(([version, count]) => html`
       <li key=${version}>
-        <a href="/devices?version=${encodeURIComponent(version)}">${version}</a>
+        <a href="/devices?${new URLSearchParams({ version, ...asked })}">${version}</a>
         <svg class="bar" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">
           <rect class="busy" width=${percent(count, fleet.devices)} height="6" />
         </svg>
