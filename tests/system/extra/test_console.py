@@ -137,6 +137,18 @@ def test_device_is_renamed_and_deleted(page, stack):
     assert stack.api.get(f"/v1/devices/{device_id}").status_code == 404
 
 
+def test_renamed_device_has_its_new_alias_on_every_page(page, stack):
+    stack.register("old-name")
+    page.get_by_role("link", name="Devices", exact=True).click()
+    page.get_by_role("link", name="old-name").click()
+    page.get_by_role("button", name="Rename").click()
+    dialog(page).get_by_label("Alias").fill("new-name")
+    dialog(page).get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("new-name")
+    page.get_by_role("link", name="Events", exact=True).click()
+    expect(row(page, "device.rename").get_by_role("link", name="new-name")).to_be_visible()
+
+
 def test_unknown_command_is_resent_with_a_reason(page, stack):
     device_id, token = stack.register("unsure")
     stack.fake_fcm.behave("fcm:unsure", "503", "200")

@@ -11,6 +11,7 @@ import { LatestEvents } from "/assets/events.js";
 import { ago, count, duration, instant, NONE, number, withUnit, yesNo } from "/assets/format.js";
 import { heartbeats, hours, QUARTER_DAYS } from "/assets/history.js";
 import { EditLabels } from "/assets/labels.js";
+import { learn } from "/assets/names.js";
 import { usePoll } from "/assets/poll.js";
 import { go } from "/assets/router.js";
 import { Labels } from "/assets/selector.js";
@@ -20,7 +21,7 @@ import { Badge, Dialog, Empty, Facts, Field, Form, Page, Section, When } from "/
 
 export function Device({ id }) {
   const path = `/v1/devices/${encodeURIComponent(id)}`;
-  const poll = usePoll(`device ${id}`, (signal) => call("GET", path, { signal }));
+  const poll = usePoll(`device ${id}`, (signal) => call("GET", path, { signal }).then(learn));
   const [doing, setDoing] = useState(null);
   const device = poll.data;
   const close = () => setDoing(null);

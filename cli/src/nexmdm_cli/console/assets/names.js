@@ -8,6 +8,7 @@ import { known, usePoll } from "/assets/poll.js";
 export async function everyDevice(signal, show, filter = {}, key = "devices") {
   const items = [];
   for await (const page of pages("/v1/devices", filter, signal)) {
+    page.forEach(learn);
     items.push(...page);
     // A refresh replaces the shown devices only when it is complete.
     if (!known(key)) show({ items: items.slice(), complete: false });
@@ -17,7 +18,13 @@ export async function everyDevice(signal, show, filter = {}, key = "devices") {
 
 const aliases = new Map();
 
-/** A device's name as a link to it: from the list if that is loaded, or else requested once. */
+/** Remember a device's alias; whoever loads a device calls this, because it may have been renamed. */
+export function learn(device) {
+  aliases.set(device.device_id, device.alias);
+  return device;
+}
+
+/** A device's name as a link to it: as it was last loaded, or else requested once. */
 export function DeviceName({ id }) {
   const { data } = usePoll(
     `alias ${id}`,
@@ -28,8 +35,6 @@ export function DeviceName({ id }) {
 }
 
 function aliasOf(id, signal) {
-  const listed = known("devices")?.items.find((device) => device.device_id === id);
-  if (listed) return listed.alias;
   if (!aliases.has(id)) {
     const asked = call("GET", `/v1/devices/${encodeURIComponent(id)}`).then(
       (device) => device.alias,
