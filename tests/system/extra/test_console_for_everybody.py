@@ -46,6 +46,11 @@ def test_url_restores_the_view(page, stack):
     expect(page.get_by_label("Search")).to_have_value("deep")
 
 
+def test_address_that_is_not_text_says_that_there_is_no_such_page(page):
+    visit(page, "/devices/%E0%A4%A")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
+
+
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 def test_every_page_is_accessible(browser, stack, size, scheme):
     """Checks axe's rules for WCAG 2.1 A and AA, including contrast, and that nothing is wider than the screen."""

@@ -42,10 +42,21 @@ const PLACES = {
 const Nowhere = () =>
   html`<${Page} title="Not found"><${Empty}>There is no such page. <a href="/">Go to the fleet</a><//><//>`;
 
+/** A segment of a path; null if it is not percent-encoded text. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null;
+  }
+}
+
 function App() {
   const { path, query } = useAddress();
-  const [name, id] = path.slice(1).split("/");
-  const Place = (id ? (PLACES[`${name}/${id}`] ?? PLACES[`${name}/`]) : PLACES[name]) ?? Nowhere;
+  const [name, part] = path.slice(1).split("/");
+  const id = part && decoded(part);
+  const place = part ? (PLACES[`${name}/${part}`] ?? PLACES[`${name}/`]) : PLACES[name];
+  const Place = (id !== null && place) || Nowhere;
   return html`
     <a class="skip" href="#content">Skip to content</a>
     <header class="top">
@@ -53,7 +64,7 @@ function App() {
       <${Navigation} place=${name} />
       <${Theme} />
     </header>
-    <main id="content" tabindex="-1"><${Place} key=${path} id=${id && decodeURIComponent(id)} query=${query} /></main>
+    <main id="content" tabindex="-1"><${Place} key=${path} id=${id} query=${query} /></main>
   `;
 }
 
