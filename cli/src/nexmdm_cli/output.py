@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from nexmdm_cli.resources import Document, R, Resource
 WIDE = 110  # terminal width from which wide columns are shown
 GAP = 2
 NARROWEST = 8
+# Categories of characters that control a terminal, or hide or reorder text.
+_CONTROLS = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+_HARMLESS = "\n\u200c\u200d"  # the two joiners are part of words in many scripts, and of emoji
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,16 @@ class Output:
             self.note(hint)
 
     def json(self, value: Any) -> None:
-        _write(json.dumps(value, ensure_ascii=False, indent=2))
+        _write(_escaped(json.dumps(value, ensure_ascii=False, indent=2)))
 
     def document(self, text: str) -> None:
-        """Print a whole document, such as CSV."""
-        _write(text.removesuffix("\n"))
+        """Print a whole document, such as CSV, unchanged unless to a terminal."""
+        _write((clean(text) if sys.stdout.isatty() else text).removesuffix("\n"))
 
     def stream(self, value: Any) -> None:
         """Print one of several values: as a line of JSON, or with rich."""
         if self.as_json:
-            _write(json.dumps(value, ensure_ascii=False))
+            _write(_escaped(json.dumps(value, ensure_ascii=False)))
         else:
             self._print(value)
             sys.stdout.flush()
@@ -138,11 +142,8 @@ class Output:
 
 
 def _write(document: str) -> None:
-    """Write UTF-8 regardless of the terminal's encoding, because scripts read it.
-
-    Control characters including C1, unpaired surrogates and bidirectional controls are escaped.
-    """
-    line = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in document) + "\n"
+    """Write UTF-8 regardless of the terminal's encoding, because scripts read it."""
+    line = document + "\n"
     binary = getattr(sys.stdout, "buffer", None)
     if binary is None:  # a text stream that a caller has substituted
         sys.stdout.write(line)
@@ -152,9 +153,18 @@ def _write(document: str) -> None:
     binary.flush()
 
 
+def _escaped(document: str) -> str:
+    """JSON in which control characters, unpaired surrogates and bidirectional controls are escaped."""
+    return "".join(json.dumps(c)[1:-1] if _controls(c) else c for c in document)
+
+
 def clean(text: str) -> str:
     """Remove terminal control characters, because names come from people and devices."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    return "".join("�" if _controls(c) else c for c in text)
+
+
+def _controls(character: str) -> bool:
+    return character not in _HARMLESS and unicodedata.category(character) in _CONTROLS
 
 
 def ago(instant: str | None) -> str:
