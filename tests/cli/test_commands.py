@@ -93,6 +93,15 @@ def test_results_of_a_batch_are_exported_as_csv(data, run, stack):
     run("commands", "export", batch, code=2)
 
 
+def test_export_names_every_device_of_a_large_fleet(data, stack):
+    stack.enroll("zzz-last")
+    many = "FROM generate_series(1, 501) AS n"
+    run_sql(stack.database, f"INSERT INTO devices (id, alias) SELECT 'many-' || n, '!' || n {many}")
+    batch = data("send", "ping", "--alias-prefix", "zzz-", "--yes", "--no-wait")["request_id"]
+    assert [row["alias"] for row in data("commands", "export", batch)] == ["zzz-last"]
+    run_sql(stack.database, "DELETE FROM devices WHERE id LIKE 'many-%'")
+
+
 def test_audit_names_the_first_command_that_breaks_a_rule(data, run, stack, phone):
     sent = data("send", "ping", "--to", "cmd-a")["request_id"]
     found = data("commands", "audit", "--since", "1h")

@@ -4,7 +4,7 @@ import os
 import uuid
 
 from nexmdm_cli import stack
-from nexmdm_cli.api import PAGE, Api, path
+from nexmdm_cli.api import Api, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.resources import Device
 
@@ -26,9 +26,9 @@ def find(api: Api, name: str) -> Device:
     raise Failure(f"There is no device {name!r}.", Code.NOT_FOUND, hint)
 
 
-def aliases(api: Api) -> dict[str, str]:
-    """{id: alias} of the first page of devices, which covers a small fleet with a single call; for tables."""
-    return {device.device_id: device.alias for device in api.pages(Device, "/v1/devices", limit=PAGE)}
+def aliases(api: Api, limit: int | None = None) -> dict[str, str]:
+    """{id: alias} of all devices, or of the first `limit`."""
+    return {device.device_id: device.alias for device in api.pages(Device, "/v1/devices", limit=limit)}
 
 
 def complete(incomplete: str) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from nexmdm_cli import addresses, following, resources, tabular
-from nexmdm_cli.api import Body, path
+from nexmdm_cli.api import PAGE, Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.output import Column, ago, shown, when
 from nexmdm_cli.resources import Audit, CommandResult, Dispatch
@@ -71,7 +71,8 @@ def list_commands(
     device_id = addresses.find(session.api, device).device_id if device else None
     query = {"state": state, "device_id": device_id, "batch": batch}
     rows = list(session.api.pages(Dispatch, "/v1/commands", query, limit))
-    aliases = addresses.aliases(session.api) if rows and not session.out.as_json else {}
+    # One page covers a small fleet with a single call; other devices are shown by id.
+    aliases = addresses.aliases(session.api, PAGE) if rows and not session.out.as_json else {}
     session.out.table(rows, _columns(aliases), "No command matches.")
 
 
