@@ -70,6 +70,33 @@ def test_events_are_followed_from_another_terminal(data, operator):
             following.kill()
 
 
+def test_no_event_is_lost_between_two_looks(stack, operator):
+    insert = "INSERT INTO operator_events (actor, action, object) SELECT 'system:test', 'test.burst', 'test:' || n"
+    run_sql(stack.database, f"{insert} FROM generate_series(1, 1) AS n")
+    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", "--action", "test.burst"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert "test:1 " in following.stdout.readline()
+            run_sql(stack.database, f"{insert} FROM generate_series(2, 1001) AS n")
+            for n in range(2, 1002):
+                assert f"test:{n} " in following.stdout.readline()
+        finally:
+            following.kill()
+
+
+def test_followed_events_control_no_terminal(stack, operator):
+    harm = "E'system:\\x1b[2J', E'test.\\x1b[2J', E'test:\\x1b]0;x', '{\"name\": \"\\u001b[2J\"}'"
+    run_sql(stack.database, f"INSERT INTO operator_events (actor, action, object, after) VALUES ({harm})")
+    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", "--actor", "system:\x1b*"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            line = following.stdout.readline()
+        finally:
+            following.kill()
+    assert "test.�[2J" in line
+    assert "\x1b" not in line
+
+
 def test_status_shows_the_last_week(stack, run, settled):
     run_sql(
         stack.database,

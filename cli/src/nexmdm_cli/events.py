@@ -1,17 +1,18 @@
 """`nexmdm events`: the log of changes by operators and by the system itself."""
 
+import itertools
 import json
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from nexmdm_cli.output import Column, when
+from nexmdm_cli.output import Column, clean, when
 from nexmdm_cli.resources import Event
 from nexmdm_cli.session import Session, command
 
 POLL_SECONDS = 2
-ADDED_AT_ONCE = 500
 
 
 def _who(event: Event) -> str:
@@ -64,13 +65,17 @@ def events(
     newest = 0
     rows = list(session.api.pages(Event, "/v1/events", query, limit))
     while True:
-        # Newest first: new events come before the first one that was shown.
-        for event in reversed([row for row in rows if row.event_id > newest]):
+        for event in reversed(rows):
             session.out.stream(event.document) if session.out.as_json else session.out.line(_line(event))
             newest, query["since"] = event.event_id, event.at
         time.sleep(POLL_SECONDS)
-        rows = list(session.api.pages(Event, "/v1/events", query, ADDED_AT_ONCE))
+        rows = _after(newest, session.api.pages(Event, "/v1/events", query))
+
+
+def _after(newest: int, events: Iterator[Event]) -> list[Event]:
+    """The events after the newest that was shown, on as many pages as they take; the API lists the newest first."""
+    return list(itertools.takewhile(lambda event: event.event_id > newest, events))
 
 
 def _line(event: Event) -> str:
-    return f"{when(event.at)}  {_who(event)}  {event.action}  {event.object}  {_change(event)}"
+    return clean(f"{when(event.at)}  {_who(event)}  {event.action}  {event.object}  {_change(event)}")
