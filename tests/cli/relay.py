@@ -1,6 +1,7 @@
 """A relay in front of the gateway that loses responses: the request arrives, but the sender gets no response."""
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from tests.support.relay import Accepting
 
 
 class Relay(Accepting):
-    """`lose` is the number of next POSTs that get no response."""
+    """`lose` is the number of next POSTs that get no response. `requests` are their methods and paths."""
 
     def __init__(self, url: str, lose: int) -> None:
         target = urlsplit(url)
         self.posts, self._lose = 0, lose
+        self.requests: list[str] = []
         self._target = (target.hostname, target.port)
         super().__init__()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -33,6 +35,8 @@ class Relay(Accepting):
     def _forward(self, client: socket.socket, gateway: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while request := client.recv(65536):
+                if begun := re.match(rb"([A-Z]+) (/[^ ?]*)", request):
+                    self.requests.append((begun[1] + begun[2]).decode())
                 if request.startswith(b"POST "):
                     self.posts += 1
                     self._lose_this = self._lose > 0

@@ -1,8 +1,11 @@
 import hashlib
 import json
+from fnmatch import fnmatchcase
 
 import pytest
 
+from local import template
+from tests.cli.relay import relay
 from tests.support.api import ROOT
 
 APKS = ROOT / "tests" / "apks"
@@ -96,6 +99,18 @@ def test_download_verifies_the_received_bytes(data, run, player, operator):
     assert "There is no build" in run("builds", "download", "9999", code=3).stderr
     for unwritable in ("missing/here.apk", "."):
         assert f"{unwritable} cannot be written" in run("builds", "download", player, "-o", unwritable, code=2).stderr
+
+
+def test_ci_may_make_every_request_of_publish_and_download(data, stack, operator, monkeypatch):
+    pin(data)
+    with relay(stack.url, lose=0) as line:
+        monkeypatch.setenv("NEXMDM_URL", line.url)
+        build = data("builds", "publish", str(PLAYER))
+        data("builds", "download", str(build["build_id"]), "--source", "ci")
+    policy = template.document()["Resources"]["CiPolicy"]["Properties"]["PolicyDocument"]["Statement"][0]
+    may = [resource["Fn::Sub"].partition("/$default/")[2] for resource in policy["Resource"]]
+    assert "POST/v1/apk/builds" in line.requests
+    assert [asked for asked in line.requests if not any(fnmatchcase(asked, each) for each in may)] == []
 
 
 def test_withdraw_accepts_only_declared_builds(run, player):

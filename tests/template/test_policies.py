@@ -23,6 +23,8 @@ MAY: dict[str, set[str]] = {
     "CiPolicy": {
         "POST /v1/apk/builds",
         "POST /v1/apk/builds/{build_id}/complete",
+        "GET /v1/apk/builds/{build_id}",
+        "GET /v1/apk/builds/{build_id}/installations",
         "GET /v1/apk/builds/{build_id}/download",
     },
 }
