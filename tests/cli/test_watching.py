@@ -106,6 +106,8 @@ def test_status_shows_the_last_week(stack, run, settled):
     )
     shown = run("status", "--history", "--max-silent", "100").stdout
     assert {"▁", "█"} <= set(shown)
+    refused = run("status", "--history", "-l", "site=berlin", code=2)
+    assert "--history exists for the fleet and for groups, not for labels." in refused.stderr
 
 
 @pytest.mark.parametrize(

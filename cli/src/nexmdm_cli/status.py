@@ -37,6 +37,9 @@ def status(
     Problems are: more than --max-silent percent of the devices are silent; a command is `unknown`; a rollout is paused.
     Alerts, low batteries and apps that are down are shown, but are not problems by themselves.
     """
+    if history and selector:
+        hint = "Give --group, or leave out one of the two options."
+        raise Failure("--history exists for the fleet and for groups, not for labels.", Code.USAGE, hint)
     api, out = session.api, session.out
     chosen = Narrow(selector, group).query()
     fleet = api.read(FleetSummary, "GET", "/v1/fleet/summary", query=chosen)
