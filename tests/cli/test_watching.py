@@ -25,7 +25,7 @@ def test_rule_is_created_changed_and_deleted(data, run):
     assert "tills" in run("alert-rules", "list").stdout
     assert data("alert-rules", "change", "tills", "--threshold", "20")["threshold"] == 20
     assert data("alert-rules", "disable", "tills")["enabled"] is False
-    run("alert-rules", "delete", "tills", "--yes")
+    assert data("alert-rules", "delete", "tills", "--yes") == {"name": "tills"}
     run("alert-rules", "show", "tills", code=3)
     actions = [event["action"] for event in data("events", "--object", "alert_rule:tills")]
     assert actions == ["alert_rule.delete", "alert_rule.change", "alert_rule.change", "alert_rule.create"]
@@ -42,7 +42,7 @@ def test_mute_names_its_devices_and_can_be_ended(data, run):
     run("mutes", "create", "--hours", "2", "--reason", "x", code=2)
     made = data("mutes", "create", "--hours", "2", "--reason", "the hall is rewired", "--alias-prefix", "watched-")
     assert "the hall is rewired" in run("mutes", "list").stdout
-    run("mutes", "delete", str(made["mute_id"]))
+    assert data("mutes", "delete", str(made["mute_id"])) == {"mute_id": made["mute_id"]}
     assert "Nothing is muted." in run("mutes", "list").stderr
 
 

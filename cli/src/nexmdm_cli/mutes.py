@@ -58,4 +58,6 @@ def create(
 def delete(session: Session, mute_id: Annotated[int, typer.Argument(min=1, metavar="MUTE_ID")]) -> None:
     """End a mute now."""
     session.api.call("DELETE", path("mutes", str(mute_id)))
+    if session.out.as_json:
+        return session.out.json({"mute_id": mute_id})
     session.out.line(f"ended {mute_id}")

@@ -9,7 +9,7 @@ import typer
 from nexmdm_cli.api import Body, path
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.groups import described
-from nexmdm_cli.output import Column, duration, shown
+from nexmdm_cli.output import Column, clean, duration, shown
 from nexmdm_cli.resources import Rule
 from nexmdm_cli.selection import FILTER, Filter, Yes
 from nexmdm_cli.session import Session, command
@@ -134,7 +134,9 @@ def delete(session: Session, name: Name, yes: Yes = False) -> None:
     """Delete an alert rule; its open alerts recover."""
     session.confirm(f"Delete the alert rule {name}?", yes)
     session.api.call("DELETE", path("alert-rules", name))
-    session.out.line(f"deleted {name}")
+    if session.out.as_json:
+        return session.out.json({"name": name})
+    session.out.line(f"deleted {clean(name)}")
 
 
 def _hours(text: str | None) -> dict[str, str] | None:
