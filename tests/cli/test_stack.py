@@ -88,6 +88,12 @@ def test_given_stack_precedes_saved_and_saved_precedes_found(local, stack, monke
     assert find(Choice()).url == stack.url
 
 
+def test_use_without_a_url_saves_nothing_and_says_so(home):
+    for option in ("--profile", "--region"):
+        assert f"{option} is saved with a URL" in nexmdm("use", option, "x", code=2).stderr
+    assert "none is saved" in nexmdm("use").stdout
+
+
 def test_invalid_saved_file_is_reported(home):
     nexmdm("use", API)
     file = home / "config" / "nexmdm" / "stack.json"

@@ -101,6 +101,9 @@ def use(
     forget: Annotated[bool, typer.Option("--forget", help="Remove the saved values.")] = False,
 ) -> None:
     """Save the stack to use; without a URL, show the saved one."""
+    if (profile or region) and not url:
+        option = "--profile" if profile else "--region"
+        raise Failure(f"{option} is saved with a URL, and none was given.", Code.USAGE, "Give the stack's URL too.")
     if forget:
         stack.saved_file().unlink(missing_ok=True)
     elif url:
