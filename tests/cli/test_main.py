@@ -94,7 +94,8 @@ def test_api_calls_any_route(run):
     assert json.loads(made)["items"][0]["alias"] == "by-hand"
     typed = run("api", "POST", "/v1/enroll-tokens", "-d", "@-", answer='{"aliases": [""]}', code=4)
     assert "$.aliases[0]" in typed.stderr
-    assert "--data" in run("api", "POST", "/v1/commands", "-d", "{", code=2).stderr
+    for data in ("{", '{"a": NaN}', "[" * 100_000):
+        assert "--data" in run("api", "POST", "/v1/commands", "-d", data, code=2).stderr
 
 
 def test_status_shows_the_fleet(data, run, stack, settled):

@@ -190,6 +190,9 @@ def test_import_names_every_invalid_line_and_changes_nothing(run, data, operator
     (operator / "bad.csv").write_text(text + 'nobody;nobody;{}\n;;"{"\n')
     refused = run("devices", "import", "bad.csv", "--yes", code=4)
     assert "line 6: labels" in refused.stderr
+    for labels in ('"{""a"": NaN}"', "[" * 100_000):
+        (operator / "bad.csv").write_text(f"alias,labels\ntgt-1,{labels}\n")
+        assert "line 2: labels" in run("devices", "import", "bad.csv", "--yes", code=4).stderr
     (operator / "bad.csv").write_text(text + "nobody;nobody;{}\n")
     refused = run("devices", "import", "bad.csv", "--yes", code=4)
     assert "line 3: labels" in refused.stderr

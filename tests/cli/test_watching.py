@@ -38,6 +38,12 @@ def test_unreadable_quiet_hours_are_refused_with_the_format(run):
     run("alert-rules", "create", "x", "silent", "--quiet", "22:00-06:00@Mars/Base", code=4)
 
 
+def test_threshold_that_is_no_number_is_refused(run):
+    for threshold in ("nan", "inf"):
+        refused = run("alert-rules", "create", "x", "low_battery", "--threshold", threshold, code=2)
+        assert "a number that JSON does not have" in refused.stderr
+
+
 def test_mute_names_its_devices_and_can_be_ended(data, run):
     run("mutes", "create", "--hours", "2", "--reason", "x", code=2)
     made = data("mutes", "create", "--hours", "2", "--reason", "the hall is rewired", "--alias-prefix", "watched-")

@@ -18,7 +18,10 @@ TIMEOUT = httpx.Timeout(35, connect=5)
 TRIES = 6
 LONGEST_WAIT = 15.0
 PAGE = 500
-NOT_SENT = "The request cannot be sent: its path, body or idempotency key contains characters that HTTP does not allow."
+NOT_SENT = (
+    "The request cannot be sent: its path, body or idempotency key contains characters that HTTP does not allow, or a"
+    " number that JSON does not have."
+)
 # The JSON object that a request carries.
 Body: TypeAlias = dict[str, Any]
 # Parameters of a query string; None is left out.
@@ -111,13 +114,12 @@ class Api:
             try:
                 # An empty `params` would remove the query string of the path.
                 answer = self._http.request(method, path, json=body, params=parameters or None, headers=headers)
-            except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError):
-                # h11 and httpx quote the offending header, which may be a credential.
-                raise Failure(NOT_SENT, Code.USAGE, "Remove line breaks and characters that are not text.") from None
-            except (
-                UnusableCredentials
-            ) as error:  # after a renewal; the first credentials were checked when they were found
+            except UnusableCredentials as error:  # after a renewal; the first were checked when they were found
                 raise Failure(f"{error}.", Code.NOT_ALLOWED) from None
+            except (httpx.LocalProtocolError, httpx.InvalidURL, ValueError):  # ValueError: not text, or NaN
+                # h11 and httpx quote the offending header, which may be a credential.
+                hint = "Remove line breaks, NaN and characters that are not text."
+                raise Failure(NOT_SENT, Code.USAGE, hint) from None
             except httpx.ConnectError as error:
                 if attempt >= 2:  # no server is listening, which seldom changes within seconds
                     raise self._unreachable(error, key) from None

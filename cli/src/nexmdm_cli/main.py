@@ -1,6 +1,5 @@
 """The `nexmdm` program, and its commands that are in no group."""
 
-import json
 from importlib.metadata import version
 from typing import Annotated
 
@@ -152,8 +151,7 @@ def _document(data: str | None) -> object:
     if data is None:
         return None
     try:
-        # From bytes, the JSON parser detects the encoding and the byte order mark.
-        return json.loads(inputs.content(data[1:]) if data.startswith("@") else data)
+        return inputs.document(inputs.content(data[1:]) if data.startswith("@") else data)
     except OSError as error:
         raise Failure(f"--data: the file cannot be read: {error.strerror}", Code.USAGE) from None
     except ValueError as error:

@@ -142,7 +142,7 @@ def parameters_of(given: list[str]) -> Params:
             )
         try:
             if name.endswith(":"):
-                parameters[name[:-1]] = json.loads(value)
+                parameters[name[:-1]] = inputs.document(value)
             elif value.startswith("@"):
                 content = inputs.content(value[1:]).decode("utf-8-sig")
                 parameters[name] = content.removesuffix("\n").removesuffix("\r")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+from nexmdm_cli import inputs
 from nexmdm_cli.api import Body
 from nexmdm_cli.failures import Code, Failure
 from nexmdm_cli.resources import Device, Document
@@ -113,7 +114,7 @@ def chunks(rows: list[Line]) -> Iterator[list[Line]]:
 def _row(row: dict[str, str | None]) -> Body:
     found: Body = {name: _original(cell) for name in ("device_id", "alias") if (cell := row.get(name))}
     if row.get("labels"):
-        labels = json.loads(row["labels"] or "")
+        labels = inputs.document(row["labels"] or "")
         if not isinstance(labels, dict):
             raise ValueError('it is not a JSON object such as {"site": "berlin"}')
         found["labels"] = labels
