@@ -102,6 +102,11 @@ def test_export_names_every_device_of_a_large_fleet(data, stack):
     run_sql(stack.database, "DELETE FROM devices WHERE id LIKE 'many-%'")
 
 
+def test_duration_that_no_calendar_has_is_refused(run):
+    for since in ("9999999999d", "9" * 5000 + "s"):
+        assert "--since" in run("commands", "audit", "--since", since, code=2).stderr
+
+
 def test_audit_names_the_first_command_that_breaks_a_rule(data, run, stack, phone):
     sent = data("send", "ping", "--to", "cmd-a")["request_id"]
     found = data("commands", "audit", "--since", "1h")

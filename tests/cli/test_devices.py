@@ -82,6 +82,11 @@ def test_watch_shows_changes(run):
     assert plain.splitlines()[2].startswith("dev-000")
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e300"])
+def test_interval_that_never_ends_is_refused(run, seconds):
+    assert "--interval" in run("devices", "watch", "--interval", seconds, "--times", "2", code=2).stderr
+
+
 def test_device_is_renamed(data, run, phones):
     assert data("devices", "rename", "dev-003", "renamed")["alias"] == "renamed"
     assert "alias" in run("devices", "rename", "renamed", "dev-004", code=4).stderr

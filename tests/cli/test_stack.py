@@ -50,6 +50,13 @@ def test_running_local_stack_is_found_without_configuration(local, stack):
         nexmdm("devices", "list", "--limit", "1", *said)
 
 
+def test_deleted_folder_has_no_local_stack(operator, stack):
+    (operator / "gone").mkdir()
+    os.chdir(operator / "gone")
+    (operator / "gone").rmdir()
+    nexmdm("devices", "list", "--limit", "1")
+
+
 def test_ended_local_stack_is_ignored(local, stack):
     announce(local.parent.parent, stack.url, pid=2**22 - 1)
     assert "No stack was given" in nexmdm("devices", "list", code=2).stderr
@@ -92,6 +99,13 @@ def test_use_without_a_url_saves_nothing_and_says_so(home):
     for option in ("--profile", "--region"):
         assert f"{option} is saved with a URL" in nexmdm("use", option, "x", code=2).stderr
     assert "none is saved" in nexmdm("use").stdout
+
+
+def test_unwritable_configuration_is_reported(home, monkeypatch):
+    (home / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "file"))
+    for arguments in ((API,), ("--forget",)):
+        assert "stack.json cannot be changed" in nexmdm("use", *arguments, code=2).stderr
 
 
 def test_invalid_saved_file_is_reported(home):

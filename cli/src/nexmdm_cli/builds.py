@@ -198,7 +198,7 @@ def stats(
     session: Session,
     build_id: BuildId,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
+    interval: Annotated[float, typer.Option(min=0.2, max=86_400, help="Seconds between updates.")] = 2,
 ) -> None:
     """Show the statistics of a build's installations."""
     with contextlib.suppress(KeyboardInterrupt):

@@ -32,7 +32,10 @@ def _instant(since: str) -> str:
     if match is None:
         return since
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    return (datetime.now(UTC) - timedelta(**{unit: int(match[1])})).isoformat()
+    try:
+        return (datetime.now(UTC) - timedelta(**{unit: int(match[1])})).isoformat()
+    except (OverflowError, ValueError):  # ValueError: more digits than Python converts
+        raise Failure("--since is before the year 1.", Code.USAGE, "Leave it out to check all commands.") from None
 
 
 def _state(row: Dispatch) -> Text:

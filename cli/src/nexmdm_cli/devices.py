@@ -170,7 +170,7 @@ def watch(
     session: Session,
     chosen: Narrow = NARROW,
     status: Status = None,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
+    interval: Annotated[float, typer.Option(min=0.2, max=86_400, help="Seconds between updates.")] = 2,
     times: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many updates; by default at Ctrl-C.")
     ] = None,

@@ -49,7 +49,10 @@ def checkout() -> Path | None:
 
 
 def _folders() -> list[Path]:
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was deleted
+        return [OWN_CHECKOUT]
     return [here, *here.parents, OWN_CHECKOUT]
 
 

@@ -103,10 +103,13 @@ def use(
     if (profile or region) and not url:
         option = "--profile" if profile else "--region"
         raise Failure(f"{option} is saved with a URL, and none was given.", Code.USAGE, "Give the stack's URL too.")
-    if forget:
-        stack.saved_file().unlink(missing_ok=True)
-    elif url:
-        stack.save(stack.Choice(stack.checked(url), profile, region))
+    try:
+        if forget:
+            stack.saved_file().unlink(missing_ok=True)
+        elif url:
+            stack.save(stack.Choice(stack.checked(url), profile, region))
+    except OSError as error:
+        raise Failure(f"{stack.saved_file()} cannot be changed: {error.strerror}.", Code.USAGE) from None
     kept = stack.saved()
     pairs = [("stack", kept.url or "none is saved"), ("profile", kept.profile or ""), ("region", kept.region or "")]
     session.out.fields({"url": kept.url, "profile": kept.profile, "region": kept.region}, pairs)
