@@ -5,6 +5,7 @@ import hmac
 import json
 import random
 import time
+from collections import Counter
 
 import pytest
 from nexmdm.commands import message as server_message
@@ -106,8 +107,9 @@ def test_lost_enrollment_response_is_requested_again_with_the_same_token(fake_se
 def test_some_heartbeats_are_sent_twice_concurrently(fake_server, run, profile):
     pace = Pace(interval=0.05, duplicate_share=1, offline_share=0)
     run(lambda fleet: fleet.ledger.accepted >= 6 and fleet.ledger.duplicated >= 3, pace=pace, profiles=(profile,))
-    bodies = [json.dumps(request.body) for request in fake_server.to("/v1/heartbeat")]
-    assert bodies[0] == bodies[1]
+    # On a busy machine, a queue may be sent among them.
+    bodies = Counter(json.dumps(request.body) for request in fake_server.to("/v1/heartbeat"))
+    assert max(bodies.values()) == 2
 
 
 @pytest.mark.parametrize("profile", PROFILES)
