@@ -42,7 +42,7 @@ run: setup ## the whole system on this machine, with a simulated fleet (DEVICES=
 	@$(BIN)/python -m local.run --devices $(or $(DEVICES),20)
 
 test: setup ## the suite on real PostgreSQL, with parallel workers (WORKERS=4)
-	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder -m "not long"
 
 coverage: setup ## the suite with coverage of functions and layer; fails below the floor (WORKERS=4)
 	@mkdir -p .nexmdm
@@ -58,6 +58,7 @@ mutations: setup ## remove each protection in turn and check that tests fail: ma
 
 test-extra: setup $(VENV)/.extra ## the longest tests, and those that need Debian packages: chromium, pgbouncer, aapt, apksigner, zipalign, shellcheck, spin (APK_MUTATIONS=5000)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/system/extra
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),4) --dist loadfile -m long
 	@$(BIN)/python -m model.prove $(if $(CI),--quick)
 
 $(VENV)/.extra: $(VENV)/.installed requirements/extra.txt

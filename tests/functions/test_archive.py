@@ -32,6 +32,8 @@ from tests.support.postgres import run_sql
 from tests.support.races import errors, race
 from tests.support.s3_front import Front, front
 
+pytestmark = pytest.mark.long
+
 BUCKET = "nexmdm-test-archive"
 CONTEXT = SimpleNamespace(aws_request_id="1", function_name="Cleanup", get_remaining_time_in_millis=lambda: 120_000)
 CLEANUP = """

@@ -18,6 +18,8 @@ from tests.support.databases import url_of
 from tests.support.migrations import ok, rows, schema_differences
 from tests.support.postgres import alembic, downgrade, run_sql, upgrade
 
+pytestmark = pytest.mark.long
+
 STAMPS = {
     "before the results of commands": ("a43a2b52588a", False, False),
     "created later than its stamp": ("a43a2b52588a", True, True),

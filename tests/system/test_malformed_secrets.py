@@ -14,6 +14,8 @@ import pytest
 from local import template
 from tests.support.runtime_api import Told, invoke
 
+pytestmark = pytest.mark.long
+
 CANARY = "canaryinacoalmine"
 # A truncated secret contains a part of the whole one.
 PIECES = {CANARY[:8], CANARY[-8:]}

@@ -22,6 +22,8 @@ from local.rds.server import DATABASE, Server, aurora
 from tests.support.api import ROOT
 from tests.support.postgres import upgrade
 
+pytestmark = pytest.mark.long
+
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 

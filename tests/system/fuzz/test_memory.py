@@ -13,6 +13,8 @@ import pytest
 from tests.support import agent
 from tests.support.api import CONTEXT, call, enroll, event
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 SPARE = 5 * MIB
 

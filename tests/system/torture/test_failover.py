@@ -19,6 +19,8 @@ from tests.support.claims import Claim
 from tests.support.postgres import run_sql
 from tests.system.torture.scene import HOLDS, Scene, function_url, running_scene, survive
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:

@@ -15,6 +15,8 @@ from tests.system.torture.clients import DEVICES, USES, Clients, stored, trouble
 from tests.system.torture.history import Operation, Stored, check, reachable
 from tests.system.torture.stack import standing
 
+pytestmark = pytest.mark.long
+
 THREADS, OPERATIONS = 6, 200
 
 

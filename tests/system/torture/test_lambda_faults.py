@@ -40,6 +40,8 @@ from tests.system.dispatch.machine import posts_that_count
 from tests.system.torture.load import under_load
 from tests.system.torture.stack import Stack, standing
 
+pytestmark = pytest.mark.long
+
 OURS = (str(Path(nexmdm.__file__).parent), str(Path(functions.__path__[0])))
 
 
