@@ -79,12 +79,12 @@ class Relay:
         self._losing = True
 
     def cut(self) -> None:
+        self._losing = False  # before the clients notice and connect again
         lines, self._lines = self._lines, []
         for line in lines:
             for end in line:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-        self._losing = False
 
     def fall_silent(self, new: bool = False) -> None:
         self._silent |= {client for client, _ in self._lines}
