@@ -35,8 +35,8 @@ DECLARE
     first_use bool := false;
     registered_at timestamptz;
     registration text;
-    -- Positions in a queue, from 1: of its last report that repeats the last status, and of the last one with a plausible
-    -- time of its own.
+    -- Positions in a queue, from 1: of its last report that repeats the last status, and of the last one with a
+    -- plausible time of its own.
     repeated_n int8 := 0;
     plausible_n int8 := 0;
 BEGIN
@@ -58,8 +58,8 @@ BEGIN
         RETURN;
     END IF;
     IF first_use THEN
-        -- Its reports take turns: one that is not the newest would lock the device, by a foreign key, before it waits for
-        -- the last status, and the newest would wait for the device in step 5.
+        -- Its reports take turns: one that is not the newest would lock the device, by a foreign key, before it waits
+        -- for the last status, and the newest would wait for the device in step 5.
         PERFORM FROM device_last_status l WHERE l.device_id = own FOR NO KEY UPDATE;
     END IF;
 
@@ -91,7 +91,8 @@ BEGIN
     -- Step 3: record, in one statement.
     WITH device AS MATERIALIZED (
         -- Checks that the token is still the device's, which may have been taken over since step 1.
-        SELECT d.id, d.deleted_at, d.model AS known_model, d.fcm_token AS known_fcm_token, l.last_ts, l.last_seen_at, l.uptime_s AS last_uptime_s,
+        SELECT d.id, d.deleted_at, d.model AS known_model, d.fcm_token AS known_fcm_token,
+            l.last_ts, l.last_seen_at, l.uptime_s AS last_uptime_s,
             coalesce(l.received_at, l.last_seen_at) AS last_received_at, l.device_ts AS last_device_ts,
             d.taken_over_at IS NOT NULL AND l.received_at IS NULL AS first_since_takeover,
             l.boot_at AS last_boot_at, l.earlier_boot_at, l.earlier_model

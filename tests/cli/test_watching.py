@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import pytest
 from nexmdm_cli.sparkline import sparkline
@@ -64,41 +67,40 @@ def test_acknowledgment_is_shown_to_other_operators(stack, data, run):
     run("ack", "999999", code=3)
 
 
+@contextmanager
+def following(*options: str) -> Iterator[IO[str]]:
+    """What `nexmdm events --follow` prints; it is killed in the end."""
+    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout
+        finally:
+            process.kill()
+
+
 def test_events_are_followed_from_another_terminal(data, operator):
     data("groups", "set", "followed", "--alias-prefix", "watched-")
-    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", "--json", "--object", "group:followed"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
-        try:
-            assert "group.create" in following.stdout.readline()
-            data("groups", "set", "followed", "--alias-prefix", "watched-o")
-            assert "group.update" in following.stdout.readline()
-        finally:
-            following.kill()
+    with following("--json", "--object", "group:followed") as lines:
+        assert "group.create" in lines.readline()
+        data("groups", "set", "followed", "--alias-prefix", "watched-o")
+        assert "group.update" in lines.readline()
 
 
 def test_no_event_is_lost_between_two_looks(stack, operator):
     insert = "INSERT INTO operator_events (actor, action, object) SELECT 'system:test', 'test.burst', 'test:' || n"
     run_sql(stack.database, f"{insert} FROM generate_series(1, 1) AS n")
-    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", "--action", "test.burst"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
-        try:
-            assert "test:1 " in following.stdout.readline()
-            run_sql(stack.database, f"{insert} FROM generate_series(2, 1001) AS n")
-            for n in range(2, 1002):
-                assert f"test:{n} " in following.stdout.readline()
-        finally:
-            following.kill()
+    with following("--action", "test.burst") as lines:
+        assert "test:1 " in lines.readline()
+        run_sql(stack.database, f"{insert} FROM generate_series(2, 1001) AS n")
+        for n in range(2, 1002):
+            assert f"test:{n} " in lines.readline()
 
 
 def test_followed_events_control_no_terminal(stack, operator):
     harm = "E'system:\\x1b[2J', E'test.\\x1b[2J', E'test:\\x1b]0;x', '{\"name\": \"\\u001b[2J\"}'"
     run_sql(stack.database, f"INSERT INTO operator_events (actor, action, object, after) VALUES ({harm})")
-    command = [sys.executable, "-m", "nexmdm_cli.main", "events", "--follow", "--actor", "system:\x1b*"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
-        try:
-            line = following.stdout.readline()
-        finally:
-            following.kill()
+    with following("--actor", "system:\x1b*") as lines:
+        line = lines.readline()
     assert "test.�[2J" in line
     assert "\x1b" not in line
 

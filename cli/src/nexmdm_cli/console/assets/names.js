@@ -18,7 +18,7 @@ export async function everyDevice(signal, show, filter = {}, key = "devices") {
 
 const aliases = new Map();
 
-/** Remember a device's alias; whoever loads a device calls this, because it may have been renamed. */
+/** Remember a device's alias. Called wherever a device is loaded, because it may have been renamed. */
 export function learn(device) {
   aliases.set(device.device_id, device.alias);
   return device;

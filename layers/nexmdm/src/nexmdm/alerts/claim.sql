@@ -2,8 +2,8 @@
 -- and kind, with the first few devices of each. Zero rows: none are waiting, or another run is sending them.
 -- Notifications held back by a rule's quiet hours keep waiting.
 --
--- A recovery goes where the opening went, under the same rule, even if the alert's rule was changed, deleted or replaced
--- since: otherwise the incident that the opening began would never end.
+-- A recovery goes where the opening went, under the same rule, even if the alert's rule was changed, deleted or
+-- replaced since: otherwise the incident that the opening began would never end.
 WITH waiting AS MATERIALIZED (
     SELECT a.id, a.condition, a.severity, a.notice, a.since, a.detail, a.claim_id IS NOT NULL AS repeated, d.alias,
         d.deleted_at IS NOT NULL AS deleted,

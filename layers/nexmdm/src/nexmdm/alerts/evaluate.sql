@@ -51,9 +51,9 @@ WITH troubled AS MATERIALIZED (
     UPDATE device_alerts a SET clear_since = statement_timestamp()
     FROM away WHERE a.id = away.id AND a.recovered_at IS NULL AND a.clear_since IS NULL
 ), recovered AS (
-    -- A run that is notifying about the opening loses its claim, and the recovery is notified instead. If the opening was
-    -- notified, so is the recovery, even while muted: it may end an incident. Otherwise there is no notification for an
-    -- alert that opened or recovers while muted, or whose opening is still held back by quiet hours.
+    -- A run that is notifying about the opening loses its claim, and the recovery is notified instead. If the opening
+    -- was notified, so is the recovery, even while muted: it may end an incident. Otherwise there is no notification
+    -- for an alert that opened or recovers while muted, or whose opening is still held back by quiet hours.
     UPDATE device_alerts a SET clear_since = coalesce(a.clear_since, statement_timestamp()),
         recovered_at = statement_timestamp(), claim_id = NULL, lease_until = NULL,
         muted = a.muted OR (over.muted AND a.notified_at IS NULL AND a.claim_id IS NULL),

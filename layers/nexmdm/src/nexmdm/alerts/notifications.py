@@ -8,7 +8,7 @@ wrong moment sends one twice.
 
 import time
 import uuid
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -124,17 +124,20 @@ def _line(row: Row) -> str:
     if row["rule"] != condition:
         title = f"{title} [{row['rule']}]"
     # On one line, so that an alias with line breaks cannot look like another condition's line.
-    told = [f"{' '.join(first['alias'].split())}{_phrase(row, condition, first)}" for first in row["first"]]
+    told = [
+        f"{' '.join(first['alias'].split())}{_phrase(row, condition, first['detail'], first['deleted'])}"
+        for first in row["first"]
+    ]
     more = row["devices"] - len(told)
     names = ", ".join(told) + (f" and {more} more" if more else "")
     return f"{title}: {names}" if row["devices"] == 1 else f"{title}: {row['devices']} devices: {names}"
 
 
-def _phrase(row: Row, condition: Condition, first: dict[str, Any]) -> str:
+def _phrase(row: Row, condition: Condition, detail: dict[str, object], deleted: bool) -> str:
     """The words after a device's name: what was found, or that the alert ended because the device was deleted."""
     if row["notice"] == "recovered":
-        return " (deleted)" if first["deleted"] else ""
-    phrase = DECLARATIONS[condition].phrase(first["detail"])
+        return " (deleted)" if deleted else ""
+    phrase = DECLARATIONS[condition].phrase(detail)
     return f" ({phrase})" if phrase else ""
 
 

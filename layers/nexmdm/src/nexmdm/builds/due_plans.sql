@@ -1,9 +1,9 @@
 -- Locks a build with an active plan and returns what decides about the next stage: the database's clock, and how many
--- of the devices that were asked since the plan was made have completed. A device that was asked again
--- counts once, with its last answer. Deleted devices and requests from before a takeover do not count. No row:
--- another sweep holds the build, or its plan is not active.
-SELECT v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.plan, v.plan_stage,
-    v.plan_stage_at, v.staged_rollout_percent, clock_timestamp() AS now,
+-- of the devices that were asked since the plan was made have completed. A device that was asked again counts once,
+-- with its last answer. Deleted devices and requests from before a takeover do not count. No row: another sweep holds
+-- the build, or its plan is not active.
+SELECT v.id AS build_id, v.package_name, v.version_name, v.version_code, v.build_type, v.file_size, v.plan,
+    v.plan_stage, v.plan_stage_at, v.staged_rollout_percent, clock_timestamp() AS now,
     last.asked, last.completed
 FROM apk_versions v
 CROSS JOIN LATERAL (

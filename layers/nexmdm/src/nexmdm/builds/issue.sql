@@ -2,8 +2,8 @@
 -- caller. The caller is a device, or the enrollment token of a factory-reset phone, which may download only builds of
 -- the agent; the download does not count as a use of the token. A device gets a build that it is offered or was asked
 -- to install since it was last taken over, but none that is paused or rolled back. The event, the build's counter and
--- the start of the installation are written in the same statement. No row: the token is not valid. `event_id` null: there is no build for the caller,
--- or, with `retry_after`, the device got too many URLs of this build within the hour.
+-- the start of the installation are written in the same statement. No row: the token is not valid. `event_id` null:
+-- there is no build for the caller, or, with `retry_after`, the device got too many URLs of this build within the hour.
 WITH device AS MATERIALIZED (
     SELECT * FROM authenticate_device_v1(%(token_id)s)
 ), caller AS MATERIALIZED (

@@ -1,9 +1,8 @@
 -- Creates the batch of an install_apk, with an installation and a dispatch for each device that is asked: the devices
 -- of a build's target (named devices, or the cohort of a percentage that matches the filter {where}) that neither have
--- the build nor were asked recently. A device that was asked longer ago than a command's time to live is asked again, and
--- so is one whose command was never delivered: it failed, expired or was cancelled.
--- Always returns one row. `made` is false if no device was selected, a named device is missing, or the request_id is
--- taken.
+-- the build nor were asked recently. A device that was asked longer ago than a command's time to live is asked again,
+-- and so is one whose command was never delivered: it failed, expired or was cancelled. Always returns one row. `made`
+-- is false if no device was selected, a named device is missing, or the request_id is taken.
 WITH target AS MATERIALIZED (
     SELECT d.id, d.taken_over_at, reported.version AS runs
     FROM devices d JOIN apk_versions b ON b.id = %(build_id)s LEFT JOIN device_last_status l ON l.device_id = d.id

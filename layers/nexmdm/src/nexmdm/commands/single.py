@@ -318,8 +318,9 @@ def refuse_resend(db: Executor, request_id: str) -> Conflict:
         return Conflict("The command was not sent by NexMDM, so its parameters are not known. Send a new command.")
     if row.secrets_wiped:
         return Conflict("The command's secret parameters were wiped when it was settled. Send a new command.")
-    if row.action == "install_apk" and db.execute(_PAUSED_BUILD, {"request_id": request_id}, repeatable=True):
-        return Conflict(f"Build {row.params['apk_id']}, which it installs, is paused. Resume its rollout first.")
+    build_id = row.params.get("apk_id") if row.action == "install_apk" else None
+    if build_id is not None and db.execute(_PAUSED_BUILD, {"build_id": build_id}, repeatable=True):
+        return Conflict(f"Build {build_id}, which it installs, is paused. Resume its rollout first.")
     return Conflict("The device has no FCM token, or was deleted.")
 
 
@@ -395,10 +396,7 @@ FROM fcm_dispatches WHERE request_id = %(request_id)s
 """
 _FILTERS = {"state": "state = %(state)s", "device_id": "device_id = %(device_id)s", "batch": "batch_id = %(batch)s"}
 
-_PAUSED_BUILD = """
-SELECT v.id FROM fcm_dispatches f JOIN apk_versions v ON v.id::text = f.payload ->> 'apk_id'
-WHERE f.request_id = %(request_id)s AND v.paused_at IS NOT NULL
-"""
+_PAUSED_BUILD = "SELECT id FROM apk_versions WHERE id = %(build_id)s AND paused_at IS NOT NULL"
 _FIND_BATCH = "SELECT request_id FROM command_batches WHERE request_id = %(request_id)s"
 
 CANCEL = statement(__package__, "cancel")

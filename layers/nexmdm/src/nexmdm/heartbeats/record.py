@@ -112,7 +112,7 @@ def _run(db: Executor, who: Parameters, reports: list[Report], settings: Setting
 
 def _values(reports: list[Report]) -> list[Values]:
     """The reports' values. The last one of a queue also gets what it lacks and only earlier ones say about the device:
-    its FCM token, its inventory and facts such as the model, because only the newest report updates these."""
+    its FCM token, its inventory and facts such as the model."""
     values = [report.values for report in reports]
     if len(values) > 1:
         values[-1] = dict(values[-1])
@@ -160,10 +160,11 @@ def _log(row: Row, latency_ms: float, sample: int) -> None:
     logs.heartbeat("create" if row["created"] else "dedup_hit", keys, latency_ms, sample)
 
 
+# What only the newest report updates.
 _OF_NEWEST = {"fcm_token", "apps", "apps_hash", *(field.name for field in OF_DEVICE)}
 
-# The statement is a database function, in migrations/sql. Each session plans it only once,
-# without session state that a pooler would lose.
+# The statement is a database function, in migrations/sql. Each session plans it only once, without session state that a
+# pooler would lose.
 _RECORD = f"""
 SELECT * FROM {RECORD_HEARTBEATS}(%(token_id)s, %(device_id)s, %(reports)s, %(oldest)s, %(newest)s,
     %(bucket_seconds)s, %(retention_days)s, %(interval_seconds)s)
